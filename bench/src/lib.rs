@@ -1,0 +1,1 @@
+//! The seeded network generator and the benchmarks.

@@ -1,0 +1,1 @@
+//! The ledger, the sources and the sinks: everything that touches the world.

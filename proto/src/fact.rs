@@ -1,0 +1,164 @@
+//! Facts that people and configuration files state: everything but listeners, paths and limits that can change an
+//! output is one of these, and reaches the dataflow through the ledger like any packet.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Actor {
+    /// A person, a token's name, or `system`.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// What an actor may do; each includes the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Read.
+    Viewer,
+    /// Acknowledge, silence, link.
+    Operator,
+    /// Rules, receivers, tokens, sources.
+    Admin,
+}
+
+/// A statement that can change outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// A receiver of notifications exists, or no longer does.
+    Receiver(Receiver),
+    /// The receiver of that name is gone.
+    ReceiverGone {
+        /// Customer.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
+    /// A token exists. Only its hash is known.
+    Token(Token),
+    /// The token of that id is revoked.
+    TokenRevoked {
+        /// Its id.
+        id: String,
+    },
+    /// A step of an alert's life cycle, asked for by an actor.
+    AlertStep {
+        /// Customer.
+        tenant: String,
+        /// The alert.
+        alert_id: String,
+        /// Where to.
+        to: AlertStatus,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+        /// Names the command, so that its outcome can be told.
+        command_id: String,
+    },
+    /// What became of a notification.
+    Delivery {
+        /// Customer.
+        tenant: String,
+        /// The receiver.
+        receiver: String,
+        /// The group it was about.
+        group_key: String,
+        /// The message.
+        notification_id: String,
+        /// Whether the receiver took it; otherwise it is a dead letter.
+        delivered: bool,
+        /// Why not, or the receiver's answer.
+        detail: String,
+    },
+}
+
+/// Steps of an alert's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertStatus {
+    /// Raised; nobody took it yet.
+    Pending,
+    /// Somebody took it.
+    Acknowledged,
+    /// It waited too long.
+    Escalated,
+    /// Over.
+    Resolved,
+    /// Not wanted.
+    Suppressed,
+}
+
+impl AlertStatus {
+    /// As rows spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertStatus::Pending => "pending",
+            AlertStatus::Acknowledged => "acknowledged",
+            AlertStatus::Escalated => "escalated",
+            AlertStatus::Resolved => "resolved",
+            AlertStatus::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// Who is told, how, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Customer.
+    pub tenant: String,
+    /// Its name, unique in the tenant.
+    pub name: String,
+    /// Where to POST.
+    pub url: String,
+    /// Shape of the payload.
+    pub kind: ReceiverKind,
+    /// Labels whose values make a group.
+    pub group_by: Vec<String>,
+    /// How long a new group waits for company, milliseconds.
+    pub group_wait_ms: i64,
+    /// Least time between messages about a group that changed, milliseconds.
+    pub group_interval_ms: i64,
+    /// Time after which an unchanged firing group is told again, milliseconds.
+    pub repeat_interval_ms: i64,
+    /// Whether the end of a condition is told too.
+    pub send_resolved: bool,
+    /// Headers, secrets by reference.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Shape of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiverKind {
+    /// Alertmanager's webhook payload, version 4.
+    Alertmanager,
+    /// Alertmanager's own API, `/api/v2/alerts`.
+    AlertmanagerApi,
+    /// ServiceRadar's.
+    Serviceradar,
+}
+
+/// A bearer token, known by its hash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id; not a secret.
+    pub id: String,
+    /// What it is for, in words.
+    pub name: String,
+    /// SHA-256 of the token, hex.
+    pub sha256: String,
+    /// Customer.
+    pub tenant: String,
+    /// What it may do.
+    pub role: Role,
+    /// The sites it is bound to; empty for all.
+    pub partitions: Vec<String>,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: Option<i64>,
+}

@@ -1,0 +1,39 @@
+//! Every contract between Radarflow's parts, and between Radarflow and the world.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`grpc`] | the agents' gRPC service, generated from `proto/monitoring.proto` |
+//! | [`frame`] | the ledger's frames: what is durable, byte by byte |
+//! | [`fact`] | operator facts and configuration facts |
+//! | [`record`] | what a source says about one item: the input of identity |
+//! | [`payload`] | the JSON payloads agents push: sync, sweep, ICMP, heartbeats |
+//! | [`netflow`], [`sflow`], [`packet`] | flow decoders |
+//! | [`syslog`], [`snmp`] | message decoders |
+//! | [`flow`] | one flow, whatever protocol brought it |
+//! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
+//! | [`ports`] | how the parts reach each other without knowing each other |
+//!
+//! Nothing here does I/O or reads a clock; every decoder takes bytes and returns values or a named error, and never
+//! panics, whatever the bytes.
+#![forbid(unsafe_code)]
+
+pub mod cell;
+pub mod fact;
+pub mod flow;
+pub mod frame;
+pub mod netflow;
+pub mod packet;
+pub mod payload;
+pub mod ports;
+pub mod record;
+pub mod rows;
+pub mod sflow;
+pub mod snmp;
+pub mod syslog;
+pub mod wire;
+
+/// The agents' gRPC contract.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod grpc {
+    tonic::include_proto!("monitoring");
+}

@@ -1,0 +1,782 @@
+//! NetFlow v5, v9 (RFC 3954) and IPFIX (RFC 7011): messages to flows, given what the exporter told before.
+//!
+//! A message of v9 or IPFIX can only be read with the templates its exporter sent earlier; [`Exporter`] remembers them,
+//! for one (exporter address, port, version, source id or observation domain). It is plain keyed state: serialised into
+//! snapshots, so that a collector's restart loses nothing. Redefinition replaces. A set that waits for its template is
+//! held, at most [`MAX_HELD_BYTES`] an exporter, and decoded when the template comes.
+//!
+//! Sampling is resolved record → options → header; what nobody told stays unknown, never silently 1.
+//!
+//! Bounds: [`MAX_TEMPLATES`] an exporter, [`MAX_FIELDS`] a template; a flood beyond them is refused and counted, it
+//! never replaces what is known.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::flow::{Flow, SamplingSource};
+use crate::wire::{Cursor, Truncated, uint};
+
+/// Templates one exporter may have.
+pub const MAX_TEMPLATES: usize = 4096;
+/// Fields one template may have.
+pub const MAX_FIELDS: usize = 512;
+/// Bytes of sets waiting for templates, an exporter.
+pub const MAX_HELD_BYTES: usize = 1 << 20;
+
+/// Why a message could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NetFlowError {
+    /// It ends early.
+    #[error("{0}")]
+    Truncated(#[from] Truncated),
+    /// Not a version we know.
+    #[error("version {0} is not NetFlow v5, v9 or IPFIX")]
+    Version(u16),
+    /// A length field contradicts the message.
+    #[error("length of set {set} is {length}, less than its header or more than the message")]
+    SetLength {
+        /// The set.
+        set: u16,
+        /// As given.
+        length: u16,
+    },
+    /// A template cannot be used.
+    #[error("template {id}: {reason}")]
+    Template {
+        /// Which.
+        id: u16,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// What identifies an exporter's state beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Domain {
+    /// 5, 9 or 10.
+    pub version: u16,
+    /// v5 engine, v9 source id, IPFIX observation domain.
+    pub id: u32,
+}
+
+/// One field of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldSpec {
+    /// Element number, enterprise bit removed.
+    pub element: u16,
+    /// Bytes; 65535 is variable (RFC 7011 section 7).
+    pub length: u16,
+    /// Private enterprise number; 0 for IANA's.
+    pub enterprise: u32,
+}
+
+/// How records of one set are laid out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// The leading fields that are scope; 0 for data templates.
+    pub scope_fields: u16,
+    /// The fields in order.
+    pub fields: Vec<FieldSpec>,
+}
+
+impl Template {
+    /// The least bytes a record can take.
+    fn min_length(&self) -> usize {
+        self.fields.iter().map(|f| if f.length == u16::MAX { 1 } else { usize::from(f.length) }).sum()
+    }
+}
+
+/// A set that came before its template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSet {
+    /// The template it waits for.
+    pub template: u16,
+    /// Export time of its message, seconds since 1970.
+    pub export_s: u32,
+    /// v9: microseconds since 1970 at which the exporter started.
+    pub boot_us: Option<i64>,
+    /// Its records.
+    pub body: Vec<u8>,
+    /// The epoch, position and receipt of the message it came in: rows keep the name they would have had.
+    pub origin: (u64, u32, i64),
+}
+
+/// Everything an exporter told that later messages need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exporter {
+    /// By template id.
+    templates: BTreeMap<u16, Template>,
+    /// Sampling interval by sampler id; `None` is the exporter's only one.
+    samplers: BTreeMap<Option<u64>, u64>,
+    /// Application names by application id.
+    apps: BTreeMap<u64, String>,
+    /// Interface names by index.
+    interfaces: BTreeMap<u32, String>,
+    /// Sets waiting.
+    held: Vec<HeldSet>,
+    /// The sequence number the next message should bear.
+    next_sequence: Option<u32>,
+    /// Units lost so far.
+    lost: u64,
+}
+
+/// What one message brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// Flows, each with the origin (epoch, position, receipt) of the message its set came in.
+    pub flows: Vec<(Flow, (u64, u32, i64))>,
+    /// Data records seen, options included: what IPFIX counts.
+    pub records: u32,
+    /// Sets put aside until their template comes.
+    pub held: u32,
+    /// Held sets that had to be given up.
+    pub given_up: u32,
+    /// Parts of the message that could not be used, the rest having been.
+    pub errors: Vec<NetFlowError>,
+}
+
+/// Where a message stands in the ledger: epoch, position, receipt in microseconds.
+pub type MessageOrigin = (u64, u32, i64);
+
+/// The domain a message speaks for, without decoding it.
+pub fn domain(bytes: &[u8]) -> Result<Domain, NetFlowError> {
+    let mut at = Cursor::new(bytes);
+    let version = at.u16()?;
+    let skip = match version {
+        5 => 18,
+        9 => 14,
+        10 => 10,
+        other => return Err(NetFlowError::Version(other)),
+    };
+    at.take(skip)?;
+    let id = if version == 5 { u32::from(at.u16()?) } else { at.u32()? };
+    Ok(Domain { version, id })
+}
+
+impl Exporter {
+    /// Sets that wait, and the template the first of them waits for.
+    pub fn waiting(&self) -> (usize, Option<u16>) {
+        (self.held.len(), self.held.first().map(|h| h.template))
+    }
+
+    /// Units lost before us, by the exporter's own sequence: flows (v5), packets (v9), data records (IPFIX).
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Decodes one message.
+    pub fn decode(&mut self, bytes: &[u8], origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
+        let mut at = Cursor::new(bytes);
+        match at.u16()? {
+            5 => self.v5(&mut at, origin),
+            9 => self.v9(&mut at, origin),
+            10 => self.ipfix(&mut at, origin),
+            other => Err(NetFlowError::Version(other)),
+        }
+    }
+
+    /// Compares a sequence number with the expected one. A jump ahead of less than a thousandth of the number space is
+    /// loss; anything else is a restart or reordering and says nothing about loss.
+    fn sequence(&mut self, got: u32, units: u32) {
+        if let Some(expected) = self.next_sequence {
+            let ahead = got.wrapping_sub(expected);
+            if ahead > 0 && ahead < u32::MAX / 1024 {
+                self.lost += u64::from(ahead);
+            } else if ahead > u32::MAX - 1024 {
+                // Late: the gap it left was counted, it fills it.
+                self.lost = self.lost.saturating_sub(u64::from(units));
+                return;
+            }
+        }
+        self.next_sequence = Some(got.wrapping_add(units));
+    }
+
+    fn v5(&mut self, at: &mut Cursor<'_>, origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
+        let count = at.u16()?;
+        let uptime_ms = at.u32()?;
+        let (secs, nanos) = (at.u32()?, at.u32()?);
+        let sequence = at.u32()?;
+        at.u16()?;
+        let sampling = at.u16()?;
+        let rate = u64::from(sampling & 0x3fff);
+        let mut out = Decoded { records: u32::from(count), ..Decoded::default() };
+        let now_us = i64::from(secs) * 1_000_000 + i64::from(nanos) / 1000;
+        let instant = |ms: u32| now_us - i64::from(uptime_ms.wrapping_sub(ms)) * 1000;
+        for _ in 0..count {
+            let mut r = at.sub(48)?;
+            let ip = |r: &mut Cursor<'_>| r.u32().map(|n| IpAddr::from(n.to_be_bytes()));
+            let (src, dst, next_hop) = (ip(&mut r)?, ip(&mut r)?, ip(&mut r)?);
+            let (in_if, out_if) = (r.u16()?, r.u16()?);
+            let (packets, bytes) = (r.u32()?, r.u32()?);
+            let (first, last) = (r.u32()?, r.u32()?);
+            let (src_port, dst_port) = (r.u16()?, r.u16()?);
+            r.u8()?;
+            let (flags, protocol, tos) = (r.u8()?, r.u8()?, r.u8()?);
+            let (src_as, dst_as) = (r.u16()?, r.u16()?);
+            out.flows.push((
+                Flow {
+                    start_us: Some(instant(first)),
+                    end_us: Some(instant(last)),
+                    src_ip: Some(src),
+                    dst_ip: Some(dst),
+                    src_port: Some(src_port),
+                    dst_port: Some(dst_port),
+                    protocol: Some(protocol),
+                    tcp_flags: Some(u16::from(flags)),
+                    tos: Some(tos),
+                    bytes: u64::from(bytes),
+                    packets: u64::from(packets),
+                    sampling: (rate > 0).then_some((rate, SamplingSource::Header)),
+                    in_if: Some(u32::from(in_if)),
+                    out_if: Some(u32::from(out_if)),
+                    src_as: Some(u32::from(src_as)),
+                    dst_as: Some(u32::from(dst_as)),
+                    next_hop: Some(next_hop),
+                    ether_type: Some(0x0800),
+                    ..Flow::default()
+                },
+                origin,
+            ));
+        }
+        self.sequence(sequence, u32::from(count));
+        Ok(out)
+    }
+
+    fn v9(&mut self, at: &mut Cursor<'_>, origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
+        at.u16()?;
+        let uptime_ms = at.u32()?;
+        let export_s = at.u32()?;
+        let sequence = at.u32()?;
+        at.u32()?;
+        let boot_us = i64::from(export_s) * 1_000_000 - i64::from(uptime_ms) * 1000;
+        let mut out = Decoded::default();
+        self.sequence(sequence, 1);
+        self.sets(at, Clock { export_s, boot_us: Some(boot_us) }, origin, &mut out);
+        Ok(out)
+    }
+
+    fn ipfix(&mut self, at: &mut Cursor<'_>, origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
+        let length = usize::from(at.u16()?);
+        let export_s = at.u32()?;
+        let sequence = at.u32()?;
+        at.u32()?;
+        let mut body = at.sub(length.saturating_sub(16))?;
+        let mut out = Decoded::default();
+        self.sets(&mut body, Clock { export_s, boot_us: None }, origin, &mut out);
+        self.sequence(sequence, out.records);
+        Ok(out)
+    }
+
+    fn sets(&mut self, at: &mut Cursor<'_>, clock: Clock, origin: MessageOrigin, out: &mut Decoded) {
+        // Fewer than four bytes after the last set are padding.
+        while at.remaining() >= 4 {
+            let (Ok(set), Ok(length)) = (at.u16(), at.u16()) else { return };
+            let Some(mut body) = usize::from(length).checked_sub(4).and_then(|n| at.sub(n).ok()) else {
+                out.errors.push(NetFlowError::SetLength { set, length });
+                return;
+            };
+            let result = match set {
+                0 | 2 => self.templates(&mut body, set == 2, out),
+                1 | 3 => self.options_templates(&mut body, set == 3, out),
+                4..=255 => Ok(()),
+                id => {
+                    self.data(id, &mut body, clock, origin, out);
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                out.errors.push(error);
+            }
+        }
+    }
+
+    fn templates(&mut self, at: &mut Cursor<'_>, ipfix: bool, out: &mut Decoded) -> Result<(), NetFlowError> {
+        while at.remaining() >= 4 {
+            let (id, count) = (at.u16()?, at.u16()?);
+            if id < 256 {
+                // Padding in v9; a withdrawal of all in IPFIX (RFC 7011 section 8.1) says the set's own id.
+                if ipfix && count == 0 && id == 2 {
+                    self.templates.retain(|_, t| t.scope_fields > 0);
+                }
+                return Ok(());
+            }
+            if count == 0 && ipfix {
+                self.templates.remove(&id);
+                continue;
+            }
+            let fields = fields(at, id, count, ipfix)?;
+            self.define(id, Template { scope_fields: 0, fields }, out)?;
+        }
+        Ok(())
+    }
+
+    fn options_templates(&mut self, at: &mut Cursor<'_>, ipfix: bool, out: &mut Decoded) -> Result<(), NetFlowError> {
+        while at.remaining() >= 6 {
+            let (id, a, b) = (at.u16()?, at.u16()?, at.u16()?);
+            if id < 256 {
+                return Ok(());
+            }
+            if ipfix && a == 0 {
+                self.templates.remove(&id);
+                continue;
+            }
+            // IPFIX counts fields, all and scope; v9 counts bytes, scope and options.
+            let (count, scope_fields) = if ipfix { (a, b) } else { ((a / 4).saturating_add(b / 4), a / 4) };
+            let mut fields = fields(at, id, count, ipfix)?;
+            if !ipfix {
+                // v9 scopes are numbered apart (RFC 3954 section 6.1): move them out of the elements' way.
+                for scope in fields.iter_mut().take(usize::from(scope_fields)) {
+                    scope.enterprise = V9_SCOPE;
+                }
+            }
+            self.define(id, Template { scope_fields, fields }, out)?;
+        }
+        Ok(())
+    }
+
+    fn define(&mut self, id: u16, template: Template, out: &mut Decoded) -> Result<(), NetFlowError> {
+        if template.min_length() == 0 {
+            return Err(NetFlowError::Template { id, reason: "its records would have no bytes" });
+        }
+        if self.templates.len() >= MAX_TEMPLATES && !self.templates.contains_key(&id) {
+            return Err(NetFlowError::Template { id, reason: "the exporter has too many templates" });
+        }
+        self.templates.insert(id, template);
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(|h| h.template == id);
+        self.held = waiting;
+        for set in ready {
+            let clock = Clock { export_s: set.export_s, boot_us: set.boot_us };
+            self.data(id, &mut Cursor::new(&set.body), clock, set.origin, out);
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, id: u16, at: &mut Cursor<'_>, clock: Clock, origin: MessageOrigin, out: &mut Decoded) {
+        let Some(template) = self.templates.get(&id).cloned() else {
+            let held_bytes: usize = self.held.iter().map(|h| h.body.len()).sum();
+            if held_bytes + at.remaining() > MAX_HELD_BYTES {
+                out.given_up += 1;
+            } else {
+                out.held += 1;
+                self.held.push(HeldSet {
+                    template: id,
+                    export_s: clock.export_s,
+                    boot_us: clock.boot_us,
+                    body: at.rest().to_vec(),
+                    origin,
+                });
+            }
+            return;
+        };
+        let least = template.min_length();
+        while at.remaining() >= least {
+            let mut record = Record::default();
+            for (i, field) in template.fields.iter().enumerate() {
+                let value = match value(at, field.length) {
+                    Ok(value) => value,
+                    Err(error) => {
+                        out.errors.push(error.into());
+                        return;
+                    }
+                };
+                if i < usize::from(template.scope_fields) {
+                    record.scope(field, value);
+                } else if field.enterprise == REVERSE_PEN {
+                    record.reverse(field.element, value, clock);
+                } else if field.enterprise == 0 {
+                    record.element(field.element, value, clock);
+                }
+            }
+            out.records += 1;
+            if template.scope_fields > 0 {
+                self.options(&record);
+            } else if record.is_flow {
+                self.emit(record, origin, out);
+            }
+        }
+    }
+
+    fn options(&mut self, record: &Record) {
+        if let Some(rate) = record.sampling_rate() {
+            let sampler = record.flow.sampler_id;
+            if self.samplers.len() < MAX_TEMPLATES || self.samplers.contains_key(&sampler) {
+                self.samplers.insert(sampler, rate);
+            }
+        }
+        if let (Some(id), Some(name)) = (record.app_id, &record.app_name)
+            && self.apps.len() < MAX_TEMPLATES
+        {
+            self.apps.insert(id, name.clone());
+        }
+        if let (Some(index), Some(name)) = (record.scope_interface.or(record.flow.in_if), &record.if_name)
+            && self.interfaces.len() < MAX_TEMPLATES
+        {
+            self.interfaces.insert(index, name.clone());
+        }
+    }
+
+    fn emit(&self, record: Record, origin: MessageOrigin, out: &mut Decoded) {
+        let rate = record.sampling_rate();
+        let Record { mut flow, app_id, reverse, .. } = record;
+        flow.sampling = match rate {
+            Some(rate) => Some((rate, SamplingSource::Record)),
+            None => {
+                let named = flow.sampler_id.and_then(|id| self.samplers.get(&Some(id)));
+                let only = || if self.samplers.len() == 1 { self.samplers.values().next() } else { self.samplers.get(&None) };
+                named.or_else(only).map(|rate| (*rate, SamplingSource::Options))
+            }
+        };
+        flow.app = app_id.and_then(|id| self.apps.get(&id).cloned());
+        // RFC 5103: one record, two flows; the reverse one has its own counts and the ends swapped.
+        if let Some(counts) = reverse {
+            let mut back = flow.clone();
+            std::mem::swap(&mut back.src_ip, &mut back.dst_ip);
+            std::mem::swap(&mut back.src_port, &mut back.dst_port);
+            std::mem::swap(&mut back.src_mac, &mut back.dst_mac);
+            std::mem::swap(&mut back.src_as, &mut back.dst_as);
+            std::mem::swap(&mut back.in_if, &mut back.out_if);
+            (back.bytes, back.packets) = (counts.bytes, counts.packets);
+            back.tcp_flags = counts.tcp_flags;
+            back.start_us = counts.start_us.or(back.start_us);
+            back.end_us = counts.end_us.or(back.end_us);
+            out.flows.push((flow, origin));
+            out.flows.push((back, origin));
+        } else {
+            out.flows.push((flow, origin));
+        }
+    }
+}
+
+/// Marks v9 scope fields, which number other things than elements do. Not a registered enterprise.
+const V9_SCOPE: u32 = u32::MAX;
+/// RFC 5103: elements of the reverse direction.
+const REVERSE_PEN: u32 = 29305;
+
+#[derive(Clone, Copy)]
+struct Clock {
+    export_s: u32,
+    boot_us: Option<i64>,
+}
+
+impl Clock {
+    /// An instant given as milliseconds of exporter up-time; the counter wraps every 49.7 days.
+    fn uptime(self, ms: u32) -> Option<i64> {
+        let boot = self.boot_us?;
+        let export_us = i64::from(self.export_s) * 1_000_000;
+        let mut at = boot + i64::from(ms) * 1000;
+        if at > export_us + 3_600_000_000 {
+            at -= (1i64 << 32) * 1000;
+        }
+        Some(at)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    bytes: u64,
+    packets: u64,
+    tcp_flags: Option<u16>,
+    start_us: Option<i64>,
+    end_us: Option<i64>,
+}
+
+#[derive(Default)]
+struct Record {
+    flow: Flow,
+    is_flow: bool,
+    reverse: Option<Counts>,
+    interval: Option<u64>,
+    packet_interval: Option<u64>,
+    packet_space: Option<u64>,
+    size_population: (Option<u64>, Option<u64>),
+    app_id: Option<u64>,
+    app_name: Option<String>,
+    if_name: Option<String>,
+    scope_interface: Option<u32>,
+}
+
+impl Record {
+    /// One in how many: element 34/50/305-like interval, or (interval + space) / interval, or population / size.
+    fn sampling_rate(&self) -> Option<u64> {
+        let plain = self.interval;
+        let spaced = match (self.packet_interval, self.packet_space) {
+            (Some(n), Some(space)) if n > 0 => Some((n + space) / n),
+            _ => None,
+        };
+        let of = match self.size_population {
+            (Some(size), Some(population)) if size > 0 => Some(population / size),
+            _ => None,
+        };
+        plain.or(spaced).or(of).filter(|rate| *rate > 0)
+    }
+
+    fn scope(&mut self, field: &FieldSpec, value: &[u8]) {
+        if field.enterprise == V9_SCOPE {
+            if field.element == 2 {
+                self.scope_interface = Some(uint(value) as u32);
+            }
+        } else if field.enterprise == 0 {
+            match field.element {
+                10 | 14 => self.scope_interface = Some(uint(value) as u32),
+                48 | 302 => self.flow.sampler_id = Some(uint(value)),
+                95 => self.app_id = Some(uint(value)),
+                _ => {}
+            }
+        }
+    }
+
+    fn reverse(&mut self, element: u16, value: &[u8], clock: Clock) {
+        let counts = self.reverse.get_or_insert_default();
+        match element {
+            1 | 85 => counts.bytes = uint(value),
+            2 | 86 => counts.packets = uint(value),
+            6 => counts.tcp_flags = Some(uint(value) as u16),
+            22 => counts.start_us = clock.uptime(uint(value) as u32),
+            21 => counts.end_us = clock.uptime(uint(value) as u32),
+            152 => counts.start_us = millis(value),
+            153 => counts.end_us = millis(value),
+            _ => {}
+        }
+    }
+
+    /// IANA "IPFIX Information Elements"; v9 shares the first 127.
+    fn element(&mut self, element: u16, v: &[u8], clock: Clock) {
+        let n = || uint(v);
+        let flow = &mut self.flow;
+        match element {
+            1 | 85 => flow.bytes = n(),
+            2 | 86 => flow.packets = n(),
+            // Post-counters stand in where the pre-counters are missing.
+            23 if flow.bytes == 0 => flow.bytes = n(),
+            24 if flow.packets == 0 => flow.packets = n(),
+            231 => flow.bytes = n(),
+            298 => flow.packets = n(),
+            352 => flow.l2_bytes = n(),
+            4 => flow.protocol = Some(n() as u8),
+            5 => flow.tos = Some(n() as u8),
+            6 => flow.tcp_flags = Some(n() as u16),
+            7 => flow.src_port = Some(n() as u16),
+            11 => flow.dst_port = Some(n() as u16),
+            8 | 27 => flow.src_ip = address(v).or(flow.src_ip),
+            12 | 28 => flow.dst_ip = address(v).or(flow.dst_ip),
+            15 | 18 | 62 | 63 => flow.next_hop = address(v).or(flow.next_hop),
+            10 => flow.in_if = Some(n() as u32),
+            14 => flow.out_if = Some(n() as u32),
+            16 => flow.src_as = Some(n() as u32),
+            17 => flow.dst_as = Some(n() as u32),
+            21 => flow.end_us = clock.uptime(n() as u32),
+            22 => flow.start_us = clock.uptime(n() as u32),
+            150 => flow.start_us = Some(n() as i64 * 1_000_000),
+            151 => flow.end_us = Some(n() as i64 * 1_000_000),
+            152 => flow.start_us = millis(v),
+            153 => flow.end_us = millis(v),
+            154 | 156 => flow.start_us = ntp(v),
+            155 | 157 => flow.end_us = ntp(v),
+            158 => flow.start_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
+            159 => flow.end_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
+            32 | 139 => {
+                flow.src_port.get_or_insert(0);
+                flow.dst_port = Some(n() as u16);
+            }
+            34 | 50 => self.interval = Some(n()),
+            304 => {}
+            305 => self.packet_interval = Some(n()),
+            306 => self.packet_space = Some(n()),
+            309 => self.size_population.0 = Some(n()),
+            310 => self.size_population.1 = Some(n()),
+            48 | 302 => flow.sampler_id = Some(n()),
+            56 => flow.src_mac = mac(v),
+            80 => flow.dst_mac = mac(v),
+            58 | 243 => flow.vlan = Some(n() as u16),
+            61 => flow.direction = Some(n() as u8),
+            82 | 83 => self.if_name = text(v),
+            95 => self.app_id = Some(n()),
+            96 => self.app_name = text(v),
+            256 => flow.ether_type = Some(n() as u16),
+            315 => crate::packet::ethernet(v, flow),
+            _ => return,
+        }
+        self.is_flow |= matches!(element, 1 | 2 | 8 | 12 | 23 | 24 | 27 | 28 | 85 | 86 | 152 | 153 | 231 | 298 | 315 | 352);
+    }
+}
+
+fn fields(at: &mut Cursor<'_>, id: u16, count: u16, ipfix: bool) -> Result<Vec<FieldSpec>, NetFlowError> {
+    if usize::from(count) > MAX_FIELDS {
+        return Err(NetFlowError::Template { id, reason: "too many fields" });
+    }
+    (0..count)
+        .map(|_| {
+            let (element, length) = (at.u16()?, at.u16()?);
+            let enterprise = if ipfix && element & 0x8000 != 0 { at.u32()? } else { 0 };
+            let element = if ipfix { element & 0x7fff } else { element };
+            Ok(FieldSpec { element, length, enterprise })
+        })
+        .collect()
+}
+
+fn value<'a>(at: &mut Cursor<'a>, length: u16) -> Result<&'a [u8], Truncated> {
+    if length != u16::MAX {
+        return at.take(usize::from(length));
+    }
+    let n = match at.u8()? {
+        255 => usize::from(at.u16()?),
+        n => usize::from(n),
+    };
+    at.take(n)
+}
+
+fn address(v: &[u8]) -> Option<IpAddr> {
+    let ip = match v.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(v).ok()?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(v).ok()?).to_canonical(),
+        _ => return None,
+    };
+    // Exporters fill the family that does not apply with zeros.
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+fn mac(v: &[u8]) -> Option<[u8; 6]> {
+    v.try_into().ok()
+}
+
+fn millis(v: &[u8]) -> Option<i64> {
+    i64::try_from(uint(v)).ok()?.checked_mul(1000)
+}
+
+/// RFC 7011 section 6.1.9: NTP seconds since 1900 and a binary fraction.
+fn ntp(v: &[u8]) -> Option<i64> {
+    if v.len() != 8 {
+        return None;
+    }
+    let secs = uint(&v[..4]) as i64 - 2_208_988_800;
+    Some(secs * 1_000_000 + ((uint(&v[4..]) * 1_000_000) >> 32) as i64)
+}
+
+fn text(v: &[u8]) -> Option<String> {
+    let end = v.iter().position(|b| *b == 0).unwrap_or(v.len());
+    let text = String::from_utf8_lossy(&v[..end]).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: MessageOrigin = (1, 0, 0);
+
+    fn words(w: &[u16]) -> Vec<u8> {
+        w.iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    fn ipfix(sequence: u32, sets: &[Vec<u8>]) -> Vec<u8> {
+        let body: Vec<u8> = sets.concat();
+        let mut m = words(&[10, (16 + body.len()) as u16]);
+        m.extend(1_700_000_000u32.to_be_bytes());
+        m.extend(sequence.to_be_bytes());
+        m.extend(9u32.to_be_bytes());
+        m.extend(body);
+        m
+    }
+
+    fn set(id: u16, body: &[u8]) -> Vec<u8> {
+        let mut s = words(&[id, (4 + body.len()) as u16]);
+        s.extend(body);
+        s
+    }
+
+    fn template() -> Vec<u8> {
+        set(2, &words(&[256, 4, 8, 4, 12, 4, 1, 8, 96, 0xffff]))
+    }
+
+    fn data(bytes: u8) -> Vec<u8> {
+        set(256, &[10, 0, 0, 1, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, bytes, 2, b'h', b'i'])
+    }
+
+    #[test]
+    fn v5() {
+        let mut m = hex::decode("0005000100002710655453000000000000000064000040640a0000010a0000020a0000ff00010002000000050000019000001388000017700050c00000021b060800fde8fdea18100000").unwrap();
+        m.truncate(72);
+        let mut exporter = Exporter::default();
+        let flow = &exporter.decode(&m, AT).unwrap().flows[0].0;
+        assert_eq!((flow.bytes, flow.packets, flow.src_port), (400, 5, Some(80)));
+        assert_eq!(flow.sampling, Some((100, SamplingSource::Header)));
+        assert_eq!(flow.end_us.unwrap() - flow.start_us.unwrap(), 1_000_000);
+    }
+
+    #[test]
+    fn a_set_waits_for_its_template_and_keeps_its_place() {
+        let mut exporter = Exporter::default();
+        let early = exporter.decode(&ipfix(0, &[data(7)]), (5, 3, 0)).unwrap();
+        assert_eq!((early.flows.len(), early.held), (0, 1));
+        assert_eq!(exporter.waiting(), (1, Some(256)));
+        let later = exporter.decode(&ipfix(1, &[template(), data(8)]), (6, 0, 0)).unwrap();
+        let got: Vec<_> = later.flows.iter().map(|(f, o)| (f.bytes, *o)).collect();
+        assert_eq!(got, [(7, (5, 3, 0)), (8, (6, 0, 0))]);
+        assert_eq!(exporter.waiting(), (0, None));
+    }
+
+    #[test]
+    fn options_tell_the_sampling_rate() {
+        let mut exporter = Exporter::default();
+        let options_template = set(3, &words(&[300, 2, 1, 302, 2, 305, 4]));
+        let mut template305 = options_template;
+        template305.truncate(0);
+        template305.extend(set(3, &words(&[300, 3, 1, 302, 2, 305, 4, 306, 4])));
+        let options = set(300, &[0, 1, 0, 0, 0, 1, 0, 0, 0, 99]);
+        exporter.decode(&ipfix(0, &[template305, options, template()]), AT).unwrap();
+        let flow = exporter.decode(&ipfix(1, &[data(3)]), AT).unwrap().flows.remove(0).0;
+        assert_eq!(flow.sampling, Some((100, SamplingSource::Options)));
+    }
+
+    #[test]
+    fn loss_is_counted_reordering_is_not_loss() {
+        let mut exporter = Exporter::default();
+        for sequence in [0, 1, 5, 3, 6] {
+            exporter.decode(&ipfix(sequence, &[template(), data(1)]), AT).unwrap();
+        }
+        assert_eq!(exporter.lost(), 2);
+    }
+
+    #[test]
+    fn reverse_counts_make_a_second_flow() {
+        let mut exporter = Exporter::default();
+        let mut fields = words(&[257, 4, 8, 4, 12, 4, 1, 1]);
+        fields.extend(words(&[0x8001, 1]));
+        fields.extend(REVERSE_PEN.to_be_bytes());
+        let got = exporter
+            .decode(&ipfix(0, &[set(2, &fields), set(257, &[1, 1, 1, 1, 2, 2, 2, 2, 10, 20])]), AT)
+            .unwrap()
+            .flows;
+        assert_eq!((got[0].0.bytes, got[1].0.bytes), (10, 20));
+        assert_eq!(got[0].0.src_ip, got[1].0.dst_ip);
+    }
+
+    #[test]
+    fn state_survives_a_snapshot() {
+        let mut exporter = Exporter::default();
+        exporter.decode(&ipfix(0, &[template(), set(400, &[1, 2, 3])]), AT).unwrap();
+        let text = serde_json::to_string(&exporter.held).unwrap();
+        assert!(text.contains("400"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(noise: Vec<u8>, cut in 0usize..200, flip in 0usize..200, bit in 0u8..8) {
+            let mut exporter = Exporter::default();
+            let _ = exporter.decode(&noise, AT);
+            let mut m = ipfix(0, &[template(), data(1), template()]);
+            m.truncate(cut);
+            if let Some(b) = m.get_mut(flip) { *b ^= 1 << bit; }
+            let _ = exporter.decode(&m, AT);
+            for version in [5u16, 9, 10] {
+                let mut m = version.to_be_bytes().to_vec();
+                m.extend(&noise);
+                let _ = exporter.decode(&m, AT);
+                let _ = domain(&m);
+            }
+        }
+    }
+}

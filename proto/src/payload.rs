@@ -1,0 +1,307 @@
+//! The JSON payloads that agents push, and the JSON that travels between our own parts. Go writes nil slices as `null`
+//! and leaves out what is empty; every field therefore defaults.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::fact::Receiver;
+
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// Text that sources write as a string, a number or nothing at all.
+fn text_or_number<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    Ok(match Option::<serde_json::Value>::deserialize(d)? {
+        Some(serde_json::Value::String(s)) => Some(s),
+        Some(serde_json::Value::Number(n)) => Some(n.to_string()),
+        _ => None,
+    })
+}
+
+fn strings<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = Option::<BTreeMap<String, serde_json::Value>>::deserialize(d)?.unwrap_or_default();
+    Ok(map
+        .into_iter()
+        .filter_map(|(key, value)| match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(s) => Some((key, s)),
+            other => Some((key, other.to_string())),
+        })
+        .collect())
+}
+
+/// One item of a `results/sync` payload.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceUpdate {
+    /// The sync runner: never an identifier.
+    #[serde(deserialize_with = "or_default")]
+    pub agent_id: String,
+    /// The gateway it came through.
+    #[serde(deserialize_with = "or_default")]
+    pub gateway_id: String,
+    /// Site; empty is `default`. Counts only where the connection does not decide.
+    #[serde(deserialize_with = "or_default")]
+    pub partition: String,
+    /// `<partition>:<ip>`.
+    #[serde(deserialize_with = "or_default")]
+    pub device_id: String,
+    /// Its address, or a list of them.
+    #[serde(deserialize_with = "or_default")]
+    pub ip: String,
+    /// Kind of source: `armis`, `netbox`, `mapper`, …
+    #[serde(deserialize_with = "or_default")]
+    pub source: String,
+    /// RFC 3339 text or a number of s, ms, µs, ns by magnitude.
+    pub timestamp: serde_json::Value,
+    /// MAC, or a list of them.
+    #[serde(deserialize_with = "text_or_number")]
+    pub mac: Option<String>,
+    /// Host name.
+    #[serde(deserialize_with = "text_or_number")]
+    pub hostname: Option<String>,
+    /// Never read: availability comes from probes alone.
+    pub is_available: Option<bool>,
+    /// Everything else.
+    #[serde(deserialize_with = "strings")]
+    pub metadata: BTreeMap<String, String>,
+    /// Which run of which sync.
+    #[serde(deserialize_with = "or_default")]
+    pub sync_meta: SyncMeta,
+}
+
+/// Which run of which sync an update belongs to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncMeta {
+    /// The source instance.
+    #[serde(deserialize_with = "or_default")]
+    pub sync_service_id: String,
+    /// The run.
+    #[serde(deserialize_with = "or_default")]
+    pub sync_run_id: String,
+}
+
+/// A `results/sweep` payload.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sweep {
+    /// The hosts looked at.
+    #[serde(deserialize_with = "or_default")]
+    pub hosts: Vec<SweepHost>,
+    /// Seconds since 1970.
+    pub last_sweep: serde_json::Value,
+    /// Which execution.
+    #[serde(deserialize_with = "or_default")]
+    pub execution_id: String,
+}
+
+/// One host of a sweep.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SweepHost {
+    /// Its address.
+    #[serde(deserialize_with = "or_default")]
+    pub host: String,
+    /// Whether anything answered.
+    #[serde(deserialize_with = "or_default")]
+    pub available: bool,
+    /// When it was looked at.
+    pub last_seen: serde_json::Value,
+    /// Nanoseconds.
+    #[serde(deserialize_with = "or_default")]
+    pub response_time: i64,
+}
+
+/// A `results/icmp` payload.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IcmpResults {
+    /// One a check.
+    #[serde(deserialize_with = "or_default")]
+    pub results: Vec<IcmpResult>,
+}
+
+/// One ICMP check.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IcmpResult {
+    /// The check.
+    #[serde(deserialize_with = "or_default")]
+    pub check_id: String,
+    /// Its target.
+    #[serde(deserialize_with = "or_default")]
+    pub target: String,
+    /// Whether it answered.
+    #[serde(deserialize_with = "or_default")]
+    pub available: bool,
+    /// Nanoseconds since 1970.
+    pub timestamp: serde_json::Value,
+    /// What went wrong.
+    #[serde(deserialize_with = "or_default")]
+    pub error: String,
+}
+
+/// Who pushed a status, and when: the head of a [`crate::frame::Kind::Status`] entry. The entry is this head as one
+/// line of JSON, a line feed, then the status message's bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentPush {
+    /// The agent.
+    pub agent_id: String,
+    /// Its gateway.
+    pub gateway_id: String,
+    /// The agent's time, microseconds since 1970.
+    pub timestamp_us: i64,
+    /// Address the agent says it has.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source_ip: String,
+    /// Version it runs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Host name it reports.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// Operating system.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub os: String,
+    /// Architecture.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub arch: String,
+    /// What it can do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// The status pushed; none for a hello.
+    pub service: Option<ServiceHead>,
+}
+
+/// A service status less its message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceHead {
+    /// Its name.
+    pub name: String,
+    /// Its type: `sync`, `sweep`, `icmp`, …
+    pub kind: String,
+    /// `results`, `status`, …
+    pub source: String,
+    /// As the agent says.
+    pub available: bool,
+}
+
+/// The head of a staged chunk, or of the marker that ends a run: one line of JSON, a line feed, then for chunks an
+/// encoded list of status entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedHead {
+    /// The run.
+    pub run: String,
+    /// Chunk number from 0.
+    pub chunk: u32,
+    /// On the marker: whether the run is released, or discarded.
+    pub release: bool,
+}
+
+/// What a feed received, shed or lost before the ledger, since it last said so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FeedCounters {
+    /// Inputs given up because a queue was full.
+    pub shed: u64,
+    /// Inputs the kernel dropped.
+    pub kernel_drops: u64,
+}
+
+/// A notification that should be sent until it is delivered or dead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueNotification {
+    /// Names the message: equal for every attempt, the idempotency key.
+    pub id: String,
+    /// Customer.
+    pub tenant: String,
+    /// Whom to tell.
+    pub receiver: Receiver,
+    /// The group it is about.
+    pub group_key: String,
+    /// Labels that make the group.
+    pub group_labels: BTreeMap<String, String>,
+    /// The alerts.
+    pub alerts: Vec<NotifiedAlert>,
+    /// Why now.
+    pub reason: String,
+}
+
+impl DueNotification {
+    /// Whether anything in it still burns.
+    pub fn firing(&self) -> bool {
+        self.alerts.iter().any(|a| a.ends_at_ms.is_none())
+    }
+}
+
+/// An alert as a notification tells it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NotifiedAlert {
+    /// The alert.
+    pub id: String,
+    /// Names its condition.
+    pub fingerprint: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Began, milliseconds since 1970.
+    pub starts_at_ms: i64,
+    /// Ended; none while it burns.
+    pub ends_at_ms: Option<i64>,
+}
+
+/// Microseconds since 1970 from RFC 3339 text or from a number of s, ms, µs or ns by its magnitude.
+pub fn instant_us(value: &serde_json::Value) -> Option<i64> {
+    match value {
+        serde_json::Value::Number(n) => n.as_i64().or_else(|| n.as_f64().map(|f| f as i64)).and_then(magnitude_us),
+        serde_json::Value::String(s) => match s.parse::<i64>() {
+            Ok(n) => magnitude_us(n),
+            Err(_) => chrono::DateTime::parse_from_rfc3339(s).ok().map(|t| t.timestamp_micros()),
+        },
+        _ => None,
+    }
+    .filter(|us| *us > 0)
+}
+
+/// Microseconds since 1970 from a number of s, ms, µs or ns, told apart by magnitude.
+pub fn magnitude_us(n: i64) -> Option<i64> {
+    match n {
+        ..=0 => None,
+        1..100_000_000_000 => n.checked_mul(1_000_000),
+        100_000_000_000..100_000_000_000_000 => n.checked_mul(1_000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(n),
+        _ => Some(n / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_nulls_and_numbers_are_understood() {
+        let update: DeviceUpdate = serde_json::from_str(
+            r#"{"ip":null,"source":"armis","timestamp":1700000000,"hostname":7,"metadata":{"armis_device_id":42,"x":null},"sync_meta":null}"#,
+        )
+        .unwrap();
+        assert_eq!(update.ip, "");
+        assert_eq!(update.hostname.as_deref(), Some("7"));
+        assert_eq!(update.metadata.get("armis_device_id").map(String::as_str), Some("42"));
+        assert!(!update.metadata.contains_key("x"));
+    }
+
+    #[test]
+    fn instants_by_magnitude() {
+        let us = 1_700_000_000_000_000;
+        for text in ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "\"2023-11-14T22:13:20Z\""] {
+            assert_eq!(instant_us(&serde_json::from_str(text).unwrap()), Some(us), "{text}");
+        }
+        assert_eq!(instant_us(&serde_json::Value::Null), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! How the parts reach each other without knowing each other: sources and the API append inputs through [`FactSink`];
+//! sinks and live tables receive whole epochs as [`EpochOutput`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use thiserror::Error;
+
+use crate::frame::{Entry, Origin};
+use crate::rows::{Change, Table};
+
+/// Why an input was not made durable.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum AppendError {
+    /// The queue before the ledger is full; try again later.
+    #[error("the ledger's queue is full; try again later")]
+    Full,
+    /// The disk refused; intake has stopped until it recovers.
+    #[error("the ledger cannot be written: {0}")]
+    Storage(String),
+    /// The process is stopping.
+    #[error("shutting down")]
+    Closed,
+}
+
+/// A future that owns what it needs.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Where inputs become durable. Returning `Ok(epoch)` means: on disk, in the frame of that epoch.
+pub trait FactSink: Send + Sync + 'static {
+    /// Appends inputs of one origin, in order, into one frame; waits while the queue is full.
+    fn append(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> BoxFuture<Result<u64, AppendError>>;
+
+    /// Appends if there is room, without waiting for durability: for senders that cannot be answered. The inputs come
+    /// back when there is no room, for the caller to count as shed.
+    fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>>;
+}
+
+/// Everything one epoch changed, complete: no more will come for it.
+#[derive(Clone, Debug)]
+pub struct EpochOutput {
+    /// Which epoch.
+    pub epoch: u64,
+    /// Its clock, milliseconds since 1970.
+    pub clock_ms: i64,
+    /// Net changes of state tables: one a key.
+    pub changes: Vec<Change>,
+    /// New rows of event tables, each batch within one tenant.
+    pub events: Vec<(Table, RecordBatch)>,
+    /// Notifications that became due, in order.
+    pub due: Vec<crate::payload::DueNotification>,
+}
+
+/// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for
+/// another sink's sake.
+pub trait EpochSink: Send {
+    /// Takes one epoch.
+    fn apply(&mut self, output: &Arc<EpochOutput>);
+}

@@ -1,0 +1,822 @@
+//! Every output table, declared once: the Rust row, the Arrow schema, the Postgres columns, the documentation that
+//! `radarflow docs lake` prints and the catalog that SRQL resolves names against all come from these declarations.
+//!
+//! *State* tables hold one row a key and change by [`Change`]; *event* tables only grow. `tenant_id` and `partition`
+//! lead every key.
+
+use std::net::IpAddr;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Cell, IpBytes, RowId, Tags, Time};
+
+/// One column of a table.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Name, as in SRQL, the lake and Postgres.
+    pub name: &'static str,
+    /// What it means, with its unit.
+    pub doc: &'static str,
+    /// Arrow type.
+    pub data_type: arrow_schema::DataType,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// Postgres type.
+    pub postgres: &'static str,
+}
+
+/// A row of a declared table.
+pub trait Row: Sized {
+    /// Which table.
+    const TABLE: Table;
+    /// Builds record batches of such rows.
+    type Batch: BatchBuilder<Self>;
+    /// The columns, in order.
+    fn columns() -> Vec<Column>;
+    /// The Arrow schema.
+    fn schema() -> SchemaRef;
+    /// The primary key, joined by U+001F: tables of current state only; events have their `row_id`.
+    fn key(&self) -> String;
+    /// Writes the row as one line of Postgres COPY text.
+    fn copy(&self, out: &mut String);
+    /// Reads a row back from a batch of this table.
+    fn read(batch: &RecordBatch, row: usize) -> Self;
+}
+
+/// Collects rows into a record batch.
+pub trait BatchBuilder<R>: Default {
+    /// Appends a row.
+    fn push(&mut self, row: &R);
+    /// Rows so far.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The batch; the builder starts again.
+    fn finish(&mut self) -> RecordBatch;
+}
+
+/// Whether a table holds what is, or what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// One row a key, replaced and removed.
+    State,
+    /// Only grows; partitioned by the date of the named column.
+    Event,
+}
+
+macro_rules! tables {
+    ($(
+        $(#[doc = $table_doc:literal])+
+        $nature:ident $row:ident $batch:ident $name:literal postgres $postgres:literal key [$($key:ident),*] {
+            $( $(#[doc = $doc:literal])+ $column:ident: $type:ty, )*
+        }
+    )*) => {
+        /// The tables.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Table { $( $(#[doc = $table_doc])+ $row, )* }
+
+        impl Table {
+            /// Every table.
+            pub const ALL: &'static [Table] = &[$(Table::$row),*];
+
+            /// Its name in SRQL and in the lake.
+            pub fn name(self) -> &'static str { match self { $(Table::$row => $name,)* } }
+
+            /// Its name in Postgres; empty where it is not kept there.
+            pub fn postgres(self) -> &'static str { match self { $(Table::$row => $postgres,)* } }
+
+            /// State or event.
+            pub fn nature(self) -> Nature { match self { $(Table::$row => Nature::$nature,)* } }
+
+            /// What a row is.
+            pub fn doc(self) -> &'static str {
+                match self { $(Table::$row => concat!($($table_doc, "\n"),+).trim_ascii(),)* }
+            }
+
+            /// The columns, in order.
+            pub fn columns(self) -> Vec<Column> { match self { $(Table::$row => <$row as Row>::columns(),)* } }
+
+            /// The Arrow schema.
+            pub fn schema(self) -> SchemaRef { match self { $(Table::$row => <$row as Row>::schema(),)* } }
+
+            /// The columns of the primary key.
+            pub fn key(self) -> &'static [&'static str] {
+                match self { $(Table::$row => &[$(stringify!($key)),*],)* }
+            }
+        }
+
+        $(
+            $(#[doc = $table_doc])+
+            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+            pub struct $row { $( $(#[doc = $doc])+ pub $column: $type, )* }
+
+            #[doc = concat!("Collects [`", stringify!($row), "`] rows into a record batch.")]
+            pub struct $batch { len: usize, $( $column: <$type as Cell>::Builder, )* }
+
+            impl Default for $batch {
+                fn default() -> Self { Self { len: 0, $( $column: <$type as Cell>::builder(), )* } }
+            }
+
+            impl BatchBuilder<$row> for $batch {
+                fn push(&mut self, row: &$row) {
+                    self.len += 1;
+                    $( row.$column.append(&mut self.$column); )*
+                }
+                fn len(&self) -> usize { self.len }
+                fn finish(&mut self) -> RecordBatch {
+                    self.len = 0;
+                    let columns: Vec<arrow_array::ArrayRef> =
+                        vec![$( std::sync::Arc::new(self.$column.finish()), )*];
+                    RecordBatch::try_new(<$row as Row>::schema(), columns).expect("the columns are the schema's")
+                }
+            }
+
+            impl Row for $row {
+                const TABLE: Table = Table::$row;
+                type Batch = $batch;
+
+                fn columns() -> Vec<Column> {
+                    vec![$( Column {
+                        name: stringify!($column).trim_start_matches("r#"),
+                        doc: concat!($($doc, "\n"),+).trim_ascii(),
+                        data_type: <$type as Cell>::data_type(),
+                        nullable: <$type as Cell>::NULLABLE,
+                        postgres: <$type as Cell>::POSTGRES,
+                    }, )*]
+                }
+
+                fn schema() -> SchemaRef {
+                    static SCHEMA: std::sync::OnceLock<SchemaRef> = std::sync::OnceLock::new();
+                    SCHEMA.get_or_init(|| {
+                        let fields: Vec<_> = <$row as Row>::columns()
+                            .into_iter()
+                            .map(|c| arrow_schema::Field::new(c.name, c.data_type, c.nullable))
+                            .collect();
+                        arrow_schema::Schema::new(fields).into()
+                    }).clone()
+                }
+
+                fn key(&self) -> String {
+                    #[allow(unused_mut)]
+                    let mut key = String::new();
+                    $( self.$key.copy(&mut key); key.push('\u{1f}'); )*
+                    key
+                }
+
+                fn copy(&self, out: &mut String) {
+                    $( self.$column.copy(out); out.push('\t'); )*
+                    out.pop();
+                    out.push('\n');
+                }
+
+                fn read(batch: &RecordBatch, row: usize) -> Self {
+                    let mut columns = batch.columns().iter();
+                    $row { $( $column: <$type as Cell>::read(columns.next().expect("one array a column"), row), )* }
+                }
+            }
+        )*
+    };
+}
+
+tables! {
+    /// One row per device, as identity defines it now. Named and shaped as ServiceRadar's `ocsf_devices`.
+    State Device DeviceBatch "devices" postgres "ocsf_devices" key [tenant_id, partition, uid] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// `sr:<uuid>`, derived from the device's best identifier.
+        uid: String,
+        /// Host name, else name, else address, else uid.
+        display_name: String,
+        /// Host name, lower case, as the source of greatest confidence says.
+        hostname: Option<String>,
+        /// Name as the inventory gives it.
+        name: Option<String>,
+        /// The owned address that the newest record puts first.
+        ip: Option<String>,
+        /// Every owned address.
+        ip_addresses: Vec<String>,
+        /// The asserted MAC of greatest confidence, twelve upper-case hex digits.
+        mac: Option<String>,
+        /// Every MAC asserted for it.
+        mac_addresses: Vec<String>,
+        /// Device type as the sources say (`router`, `server`, …).
+        r#type: Option<String>,
+        /// Manufacturer.
+        vendor_name: Option<String>,
+        /// Model.
+        model: Option<String>,
+        /// Operating system.
+        os: Option<String>,
+        /// The agent that runs on it.
+        agent_id: Option<String>,
+        /// The gateway its agent speaks to.
+        gateway_id: Option<String>,
+        /// Kinds of sources that know it.
+        discovery_sources: Vec<String>,
+        /// Available as its vantages say: true, false, or null for unknown.
+        is_available: Option<bool>,
+        /// `available`, `unavailable` or `unknown`.
+        availability: String,
+        /// Since when `availability` holds.
+        availability_since: Option<Time>,
+        /// The probe that decided.
+        availability_reason: Option<String>,
+        /// Smallest event time of its records.
+        first_seen_time: Time,
+        /// Greatest event time of its records.
+        last_seen_time: Time,
+        /// `discovered` (no strong identifier yet) or `identified`.
+        lifecycle: String,
+        /// What the records say beside the columns.
+        metadata: Tags,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// One row per strong identifier that a device holds.
+    State DeviceIdentifier DeviceIdentifierBatch "identities" postgres "device_identifiers"
+        key [tenant_id, partition, identifier_type, source_instance, identifier_value] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// `agent`, `armis`, `integration` or `netbox`.
+        identifier_type: String,
+        /// The source instance the value is counted in; empty for agents.
+        source_instance: String,
+        /// The value.
+        identifier_value: String,
+        /// `held`, `ambiguous` or `contested`.
+        state: String,
+        /// The device holding it; null unless held.
+        device_uid: Option<String>,
+        /// Smallest event time at which it was asserted since it was last gone for one retention.
+        first_seen: Option<Time>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Older names of devices, one hop each.
+    State DeviceRedirect DeviceRedirectBatch "device_redirects" postgres "device_redirects"
+        key [tenant_id, partition, from_uid] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The older name.
+        from_uid: String,
+        /// The device it leads to.
+        to_uid: String,
+        /// The identifier that bears the older name, as `type:value`.
+        identifier: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Who owns an address now.
+    State IpOwnership IpOwnershipBatch "ip_ownership" postgres "ip_ownership" key [tenant_id, partition, ip] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The address, canonical text.
+        ip: String,
+        /// The owner; null where more than sixteen devices claim it.
+        device_uid: Option<String>,
+        /// What decided: `agent`, `inventory`, `mapper`, `other`, `sweep`, or `shared`.
+        class: String,
+        /// Event time of the winning claim.
+        valid_from: Time,
+        /// End of the interval; null while it holds.
+        valid_to: Option<Time>,
+        /// The name the address alone bears; it leads to the owner.
+        ip_uid: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Agents that checked in.
+    State Agent AgentBatch "agents" postgres "ocsf_agents" key [tenant_id, partition, agent_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The agent's id.
+        agent_id: String,
+        /// `connected` or `disconnected`.
+        state: String,
+        /// Since when.
+        since: Time,
+        /// Newest heartbeat: hello, control hello or any push.
+        last_seen: Time,
+        /// Version it runs.
+        version: Option<String>,
+        /// Host name it reports.
+        hostname: Option<String>,
+        /// Operating system it reports.
+        os: Option<String>,
+        /// Architecture it reports.
+        arch: Option<String>,
+        /// What it can do.
+        capabilities: Vec<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Alerts, one per fingerprint and start.
+    State Alert AlertBatch "alerts" postgres "alerts" key [tenant_id, partition, id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Deterministic: fingerprint and start.
+        id: String,
+        /// Names the condition: rule and labels, not the moment.
+        fingerprint: String,
+        /// One line for a person.
+        title: String,
+        /// More of it.
+        description: String,
+        /// `emergency`, `critical`, `warning` or `info`.
+        severity: String,
+        /// `pending`, `acknowledged`, `escalated`, `resolved` or `suppressed`.
+        status: String,
+        /// What kind of thing it is about: `device`, `agent`, `log`, `trap`.
+        source_type: String,
+        /// Which one.
+        source_id: String,
+        /// The device it is about.
+        device_uid: Option<String>,
+        /// The agent it is about.
+        agent_uid: Option<String>,
+        /// Rule that raised it.
+        rule: String,
+        /// Condition began.
+        triggered_at: Time,
+        /// Somebody took it.
+        acknowledged_at: Option<Time>,
+        /// Who.
+        acknowledged_by: Option<String>,
+        /// Condition ended, or a person said so.
+        resolved_at: Option<Time>,
+        /// Who: `system` when the condition ended.
+        resolved_by: Option<String>,
+        /// It waited too long.
+        escalated_at: Option<Time>,
+        /// Times the condition was confirmed while it was open.
+        occurrence_count: i64,
+        /// Labels, for routing and grouping.
+        labels: Tags,
+        /// Explanations, for people.
+        annotations: Tags,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Feeds and exporters, each with a loss ledger that balances: received = stored + rejected + shed.
+    State Source SourceBatch "sources" postgres "sources" key [tenant_id, partition, source, exporter] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The feed: `netflow:127.0.0.1:2055`, `syslog:…`, `grpc:…`.
+        source: String,
+        /// The sender's address; empty for the feed as a whole.
+        exporter: String,
+        /// Inputs taken in: datagrams, lines, messages, statuses.
+        received: i64,
+        /// Inputs that became rows, records or state.
+        stored: i64,
+        /// Inputs that could not be used; see `rejects`.
+        rejected: i64,
+        /// Inputs given up under pressure before the ledger.
+        shed: i64,
+        /// Units lost before us, where the protocol tells: sequence gaps and kernel drops.
+        lost: i64,
+        /// Rows made.
+        rows: i64,
+        /// Sets waiting for their template now.
+        waiting_sets: i64,
+        /// What it waits for, in words.
+        waiting: Option<String>,
+        /// Receipt of its newest input.
+        last_seen: Time,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Network flows. Named and shaped as ServiceRadar's `ocsf_network_activity`.
+    Event Flow FlowBatch "flows" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// End of the flow, as the exporter says, clamped to receipt when absurd.
+        time: Time,
+        /// Start of the flow.
+        start_time: Option<Time>,
+        /// Receipt.
+        received_at: Time,
+        /// Source address.
+        src_endpoint_ip: Option<IpAddr>,
+        /// Source address, sixteen bytes.
+        src_endpoint_ip_bin: Option<IpBytes>,
+        /// Source port.
+        src_endpoint_port: Option<i64>,
+        /// Source MAC.
+        src_mac: Option<String>,
+        /// Destination address.
+        dst_endpoint_ip: Option<IpAddr>,
+        /// Destination address, sixteen bytes.
+        dst_endpoint_ip_bin: Option<IpBytes>,
+        /// Destination port.
+        dst_endpoint_port: Option<i64>,
+        /// Destination MAC.
+        dst_mac: Option<String>,
+        /// IP protocol number.
+        protocol_num: Option<i64>,
+        /// IP protocol name.
+        protocol_name: Option<String>,
+        /// TCP flags, ORed.
+        tcp_flags: Option<i64>,
+        /// Type of service.
+        tos: Option<i64>,
+        /// Bytes, times the sampling rate.
+        bytes_total: i64,
+        /// Packets, times the sampling rate.
+        packets_total: i64,
+        /// Bytes as reported.
+        bytes_raw: i64,
+        /// Packets as reported.
+        packets_raw: i64,
+        /// One in how many packets was looked at; null while unknown.
+        sampling_rate: Option<i64>,
+        /// Who told the rate: `record`, `options`, `header`, `configured` or `unknown`.
+        sampling_source: String,
+        /// The exporter's address.
+        sampler_address: IpAddr,
+        /// Input interface index.
+        in_if: Option<i64>,
+        /// Output interface index.
+        out_if: Option<i64>,
+        /// Source autonomous system.
+        src_as_number: Option<i64>,
+        /// Destination autonomous system.
+        dst_as_number: Option<i64>,
+        /// Next hop.
+        next_hop: Option<IpAddr>,
+        /// VLAN.
+        vlan: Option<i64>,
+        /// Ethernet type.
+        ether_type: Option<i64>,
+        /// `ingress` or `egress`, as the exporter says.
+        direction: Option<String>,
+        /// Application, as the exporter says.
+        app: Option<String>,
+        /// Protocol that brought it: `netflow_v5`, `netflow_v9`, `ipfix`, `sflow_v5`, `flowpb`.
+        flow_type: String,
+        /// Device that owned the source address, by what was known at `epoch`.
+        src_device_uid: Option<String>,
+        /// Device that owned the destination address.
+        dst_device_uid: Option<String>,
+        /// Device that owned the exporter's address.
+        exporter_device_uid: Option<String>,
+        /// Clamped times, unknown elements: what the decoder had to say.
+        notes: Option<String>,
+    }
+
+    /// Log messages. Named and shaped as ServiceRadar's `logs`.
+    Event Log LogBatch "logs" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// The device's own time if it gave one, clamped to receipt when absurd.
+        time: Time,
+        /// The device's own time, as given.
+        device_time: Option<Time>,
+        /// Receipt.
+        received_at: Time,
+        /// The sender's address: the socket's, never the message's claim.
+        source_ip: Option<IpAddr>,
+        /// Host name the message claims.
+        hostname: Option<String>,
+        /// Application name.
+        service_name: Option<String>,
+        /// Process id.
+        process_id: Option<String>,
+        /// Message id.
+        message_id: Option<String>,
+        /// Syslog facility, 0 to 23.
+        facility: Option<i64>,
+        /// Syslog severity, 0 (emergency) to 7 (debug).
+        severity_number: Option<i64>,
+        /// Its name: `emergency`, `alert`, `critical`, `error`, `warning`, `notice`, `info`, `debug`.
+        severity: Option<String>,
+        /// The message.
+        body: String,
+        /// Structured data.
+        attributes: Tags,
+        /// `rfc5424`, `rfc3164`, `gelf`, or why it is stored as it came.
+        parse_status: String,
+        /// The bytes, where they are not simply the body.
+        raw: Option<Vec<u8>>,
+        /// Device that owned the sender's address, by what was known at `epoch`.
+        device_uid: Option<String>,
+    }
+
+    /// SNMP traps and informs.
+    Event Trap TrapBatch "traps" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// Receipt.
+        time: Time,
+        /// The agent's address: `snmpTrapAddress` if given, else the socket's.
+        source_ip: Option<IpAddr>,
+        /// The socket's address.
+        peer_ip: Option<IpAddr>,
+        /// `v1`, `v2c` or `v3`.
+        version: String,
+        /// Whether an answer was due.
+        inform: bool,
+        /// Keyed hash of the community; the community itself is never kept.
+        community_hash: Option<String>,
+        /// `snmpTrapOID`.
+        trap_oid: String,
+        /// Its name, where known.
+        trap_name: Option<String>,
+        /// The agent's up-time, hundredths of a second.
+        uptime: Option<i64>,
+        /// Variable bindings, OID to value.
+        varbinds: Tags,
+        /// Device that owned the agent's address, by what was known at `epoch`.
+        device_uid: Option<String>,
+    }
+
+    /// What Radarflow itself noticed, as OCSF events.
+    Event Event EventBatch "events" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When.
+        time: Time,
+        /// OCSF class.
+        class_uid: i64,
+        /// OCSF activity.
+        activity_name: String,
+        /// OCSF severity, 1 (informational) to 6 (fatal).
+        severity_id: i64,
+        /// In words.
+        message: String,
+        /// What it is about: `device`, `agent`, `alert`.
+        entity_type: String,
+        /// Which one.
+        entity_id: String,
+        /// The device it is about.
+        device_uid: Option<String>,
+        /// More.
+        attributes: Tags,
+    }
+
+    /// Each change of a health state.
+    Event HealthEvent HealthEventBatch "health_events" postgres "health_events" key [tenant_id, row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// `device`, `agent`, `source`.
+        entity_type: String,
+        /// Which one.
+        entity_id: String,
+        /// Before.
+        old_state: String,
+        /// After.
+        new_state: String,
+        /// Why.
+        reason: String,
+        /// How long the old state held, seconds.
+        duration_seconds: Option<i64>,
+        /// When.
+        recorded_at: Time,
+        /// The device it is about.
+        device_uid: Option<String>,
+    }
+
+    /// Each step of an alert.
+    Event AlertHistory AlertHistoryBatch "alert_history" postgres "alert_history" key [tenant_id, row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When.
+        time: Time,
+        /// The alert.
+        alert_id: String,
+        /// Status before; null for the first.
+        old_status: Option<String>,
+        /// Status after.
+        new_status: String,
+        /// Who: a person, a token, or `system`.
+        actor: String,
+        /// Why.
+        reason: String,
+        /// The device it is about.
+        device_uid: Option<String>,
+    }
+
+    /// Each notification due, and what became of it.
+    Event Notification NotificationBatch "notifications" postgres "notifications" key [tenant_id, row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When.
+        time: Time,
+        /// The message; equal for every attempt at it.
+        notification_id: String,
+        /// The receiver.
+        receiver: String,
+        /// The group it is about.
+        group_key: String,
+        /// `due`, `delivered` or `failed`.
+        outcome: String,
+        /// `firing` or `resolved`.
+        status: String,
+        /// Alerts it tells of.
+        alert_ids: Vec<String>,
+        /// Why it was sent now, or why it failed.
+        reason: String,
+    }
+
+    /// Input that could not be used: nothing is dropped silently.
+    Event Reject RejectBatch "rejects" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// Receipt.
+        time: Time,
+        /// The feed.
+        source: String,
+        /// Who sent it.
+        peer: Option<String>,
+        /// Why it could not be used.
+        reason: String,
+        /// The bytes, secrets removed, at most 4 KiB of them.
+        bytes: Vec<u8>,
+        /// How many bytes there were.
+        bytes_total: i64,
+    }
+}
+
+/// A row of any state table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum StateRow {
+    Device(Device),
+    DeviceIdentifier(DeviceIdentifier),
+    DeviceRedirect(DeviceRedirect),
+    IpOwnership(IpOwnership),
+    Agent(Agent),
+    Alert(Alert),
+    Source(Source),
+}
+
+macro_rules! each_state {
+    ($self:expr, $row:ident => $body:expr) => {
+        match $self {
+            StateRow::Device($row) => $body,
+            StateRow::DeviceIdentifier($row) => $body,
+            StateRow::DeviceRedirect($row) => $body,
+            StateRow::IpOwnership($row) => $body,
+            StateRow::Agent($row) => $body,
+            StateRow::Alert($row) => $body,
+            StateRow::Source($row) => $body,
+        }
+    };
+}
+
+fn table_of<R: Row>(_: &R) -> Table {
+    R::TABLE
+}
+
+impl StateRow {
+    /// Its table.
+    pub fn table(&self) -> Table {
+        each_state!(self, row => table_of(row))
+    }
+
+    /// Its primary key.
+    pub fn key(&self) -> String {
+        each_state!(self, row => row.key())
+    }
+
+    /// Its customer.
+    pub fn tenant(&self) -> &str {
+        each_state!(self, row => &row.tenant_id)
+    }
+
+    /// Its site.
+    pub fn partition(&self) -> &str {
+        each_state!(self, row => &row.partition)
+    }
+
+    /// Writes it as one line of Postgres COPY text.
+    pub fn copy(&self, out: &mut String) {
+        each_state!(self, row => row.copy(out));
+    }
+
+    /// The same row bearing the epoch of its emission.
+    #[must_use]
+    pub fn at(mut self, at: u64) -> Self {
+        each_state!(&mut self, row => row.epoch = i64::try_from(at).unwrap_or(i64::MAX));
+        self
+    }
+}
+
+/// Builds a batch of rows that are all of `table`; rows of other tables are left out.
+pub fn state_batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a StateRow>) -> RecordBatch {
+    macro_rules! build {
+        ($($row:ident),*) => {
+            match table {
+                $(Table::$row => {
+                    let mut batch = <$row as Row>::Batch::default();
+                    for row in rows {
+                        if let StateRow::$row(row) = row {
+                            batch.push(row);
+                        }
+                    }
+                    batch.finish()
+                })*
+                other => RecordBatch::new_empty(other.schema()),
+            }
+        };
+    }
+    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Agent, Alert, Source)
+}
+
+/// What happened to one key of a state table at one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The row before; `None` when it is new.
+    pub before: Option<StateRow>,
+    /// The row after; `None` when it is gone.
+    pub after: Option<StateRow>,
+}
+
+impl Change {
+    /// The table it happened to.
+    pub fn table(&self) -> Table {
+        self.row().table()
+    }
+
+    /// The key it happened to.
+    pub fn key(&self) -> String {
+        self.row().key()
+    }
+
+    fn row(&self) -> &StateRow {
+        self.after.as_ref().or(self.before.as_ref()).expect("a change has a row on one side")
+    }
+}

@@ -1,0 +1,1 @@
+//! SRQL, the catalog, live tables and the HTTP API.

@@ -1,0 +1,377 @@
+//! From payload to record: which key, which identifiers, which claims each source's items have.
+//!
+//! | source | key | asserts |
+//! |---|---|---|
+//! | agent check-in | agent id | `agent`, its own addresses, host name |
+//! | Armis | armis device id | `armis`; the first valid global MAC of its list, else the first valid; the others are *shown* |
+//! | NetBox | netbox device id, `vm:<id>` | `netbox`, primary IP, name; interface MACs are *shown* |
+//! | other integration | integration id | `integration`, MAC, IP, name |
+//! | mapper | polled address | the MAC if its kind says so |
+//! | sweep | address | nothing but the address |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use radarflow_proto::cell::Time;
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, instant_us};
+use radarflow_proto::record::{IdKind, Identifier, Record, RecordKey, SourceKind};
+use thiserror::Error;
+
+use super::normalise::{self, Mac};
+
+/// MACs a record may show; Armis keeps a history of hundreds.
+pub const MAX_SHOWN: usize = 200;
+/// Longest identifier, bytes.
+pub const MAX_ID: usize = 512;
+/// Longest attribute or metadata value kept, bytes.
+pub const MAX_VALUE: usize = 4096;
+/// Metadata entries kept.
+pub const MAX_METADATA: usize = 128;
+
+/// Why an item is no record.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// It has nothing it could be known by.
+    #[error("a {0} item without {1}")]
+    NoKey(&'static str, &'static str),
+    /// A name that cannot be used.
+    #[error("invalid {0}: {1:?}")]
+    BadName(&'static str, String),
+    /// An identifier is too long.
+    #[error("{0} of {1} bytes, {MAX_ID} at most")]
+    TooLong(&'static str, usize),
+}
+
+/// Which instances bear the bare names (`legacy_uid`): the first configured of each kind.
+#[derive(Clone, Debug, Default)]
+pub struct LegacyInstances {
+    by_kind: BTreeMap<(String, IdKind), String>,
+    seen: BTreeMap<(String, IdKind), BTreeSet<String>>,
+}
+
+impl LegacyInstances {
+    /// Notes an instance (`<type>.<instance>` for integrations) of a kind; the first of a tenant keeps the mark when
+    /// others come. Tells whether it was new.
+    pub fn note(&mut self, tenant: &str, kind: IdKind, instance: &str) -> bool {
+        let key = (tenant.to_owned(), kind);
+        self.by_kind.entry(key.clone()).or_insert_with(|| instance.to_owned());
+        self.seen.entry(key).or_default().insert(instance.to_owned())
+    }
+
+    /// The namespace of an instance's identifiers: empty for the marked one.
+    pub fn namespace(&self, tenant: &str, kind: IdKind, instance: &str) -> String {
+        match self.by_kind.get(&(tenant.to_owned(), kind)) {
+            Some(legacy) if legacy == instance => String::new(),
+            _ => instance.to_owned(),
+        }
+    }
+
+    /// The only instance of a kind: what an unnamed reference by another source means.
+    pub fn only(&self, tenant: &str, kind: IdKind) -> Option<&str> {
+        let seen = self.seen.get(&(tenant.to_owned(), kind))?;
+        if seen.len() == 1 { seen.first().map(String::as_str) } else { None }
+    }
+
+    /// Every instance noted, in the order that keeps the marks.
+    pub fn entries(&self) -> Vec<(String, IdKind, String, bool)> {
+        let mut out = Vec::new();
+        for ((tenant, kind), instances) in &self.seen {
+            for instance in instances {
+                let legacy = self.by_kind.get(&(tenant.clone(), *kind)) == Some(instance);
+                out.push((tenant.clone(), *kind, instance.clone(), legacy));
+            }
+        }
+        out.sort_by_key(|e| !e.3);
+        out
+    }
+}
+
+/// Where an item was received.
+#[derive(Clone, Debug)]
+pub struct Received<'a> {
+    /// Customer.
+    pub tenant: &'a str,
+    /// The site the connection decides; the item's own counts only where this is `None`.
+    pub partition: Option<&'a str>,
+    /// Receipt, microseconds since 1970.
+    pub at_us: i64,
+}
+
+impl Received<'_> {
+    fn partition(&self, said: &str) -> Result<String, RecordError> {
+        match self.partition {
+            Some(partition) => Ok(partition.to_owned()),
+            None => normalise::partition(said).ok_or_else(|| RecordError::BadName("partition", said.to_owned())),
+        }
+    }
+
+    /// The source's own time, not later than receipt; receipt where it gives none.
+    fn event_time(&self, said: Option<i64>) -> Time {
+        Time(said.unwrap_or(self.at_us).min(self.at_us))
+    }
+}
+
+fn bounded_id(what: &'static str, text: &str) -> Result<Option<String>, RecordError> {
+    if text.len() > MAX_ID {
+        return Err(RecordError::TooLong(what, text.len()));
+    }
+    Ok(normalise::id(text))
+}
+
+/// The record of a device update of a sync or a mapper.
+pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &mut LegacyInstances) -> Result<Record, RecordError> {
+    let partition = at.partition(&update.partition)?;
+    let meta = |key: &str| update.metadata.get(key).map(String::as_str).unwrap_or_default();
+    let source = update.source.trim().to_ascii_lowercase();
+    let raw_instance = match update.sync_meta.sync_service_id.trim() {
+        "" => "main",
+        id => id,
+    };
+    let instance =
+        normalise::instance(raw_instance).ok_or_else(|| RecordError::BadName("source instance", raw_instance.to_owned()))?;
+    let armis = bounded_id("armis_device_id", meta("armis_device_id"))?;
+    let netbox = bounded_id("netbox_device_id", meta("netbox_device_id"))?;
+    let integration = bounded_id("integration_id", meta("integration_id"))?;
+    let integration_type = meta("integration_type").trim().to_ascii_lowercase();
+    let ips = normalise::ips(&update.ip);
+    let (macs, bad_macs) = update.mac.as_deref().map(normalise::macs).unwrap_or_default();
+    let hostname = update.hostname.as_deref().and_then(normalise::hostname);
+
+    let kind = match source.as_str() {
+        "armis" => SourceKind::Armis,
+        "netbox" => SourceKind::NetBox,
+        "mapper" | "snmp" => SourceKind::Mapper,
+        "sweep" => SourceKind::Sweep,
+        _ => SourceKind::Integration,
+    };
+    let integration_kind = if integration_type.is_empty() { source.clone() } else { integration_type };
+    if kind == SourceKind::Integration && (integration_kind.contains(['.', ':', '/']) || integration_kind.is_empty()) {
+        return Err(RecordError::BadName("integration type", integration_kind));
+    }
+    let qualified = format!("{integration_kind}.{instance}");
+    let key = match kind {
+        SourceKind::Armis => armis.clone().ok_or(RecordError::NoKey("armis", "armis_device_id"))?,
+        SourceKind::NetBox => netbox.clone().ok_or(RecordError::NoKey("netbox", "netbox_device_id"))?,
+        SourceKind::Mapper | SourceKind::Sweep => {
+            ips.first().map(ToString::to_string).ok_or(RecordError::NoKey("polled", "a usable address"))?
+        }
+        _ => integration
+            .clone()
+            .or_else(|| bounded_id("serial", meta("serial")).ok().flatten().map(|s| format!("{integration_kind}:{s}")))
+            .or_else(|| macs.first().map(|m| format!("{integration_kind}:{}", m.hex)))
+            .or_else(|| hostname.as_ref().map(|h| format!("{integration_kind}:{h}")))
+            .or_else(|| ips.first().map(|ip| format!("{integration_kind}:{ip}")))
+            .ok_or(RecordError::NoKey("integration", "integration_id, serial, MAC, host name or address"))?,
+    };
+
+    let mut ids = Vec::new();
+    let mut own = |kind: IdKind, instance: &str, value: String| {
+        instances.note(at.tenant, kind, instance);
+        let namespace = instances.namespace(at.tenant, kind, instance);
+        ids.push(Identifier { kind, namespace, value });
+    };
+    match kind {
+        SourceKind::Armis => own(IdKind::Armis, &instance, key.clone()),
+        SourceKind::NetBox => own(IdKind::NetBox, &instance, key.clone()),
+        SourceKind::Integration => {
+            if let Some(value) = integration {
+                own(IdKind::Integration, &qualified, value);
+            }
+        }
+        _ => {}
+    }
+    // Identifiers of other sources: each with its instance, or the only one there is, or not at all.
+    if matches!(kind, SourceKind::Armis | SourceKind::NetBox | SourceKind::Integration) {
+        let mut carried = |kind: IdKind, named: &str, value: Option<String>| {
+            let Some(value) = value else { return };
+            let instance = normalise::id(named).or_else(|| instances.only(at.tenant, kind).map(str::to_owned));
+            if let Some(instance) = instance {
+                let namespace = instances.namespace(at.tenant, kind, &instance);
+                ids.push(Identifier { kind, namespace, value });
+            }
+        };
+        if kind != SourceKind::Armis {
+            carried(IdKind::Armis, meta("armis_instance"), armis);
+        }
+        if kind != SourceKind::NetBox {
+            carried(IdKind::NetBox, meta("netbox_instance"), netbox);
+        }
+        if let Some(value) = bounded_id("agent_id", meta("agent_id"))?.as_deref().and_then(normalise::agent_id) {
+            ids.push(Identifier { kind: IdKind::Agent, namespace: String::new(), value });
+        }
+    }
+
+    let (asserted, shown) = split_macs(kind, &macs, meta("identity_mac_kind"));
+    let mut attributes = BTreeMap::new();
+    for (field, names) in [
+        ("name", &["name", "device_name"][..]),
+        ("type", &["device_type", "type", "category"]),
+        ("vendor_name", &["vendor", "vendor_name", "manufacturer"]),
+        ("model", &["model"]),
+        ("os", &["os", "operating_system"]),
+    ] {
+        if let Some(value) = names.iter().map(|n| meta(n).trim()).find(|v| !v.is_empty()) {
+            attributes.insert(field.to_owned(), cut(value));
+        }
+    }
+    if !update.gateway_id.trim().is_empty() {
+        attributes.insert("gateway_id".to_owned(), cut(update.gateway_id.trim()));
+    }
+    let mut metadata: BTreeMap<String, String> = update
+        .metadata
+        .iter()
+        .filter(|(k, _)| !k.starts_with('_'))
+        .take(MAX_METADATA)
+        .map(|(k, v)| (cut(k), cut(v)))
+        .collect();
+    metadata.remove("_deleted");
+    let deleted = matches!(meta("_deleted"), "true" | "1" | "True");
+    Ok(Record {
+        key: RecordKey {
+            tenant: at.tenant.to_owned(),
+            kind,
+            instance,
+            partition: matches!(kind, SourceKind::Mapper | SourceKind::Sweep).then(|| partition.clone()),
+            key,
+        },
+        partition,
+        event_time: at.event_time(instant_us(&update.timestamp)),
+        deleted,
+        ids,
+        macs: asserted,
+        macs_shown: shown,
+        ips,
+        hostname,
+        attributes,
+        metadata,
+        dropped: bad_macs.into_iter().map(|r| r.name().to_owned()).collect(),
+    })
+}
+
+/// Which MACs a source asserts as identity, and which it only shows.
+fn split_macs(kind: SourceKind, macs: &[Mac], identity_kind: &str) -> (Vec<String>, Vec<String>) {
+    let hex = |m: &Mac| m.hex.clone();
+    match kind {
+        SourceKind::Armis => {
+            let asserted = macs.iter().find(|m| !m.local).or_else(|| macs.first());
+            let shown = macs.iter().filter(|m| Some(*m) != asserted).take(MAX_SHOWN).map(hex).collect();
+            (asserted.map(hex).into_iter().collect(), shown)
+        }
+        SourceKind::NetBox => (Vec::new(), macs.iter().take(MAX_SHOWN).map(hex).collect()),
+        SourceKind::Mapper if !matches!(identity_kind, "primary" | "management" | "chassis") => {
+            (Vec::new(), macs.iter().take(MAX_SHOWN).map(hex).collect())
+        }
+        _ => (macs.iter().take(MAX_SHOWN).map(hex).collect(), Vec::new()),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MAX_VALUE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].replace('\0', "\u{fffd}")
+}
+
+/// The record of a swept or checked address that answered.
+pub fn sweep(ip: &str, at: &Received<'_>, said_partition: &str, seen_us: Option<i64>) -> Result<Record, RecordError> {
+    let partition = at.partition(said_partition)?;
+    let address = normalise::ip(ip).ok_or(RecordError::NoKey("swept", "a usable address"))?;
+    Ok(Record {
+        key: RecordKey {
+            tenant: at.tenant.to_owned(),
+            kind: SourceKind::Sweep,
+            instance: String::new(),
+            partition: Some(partition.clone()),
+            key: address.to_string(),
+        },
+        partition,
+        event_time: at.event_time(seen_us),
+        deleted: false,
+        ids: Vec::new(),
+        macs: Vec::new(),
+        macs_shown: Vec::new(),
+        ips: vec![address],
+        hostname: None,
+        attributes: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        dropped: Vec::new(),
+    })
+}
+
+/// The record of an agent's check-in about itself.
+pub fn agent(push: &AgentPush, at: &Received<'_>) -> Result<Record, RecordError> {
+    if push.agent_id.len() > MAX_ID {
+        return Err(RecordError::TooLong("agent_id", push.agent_id.len()));
+    }
+    let partition = at.partition("")?;
+    let id = normalise::agent_id(&push.agent_id).ok_or(RecordError::NoKey("agent", "agent_id"))?;
+    let mut attributes = BTreeMap::from([("agent_id".to_owned(), id.clone())]);
+    for (field, value) in [("os", &push.os), ("gateway_id", &push.gateway_id)] {
+        if !value.trim().is_empty() {
+            attributes.insert(field.to_owned(), cut(value.trim()));
+        }
+    }
+    Ok(Record {
+        key: RecordKey {
+            tenant: at.tenant.to_owned(),
+            kind: SourceKind::Agent,
+            instance: String::new(),
+            partition: None,
+            key: id.clone(),
+        },
+        partition,
+        event_time: at.event_time((push.timestamp_us > 0).then_some(push.timestamp_us)),
+        deleted: false,
+        ids: vec![Identifier { kind: IdKind::Agent, namespace: String::new(), value: id }],
+        macs: Vec::new(),
+        macs_shown: Vec::new(),
+        ips: normalise::ips(&push.source_ip),
+        hostname: normalise::hostname(&push.hostname),
+        attributes,
+        metadata: BTreeMap::new(),
+        dropped: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Received<'static> = Received { tenant: "t", partition: None, at_us: 2_000_000_000_000_000 };
+
+    fn update(json: &str) -> Result<Record, RecordError> {
+        device_update(&serde_json::from_str(json).unwrap(), &AT, &mut LegacyInstances::default())
+    }
+
+    #[test]
+    fn the_runner_of_an_armis_sync_is_no_identifier() {
+        let record = update(
+            r#"{"agent_id":"runner","source":"armis","ip":"10.0.0.1","mac":"0E:EA:14:32:D2:78,0C:EA:14:32:D2:78",
+                "timestamp":1700000000,"metadata":{"armis_device_id":"7"},"sync_meta":{"sync_service_id":"a1"}}"#,
+        )
+        .unwrap();
+        assert_eq!(record.ids.len(), 1);
+        assert_eq!((record.macs, record.macs_shown), (vec!["0CEA1432D278".to_owned()], vec!["0EEA1432D278".to_owned()]));
+        assert_eq!(record.partition, "default");
+    }
+
+    #[test]
+    fn a_mapper_names_its_scanner_not_its_target() {
+        let record = update(r#"{"agent_id":"agent-dusk","source":"mapper","ip":"192.168.10.1","mac":"0EEA1432D278"}"#).unwrap();
+        assert!(record.ids.is_empty() && record.macs.is_empty());
+        assert_eq!(record.key.key, "192.168.10.1");
+    }
+
+    #[test]
+    fn an_event_time_after_receipt_is_clamped() {
+        let record = update(r#"{"source":"armis","timestamp":"2999-01-01T00:00:00Z","metadata":{"armis_device_id":"7"}}"#).unwrap();
+        assert_eq!(record.event_time, Time(AT.at_us));
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_refused_alone() {
+        assert_eq!(update(r#"{"source":"armis"}"#), Err(RecordError::NoKey("armis", "armis_device_id")));
+        let long = format!(r#"{{"source":"armis","metadata":{{"armis_device_id":"{}"}}}}"#, "x".repeat(1 << 20));
+        assert!(matches!(update(&long), Err(RecordError::TooLong(..))));
+    }
+}

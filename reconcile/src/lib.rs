@@ -1,0 +1,19 @@
+//! What Radarflow believes, as pure functions: no I/O, no clock, no dataflow. It is meant to read like the
+//! specification; `dataflows` keeps what it says true under change.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`identity`] | what an identifier is, what a record asserts and claims, how a device is named |
+//! | [`inventory`] | a device's row, from its records by precedence |
+//! | [`availability`] | whether a target is up, from its probes |
+//! | [`alert`] | an alert's life cycle |
+//! | [`notify`] | who is told what, when |
+//! | [`access`] | who may do what |
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod alert;
+pub mod availability;
+pub mod identity;
+pub mod inventory;
+pub mod notify;
