@@ -1,1 +1,11 @@
-//! The ledger, the sources and the sinks: everything that touches the world.
+//! Everything that touches the world: the [`ledger`], the [`sources`] that append to it, the [`sinks`] that carry its
+//! consequences out.
+//!
+//! A source reads, appends, and acknowledges, in this order. A sink receives whole epochs in order and stores its
+//! frontier with what it wrote, in one transaction. Neither knows the dataflow.
+#![forbid(unsafe_code)]
+
+pub mod ledger;
+pub mod metrics;
+pub mod sinks;
+pub mod sources;

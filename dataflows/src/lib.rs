@@ -1,1 +1,33 @@
-//! The timely and differential computation: one file per relation, and the worker loop.
+//! The computation: every derived fact as a pure function of the input facts, maintained as they change.
+//!
+//! ```text
+//! frame ─► decode ─┬─► sightings ─► records ─┬─► first seen ─┐
+//!                  │                         └─► identity ◄──┘ ─► ownership ─► devices ─┬─► rows
+//!                  ├─► probes ─► availability ───────────────────────────────▲          │
+//!                  ├─► beats ─► agents ─────────────────────────► conditions ◄──────────┘
+//!                  ├─► log bursts, trap pairs ──────────────────►     │
+//!                  │                                                alerts ─► groups ─► notifications
+//!                  └─► batches (flows, logs, traps) ─► attribution ◄─ ownership
+//! ```
+//! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
+//!
+//! * **relations** ([`identity`], [`inventory`]) are differential collections: facts in, facts out, with retractions;
+//! * **machines** ([`keyed`]: [`records`], [`health`], [`alerts`], [`sources`]) are keyed state with timers, for what
+//!   remembers more than its live input;
+//! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
+//!
+//! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
+//! [`worker`] runs it all; [`output`] merges what the workers say about one epoch.
+#![forbid(unsafe_code)]
+
+pub mod alerts;
+pub mod attribution;
+pub mod decode;
+pub mod health;
+pub mod identity;
+pub mod inventory;
+pub mod keyed;
+pub mod output;
+pub mod records;
+pub mod sources;
+pub mod worker;

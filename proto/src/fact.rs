@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::IdKind;
+
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Actor {
@@ -46,6 +48,19 @@ pub enum Fact {
         /// Its id.
         id: String,
     },
+    /// A source instance exists: its identifiers are a namespace of their own.
+    Instance {
+        /// Customer.
+        tenant: String,
+        /// The kind of identifier it counts.
+        kind: IdKind,
+        /// Its name; `<type>.<instance>` for integrations.
+        instance: String,
+        /// Whether its devices bear the bare names: the first of its kind.
+        legacy: bool,
+    },
+    /// A snapshot is wanted after this epoch.
+    Snapshot,
     /// A step of an alert's life cycle, asked for by an actor.
     AlertStep {
         /// Customer.
@@ -78,6 +93,20 @@ pub enum Fact {
     },
 }
 
+impl Fact {
+    /// What the fact is about: a later fact about the same replaces it. `None` for what happens once.
+    pub fn subject(&self) -> Option<String> {
+        match self {
+            Fact::Receiver(r) => Some(format!("receiver/{}/{}", r.tenant, r.name)),
+            Fact::ReceiverGone { tenant, name } => Some(format!("receiver/{tenant}/{name}")),
+            Fact::Token(t) => Some(format!("token/{}", t.id)),
+            Fact::TokenRevoked { id } => Some(format!("token/{id}")),
+            Fact::Instance { tenant, kind, instance, .. } => Some(format!("instance/{tenant}/{}/{instance}", kind.name())),
+            Fact::Snapshot | Fact::AlertStep { .. } | Fact::Delivery { .. } => None,
+        }
+    }
+}
+
 /// Steps of an alert's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,7 +137,7 @@ impl AlertStatus {
 }
 
 /// Who is told, how, and how often.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Receiver {
     /// Customer.
     pub tenant: String,

@@ -240,7 +240,7 @@ impl DueNotification {
 }
 
 /// An alert as a notification tells it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NotifiedAlert {
     /// The alert.
     pub id: String,

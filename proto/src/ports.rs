@@ -8,7 +8,9 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use thiserror::Error;
 
+use crate::fact::Fact;
 use crate::frame::{Entry, Origin};
+use crate::payload::DueNotification;
 use crate::rows::{Change, Table};
 
 /// Why an input was not made durable.
@@ -39,7 +41,7 @@ pub trait FactSink: Send + Sync + 'static {
 }
 
 /// Everything one epoch changed, complete: no more will come for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EpochOutput {
     /// Which epoch.
     pub epoch: u64,
@@ -50,7 +52,22 @@ pub struct EpochOutput {
     /// New rows of event tables, each batch within one tenant.
     pub events: Vec<(Table, RecordBatch)>,
     /// Notifications that became due, in order.
-    pub due: Vec<crate::payload::DueNotification>,
+    pub due: Vec<DueNotification>,
+    /// Notifications that were delivered or are dead.
+    pub settled: Vec<String>,
+    /// Standing facts as they came: tokens, receivers, source instances.
+    pub facts: Vec<Fact>,
+    /// Answers to commands.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Outcome {
+    /// The command.
+    pub command_id: String,
+    /// Refused, and why; `None` when it was applied.
+    pub refused: Option<String>,
 }
 
 /// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for

@@ -20,10 +20,8 @@ pub const MAX_ALERTS: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
     alert: NotifiedAlert,
-    /// The receiver was told, or is being told, that it burns.
-    told_firing: bool,
-    /// The receiver was told, or is being told, that it is over.
-    told_resolved: bool,
+    /// What the receiver was told last, or is being told: that it burns (true) or that it is over.
+    told: Option<bool>,
 }
 
 /// One receiver's group.
@@ -66,32 +64,13 @@ impl Group {
 
     /// An alert began, changed or ended.
     pub fn update(&mut self, alert: NotifiedAlert, now_ms: i64) {
-        let over = alert.ends_at_ms.is_some();
         match self.members.get_mut(&alert.id) {
-            None if over => return,
+            Some(member) => member.alert = alert,
             None => {
-                self.members.insert(alert.id.clone(), Member { alert, told_firing: false, told_resolved: false });
-            }
-            Some(member) if !member.told_firing && over => {
-                // It came and went untold.
-                let id = alert.id;
-                self.members.remove(&id);
-            }
-            Some(member) => {
-                if over && member.told_resolved {
-                    return;
-                }
-                let changed = member.alert.ends_at_ms.is_some() != over;
-                member.alert = alert;
-                if !changed {
-                    return;
-                }
-                if !over {
-                    member.told_firing = false;
-                    member.told_resolved = false;
-                }
+                self.members.insert(alert.id.clone(), Member { alert, told: None });
             }
         }
+        self.forget();
         if self.untold() {
             self.changed_ms.get_or_insert(now_ms);
         } else {
@@ -99,8 +78,15 @@ impl Group {
         }
     }
 
+    /// Drops what is over unless the receiver still believes that it burns.
+    fn forget(&mut self) {
+        let send_resolved = self.receiver.send_resolved;
+        self.members.retain(|_, m| m.alert.ends_at_ms.is_none() || (send_resolved && m.told == Some(true)));
+    }
+
+    /// Whether the receiver believes something that is not so. What is over and kept is believed to burn.
     fn untold(&self) -> bool {
-        self.members.values().any(|m| if m.alert.ends_at_ms.is_some() { self.receiver.send_resolved && !m.told_resolved } else { !m.told_firing })
+        self.members.values().any(|m| m.told != Some(m.alert.ends_at_ms.is_none()))
     }
 
     /// When time alone would make a message, milliseconds since 1970.
@@ -127,20 +113,15 @@ impl Group {
             (_, Some(_)) => "group changed",
             _ => "repeat",
         };
-        let send_resolved = self.receiver.send_resolved;
+        // News first: what does not fit is old and waits for the next message.
+        let mut members: Vec<&mut Member> = self.members.values_mut().collect();
+        members.sort_by_key(|m| m.told == Some(m.alert.ends_at_ms.is_none()));
         let mut alerts = Vec::new();
-        for member in self.members.values_mut() {
-            if alerts.len() == MAX_ALERTS {
-                break;
-            }
-            match member.alert.ends_at_ms {
-                None => member.told_firing = true,
-                Some(_) if member.told_resolved || !send_resolved => continue,
-                Some(_) => member.told_resolved = true,
-            }
+        for member in members.into_iter().take(MAX_ALERTS) {
+            member.told = Some(member.alert.ends_at_ms.is_none());
             alerts.push(member.alert.clone());
         }
-        self.members.retain(|_, m| m.alert.ends_at_ms.is_none() || (send_resolved && !m.told_resolved));
+        self.forget();
         self.changed_ms = self.untold().then_some(now_ms);
         if alerts.is_empty() {
             return None;

@@ -9,7 +9,7 @@
 //! | mapper | polled address | the MAC if its kind says so |
 //! | sweep | address | nothing but the address |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::payload::{AgentPush, DeviceUpdate, instant_us};
@@ -41,48 +41,80 @@ pub enum RecordError {
     TooLong(&'static str, usize),
 }
 
-/// Which instances bear the bare names (`legacy_uid`): the first configured of each kind.
+/// The source instances there are, and which of them bears the bare names (`legacy_uid`): the first configured of each
+/// kind. Which one is a fact, so that every worker and every replay knows it alike.
 #[derive(Clone, Debug, Default)]
-pub struct LegacyInstances {
-    by_kind: BTreeMap<(String, IdKind), String>,
-    seen: BTreeMap<(String, IdKind), BTreeSet<String>>,
+pub struct Instances {
+    by_kind: BTreeMap<(String, IdKind), BTreeMap<String, bool>>,
 }
 
-impl LegacyInstances {
-    /// Notes an instance (`<type>.<instance>` for integrations) of a kind; the first of a tenant keeps the mark when
-    /// others come. Tells whether it was new.
-    pub fn note(&mut self, tenant: &str, kind: IdKind, instance: &str) -> bool {
-        let key = (tenant.to_owned(), kind);
-        self.by_kind.entry(key.clone()).or_insert_with(|| instance.to_owned());
-        self.seen.entry(key).or_default().insert(instance.to_owned())
+impl Instances {
+    /// Notes an instance (`<type>.<instance>` for integrations) of a kind.
+    pub fn note(&mut self, tenant: &str, kind: IdKind, instance: &str, legacy: bool) {
+        self.by_kind.entry((tenant.to_owned(), kind)).or_default().insert(instance.to_owned(), legacy);
+    }
+
+    /// Whether the instance is known.
+    pub fn knows(&self, tenant: &str, kind: IdKind, instance: &str) -> bool {
+        self.of(tenant, kind).is_some_and(|i| i.contains_key(instance))
+    }
+
+    /// Whether any instance of the kind is known: the next one is not the first.
+    pub fn any(&self, tenant: &str, kind: IdKind) -> bool {
+        self.of(tenant, kind).is_some()
     }
 
     /// The namespace of an instance's identifiers: empty for the marked one.
     pub fn namespace(&self, tenant: &str, kind: IdKind, instance: &str) -> String {
-        match self.by_kind.get(&(tenant.to_owned(), kind)) {
-            Some(legacy) if legacy == instance => String::new(),
+        match self.of(tenant, kind).and_then(|i| i.get(instance)) {
+            Some(true) => String::new(),
             _ => instance.to_owned(),
         }
     }
 
     /// The only instance of a kind: what an unnamed reference by another source means.
     pub fn only(&self, tenant: &str, kind: IdKind) -> Option<&str> {
-        let seen = self.seen.get(&(tenant.to_owned(), kind))?;
-        if seen.len() == 1 { seen.first().map(String::as_str) } else { None }
+        self.of(tenant, kind).filter(|i| i.len() == 1)?.keys().next().map(String::as_str)
     }
 
-    /// Every instance noted, in the order that keeps the marks.
-    pub fn entries(&self) -> Vec<(String, IdKind, String, bool)> {
-        let mut out = Vec::new();
-        for ((tenant, kind), instances) in &self.seen {
-            for instance in instances {
-                let legacy = self.by_kind.get(&(tenant.clone(), *kind)) == Some(instance);
-                out.push((tenant.clone(), *kind, instance.clone(), legacy));
-            }
-        }
-        out.sort_by_key(|e| !e.3);
-        out
+    fn of(&self, tenant: &str, kind: IdKind) -> Option<&BTreeMap<String, bool>> {
+        self.by_kind.get(&(tenant.to_owned(), kind))
     }
+}
+
+/// The kind of a device update's source.
+pub fn source_kind(source: &str) -> SourceKind {
+    match source.trim().to_ascii_lowercase().as_str() {
+        "armis" => SourceKind::Armis,
+        "netbox" => SourceKind::NetBox,
+        "mapper" | "snmp" => SourceKind::Mapper,
+        "sweep" => SourceKind::Sweep,
+        _ => SourceKind::Integration,
+    }
+}
+
+/// The instance a device update speaks for, with the kind of identifier it counts: what must be known as a fact before
+/// the update is read. `None` for updates that count none.
+pub fn update_instance(update: &DeviceUpdate) -> Option<(IdKind, String)> {
+    let instance = normalise::instance(instance_name(update))?;
+    match source_kind(&update.source) {
+        SourceKind::Armis => Some((IdKind::Armis, instance)),
+        SourceKind::NetBox => Some((IdKind::NetBox, instance)),
+        SourceKind::Integration => Some((IdKind::Integration, format!("{}.{instance}", integration_kind(update)))),
+        _ => None,
+    }
+}
+
+fn instance_name(update: &DeviceUpdate) -> &str {
+    match update.sync_meta.sync_service_id.trim() {
+        "" => "main",
+        id => id,
+    }
+}
+
+fn integration_kind(update: &DeviceUpdate) -> String {
+    let named = update.metadata.get("integration_type").map(|t| t.trim().to_ascii_lowercase()).unwrap_or_default();
+    if named.is_empty() { update.source.trim().to_ascii_lowercase() } else { named }
 }
 
 /// Where an item was received.
@@ -118,32 +150,21 @@ fn bounded_id(what: &'static str, text: &str) -> Result<Option<String>, RecordEr
 }
 
 /// The record of a device update of a sync or a mapper.
-pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &mut LegacyInstances) -> Result<Record, RecordError> {
+pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Instances) -> Result<Record, RecordError> {
     let partition = at.partition(&update.partition)?;
     let meta = |key: &str| update.metadata.get(key).map(String::as_str).unwrap_or_default();
-    let source = update.source.trim().to_ascii_lowercase();
-    let raw_instance = match update.sync_meta.sync_service_id.trim() {
-        "" => "main",
-        id => id,
-    };
+    let raw_instance = instance_name(update);
     let instance =
         normalise::instance(raw_instance).ok_or_else(|| RecordError::BadName("source instance", raw_instance.to_owned()))?;
     let armis = bounded_id("armis_device_id", meta("armis_device_id"))?;
     let netbox = bounded_id("netbox_device_id", meta("netbox_device_id"))?;
     let integration = bounded_id("integration_id", meta("integration_id"))?;
-    let integration_type = meta("integration_type").trim().to_ascii_lowercase();
     let ips = normalise::ips(&update.ip);
     let (macs, bad_macs) = update.mac.as_deref().map(normalise::macs).unwrap_or_default();
     let hostname = update.hostname.as_deref().and_then(normalise::hostname);
 
-    let kind = match source.as_str() {
-        "armis" => SourceKind::Armis,
-        "netbox" => SourceKind::NetBox,
-        "mapper" | "snmp" => SourceKind::Mapper,
-        "sweep" => SourceKind::Sweep,
-        _ => SourceKind::Integration,
-    };
-    let integration_kind = if integration_type.is_empty() { source.clone() } else { integration_type };
+    let kind = source_kind(&update.source);
+    let integration_kind = integration_kind(update);
     if kind == SourceKind::Integration && (integration_kind.contains(['.', ':', '/']) || integration_kind.is_empty()) {
         return Err(RecordError::BadName("integration type", integration_kind));
     }
@@ -165,7 +186,6 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &mut L
 
     let mut ids = Vec::new();
     let mut own = |kind: IdKind, instance: &str, value: String| {
-        instances.note(at.tenant, kind, instance);
         let namespace = instances.namespace(at.tenant, kind, instance);
         ids.push(Identifier { kind, namespace, value });
     };
@@ -340,7 +360,7 @@ mod tests {
     const AT: Received<'static> = Received { tenant: "t", partition: None, at_us: 2_000_000_000_000_000 };
 
     fn update(json: &str) -> Result<Record, RecordError> {
-        device_update(&serde_json::from_str(json).unwrap(), &AT, &mut LegacyInstances::default())
+        device_update(&serde_json::from_str(json).unwrap(), &AT, &Instances::default())
     }
 
     #[test]

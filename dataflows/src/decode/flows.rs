@@ -1,0 +1,242 @@
+//! NetFlow, IPFIX, sFlow and `flowpb` to `flows` rows.
+
+use bytes::Bytes;
+use prost::Message;
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
+use radarflow_proto::netflow::{self, Exporter};
+use radarflow_proto::rows::BatchBuilder;
+use radarflow_proto::sflow;
+
+use super::{At, Decoder, EXPORTERS, ExporterKey, SFLOW};
+use crate::keyed::encode;
+use crate::sources::Delta;
+
+/// Exporters one worker remembers; more are spoofed addresses, and their datagrams are rejected.
+const MAX_EXPORTERS: usize = 16_384;
+
+impl Decoder {
+    pub(super) fn netflow(&mut self, at: &At<'_>, body: &Bytes) {
+        let Some(peer) = at.peer else { return };
+        let ip = peer.ip().to_canonical();
+        let domain = match netflow::domain(body) {
+            Ok(domain) => domain,
+            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+        };
+        let key = ExporterKey {
+            tenant: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            ip,
+            domain,
+            port: peer.port(),
+        };
+        if !self.adopt(&key) {
+            return self.refuse_flow(at, body, "too many exporters");
+        }
+        let exporter = self.exporters.entry(key.clone()).or_default();
+        let lost_before = exporter.lost();
+        let decoded = match exporter.decode(body, (at.epoch, at.position, at.received_us)) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+        };
+        let lost = exporter.lost().saturating_sub(lost_before);
+        let (waiting_sets, waiting) = exporter.waiting();
+        self.dirty.insert((EXPORTERS, encode(&key)));
+        let flow_type = match domain.version {
+            5 => "netflow_v5",
+            9 => "netflow_v9",
+            _ => "ipfix",
+        };
+        let rows = decoded.flows.len() as u64;
+        let mut index = (0u64, 0u32, 0u32);
+        for (flow, (epoch, position, received_us)) in &decoded.flows {
+            index = if (index.0, index.1) == (*epoch, *position) { (*epoch, *position, index.2 + 1) } else { (*epoch, *position, 0) };
+            // A set that waited keeps the place of its message; sets of one message that waited for different
+            // templates are told apart by the epoch and position at which they are emitted.
+            let held = (*epoch, *position) != (at.epoch, at.position);
+            let offset = if held { 0x2000_0000 | (at.epoch as u32 & 0xffff) << 12 } else { 0 };
+            self.flow(at, flow, RowId::new(*epoch, *position, offset + index.2), *received_us, flow_type);
+        }
+        if let Some(error) = decoded.errors.first() {
+            self.reject(at, body, &error.to_string());
+        }
+        let delta = Delta {
+            received: 1,
+            stored: u64::from(decoded.errors.is_empty()),
+            rejected: u64::from(!decoded.errors.is_empty()),
+            lost: lost + u64::from(decoded.given_up),
+            rows,
+            waiting_sets: Some(waiting_sets as u64),
+            waiting: waiting.map(|id| format!("template {id}")),
+            ..Delta::at(at.received_us)
+        };
+        self.count(at, Some(ip), delta);
+    }
+
+    /// Makes sure there is room for the exporter. An exporter that restarted on another port is the same one if no
+    /// other speaks from its address and domain.
+    fn adopt(&mut self, key: &ExporterKey) -> bool {
+        if self.exporters.contains_key(key) {
+            return true;
+        }
+        let first = ExporterKey { port: 0, ..key.clone() };
+        let last = ExporterKey { port: u16::MAX, ..key.clone() };
+        let mut same = self.exporters.range(first..=last).map(|(k, _)| k.clone());
+        if let (Some(old), None) = (same.next(), same.next()) {
+            let exporter: Exporter = self.exporters.remove(&old).unwrap_or_default();
+            self.dirty.insert((EXPORTERS, encode(&old)));
+            self.exporters.insert(key.clone(), exporter);
+        }
+        self.exporters.len() < MAX_EXPORTERS || self.exporters.contains_key(key)
+    }
+
+    fn refuse_flow(&mut self, at: &At<'_>, body: &Bytes, reason: &str) {
+        self.reject(at, body, reason);
+        self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+    }
+
+    pub(super) fn sflow(&mut self, at: &At<'_>, body: &Bytes) {
+        let decoded = match sflow::decode(body) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+        };
+        let Some(ip) = at.ip() else { return };
+        let key = (at.origin.tenant.clone(), at.partition().to_owned(), ip, decoded.sub_agent);
+        if self.sflow.len() >= MAX_EXPORTERS && !self.sflow.contains_key(&key) {
+            return self.refuse_flow(at, body, "too many exporters");
+        }
+        self.dirty.insert((SFLOW, encode(&key)));
+        let sequence = self.sflow.entry(key).or_default();
+        let ahead = sequence.next.map_or(0, |next| decoded.sequence.wrapping_sub(next));
+        let lost = if ahead < u32::MAX / 1024 { u64::from(ahead) } else { 0 };
+        sequence.next = Some(decoded.sequence.wrapping_add(1));
+        let sampler = At { peer: at.peer.map(|p| (decoded.agent, p.port()).into()), ..at.clone() };
+        for (index, flow) in decoded.flows.iter().enumerate() {
+            let row_id = RowId::new(at.epoch, at.position, index as u32);
+            self.flow(&sampler, flow, row_id, at.received_us, "sflow_v5");
+        }
+        if let Some(error) = &decoded.error {
+            self.reject(at, body, &error.to_string());
+        }
+        let delta = Delta {
+            received: 1,
+            stored: u64::from(decoded.error.is_none()),
+            rejected: u64::from(decoded.error.is_some()),
+            lost,
+            rows: decoded.flows.len() as u64,
+            ..Delta::at(at.received_us)
+        };
+        self.count(at, Some(ip), delta);
+    }
+
+    fn flow(&mut self, at: &At<'_>, flow: &Flow, row_id: RowId, received_us: i64, flow_type: &'static str) {
+        let Some(sampler) = at.ip() else { return };
+        let row = flow.row(&FlowContext {
+            tenant: &at.origin.tenant,
+            partition: at.partition(),
+            row_id,
+            epoch: at.epoch as i64,
+            received: Time(received_us),
+            sampler,
+            flow_type,
+        });
+        let builders = self.builders(at);
+        builders.flows.push(&row);
+        builders.flow_ips[0].push(flow.src_ip);
+        builders.flow_ips[1].push(flow.dst_ip);
+        builders.flow_ips[2].push(Some(sampler));
+    }
+
+    /// A flow that another collector decoded.
+    pub(super) fn flow_message(&mut self, at: &At<'_>, body: &Bytes) {
+        let message = match FlowMessage::decode(body.clone()) {
+            Ok(message) => message,
+            Err(error) => return self.refuse_flow(at, body, &format!("not a FlowMessage: {error}")),
+        };
+        let address = |bytes: &[u8]| -> Option<std::net::IpAddr> {
+            match bytes.len() {
+                4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
+                16 => <[u8; 16]>::try_from(bytes).ok().map(|b| std::net::IpAddr::from(b).to_canonical()),
+                _ => None,
+            }
+        };
+        let ns = |ns: u64| (ns > 0).then_some((ns / 1000) as i64);
+        let some = |n: u32| (n > 0).then_some(n);
+        let flow = Flow {
+            start_us: ns(message.time_flow_start_ns),
+            end_us: ns(message.time_flow_end_ns),
+            src_ip: address(&message.src_addr),
+            dst_ip: address(&message.dst_addr),
+            src_port: Some(message.src_port as u16),
+            dst_port: Some(message.dst_port as u16),
+            protocol: Some(message.proto as u8),
+            tcp_flags: Some(message.tcp_flags as u16),
+            tos: Some(message.ip_tos as u8),
+            bytes: message.bytes,
+            packets: message.packets,
+            sampling: (message.sampling_rate > 0).then_some((message.sampling_rate, SamplingSource::Record)),
+            in_if: some(message.in_if),
+            out_if: some(message.out_if),
+            src_as: some(message.src_as),
+            dst_as: some(message.dst_as),
+            next_hop: address(&message.next_hop),
+            ether_type: some(message.etype).map(|e| e as u16),
+            vlan: some(message.src_vlan).map(|v| v as u16),
+            ..Flow::default()
+        };
+        let Some(sampler) = address(&message.sampler_address) else {
+            return self.refuse_flow(at, body, "FlowMessage without a sampler address");
+        };
+        let sampled = At { peer: Some((sampler, 0).into()), ..at.clone() };
+        let received = ns(message.time_received_ns).unwrap_or(at.received_us).min(at.received_us);
+        self.flow(&sampled, &flow, RowId::new(at.epoch, at.position, 0), received, "flowpb");
+        self.count(at, Some(sampler), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
+    }
+}
+
+/// `flowpb.FlowMessage`, the fields that the table has.
+#[derive(Clone, PartialEq, Message)]
+struct FlowMessage {
+    #[prost(uint64, tag = "3")]
+    sampling_rate: u64,
+    #[prost(bytes = "vec", tag = "6")]
+    src_addr: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    dst_addr: Vec<u8>,
+    #[prost(uint64, tag = "9")]
+    bytes: u64,
+    #[prost(uint64, tag = "10")]
+    packets: u64,
+    #[prost(bytes = "vec", tag = "11")]
+    sampler_address: Vec<u8>,
+    #[prost(bytes = "vec", tag = "12")]
+    next_hop: Vec<u8>,
+    #[prost(uint32, tag = "14")]
+    src_as: u32,
+    #[prost(uint32, tag = "15")]
+    dst_as: u32,
+    #[prost(uint32, tag = "18")]
+    in_if: u32,
+    #[prost(uint32, tag = "19")]
+    out_if: u32,
+    #[prost(uint32, tag = "20")]
+    proto: u32,
+    #[prost(uint32, tag = "21")]
+    src_port: u32,
+    #[prost(uint32, tag = "22")]
+    dst_port: u32,
+    #[prost(uint32, tag = "23")]
+    ip_tos: u32,
+    #[prost(uint32, tag = "26")]
+    tcp_flags: u32,
+    #[prost(uint32, tag = "30")]
+    etype: u32,
+    #[prost(uint32, tag = "33")]
+    src_vlan: u32,
+    #[prost(uint64, tag = "110")]
+    time_received_ns: u64,
+    #[prost(uint64, tag = "111")]
+    time_flow_start_ns: u64,
+    #[prost(uint64, tag = "112")]
+    time_flow_end_ns: u64,
+}

@@ -1,0 +1,227 @@
+//! Syslog, GELF and traps to `logs` and `traps` rows, and to what rules look at.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use chrono_tz::Tz;
+use radarflow_proto::cell::{RowId, Tags, Time};
+use radarflow_proto::rows::{BatchBuilder, Log, Trap as TrapRow};
+use radarflow_proto::{snmp, syslog};
+use radarflow_reconcile::alert::{Condition, Subject};
+
+use super::{At, Decoder};
+use crate::alerts::{AlertKey, PairEvent};
+use crate::health::LogSource;
+use crate::keyed::Keyed;
+use crate::sources::Delta;
+
+/// A device's clock may be off by this much before its time is taken for nonsense, microseconds: a day.
+const ABSURD_US: i64 = 86_400_000_000;
+/// Log lines of this severity or a worse one count towards a burst: `error`.
+const BURST_SEVERITY: u8 = 3;
+
+impl Decoder {
+    pub(super) fn syslog(&mut self, at: &At<'_>, body: &Bytes) {
+        let m = syslog::parse(body, at.received_us, Tz::UTC);
+        let row = Log {
+            tenant_id: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            row_id: RowId::new(at.epoch, at.position, 0),
+            epoch: at.epoch as i64,
+            time: sane(m.device_us, at.received_us),
+            device_time: m.device_us.map(Time),
+            received_at: Time(at.received_us),
+            source_ip: at.ip(),
+            hostname: m.hostname,
+            service_name: m.app,
+            process_id: m.process,
+            message_id: m.message_id,
+            facility: Some(i64::from(m.facility)),
+            severity_number: Some(i64::from(m.severity)),
+            severity: Some(syslog::SEVERITIES[usize::from(m.severity)].to_owned()),
+            body: m.body,
+            attributes: Tags(m.attributes),
+            parse_status: m.status.to_owned(),
+            raw: m.keep_raw.then(|| body.to_vec()),
+            device_uid: None,
+        };
+        self.log(at, row, m.severity);
+    }
+
+    fn log(&mut self, at: &At<'_>, row: Log, severity: u8) {
+        let ip = row.source_ip;
+        if severity <= BURST_SEVERITY
+            && let Some(ip) = ip
+        {
+            let key = LogSource { tenant: row.tenant_id.clone(), partition: row.partition.clone(), ip };
+            self.out.log_hits.push(Keyed { key, position: u64::from(at.position), event: at.received_us / 1000 });
+        }
+        let builders = self.builders(at);
+        builders.log_ips.push(ip);
+        builders.logs.push(&row);
+        self.count(at, ip, Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
+    }
+
+    /// GELF 1.1 as collectors put it on `logs.syslog`; `_remote_addr` is `<partition>:<ip>`.
+    pub(super) fn gelf(&mut self, at: &At<'_>, body: &Bytes) {
+        let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
+            Ok(object) => object,
+            Err(error) => {
+                self.reject(at, body, &format!("not a GELF object: {error}"));
+                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+            }
+        };
+        let text = |key: &str| match object.get(key) {
+            Some(serde_json::Value::String(s)) => Some(s.clone()),
+            Some(serde_json::Value::Null) | None => None,
+            Some(other) => Some(other.to_string()),
+        };
+        let remote = text("_remote_addr").unwrap_or_default();
+        let ip: Option<IpAddr> = remote.split_once(':').and_then(|(_, ip)| ip.parse().ok()).or_else(|| remote.parse().ok());
+        let severity = object.get("level").and_then(serde_json::Value::as_u64).map_or(6, |n| n.min(7) as u8);
+        let device_us = object.get("timestamp").and_then(serde_json::Value::as_f64).map(|s| (s * 1e6) as i64);
+        let short = text("short_message").unwrap_or_default();
+        let attributes: BTreeMap<String, String> = object
+            .iter()
+            .filter(|(k, _)| k.starts_with('_') && *k != "_remote_addr")
+            .filter_map(|(k, _)| Some((k[1..].to_owned(), text(k)?)))
+            .collect();
+        let row = Log {
+            tenant_id: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            row_id: RowId::new(at.epoch, at.position, 0),
+            epoch: at.epoch as i64,
+            time: sane(device_us, at.received_us),
+            device_time: device_us.map(Time),
+            received_at: Time(at.received_us),
+            source_ip: ip.map(|ip| ip.to_canonical()),
+            hostname: text("host"),
+            service_name: attributes.get("appname").or_else(|| attributes.get("app_name")).cloned(),
+            process_id: attributes.get("procid").cloned(),
+            message_id: attributes.get("msgid").cloned(),
+            facility: object.get("facility").and_then(serde_json::Value::as_i64),
+            severity_number: Some(i64::from(severity)),
+            severity: Some(syslog::SEVERITIES[usize::from(severity)].to_owned()),
+            body: text("full_message").unwrap_or(short),
+            attributes: Tags(attributes),
+            parse_status: "gelf".to_owned(),
+            raw: None,
+            device_uid: None,
+        };
+        self.log(at, row, severity);
+    }
+
+    pub(super) fn trap(&mut self, at: &At<'_>, body: &Bytes) {
+        match snmp::parse(body) {
+            Ok(trap) => self.trap_row(at, &trap, true),
+            Err(error) => {
+                self.reject(at, body, &error.to_string());
+                self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+            }
+        }
+    }
+
+    /// A trap as collectors put it on `logs.snmp`: bindings rendered `TYPE: value`.
+    pub(super) fn trap_json(&mut self, at: &At<'_>, body: &Bytes) {
+        let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
+            Ok(object) => object,
+            Err(error) => {
+                self.reject(at, body, &format!("not a trap object: {error}"));
+                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+            }
+        };
+        let text = |key: &str| object.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+        let source = text("source").or_else(|| text("_remote_addr")).unwrap_or_default();
+        let source = source.rsplit_once(':').map_or(source.as_str(), |(head, tail)| if tail.parse::<IpAddr>().is_ok() { tail } else { head });
+        let mut varbinds = BTreeMap::new();
+        if let Some(list) = object.get("varbinds").and_then(|v| v.as_array()) {
+            for binding in list {
+                if let (Some(oid), Some(value)) = (binding.get("oid").and_then(|v| v.as_str()), binding.get("value")) {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    let value = value.split_once(": ").map_or(value.as_str(), |(_, v)| v).to_owned();
+                    varbinds.insert(oid.trim_start_matches('.').to_owned(), value);
+                }
+            }
+        }
+        let trap = snmp::Trap {
+            version: if text("version").as_deref() == Some("v1") { 1 } else { 2 },
+            inform: false,
+            request_id: 0,
+            community: Vec::new(),
+            uptime: varbinds.remove(snmp::SYS_UP_TIME).and_then(|v| v.parse().ok()),
+            trap_oid: varbinds.remove(snmp::SNMP_TRAP_OID).or_else(|| text("trap_oid")).unwrap_or_default().trim_start_matches('.').to_owned(),
+            agent_address: source.parse().ok(),
+            varbinds,
+        };
+        self.trap_row(at, &trap, false);
+    }
+
+    fn trap_row(&mut self, at: &At<'_>, trap: &snmp::Trap, community: bool) {
+        let source = trap.agent_address.map(|ip| ip.to_canonical()).or(at.ip());
+        let row = TrapRow {
+            tenant_id: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            row_id: RowId::new(at.epoch, at.position, 0),
+            epoch: at.epoch as i64,
+            time: Time(at.received_us),
+            source_ip: source,
+            peer_ip: at.ip(),
+            version: if trap.version == 1 { "v1" } else { "v2c" }.to_owned(),
+            inform: trap.inform,
+            community_hash: community.then(|| String::from_utf8_lossy(&trap.community).into_owned()),
+            trap_oid: trap.trap_oid.clone(),
+            trap_name: snmp::trap_name(&trap.trap_oid).map(str::to_owned),
+            uptime: trap.uptime.map(|t| t as i64),
+            varbinds: Tags(trap.varbinds.clone()),
+            device_uid: None,
+        };
+        if let Some(source) = source {
+            self.clear_pair(at, trap, source);
+        }
+        let builders = self.builders(at);
+        builders.trap_ips.push(source);
+        builders.traps.push(&row);
+        self.count(at, at.ip(), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
+    }
+
+    /// `linkDown` begins a condition about (agent, interface), `linkUp` ends it.
+    fn clear_pair(&mut self, at: &At<'_>, trap: &snmp::Trap, source: IpAddr) {
+        let begins = match trap.trap_oid.as_str() {
+            snmp::LINK_DOWN => true,
+            snmp::LINK_UP => false,
+            _ => return,
+        };
+        let by_name = |prefix: &str| {
+            trap.varbinds.iter().find(|(oid, _)| oid.strip_prefix(prefix).is_some_and(|r| r.starts_with('.')))
+        };
+        let Some((_, index)) = by_name(snmp::IF_INDEX) else { return };
+        let subject = Subject {
+            tenant: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            rule: "link-down".to_owned(),
+            entity: format!("{source}/{index}"),
+        };
+        let event = if begins {
+            PairEvent::Begin(Condition {
+                rule: subject.rule.clone(),
+                severity: "warning".to_owned(),
+                title: format!("Interface {index} of {source} is down"),
+                description: format!("linkDown trap from {source}, interface {index}"),
+                source_type: "trap".to_owned(),
+                source_id: subject.entity.clone(),
+                device_uid: None,
+                agent_uid: None,
+                labels: BTreeMap::from([("ip".to_owned(), source.to_string()), ("if_index".to_owned(), index.clone())]),
+            })
+        } else {
+            PairEvent::End
+        };
+        self.out.pairs.push(Keyed { key: AlertKey::of_subject(subject), position: u64::from(at.position), event });
+    }
+}
+
+/// The device's time, or receipt where it gives none or nonsense.
+fn sane(device_us: Option<i64>, received_us: i64) -> Time {
+    Time(device_us.filter(|at| (at - received_us).abs() <= ABSURD_US).unwrap_or(received_us))
+}

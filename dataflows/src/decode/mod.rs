@@ -1,0 +1,365 @@
+//! Frames to typed events: each worker reads its share of every frame, in order, and nothing else of it.
+//!
+//! Which worker reads an entry is a stable hash of what its decoder remembers by (the exporter for flows, the run for
+//! staged chunks) or its position where it remembers nothing. Facts are read by every worker, before anything else of
+//! the frame, because how the rest is read depends on them.
+//!
+//! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::sources`]).
+
+mod agents;
+mod flows;
+mod messages;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use arrow_array::RecordBatch;
+use bytes::Bytes;
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::fact::Fact;
+use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
+use radarflow_proto::netflow::Exporter;
+use radarflow_proto::payload::FeedCounters;
+use radarflow_proto::rows::{BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch};
+use radarflow_reconcile::identity::sources::Instances;
+use serde::{Deserialize, Serialize};
+
+use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
+use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
+use crate::keyed::{Context, Keyed, StateEntry, encode, route};
+use crate::records::{Live, Name128};
+use crate::sources::{Delta, SourceKey};
+
+/// Bytes of a rejected input that are kept.
+pub const MAX_REJECT_BYTES: usize = 4096;
+/// Bytes of released runs read a frame, beside what the frame brings itself.
+pub const RELEASE_BUDGET: usize = 4 << 20;
+
+/// Rows of one table, tenant and partition, with the addresses that attribution looks up.
+#[derive(Clone, Debug)]
+pub struct EventBatch {
+    /// The table.
+    pub table: Table,
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// The rows.
+    pub rows: RecordBatch,
+    /// For each column to fill: its name, and the address of each row.
+    pub lookups: Vec<(&'static str, Vec<Option<IpAddr>>)>,
+}
+
+/// What one worker read in one frame.
+#[derive(Default)]
+pub struct Decoded {
+    /// Sightings of records.
+    pub sightings: Vec<Keyed<Name128, Live>>,
+    /// Probe results.
+    pub probes: Vec<Keyed<TargetKey, Probe>>,
+    /// Heartbeats.
+    pub beats: Vec<Keyed<AgentKey, Beat>>,
+    /// Log lines that rules look at.
+    pub log_hits: Vec<Keyed<LogSource, i64>>,
+    /// Traps that begin or end a condition.
+    pub pairs: Vec<Keyed<AlertKey, PairEvent>>,
+    /// What sources did.
+    pub deltas: Vec<Keyed<SourceKey, Delta>>,
+    /// Standing facts.
+    pub facts: Vec<Keyed<String, String>>,
+    /// Steps of alerts that people ask for.
+    pub steps: Vec<Keyed<AlertKey, LifeEvent>>,
+    /// What became of notifications.
+    pub deliveries: Vec<Keyed<GroupKey, GroupEvent>>,
+    /// Rows of event tables.
+    pub batches: Vec<EventBatch>,
+}
+
+#[derive(Default)]
+struct Builders {
+    flows: FlowBatch,
+    flow_ips: [Vec<Option<IpAddr>>; 3],
+    logs: LogBatch,
+    log_ips: Vec<Option<IpAddr>>,
+    traps: TrapBatch,
+    trap_ips: Vec<Option<IpAddr>>,
+    rejects: RejectBatch,
+}
+
+/// Which exporter's templates.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+struct ExporterKey {
+    tenant: String,
+    partition: String,
+    ip: IpAddr,
+    domain: radarflow_proto::netflow::Domain,
+    port: u16,
+}
+
+impl ExporterKey {
+    /// Everything but the port, which changes when an exporter restarts: what the worker is chosen by.
+    fn owner(tenant: &str, partition: &str, ip: IpAddr) -> u64 {
+        route(&(tenant, partition, ip))
+    }
+}
+
+/// sFlow's sequence of one (agent, sub-agent).
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct SFlowSequence {
+    next: Option<u32>,
+}
+
+/// Chunks of a run, by number.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Staged {
+    origin: Option<(String, String, String)>,
+    peer: Option<SocketAddr>,
+    received_us: i64,
+    chunks: BTreeMap<u32, Vec<u8>>,
+}
+
+/// Where the entry being read stands.
+#[derive(Clone)]
+struct At<'a> {
+    origin: &'a Origin,
+    epoch: u64,
+    position: u32,
+    received_us: i64,
+    peer: Option<SocketAddr>,
+}
+
+impl At<'_> {
+    fn partition(&self) -> &str {
+        if self.origin.partition.is_empty() { "default" } else { &self.origin.partition }
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        self.peer.map(|p| p.ip().to_canonical())
+    }
+
+    fn source(&self, exporter: Option<IpAddr>) -> SourceKey {
+        SourceKey {
+            tenant: self.origin.tenant.clone(),
+            partition: self.partition().to_owned(),
+            source: self.origin.feed.clone(),
+            exporter: exporter.map(|ip| ip.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+/// One worker's decoders and what they remember.
+pub struct Decoder {
+    index: usize,
+    peers: usize,
+    exporters: BTreeMap<ExporterKey, Exporter>,
+    sflow: BTreeMap<(String, String, IpAddr, u32), SFlowSequence>,
+    staged: BTreeMap<String, Staged>,
+    released: VecDeque<(String, Staged)>,
+    dirty: std::collections::BTreeSet<(&'static str, Vec<u8>)>,
+    instances: Instances,
+    builders: BTreeMap<(String, String), Builders>,
+    out: Decoded,
+}
+
+const EXPORTERS: &str = "exporters";
+const SFLOW: &str = "sflow";
+const STAGED: &str = "staged";
+const RELEASED: &str = "released";
+
+impl Decoder {
+    /// A decoder with the state restored for this worker. `facts` are all standing facts, in any order.
+    pub fn new(cx: &Context, facts: &[Fact]) -> Self {
+        let mut decoder = Decoder {
+            index: cx.index,
+            peers: cx.peers,
+            exporters: BTreeMap::new(),
+            sflow: BTreeMap::new(),
+            staged: cx.restore::<String, Staged>(STAGED).into_iter().collect(),
+            released: cx.restore::<String, Staged>(RELEASED).into_iter().collect(),
+            dirty: Default::default(),
+            instances: Instances::default(),
+            builders: BTreeMap::new(),
+            out: Decoded::default(),
+        };
+        // These are kept by what they are, and owned by less than that.
+        decoder.exporters = cx.restore_where(EXPORTERS, |k: &ExporterKey| ExporterKey::owner(&k.tenant, &k.partition, k.ip));
+        decoder.sflow = cx.restore_where(SFLOW, |k: &(String, String, IpAddr, u32)| ExporterKey::owner(&k.0, &k.1, k.2));
+        facts.iter().for_each(|fact| decoder.note(fact));
+        decoder
+    }
+
+    /// Reads this worker's share of a frame.
+    pub fn read(&mut self, frame: &Frame) -> Decoded {
+        let (facts, rest): (Vec<_>, Vec<_>) = frame.slices.iter().partition(|s| s.origin.kind == Kind::Fact);
+        for slice in facts.into_iter().chain(rest) {
+            for (i, entry) in slice.entries.iter().enumerate() {
+                let at = At {
+                    origin: &slice.origin,
+                    epoch: frame.epoch,
+                    position: slice.first_position + i as u32,
+                    received_us: entry.received_us,
+                    peer: entry.peer,
+                };
+                if at.origin.kind == Kind::Fact || self.owner(&at, entry) % self.peers as u64 == self.index as u64 {
+                    self.entry(&at, entry);
+                }
+            }
+        }
+        self.read_released(frame);
+        self.finish_batches();
+        std::mem::take(&mut self.out)
+    }
+
+    fn owner(&self, at: &At<'_>, entry: &Entry) -> u64 {
+        match at.origin.kind {
+            Kind::NetFlow | Kind::SFlow => {
+                at.ip().map_or(0, |ip| ExporterKey::owner(&at.origin.tenant, at.partition(), ip))
+            }
+            Kind::Staged | Kind::Release => route(&agents::staged_run(&entry.body)),
+            _ => u64::from(at.position),
+        }
+    }
+
+    fn entry(&mut self, at: &At<'_>, entry: &Entry) {
+        match at.origin.kind {
+            Kind::Fact => self.fact(at, &entry.body),
+            Kind::NetFlow => self.netflow(at, &entry.body),
+            Kind::SFlow => self.sflow(at, &entry.body),
+            Kind::Syslog => self.syslog(at, &entry.body),
+            Kind::Trap => self.trap(at, &entry.body),
+            Kind::Status => self.status(at, &entry.body),
+            Kind::Staged | Kind::Release => self.staged(at, &entry.body),
+            Kind::Counters => self.counters(at, &entry.body),
+            Kind::FlowMessage => self.flow_message(at, &entry.body),
+            Kind::Gelf => self.gelf(at, &entry.body),
+            Kind::TrapJson => self.trap_json(at, &entry.body),
+        }
+    }
+
+    fn note(&mut self, fact: &Fact) {
+        if let Fact::Instance { tenant, kind, instance, legacy } = fact {
+            self.instances.note(tenant, *kind, instance, *legacy);
+        }
+    }
+
+    fn fact(&mut self, at: &At<'_>, body: &Bytes) {
+        let fact: Fact = match serde_json::from_slice(body) {
+            Ok(fact) => fact,
+            Err(error) => {
+                if self.index == 0 {
+                    self.reject(at, body, &format!("not a fact: {error}"));
+                }
+                return;
+            }
+        };
+        self.note(&fact);
+        if self.index != 0 {
+            return;
+        }
+        let position = u64::from(at.position);
+        match (&fact, fact.subject()) {
+            (Fact::AlertStep { tenant, alert_id, .. }, _) => {
+                let key = AlertKey::of_alert(tenant, alert_id);
+                self.out.steps.push(Keyed { key, position, event: LifeEvent::Step(fact) });
+            }
+            (Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail }, _) => {
+                let key = GroupKey { tenant: tenant.clone(), receiver: receiver.clone(), group: group_key.clone() };
+                let event = GroupEvent::Settled {
+                    id: notification_id.clone(),
+                    delivered: *delivered,
+                    detail: detail.clone(),
+                };
+                self.out.deliveries.push(Keyed { key, position, event });
+            }
+            (_, Some(key)) => {
+                let event = String::from_utf8_lossy(body).into_owned();
+                self.out.facts.push(Keyed { key, position, event });
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn counters(&mut self, at: &At<'_>, body: &Bytes) {
+        if let Ok(FeedCounters { shed, kernel_drops }) = serde_json::from_slice(body) {
+            let delta = Delta { received: shed, shed, lost: kernel_drops, ..Delta::at(at.received_us) };
+            self.count(at, None, delta);
+        }
+    }
+
+    fn count(&mut self, at: &At<'_>, exporter: Option<IpAddr>, delta: Delta) {
+        let key = at.source(exporter);
+        match self.out.deltas.last_mut() {
+            Some(last) if last.key == key => last.event.add(&delta),
+            _ => self.out.deltas.push(Keyed { key, position: u64::from(at.position), event: delta }),
+        }
+    }
+
+    fn reject(&mut self, at: &At<'_>, body: &[u8], reason: &str) {
+        let index = 0x4000_0000 + self.builders(at).rejects.len() as u32;
+        let row = Reject {
+            tenant_id: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            row_id: RowId::new(at.epoch, at.position, index),
+            epoch: at.epoch as i64,
+            time: Time(at.received_us),
+            source: at.origin.feed.clone(),
+            peer: at.peer.map(|p| p.to_string()),
+            reason: reason.to_owned(),
+            bytes: body[..body.len().min(MAX_REJECT_BYTES)].to_vec(),
+            bytes_total: body.len() as i64,
+        };
+        self.builders(at).rejects.push(&row);
+    }
+
+    fn builders(&mut self, at: &At<'_>) -> &mut Builders {
+        let key = (at.origin.tenant.clone(), at.partition().to_owned());
+        self.builders.entry(key).or_default()
+    }
+
+    fn finish_batches(&mut self) {
+        for ((tenant, partition), mut b) in std::mem::take(&mut self.builders) {
+            let mut push = |table, rows: RecordBatch, lookups| {
+                if rows.num_rows() > 0 {
+                    let (tenant, partition) = (tenant.clone(), partition.clone());
+                    self.out.batches.push(EventBatch { table, tenant, partition, rows, lookups });
+                }
+            };
+            let [src, dst, exporter] = b.flow_ips;
+            push(
+                Table::Flow,
+                b.flows.finish(),
+                vec![("src_device_uid", src), ("dst_device_uid", dst), ("exporter_device_uid", exporter)],
+            );
+            push(Table::Log, b.logs.finish(), vec![("device_uid", b.log_ips)]);
+            push(Table::Trap, b.traps.finish(), vec![("device_uid", b.trap_ips)]);
+            push(Table::Reject, b.rejects.finish(), vec![]);
+        }
+    }
+
+    /// What changed since the last snapshot.
+    pub fn snapshot(&mut self) -> Vec<StateEntry> {
+        std::mem::take(&mut self.dirty)
+            .into_iter()
+            .map(|(collection, key)| {
+                let value = match collection {
+                    EXPORTERS => decode(&key).and_then(|k| self.exporters.get(&k)).map(encode),
+                    SFLOW => decode(&key).and_then(|k| self.sflow.get(&k)).map(encode),
+                    STAGED => decode(&key).and_then(|k: String| self.staged.get(&k)).map(encode),
+                    _ => decode(&key)
+                        .and_then(|k: String| self.released.iter().find(|(run, _)| *run == k))
+                        .map(|(_, staged)| encode(staged)),
+                };
+                StateEntry { collection, key, value }
+            })
+            .collect()
+    }
+
+    /// Whether released runs wait to be read: frames must go on even if nothing comes in.
+    pub fn backlog(&self) -> bool {
+        !self.released.is_empty()
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}

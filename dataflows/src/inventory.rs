@@ -1,0 +1,75 @@
+//! Devices: one row a component, from its records, its name, its addresses and what its vantages say.
+//!
+//! ```text
+//! device(c) :- fold of { uid(c), record(c, r)*, owned(c, ip)*, seen(owner(ip) = c, vantage, state)* }
+//! ```
+//! A device without records is none. Two parts of one epoch give one change of the row, because they meet in one
+//! reduction.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use radarflow_proto::cell::Time;
+use radarflow_proto::rows::Device;
+use radarflow_reconcile::availability::{State, combine};
+use radarflow_reconcile::inventory::{Parts, device};
+use serde::{Deserialize, Serialize};
+
+use crate::health::Seen;
+use crate::identity::{Component, Identity, Rel, ip_name};
+use crate::records::Live;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Part {
+    Uid(Arc<str>),
+    Record(Live),
+    Owned(IpAddr),
+    Seen(String, State, Time),
+}
+
+/// Builds the relation.
+pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) -> Rel<'scope, (Component, Device)> {
+    let by_target = seen
+        .clone()
+        .map(|s| (ip_name(&s.target.tenant, &s.target.partition, s.target.ip), (s.vantage, s.state, s.since)));
+    let vantages = identity
+        .owners
+        .clone()
+        .join_map(by_target, |_, component, (vantage, state, since)| {
+            (*component, Part::Seen(vantage.clone(), *state, *since))
+        });
+    let parts = identity
+        .members
+        .clone()
+        .map(|(c, v)| (c, Part::Record(v)))
+        .concat(identity.uids.clone().map(|(c, uid)| (c, Part::Uid(uid))))
+        .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
+        .concat(vantages);
+    parts.reduce_named("Device", |_, parts, out| {
+        let mut row = Parts::default();
+        // A device with several addresses seen from one vantage: the best of them counts for that vantage.
+        let mut vantages: BTreeMap<&str, (State, Time)> = BTreeMap::new();
+        for (part, _) in parts {
+            match part {
+                Part::Uid(uid) => row.uid = uid,
+                Part::Record(version) => row.records.push(&version.record),
+                Part::Owned(ip) => {
+                    row.owned.insert(*ip);
+                }
+                Part::Seen(vantage, state, since) => {
+                    let best = vantages.entry(vantage).or_insert((*state, *since));
+                    if *state > best.0 || (*state == best.0 && since < &best.1) {
+                        *best = (*state, *since);
+                    }
+                }
+            }
+        }
+        if !vantages.is_empty() {
+            row.availability = Some(combine(vantages.into_iter().map(|(v, (state, since))| (v, state, since))));
+        }
+        if let Some(device) = device(&row).filter(|_| !row.uid.is_empty()) {
+            out.push((device, 1));
+        }
+    })
+}

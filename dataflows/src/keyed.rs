@@ -1,0 +1,304 @@
+//! Keyed state with timers: the one mechanism for what must be remembered beyond live input.
+//!
+//! A [`Machine`] has a state a key. At every epoch, once all of the epoch's events are there, it is stepped for each key
+//! that has events or whose timer is due by the epoch's clock. Events of one key come in the order of their position.
+//! Keys are stepped in key order, so the output is the same on any number of workers.
+//!
+//! Timers are not kept: [`Machine::due_ms`] says when a state wants to be stepped without events, a pure function of
+//! the state, so that a snapshot of the states is a snapshot of the timers. Their clock is by default the *live* clock,
+//! which stands still while the process is down: silence that nobody could have heard is no silence.
+//!
+//! Guaranteed: every epoch is stepped, in order, exactly once. Not guaranteed: that a timer fires at its millisecond;
+//! it fires at the first epoch whose clock has reached it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::operator::Operator;
+
+/// The clock of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// The epoch.
+    pub epoch: u64,
+    /// "Now", milliseconds since 1970.
+    pub clock_ms: i64,
+    /// "Now" less all the time the process was down, milliseconds.
+    pub live_ms: i64,
+}
+
+/// Which clock a machine's timers follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// Stands still while the process is down: for silence and time-to-live.
+    Live,
+    /// Goes on: for promises made to people.
+    Wall,
+}
+
+/// One piece of state in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StateEntry {
+    /// The machine's name.
+    pub collection: &'static str,
+    /// The key, encoded.
+    pub key: Vec<u8>,
+    /// The state, encoded; `None` when the key is forgotten.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What operators of one worker share.
+#[derive(Clone)]
+pub struct Context {
+    inner: Rc<RefCell<Shared>>,
+    /// This worker.
+    pub index: usize,
+    /// All workers.
+    pub peers: usize,
+    /// The epoch of the snapshot that was restored; 0 for none.
+    pub restored: u64,
+}
+
+struct Shared {
+    ticks: BTreeMap<u64, Tick>,
+    snapshots: BTreeSet<u64>,
+    entries: BTreeMap<u64, Vec<StateEntry>>,
+    restore: BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// The state of one snapshot: by collection, encoded keys and values.
+pub type Restored = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
+
+impl Context {
+    /// A context for one worker, with the state to start from.
+    pub fn new(index: usize, peers: usize, restored: u64, restore: Restored) -> Self {
+        let shared = Shared { ticks: BTreeMap::new(), snapshots: BTreeSet::new(), entries: BTreeMap::new(), restore };
+        Context { inner: Rc::new(RefCell::new(shared)), index, peers, restored }
+    }
+
+    /// Announces an epoch before its data is sent; `snapshot` asks every machine for its state after it.
+    pub fn announce(&self, tick: Tick, snapshot: bool) {
+        let mut shared = self.inner.borrow_mut();
+        shared.ticks.insert(tick.epoch, tick);
+        if snapshot {
+            shared.snapshots.insert(tick.epoch);
+        }
+    }
+
+    /// Forgets epochs before `epoch`; they are complete.
+    pub fn retire(&self, epoch: u64) {
+        let mut shared = self.inner.borrow_mut();
+        shared.ticks = shared.ticks.split_off(&epoch);
+        shared.snapshots = shared.snapshots.split_off(&epoch);
+    }
+
+    /// The clock of an announced epoch.
+    pub fn tick(&self, epoch: u64) -> Option<Tick> {
+        self.inner.borrow().ticks.get(&epoch).copied()
+    }
+
+    /// Whether state is asked for after `epoch`.
+    pub fn wants_snapshot(&self, epoch: u64) -> bool {
+        self.inner.borrow().snapshots.contains(&epoch)
+    }
+
+    /// Hands in state for the snapshot of `epoch`.
+    pub fn save(&self, epoch: u64, entries: Vec<StateEntry>) {
+        self.inner.borrow_mut().entries.entry(epoch).or_default().extend(entries);
+    }
+
+    /// The state handed in for the snapshot of `epoch`.
+    pub fn saved(&self, epoch: u64) -> Vec<StateEntry> {
+        self.inner.borrow_mut().entries.remove(&epoch).unwrap_or_default()
+    }
+
+    /// The restored state of a collection whose keys belong to this worker.
+    pub fn restore<K: DeserializeOwned + Ord + Hash, S: DeserializeOwned>(&self, collection: &str) -> BTreeMap<K, S> {
+        self.restore_where(collection, |key: &K| route(key))
+    }
+}
+
+impl Context {
+    /// The restored state of a collection that is owned by less than its whole key.
+    pub fn restore_where<K: DeserializeOwned + Ord, S: DeserializeOwned>(
+        &self,
+        collection: &str,
+        owner: impl Fn(&K) -> u64,
+    ) -> BTreeMap<K, S> {
+        let entries = self.inner.borrow_mut().restore.remove(collection).unwrap_or_default();
+        entries
+            .into_iter()
+            .filter_map(|(key, value)| {
+                let key: K = postcard::from_bytes(&key).expect("a snapshot's key reads back");
+                let mine = owner(&key) % self.peers as u64 == self.index as u64;
+                mine.then(|| (key, postcard::from_bytes(&value).expect("a snapshot's state reads back")))
+            })
+            .collect()
+    }
+}
+
+/// Which worker a key belongs to, modulo their number. Only ever used inside one run.
+pub fn route<K: Hash + ?Sized>(key: &K) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Encodes a key or a state for a snapshot.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("keys and states are plain data")
+}
+
+/// An event and the order it takes among those of its key.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Keyed<K, E> {
+    /// Whose.
+    pub key: K,
+    /// Order among the events of one key and epoch.
+    pub position: u64,
+    /// What.
+    pub event: E,
+}
+
+/// Keyed state with timers.
+pub trait Machine: 'static {
+    /// What state is kept by.
+    type Key: timely::ExchangeData + Clone + Ord + Hash + Serialize + DeserializeOwned;
+    /// What moves it.
+    type Event: timely::ExchangeData;
+    /// What is remembered.
+    type State: Serialize + DeserializeOwned + 'static;
+    /// What it says.
+    type Output: Clone + 'static;
+    /// The collection in snapshots.
+    const NAME: &'static str;
+    /// Which clock [`Machine::due_ms`] speaks of.
+    const CLOCK: Clock = Clock::Live;
+
+    /// Takes in the events of one key at one epoch (none when only its timer is due). Setting the state to `None`
+    /// forgets the key.
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &Self::Key,
+        state: &mut Option<Self::State>,
+        events: Vec<Self::Event>,
+        out: &mut Vec<Self::Output>,
+    );
+
+    /// When the state wants to be stepped without events, on [`Machine::CLOCK`], milliseconds.
+    fn due_ms(&self, state: &Self::State) -> Option<i64>;
+
+    /// What a restored state says again, so that relations built from the output are as before.
+    fn restored(&mut self, key: &Self::Key, state: &Self::State, out: &mut Vec<Self::Output>);
+}
+
+struct Slot<S> {
+    state: S,
+    due: Option<i64>,
+}
+
+/// Runs a machine over a stream of keyed events.
+pub fn machine<'scope, M: Machine>(
+    events: Stream<'scope, u64, Vec<Keyed<M::Key, M::Event>>>,
+    cx: &Context,
+    mut machine: M,
+) -> Stream<'scope, u64, Vec<M::Output>> {
+    let cx = cx.clone();
+    let pact = Exchange::new(|k: &Keyed<M::Key, M::Event>| route(&k.key));
+    events.unary_frontier(pact, M::NAME, move |capability, _info| {
+        let mut capability = Some(capability.delayed(&cx.restored));
+        let mut slots: BTreeMap<M::Key, Slot<M::State>> = BTreeMap::new();
+        let mut timers: BTreeSet<(i64, M::Key)> = BTreeSet::new();
+        let mut dirty: BTreeSet<M::Key> = BTreeSet::new();
+        let mut stash: BTreeMap<u64, Vec<Keyed<M::Key, M::Event>>> = BTreeMap::new();
+        let mut restored = Vec::new();
+        for (key, state) in cx.restore::<M::Key, M::State>(M::NAME) {
+            machine.restored(&key, &state, &mut restored);
+            let due = machine.due_ms(&state);
+            timers.extend(due.map(|due| (due, key.clone())));
+            slots.insert(key, Slot { state, due });
+        }
+        let mut next = cx.restored + 1;
+        let mut out = Vec::new();
+        move |(input, frontier), output| {
+            if !restored.is_empty()
+                && let Some(capability) = &capability
+            {
+                output.session(capability).give_iterator(restored.drain(..));
+            }
+            input.for_each(|time, data| {
+                let epoch = *time.least().expect("events are stamped with an epoch");
+                stash.entry(epoch).or_default().append(data);
+            });
+            let Some(upper) = frontier.frontier().first().copied() else {
+                capability = None;
+                return;
+            };
+            let Some(held) = capability.as_mut() else { return };
+            while next < upper {
+                let tick = cx.tick(next).expect("every epoch is announced before its data");
+                let mut events = stash.remove(&next).unwrap_or_default();
+                events.sort_by(|a, b| (&a.key, a.position).cmp(&(&b.key, b.position)));
+                let mut grouped: BTreeMap<M::Key, Vec<M::Event>> = BTreeMap::new();
+                for Keyed { key, event, .. } in events {
+                    match grouped.last_entry() {
+                        Some(mut last) if *last.key() == key => last.get_mut().push(event),
+                        _ => {
+                            grouped.insert(key, vec![event]);
+                        }
+                    }
+                }
+                let now = match M::CLOCK {
+                    Clock::Live => tick.live_ms,
+                    Clock::Wall => tick.clock_ms,
+                };
+                while timers.first().is_some_and(|(due, _)| *due <= now) {
+                    let (_, key) = timers.pop_first().expect("there is a first timer");
+                    if let Some(slot) = slots.get_mut(&key) {
+                        slot.due = None;
+                    }
+                    grouped.entry(key).or_default();
+                }
+                for (key, events) in grouped {
+                    let slot = slots.remove(&key);
+                    let old_due = slot.as_ref().and_then(|s| s.due);
+                    let mut state = slot.map(|s| s.state);
+                    machine.step(&tick, &key, &mut state, events, &mut out);
+                    let due = state.as_ref().and_then(|s| machine.due_ms(s));
+                    if due != old_due {
+                        if let Some(old) = old_due {
+                            timers.remove(&(old, key.clone()));
+                        }
+                        timers.extend(due.map(|due| (due, key.clone())));
+                    }
+                    dirty.insert(key.clone());
+                    if let Some(state) = state {
+                        slots.insert(key, Slot { state, due });
+                    }
+                }
+                held.downgrade(&next);
+                output.session(held).give_iterator(out.drain(..));
+                if cx.wants_snapshot(next) {
+                    let entries = std::mem::take(&mut dirty)
+                        .into_iter()
+                        .map(|key| StateEntry {
+                            collection: M::NAME,
+                            value: slots.get(&key).map(|slot| encode(&slot.state)),
+                            key: encode(&key),
+                        })
+                        .collect();
+                    cx.save(next, entries);
+                }
+                next += 1;
+            }
+            held.downgrade(&upper.max(cx.restored));
+        }
+    })
+}

@@ -1,0 +1,223 @@
+//! What the workers say about an epoch, merged into one [`EpochOutput`]: complete, in order, the same for any number
+//! of workers.
+//!
+//! Rows that the dataflow itself makes (health events, alert history, notifications) have no input position; they are
+//! sorted by content and numbered here, so that their `row_id` is a function of the ledger too.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::SyncSender;
+
+use arrow_array::RecordBatch;
+use radarflow_proto::cell::RowId;
+use radarflow_proto::fact::Fact;
+use radarflow_proto::payload::DueNotification;
+use radarflow_proto::ports::{EpochOutput, Outcome};
+use radarflow_proto::rows::{
+    AlertHistory, BatchBuilder, Change, Event, HealthEvent, Notification, Row, StateRow, Table,
+};
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+
+use crate::keyed::{Context, StateEntry, Tick};
+
+/// A row of an event table that the dataflow itself makes; its `row_id` and `epoch` are set here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum DerivedRow {
+    Health(HealthEvent),
+    AlertHistory(AlertHistory),
+    Event(Event),
+    Notification(Notification),
+}
+
+/// One thing a worker says at an epoch.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Said {
+    State(StateRow, isize),
+    Rows(Table, String, RecordBatch),
+    Derived(DerivedRow),
+    Due(Box<DueNotification>),
+    Settled(String),
+    Fact(Box<Fact>),
+    Outcome(Outcome),
+}
+
+/// Everything one worker says about one epoch.
+#[derive(Debug)]
+pub struct WorkerEpoch {
+    /// Which worker.
+    pub worker: usize,
+    /// The epoch and its clock.
+    pub tick: Tick,
+    /// What it says.
+    pub said: Vec<Said>,
+    /// State for the snapshot after this epoch; `None` where none was asked for.
+    pub snapshot: Option<Vec<StateEntry>>,
+}
+
+/// Sends what a worker says, epoch by epoch, as each completes. The stream it returns carries nothing; its frontier
+/// tells which epochs were sent.
+pub fn send<'scope>(
+    said: Stream<'scope, u64, Vec<Said>>,
+    cx: &Context,
+    to: SyncSender<WorkerEpoch>,
+) -> Stream<'scope, u64, Vec<()>> {
+    let cx = cx.clone();
+    said.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "Output", move |capability, _| {
+        let mut capability = Some(capability);
+        let mut stash: BTreeMap<u64, Vec<Said>> = BTreeMap::new();
+        let mut next = cx.restored;
+        move |(input, frontier), _output| {
+            input.for_each(|time, data| {
+                let epoch = *time.least().expect("output is stamped with an epoch");
+                stash.entry(epoch).or_default().append(data);
+            });
+            let Some(upper) = frontier.frontier().first().copied() else {
+                capability = None;
+                return;
+            };
+            while next < upper {
+                // What was restored is said at the snapshot's epoch, whose frame is not read again.
+                let tick = cx.tick(next).unwrap_or(Tick { epoch: next, clock_ms: 0, live_ms: 0 });
+                let snapshot = cx.wants_snapshot(next).then(|| cx.saved(next));
+                let said = stash.remove(&next).unwrap_or_default();
+                // The receiver is gone only when the process is ending.
+                let _ = to.send(WorkerEpoch { worker: cx.index, tick, said, snapshot });
+                next += 1;
+            }
+            if let Some(held) = capability.as_mut() {
+                held.downgrade(&upper);
+            }
+        }
+    })
+}
+
+/// Merges the workers' epochs.
+pub struct Merge {
+    workers: usize,
+    waiting: BTreeMap<u64, Vec<WorkerEpoch>>,
+}
+
+/// One complete epoch.
+#[derive(Debug)]
+pub struct Merged {
+    /// For the sinks.
+    pub output: EpochOutput,
+    /// For the snapshot writer, where it was asked for.
+    pub snapshot: Option<Vec<StateEntry>>,
+}
+
+impl Merge {
+    /// Merges what so many workers say.
+    pub fn new(workers: usize) -> Self {
+        Merge { workers, waiting: BTreeMap::new() }
+    }
+
+    /// Takes in one worker's epoch; gives the epoch when it is the last worker's.
+    pub fn push(&mut self, epoch: WorkerEpoch) -> Option<Merged> {
+        let n = epoch.tick.epoch;
+        let waiting = self.waiting.entry(n).or_default();
+        waiting.push(epoch);
+        if waiting.len() < self.workers {
+            return None;
+        }
+        let mut all = self.waiting.remove(&n)?;
+        all.sort_by_key(|e| e.worker);
+        Some(merge(all))
+    }
+}
+
+fn merge(workers: Vec<WorkerEpoch>) -> Merged {
+    let tick = workers[0].tick;
+    let mut output = EpochOutput { epoch: tick.epoch, clock_ms: tick.clock_ms, ..EpochOutput::default() };
+    let mut state: BTreeMap<StateRow, isize> = BTreeMap::new();
+    let mut rows: BTreeMap<(Table, String), Vec<RecordBatch>> = BTreeMap::new();
+    let mut derived = Vec::new();
+    let mut snapshot = None;
+    for worker in workers {
+        for said in worker.said {
+            match said {
+                Said::State(row, diff) => *state.entry(row).or_default() += diff,
+                Said::Rows(table, tenant, batch) => rows.entry((table, tenant)).or_default().push(batch),
+                Said::Derived(row) => derived.push(row),
+                Said::Due(due) => output.due.push(*due),
+                Said::Settled(id) => output.settled.push(id),
+                Said::Fact(fact) => output.facts.push(*fact),
+                Said::Outcome(outcome) => output.outcomes.push(outcome),
+            }
+        }
+        if let Some(entries) = worker.snapshot {
+            snapshot.get_or_insert_with(Vec::new).extend(entries);
+        }
+    }
+    output.due.sort_by(|a, b| a.id.cmp(&b.id));
+    output.settled.sort();
+    output.outcomes.sort();
+    output.changes = changes(state, tick.epoch);
+    for ((table, _), batches) in rows {
+        output.events.extend(batches.into_iter().map(|batch| (table, batch)));
+    }
+    derived.sort();
+    number(derived, tick.epoch, &mut output.events);
+    Merged { output, snapshot }
+}
+
+fn changes(state: BTreeMap<StateRow, isize>, epoch: u64) -> Vec<Change> {
+    let mut by_key: BTreeMap<(Table, String), Change> = BTreeMap::new();
+    for (row, diff) in state {
+        if diff == 0 {
+            continue;
+        }
+        let change = by_key.entry((row.table(), row.key())).or_insert(Change { before: None, after: None });
+        if diff > 0 {
+            change.after = Some(row.at(epoch));
+        } else {
+            change.before = Some(row);
+        }
+    }
+    by_key.into_values().collect()
+}
+
+/// Numbers derived rows in their order and makes batches of them, one a table and tenant.
+fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>) {
+    #[derive(Default)]
+    struct Batches {
+        health: <HealthEvent as Row>::Batch,
+        history: <AlertHistory as Row>::Batch,
+        events: <Event as Row>::Batch,
+        notifications: <Notification as Row>::Batch,
+    }
+    let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();
+    for (index, row) in rows.into_iter().enumerate() {
+        let row_id = RowId::new(epoch, u32::MAX >> 1, index as u32);
+        macro_rules! push {
+            ($row:ident, $batch:ident) => {{
+                let mut row = $row;
+                (row.row_id, row.epoch) = (row_id, epoch as i64);
+                by_tenant.entry(row.tenant_id.clone()).or_default().$batch.push(&row);
+            }};
+        }
+        match row {
+            DerivedRow::Health(row) => push!(row, health),
+            DerivedRow::AlertHistory(row) => push!(row, history),
+            DerivedRow::Event(row) => push!(row, events),
+            DerivedRow::Notification(row) => push!(row, notifications),
+        }
+    }
+    for (_, mut b) in by_tenant {
+        for (table, batch) in [
+            (Table::HealthEvent, b.health.finish()),
+            (Table::AlertHistory, b.history.finish()),
+            (Table::Event, b.events.finish()),
+            (Table::Notification, b.notifications.finish()),
+        ] {
+            if batch.num_rows() > 0 {
+                out.push((table, batch));
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The workers: one OS thread each, fed with frames, never polling.
+//!
+//! A worker takes every frame that waits (at most [`FRAMES_AHEAD`]), reads its share into the inputs, and steps until
+//! the epoch is complete everywhere; while others work for it, it is parked and they wake it. With nothing to do it
+//! sleeps on its channel. A panic in an operator ends the process: a half-dead set of workers must not linger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
+use differential_dataflow::AsCollection;
+use radarflow_proto::fact::{Fact, Receiver as Notified};
+use radarflow_proto::frame::{Frame, Kind};
+use radarflow_proto::payload::NotifiedAlert;
+use radarflow_proto::rows::StateRow;
+use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::notify::{Group, group_labels};
+use timely::dataflow::operators::{Concat, Probe};
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
+
+use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
+use crate::decode::{Decoded, Decoder, EventBatch};
+use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
+use crate::keyed::{Context, Keyed, Restored, Tick, machine};
+use crate::output::{Said, WorkerEpoch};
+use crate::records::{Live, Name128, changes, records, stamped};
+use crate::sources::{Delta, SourceKey, sources};
+use crate::{attribution, identity, inventory, output};
+
+/// Frames a worker's channel holds.
+pub const FRAMES_QUEUED: usize = 64;
+/// Frames a worker takes before it steps.
+const FRAMES_AHEAD: usize = 16;
+/// Epochs of output that wait for the merger.
+const OUTPUTS_QUEUED: usize = 256;
+/// State is asked for every so many epochs.
+pub const SNAPSHOT_EPOCHS: u64 = 600;
+
+/// What the computation starts from.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Epoch of the snapshot; 0 for none.
+    pub epoch: u64,
+    /// Time the process was down before it, all told, milliseconds.
+    pub gap_ms: i64,
+    /// Its state.
+    pub state: Restored,
+}
+
+/// The running workers.
+pub struct Workers {
+    frames: Vec<SyncSender<Arc<Frame>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `n` workers. What they say comes out of the receiver, one [`WorkerEpoch`] a worker and epoch.
+    pub fn start(n: usize, start: Start) -> (Workers, Receiver<WorkerEpoch>) {
+        let n = n.max(1);
+        let (to_merge, outputs) = sync_channel(OUTPUTS_QUEUED);
+        let (frames, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| sync_channel(FRAMES_QUEUED)).unzip();
+        let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
+        let start = Arc::new(start);
+        let thread = std::thread::Builder::new()
+            .name("dataflow".to_owned())
+            .spawn(move || {
+                let config = if n == 1 { timely::Config::thread() } else { timely::Config::process(n) };
+                let guards = timely::execute(config, move |worker| {
+                    let index = worker.index();
+                    let frames = receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
+                    run(worker, &frames, &start, to_merge.clone());
+                })
+                .expect("worker threads start");
+                for guard in guards.join() {
+                    if let Err(panic) = guard {
+                        tracing::error!(%panic, "a dataflow worker failed; the process ends");
+                        std::process::abort();
+                    }
+                }
+            })
+            .expect("the dataflow's thread starts");
+        (Workers { frames, threads: vec![thread] }, outputs)
+    }
+
+    /// Hands a frame to every worker; waits while their channels are full.
+    pub fn feed(&self, frame: &Arc<Frame>) {
+        for channel in &self.frames {
+            // A worker that is gone has ended the process.
+            let _ = channel.send(frame.clone());
+        }
+    }
+
+    /// Ends the workers once all frames they were given are complete.
+    pub fn stop(self) {
+        drop(self.frames);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Inputs {
+    sightings: InputHandleVec<u64, Keyed<Name128, Live>>,
+    probes: InputHandleVec<u64, Keyed<TargetKey, Looked>>,
+    beats: InputHandleVec<u64, Keyed<AgentKey, Beat>>,
+    log_hits: InputHandleVec<u64, Keyed<LogSource, i64>>,
+    pairs: InputHandleVec<u64, Keyed<AlertKey, crate::alerts::PairEvent>>,
+    deltas: InputHandleVec<u64, Keyed<SourceKey, Delta>>,
+    facts: InputHandleVec<u64, Keyed<String, String>>,
+    steps: InputHandleVec<u64, Keyed<AlertKey, LifeEvent>>,
+    deliveries: InputHandleVec<u64, Keyed<GroupKey, GroupEvent>>,
+    batches: InputHandleVec<u64, EventBatch>,
+}
+
+macro_rules! each_input {
+    ($inputs:expr, $input:ident => $body:expr) => {{
+        let inputs = $inputs;
+        { let $input = &mut inputs.sightings; $body; }
+        { let $input = &mut inputs.probes; $body; }
+        { let $input = &mut inputs.beats; $body; }
+        { let $input = &mut inputs.log_hits; $body; }
+        { let $input = &mut inputs.pairs; $body; }
+        { let $input = &mut inputs.deltas; $body; }
+        { let $input = &mut inputs.facts; $body; }
+        { let $input = &mut inputs.steps; $body; }
+        { let $input = &mut inputs.deliveries; $body; }
+        { let $input = &mut inputs.batches; $body; }
+    }};
+}
+
+impl Inputs {
+    fn new() -> Self {
+        Inputs {
+            sightings: InputHandleVec::new(),
+            probes: InputHandleVec::new(),
+            beats: InputHandleVec::new(),
+            log_hits: InputHandleVec::new(),
+            pairs: InputHandleVec::new(),
+            deltas: InputHandleVec::new(),
+            facts: InputHandleVec::new(),
+            steps: InputHandleVec::new(),
+            deliveries: InputHandleVec::new(),
+            batches: InputHandleVec::new(),
+        }
+    }
+
+    fn send(&mut self, mut decoded: Decoded) {
+        self.sightings.send_batch(&mut decoded.sightings);
+        self.probes.send_batch(&mut decoded.probes);
+        self.beats.send_batch(&mut decoded.beats);
+        self.log_hits.send_batch(&mut decoded.log_hits);
+        self.pairs.send_batch(&mut decoded.pairs);
+        self.deltas.send_batch(&mut decoded.deltas);
+        self.facts.send_batch(&mut decoded.facts);
+        self.steps.send_batch(&mut decoded.steps);
+        self.deliveries.send_batch(&mut decoded.deliveries);
+        self.batches.send_batch(&mut decoded.batches);
+    }
+
+    fn advance(&mut self, epoch: u64) {
+        each_input!(self, input => {
+            input.advance_to(epoch);
+            input.flush();
+        });
+    }
+}
+
+fn run(worker: &mut timely::worker::Worker, frames: &Receiver<Arc<Frame>>, start: &Start, outputs: SyncSender<WorkerEpoch>) {
+    let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone());
+    let standing: Vec<Fact> = start
+        .state
+        .get(FACTS)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| serde_json::from_str(&postcard::from_bytes::<String>(value).ok()?).ok())
+        .collect();
+    let mut decoder = Decoder::new(&cx, &standing);
+    let mut inputs = Inputs::new();
+    let probe = ProbeHandle::new();
+    worker.dataflow(|scope| build(scope, &mut inputs, &cx, &probe, outputs));
+    inputs.advance(start.epoch + 1);
+    let mut gap_ms = start.gap_ms;
+    worker.step_or_park_while(None, || probe.less_than(&(start.epoch + 1)));
+    while let Ok(first) = frames.recv() {
+        let mut waiting = vec![first];
+        waiting.extend(std::iter::from_fn(|| frames.try_recv().ok()).take(FRAMES_AHEAD - 1));
+        let last = waiting.last().expect("at least one frame").epoch;
+        for frame in waiting {
+            gap_ms += frame.gap_ms;
+            let tick = Tick { epoch: frame.epoch, clock_ms: frame.clock_ms, live_ms: frame.clock_ms - gap_ms };
+            let snapshot = frame.epoch % SNAPSHOT_EPOCHS == 0 || asks_for_snapshot(&frame);
+            cx.announce(tick, snapshot);
+            let decoded = decoder.read(&frame);
+            if snapshot {
+                cx.save(frame.epoch, decoder.snapshot());
+            }
+            inputs.send(decoded);
+            inputs.advance(frame.epoch + 1);
+        }
+        worker.step_or_park_while(None, || probe.less_than(&(last + 1)));
+        cx.retire(last + 1);
+    }
+}
+
+/// Whether a frame bears the fact that asks for a snapshot.
+fn asks_for_snapshot(frame: &Frame) -> bool {
+    let facts = frame.slices.iter().filter(|s| s.origin.kind == Kind::Fact).flat_map(|s| &s.entries);
+    facts.into_iter().any(|e| matches!(serde_json::from_slice(&e.body), Ok(Fact::Snapshot)))
+}
+
+fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    inputs: &mut Inputs,
+    cx: &Context,
+    probe: &ProbeHandle<u64>,
+    outputs: SyncSender<WorkerEpoch>,
+) {
+    // Identity and inventory.
+    let streams = records(inputs.sightings.to_stream(scope), cx);
+    let versions = streams.versions.as_collection();
+    let seen = streams.seen.as_collection();
+    let identity = identity::identity(&versions, &seen);
+    let targets = stamped(machine(inputs.probes.to_stream(scope), cx, Targets), Some).as_collection();
+    let devices = inventory::devices(&identity, &targets).map(|(_, device)| device);
+
+    // Conditions, from whatever notices them.
+    let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
+    let bursts = machine(inputs.log_hits.to_stream(scope), cx, Bursts);
+    let health = agents.concat(bursts);
+    let pairs = machine(inputs.pairs.to_stream(scope), cx, Pairs);
+    let offline = devices.clone().flat_map(|device| device_offline(&device)).consolidate();
+    let offline = changes(offline, |(subject, condition), diff| {
+        condition_event(AlertKey::of_subject(subject), condition, diff)
+    });
+    let conditions = offline
+        .concat(health.clone().flat_map(|out| match out {
+            HealthOut::Condition(key, condition, diff) => Some(condition_event(key, condition, diff)),
+            _ => None,
+        }))
+        .concat(pairs.map(|(key, condition, diff)| condition_event(key, condition, diff)));
+
+    // Alerts and who is told of them.
+    let lives = machine(conditions.concat(inputs.steps.to_stream(scope)), cx, Lives);
+    let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
+    let receivers = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
+        Ok(Fact::Receiver(receiver)) => Some(((receiver.tenant.clone(), receiver), diff)),
+        _ => None,
+    })
+    .as_collection();
+    let firing = stamped(lives.clone(), |out| match out {
+        LifeOut::Firing(tenant, alert, diff) => Some(((tenant, alert), diff)),
+        _ => None,
+    })
+    .as_collection();
+    let told = firing.join_map(receivers, |_, alert, receiver| (receiver.clone(), alert.clone())).consolidate();
+    let told = changes(told, |(receiver, alert), diff| group_event(receiver, alert, diff));
+    let groups = machine(told.concat(inputs.deliveries.to_stream(scope)), cx, Groups);
+
+    // What is said.
+    let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
+    let rows = identity.rows.concat(devices.map(StateRow::Device)).consolidate();
+    let ledgers = sources(inputs.deltas.to_stream(scope), cx);
+    let said: Stream<'scope, u64, Vec<Said>> = changes(rows, Said::State)
+        .concat(ledgers.map(|(row, diff)| Said::State(row, diff)))
+        .concat(events.map(|(table, tenant, batch)| Said::Rows(table, tenant, batch)))
+        .concat(health.flat_map(|out| match out {
+            HealthOut::Row(row, diff) => Some(Said::State(row, diff)),
+            HealthOut::Happened(row) => Some(Said::Derived(row)),
+            HealthOut::Condition(..) => None,
+        }))
+        .concat(lives.flat_map(|out| match out {
+            LifeOut::Row(alert, diff) => Some(Said::State(StateRow::Alert(alert), diff)),
+            LifeOut::Happened(row) => Some(Said::Derived(row)),
+            LifeOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
+            LifeOut::Firing(..) => None,
+        }))
+        .concat(groups.map(|out| match out {
+            GroupOut::Due(due) => Said::Due(Box::new(due)),
+            GroupOut::Settled(id) => Said::Settled(id),
+            GroupOut::Happened(row) => Said::Derived(row),
+        }))
+        .concat(facts.flat_map(|(json, diff)| {
+            let fact = if diff > 0 { serde_json::from_str(&json).ok() } else { None };
+            fact.map(|fact| Said::Fact(Box::new(fact)))
+        }));
+    output::send(said, cx, outputs).probe_with(probe);
+}
+
+fn condition_event(key: AlertKey, condition: Condition, diff: isize) -> Keyed<AlertKey, LifeEvent> {
+    Keyed { key, position: 0, event: LifeEvent::Condition(condition, diff as i64) }
+}
+
+fn group_event(receiver: Notified, alert: NotifiedAlert, diff: isize) -> Keyed<GroupKey, GroupEvent> {
+    let labels: BTreeMap<String, String> = group_labels(&receiver, &alert.labels);
+    let group = Group::new(receiver.clone(), labels.clone()).key();
+    let key = GroupKey { tenant: receiver.tenant.clone(), receiver: receiver.name.clone(), group };
+    Keyed { key, position: 0, event: GroupEvent::Alert(receiver, labels, alert, diff as i64) }
+}
+
+/// The condition "this device is offline", while it holds.
+fn device_offline(device: &radarflow_proto::rows::Device) -> Option<(Subject, Condition)> {
+    if device.is_available != Some(false) {
+        return None;
+    }
+    let subject = Subject {
+        tenant: device.tenant_id.clone(),
+        partition: device.partition.clone(),
+        rule: "device-offline".to_owned(),
+        entity: device.uid.clone(),
+    };
+    let mut labels = BTreeMap::from([("device".to_owned(), device.display_name.clone())]);
+    labels.extend(device.ip.clone().map(|ip| ("ip".to_owned(), ip)));
+    let condition = Condition {
+        rule: subject.rule.clone(),
+        severity: "critical".to_owned(),
+        title: format!("{} is offline", device.display_name),
+        description: device.availability_reason.clone().unwrap_or_default(),
+        source_type: "device".to_owned(),
+        source_id: device.uid.clone(),
+        device_uid: Some(device.uid.clone()),
+        agent_uid: None,
+        labels,
+    };
+    Some((subject, condition))
+}

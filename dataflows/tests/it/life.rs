@@ -1,0 +1,172 @@
+//! Alerts from the decisive input to the notification, and agents from heartbeat to silence.
+
+use std::collections::BTreeMap;
+
+use radarflow_proto::fact::{Actor, AlertStatus, Fact, Receiver, ReceiverKind, Role};
+use radarflow_proto::rows::{Alert, AlertHistory, HealthEvent, StateRow, Trap};
+
+use crate::harness::*;
+
+fn receiver() -> Fact {
+    Fact::Receiver(Receiver {
+        tenant: "t".into(),
+        name: "ops".into(),
+        url: "http://127.0.0.1:1".into(),
+        kind: ReceiverKind::Alertmanager,
+        group_by: vec!["alertname".into()],
+        group_wait_ms: 0,
+        group_interval_ms: 1000,
+        repeat_interval_ms: 3_600_000,
+        send_resolved: true,
+        headers: BTreeMap::new(),
+    })
+}
+
+fn alerts(run: &Run) -> Vec<&Alert> {
+    run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(a) } else { None }).collect()
+}
+
+fn due(run: &Run) -> Vec<(String, Vec<(String, bool)>)> {
+    let due = run.outputs_seen.iter().flat_map(|o| &o.due);
+    due.map(|d| (d.id.clone(), d.alerts.iter().map(|a| (a.labels["source_id"].clone(), a.ends_at_ms.is_none())).collect()))
+        .collect()
+}
+
+fn settle(run: &Run, id: &str) -> Input {
+    let due = run.outputs_seen.iter().flat_map(|o| &o.due).find(|d| d.id == id).expect("it is due");
+    fact(&Fact::Delivery {
+        tenant: "t".into(),
+        receiver: "ops".into(),
+        group_key: due.group_key.clone(),
+        notification_id: id.into(),
+        delivered: true,
+        detail: "200 OK".into(),
+    })
+}
+
+#[test]
+fn a_device_goes_and_comes_back_and_the_receiver_is_told_both() {
+    let mut run = Run::new(2);
+    run.tick([instances(), vec![fact(&receiver())]].concat());
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")])]);
+    run.tick(vec![sweep("v", "", 10, &[("10.0.0.1", true)])]);
+    run.tick(vec![sweep("v", "", 20, &[("10.0.0.1", false)])]);
+    assert!(alerts(&run).is_empty(), "one failure is no outage");
+    run.tick(vec![sweep("v", "", 30, &[("10.0.0.1", false)])]);
+    assert_eq!(alerts(&run)[0].status, "pending");
+    let uid = run.tables.uids()[0].clone();
+    let told = due(&run);
+    assert_eq!(told[0].1, [(uid.clone(), true)]);
+    run.tick(vec![settle(&run, &told[0].0)]);
+    run.tick(vec![sweep("v", "", 40, &[("10.0.0.1", true)])]);
+    assert_eq!((alerts(&run)[0].status.as_str(), alerts(&run)[0].resolved_by.as_deref()), ("resolved", Some("system")));
+    assert_eq!(due(&run).len(), 1, "the group is paced");
+    run.tick_after(1000, vec![]);
+    assert_eq!(due(&run)[1].1, [(uid, false)]);
+    assert_eq!(run.rows::<AlertHistory>().len(), 2);
+}
+
+#[test]
+fn steps_are_judged_where_they_stand_and_refusals_say_what_is_allowed() {
+    let mut run = Run::new(1);
+    run.tick(instances());
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), sweep("v", "", 2, &[("10.0.0.1", false)])]);
+    run.tick(vec![sweep("v", "", 3, &[("10.0.0.1", false)])]);
+    let id = alerts(&run)[0].id.clone();
+    let step = |to, command: &str| {
+        fact(&Fact::AlertStep {
+            tenant: "t".into(),
+            alert_id: id.clone(),
+            to,
+            actor: Actor { name: "ann".into(), role: Role::Operator },
+            reason: "looking".into(),
+            command_id: command.into(),
+        })
+    };
+    run.tick(vec![step(AlertStatus::Acknowledged, "c1")]);
+    run.tick(vec![step(AlertStatus::Acknowledged, "c2")]);
+    let outcomes: Vec<_> = run.outputs_seen.iter().flat_map(|o| o.outcomes.clone()).collect();
+    assert_eq!((outcomes[0].command_id.as_str(), &outcomes[0].refused), ("c1", &None));
+    assert!(outcomes[1].refused.as_ref().unwrap().contains("allowed: resolved, escalated, suppressed"));
+    assert_eq!(alerts(&run)[0].acknowledged_by.as_deref(), Some("ann"));
+}
+
+#[test]
+fn a_pending_critical_alert_escalates_by_itself() {
+    let mut run = Run::new(1);
+    run.tick(instances());
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), sweep("v", "", 2, &[("10.0.0.1", false)])]);
+    run.tick(vec![sweep("v", "", 3, &[("10.0.0.1", false)])]);
+    run.tick_after(31 * 60_000, vec![]);
+    let device = alerts(&run).into_iter().find(|a| a.rule == "device-offline").expect("it is offline");
+    assert_eq!(device.status, "escalated");
+}
+
+#[test]
+fn an_agent_falls_silent_and_speaks_again() {
+    let mut run = Run::new(2);
+    let beat = || status("agent-1", "status", "", "");
+    run.tick(vec![beat()]);
+    run.tick_after(299_000, vec![]);
+    assert!(alerts(&run).is_empty());
+    run.tick_after(2_000, vec![]);
+    assert_eq!((alerts(&run)[0].rule.as_str(), alerts(&run)[0].status.as_str()), ("agent-offline", "pending"));
+    run.tick(vec![beat()]);
+    assert_eq!(alerts(&run)[0].status, "resolved");
+    let states: Vec<_> = run.rows::<HealthEvent>().into_iter().map(|e| (e.old_state, e.new_state)).collect();
+    let expected = [("unknown", "connected"), ("connected", "disconnected"), ("disconnected", "connected")];
+    assert_eq!(states, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+}
+
+/// A v2c trap about interface 3, as net-snmp encodes it.
+fn link_trap(down: bool) -> Input {
+    let tlv = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
+    let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
+    let bindings = [
+        binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
+        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, &[0x2b, 6, 1, 6, 3, 1, 1, 5, if down { 3 } else { 4 }])),
+        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[3])),
+    ]
+    .concat();
+    let pdu = [tlv(2, &[1]), tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings)].concat();
+    let message = tlv(0x30, &[tlv(2, &[1]), tlv(4, b"abcd1234"), tlv(0xa7, &pdu)].concat());
+    Input {
+        kind: radarflow_proto::frame::Kind::Trap,
+        tenant: "t",
+        partition: "default".into(),
+        peer: Some("10.0.0.1:50000"),
+        body: message.into(),
+    }
+}
+
+#[test]
+fn a_trap_begins_a_condition_and_its_pair_ends_it() {
+    let mut run = Run::new(2);
+    run.tick(instances());
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")])]);
+    run.tick(vec![link_trap(true)]);
+    assert_eq!((alerts(&run)[0].rule.as_str(), alerts(&run)[0].source_id.as_str()), ("link-down", "10.0.0.1/3"));
+    run.tick(vec![link_trap(false)]);
+    assert_eq!(alerts(&run)[0].status, "resolved");
+    let traps = run.rows::<Trap>();
+    assert_eq!((traps.len(), traps[0].trap_name.as_deref()), (2, Some("linkDown")));
+    assert_eq!(traps[0].device_uid, Some(run.tables.uids()[0].clone()), "attributed by ownership");
+}
+
+#[test]
+fn a_burst_of_errors_is_one_alert_that_ends_by_time() {
+    let mut run = Run::new(2);
+    let line = |i: usize| Input {
+        kind: radarflow_proto::frame::Kind::Syslog,
+        tenant: "t",
+        partition: "default".into(),
+        peer: Some("10.0.0.9:514"),
+        body: format!("<11>Jan  1 00:00:00 h app: failure {i}").into(),
+    };
+    run.tick((0..99).map(line).collect());
+    assert!(alerts(&run).is_empty());
+    run.tick(vec![line(99)]);
+    assert_eq!(alerts(&run)[0].rule, "log-burst");
+    run.tick_after(311_000, vec![]);
+    assert_eq!(alerts(&run)[0].status, "resolved");
+}

@@ -1,0 +1,8 @@
+//! The dataflow as a whole: real frames in, whole epochs out.
+
+#[allow(unreachable_pub, missing_docs)]
+mod harness;
+mod identity;
+mod life;
+mod oracle;
+mod replay;
