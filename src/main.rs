@@ -1,2 +1,15 @@
-//! x
-fn main() {}
+//! The `radarflow` program: command line, configuration, wiring. Everything it does is done elsewhere.
+
+mod cli;
+mod config;
+mod demo;
+mod serve;
+mod table;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One TLS implementation, chosen once.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    cli::run()
+}

@@ -76,3 +76,9 @@ pub trait EpochSink: Send {
     /// Takes one epoch.
     fn apply(&mut self, output: &Arc<EpochOutput>);
 }
+
+/// Which facts must be in the ledger before a sync payload can be read: instances that nobody spoke for yet.
+pub trait NewInstances: Send + Sync + 'static {
+    /// The facts that `payload`, a JSON array of device updates of `tenant`, needs and the ledger lacks.
+    fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact>;
+}

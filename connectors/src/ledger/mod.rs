@@ -121,11 +121,11 @@ pub struct Opened {
     pub start: Option<Manifest>,
 }
 
-/// Opens the ledger of a data directory. `applied` is the least epoch that every sink has applied: a newer snapshot
-/// cannot be used, because what a sink lacks would not be said again.
-pub fn open(dir: &DataDir, applied: u64) -> Result<Opened, LedgerError> {
+/// Opens the ledger of a data directory.
+pub fn open(dir: &DataDir) -> Result<Opened, LedgerError> {
     let segments = Segments::open(&dir.path("ledger"))?;
-    let snapshots = Snapshots::open(&dir.path("snapshots"), segments.generation())?;
-    let start = snapshots.newest_usable(applied);
+    let mut snapshots = Snapshots::open(&dir.path("snapshots"), segments.generation())?;
+    let start = snapshots.newest_usable();
+    snapshots.rewind(start.as_ref().map_or(0, |m| m.epoch))?;
     Ok(Opened { segments, snapshots, start })
 }

@@ -6,8 +6,8 @@
 //! run = "RFLYSNAP" · format u32be · (collection · key · 1 value | 0)* · crc32c u32be of all before
 //! ```
 //! Publishing a snapshot is renaming its manifest into place. Of a key in several runs the newest counts. When there
-//! are more than [`MAX_RUNS`] they are merged into one. A manifest is *usable* for a start when every sink has applied
-//! its epoch; older ones stay until a newer one is usable.
+//! are more than [`MAX_RUNS`] they are merged into one. A manifest is *usable* for a start once every sink has nothing
+//! uncommitted at or before its epoch; `usable-<epoch>` beside it says so, and older ones go.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -81,9 +81,18 @@ impl Snapshots {
         Ok(Snapshots { dir: dir.to_owned(), generation, manifests })
     }
 
-    /// The newest snapshot whose epoch is at or before `applied`.
-    pub fn newest_usable(&self, applied: u64) -> Option<Manifest> {
-        self.manifests.iter().rev().find(|m| m.epoch <= applied).cloned()
+    /// The newest snapshot that was found usable while its sinks were there to ask.
+    pub fn newest_usable(&self) -> Option<Manifest> {
+        self.manifests.iter().rev().find(|m| self.usable_mark(m.epoch).exists()).cloned()
+    }
+
+    /// The newest snapshot: what the next one is built on.
+    pub fn newest(&self) -> Option<&Manifest> {
+        self.manifests.last()
+    }
+
+    fn usable_mark(&self, epoch: u64) -> PathBuf {
+        self.dir.join(format!("usable-{epoch:020}"))
     }
 
     /// The state a manifest names.
@@ -107,10 +116,20 @@ impl Snapshots {
         Ok(all)
     }
 
+    /// Forgets snapshots newer than the one a process starts from: their state will be said again.
+    pub fn rewind(&mut self, epoch: u64) -> Result<(), LedgerError> {
+        for gone in self.manifests.iter().filter(|m| m.epoch > epoch) {
+            let path = self.dir.join(format!("manifest-{:020}.json", gone.epoch));
+            fs::remove_file(&path).map_err(LedgerError::io(&path))?;
+        }
+        self.manifests.retain(|m| m.epoch <= epoch);
+        Ok(())
+    }
+
     /// Writes what changed since the last snapshot and publishes the new one.
-    pub fn publish(&mut self, epoch: u64, clock_ms: i64, gap_ms: i64, changed: Vec<Entry>, base: Option<&Manifest>) -> Result<Manifest, LedgerError> {
+    pub fn publish(&mut self, epoch: u64, clock_ms: i64, gap_ms: i64, changed: Vec<Entry>) -> Result<Manifest, LedgerError> {
         let run = format!("run-{epoch:020}.run");
-        let mut runs = base.map(|b| b.runs.clone()).unwrap_or_default();
+        let mut runs = self.newest().map(|m| m.runs.clone()).unwrap_or_default();
         if runs.len() >= MAX_RUNS {
             let mut all = self.merge(&runs)?;
             all.extend(changed.into_iter().map(|(c, k, v)| ((c, k), v)));
@@ -133,9 +152,14 @@ impl Snapshots {
     /// that is left: frames at or before it are no longer needed. `None` while none is usable.
     pub fn retire(&mut self, applied: u64) -> Result<Option<u64>, LedgerError> {
         let Some(keep) = self.manifests.iter().rposition(|m| m.epoch <= applied) else { return Ok(None) };
+        let mark = self.usable_mark(self.manifests[keep].epoch);
+        if !mark.exists() {
+            write_durably(&mark, b"")?;
+        }
         for gone in self.manifests.drain(..keep) {
             let path = self.dir.join(format!("manifest-{:020}.json", gone.epoch));
             fs::remove_file(&path).map_err(LedgerError::io(&path))?;
+            let _ = fs::remove_file(self.dir.join(format!("usable-{:020}", gone.epoch)));
         }
         let named: Vec<&String> = self.manifests.iter().flat_map(|m| &m.runs).collect();
         for entry in fs::read_dir(&self.dir).map_err(LedgerError::io(&self.dir))? {
@@ -225,7 +249,7 @@ mod tests {
                     None => expected.remove(k),
                 };
             }
-            last = Some(snapshots.publish(epoch, 0, 0, changed, last.as_ref()).unwrap());
+            last = Some(snapshots.publish(epoch, 0, 0, changed).unwrap());
             let state = snapshots.load(last.as_ref().unwrap()).unwrap();
             let got: BTreeMap<_, _> = state.get("c").cloned().unwrap_or_default().into_iter().collect();
             assert_eq!(got, expected, "epoch {epoch}");
@@ -233,9 +257,12 @@ mod tests {
         assert!(last.unwrap().runs.len() <= MAX_RUNS);
         assert_eq!(snapshots.retire(0).unwrap(), None);
         assert_eq!(snapshots.retire(20).unwrap(), Some(20));
-        let again = Snapshots::open(dir.path(), 7).unwrap();
-        assert_eq!(again.newest_usable(22).unwrap().epoch, 22);
-        again.load(&again.newest_usable(20).unwrap()).unwrap();
-        assert!(Snapshots::open(dir.path(), 8).unwrap().newest_usable(99).is_none());
+        let mut again = Snapshots::open(dir.path(), 7).unwrap();
+        let usable = again.newest_usable().unwrap();
+        assert_eq!((usable.epoch, again.newest().unwrap().epoch), (20, 25));
+        again.load(&usable).unwrap();
+        again.rewind(20).unwrap();
+        assert_eq!(Snapshots::open(dir.path(), 7).unwrap().newest().unwrap().epoch, 20);
+        assert!(Snapshots::open(dir.path(), 8).unwrap().newest_usable().is_none());
     }
 }

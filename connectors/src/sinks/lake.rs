@@ -1,0 +1,347 @@
+//! The lake: one Delta table a folder, one committer a table.
+//!
+//! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`QUIET_AGE`]
+//! for quiet ones, never empty. A commit carries the transaction identifier (application id, epoch) of the newest epoch
+//! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
+//! epochs at or before a table's identifier are dropped on arrival.
+//!
+//! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD. Every
+//! [`COMPACT_COMMITS`] commits the small files of a table are put together; `row_id` stays.
+//!
+//! The lake is the record: when it cannot keep up its queue fills, and the ledger behind it stops taking in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use deltalake::DeltaTable;
+use deltalake::kernel::transaction::CommitProperties;
+use deltalake::kernel::{StructType, Transaction};
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::parquet::basic::{Compression, ZstdLevel};
+use deltalake::parquet::file::properties::WriterProperties;
+use radarflow_proto::cell::Time;
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{Nature, Table};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Applied;
+
+/// A table commits once so many bytes wait.
+pub const COMMIT_BYTES: usize = 64 << 20;
+/// Greatest age of a waiting row of a busy table.
+pub const BUSY_AGE: Duration = Duration::from_secs(5);
+/// Greatest age of a waiting row of a quiet table.
+pub const QUIET_AGE: Duration = Duration::from_secs(300);
+/// Commits between two compactions of a table.
+pub const COMPACT_COMMITS: u64 = 64;
+/// Epochs that may wait for the sink.
+pub const QUEUE: usize = 256;
+/// Names this writer in transaction identifiers.
+pub const APPLICATION: &str = "radarflow";
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Why the lake cannot be written.
+#[derive(Debug, Error)]
+pub enum LakeError {
+    /// The store or the table format refused.
+    #[error("lake table {table}: {source}")]
+    Delta {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        source: Box<deltalake::DeltaTableError>,
+    },
+    /// Rows that do not fit their table: a defect.
+    #[error("lake table {table}: {source}")]
+    Arrow {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        source: arrow::error::ArrowError,
+    },
+    /// The path cannot be a table's.
+    #[error("{0} cannot hold a lake")]
+    Path(PathBuf),
+}
+
+/// Tells the readers of a table that its rows up to an epoch are in the lake now.
+pub type OnCommit = Arc<dyn Fn(Table, u64) -> radarflow_proto::ports::BoxFuture<()> + Send + Sync>;
+
+/// The way in.
+#[derive(Clone)]
+pub struct Lake {
+    epochs: mpsc::Sender<Message>,
+    applied: Applied,
+}
+
+enum Message {
+    Epoch(Arc<EpochOutput>),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Columns that the lake adds: the date of the row's own time.
+pub const DATE: &str = "date";
+
+/// The column that dates a row.
+pub fn time_column(table: Table) -> &'static str {
+    match table {
+        Table::HealthEvent => "recorded_at",
+        _ => "time",
+    }
+}
+
+/// A table's schema in the lake.
+pub fn lake_schema(table: Table) -> SchemaRef {
+    let mut fields: Vec<Field> = table.schema().fields().iter().map(|f| (**f).clone()).collect();
+    fields.push(Field::new(DATE, arrow::datatypes::DataType::Utf8, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// The folder of a table.
+pub fn table_path(root: &Path, table: Table) -> PathBuf {
+    root.join(table.name())
+}
+
+/// Opens a table's folder, which must exist.
+pub async fn open_table(root: &Path, table: Table) -> Result<DeltaTable, LakeError> {
+    let path = table_path(root, table);
+    let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy()).map_err(|_| LakeError::Path(path))?;
+    DeltaTable::try_from_url(url).await.map_err(delta(table))
+}
+
+fn delta(table: Table) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
+    move |source| LakeError::Delta { table: table.name(), source: Box::new(source) }
+}
+
+struct Writer {
+    table: Table,
+    delta: DeltaTable,
+    /// Epochs at or before this are committed.
+    committed: u64,
+    pending: Vec<RecordBatch>,
+    bytes: usize,
+    first_epoch: Option<u64>,
+    last_epoch: u64,
+    since: Instant,
+    commits: u64,
+}
+
+impl Lake {
+    /// Opens the lake's tables, making those that are missing, and starts the sink.
+    pub async fn start(root: &Path, on_commit: OnCommit) -> Result<Lake, LakeError> {
+        let mut writers = BTreeMap::new();
+        for table in Table::ALL.iter().copied().filter(|t| t.nature() == Nature::Event) {
+            let writer = Writer::open(root, table).await?;
+            if writer.committed > 0 {
+                on_commit(table, writer.committed).await;
+            }
+            writers.insert(table, writer);
+        }
+        let applied = Applied::default();
+        let (epochs, queue) = mpsc::channel(QUEUE);
+        let sink = Sink { writers, applied: applied.clone(), on_commit, newest: 0 };
+        tokio::spawn(sink.run(queue));
+        Ok(Lake { epochs, applied })
+    }
+
+    /// Takes an epoch; waits while the queue is full.
+    pub fn apply_blocking(&self, output: Arc<EpochOutput>) {
+        let _ = self.epochs.blocking_send(Message::Epoch(output));
+    }
+
+    /// Commits what waits.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.epochs.send(Message::Flush(done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    /// How far it is.
+    pub fn applied(&self) -> &Applied {
+        &self.applied
+    }
+}
+
+struct Sink {
+    writers: BTreeMap<Table, Writer>,
+    applied: Applied,
+    on_commit: OnCommit,
+    newest: u64,
+}
+
+impl Sink {
+    async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                message = queue.recv() => match message {
+                    Some(Message::Epoch(output)) => self.take(&output),
+                    Some(Message::Flush(done)) => {
+                        self.commit(|_| true).await;
+                        let _ = done.send(());
+                    }
+                    None => break,
+                },
+                _ = tick.tick() => {}
+            }
+            self.commit(Writer::is_due).await;
+            self.report();
+        }
+        self.commit(|_| true).await;
+        self.report();
+    }
+
+    fn take(&mut self, output: &EpochOutput) {
+        self.newest = output.epoch;
+        for (table, batch) in &output.events {
+            if let Some(writer) = self.writers.get_mut(table) {
+                writer.take(output.epoch, batch.clone());
+            }
+        }
+    }
+
+    async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
+        for writer in self.writers.values_mut() {
+            while due(writer) && !writer.pending.is_empty() {
+                match writer.commit().await {
+                    Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
+                    Err(error) => {
+                        tracing::error!(%error, "the lake refused a commit; trying again");
+                        tokio::time::sleep(RETRY).await;
+                        let _ = writer.delta.update_state().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn report(&self) {
+        let uncommitted = self.writers.values().filter_map(|w| w.first_epoch).min();
+        self.applied.set(uncommitted.map_or(self.newest, |first| first - 1));
+    }
+}
+
+impl Writer {
+    async fn open(root: &Path, table: Table) -> Result<Writer, LakeError> {
+        let path = table_path(root, table);
+        std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
+        let mut delta_table = open_table(root, table).await?;
+        if delta_table.version().is_none() {
+            let schema: StructType = lake_schema(table)
+                .as_ref()
+                .try_into_kernel()
+                .map_err(|source| LakeError::Arrow { table: table.name(), source })?;
+            delta_table = delta_table
+                .create()
+                .with_table_name(table.name())
+                .with_comment(table.doc())
+                .with_columns(schema.fields().cloned())
+                .with_partition_columns(["tenant_id", DATE])
+                .await
+                .map_err(delta(table))?;
+        }
+        let log_store = delta_table.log_store();
+        let committed = delta_table
+            .snapshot()
+            .map_err(delta(table))?
+            .transaction_version(log_store.as_ref(), APPLICATION)
+            .await
+            .map_err(delta(table))?
+            .map_or(0, |epoch| epoch as u64);
+        Ok(Writer {
+            table,
+            delta: delta_table,
+            committed,
+            pending: Vec::new(),
+            bytes: 0,
+            first_epoch: None,
+            last_epoch: 0,
+            since: Instant::now(),
+            commits: 0,
+        })
+    }
+
+    fn take(&mut self, epoch: u64, batch: RecordBatch) {
+        if epoch <= self.committed || batch.num_rows() == 0 {
+            return;
+        }
+        if self.pending.is_empty() {
+            self.since = Instant::now();
+            self.first_epoch = Some(epoch);
+        }
+        self.bytes += batch.get_array_memory_size();
+        self.last_epoch = epoch;
+        self.pending.push(batch);
+    }
+
+    fn is_due(&self) -> bool {
+        let busy = matches!(self.table, Table::Flow | Table::Log | Table::Trap | Table::Reject);
+        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if busy { BUSY_AGE } else { QUIET_AGE }
+    }
+
+    async fn commit(&mut self) -> Result<(), LakeError> {
+        let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
+        let rows = sorted(self.table, &self.pending).map_err(arrow)?;
+        let epoch = i64::try_from(self.last_epoch).unwrap_or(i64::MAX);
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(1 << 17))
+            .build();
+        let commit = CommitProperties::default().with_application_transaction(Transaction::new(APPLICATION, epoch));
+        let written = self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
+        self.delta = written.await.map_err(delta(self.table))?;
+        self.committed = self.last_epoch;
+        self.pending.clear();
+        self.bytes = 0;
+        self.first_epoch = None;
+        self.commits += 1;
+        if self.commits % COMPACT_COMMITS == 0 {
+            match self.delta.clone().optimize().await {
+                Ok((compacted, metrics)) => {
+                    tracing::debug!(table = self.table.name(), removed = metrics.num_files_removed, "compacted");
+                    self.delta = compacted;
+                }
+                Err(error) => tracing::warn!(table = self.table.name(), %error, "compaction failed"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One batch with the date column, sorted by (partition, time).
+fn sorted(table: Table, pending: &[RecordBatch]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let all = concat_batches(&table.schema(), pending)?;
+    let time = all.column_by_name(time_column(table)).cloned().expect("every event table has its time");
+    let dates = dates(&time);
+    let sort = |name: &str| all.column_by_name(name).map(|values| SortColumn { values: values.clone(), options: None });
+    let keys: Vec<SortColumn> =
+        ["partition"].iter().filter_map(|n| sort(n)).chain([SortColumn { values: time, options: None }]).collect();
+    let order = lexsort_to_indices(&keys, None)?;
+    let columns = all
+        .columns()
+        .iter()
+        .chain([&dates])
+        .map(|column| take(column, &order, None))
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    RecordBatch::try_new(lake_schema(table), columns)
+}
+
+fn dates(time: &ArrayRef) -> ArrayRef {
+    let times = time.as_any().downcast_ref::<TimestampMicrosecondArray>().expect("times are timestamps");
+    let mut known: BTreeMap<i64, String> = BTreeMap::new();
+    let dates: StringArray = (0..times.len())
+        .map(|i| {
+            let us = times.value(i);
+            Some(known.entry(us.div_euclid(86_400_000_000)).or_insert_with(|| Time(us).date()).clone())
+        })
+        .collect();
+    Arc::new(dates)
+}
+

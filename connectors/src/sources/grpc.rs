@@ -1,0 +1,596 @@
+//! The agents' gateway: `monitoring.AgentGatewayService`, all five calls, answered after the frame is durable.
+//!
+//! With TLS a client certificate is required: `CN=<agent>.<partition>.…` or a SAN `spiffe://<domain>/<type>/<partition>/
+//! <id>` names the agent and its partition, and a request that names another agent is refused. Without TLS the listener
+//! must be on loopback, and the payload's partition counts.
+//!
+//! A stream is checked whole and applied whole: its chunks become durable as they come, staged under their run, and the
+//! final one releases them. A stream that breaks, or breaks a rule, is discarded. The same run sent again changes nothing,
+//! because records are what their newest version says.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use radarflow_proto::fact::Fact;
+use radarflow_proto::frame::{Entry, Kind, Origin};
+use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
+use radarflow_proto::grpc::control_stream_request::Payload;
+use radarflow_proto::grpc::{
+    AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, AgentHelloResponse, ControlStreamRequest,
+    ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
+};
+use radarflow_proto::payload::{AgentPush, ServiceHead, StagedHead, magnitude_us};
+use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
+use radarflow_proto::wire::put_sized;
+use sha2::{Digest, Sha256};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{Listener, SourceError, Stop, entry, origin};
+
+/// Largest message, bytes.
+pub const MAX_MESSAGE: usize = 16 << 20;
+/// Services in one request or chunk.
+pub const MAX_SERVICES: usize = 5000;
+/// Longest service name, bytes.
+pub const MAX_NAME: usize = 255;
+/// Longest service type or source, bytes.
+pub const MAX_TYPE: usize = 64;
+/// Chunks of one stream.
+pub const MAX_CHUNKS: i32 = 100_000;
+/// Seconds between heartbeats that agents are asked for.
+pub const HEARTBEAT_SEC: i32 = 30;
+/// Seconds between two looks at the configuration.
+const CONFIG_POLL_SEC: i32 = 300;
+/// A stream must be whole within this.
+const STREAM_LIMIT: Duration = Duration::from_secs(600);
+
+/// Certificates of a listener, PEM.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The gateway's certificate chain.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Who signs agents' certificates.
+    pub client_ca: Vec<u8>,
+}
+
+/// Starts the gateway; the returned address is the one it got.
+pub async fn start(
+    listener: &Listener,
+    tls: Option<Tls>,
+    sink: Arc<dyn FactSink>,
+    instances: Arc<dyn NewInstances>,
+    stop: Stop,
+) -> Result<SocketAddr, SourceError> {
+    if tls.is_none() && !listener.addr.ip().is_loopback() {
+        return Err(SourceError::Tls(format!(
+            "the gRPC listener {} is not on loopback and has no certificates; configure [grpc.tls]",
+            listener.addr
+        )));
+    }
+    let bind = |source| SourceError::Bind { what: "gRPC", addr: listener.addr, source };
+    let socket = tokio::net::TcpListener::bind(listener.addr).await.map_err(bind)?;
+    let addr = socket.local_addr().map_err(bind)?;
+    let mut server = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(60)));
+    let secure = tls.is_some();
+    if let Some(tls) = tls {
+        let config = ServerTlsConfig::new()
+            .identity(Identity::from_pem(tls.certificate, tls.key))
+            .client_ca_root(Certificate::from_pem(tls.client_ca));
+        server = server.tls_config(config).map_err(|e| SourceError::Tls(format!("gRPC certificates: {e}")))?;
+    }
+    let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
+    let gateway = Gateway { sink, instances, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+    let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
+    let mut stopped = stop;
+    tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(socket);
+        let served = server.add_service(service).serve_with_incoming_shutdown(incoming, async move { stopped.told().await });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the gRPC listener ended");
+        }
+    });
+    Ok(addr)
+}
+
+struct Gateway {
+    sink: Arc<dyn FactSink>,
+    instances: Arc<dyn NewInstances>,
+    origin: Arc<Origin>,
+    secure: bool,
+    gateway_id: String,
+    stop: Stop,
+}
+
+/// Who calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Caller {
+    /// From the certificate: the agent and its partition. `None` without TLS.
+    certified: Option<(String, String)>,
+    peer: Option<SocketAddr>,
+}
+
+impl Caller {
+    fn check(&self, agent_id: &str) -> Result<(), Status> {
+        if agent_id.trim().is_empty() {
+            return Err(Status::invalid_argument("agent_id is required"));
+        }
+        if agent_id.len() > MAX_NAME || agent_id.chars().any(char::is_control) {
+            return Err(Status::invalid_argument(format!("agent_id must be at most {MAX_NAME} bytes without control characters")));
+        }
+        match &self.certified {
+            Some((certified, _)) if certified != agent_id => {
+                Err(Status::permission_denied(format!("the certificate is {certified}'s, the request says {agent_id}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The agent and partition that a certificate names.
+fn certified(der: &[u8]) -> Option<(String, String)> {
+    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    if let Ok(Some(names)) = certificate.subject_alternative_name() {
+        for name in &names.value.general_names {
+            if let GeneralName::URI(uri) = name
+                && let Some(path) = uri.strip_prefix("spiffe://")
+            {
+                let mut parts = path.split('/').skip(2);
+                if let (Some(partition), Some(id)) = (parts.next(), parts.next()) {
+                    return Some((id.to_owned(), partition.to_owned()));
+                }
+            }
+        }
+    }
+    let cn = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    let mut parts = cn.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(agent), Some(partition), Some(_)) => Some((agent.to_owned(), partition.to_owned())),
+        _ => None,
+    }
+}
+
+fn refused(error: AppendError) -> Status {
+    match error {
+        AppendError::Full => Status::resource_exhausted(error.to_string()),
+        AppendError::Storage(_) | AppendError::Closed => Status::unavailable(error.to_string()),
+    }
+}
+
+/// Why a service status is refused; `None` when it is fine.
+fn bad_service(service: &GatewayServiceStatus) -> Option<String> {
+    let control = |s: &str| s.chars().any(char::is_control);
+    if service.service_name.is_empty() {
+        return Some("service_name is required".to_owned());
+    }
+    for (what, text, most) in [
+        ("service_name", &service.service_name, MAX_NAME),
+        ("service_type", &service.service_type, MAX_TYPE),
+        ("source", &service.source, MAX_TYPE),
+    ] {
+        if text.len() > most || control(text) {
+            return Some(format!("{what} must be at most {most} bytes without control characters"));
+        }
+    }
+    None
+}
+
+/// The payload's address of the agent and what it says of itself.
+struct Said<'a> {
+    agent_id: &'a str,
+    gateway_id: &'a str,
+    timestamp: i64,
+    partition: &'a str,
+    source_ip: &'a str,
+    version: &'a str,
+    hostname: &'a str,
+    os: &'a str,
+    arch: &'a str,
+}
+
+impl Said<'_> {
+    fn push(&self, service: Option<ServiceHead>) -> AgentPush {
+        AgentPush {
+            agent_id: self.agent_id.to_owned(),
+            gateway_id: self.gateway_id.to_owned(),
+            timestamp_us: magnitude_us(self.timestamp).unwrap_or(0),
+            source_ip: self.source_ip.to_owned(),
+            version: self.version.to_owned(),
+            hostname: self.hostname.to_owned(),
+            os: self.os.to_owned(),
+            arch: self.arch.to_owned(),
+            capabilities: Vec::new(),
+            service,
+        }
+    }
+}
+
+fn body(push: &AgentPush, message: &[u8]) -> Bytes {
+    let mut out = serde_json::to_vec(push).unwrap_or_default();
+    out.push(b'\n');
+    out.extend_from_slice(message);
+    out.into()
+}
+
+impl Gateway {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let peer = request.remote_addr();
+        if !self.secure {
+            return Ok(Caller { certified: None, peer });
+        }
+        let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+        let named = certificates.first().and_then(|c| certified(c.as_ref())).ok_or_else(|| {
+            Status::unauthenticated("the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN")
+        })?;
+        Ok(Caller { certified: Some(named), peer })
+    }
+
+    /// The origin of a caller's inputs: the certificate's partition, else what the payload says, else left to each item.
+    fn origin(&self, caller: &Caller, said: &str, kind: Kind) -> Result<Arc<Origin>, Status> {
+        if said.contains([':', '/', '\0']) {
+            return Err(Status::invalid_argument(format!("invalid partition {said:?}")));
+        }
+        let partition = match &caller.certified {
+            Some((_, partition)) => partition.clone(),
+            None if self.origin.partition.is_empty() => said.trim().to_owned(),
+            None => self.origin.partition.clone(),
+        };
+        Ok(Arc::new(Origin { kind, partition, ..(*self.origin).clone() }))
+    }
+
+    /// Makes durable what a sync payload needs to be read.
+    async fn announce(&self, services: &[GatewayServiceStatus]) -> Result<(), Status> {
+        let syncs = services.iter().filter(|s| s.source == "results" && s.service_type == "sync");
+        let facts: Vec<Fact> = syncs.flat_map(|s| self.instances.facts(&self.origin.tenant, &s.message)).collect();
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let origin = Arc::new(Origin { kind: Kind::Fact, ..(*self.origin).clone() });
+        let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
+        self.sink.append(origin, entries).await.map(|_| ()).map_err(refused)
+    }
+
+    /// The entries of a request's services, and why some were refused.
+    fn entries(&self, services: &[GatewayServiceStatus], said: &Said<'_>, peer: Option<SocketAddr>) -> (Vec<Entry>, Vec<String>) {
+        let (mut entries, mut bad) = (Vec::new(), Vec::new());
+        for service in services {
+            if let Some(reason) = bad_service(service) {
+                bad.push(reason);
+                continue;
+            }
+            let head = ServiceHead {
+                name: service.service_name.clone(),
+                kind: service.service_type.clone(),
+                source: service.source.clone(),
+                available: service.available,
+            };
+            entries.push(entry(peer, body(&said.push(Some(head)), &service.message)));
+        }
+        (entries, bad)
+    }
+
+    /// Takes in a stream under a run of its own; on any error the run is discarded.
+    async fn stream(&self, caller: &Caller, chunks: Streaming<GatewayStatusChunk>) -> Result<(), Status> {
+        let run = hex::encode(rand::random::<[u8; 16]>());
+        let mut origin = None;
+        let result = self.stage(caller, chunks, &run, &mut origin).await;
+        // Nothing was staged if no chunk was good.
+        let Some(origin) = origin else { return result };
+        let marker = Arc::new(Origin { kind: Kind::Release, ..(*origin).clone() });
+        let head = staged_head(&run, 0, result.is_ok());
+        let ended = self.sink.append(marker, vec![entry(caller.peer, head)]).await.map_err(refused);
+        result.and(ended.map(|_| ()))
+    }
+
+    async fn stage(
+        &self,
+        caller: &Caller,
+        mut chunks: Streaming<GatewayStatusChunk>,
+        run: &str,
+        origin: &mut Option<Arc<Origin>>,
+    ) -> Result<(), Status> {
+        let mut order = Order::default();
+        let (mut good, mut bad) = (0, Vec::new());
+        while let Some(chunk) = chunks.message().await? {
+            caller.check(&chunk.agent_id)?;
+            order.check(&chunk).map_err(Status::invalid_argument)?;
+            let target = self.origin(caller, &chunk.partition, Kind::Staged)?;
+            self.announce(&chunk.services).await?;
+            let said = Said {
+                agent_id: &chunk.agent_id,
+                gateway_id: &chunk.gateway_id,
+                timestamp: chunk.timestamp,
+                partition: &chunk.partition,
+                source_ip: &chunk.source_ip,
+                version: &chunk.version,
+                hostname: &chunk.hostname,
+                os: &chunk.os,
+                arch: &chunk.arch,
+            };
+            let (entries, refusals) = self.entries(&chunk.services, &said, caller.peer);
+            good += entries.len();
+            bad.extend(refusals);
+            let mut body = staged_head(run, chunk.chunk_index as u32, false);
+            for e in &entries {
+                put_sized(&mut body, &e.body);
+            }
+            let target = origin.get_or_insert(target).clone();
+            self.sink.append(target, vec![entry(caller.peer, body)]).await.map_err(refused)?;
+        }
+        order.finish().map_err(Status::invalid_argument)?;
+        if good == 0 && !bad.is_empty() {
+            return Err(Status::invalid_argument(bad.join("; ")));
+        }
+        Ok(())
+    }
+
+    async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
+        let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
+        let origin = self.origin(caller, said.partition, Kind::Status)?;
+        self.sink.append(origin, vec![entry(caller.peer, body(&push, b""))]).await.map(|_| ()).map_err(refused)
+    }
+}
+
+/// The line a staged entry begins with.
+fn staged_head(run: &str, chunk: u32, release: bool) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&StagedHead { run: run.to_owned(), chunk, release }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The rules that the chunks of one stream keep.
+#[derive(Debug, Default)]
+struct Order {
+    first: Option<(String, i32)>,
+    next: i32,
+    finished: bool,
+}
+
+impl Order {
+    fn check(&mut self, chunk: &GatewayStatusChunk) -> Result<(), String> {
+        if self.finished {
+            return Err("a chunk after the final one".to_owned());
+        }
+        let (agent, total) = self.first.get_or_insert_with(|| (chunk.agent_id.clone(), chunk.total_chunks));
+        if *agent != chunk.agent_id || *total != chunk.total_chunks {
+            return Err("agent_id and total_chunks must not change within a stream".to_owned());
+        }
+        if !(1..=MAX_CHUNKS).contains(&chunk.total_chunks) || chunk.chunk_index != self.next {
+            return Err(format!(
+                "chunk {} of {}: chunks are numbered from 0 without gaps, {} was expected",
+                chunk.chunk_index, chunk.total_chunks, self.next
+            ));
+        }
+        if chunk.is_final != (chunk.chunk_index + 1 == chunk.total_chunks) {
+            return Err("is_final must be set on exactly the last chunk".to_owned());
+        }
+        if chunk.services.len() > MAX_SERVICES {
+            return Err(format!("{} services, {MAX_SERVICES} at most", chunk.services.len()));
+        }
+        self.next += 1;
+        self.finished = chunk.is_final;
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), String> {
+        if self.finished { Ok(()) } else { Err(format!("the stream ended before its final chunk, after {}", self.next)) }
+    }
+}
+
+/// The configuration an agent gets, without its version: heartbeat settings.
+fn configuration() -> AgentConfigResponse {
+    AgentConfigResponse {
+        heartbeat_interval_sec: HEARTBEAT_SEC,
+        config_poll_interval_sec: CONFIG_POLL_SEC,
+        config_json: format!(r#"{{"heartbeat_interval_sec":{HEARTBEAT_SEC}}}"#).into_bytes(),
+        ..AgentConfigResponse::default()
+    }
+}
+
+/// "v" and the SHA-256, in hex, of the content.
+fn config_version(config: &AgentConfigResponse) -> String {
+    format!("v{}", hex::encode(Sha256::digest(&config.config_json)))
+}
+
+#[tonic::async_trait]
+impl AgentGatewayService for Gateway {
+    async fn hello(&self, request: Request<AgentHelloRequest>) -> Result<Response<AgentHelloResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let r = request.into_inner();
+        caller.check(&r.agent_id)?;
+        let said = Said {
+            agent_id: &r.agent_id,
+            gateway_id: &self.gateway_id,
+            timestamp: 0,
+            partition: &r.partition,
+            source_ip: "",
+            version: &r.version,
+            hostname: &r.hostname,
+            os: &r.os,
+            arch: &r.arch,
+        };
+        self.beat(&caller, &said, &r.capabilities).await?;
+        let version = config_version(&configuration());
+        Ok(Response::new(AgentHelloResponse {
+            accepted: true,
+            agent_id: r.agent_id,
+            message: "welcome".to_owned(),
+            gateway_id: self.gateway_id.clone(),
+            server_time: super::now_us() / 1_000_000,
+            heartbeat_interval_sec: HEARTBEAT_SEC,
+            config_outdated: r.config_version != version,
+        }))
+    }
+
+    async fn get_config(&self, request: Request<AgentConfigRequest>) -> Result<Response<AgentConfigResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let r = request.into_inner();
+        caller.check(&r.agent_id)?;
+        let config = configuration();
+        let version = config_version(&config);
+        if r.config_version == version {
+            let unchanged = AgentConfigResponse { not_modified: true, config_version: version, ..AgentConfigResponse::default() };
+            return Ok(Response::new(unchanged));
+        }
+        let config_timestamp = super::now_us() / 1_000_000;
+        Ok(Response::new(AgentConfigResponse { config_version: version, config_timestamp, ..config }))
+    }
+
+    async fn push_status(&self, request: Request<GatewayStatusRequest>) -> Result<Response<GatewayStatusResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let r = request.into_inner();
+        caller.check(&r.agent_id)?;
+        if r.services.len() > MAX_SERVICES {
+            return Err(Status::invalid_argument(format!("{} services, {MAX_SERVICES} at most", r.services.len())));
+        }
+        let said = Said {
+            agent_id: &r.agent_id,
+            gateway_id: &r.gateway_id,
+            timestamp: r.timestamp,
+            partition: &r.partition,
+            source_ip: &r.source_ip,
+            version: &r.version,
+            hostname: &r.hostname,
+            os: &r.os,
+            arch: &r.arch,
+        };
+        let (entries, bad) = self.entries(&r.services, &said, caller.peer);
+        if entries.is_empty() {
+            return match bad.is_empty() {
+                true => self.beat(&caller, &said, &[]).await.map(|()| Response::new(GatewayStatusResponse { received: true })),
+                false => Err(Status::invalid_argument(bad.join("; "))),
+            };
+        }
+        self.announce(&r.services).await?;
+        let origin = self.origin(&caller, &r.partition, Kind::Status)?;
+        self.sink.append(origin, entries).await.map_err(refused)?;
+        Ok(Response::new(GatewayStatusResponse { received: true }))
+    }
+
+    async fn stream_status(
+        &self,
+        request: Request<Streaming<GatewayStatusChunk>>,
+    ) -> Result<Response<GatewayStatusResponse>, Status> {
+        let caller = self.caller(&request)?;
+        match tokio::time::timeout(STREAM_LIMIT, self.stream(&caller, request.into_inner())).await {
+            Ok(Ok(())) => Ok(Response::new(GatewayStatusResponse { received: true })),
+            Ok(Err(status)) => Err(status),
+            Err(_) => Err(Status::new(Code::DeadlineExceeded, "the stream was not finished in time; nothing was applied")),
+        }
+    }
+
+    type ControlStreamStream = Pin<Box<dyn Stream<Item = Result<ControlStreamResponse, Status>> + Send>>;
+
+    async fn control_stream(
+        &self,
+        request: Request<Streaming<ControlStreamRequest>>,
+    ) -> Result<Response<Self::ControlStreamStream>, Status> {
+        let caller = self.caller(&request)?;
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.and_then(|m| m.payload);
+        let Some(Payload::Hello(hello)) = first else {
+            return Err(Status::failed_precondition("the first message must be hello"));
+        };
+        caller.check(&hello.agent_id)?;
+        let said = Said {
+            agent_id: &hello.agent_id,
+            gateway_id: &self.gateway_id,
+            timestamp: 0,
+            partition: &hello.partition,
+            source_ip: "",
+            version: &hello.version,
+            hostname: &hello.hostname,
+            os: &hello.os,
+            arch: &hello.arch,
+        };
+        self.beat(&caller, &said, &hello.capabilities).await?;
+        // Held open until the agent leaves or we stop. What it acknowledges is a sign of life.
+        let mut stop = self.stop.clone();
+        let alive = AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
+        let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
+        let (sink, peer) = (self.sink.clone(), caller.peer);
+        let held = async_stream(move |end| async move {
+            loop {
+                let message = tokio::select! {
+                    message = incoming.message() => message,
+                    () = stop.told() => break,
+                };
+                match message {
+                    Ok(Some(_)) => {
+                        let _ = sink.append(origin.clone(), vec![entry(peer, body(&alive, b""))]).await;
+                    }
+                    _ => break,
+                }
+            }
+            drop(end);
+        });
+        Ok(Response::new(held))
+    }
+}
+
+/// A stream that stays open, empty, until the task drops its end.
+fn async_stream<F>(
+    task: impl FnOnce(tokio::sync::mpsc::Sender<Result<ControlStreamResponse, Status>>) -> F,
+) -> Pin<Box<dyn Stream<Item = Result<ControlStreamResponse, Status>> + Send>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (end, open) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(task(end));
+    Box::pin(tokio_stream::wrappers::ReceiverStream::new(open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(index: i32, total: i32, is_final: bool) -> GatewayStatusChunk {
+        GatewayStatusChunk { agent_id: "a".into(), chunk_index: index, total_chunks: total, is_final, ..Default::default() }
+    }
+
+    #[test]
+    fn chunks_are_contiguous_constant_and_final_exactly_once() {
+        let check = |chunks: &[GatewayStatusChunk]| {
+            let mut order = Order::default();
+            chunks.iter().try_for_each(|c| order.check(c)).and_then(|()| order.finish())
+        };
+        assert!(check(&[chunk(0, 2, false), chunk(1, 2, true)]).is_ok());
+        let other = GatewayStatusChunk { agent_id: "b".into(), ..chunk(1, 2, true) };
+        for bad in [
+            vec![chunk(0, 2, false)],
+            vec![chunk(1, 2, true)],
+            vec![chunk(0, 2, false), chunk(0, 2, false)],
+            vec![chunk(0, 2, true)],
+            vec![chunk(0, 2, false), chunk(1, 3, true)],
+            vec![chunk(0, 2, false), other],
+            vec![chunk(0, 1, true), chunk(1, 1, true)],
+            vec![chunk(0, 0, true)],
+            vec![],
+        ] {
+            assert!(check(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn certificates_name_agents() {
+        let named = |cn: &str, san: Option<&str>| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, cn);
+            params.subject_alt_names.extend(san.map(|s| rcgen::SanType::URI(s.try_into().unwrap())));
+            let key = rcgen::KeyPair::generate().unwrap();
+            certified(params.self_signed(&key).unwrap().der())
+        };
+        let a = Some(("agent-1".to_owned(), "dc1".to_owned()));
+        assert_eq!(named("agent-1.dc1.serviceradar.local", None), a);
+        assert_eq!(named("x", Some("spiffe://trust/agent/dc1/agent-1")), a);
+        assert_eq!(named("agent-1", None), None);
+    }
+}

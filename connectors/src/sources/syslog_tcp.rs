@@ -1,0 +1,81 @@
+//! Syslog over TCP, octet-counted or by line (RFC 6587). A connection reads on while what it read before becomes
+//! durable, [`OUTSTANDING`] appends at most: a slow ledger slows its senders.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use radarflow_proto::frame::{Entry, Kind, Origin};
+use radarflow_proto::ports::FactSink;
+use radarflow_proto::syslog::Framer;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::{Listener, SourceError, Stop, entry, origin};
+
+/// Appends of one connection that may be under way.
+pub const OUTSTANDING: usize = 16;
+/// Connections at once; more wait to be accepted.
+pub const CONNECTIONS: usize = 4096;
+const READ: usize = 256 << 10;
+
+/// Listens; the returned address is the one it got.
+pub async fn start(listener: &Listener, sink: Arc<dyn FactSink>, stop: Stop) -> Result<std::net::SocketAddr, SourceError> {
+    let bind = |source| SourceError::Bind { what: "syslog", addr: listener.addr, source };
+    let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
+    let addr = socket.local_addr().map_err(bind)?;
+    let origin = origin(Kind::Syslog, "syslog", &Listener { addr, ..listener.clone() });
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut stopped = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = stopped.told() => return,
+            };
+            let Ok((stream, peer)) = accepted else { continue };
+            let (origin, sink, stop) = (origin.clone(), sink.clone(), stop.clone());
+            tokio::spawn(async move {
+                read(stream, peer, origin, sink, stop).await;
+                drop(permit);
+            });
+        }
+    });
+    Ok(addr)
+}
+
+async fn read(mut stream: TcpStream, peer: std::net::SocketAddr, origin: Arc<Origin>, sink: Arc<dyn FactSink>, mut stop: Stop) {
+    let mut framer = Framer::default();
+    let mut buffer = vec![0u8; READ];
+    let mut appends = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(result) = appends.next(), if !appends.is_empty() => {
+                if let Err(error) = result {
+                    // The sender learns by the closed connection that what follows was not taken.
+                    tracing::warn!(%error, %peer, "syslog connection closed");
+                    return;
+                }
+            }
+            n = stream.read(&mut buffer), if appends.len() < OUTSTANDING => {
+                let n = n.unwrap_or(0);
+                let mut messages = framer.push(&buffer[..n]);
+                if n == 0 {
+                    messages.extend(framer.finish());
+                }
+                if !messages.is_empty() {
+                    let entries: Vec<Entry> = messages.into_iter().map(|m| entry(Some(peer), m)).collect();
+                    appends.push(sink.append(origin.clone(), entries));
+                }
+                if n == 0 {
+                    break;
+                }
+            }
+            () = stop.told() => break,
+        }
+    }
+    while appends.next().await.is_some() {}
+}

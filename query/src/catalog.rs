@@ -1,0 +1,185 @@
+//! The catalog: entities and fields, made from the declared tables. Parsing, planning, documentation and completion all
+//! read this and nothing else.
+
+use std::sync::LazyLock;
+
+use arrow_schema::DataType;
+use radarflow_proto::rows::{Nature, Table};
+
+/// What a field holds, as the language sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// An IP address.
+    Ip,
+    /// A MAC address.
+    Mac,
+    /// A whole number.
+    Number,
+    /// True or false.
+    Bool,
+    /// An instant.
+    Time,
+    /// A list of texts.
+    List,
+    /// Names and values.
+    Map,
+    /// Bytes.
+    Bytes,
+}
+
+impl Kind {
+    /// As the catalog and errors spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Text => "text",
+            Kind::Ip => "ip",
+            Kind::Mac => "mac",
+            Kind::Number => "number",
+            Kind::Bool => "boolean",
+            Kind::Time => "time",
+            Kind::List => "list",
+            Kind::Map => "map",
+            Kind::Bytes => "bytes",
+        }
+    }
+}
+
+/// A field of an entity.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Whether it is there only to be computed with: not shown unless asked for.
+    pub hidden: bool,
+}
+
+/// Something that can be asked for.
+#[derive(Clone, Debug)]
+pub struct Entity {
+    /// Its name.
+    pub name: &'static str,
+    /// The table behind it.
+    pub table: Table,
+    /// Its fields, in order.
+    pub fields: Vec<Field>,
+    /// For events: the field that `time:` speaks of.
+    pub time: Option<&'static str>,
+    /// Sorted by this, descending, where nothing else is said.
+    pub sort: &'static str,
+}
+
+/// Entities that ServiceRadar has and this system does not.
+pub const NOT_AVAILABLE: &[&str] = &["bmp_events", "device_graph", "graph_cypher", "field_survey_samples", "wifi_sites"];
+
+/// Other names of fields: (entity or empty for all, other name, name).
+const ALIASES: &[(&str, &str, &str)] = &[
+    ("devices", "device_id", "uid"),
+    ("devices", "device_uid", "uid"),
+    ("devices", "boundary", "partition"),
+    ("devices", "last_seen", "last_seen_time"),
+    ("devices", "first_seen", "first_seen_time"),
+    ("devices", "vendor", "vendor_name"),
+    ("devices", "tags", "metadata"),
+    ("", "device_id", "device_uid"),
+    ("", "boundary", "partition"),
+    ("flows", "src_ip", "src_endpoint_ip"),
+    ("flows", "dst_ip", "dst_endpoint_ip"),
+    ("flows", "src_port", "src_endpoint_port"),
+    ("flows", "dst_port", "dst_endpoint_port"),
+    ("flows", "proto", "protocol_name"),
+    ("flows", "protocol", "protocol_name"),
+    ("flows", "bytes", "bytes_total"),
+    ("flows", "packets", "packets_total"),
+    ("flows", "exporter", "sampler_address"),
+    ("flows", "sampler", "sampler_address"),
+    ("flows", "src_as", "src_as_number"),
+    ("flows", "dst_as", "dst_as_number"),
+    ("logs", "level", "severity"),
+    ("logs", "message", "body"),
+    ("logs", "timestamp", "time"),
+    ("logs", "source", "source_ip"),
+    ("logs", "service", "service_name"),
+    ("traps", "timestamp", "time"),
+    ("events", "timestamp", "time"),
+    ("alerts", "timestamp", "triggered_at"),
+    ("agents", "uid", "agent_id"),
+];
+
+/// Every entity.
+pub static ENTITIES: LazyLock<Vec<Entity>> = LazyLock::new(|| Table::ALL.iter().map(|t| entity(*t)).collect());
+
+fn entity(table: Table) -> Entity {
+    let fields = table
+        .columns()
+        .into_iter()
+        .map(|c| Field { name: c.name, doc: c.doc, kind: kind(c.name, &c.data_type), hidden: c.name.ends_with("_bin") })
+        .collect();
+    let time = match table {
+        _ if table.nature() == Nature::State => None,
+        Table::HealthEvent => Some("recorded_at"),
+        _ => Some("time"),
+    };
+    let sort = time.unwrap_or(match table {
+        Table::Device => "last_seen_time",
+        Table::Alert => "triggered_at",
+        Table::Agent | Table::Source => "last_seen",
+        Table::IpOwnership => "valid_from",
+        _ => "epoch",
+    });
+    Entity { name: table.name(), table, fields, time, sort }
+}
+
+fn kind(name: &str, data_type: &DataType) -> Kind {
+    match data_type {
+        DataType::Utf8 if matches!(name, "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip") || name.ends_with("_endpoint_ip") => {
+            Kind::Ip
+        }
+        DataType::Utf8 if name == "mac" || name.ends_with("_mac") => Kind::Mac,
+        DataType::Int64 | DataType::Decimal128(..) => Kind::Number,
+        DataType::Boolean => Kind::Bool,
+        DataType::Timestamp(..) => Kind::Time,
+        DataType::List(_) => Kind::List,
+        DataType::Map(..) => Kind::Map,
+        DataType::Binary => Kind::Bytes,
+        _ => Kind::Text,
+    }
+}
+
+/// The entity of that name, in any case.
+pub fn find(name: &str) -> Option<&'static Entity> {
+    ENTITIES.iter().find(|e| e.name.eq_ignore_ascii_case(name))
+}
+
+impl Entity {
+    /// The field of that name or alias, in any case.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let find = |name: &str| self.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+        find(name).or_else(|| {
+            let alias = |(entity, alias, _): &&(&str, &str, &str)| {
+                (entity.is_empty() || *entity == self.name) && alias.eq_ignore_ascii_case(name)
+            };
+            ALIASES.iter().filter(alias).find_map(|(_, _, field)| find(field))
+        })
+    }
+
+    /// The field name most like `name`.
+    pub fn nearest(&self, name: &str) -> Option<&'static str> {
+        nearest(name, self.fields.iter().map(|f| f.name))
+    }
+}
+
+/// The candidate most like `name`, if any is like it at all.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_ascii_lowercase();
+    candidates
+        .map(|c| (strsim::jaro_winkler(&name, c), c))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}

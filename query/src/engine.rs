@@ -1,0 +1,384 @@
+//! Runs queries: one session a request, shared memory, limits, pages.
+//!
+//! A page ends where its last row stands in the total order of the result; the next begins after it. The cursor carries
+//! that place with a hash of the query, the tenant, the epoch and the span of time, authenticated: it can be neither
+//! forged nor used for something else. Events that came after the first page's epoch are left out of the next ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_schema::DataType;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{Expr, cast, ident, lit};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use hmac::{Hmac, KeyInit, Mac};
+use radarflow_proto::rows::{Nature, Source};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::access::Actor;
+use crate::live::{Live, View};
+use crate::srql::plan::{self, Planned};
+use crate::srql::time::Range;
+use crate::srql::{SrqlError, ast, parse};
+
+/// Memory of all queries together, bytes.
+pub const MEMORY: usize = 2 << 30;
+/// Time one query may take.
+pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Queries at once.
+pub const CONCURRENT: usize = 16;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum QueryError {
+    /// The query is wrong.
+    Language(SrqlError),
+    /// The cursor is not ours, or not this query's.
+    Cursor(&'static str),
+    /// It took too long.
+    TimedOut,
+    /// Too many at once.
+    Busy,
+    /// It needs more memory than there is.
+    TooLarge(String),
+    /// Something else failed.
+    Failed(String),
+}
+
+impl From<SrqlError> for QueryError {
+    fn from(error: SrqlError) -> Self {
+        QueryError::Language(error)
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+    /// Their schema.
+    pub schema: arrow_schema::SchemaRef,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+    /// Rows asked for.
+    pub limit: Option<usize>,
+    /// About the answer.
+    pub meta: Meta,
+}
+
+/// About an answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Meta {
+    /// Every table was read at this epoch.
+    pub epoch: u64,
+    /// Its clock.
+    pub frontier_time: String,
+    /// How far the clock is behind now, milliseconds.
+    pub lag_ms: i64,
+    /// Time it took, milliseconds.
+    pub elapsed_ms: f64,
+    /// Rows returned.
+    pub rows: usize,
+    /// The span looked at.
+    pub time_range: Option<[Option<String>; 2]>,
+    /// Whether there are more rows than asked for.
+    pub truncated: bool,
+    /// Share of the data known to have been sent that is there; of sources that lost some, which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
+    /// Changes of meaning a user may not expect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// How much of what was sent arrived and was stored.
+#[derive(Clone, Debug, Serialize)]
+pub struct Completeness {
+    /// Of all sources.
+    pub share: f64,
+    /// Of each source that is below 1.
+    pub sources: Vec<(String, f64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cursor {
+    query: String,
+    tenant: String,
+    epoch: u64,
+    range: Option<(Option<i64>, Option<i64>)>,
+    last: Vec<Option<String>>,
+}
+
+/// Runs queries over live tables.
+pub struct Engine {
+    live: Arc<Live>,
+    runtime: Arc<RuntimeEnv>,
+    room: tokio::sync::Semaphore,
+    key: [u8; 32],
+}
+
+impl Engine {
+    /// An engine whose cursors are authenticated by `key`.
+    pub fn new(live: Arc<Live>, key: [u8; 32]) -> Result<Self, QueryError> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY)))
+            .build_arc()
+            .map_err(|e| QueryError::Failed(e.to_string()))?;
+        Ok(Engine { live, runtime, room: tokio::sync::Semaphore::new(CONCURRENT), key })
+    }
+
+    /// The tables it reads.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Answers a query.
+    pub async fn query(&self, actor: &Actor, text: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Answer, QueryError> {
+        let _room = self.room.try_acquire().map_err(|_| QueryError::Busy)?;
+        match tokio::time::timeout(TIME_LIMIT, self.run(actor, text, cursor, limit)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(QueryError::TimedOut),
+        }
+    }
+
+    async fn run(&self, actor: &Actor, text: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Answer, QueryError> {
+        let started = Instant::now();
+        let mut query = parse::parse(text)?;
+        let entity = plan::entity(&query)?;
+        let cursor_text = cursor.map(str::to_owned).or_else(|| query.cursor.take().map(|c| parse::plain(&c.text)));
+        query.cursor = None;
+        let hash = query_hash(text);
+        let cursor = cursor_text.map(|c| self.open_cursor(&c, actor, &hash)).transpose()?;
+        if let Some(limit) = limit {
+            query.limit = Some(limit);
+        }
+        let view = self.live.view();
+        let ctx = self.session();
+        let mut rows = view.table(&ctx, actor, entity.table).map_err(failed)?;
+        let pinned_epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
+        if entity.table.nature() == Nature::Event {
+            let bound = lit(i64::try_from(pinned_epoch).unwrap_or(i64::MAX));
+            rows = rows.filter(ident("epoch").lt_eq(bound)).map_err(failed)?;
+        }
+        let now_us = view.clock_ms * 1000;
+        let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
+        let planned = plan::plan(&query, rows, now_us, pinned)?;
+        let answer = execute(planned, cursor.as_ref()).await?;
+        let Executed { batches, schema, last, limit, range, warnings, truncated } = answer;
+        let next = last.filter(|_| truncated).map(|last| {
+            let range = range.map(|r| (r.from, r.to));
+            self.seal(&Cursor { query: hash.clone(), tenant: actor.tenant.clone(), epoch: pinned_epoch, range, last })
+        });
+        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
+        let meta = Meta {
+            epoch: view.epoch,
+            frontier_time: radarflow_proto::cell::Time::from_ms(view.clock_ms).to_string(),
+            lag_ms: (now_ms - view.clock_ms).max(0),
+            elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
+            rows: batches.iter().map(RecordBatch::num_rows).sum(),
+            time_range: range.map(|r| [r.from.map(instant), r.to.map(instant)]),
+            truncated,
+            completeness: completeness(&view, actor, entity),
+            warnings,
+        };
+        Ok(Answer { batches, schema, next_cursor: next, limit, meta })
+    }
+
+    fn session(&self) -> SessionContext {
+        let config = SessionConfig::new()
+            .with_information_schema(false)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+        SessionContext::new_with_config_rt(config, self.runtime.clone())
+    }
+
+    fn mac(&self, bytes: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length is a key");
+        mac.update(bytes);
+        mac.finalize().into_bytes().into()
+    }
+
+    fn seal(&self, cursor: &Cursor) -> String {
+        let mut bytes = serde_json::to_vec(cursor).unwrap_or_default();
+        let mac = self.mac(&bytes);
+        bytes.extend(mac);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn open_cursor(&self, text: &str, actor: &Actor, hash: &str) -> Result<Cursor, QueryError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| QueryError::Cursor("the cursor is not one of ours"))?;
+        let split = bytes.len().checked_sub(32).ok_or(QueryError::Cursor("the cursor is not one of ours"))?;
+        let (body, mac) = bytes.split_at(split);
+        let mut check = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length is a key");
+        check.update(body);
+        check.verify_slice(mac).map_err(|_| QueryError::Cursor("the cursor is not one of ours"))?;
+        let cursor: Cursor = serde_json::from_slice(body).map_err(|_| QueryError::Cursor("the cursor is of another version"))?;
+        if cursor.tenant != actor.tenant || cursor.query != hash {
+            return Err(QueryError::Cursor("the cursor belongs to another query"));
+        }
+        Ok(cursor)
+    }
+}
+
+/// Names a query apart from its cursor.
+fn query_hash(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().filter(|w| !w.to_ascii_lowercase().starts_with("cursor:")).collect();
+    hex::encode(&Sha256::digest(words.join(" "))[..8])
+}
+
+fn failed(error: datafusion::error::DataFusionError) -> QueryError {
+    use datafusion::error::DataFusionError as E;
+    match error.find_root() {
+        E::ResourcesExhausted(detail) => QueryError::TooLarge(detail.clone()),
+        E::Plan(_) | E::SchemaError(..) => {
+            QueryError::Language(SrqlError::new("cannot_plan", (0, 0), error.strip_backtrace()))
+        }
+        _ => QueryError::Failed(error.strip_backtrace()),
+    }
+}
+
+struct Executed {
+    batches: Vec<RecordBatch>,
+    schema: arrow_schema::SchemaRef,
+    last: Option<Vec<Option<String>>>,
+    limit: Option<usize>,
+    range: Option<Range>,
+    warnings: Vec<String>,
+    truncated: bool,
+}
+
+/// How a sort column travels in a cursor: as text that casts back.
+fn carried(name: &str, data_type: &DataType) -> Expr {
+    match data_type {
+        DataType::Timestamp(..) => cast(cast(ident(name), DataType::Int64), DataType::Utf8),
+        _ => cast(ident(name), DataType::Utf8),
+    }
+}
+
+fn carried_back(text: &str, data_type: &DataType) -> Expr {
+    match data_type {
+        DataType::Timestamp(..) => cast(cast(lit(text), DataType::Int64), data_type.clone()),
+        _ => cast(lit(text), data_type.clone()),
+    }
+}
+
+/// Rows after `last` in the order.
+fn after(order: &[(String, bool)], last: &[Option<String>], types: &[DataType]) -> Expr {
+    let mut any = lit(false);
+    let mut equal = lit(true);
+    for (((name, ascending), value), data_type) in order.iter().zip(last).zip(types) {
+        let column = ident(name);
+        if let Some(value) = value {
+            let value = carried_back(value, data_type);
+            let beyond = if *ascending { column.clone().gt(value.clone()) } else { column.clone().lt(value.clone()) };
+            // Missing values come last either way.
+            any = any.or(equal.clone().and(beyond.is_true().or(column.clone().is_null())));
+            equal = equal.and(column.eq(value).is_true());
+        } else {
+            equal = equal.and(column.is_null());
+        }
+    }
+    any
+}
+
+async fn execute(planned: Planned, cursor: Option<&Cursor>) -> Result<Executed, QueryError> {
+    let Planned { mut frame, columns, order, limit, pages, range, warnings } = planned;
+    let types: Vec<DataType> = order
+        .iter()
+        .map(|(name, _)| frame.schema().field_with_unqualified_name(name).map(|f| f.data_type().clone()))
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    if let Some(cursor) = cursor {
+        if cursor.last.len() != order.len() || !pages {
+            return Err(QueryError::Cursor("the cursor belongs to another query"));
+        }
+        frame = frame.filter(after(&order, &cursor.last, &types)).map_err(failed)?;
+    }
+    let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending, false)).collect();
+    frame = frame.sort(sort).map_err(failed)?;
+    if let Some(limit) = limit {
+        frame = frame.limit(0, Some(limit + 1)).map_err(failed)?;
+    }
+    let mut select: Vec<Expr> = Vec::new();
+    for name in &columns {
+        let field = frame.schema().field_with_unqualified_name(name).map_err(failed)?;
+        select.push(match field.data_type() {
+            DataType::Decimal128(..) => cast(ident(name), DataType::Utf8).alias(name),
+            _ => ident(name),
+        });
+    }
+    let shown = select.len();
+    if pages {
+        select.extend(order.iter().zip(&types).enumerate().map(|(i, ((name, _), t))| carried(name, t).alias(format!("__k{i}"))));
+    }
+    frame = frame.select(select).map_err(failed)?;
+    let full: arrow_schema::SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+    let schema = Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
+    let mut batches = frame.collect().await.map_err(failed)?;
+    let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let truncated = limit.is_some_and(|limit| total > limit);
+    if truncated {
+        let mut over = total - limit.unwrap_or(total);
+        while over > 0 {
+            let Some(last) = batches.pop() else { break };
+            let keep = last.num_rows().saturating_sub(over);
+            over -= last.num_rows() - keep;
+            if keep > 0 {
+                batches.push(last.slice(0, keep));
+            }
+        }
+    }
+    let last = batches.iter().rev().find(|b| b.num_rows() > 0).filter(|_| pages).map(|batch| {
+        (shown..batch.num_columns())
+            .map(|c| {
+                let column: &StringArray = batch.column(c).as_string();
+                column.is_valid(batch.num_rows() - 1).then(|| column.value(batch.num_rows() - 1).to_owned())
+            })
+            .collect()
+    });
+    let batches = batches
+        .iter()
+        .map(|b| b.project(&(0..shown).collect::<Vec<_>>()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| QueryError::Failed(e.to_string()))?;
+    Ok(Executed { batches, schema, last, limit, range, warnings, truncated })
+}
+
+/// The loss ledgers of the feeds that bring an entity.
+fn completeness(view: &View, actor: &Actor, entity: &crate::catalog::Entity) -> Option<Completeness> {
+    let feeds: &[&str] = match entity.name {
+        "flows" => &["netflow:", "sflow:", "nats:flows", "kafka:flows"],
+        "logs" => &["syslog:", "nats:logs.syslog", "kafka:logs.syslog"],
+        "traps" => &["traps:", "nats:logs.snmp", "kafka:logs.snmp"],
+        _ => return None,
+    };
+    let (mut there, mut sent) = (0.0, 0.0);
+    let mut sources = Vec::new();
+    for source in view.rows::<Source>(&actor.tenant) {
+        let seen = radarflow_reconcile::access::sees(&actor.partitions, &source.partition);
+        if !seen || !feeds.iter().any(|f| source.source.starts_with(f)) {
+            continue;
+        }
+        let stored = source.stored as f64;
+        let known = stored + (source.rejected + source.shed + source.lost) as f64;
+        there += stored;
+        sent += known;
+        if stored < known {
+            sources.push((format!("{} {}", source.source, source.exporter).trim().to_owned(), stored / known));
+        }
+    }
+    (sent > 0.0).then(|| Completeness { share: there / sent, sources })
+}
+
+/// The AST of a query, for tools.
+pub fn check(text: &str) -> Result<ast::Query, SrqlError> {
+    let query = parse::parse(text)?;
+    plan::entity(&query)?;
+    Ok(query)
+}

@@ -1,0 +1,108 @@
+//! The few scalar functions that addresses and lists need and DataFusion lacks.
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::DataType;
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::prelude::lit;
+use radarflow_proto::cell::IpBytes;
+
+type Body = fn(&[ArrayRef]) -> Result<ArrayRef>;
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Function {
+    name: &'static str,
+    signature: Signature,
+    returns: DataType,
+    body: usize,
+}
+
+const BODIES: [Body; 3] = [ip_bytes_body, ip_mask_body, any_like_body];
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.returns.clone())
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        Ok(ColumnarValue::Array(BODIES[self.body](&arrays)?))
+    }
+}
+
+fn function(name: &'static str, arguments: usize, returns: DataType, body: usize) -> Arc<ScalarUDF> {
+    let signature = Signature::any(arguments, Volatility::Immutable);
+    Arc::new(ScalarUDF::from(Function { name, signature, returns, body }))
+}
+
+static IP_BYTES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_bytes", 1, DataType::Binary, 0));
+static IP_MASK: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_mask", 2, DataType::Utf8, 1));
+static ANY_LIKE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("any_like", 2, DataType::Boolean, 2));
+
+/// The sixteen bytes of an address's text; null where it is none.
+pub fn ip_bytes(text: Expr) -> Expr {
+    IP_BYTES.call(vec![text])
+}
+
+/// The network of so many bits (of IPv4; thrice as many more of IPv6) that an address is in, as text.
+pub fn ip_mask(text: Expr, bits: u8) -> Expr {
+    IP_MASK.call(vec![text, lit(i64::from(bits))])
+}
+
+/// Whether any element of a list matches a regular expression.
+pub fn any_like(list: Expr, pattern: &str) -> Expr {
+    ANY_LIKE.call(vec![list, lit(pattern)])
+}
+
+fn text(array: &ArrayRef) -> Result<&arrow_array::StringArray> {
+    match array.as_string_opt::<i32>() {
+        Some(strings) => Ok(strings),
+        None => exec_err!("an address is text, not {}", array.data_type()),
+    }
+}
+
+fn ip_bytes_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let mut out = BinaryBuilder::new();
+    for ip in text(&args[0])? {
+        out.append_option(ip.and_then(|ip| ip.parse::<IpAddr>().ok()).map(|ip| IpBytes::from(ip).0));
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn ip_mask_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let bits = args[1].as_primitive::<arrow_array::types::Int64Type>().value(0) as u8;
+    let mut out = StringBuilder::new();
+    for ip in text(&args[0])? {
+        let network = ip.and_then(|ip| ip.parse::<IpAddr>().ok()).and_then(|ip| {
+            let bits = if ip.is_ipv4() { bits.min(32) } else { bits.min(128) };
+            ipnet::IpNet::new(ip, bits).ok().map(|n| n.trunc().to_string())
+        });
+        out.append_option(network);
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn any_like_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let pattern = text(&args[1])?.value(0);
+    let Ok(pattern) = regex::RegexBuilder::new(pattern).size_limit(1 << 20).build() else {
+        return exec_err!("the pattern is too large");
+    };
+    let mut out = BooleanBuilder::new();
+    let lists = args[0].as_list::<i32>();
+    for i in 0..lists.len() {
+        let items = lists.value(i);
+        out.append_value(lists.is_valid(i) && text(&items)?.iter().flatten().any(|item| pattern.is_match(item)));
+    }
+    Ok(Arc::new(out.finish()))
+}
+

@@ -1,0 +1,383 @@
+//! Live tables: the current state and the rows that are not in the lake yet, published as one immutable version an epoch.
+//!
+//! A state table of one tenant is a list of segments: an immutable batch and a bitmap of the rows that are gone. An
+//! epoch's new rows are a new small segment; segments of like size are merged, so that publishing costs the change (and
+//! its share of a merge), not the table. An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
+//! cut moves, and the memory goes, in one swap after a commit.
+//!
+//! Tables are kept apart by tenant: a request gets the tables of its actor's tenant and can name no other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_schema::SchemaRef;
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::logical_expr::{Expr, cast, ident, lit};
+use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::DeltaTable;
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
+use tokio::sync::watch;
+
+use crate::access::Actor;
+
+/// Bytes of event rows that wait for the lake, all tables; beyond it the oldest batches are still complete in the lake's
+/// queue and only queries of the newest seconds lack them.
+pub const MAX_FRESH_BYTES: usize = 1 << 30;
+
+#[derive(Clone, Debug)]
+struct Segment {
+    batch: RecordBatch,
+    /// Rows that are gone; empty while none is.
+    dead: Arc<Vec<bool>>,
+    live: usize,
+}
+
+impl Segment {
+    fn rows(&self, projection: Option<&[usize]>) -> Result<RecordBatch> {
+        let batch = match projection {
+            Some(columns) => self.batch.project(columns)?,
+            None => self.batch.clone(),
+        };
+        if self.dead.is_empty() {
+            return Ok(batch);
+        }
+        let mask: BooleanArray = self.dead.iter().map(|dead| Some(!dead)).collect();
+        Ok(filter_record_batch(&batch, &mask)?)
+    }
+}
+
+/// A state table of one tenant, as the applier keeps it.
+#[derive(Default)]
+struct StateTable {
+    segments: Vec<Segment>,
+    /// Where a key's row is.
+    index: HashMap<String, (usize, usize)>,
+}
+
+impl StateTable {
+    fn apply(&mut self, table: Table, changes: &[&Change]) {
+        let mut new: Vec<&StateRow> = Vec::new();
+        for change in changes {
+            if let Some((segment, row)) = self.index.remove(&change.key()) {
+                let segment = &mut self.segments[segment];
+                let n = segment.batch.num_rows();
+                let dead = Arc::make_mut(&mut segment.dead);
+                dead.resize(n, false);
+                dead[row] = true;
+                segment.live -= 1;
+            }
+            new.extend(change.after.as_ref());
+        }
+        if !new.is_empty() {
+            let batch = state_batch(table, new.iter().copied());
+            let at = self.segments.len();
+            for (row, state) in new.iter().enumerate() {
+                self.index.insert(state.key(), (at, row));
+            }
+            self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+        }
+        self.merge(table);
+    }
+
+    /// Merges the last segments while they are of like size: every row is moved a logarithmic number of times.
+    fn merge(&mut self, table: Table) {
+        let mut from = self.segments.len().saturating_sub(1);
+        let mut rows = self.segments.last().map_or(0, |s| s.batch.num_rows());
+        while from > 0 && (self.segments[from - 1].live <= rows * 2 || self.segments[from - 1].live * 2 < self.segments[from - 1].batch.num_rows()) {
+            from -= 1;
+            rows += self.segments[from].live;
+        }
+        if self.segments.len() - from < 2 {
+            return;
+        }
+        let parts: Vec<RecordBatch> = self.segments[from..].iter().filter_map(|s| s.rows(None).ok()).collect();
+        let Ok(batch) = concat_batches(&table.schema(), &parts) else { return };
+        // Rows keep their order, so each key moves by what was dead before it.
+        let mut bases = Vec::new();
+        let mut base = 0;
+        for segment in &self.segments[from..] {
+            let mut place = Vec::with_capacity(segment.batch.num_rows());
+            let mut next = base;
+            for row in 0..segment.batch.num_rows() {
+                place.push(next);
+                next += usize::from(!segment.dead.get(row).copied().unwrap_or(false));
+            }
+            bases.push(place);
+            base = next;
+        }
+        for at in self.index.values_mut().filter(|at| at.0 >= from) {
+            *at = (from, bases[at.0 - from][at.1]);
+        }
+        self.segments.truncate(from);
+        self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+    }
+}
+
+/// Rows of an event table that are not in the lake yet.
+#[derive(Clone, Default)]
+struct Fresh {
+    batches: Vec<(u64, RecordBatch)>,
+}
+
+/// The lake's side of an event table.
+#[derive(Clone)]
+struct Stored {
+    /// Epochs at or before it are read from the lake.
+    cut: u64,
+    provider: Option<Arc<dyn TableProvider>>,
+}
+
+type Tenant = String;
+
+/// One published version: every table at one epoch.
+#[derive(Clone, Default)]
+pub struct View {
+    /// Which epoch.
+    pub epoch: u64,
+    /// Its clock, milliseconds since 1970.
+    pub clock_ms: i64,
+    state: BTreeMap<(Tenant, Table), Arc<Vec<Segment>>>,
+    fresh: BTreeMap<(Tenant, Table), Arc<Fresh>>,
+    stored: BTreeMap<Table, Stored>,
+}
+
+/// Applies epochs and publishes versions.
+pub struct Live {
+    lake: Option<PathBuf>,
+    applier: Mutex<Applier>,
+    view: RwLock<Arc<View>>,
+    epoch: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Applier {
+    state: BTreeMap<(Tenant, Table), StateTable>,
+    view: View,
+}
+
+impl Live {
+    /// Empty tables over a lake, if there is one.
+    pub fn new(lake: Option<PathBuf>) -> Self {
+        Live { lake, applier: Mutex::default(), view: RwLock::default(), epoch: watch::Sender::new(0) }
+    }
+
+    /// The newest version.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a version of at least `epoch` is published.
+    pub async fn reach(&self, epoch: u64) {
+        // The sender lives as long as this.
+        let _ = self.epoch.subscribe().wait_for(|at| *at >= epoch).await;
+    }
+
+    /// Takes in an epoch and publishes it.
+    pub fn apply(&self, output: &EpochOutput) {
+        let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
+        let Applier { state, view } = &mut *applier;
+        let mut by_table: BTreeMap<(Tenant, Table), Vec<&Change>> = BTreeMap::new();
+        for change in &output.changes {
+            let row = change.after.as_ref().or(change.before.as_ref());
+            if let Some(row) = row {
+                by_table.entry((row.tenant().to_owned(), row.table())).or_default().push(change);
+            }
+        }
+        for (key, changes) in by_table {
+            let table = state.entry(key.clone()).or_default();
+            table.apply(key.1, &changes);
+            view.state.insert(key, Arc::new(table.segments.clone()));
+        }
+        for (table, batch) in &output.events {
+            // What the lake has committed before a restart is read from there.
+            if output.epoch <= view.stored.get(table).map_or(0, |s| s.cut) {
+                continue;
+            }
+            let fresh = view.fresh.entry((tenant_of(batch), *table)).or_default();
+            Arc::make_mut(fresh).batches.push((output.epoch, batch.clone()));
+        }
+        view.epoch = output.epoch;
+        if output.clock_ms > 0 {
+            view.clock_ms = output.clock_ms;
+        }
+        self.publish(view);
+    }
+
+    fn publish(&self, view: &View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view.clone());
+        self.epoch.send_replace(view.epoch);
+    }
+
+    /// The lake has everything of a table up to `cut`: read it from there.
+    pub async fn committed(&self, table: Table, cut: u64) -> Result<()> {
+        let Some(root) = &self.lake else { return Ok(()) };
+        let path = root.join(table.name());
+        let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy())
+            .map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let delta = DeltaTable::try_from_url(url).await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        if delta.version().is_none() {
+            return Ok(());
+        }
+        let provider = delta.table_provider().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = &mut applier.view;
+        if view.stored.get(&table).is_some_and(|s| s.cut > cut) {
+            return Ok(());
+        }
+        view.stored.insert(table, Stored { cut, provider: Some(provider) });
+        for ((_, t), fresh) in &mut view.fresh {
+            if *t == table {
+                Arc::make_mut(fresh).batches.retain(|(epoch, _)| *epoch > cut);
+            }
+        }
+        view.fresh.retain(|_, fresh| !fresh.batches.is_empty());
+        let view = view.clone();
+        self.publish(&view);
+        Ok(())
+    }
+
+    /// Bytes of event rows that wait for the lake.
+    pub fn fresh_bytes(&self) -> usize {
+        self.view().fresh.values().flat_map(|f| &f.batches).map(|(_, b)| b.get_array_memory_size()).sum()
+    }
+}
+
+/// The tenant of a batch: the dataflow makes batches of one tenant each.
+fn tenant_of(batch: &RecordBatch) -> String {
+    use arrow_array::cast::AsArray;
+    let column = batch.column_by_name("tenant_id").and_then(|c| c.as_string_opt::<i32>());
+    column.filter(|c| !arrow_array::Array::is_empty(*c)).map(|c| c.value(0).to_owned()).unwrap_or_default()
+}
+
+impl View {
+    /// A table as an actor may see it: its tenant's rows, of the partitions it is bound to.
+    pub fn table(&self, ctx: &SessionContext, actor: &Actor, table: Table) -> Result<DataFrame> {
+        let schema = table.schema();
+        let frame = match table.nature() {
+            Nature::State => self.state_frame(ctx, actor, table, &schema)?,
+            Nature::Event => self.event_frame(ctx, actor, table, &schema)?,
+        };
+        if actor.partitions.is_empty() {
+            return Ok(frame);
+        }
+        frame.filter(ident("partition").in_list(actor.partitions.iter().map(|p| lit(p.as_str())).collect(), false))
+    }
+
+    fn state_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
+        let segments = self.state.get(&(actor.tenant.clone(), table)).cloned().unwrap_or_default();
+        ctx.read_table(Arc::new(Segments { schema: schema.clone(), segments }))
+    }
+
+    fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
+        let fresh = self.fresh.get(&(actor.tenant.clone(), table)).cloned().unwrap_or_default();
+        let batches: Vec<RecordBatch> = fresh.batches.iter().map(|(_, b)| b.clone()).collect();
+        let memory = ctx.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![batches])?))?;
+        let Some(Stored { cut, provider: Some(provider) }) = self.stored.get(&table) else { return Ok(memory) };
+        let cut = i64::try_from(*cut).unwrap_or(i64::MAX);
+        let columns: Vec<Expr> =
+            schema.fields().iter().map(|f| cast(ident(f.name()), f.data_type().clone()).alias(f.name())).collect();
+        let stored = ctx
+            .read_table(provider.clone())?
+            .filter(ident("tenant_id").eq(lit(actor.tenant.as_str())).and(ident("epoch").lt_eq(lit(cut))))?
+            .select(columns)?;
+        stored.union(memory)
+    }
+
+    /// Rows of a state table, for what is answered without a plan.
+    pub fn rows<R: radarflow_proto::rows::Row>(&self, tenant: &str) -> Vec<R> {
+        let Some(segments) = self.state.get(&(tenant.to_owned(), R::TABLE)) else { return Vec::new() };
+        let batches = segments.iter().filter_map(|s| s.rows(None).ok());
+        batches.flat_map(|b| (0..b.num_rows()).map(|i| R::read(&b, i)).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// A state table's segments, projected before they are masked.
+#[derive(Debug)]
+struct Segments {
+    schema: SchemaRef,
+    segments: Arc<Vec<Segment>>,
+}
+
+#[async_trait::async_trait]
+impl TableProvider for Segments {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> datafusion::logical_expr::TableType {
+        datafusion::logical_expr::TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn datafusion::catalog::Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn datafusion::physical_plan::ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        let parts = state.config().target_partitions().max(1);
+        let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); parts];
+        for (i, segment) in self.segments.iter().enumerate() {
+            partitions[i % parts].push(segment.rows(projection.map(Vec::as_slice))?);
+        }
+        Ok(datafusion::datasource::memory::MemorySourceConfig::try_new_exec(&partitions, schema, None)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use radarflow_proto::cell::Time;
+    use radarflow_proto::rows::{IpOwnership, Row};
+
+    fn row(ip: usize, uid: usize) -> StateRow {
+        StateRow::IpOwnership(IpOwnership {
+            tenant_id: "t".into(),
+            partition: "p".into(),
+            ip: ip.to_string(),
+            device_uid: Some(uid.to_string()),
+            class: String::new(),
+            valid_from: Time(0),
+            valid_to: None,
+            ip_uid: String::new(),
+            epoch: 0,
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_published_rows_are_the_changes_summed(steps in proptest::collection::vec(proptest::collection::vec((0usize..40, proptest::option::of(0usize..5)), 0..12), 0..40)) {
+            let live = Live::new(None);
+            let mut expected: BTreeMap<String, String> = BTreeMap::new();
+            for (epoch, step) in steps.into_iter().enumerate() {
+                let step: BTreeMap<usize, Option<usize>> = step.into_iter().collect();
+                let mut changes = Vec::new();
+                for (ip, after) in step {
+                    let before = expected.get(&ip.to_string()).map(|uid| row(ip, uid.parse().unwrap()));
+                    let after = after.map(|uid| row(ip, uid));
+                    match &after {
+                        Some(StateRow::IpOwnership(o)) => { expected.insert(o.ip.clone(), o.device_uid.clone().unwrap()); }
+                        _ => { expected.remove(&ip.to_string()); }
+                    }
+                    if before.is_some() || after.is_some() {
+                        changes.push(Change { before, after });
+                    }
+                }
+                live.apply(&EpochOutput { epoch: epoch as u64 + 1, changes, ..EpochOutput::default() });
+                let view = live.view();
+                let got: BTreeMap<String, String> = view.rows::<IpOwnership>("t").into_iter().map(|o| (o.ip, o.device_uid.unwrap())).collect();
+                assert_eq!(got, expected);
+                assert!(view.state.get(&("t".into(), IpOwnership::TABLE)).is_none_or(|s| s.len() <= 8));
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The query as written: typed, with spans, before any name is looked up.
+
+/// First and after-last byte offset.
+pub type Span = (usize, usize);
+
+/// A word or quoted text with its place. A literal's `verbatim` is set where nothing in it is a wildcard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Literal {
+    /// The text, escapes resolved. Escaped wildcards are kept as a private-use character pair, see [`super::parse`].
+    pub text: String,
+    /// Whether `*` and `?` are ordinary.
+    pub quoted: bool,
+    /// Whether `%` is ordinary too.
+    pub verbatim: bool,
+    /// Where.
+    pub span: Span,
+}
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Op {
+    Eq,
+    NotEq,
+    Less,
+    LessEq,
+    Greater,
+    GreaterEq,
+}
+
+/// What a field is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `f:null`
+    Null,
+    /// `f:*`
+    Present,
+    /// `f:v`, wildcards included.
+    Is(Literal),
+    /// `f:~v`
+    Fold(Literal),
+    /// `f:>v`
+    Compare(Op, Literal),
+    /// `f:a..b`
+    Range(Option<Literal>, Option<Literal>),
+    /// `f:/re/i`
+    Regex(String, bool, Span),
+    /// `f:(a,b)`, `f:[a,b]`
+    Any(Vec<Value>),
+}
+
+/// A key: a field, or a field and the path in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The dotted segments, as written.
+    pub path: Vec<String>,
+    /// Where.
+    pub span: Span,
+}
+
+/// The boolean structure.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// All of them; true when there are none.
+    And(Vec<Expr>),
+    /// Any of them.
+    Or(Vec<Expr>),
+    /// The opposite.
+    Not(Box<Expr>),
+    /// A field compared.
+    Filter(Key, Value),
+    /// Any text field contains it.
+    Text(Literal),
+}
+
+/// An aggregate call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    /// Lower-case name.
+    pub function: String,
+    /// Its field; none for `count()`.
+    pub field: Option<Key>,
+    /// `percentile(f, q)`: q.
+    pub quantile: Option<f64>,
+    /// The name of its column.
+    pub alias: String,
+    /// Where.
+    pub span: Span,
+}
+
+/// A group key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GroupKey {
+    /// A field's value.
+    Field(Key, String),
+    /// An address's network.
+    Cidr(Key, u8, String),
+    /// The time slice, microseconds wide.
+    Time(i64, String),
+}
+
+/// A condition over groups.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Having {
+    And(Vec<Having>),
+    Or(Vec<Having>),
+    Not(Box<Having>),
+    /// Column, comparison, literal.
+    Compare(String, Op, String, Span),
+}
+
+/// A sort key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// What by.
+    pub key: Key,
+    /// Ascending.
+    pub ascending: bool,
+}
+
+/// A series over time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    /// Width, microseconds.
+    pub width_us: i64,
+    /// The aggregate function.
+    pub agg: String,
+    /// What makes a series.
+    pub series: Option<Key>,
+    /// What is aggregated.
+    pub value_field: Option<Key>,
+    /// Where.
+    pub span: Span,
+}
+
+/// A query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// The entity asked for.
+    pub entity: (String, Span),
+    /// What rows must be like.
+    pub filter: Expr,
+    /// `time:`
+    pub time: Option<Literal>,
+    /// `tz:`
+    pub tz: Option<Literal>,
+    /// `sort:`
+    pub sort: Vec<Sort>,
+    /// `limit:`
+    pub limit: Option<usize>,
+    /// `cursor:`
+    pub cursor: Option<Literal>,
+    /// `fields:`
+    pub fields: Vec<Key>,
+    /// `stats:`
+    pub stats: Vec<Aggregate>,
+    /// `by`
+    pub by: Vec<GroupKey>,
+    /// `having:`
+    pub having: Option<Having>,
+    /// `bucket:`
+    pub bucket: Option<Bucket>,
+    /// Changes of meaning that a user may not expect.
+    pub warnings: Vec<String>,
+}

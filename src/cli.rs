@@ -1,0 +1,353 @@
+//! The command line.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use radarflow_connectors::ledger::segments::Segments;
+use radarflow_connectors::ledger::{DataDir, LedgerError};
+use radarflow_connectors::sinks::postgres;
+use radarflow_connectors::sources::{SourceError, entry};
+use radarflow_proto::fact::{Fact, Role};
+use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
+use radarflow_query::access::new_token;
+use serde_json::{Value, json};
+
+use crate::{config, demo, serve, table};
+
+/// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
+#[derive(Parser)]
+#[command(name = "radarflow", version, about, after_help = "Example: radarflow serve, then in another terminal:\n  RADARFLOW_TOKEN=rf_… radarflow query 'in:devices limit:5'")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server. Nothing configured works: data in ./radarflow-data, everything on loopback.
+    #[command(after_help = "Example: radarflow serve --data-dir /var/lib/radarflow --config radarflow.toml")]
+    Serve {
+        /// Configuration file (TOML).
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Where everything is kept.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Dataflow workers.
+        #[arg(long)]
+        workers: Option<usize>,
+        /// Bring the Postgres schema up to date first.
+        #[arg(long)]
+        migrate: bool,
+    },
+    /// Run a server on a temporary directory with a simulated network that sends real packets to it.
+    #[command(after_help = "Example: radarflow demo --devices 1000")]
+    Demo {
+        /// Simulated devices, in two tenants.
+        #[arg(long, default_value_t = 1000)]
+        devices: usize,
+        /// How much faster than life the network acts.
+        #[arg(long, default_value_t = 1.0)]
+        speed: f64,
+        /// End by itself after so many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
+    /// Ask an SRQL question.
+    #[command(after_help = "Example: radarflow query 'in:flows time:last_1h stats:\"sum(bytes_total) as bytes by src_endpoint_ip\" limit:10'")]
+    Query {
+        /// The query.
+        srql: String,
+        /// How to print the answer.
+        #[arg(long, value_enum)]
+        format: Option<Output>,
+        /// The server.
+        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
+        url: String,
+        /// The token.
+        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
+        token: String,
+    },
+    /// Make tokens.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Bring the Postgres schema up to date.
+    #[command(after_help = "Example: radarflow migrate --url postgres://radarflow@localhost/radarflow")]
+    Migrate {
+        /// The database; where it is missing, the configuration's.
+        #[arg(long)]
+        url: Option<String>,
+        /// Configuration file (TOML).
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Read the configuration and say what is wrong with it.
+    #[command(after_help = "Example: radarflow check-config --config radarflow.toml")]
+    CheckConfig {
+        /// Configuration file (TOML).
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Cut a damaged ledger at its first damage; what follows is kept aside. The server must not run.
+    #[command(after_help = "Example: radarflow repair --data-dir /var/lib/radarflow")]
+    Repair {
+        /// Where everything is kept.
+        #[arg(long, default_value = "radarflow-data")]
+        data_dir: PathBuf,
+    },
+    /// Print documentation that is made from the program itself.
+    Docs {
+        /// What about.
+        #[arg(value_enum)]
+        what: Docs,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it, once. With a running server it is asked; otherwise the data directory is written.
+    #[command(after_help = "Example: radarflow token create --name grafana --role viewer")]
+    Create {
+        /// What it is for.
+        #[arg(long)]
+        name: String,
+        /// What it may do.
+        #[arg(long, value_enum, default_value_t = RoleArg::Viewer)]
+        role: RoleArg,
+        /// Customer; only without a running server.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// A site it is bound to; may be repeated.
+        #[arg(long)]
+        partition: Vec<String>,
+        /// Where everything is kept.
+        #[arg(long, default_value = "radarflow-data")]
+        data_dir: PathBuf,
+        /// The server.
+        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
+        url: String,
+        /// An administrator's token.
+        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleArg {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+    Arrow,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Docs {
+    /// Entities and fields.
+    Srql,
+    /// Tables and columns of the lake.
+    Lake,
+}
+
+/// Parses, runs, says what went wrong.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("RADARFLOW_LOG").unwrap_or_else(|_| "warn,radarflow=info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("radarflow: {error:#}");
+            // What the operator has to change, apart from what merely failed.
+            let setup = error.downcast_ref::<LedgerError>().is_some()
+                || error.downcast_ref::<SourceError>().is_some()
+                || error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some());
+            ExitCode::from(if setup { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Serve { config, data_dir, workers, migrate } => {
+            let mut config = config::load(config.as_deref())?;
+            config.data_dir = data_dir.unwrap_or(config.data_dir);
+            config.workers = workers.unwrap_or(config.workers);
+            runtime.block_on(serve_until_told(&config, migrate))?;
+        }
+        Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
+        Command::Query { srql, format, url, token } => return runtime.block_on(query(&srql, format, &url, &token)),
+        Command::Token { command } => runtime.block_on(make_token(command))?,
+        Command::Migrate { url, config } => {
+            let url = match url {
+                Some(url) => url,
+                None => config::load(config.as_deref())?.sinks.postgres.context("no Postgres is configured; give --url")?.url,
+            };
+            runtime.block_on(postgres::migrate(&url))?;
+            say("the schema is up to date")?;
+        }
+        Command::CheckConfig { config } => {
+            let config = config::load(config.as_deref())?;
+            if let Some(p) = &config.sinks.postgres {
+                runtime.block_on(postgres::check(&p.url)).context("[sinks.postgres]")?;
+            }
+            say("the configuration is fine")?;
+        }
+        Command::Repair { data_dir } => {
+            let dir = DataDir::take(&data_dir)?;
+            match Segments::repair(&dir.path("ledger"))? {
+                Some(done) => say(&done)?,
+                None => say("nothing is damaged")?,
+            }
+        }
+        Command::Docs { what } => say(&docs(what))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = serve::start(config, migrate).await?;
+    if let Some(token) = &server.first_token {
+        say(&format!("admin token: {token}"))?;
+    }
+    say(&format!("ready: http://{}", server.http))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await
+}
+
+async fn query(srql: &str, format: Option<Output>, url: &str, token: &str) -> Result<ExitCode> {
+    let format = format.unwrap_or(if std::io::stdout().is_terminal() { Output::Table } else { Output::Ndjson });
+    let wire = match format {
+        Output::Table | Output::Json => "json",
+        Output::Ndjson => "ndjson",
+        Output::Csv => "csv",
+        Output::Arrow => "arrow",
+    };
+    let response = reqwest::Client::new()
+        .post(format!("{}/api/query", url.trim_end_matches('/')))
+        .bearer_auth(token)
+        .json(&json!({"query": srql, "format": wire}))
+        .send()
+        .await
+        .with_context(|| format!("cannot reach {url}; is the server running?"))?;
+    if !response.status().is_success() {
+        let problem: Value = response.json().await.unwrap_or_default();
+        eprintln!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
+        if let Some(column) = problem["column"].as_u64().filter(|_| problem["line"] == 1) {
+            let width = problem["token"].as_str().map_or(1, |t| t.chars().count().max(1));
+            eprintln!("  {srql}\n  {}{}", " ".repeat(column as usize - 1), "^".repeat(width));
+        }
+        return Ok(ExitCode::from(1));
+    }
+    let bytes = response.bytes().await?;
+    let mut out = std::io::stdout().lock();
+    if format == Output::Table {
+        let answer: Value = serde_json::from_slice(&bytes)?;
+        let rows = answer["results"].as_array().cloned().unwrap_or_default();
+        writeln!(out, "{}", table::render(&rows))?;
+        let meta = &answer["meta"];
+        let more = if meta["truncated"] == true { ", more follow" } else { "" };
+        writeln!(out, "{} rows{more}, {:.1} ms, epoch {}", rows.len(), meta["elapsed_ms"].as_f64().unwrap_or(0.0), meta["epoch"])?;
+    } else {
+        out.write_all(&bytes)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn make_token(command: TokenCommand) -> Result<()> {
+    let TokenCommand::Create { name, role, tenant, partition, data_dir, url, token } = command;
+    let role = match role {
+        RoleArg::Viewer => Role::Viewer,
+        RoleArg::Operator => Role::Operator,
+        RoleArg::Admin => Role::Admin,
+    };
+    match DataDir::take(&data_dir) {
+        Ok(dir) => {
+            let text = new_token();
+            let fact = serve::token(&name, &tenant, role, partition, &text);
+            append_offline(&dir, &tenant, &fact)?;
+            say(&text)
+        }
+        Err(LedgerError::Locked(_)) => {
+            let token = token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
+            let body = json!({"name": name, "role": role, "partitions": partition});
+            let response =
+                reqwest::Client::new().post(format!("{}/api/tokens", url.trim_end_matches('/'))).bearer_auth(token).json(&body).send().await?;
+            let ok = response.status().is_success();
+            let answer: Value = response.json().await?;
+            match answer["token"].as_str().filter(|_| ok) {
+                Some(text) => say(text),
+                None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Appends a fact to the ledger of a server that does not run.
+fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
+    let mut log = Segments::open(&dir.path("ledger"))?;
+    let origin = Origin { kind: Kind::Fact, tenant: tenant.to_owned(), partition: String::new(), feed: "command line".to_owned() };
+    let slice = Slice { origin, first_position: 0, entries: vec![entry(None, serde_json::to_vec(fact)?)] };
+    let frame = Frame {
+        generation: log.generation(),
+        epoch: log.next_epoch(),
+        clock_ms: log.last_clock_ms().max(1),
+        gap_ms: 0,
+        ranges: Vec::new(),
+        slices: vec![slice],
+    };
+    log.append(&frame)?;
+    Ok(())
+}
+
+fn docs(what: Docs) -> String {
+    let mut out = String::new();
+    for entity in radarflow_query::catalog::ENTITIES.iter() {
+        let event = entity.time.is_some();
+        if matches!(what, Docs::Lake) && !event {
+            continue;
+        }
+        out.push_str(&format!("## {}\n{}\n\n", entity.name, entity.table.doc()));
+        for (field, column) in entity.fields.iter().zip(entity.table.columns()) {
+            let kind = match what {
+                Docs::Srql => field.kind.name().to_owned(),
+                Docs::Lake => column.data_type.to_string(),
+            };
+            out.push_str(&format!("- `{}` ({kind}): {}\n", field.name, field.doc));
+        }
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,278 @@
+//! Configuration: one TOML file, overridden by `RADARFLOW__SECTION__KEY` in the environment. Unknown keys are errors.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use radarflow_connectors::sources::Listener;
+use radarflow_proto::fact::{Receiver, ReceiverKind};
+use serde::Deserialize;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// Dataflow workers.
+    pub(crate) workers: usize,
+    /// The HTTP API.
+    pub(crate) http: Http,
+    /// gRPC gateways.
+    pub(crate) grpc: Vec<Grpc>,
+    /// NetFlow and IPFIX.
+    pub(crate) netflow: Vec<Socket>,
+    /// sFlow.
+    pub(crate) sflow: Vec<Socket>,
+    /// Syslog, UDP and TCP.
+    pub(crate) syslog: Vec<Socket>,
+    /// SNMP notifications.
+    pub(crate) traps: Vec<Socket>,
+    /// Where outputs go.
+    pub(crate) sinks: Sinks,
+    /// Who is told.
+    pub(crate) receivers: Vec<ReceiverConfig>,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) addr: SocketAddr,
+}
+
+/// One socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Socket {
+    pub(crate) addr: SocketAddr,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+}
+
+/// One gRPC gateway. Without a partition the payload's counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grpc {
+    pub(crate) addr: SocketAddr,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default)]
+    pub(crate) partition: String,
+    pub(crate) tls: Option<GrpcTls>,
+}
+
+/// Files of a gateway's certificates.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrpcTls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: PathBuf,
+}
+
+/// Where outputs go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sinks {
+    pub(crate) postgres: Option<PostgresConfig>,
+    pub(crate) lake: LakeConfig,
+}
+
+/// The Postgres sink.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PostgresConfig {
+    pub(crate) url: String,
+}
+
+/// The lake.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LakeConfig {
+    pub(crate) enabled: bool,
+    /// `<data_dir>/lake` where nothing is said.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// A receiver of notifications.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReceiverConfig {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    #[serde(default = "default_kind")]
+    pub(crate) kind: ReceiverKind,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_group_by")]
+    pub(crate) group_by: Vec<String>,
+    #[serde(default = "default_group_wait")]
+    pub(crate) group_wait_ms: i64,
+    #[serde(default = "default_group_interval")]
+    pub(crate) group_interval_ms: i64,
+    #[serde(default = "default_repeat_interval")]
+    pub(crate) repeat_interval_ms: i64,
+    #[serde(default = "default_true")]
+    pub(crate) send_resolved: bool,
+    #[serde(default)]
+    pub(crate) headers: std::collections::BTreeMap<String, String>,
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+fn default_kind() -> ReceiverKind {
+    ReceiverKind::Alertmanager
+}
+fn default_group_by() -> Vec<String> {
+    vec!["alertname".to_owned()]
+}
+fn default_group_wait() -> i64 {
+    30_000
+}
+fn default_group_interval() -> i64 {
+    300_000
+}
+fn default_repeat_interval() -> i64 {
+    4 * 3_600_000
+}
+fn default_true() -> bool {
+    true
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn socket(port: u16) -> Socket {
+    Socket { addr: local(port), tenant: default_name(), partition: default_name() }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data_dir: PathBuf::from("radarflow-data"),
+            workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+            http: Http::default(),
+            grpc: vec![Grpc { addr: local(50052), tenant: default_name(), partition: String::new(), tls: None }],
+            netflow: vec![socket(2055), socket(4739)],
+            sflow: vec![socket(6343)],
+            syslog: vec![socket(5514)],
+            traps: vec![socket(1162)],
+            sinks: Sinks::default(),
+            receivers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { addr: local(8080) }
+    }
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        LakeConfig { enabled: true, path: None }
+    }
+}
+
+impl Socket {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl ReceiverConfig {
+    pub(crate) fn receiver(&self) -> Receiver {
+        Receiver {
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            url: self.url.clone(),
+            kind: self.kind,
+            group_by: self.group_by.clone(),
+            group_wait_ms: self.group_wait_ms,
+            group_interval_ms: self.group_interval_ms,
+            repeat_interval_ms: self.repeat_interval_ms,
+            send_resolved: self.send_resolved,
+            headers: self.headers.clone(),
+        }
+    }
+}
+
+/// Reads the file, if one is named, and the environment.
+pub(crate) fn load(file: Option<&Path>) -> Result<Config> {
+    let text = match file {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => String::new(),
+    };
+    parse(&text, std::env::vars()).with_context(|| file.map_or_else(|| "in the environment".to_owned(), |f| format!("in {}", f.display())))
+}
+
+fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
+    let mut table: toml::Table = toml::from_str(text)?;
+    for (name, value) in environment {
+        let Some(path) = name.strip_prefix("RADARFLOW__") else { continue };
+        let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+        set(&mut table, &path, &value).with_context(|| format!("environment variable {name}"))?;
+    }
+    let config: Config = match table.try_into() {
+        Ok(config) => config,
+        Err(error) => bail!("{}", explain(&error.to_string())),
+    };
+    Ok(config)
+}
+
+fn set(table: &mut toml::Table, path: &[String], value: &str) -> Result<()> {
+    let [key, rest @ ..] = path else { return Ok(()) };
+    if rest.is_empty() {
+        // A value that reads as TOML is one; anything else is text.
+        let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+        table.insert(key.clone(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+        return Ok(());
+    }
+    match table.entry(key.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
+        toml::Value::Table(inner) => set(inner, rest, value),
+        _ => bail!("{key} is not a section"),
+    }
+}
+
+/// Adds the nearest known key to an "unknown field" error.
+fn explain(error: &str) -> String {
+    let names: Vec<&str> = error.split('`').skip(1).step_by(2).collect();
+    if !error.contains("unknown field") || names.len() < 2 {
+        return error.to_owned();
+    }
+    let nearest = names[1..].iter().max_by(|a, b| strsim::jaro_winkler(names[0], a).total_cmp(&strsim::jaro_winkler(names[0], b)));
+    match nearest {
+        Some(nearest) => format!("{}; did you mean `{nearest}`?", error.trim()),
+        None => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none() -> impl Iterator<Item = (String, String)> {
+        std::iter::empty()
+    }
+
+    #[test]
+    fn nothing_configured_works_and_unknown_keys_do_not() {
+        assert_eq!(parse("", none()).unwrap().http.addr.port(), 8080);
+        let error = parse("[htpp]\naddr = \"127.0.0.1:1\"", none()).unwrap_err().to_string();
+        assert!(error.contains("did you mean `http`?"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_overrides() {
+        let env = [("RADARFLOW__SINKS__POSTGRES__URL", "postgres://x"), ("RADARFLOW__WORKERS", "3"), ("RADARFLOW_URL", "y")];
+        let config = parse("workers = 1", env.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter()).unwrap();
+        assert_eq!(config.sinks.postgres.unwrap().url, "postgres://x");
+        assert_eq!(config.workers, 3);
+    }
+}

@@ -1,0 +1,469 @@
+//! Wiring: sources → ledger → dataflow → sinks and queries, in one process, from start to a clean end.
+//!
+//! Start: take the data directory, open the ledger, load the newest usable snapshot, replay what follows, then let the
+//! world in. End: stop the sources, close the last frame, let every sink finish, snapshot, leave.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use radarflow_connectors::ledger::intake::{self, Intake, IntakeStats};
+use radarflow_connectors::ledger::snapshot::Snapshots;
+use radarflow_connectors::ledger::{self, DataDir};
+use radarflow_connectors::sinks::lake::Lake;
+use radarflow_connectors::sinks::postgres::{self, Postgres};
+use radarflow_connectors::sinks::webhook::Outbox;
+use radarflow_connectors::sources::udp::Datagrams;
+use radarflow_connectors::sources::{Listener, Stop, entry, grpc, syslog_tcp, udp};
+use radarflow_dataflows::output::{Merge, Merged};
+use radarflow_dataflows::worker::{Start, Workers};
+use radarflow_proto::fact::{Fact, Role, Token};
+use radarflow_proto::frame::{Frame, Kind, Origin};
+use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::ports::{FactSink, NewInstances};
+use radarflow_query::access::{Tokens, hash, new_token};
+use radarflow_query::engine::Engine;
+use radarflow_query::http::{self, Api};
+use radarflow_query::live::Live;
+use radarflow_reconcile::identity::sources::{Instances, update_instance};
+use tokio::sync::broadcast;
+
+use crate::config::Config;
+
+/// A running server.
+pub(crate) struct Server {
+    /// The API's address.
+    pub(crate) http: SocketAddr,
+    /// Addresses that the other listeners got, in the order of the configuration.
+    pub(crate) netflow: Vec<SocketAddr>,
+    pub(crate) sflow: Vec<SocketAddr>,
+    pub(crate) syslog: Vec<SocketAddr>,
+    pub(crate) traps: Vec<SocketAddr>,
+    pub(crate) grpc: Vec<SocketAddr>,
+    /// The administrator's token, where this start made the first.
+    pub(crate) first_token: Option<String>,
+    parts: Parts,
+}
+
+struct Parts {
+    tell: tokio::sync::watch::Sender<bool>,
+    udp: Vec<udp::Running>,
+    intake: Intake,
+    running: intake::Running,
+    collector: std::thread::JoinHandle<()>,
+    feed: Arc<Mutex<Option<Workers>>>,
+    lake: Option<Lake>,
+    reached: Arc<AtomicU64>,
+    snapshots: Arc<Mutex<Snapshots>>,
+    applied: Arc<dyn Fn() -> u64 + Send + Sync>,
+    http: tokio::task::JoinHandle<()>,
+    _dir: DataDir,
+}
+
+/// The source instances that are facts, and those about to be.
+#[derive(Default)]
+struct Registry(Mutex<Instances>);
+
+impl Registry {
+    fn learn(&self, facts: &[Fact]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for fact in facts {
+            if let Fact::Instance { tenant, kind, instance, legacy } = fact {
+                known.note(tenant, *kind, instance, *legacy);
+            }
+        }
+    }
+}
+
+impl NewInstances for Registry {
+    fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact> {
+        // A payload that does not read is refused, item by item, where it is read.
+        let updates: Vec<DeviceUpdate> = serde_json::from_slice::<Option<Vec<serde_json::Value>>>(payload)
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|v| serde_json::from_value(v).ok())
+            .collect();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = Vec::new();
+        for (kind, instance) in updates.iter().filter_map(update_instance) {
+            if !known.knows(tenant, kind, &instance) {
+                let legacy = !known.any(tenant, kind);
+                known.note(tenant, kind, &instance, legacy);
+                facts.push(Fact::Instance { tenant: tenant.to_owned(), kind, instance, legacy });
+            }
+        }
+        facts
+    }
+}
+
+/// A secret of this installation: made at the first start, kept in the data directory for its owner alone.
+fn secret(path: &PathBuf) -> Result<[u8; 32]> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Ok(bytes) = std::fs::read(path) {
+        return bytes.try_into().map_err(|_| anyhow::anyhow!("{} is not a secret of this program", path.display()));
+    }
+    let secret: [u8; 32] = rand::random();
+    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(path)?;
+    file.write_all(&secret)?;
+    file.sync_all()?;
+    Ok(secret)
+}
+
+/// Starts everything; returns when the ledger is caught up and the listeners are open.
+pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
+    let runtime = tokio::runtime::Handle::current();
+    let dir = DataDir::take(&config.data_dir)?;
+    let http_socket = tokio::net::TcpListener::bind(config.http.addr)
+        .await
+        .with_context(|| format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr))?;
+    let http_addr = http_socket.local_addr()?;
+    let key = secret(&dir.path("secret.key"))?;
+    let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
+    let generation = segments.generation();
+    let (start_epoch, begin) = match &start {
+        Some(manifest) => {
+            let state = snapshots.load(manifest)?;
+            (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state })
+        }
+        None => (0, Start::default()),
+    };
+    let snapshots = Arc::new(Mutex::new(snapshots));
+
+    // Sinks and queries.
+    let lake_path = config.sinks.lake.path.clone().unwrap_or_else(|| dir.path("lake"));
+    let live = Arc::new(Live::new(config.sinks.lake.enabled.then(|| lake_path.clone())));
+    let lake = if config.sinks.lake.enabled {
+        let live = live.clone();
+        let on_commit = Arc::new(move |table, epoch| -> radarflow_proto::ports::BoxFuture<()> {
+            let live = live.clone();
+            Box::pin(async move {
+                if let Err(error) = live.committed(table, epoch).await {
+                    tracing::error!(%error, table = table.name(), "the lake's new version cannot be read");
+                }
+            })
+        });
+        Some(Lake::start(&lake_path, on_commit).await?)
+    } else {
+        None
+    };
+    let postgres = match &config.sinks.postgres {
+        Some(p) => {
+            if migrate {
+                postgres::migrate(&p.url).await?;
+            }
+            Some(Postgres::start(&p.url, generation, start_epoch)?)
+        }
+        None => None,
+    };
+    let applied: Arc<dyn Fn() -> u64 + Send + Sync> = {
+        let sinks: Vec<_> = lake.iter().map(|l| l.applied().clone()).chain(postgres.iter().map(|p| p.applied().clone())).collect();
+        Arc::new(move || sinks.iter().map(radarflow_connectors::sinks::Applied::get).min().unwrap_or(u64::MAX))
+    };
+
+    // The dataflow, and what listens to it.
+    let tokens = Arc::new(Tokens::default());
+    let registry = Arc::new(Registry::default());
+    let (outcomes, _) = broadcast::channel(1024);
+    let reached = Arc::new(AtomicU64::new(0));
+    let (workers, outputs) = Workers::start(config.workers, begin);
+    let feed = Arc::new(Mutex::new(Some(workers)));
+    let (outbox_tx, outbox_rx) = std::sync::mpsc::sync_channel::<Outbox>(1);
+    let caught_up = Arc::new(AtomicBool::new(false));
+    let last_epoch = segments.next_epoch() - 1;
+    let collector = {
+        let (live, lake, tokens, registry, outcomes) = (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
+        let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
+        let workers = config.workers.max(1);
+        std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
+            let Ok(outbox) = outbox_rx.recv() else { return };
+            let mut merge = Merge::new(workers);
+            while let Ok(said) = outputs.recv() {
+                let tick = said.tick;
+                let Some(Merged { output, snapshot }) = merge.push(said) else { continue };
+                let output = Arc::new(output);
+                tokens.learn(&output.facts);
+                registry.learn(&output.facts);
+                live.apply(&output);
+                for outcome in &output.outcomes {
+                    // Nobody may be waiting.
+                    let _ = outcomes.send(outcome.clone());
+                }
+                outbox.apply_blocking(&output);
+                if let Some(postgres) = &postgres {
+                    postgres.apply_blocking(output.clone());
+                }
+                if let Some(lake) = &lake {
+                    lake.apply_blocking(output.clone());
+                }
+                if let Some(entries) = snapshot {
+                    let entries = entries.into_iter().map(|e| (e.collection.to_owned(), e.key, e.value)).collect();
+                    let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Err(error) = snapshots.publish(tick.epoch, tick.clock_ms, tick.clock_ms - tick.live_ms, entries) {
+                        tracing::error!(%error, "a snapshot could not be written");
+                    }
+                }
+                reached.store(output.epoch, Ordering::Release);
+                if output.epoch >= last_epoch && !caught_up.swap(true, Ordering::AcqRel) {
+                    outbox.go_blocking();
+                }
+            }
+        })?
+    };
+
+    // Replay, then intake.
+    let deliver = {
+        let feed = feed.clone();
+        move |frame: Arc<Frame>| {
+            if let Some(workers) = &*feed.lock().unwrap_or_else(PoisonError::into_inner) {
+                workers.feed(&frame);
+            }
+        }
+    };
+    let replayed = {
+        let deliver = deliver.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = segments.replay(start_epoch, |frame| deliver(Arc::new(frame)));
+            (segments, result)
+        })
+    };
+    // The outbox needs intake, intake needs the replayed log, the replay needs the collector: the collector's first
+    // message waits for the outbox, so intake's handles are made before frames flow back.
+    let (late_sink, late) = LateSink::new();
+    let outbox = Outbox::start(late_sink.clone(), format!("http://{http_addr}"))?;
+    outbox_tx.send(outbox).ok();
+    let (segments, result) = replayed.await?;
+    result?;
+    let retire = {
+        let (snapshots, applied, reached) = (snapshots.clone(), applied.clone(), reached.clone());
+        move || {
+            let applied = applied().min(reached.load(Ordering::Acquire));
+            let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshots.retire(applied).unwrap_or_else(|error| {
+                tracing::warn!(%error, "old snapshots could not be removed");
+                None
+            })
+        }
+    };
+    let (intake, running) = intake::start(segments, deliver, retire);
+    let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
+    late.set(sink.clone());
+    while reached.load(Ordering::Acquire) < last_epoch {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    let first_token = standing_facts(config, &sink, &tokens, &live, http_addr).await?;
+
+    // The world.
+    let (tell, stop) = Stop::new();
+    let mut udp_running = Vec::new();
+    let mut start_udp = |what: Datagrams, sockets: &[crate::config::Socket]| -> Result<Vec<SocketAddr>> {
+        let mut addrs = Vec::new();
+        for socket in sockets {
+            let running = udp::start(what.clone(), &socket.listener(), sink.clone(), stop.clone(), &runtime)?;
+            addrs.push(running.addr);
+            udp_running.push(running);
+        }
+        Ok(addrs)
+    };
+    let netflow = start_udp(Datagrams::NetFlow, &config.netflow)?;
+    let sflow = start_udp(Datagrams::SFlow, &config.sflow)?;
+    let syslog = start_udp(Datagrams::Syslog, &config.syslog)?;
+    let traps = start_udp(Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
+    for (socket, addr) in config.syslog.iter().zip(&syslog) {
+        syslog_tcp::start(&Listener { addr: *addr, ..socket.listener() }, sink.clone(), stop.clone()).await?;
+    }
+    let mut grpc_addrs = Vec::new();
+    for gateway in &config.grpc {
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let tls = match &gateway.tls {
+            Some(t) => Some(grpc::Tls { certificate: read(&t.certificate)?, key: read(&t.key)?, client_ca: read(&t.client_ca)? }),
+            None => None,
+        };
+        let listener = Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
+        grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), stop.clone()).await?);
+    }
+    let metrics = {
+        let (stats, live, applied, reached) = (intake.stats().clone(), live.clone(), applied.clone(), reached.clone());
+        Arc::new(move || metrics_text(&stats, &live, applied(), reached.load(Ordering::Acquire)))
+    };
+    let api = Api {
+        engine: Engine::new(live, key).map_err(|e| anyhow::anyhow!("{e:?}"))?,
+        tokens,
+        sink,
+        outcomes,
+        ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
+        metrics,
+    };
+    let mut stopped = stop;
+    let http_task = tokio::spawn(async move {
+        if let Err(error) = http::serve(http_socket, Arc::new(api), async move { stopped.told().await }).await {
+            tracing::error!(%error, "the HTTP listener ended");
+        }
+    });
+    let parts = Parts {
+        tell,
+        udp: udp_running,
+        intake,
+        running,
+        collector,
+        feed,
+        lake,
+        reached,
+        snapshots,
+        applied,
+        http: http_task,
+        _dir: dir,
+    };
+    Ok(Server { http: http_addr, netflow, sflow, syslog, traps, grpc: grpc_addrs, first_token, parts })
+}
+
+/// Compares the configuration with the standing facts and appends the difference; makes the first token.
+async fn standing_facts(
+    config: &Config,
+    sink: &Arc<dyn FactSink>,
+    tokens: &Tokens,
+    live: &Live,
+    http: SocketAddr,
+) -> Result<Option<String>> {
+    let mut facts: Vec<Fact> = config.receivers.iter().map(|r| Fact::Receiver(r.receiver())).collect();
+    let mut first = None;
+    if tokens.is_empty() {
+        let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());
+        if all_local {
+            let text = new_token();
+            facts.push(admin_token(&text));
+            first = Some(text);
+        } else {
+            tracing::warn!("there is no token yet; make the first with `radarflow token create` on this host");
+        }
+    }
+    if facts.is_empty() {
+        return Ok(None);
+    }
+    let origin = Arc::new(Origin { kind: Kind::Fact, tenant: "default".to_owned(), partition: String::new(), feed: "configuration".to_owned() });
+    let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
+    let epoch = sink.append(origin, entries).await?;
+    live.reach(epoch).await;
+    Ok(first)
+}
+
+/// The fact that makes a token an administrator's of the default tenant.
+pub(crate) fn admin_token(text: &str) -> Fact {
+    token("admin", "default", Role::Admin, Vec::new(), text)
+}
+
+/// The fact that makes a token.
+pub(crate) fn token(name: &str, tenant: &str, role: Role, partitions: Vec<String>, text: &str) -> Fact {
+    let sha256 = hash(text);
+    Fact::Token(Token { id: sha256[..16].to_owned(), name: name.to_owned(), sha256, tenant: tenant.to_owned(), role, partitions, expires_ms: None })
+}
+
+fn metrics_text(stats: &IntakeStats, live: &Live, applied: u64, reached: u64) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let epoch = stats.epoch.load(Ordering::Relaxed);
+    for (name, kind, help, value) in [
+        ("ledger_frames_total", "counter", "Frames written.", stats.frames.load(Ordering::Relaxed)),
+        ("ledger_inputs_total", "counter", "Inputs written.", stats.entries.load(Ordering::Relaxed)),
+        ("ledger_input_bytes_total", "counter", "Bytes of input written.", stats.bytes.load(Ordering::Relaxed)),
+        ("ledger_shed_total", "counter", "Inputs given up because the disk refused.", stats.shed.load(Ordering::Relaxed)),
+        ("ledger_epoch", "gauge", "Newest durable epoch.", epoch),
+        ("ledger_queued_bytes", "gauge", "Bytes of telemetry that wait for the ledger.", stats.queued_bytes.load(Ordering::Relaxed) as u64),
+        ("dataflow_epoch", "gauge", "Newest complete epoch.", reached),
+        ("dataflow_lag_epochs", "gauge", "Durable epochs that are not complete.", epoch.saturating_sub(reached)),
+        ("sinks_epoch", "gauge", "Epoch up to which every sink has nothing uncommitted.", applied.min(reached)),
+        ("live_fresh_bytes", "gauge", "Bytes of event rows that wait for the lake.", live.fresh_bytes() as u64),
+    ] {
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        let _ = writeln!(out, "# HELP radarflow_{family} {help}\n# TYPE radarflow_{family} {kind}\nradarflow_{name} {value}");
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+impl Server {
+    /// Ends everything in order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        let parts = self.parts;
+        let _ = parts.tell.send(true);
+        tokio::task::spawn_blocking(move || parts.udp.into_iter().for_each(udp::Running::join)).await?;
+        let origin = Arc::new(Origin { kind: Kind::Fact, tenant: "default".to_owned(), partition: String::new(), feed: "shutdown".to_owned() });
+        let body = serde_json::to_vec(&Fact::Snapshot)?;
+        if let Err(error) = parts.intake.append(origin, vec![entry(None, body)]).await {
+            tracing::warn!(%error, "no snapshot at the end");
+        }
+        drop(parts.intake);
+        let Some(log) = tokio::task::spawn_blocking(move || parts.running.stop()).await? else { bail!("the ledger's thread failed") };
+        let last = log.next_epoch() - 1;
+        while parts.reached.load(Ordering::Acquire) < last {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let Some(lake) = &parts.lake {
+            lake.flush().await;
+        }
+        let applied = (parts.applied)().min(last);
+        if let Err(error) = parts.snapshots.lock().unwrap_or_else(PoisonError::into_inner).retire(applied) {
+            tracing::warn!(%error, "old snapshots could not be removed");
+        }
+        let workers = parts.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        tokio::task::spawn_blocking(move || {
+            if let Some(workers) = workers {
+                workers.stop();
+            }
+            let _ = parts.collector.join();
+        })
+        .await?;
+        parts.http.abort();
+        Ok(())
+    }
+}
+
+/// A sink that is there before intake is: what needs it early waits.
+struct LateSink(tokio::sync::watch::Receiver<Option<Arc<dyn FactSink>>>);
+
+/// Fills a [`LateSink`].
+struct Late(tokio::sync::watch::Sender<Option<Arc<dyn FactSink>>>);
+
+impl LateSink {
+    fn new() -> (Arc<dyn FactSink>, Late) {
+        let (set, get) = tokio::sync::watch::channel(None);
+        (Arc::new(LateSink(get)), Late(set))
+    }
+}
+
+impl Late {
+    fn set(&self, sink: Arc<dyn FactSink>) {
+        self.0.send_replace(Some(sink));
+    }
+}
+
+impl FactSink for LateSink {
+    fn append(
+        &self,
+        origin: Arc<Origin>,
+        entries: Vec<radarflow_proto::frame::Entry>,
+    ) -> radarflow_proto::ports::BoxFuture<Result<u64, radarflow_proto::ports::AppendError>> {
+        let mut get = self.0.clone();
+        Box::pin(async move {
+            let sink = get.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
+            match sink {
+                Some(sink) => sink.append(origin, entries).await,
+                None => Err(radarflow_proto::ports::AppendError::Closed),
+            }
+        })
+    }
+
+    fn offer(&self, origin: Arc<Origin>, entries: Vec<radarflow_proto::frame::Entry>) -> Result<(), Vec<radarflow_proto::frame::Entry>> {
+        match &*self.0.borrow() {
+            Some(sink) => sink.offer(origin, entries),
+            None => Err(entries),
+        }
+    }
+}
+
