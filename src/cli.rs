@@ -19,7 +19,12 @@ use crate::{config, demo, serve, table};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
-#[command(name = "radarflow", version, about, after_help = "Example: radarflow serve, then in another terminal:\n  RADARFLOW_TOKEN=rf_… radarflow query 'in:devices limit:5'")]
+#[command(
+    name = "radarflow",
+    version,
+    about,
+    after_help = "Example: radarflow serve, then in another terminal:\n  RADARFLOW_TOKEN=rf_… radarflow query 'in:devices limit:5'"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,7 +62,9 @@ enum Command {
         seconds: Option<u64>,
     },
     /// Ask an SRQL question.
-    #[command(after_help = "Example: radarflow query 'in:flows time:last_1h stats:\"sum(bytes_total) as bytes by src_endpoint_ip\" limit:10'")]
+    #[command(
+        after_help = "Example: radarflow query 'in:flows time:last_1h stats:\"sum(bytes_total) as bytes by src_endpoint_ip\" limit:10'"
+    )]
     Query {
         /// The query.
         srql: String,
@@ -166,7 +173,8 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RADARFLOW_LOG").unwrap_or_else(|_| "warn,radarflow=info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("RADARFLOW_LOG")
+                .unwrap_or_else(|_| "warn,radarflow=info,buoyant_kernel=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();
@@ -198,7 +206,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Migrate { url, config } => {
             let url = match url {
                 Some(url) => url,
-                None => config::load(config.as_deref())?.sinks.postgres.context("no Postgres is configured; give --url")?.url,
+                None => {
+                    config::load(config.as_deref())?
+                        .sinks
+                        .postgres
+                        .context("no Postgres is configured; give --url")?
+                        .url
+                }
             };
             runtime.block_on(postgres::migrate(&url))?;
             say("the schema is up to date")?;
@@ -234,6 +248,17 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = serve::start(config, migrate).await?;
+    for (name, addrs) in [
+        ("netflow", &server.netflow),
+        ("sflow", &server.sflow),
+        ("syslog", &server.syslog),
+        ("traps", &server.traps),
+        ("grpc", &server.grpc),
+    ] {
+        for addr in addrs {
+            say(&format!("listening: {name} {addr}"))?;
+        }
+    }
     if let Some(token) = &server.first_token {
         say(&format!("admin token: {token}"))?;
     }
@@ -278,7 +303,13 @@ async fn query(srql: &str, format: Option<Output>, url: &str, token: &str) -> Re
         writeln!(out, "{}", table::render(&rows))?;
         let meta = &answer["meta"];
         let more = if meta["truncated"] == true { ", more follow" } else { "" };
-        writeln!(out, "{} rows{more}, {:.1} ms, epoch {}", rows.len(), meta["elapsed_ms"].as_f64().unwrap_or(0.0), meta["epoch"])?;
+        writeln!(
+            out,
+            "{} rows{more}, {:.1} ms, epoch {}",
+            rows.len(),
+            meta["elapsed_ms"].as_f64().unwrap_or(0.0),
+            meta["epoch"]
+        )?;
     } else {
         out.write_all(&bytes)?;
     }
@@ -302,8 +333,12 @@ async fn make_token(command: TokenCommand) -> Result<()> {
         Err(LedgerError::Locked(_)) => {
             let token = token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
             let body = json!({"name": name, "role": role, "partitions": partition});
-            let response =
-                reqwest::Client::new().post(format!("{}/api/tokens", url.trim_end_matches('/'))).bearer_auth(token).json(&body).send().await?;
+            let response = reqwest::Client::new()
+                .post(format!("{}/api/tokens", url.trim_end_matches('/')))
+                .bearer_auth(token)
+                .json(&body)
+                .send()
+                .await?;
             let ok = response.status().is_success();
             let answer: Value = response.json().await?;
             match answer["token"].as_str().filter(|_| ok) {
@@ -318,7 +353,12 @@ async fn make_token(command: TokenCommand) -> Result<()> {
 /// Appends a fact to the ledger of a server that does not run.
 fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
     let mut log = Segments::open(&dir.path("ledger"))?;
-    let origin = Origin { kind: Kind::Fact, tenant: tenant.to_owned(), partition: String::new(), feed: "command line".to_owned() };
+    let origin = Origin {
+        kind: Kind::Fact,
+        tenant: tenant.to_owned(),
+        partition: String::new(),
+        feed: "command line".to_owned(),
+    };
     let slice = Slice { origin, first_position: 0, entries: vec![entry(None, serde_json::to_vec(fact)?)] };
     let frame = Frame {
         generation: log.generation(),

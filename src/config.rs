@@ -209,7 +209,8 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config> {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => String::new(),
     };
-    parse(&text, std::env::vars()).with_context(|| file.map_or_else(|| "in the environment".to_owned(), |f| format!("in {}", f.display())))
+    parse(&text, std::env::vars())
+        .with_context(|| file.map_or_else(|| "in the environment".to_owned(), |f| format!("in {}", f.display())))
 }
 
 fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
@@ -246,7 +247,9 @@ fn explain(error: &str) -> String {
     if !error.contains("unknown field") || names.len() < 2 {
         return error.to_owned();
     }
-    let nearest = names[1..].iter().max_by(|a, b| strsim::jaro_winkler(names[0], a).total_cmp(&strsim::jaro_winkler(names[0], b)));
+    let nearest = names[1..]
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(names[0], a).total_cmp(&strsim::jaro_winkler(names[0], b)));
     match nearest {
         Some(nearest) => format!("{}; did you mean `{nearest}`?", error.trim()),
         None => error.to_owned(),
@@ -270,7 +273,8 @@ mod tests {
 
     #[test]
     fn the_environment_overrides() {
-        let env = [("RADARFLOW__SINKS__POSTGRES__URL", "postgres://x"), ("RADARFLOW__WORKERS", "3"), ("RADARFLOW_URL", "y")];
+        let env =
+            [("RADARFLOW__SINKS__POSTGRES__URL", "postgres://x"), ("RADARFLOW__WORKERS", "3"), ("RADARFLOW_URL", "y")];
         let config = parse("workers = 1", env.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter()).unwrap();
         assert_eq!(config.sinks.postgres.unwrap().url, "postgres://x");
         assert_eq!(config.workers, 3);

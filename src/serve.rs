@@ -119,9 +119,9 @@ fn secret(path: &PathBuf) -> Result<[u8; 32]> {
 pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let runtime = tokio::runtime::Handle::current();
     let dir = DataDir::take(&config.data_dir)?;
-    let http_socket = tokio::net::TcpListener::bind(config.http.addr)
-        .await
-        .with_context(|| format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr))?;
+    let http_socket = tokio::net::TcpListener::bind(config.http.addr).await.with_context(|| {
+        format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr)
+    })?;
     let http_addr = http_socket.local_addr()?;
     let key = secret(&dir.path("secret.key"))?;
     let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
@@ -162,7 +162,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         None => None,
     };
     let applied: Arc<dyn Fn() -> u64 + Send + Sync> = {
-        let sinks: Vec<_> = lake.iter().map(|l| l.applied().clone()).chain(postgres.iter().map(|p| p.applied().clone())).collect();
+        let sinks: Vec<_> =
+            lake.iter().map(|l| l.applied().clone()).chain(postgres.iter().map(|p| p.applied().clone())).collect();
         Arc::new(move || sinks.iter().map(radarflow_connectors::sinks::Applied::get).min().unwrap_or(u64::MAX))
     };
 
@@ -177,7 +178,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let caught_up = Arc::new(AtomicBool::new(false));
     let last_epoch = segments.next_epoch() - 1;
     let collector = {
-        let (live, lake, tokens, registry, outcomes) = (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
+        let (live, lake, tokens, registry, outcomes) =
+            (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
         let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
         let workers = config.workers.max(1);
         std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
@@ -204,7 +206,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 if let Some(entries) = snapshot {
                     let entries = entries.into_iter().map(|e| (e.collection.to_owned(), e.key, e.value)).collect();
                     let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) = snapshots.publish(tick.epoch, tick.clock_ms, tick.clock_ms - tick.live_ms, entries) {
+                    if let Err(error) =
+                        snapshots.publish(tick.epoch, tick.clock_ms, tick.clock_ms - tick.live_ms, entries)
+                    {
                         tracing::error!(%error, "a snapshot could not be written");
                     }
                 }
@@ -282,10 +286,15 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for gateway in &config.grpc {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let tls = match &gateway.tls {
-            Some(t) => Some(grpc::Tls { certificate: read(&t.certificate)?, key: read(&t.key)?, client_ca: read(&t.client_ca)? }),
+            Some(t) => Some(grpc::Tls {
+                certificate: read(&t.certificate)?,
+                key: read(&t.key)?,
+                client_ca: read(&t.client_ca)?,
+            }),
             None => None,
         };
-        let listener = Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
+        let listener =
+            Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
         grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), stop.clone()).await?);
     }
     let metrics = {
@@ -346,7 +355,12 @@ async fn standing_facts(
     if facts.is_empty() {
         return Ok(None);
     }
-    let origin = Arc::new(Origin { kind: Kind::Fact, tenant: "default".to_owned(), partition: String::new(), feed: "configuration".to_owned() });
+    let origin = Arc::new(Origin {
+        kind: Kind::Fact,
+        tenant: "default".to_owned(),
+        partition: String::new(),
+        feed: "configuration".to_owned(),
+    });
     let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
     let epoch = sink.append(origin, entries).await?;
     live.reach(epoch).await;
@@ -361,7 +375,15 @@ pub(crate) fn admin_token(text: &str) -> Fact {
 /// The fact that makes a token.
 pub(crate) fn token(name: &str, tenant: &str, role: Role, partitions: Vec<String>, text: &str) -> Fact {
     let sha256 = hash(text);
-    Fact::Token(Token { id: sha256[..16].to_owned(), name: name.to_owned(), sha256, tenant: tenant.to_owned(), role, partitions, expires_ms: None })
+    Fact::Token(Token {
+        id: sha256[..16].to_owned(),
+        name: name.to_owned(),
+        sha256,
+        tenant: tenant.to_owned(),
+        role,
+        partitions,
+        expires_ms: None,
+    })
 }
 
 fn metrics_text(stats: &IntakeStats, live: &Live, applied: u64, reached: u64) -> String {
@@ -372,16 +394,29 @@ fn metrics_text(stats: &IntakeStats, live: &Live, applied: u64, reached: u64) ->
         ("ledger_frames_total", "counter", "Frames written.", stats.frames.load(Ordering::Relaxed)),
         ("ledger_inputs_total", "counter", "Inputs written.", stats.entries.load(Ordering::Relaxed)),
         ("ledger_input_bytes_total", "counter", "Bytes of input written.", stats.bytes.load(Ordering::Relaxed)),
-        ("ledger_shed_total", "counter", "Inputs given up because the disk refused.", stats.shed.load(Ordering::Relaxed)),
+        (
+            "ledger_shed_total",
+            "counter",
+            "Inputs given up because the disk refused.",
+            stats.shed.load(Ordering::Relaxed),
+        ),
         ("ledger_epoch", "gauge", "Newest durable epoch.", epoch),
-        ("ledger_queued_bytes", "gauge", "Bytes of telemetry that wait for the ledger.", stats.queued_bytes.load(Ordering::Relaxed) as u64),
+        (
+            "ledger_queued_bytes",
+            "gauge",
+            "Bytes of telemetry that wait for the ledger.",
+            stats.queued_bytes.load(Ordering::Relaxed) as u64,
+        ),
         ("dataflow_epoch", "gauge", "Newest complete epoch.", reached),
         ("dataflow_lag_epochs", "gauge", "Durable epochs that are not complete.", epoch.saturating_sub(reached)),
         ("sinks_epoch", "gauge", "Epoch up to which every sink has nothing uncommitted.", applied.min(reached)),
         ("live_fresh_bytes", "gauge", "Bytes of event rows that wait for the lake.", live.fresh_bytes() as u64),
     ] {
         let family = name.strip_suffix("_total").unwrap_or(name);
-        let _ = writeln!(out, "# HELP radarflow_{family} {help}\n# TYPE radarflow_{family} {kind}\nradarflow_{name} {value}");
+        let _ = writeln!(
+            out,
+            "# HELP radarflow_{family} {help}\n# TYPE radarflow_{family} {kind}\nradarflow_{name} {value}"
+        );
     }
     out.push_str("# EOF\n");
     out
@@ -393,13 +428,20 @@ impl Server {
         let parts = self.parts;
         let _ = parts.tell.send(true);
         tokio::task::spawn_blocking(move || parts.udp.into_iter().for_each(udp::Running::join)).await?;
-        let origin = Arc::new(Origin { kind: Kind::Fact, tenant: "default".to_owned(), partition: String::new(), feed: "shutdown".to_owned() });
+        let origin = Arc::new(Origin {
+            kind: Kind::Fact,
+            tenant: "default".to_owned(),
+            partition: String::new(),
+            feed: "shutdown".to_owned(),
+        });
         let body = serde_json::to_vec(&Fact::Snapshot)?;
         if let Err(error) = parts.intake.append(origin, vec![entry(None, body)]).await {
             tracing::warn!(%error, "no snapshot at the end");
         }
         drop(parts.intake);
-        let Some(log) = tokio::task::spawn_blocking(move || parts.running.stop()).await? else { bail!("the ledger's thread failed") };
+        let Some(log) = tokio::task::spawn_blocking(move || parts.running.stop()).await? else {
+            bail!("the ledger's thread failed")
+        };
         let last = log.next_epoch() - 1;
         while parts.reached.load(Ordering::Acquire) < last {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -459,11 +501,14 @@ impl FactSink for LateSink {
         })
     }
 
-    fn offer(&self, origin: Arc<Origin>, entries: Vec<radarflow_proto::frame::Entry>) -> Result<(), Vec<radarflow_proto::frame::Entry>> {
+    fn offer(
+        &self,
+        origin: Arc<Origin>,
+        entries: Vec<radarflow_proto::frame::Entry>,
+    ) -> Result<(), Vec<radarflow_proto::frame::Entry>> {
         match &*self.0.borrow() {
             Some(sink) => sink.offer(origin, entries),
             None => Err(entries),
         }
     }
 }
-

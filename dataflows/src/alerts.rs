@@ -250,7 +250,14 @@ impl Machine for Lives {
     const NAME: &'static str = "alerts";
     const CLOCK: Clock = Clock::Wall;
 
-    fn step(&mut self, tick: &Tick, key: &AlertKey, state: &mut Option<LifeState>, events: Vec<LifeEvent>, out: &mut Vec<LifeOut>) {
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &AlertKey,
+        state: &mut Option<LifeState>,
+        events: Vec<LifeEvent>,
+        out: &mut Vec<LifeOut>,
+    ) {
         let now = Time::from_ms(tick.clock_ms);
         let before = state.clone();
         let is_timer = events.is_empty();
@@ -419,7 +426,14 @@ impl Machine for Groups {
     const NAME: &'static str = "groups";
     const CLOCK: Clock = Clock::Wall;
 
-    fn step(&mut self, tick: &Tick, _key: &GroupKey, state: &mut Option<Group>, events: Vec<GroupEvent>, out: &mut Vec<GroupOut>) {
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &GroupKey,
+        state: &mut Option<Group>,
+        events: Vec<GroupEvent>,
+        out: &mut Vec<GroupOut>,
+    ) {
         let now = Time::from_ms(tick.clock_ms);
         let mut net: BTreeMap<String, (i64, NotifiedAlert)> = BTreeMap::new();
         for event in events {
@@ -485,7 +499,14 @@ impl Machine for Facts {
     type Output = (String, isize);
     const NAME: &'static str = FACTS;
 
-    fn step(&mut self, _tick: &Tick, _key: &String, state: &mut Option<String>, events: Vec<String>, out: &mut Vec<(String, isize)>) {
+    fn step(
+        &mut self,
+        _tick: &Tick,
+        _key: &String,
+        state: &mut Option<String>,
+        events: Vec<String>,
+        out: &mut Vec<(String, isize)>,
+    ) {
         let before = state.take();
         let after = events.into_iter().last().or_else(|| before.clone());
         if before != after {

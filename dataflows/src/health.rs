@@ -91,7 +91,14 @@ impl Machine for Targets {
     type Output = (Seen, isize);
     const NAME: &'static str = "targets";
 
-    fn step(&mut self, _tick: &Tick, key: &TargetKey, state: &mut Option<TargetState>, events: Vec<Probe>, out: &mut Vec<(Seen, isize)>) {
+    fn step(
+        &mut self,
+        _tick: &Tick,
+        key: &TargetKey,
+        state: &mut Option<TargetState>,
+        events: Vec<Probe>,
+        out: &mut Vec<(Seen, isize)>,
+    ) {
         let target = state.get_or_insert_with(|| TargetState { folds: BTreeMap::new() });
         let before = said(key, target);
         for probe in events {
@@ -226,7 +233,14 @@ impl Machine for Agents {
     type Output = HealthOut;
     const NAME: &'static str = "agents";
 
-    fn step(&mut self, tick: &Tick, key: &AgentKey, state: &mut Option<AgentState>, events: Vec<Beat>, out: &mut Vec<HealthOut>) {
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &AgentKey,
+        state: &mut Option<AgentState>,
+        events: Vec<Beat>,
+        out: &mut Vec<HealthOut>,
+    ) {
         let is_new = state.is_none();
         let agent = state.get_or_insert_with(|| AgentState {
             row: Agent {
@@ -330,7 +344,10 @@ fn burst(key: &LogSource) -> (AlertKey, Condition) {
         rule: subject.rule.clone(),
         severity: "warning".to_owned(),
         title: format!("{} logs many errors", key.ip),
-        description: format!("{BURST_THRESHOLD} or more messages of severity error or worse within {} s", BURST_WINDOW_MS / 1000),
+        description: format!(
+            "{BURST_THRESHOLD} or more messages of severity error or worse within {} s",
+            BURST_WINDOW_MS / 1000
+        ),
         source_type: "log".to_owned(),
         source_id: key.ip.to_string(),
         device_uid: None,
@@ -347,7 +364,14 @@ impl Machine for Bursts {
     type Output = HealthOut;
     const NAME: &'static str = "bursts";
 
-    fn step(&mut self, tick: &Tick, key: &LogSource, state: &mut Option<BurstState>, events: Vec<i64>, out: &mut Vec<HealthOut>) {
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &LogSource,
+        state: &mut Option<BurstState>,
+        events: Vec<i64>,
+        out: &mut Vec<HealthOut>,
+    ) {
         let s = state.get_or_insert_default();
         if !events.is_empty() {
             *s.buckets.entry(tick.live_ms.div_euclid(BURST_BUCKET_MS)).or_default() += events.len() as u64;
@@ -376,4 +400,3 @@ impl Machine for Bursts {
         }
     }
 }
-

@@ -133,9 +133,8 @@ pub fn identity<'scope>(versions: &Rel<'scope, Live>, seen: &Rel<'scope, Seen>) 
     let named = names(versions, seen, &anchors);
     let ownership = ownership(versions, &anchors, &named);
 
-    let records_alone = versions.clone().flat_map(|v| {
-        (v.record.ids.is_empty() && address(&v.record).is_none()).then(|| (v.key, v))
-    });
+    let records_alone =
+        versions.clone().flat_map(|v| (v.record.ids.is_empty() && address(&v.record).is_none()).then(|| (v.key, v)));
     let members = anchors.members.clone().concat(ownership.attached.clone()).concat(records_alone.clone());
     let uids = named
         .uids
@@ -150,10 +149,13 @@ pub fn identity<'scope>(versions: &Rel<'scope, Live>, seen: &Rel<'scope, Seen>) 
         StateRow::DeviceIdentifier(row)
     });
     let other_rows = anchors.standing.clone().join_map(named.infos.clone(), |_, standing, info| {
-        StateRow::DeviceIdentifier(identifier_row(info, match standing {
-            Standing::Ambiguous => "ambiguous",
-            Standing::Contested => "contested",
-        }))
+        StateRow::DeviceIdentifier(identifier_row(
+            info,
+            match standing {
+                Standing::Ambiguous => "ambiguous",
+                Standing::Contested => "contested",
+            },
+        ))
     });
     // Where a contested or ambiguous identifier is somebody's top, it is held as well; one row says so.
     let other_rows = other_rows.concat(
@@ -164,10 +166,13 @@ pub fn identity<'scope>(versions: &Rel<'scope, Live>, seen: &Rel<'scope, Seen>) 
             .join_map(anchors.tops.clone().map(|id| (id, ())), |id, (), ()| (*id, ()))
             .join_map(anchors.standing.clone(), |id, (), standing| (*id, *standing))
             .join_map(named.infos.clone(), |_, standing, info| {
-                StateRow::DeviceIdentifier(identifier_row(info, match standing {
-                    Standing::Ambiguous => "ambiguous",
-                    Standing::Contested => "contested",
-                }))
+                StateRow::DeviceIdentifier(identifier_row(
+                    info,
+                    match standing {
+                        Standing::Ambiguous => "ambiguous",
+                        Standing::Contested => "contested",
+                    },
+                ))
             })
             .negate(),
     );
@@ -280,9 +285,8 @@ fn anchors<'scope>(versions: &Rel<'scope, Live>) -> Anchors<'scope> {
     let apart = tops.clone().antijoin(joined.clone().map(|(id, _)| id));
     let top_ids = tops.map(|(id, _)| id).distinct();
     let alone = top_ids.clone().map(|id| (id, ())).antijoin(joined.clone().map(|(id, _)| id)).map(|(id, ())| (id, id));
-    let standing = ambiguous
-        .map(|v| (v.id, Standing::Ambiguous))
-        .concat(contested_ids.map(|id| (id, Standing::Contested)));
+    let standing =
+        ambiguous.map(|v| (v.id, Standing::Ambiguous)).concat(contested_ids.map(|id| (id, Standing::Contested)));
     Anchors { members: together.concat(apart), held: joined.concat(alone), standing, tops: top_ids }
 }
 
@@ -310,17 +314,15 @@ struct Named<'scope> {
 
 /// Stage 4 for devices with strong identifiers.
 fn names<'scope>(versions: &Rel<'scope, Live>, seen: &Rel<'scope, Seen>, anchors: &Anchors<'scope>) -> Named<'scope> {
-    let infos = versions
-        .clone()
-        .flat_map(|v| strong(&v).collect::<Vec<_>>())
-        .map(|id| (name128(&id), Arc::new(id)))
-        .distinct();
+    let infos =
+        versions.clone().flat_map(|v| strong(&v).collect::<Vec<_>>()).map(|id| (name128(&id), Arc::new(id))).distinct();
     let first = seen.clone().map(|s| (name128(&s.id), (s.first, Arc::new(s.id))));
     let held = anchors.held.clone().join_map(first, |_, component, info| (*component, info.clone()));
     let uids = held.clone().reduce_named("Name", |_, held, out| {
-        let best = held.iter().map(|(h, _)| *h).min_by_key(|(first, info)| {
-            (*first, info.id.kind, info.id.namespace.clone(), info.id.value.clone())
-        });
+        let best = held
+            .iter()
+            .map(|(h, _)| *h)
+            .min_by_key(|(first, info)| (*first, info.id.kind, info.id.namespace.clone(), info.id.value.clone()));
         if let Some((_, info)) = best {
             out.push((Arc::from(identifier_uid(&info.partition, &info.id)), 1));
         }
@@ -339,18 +341,23 @@ struct Ownership<'scope> {
 }
 
 /// Stage 3.
-fn ownership<'scope>(versions: &Rel<'scope, Live>, anchors: &Anchors<'scope>, named: &Named<'scope>) -> Ownership<'scope> {
-    let anchored = anchors.members.clone().join_map(named.uids.clone(), |c, v, uid| (*c, v.clone(), uid.clone())).flat_map(
-        |(component, v, uid)| {
-            let class = ClaimClass::of(v.record.key.kind);
-            let at = v.record.event_time;
-            v.record
-                .ips
-                .iter()
-                .map(|ip| (Address::of(&v, *ip), Claim::Anchored { class, at, uid: uid.clone(), component }))
-                .collect::<Vec<_>>()
-        },
-    );
+fn ownership<'scope>(
+    versions: &Rel<'scope, Live>,
+    anchors: &Anchors<'scope>,
+    named: &Named<'scope>,
+) -> Ownership<'scope> {
+    let anchored =
+        anchors.members.clone().join_map(named.uids.clone(), |c, v, uid| (*c, v.clone(), uid.clone())).flat_map(
+            |(component, v, uid)| {
+                let class = ClaimClass::of(v.record.key.kind);
+                let at = v.record.event_time;
+                v.record
+                    .ips
+                    .iter()
+                    .map(|ip| (Address::of(&v, *ip), Claim::Anchored { class, at, uid: uid.clone(), component }))
+                    .collect::<Vec<_>>()
+            },
+        );
     let ip_only = versions.clone().flat_map(|v| {
         if !v.record.ids.is_empty() {
             return None;
@@ -389,7 +396,9 @@ fn ownership<'scope>(versions: &Rel<'scope, Live>, anchors: &Anchors<'scope>, na
     let redirects = decided
         .clone()
         .flat_map(|(a, d)| match d {
-            Decision::Attach(_, component, uid) if component != ip_name(&a.tenant, &a.partition, a.ip) => Some((a, uid)),
+            Decision::Attach(_, component, uid) if component != ip_name(&a.tenant, &a.partition, a.ip) => {
+                Some((a, uid))
+            }
             _ => None,
         })
         .distinct()

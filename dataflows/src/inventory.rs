@@ -33,12 +33,9 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
     let by_target = seen
         .clone()
         .map(|s| (ip_name(&s.target.tenant, &s.target.partition, s.target.ip), (s.vantage, s.state, s.since)));
-    let vantages = identity
-        .owners
-        .clone()
-        .join_map(by_target, |_, component, (vantage, state, since)| {
-            (*component, Part::Seen(vantage.clone(), *state, *since))
-        });
+    let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
+        (*component, Part::Seen(vantage.clone(), *state, *since))
+    });
     let parts = identity
         .members
         .clone()

@@ -20,8 +20,8 @@ use radarflow_reconcile::identity;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use timely::dataflow::Stream;
-use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::keyed::{Context, Keyed, Machine, Tick, encode, machine};
 
@@ -121,7 +121,8 @@ enum RecordOut {
 fn assertions(version: &Live, make: impl Fn() -> Assertion, out: &mut Vec<RecordOut>) {
     let record = &version.record;
     for id in &record.ids {
-        let scoped = ScopedId { tenant: record.key.tenant.clone(), partition: record.partition.clone(), id: id.clone() };
+        let scoped =
+            ScopedId { tenant: record.key.tenant.clone(), partition: record.partition.clone(), id: id.clone() };
         out.push(RecordOut::Assertion(scoped, make()));
     }
 }
@@ -147,7 +148,14 @@ impl Machine for Records {
     type Output = RecordOut;
     const NAME: &'static str = "records";
 
-    fn step(&mut self, tick: &Tick, _key: &Name128, state: &mut Option<RecordState>, events: Vec<Live>, out: &mut Vec<RecordOut>) {
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &Name128,
+        state: &mut Option<RecordState>,
+        events: Vec<Live>,
+        out: &mut Vec<RecordOut>,
+    ) {
         if events.is_empty() {
             // The timer: a sweep's time-to-live, or a tombstone's retention.
             if let Some(old) = state.take() {
@@ -246,14 +254,16 @@ impl Machine for FirstSeen {
                 Assertion::Seen(at) => at,
                 Assertion::Live(..) => Time(i64::MAX),
             };
-            let s = state.get_or_insert(FirstSeenState { first: at, live: 0, gone_ms: Some(tick.live_ms), last_record: 0 });
+            let s =
+                state.get_or_insert(FirstSeenState { first: at, live: 0, gone_ms: Some(tick.live_ms), last_record: 0 });
             match event {
                 Assertion::Seen(at) => s.first = s.first.min(at),
                 Assertion::Live(diff, record) => {
                     s.live += diff;
                     // Of the records that leave at once the greatest counts, so that their order does not.
                     if diff < 0 {
-                        s.last_record = if s.gone_ms == Some(tick.live_ms) { s.last_record.max(record) } else { record };
+                        s.last_record =
+                            if s.gone_ms == Some(tick.live_ms) { s.last_record.max(record) } else { record };
                     }
                     s.gone_ms = (s.live <= 0).then_some(tick.live_ms);
                 }
@@ -284,7 +294,10 @@ pub struct RecordStreams<'scope> {
 }
 
 /// Builds the relation.
-pub fn records<'scope>(sightings: Stream<'scope, u64, Vec<Keyed<Name128, Live>>>, cx: &Context) -> RecordStreams<'scope> {
+pub fn records<'scope>(
+    sightings: Stream<'scope, u64, Vec<Keyed<Name128, Live>>>,
+    cx: &Context,
+) -> RecordStreams<'scope> {
     let out = machine(sightings, cx, Records);
     let versions = stamped(out.clone(), |out| match out {
         RecordOut::Version(version, diff) => Some((version, diff)),

@@ -105,8 +105,16 @@ impl Machine for Ledgers {
     type Output = (StateRow, isize);
     const NAME: &'static str = "sources";
 
-    fn step(&mut self, tick: &Tick, key: &SourceKey, state: &mut Option<Ledger>, events: Vec<Delta>, out: &mut Vec<(StateRow, isize)>) {
-        let ledger = state.get_or_insert(Ledger { total: Delta::default(), said: None, said_ms: i64::MIN / 2, unsaid: false });
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &SourceKey,
+        state: &mut Option<Ledger>,
+        events: Vec<Delta>,
+        out: &mut Vec<(StateRow, isize)>,
+    ) {
+        let ledger =
+            state.get_or_insert(Ledger { total: Delta::default(), said: None, said_ms: i64::MIN / 2, unsaid: false });
         for delta in &events {
             ledger.total.add(delta);
             ledger.unsaid = true;

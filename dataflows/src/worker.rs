@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
@@ -17,8 +17,8 @@ use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
 use radarflow_reconcile::notify::{Group, group_labels};
-use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
@@ -70,7 +70,8 @@ impl Workers {
                 let config = if n == 1 { timely::Config::thread() } else { timely::Config::process(n) };
                 let guards = timely::execute(config, move |worker| {
                     let index = worker.index();
-                    let frames = receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
+                    let frames =
+                        receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
                     run(worker, &frames, &start, to_merge.clone());
                 })
                 .expect("worker threads start");
@@ -118,16 +119,46 @@ struct Inputs {
 macro_rules! each_input {
     ($inputs:expr, $input:ident => $body:expr) => {{
         let inputs = $inputs;
-        { let $input = &mut inputs.sightings; $body; }
-        { let $input = &mut inputs.probes; $body; }
-        { let $input = &mut inputs.beats; $body; }
-        { let $input = &mut inputs.log_hits; $body; }
-        { let $input = &mut inputs.pairs; $body; }
-        { let $input = &mut inputs.deltas; $body; }
-        { let $input = &mut inputs.facts; $body; }
-        { let $input = &mut inputs.steps; $body; }
-        { let $input = &mut inputs.deliveries; $body; }
-        { let $input = &mut inputs.batches; $body; }
+        {
+            let $input = &mut inputs.sightings;
+            $body;
+        }
+        {
+            let $input = &mut inputs.probes;
+            $body;
+        }
+        {
+            let $input = &mut inputs.beats;
+            $body;
+        }
+        {
+            let $input = &mut inputs.log_hits;
+            $body;
+        }
+        {
+            let $input = &mut inputs.pairs;
+            $body;
+        }
+        {
+            let $input = &mut inputs.deltas;
+            $body;
+        }
+        {
+            let $input = &mut inputs.facts;
+            $body;
+        }
+        {
+            let $input = &mut inputs.steps;
+            $body;
+        }
+        {
+            let $input = &mut inputs.deliveries;
+            $body;
+        }
+        {
+            let $input = &mut inputs.batches;
+            $body;
+        }
     }};
 }
 
@@ -168,7 +199,12 @@ impl Inputs {
     }
 }
 
-fn run(worker: &mut timely::worker::Worker, frames: &Receiver<Arc<Frame>>, start: &Start, outputs: SyncSender<WorkerEpoch>) {
+fn run(
+    worker: &mut timely::worker::Worker,
+    frames: &Receiver<Arc<Frame>>,
+    start: &Start,
+    outputs: SyncSender<WorkerEpoch>,
+) {
     let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone());
     let standing: Vec<Fact> = start
         .state
@@ -232,9 +268,8 @@ fn build<'scope>(
     let health = agents.concat(bursts);
     let pairs = machine(inputs.pairs.to_stream(scope), cx, Pairs);
     let offline = devices.clone().flat_map(|device| device_offline(&device)).consolidate();
-    let offline = changes(offline, |(subject, condition), diff| {
-        condition_event(AlertKey::of_subject(subject), condition, diff)
-    });
+    let offline =
+        changes(offline, |(subject, condition), diff| condition_event(AlertKey::of_subject(subject), condition, diff));
     let conditions = offline
         .concat(health.clone().flat_map(|out| match out {
             HealthOut::Condition(key, condition, diff) => Some(condition_event(key, condition, diff)),

@@ -9,8 +9,8 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use arrow_array::builder::{
-    ArrayBuilder, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, MapBuilder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Array, ListArray, MapArray};
 use arrow_array::{StringArray, TimestampMicrosecondArray};
@@ -363,7 +363,14 @@ macro_rules! append_null {
         fn append_missing(&mut self) { self.append_null(); }
     })* };
 }
-append_null!(StringBuilder, Int64Builder, BooleanBuilder, TimestampMicrosecondBuilder, BinaryBuilder, Decimal128Builder);
+append_null!(
+    StringBuilder,
+    Int64Builder,
+    BooleanBuilder,
+    TimestampMicrosecondBuilder,
+    BinaryBuilder,
+    Decimal128Builder
+);
 
 impl<C: Cell<Builder: AppendNull>> Cell for Option<C> {
     type Builder = C::Builder;

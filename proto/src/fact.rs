@@ -101,7 +101,9 @@ impl Fact {
             Fact::ReceiverGone { tenant, name } => Some(format!("receiver/{tenant}/{name}")),
             Fact::Token(t) => Some(format!("token/{}", t.id)),
             Fact::TokenRevoked { id } => Some(format!("token/{id}")),
-            Fact::Instance { tenant, kind, instance, .. } => Some(format!("instance/{tenant}/{}/{instance}", kind.name())),
+            Fact::Instance { tenant, kind, instance, .. } => {
+                Some(format!("instance/{tenant}/{}/{instance}", kind.name()))
+            }
             Fact::Snapshot | Fact::AlertStep { .. } | Fact::Delivery { .. } => None,
         }
     }

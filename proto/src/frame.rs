@@ -224,8 +224,7 @@ impl Frame {
         let mut position = 0u32;
         for _ in 0..at.varint()? {
             let kind = Kind::from_u8(at.u8()?).ok_or(FrameError::Malformed("unknown kind of slice"))?;
-            let origin =
-                Origin { kind, tenant: text(&mut at)?, partition: text(&mut at)?, feed: text(&mut at)? };
+            let origin = Origin { kind, tenant: text(&mut at)?, partition: text(&mut at)?, feed: text(&mut at)? };
             let count = at.varint()?;
             let mut entries = Vec::with_capacity(count.min(1 << 16) as usize);
             let first_position = position;
@@ -326,7 +325,11 @@ mod tests {
                       2a0000018bcfe56800000000000000000001\
                       0873797\
                       36c6f673a61000302";
-        assert!(hex::encode(&bytes[PREFIX..]).starts_with(&golden.replace(char::is_whitespace, "")), "{}", hex::encode(&bytes));
+        assert!(
+            hex::encode(&bytes[PREFIX..]).starts_with(&golden.replace(char::is_whitespace, "")),
+            "{}",
+            hex::encode(&bytes)
+        );
     }
 
     #[test]

@@ -345,7 +345,8 @@ impl Exporter {
             return Err(NetFlowError::Template { id, reason: "the exporter has too many templates" });
         }
         self.templates.insert(id, template);
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held).into_iter().partition(|h| h.template == id);
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|h| h.template == id);
         self.held = waiting;
         for set in ready {
             let clock = Clock { export_s: set.export_s, boot_us: set.boot_us };
@@ -425,7 +426,8 @@ impl Exporter {
             Some(rate) => Some((rate, SamplingSource::Record)),
             None => {
                 let named = flow.sampler_id.and_then(|id| self.samplers.get(&Some(id)));
-                let only = || if self.samplers.len() == 1 { self.samplers.values().next() } else { self.samplers.get(&None) };
+                let only =
+                    || if self.samplers.len() == 1 { self.samplers.values().next() } else { self.samplers.get(&None) };
                 named.or_else(only).map(|rate| (*rate, SamplingSource::Options))
             }
         };
@@ -599,7 +601,8 @@ impl Record {
             315 => crate::packet::ethernet(v, flow),
             _ => return,
         }
-        self.is_flow |= matches!(element, 1 | 2 | 8 | 12 | 23 | 24 | 27 | 28 | 85 | 86 | 152 | 153 | 231 | 298 | 315 | 352);
+        self.is_flow |=
+            matches!(element, 1 | 2 | 8 | 12 | 23 | 24 | 27 | 28 | 85 | 86 | 152 | 153 | 231 | 298 | 315 | 352);
     }
 }
 

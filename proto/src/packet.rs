@@ -202,9 +202,21 @@ mod tests {
         check(&plain, None);
         check(&[&macs[..], &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0], &ip].concat(), Some(7));
         check(&[&macs[..], &[0x88, 0x47, 0, 1, 0, 64, 0, 2, 0x11, 64], &ip].concat(), None);
-        let gre = [&hex::decode("45000000000000004 02f0000".replace(' ', "")).unwrap()[..], &[1, 1, 1, 1, 2, 2, 2, 2], &[0, 0, 8, 0], &ip].concat();
+        let gre = [
+            &hex::decode("45000000000000004 02f0000".replace(' ', "")).unwrap()[..],
+            &[1, 1, 1, 1, 2, 2, 2, 2],
+            &[0, 0, 8, 0],
+            &ip,
+        ]
+        .concat();
         check(&[&macs[..], &[8, 0], &gre].concat(), None);
-        let outer = [&hex::decode("4500000000000000401100000101010102020202").unwrap()[..], &[0xff, 0xff, 0x12, 0xb5, 0, 0, 0, 0], &[8, 0, 0, 0, 0, 0, 1, 0], &plain].concat();
+        let outer = [
+            &hex::decode("4500000000000000401100000101010102020202").unwrap()[..],
+            &[0xff, 0xff, 0x12, 0xb5, 0, 0, 0, 0],
+            &[8, 0, 0, 0, 0, 0, 1, 0],
+            &plain,
+        ]
+        .concat();
         check(&[&macs[..], &[8, 0], &outer].concat(), None);
     }
 }

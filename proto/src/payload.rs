@@ -299,7 +299,9 @@ mod tests {
     #[test]
     fn instants_by_magnitude() {
         let us = 1_700_000_000_000_000;
-        for text in ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "\"2023-11-14T22:13:20Z\""] {
+        for text in
+            ["1700000000", "1700000000000", "1700000000000000", "1700000000000000000", "\"2023-11-14T22:13:20Z\""]
+        {
             assert_eq!(instant_us(&serde_json::from_str(text).unwrap()), Some(us), "{text}");
         }
         assert_eq!(instant_us(&serde_json::Value::Null), None);

@@ -82,7 +82,8 @@ fn flow_sample(at: &mut Cursor<'_>, expanded: bool) -> Result<Flow, SFlowError> 
     at.take(8)?;
     // Interfaces: the compact form packs a format into the upper two bits; 0x3fffffff is "unknown" in both.
     let interface = |at: &mut Cursor<'_>| -> Result<Option<u32>, Truncated> {
-        let (format, value) = if expanded { (at.u32()?, at.u32()?) } else { at.u32().map(|n| (n >> 30, n & 0x3fff_ffff))? };
+        let (format, value) =
+            if expanded { (at.u32()?, at.u32()?) } else { at.u32().map(|n| (n >> 30, n & 0x3fff_ffff))? };
         Ok((format == 0 && value != 0x3fff_ffff && value != u32::MAX).then_some(value))
     };
     let mut flow = Flow { packets: 1, ..Flow::default() };

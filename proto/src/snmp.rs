@@ -199,8 +199,11 @@ pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
             let generic = uint(expect(&mut body, INTEGER, "a generic trap")?.rest());
             let specific = uint(expect(&mut body, INTEGER, "a specific trap")?.rest());
             let uptime = uint(expect(&mut body, TICKS, "a time stamp")?.rest());
-            let trap_oid =
-                if generic < 6 { format!("{SNMP_TRAPS}.{}", generic + 1) } else { format!("{enterprise}.0.{specific}") };
+            let trap_oid = if generic < 6 {
+                format!("{SNMP_TRAPS}.{}", generic + 1)
+            } else {
+                format!("{enterprise}.0.{specific}")
+            };
             let mut varbinds: BTreeMap<_, _> = varbinds(&mut body)?.into_iter().map(|(n, _, v)| (n, v)).collect();
             varbinds.insert(SNMP_TRAP_ENTERPRISE.to_owned(), enterprise);
             Ok(Trap {
@@ -276,7 +279,8 @@ pub fn redact(bytes: &[u8], key: &[u8]) -> Result<Vec<u8>, SnmpError> {
 
 /// Keyed hash of a community: equal communities stay equal, and nothing else can be told.
 pub fn community_hash(community: &[u8], key: &[u8]) -> String {
-    let digest = Sha256::new().chain_update(b"radarflow community").chain_update(key).chain_update(community).finalize();
+    let digest =
+        Sha256::new().chain_update(b"radarflow community").chain_update(key).chain_update(community).finalize();
     hex::encode(&digest[..4])
 }
 

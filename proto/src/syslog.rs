@@ -55,11 +55,8 @@ pub fn parse(bytes: &[u8], received_us: i64, zone: Tz) -> Message {
         None => (DEFAULT_PRI, &*text, false),
     };
     let mut message = Message { facility: pri >> 3, severity: pri & 7, ..Message::default() };
-    let parsed = rest
-        .strip_prefix("1 ")
-        .and_then(|rest| rfc5424(rest, &mut message))
-        .map(|()| "rfc5424")
-        .or_else(|| {
+    let parsed =
+        rest.strip_prefix("1 ").and_then(|rest| rfc5424(rest, &mut message)).map(|()| "rfc5424").or_else(|| {
             message = Message { facility: pri >> 3, severity: pri & 7, ..Message::default() };
             rfc3164(rest, received_us, zone, &mut message).map(|()| "rfc3164")
         });
@@ -246,7 +243,9 @@ fn timestamp3164(text: &str, received_us: i64, zone: Tz) -> Option<(i64, &str)> 
     let day: u32 = day.parse().ok()?;
     // Some devices put the year before the time, some after.
     let (year, rest) = match rest.split_once(' ') {
-        Some((word, after)) if word.len() == 4 && word.bytes().all(|b| b.is_ascii_digit()) => (word.parse::<i32>().ok(), after),
+        Some((word, after)) if word.len() == 4 && word.bytes().all(|b| b.is_ascii_digit()) => {
+            (word.parse::<i32>().ok(), after)
+        }
         _ => (None, rest),
     };
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.')).unwrap_or(rest.len());
@@ -255,7 +254,8 @@ fn timestamp3164(text: &str, received_us: i64, zone: Tz) -> Option<(i64, &str)> 
     let mut parts = clock.split(':');
     let hour: u32 = parts.next()?.parse().ok()?;
     let minute: u32 = parts.next()?.parse().ok()?;
-    let (second, fraction) = parts.next()?.split_once('.').map_or_else(|| (clock.rsplit(':').next().unwrap_or(""), ""), |p| p);
+    let (second, fraction) =
+        parts.next()?.split_once('.').map_or_else(|| (clock.rsplit(':').next().unwrap_or(""), ""), |p| p);
     let second: u32 = second.parse().ok()?;
     let micros = format!("{fraction:0<6}").get(..6)?.parse::<u32>().ok()?;
     // A zone's abbreviation, as Cisco writes it. Only UTC's names are unambiguous.
@@ -271,16 +271,20 @@ fn timestamp3164(text: &str, received_us: i64, zone: Tz) -> Option<(i64, &str)> 
     }
     let received = DateTime::from_timestamp_micros(received_us)?.with_timezone(&zone);
     let resolve = |year: i32| -> Option<i64> {
-        let naive: NaiveDateTime =
-            chrono::NaiveDate::from_ymd_opt(year, month, day)?.and_hms_micro_opt(hour, minute, second.min(59), micros)?;
+        let naive: NaiveDateTime = chrono::NaiveDate::from_ymd_opt(year, month, day)?.and_hms_micro_opt(
+            hour,
+            minute,
+            second.min(59),
+            micros,
+        )?;
         zone.from_local_datetime(&naive).earliest().map(|t| t.timestamp_micros())
     };
     let at = match year {
         Some(year) => resolve(year)?,
         // The year that brings it closest to receipt: within six months either way.
-        None => (received.year() - 1..=received.year() + 1)
-            .filter_map(resolve)
-            .min_by_key(|at| (at - received_us).abs())?,
+        None => {
+            (received.year() - 1..=received.year() + 1).filter_map(resolve).min_by_key(|at| (at - received_us).abs())?
+        }
     };
     Some((at, after))
 }
@@ -410,7 +414,10 @@ mod tests {
     fn rfc5424_examples() {
         let m = p("<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed");
         assert_eq!((m.facility, m.severity, m.status), (4, 2, "rfc5424"));
-        assert_eq!((m.hostname.as_deref(), m.app.as_deref(), m.process.as_deref()), (Some("mymachine.example.com"), Some("su"), None));
+        assert_eq!(
+            (m.hostname.as_deref(), m.app.as_deref(), m.process.as_deref()),
+            (Some("mymachine.example.com"), Some("su"), None)
+        );
         assert_eq!(m.body, "'su root' failed");
         assert_eq!(m.device_us, Some(1_065_910_455_003_000));
         let m = p(r#"<165>1 - - - - - [ex@1 a="x \"q\" \] \\" b=""][two@2]"#);
@@ -422,7 +429,10 @@ mod tests {
     fn rfc3164_and_its_relatives() {
         let m = p("<13>Dec 31 23:59:59 host app[12]: hello");
         assert_eq!(m.device_us, Some(1_704_067_199_000_000));
-        assert_eq!((m.hostname.as_deref(), m.app.as_deref(), m.process.as_deref()), (Some("host"), Some("app"), Some("12")));
+        assert_eq!(
+            (m.hostname.as_deref(), m.app.as_deref(), m.process.as_deref()),
+            (Some("host"), Some("app"), Some("12"))
+        );
         assert_eq!((m.body.as_str(), m.status), ("hello", "rfc3164"));
         let m = p("<189>29: *Mar  1 18:46:11.123 UTC: %SYS-5-CONFIG_I: Configured from console");
         assert_eq!(m.app.as_deref(), Some("SYS-5-CONFIG_I"));
@@ -455,7 +465,10 @@ mod tests {
 
     #[test]
     fn an_oversize_message_is_cut_and_the_next_one_survives() {
-        for mut stream in [vec![b'x'; MAX_MESSAGE * 2], format!("{} <1>{}", MAX_MESSAGE * 2 + 3, "y".repeat(MAX_MESSAGE * 2)).into_bytes()] {
+        for mut stream in [
+            vec![b'x'; MAX_MESSAGE * 2],
+            format!("{} <1>{}", MAX_MESSAGE * 2 + 3, "y".repeat(MAX_MESSAGE * 2)).into_bytes(),
+        ] {
             if stream[0] == b'x' {
                 stream.push(b'\n');
             }

@@ -75,7 +75,8 @@ pub struct Entity {
 }
 
 /// Entities that ServiceRadar has and this system does not.
-pub const NOT_AVAILABLE: &[&str] = &["bmp_events", "device_graph", "graph_cypher", "field_survey_samples", "wifi_sites"];
+pub const NOT_AVAILABLE: &[&str] =
+    &["bmp_events", "device_graph", "graph_cypher", "field_survey_samples", "wifi_sites"];
 
 /// Other names of fields: (entity or empty for all, other name, name).
 const ALIASES: &[(&str, &str, &str)] = &[
@@ -137,7 +138,10 @@ fn entity(table: Table) -> Entity {
 
 fn kind(name: &str, data_type: &DataType) -> Kind {
     match data_type {
-        DataType::Utf8 if matches!(name, "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip") || name.ends_with("_endpoint_ip") => {
+        DataType::Utf8
+            if matches!(name, "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip")
+                || name.ends_with("_endpoint_ip") =>
+        {
             Kind::Ip
         }
         DataType::Utf8 if name == "mac" || name.ends_with("_mac") => Kind::Mac,

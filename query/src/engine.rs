@@ -139,7 +139,13 @@ impl Engine {
     }
 
     /// Answers a query.
-    pub async fn query(&self, actor: &Actor, text: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Answer, QueryError> {
+    pub async fn query(
+        &self,
+        actor: &Actor,
+        text: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Answer, QueryError> {
         let _room = self.room.try_acquire().map_err(|_| QueryError::Busy)?;
         match tokio::time::timeout(TIME_LIMIT, self.run(actor, text, cursor, limit)).await {
             Ok(answer) => answer,
@@ -147,7 +153,13 @@ impl Engine {
         }
     }
 
-    async fn run(&self, actor: &Actor, text: &str, cursor: Option<&str>, limit: Option<usize>) -> Result<Answer, QueryError> {
+    async fn run(
+        &self,
+        actor: &Actor,
+        text: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let mut query = parse::parse(text)?;
         let entity = plan::entity(&query)?;
@@ -175,7 +187,8 @@ impl Engine {
             let range = range.map(|r| (r.from, r.to));
             self.seal(&Cursor { query: hash.clone(), tenant: actor.tenant.clone(), epoch: pinned_epoch, range, last })
         });
-        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        let now_ms =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
         let meta = Meta {
             epoch: view.epoch,
@@ -218,7 +231,8 @@ impl Engine {
         let mut check = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length is a key");
         check.update(body);
         check.verify_slice(mac).map_err(|_| QueryError::Cursor("the cursor is not one of ours"))?;
-        let cursor: Cursor = serde_json::from_slice(body).map_err(|_| QueryError::Cursor("the cursor is of another version"))?;
+        let cursor: Cursor =
+            serde_json::from_slice(body).map_err(|_| QueryError::Cursor("the cursor is of another version"))?;
         if cursor.tenant != actor.tenant || cursor.query != hash {
             return Err(QueryError::Cursor("the cursor belongs to another query"));
         }
@@ -315,11 +329,14 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>) -> Result<Executed, 
     }
     let shown = select.len();
     if pages {
-        select.extend(order.iter().zip(&types).enumerate().map(|(i, ((name, _), t))| carried(name, t).alias(format!("__k{i}"))));
+        select.extend(
+            order.iter().zip(&types).enumerate().map(|(i, ((name, _), t))| carried(name, t).alias(format!("__k{i}"))),
+        );
     }
     frame = frame.select(select).map_err(failed)?;
     let full: arrow_schema::SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-    let schema = Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
+    let schema =
+        Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
     let mut batches = frame.collect().await.map_err(failed)?;
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let truncated = limit.is_some_and(|limit| total > limit);

@@ -8,7 +8,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use datafusion::prelude::lit;
 use radarflow_proto::cell::IpBytes;
 
@@ -105,4 +107,3 @@ fn any_like_body(args: &[ArrayRef]) -> Result<ArrayRef> {
     }
     Ok(Arc::new(out.finish()))
 }
-

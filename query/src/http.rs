@@ -63,7 +63,11 @@ fn router(api: Shared) -> Router {
 }
 
 /// Serves the API until `stop` completes.
-pub async fn serve(socket: tokio::net::TcpListener, api: Shared, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    socket: tokio::net::TcpListener,
+    api: Shared,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     axum::serve(socket, router(api)).with_graceful_shutdown(stop).await
 }
 
@@ -85,7 +89,8 @@ async fn readyz(State(api): State<Shared>) -> Response {
 }
 
 async fn metrics(State(api): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)()).into_response()
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)())
+        .into_response()
 }
 
 impl Api {
@@ -101,7 +106,9 @@ impl Api {
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.strip_prefix("Bearer "))
             .ok_or_else(|| denied("send Authorization: Bearer rf_…"))?;
-        self.tokens.actor(token.trim(), self.engine.live().view().clock_ms).ok_or_else(|| denied("the token is unknown, revoked or expired"))
+        self.tokens
+            .actor(token.trim(), self.engine.live().view().clock_ms)
+            .ok_or_else(|| denied("the token is unknown, revoked or expired"))
     }
 
     #[allow(clippy::result_large_err)]
@@ -114,8 +121,14 @@ impl Api {
     }
 
     async fn append(&self, actor: &Actor, fact: &Fact) -> Result<u64, Response> {
-        let origin = Arc::new(Origin { kind: Kind::Fact, tenant: actor.tenant.clone(), partition: String::new(), feed: "api".to_owned() });
-        let now_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        let origin = Arc::new(Origin {
+            kind: Kind::Fact,
+            tenant: actor.tenant.clone(),
+            partition: String::new(),
+            feed: "api".to_owned(),
+        });
+        let now_us =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let body = serde_json::to_vec(fact).unwrap_or_default().into();
         self.sink.append(origin, vec![Entry { peer: None, received_us: now_us, body }]).await.map_err(|error| {
             let status = match error {
@@ -134,7 +147,8 @@ async fn catalog_document(State(api): State<Shared>, headers: HeaderMap) -> Resp
     let entities: Vec<Value> = catalog::ENTITIES
         .iter()
         .map(|e| {
-            let fields: Vec<Value> = e.fields.iter().map(|f| json!({"name": f.name, "type": f.kind.name(), "doc": f.doc})).collect();
+            let fields: Vec<Value> =
+                e.fields.iter().map(|f| json!({"name": f.name, "type": f.kind.name(), "doc": f.doc})).collect();
             json!({"name": e.name, "doc": e.table.doc(), "time": e.time, "fields": fields})
         })
         .collect();
@@ -175,10 +189,16 @@ fn format(asked: Option<&str>, headers: &HeaderMap) -> Option<Format> {
 }
 
 async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY)
-        .await
-        .map_err(|_| problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &format!("a request has at most {MAX_BODY} bytes"), json!({})))?;
-    serde_json::from_slice(&bytes).map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
+        problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            &format!("a request has at most {MAX_BODY} bytes"),
+            json!({}),
+        )
+    })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
 }
 
 async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
@@ -226,10 +246,18 @@ fn refuse(error: &QueryError, query: &str) -> Response {
             let more = json!({"line": line, "column": column, "token": token, "expected": e.expected, "did_you_mean": e.did_you_mean});
             problem(StatusCode::BAD_REQUEST, e.code, &e.to_string(), more)
         }
-        QueryError::Cursor(detail) => {
-            problem(StatusCode::BAD_REQUEST, "bad_cursor", &format!("{detail}; start again without a cursor"), json!({}))
-        }
-        QueryError::TimedOut => problem(StatusCode::REQUEST_TIMEOUT, "time_limit", "the query took too long; narrow its time or its filters", json!({})),
+        QueryError::Cursor(detail) => problem(
+            StatusCode::BAD_REQUEST,
+            "bad_cursor",
+            &format!("{detail}; start again without a cursor"),
+            json!({}),
+        ),
+        QueryError::TimedOut => problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "time_limit",
+            "the query took too long; narrow its time or its filters",
+            json!({}),
+        ),
         QueryError::TooLarge(detail) => problem(StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", detail, json!({})),
         QueryError::Busy => {
             let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "busy", "too many queries at once", json!({}));
@@ -266,7 +294,8 @@ fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
 }
 
 fn render(answer: &Answer, format: Format) -> Response {
-    let content = |kind: &'static str, bytes: Vec<u8>| ([(header::CONTENT_TYPE, kind)], Body::from(bytes)).into_response();
+    let content =
+        |kind: &'static str, bytes: Vec<u8>| ([(header::CONTENT_TYPE, kind)], Body::from(bytes)).into_response();
     match format {
         Format::Json => {
             let columns: Vec<Value> = answer
@@ -370,7 +399,12 @@ async fn make_token(State(api): State<Shared>, headers: HeaderMap, request: Requ
     };
     let tenant = new.tenant.unwrap_or_else(|| actor.tenant.clone());
     if tenant != actor.tenant || !actor.partitions.is_empty() {
-        return problem(StatusCode::FORBIDDEN, "forbidden", "an unbound administrator makes tokens of their own tenant", json!({}));
+        return problem(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "an unbound administrator makes tokens of their own tenant",
+            json!({}),
+        );
     }
     let text = new_token();
     let sha256 = hash(&text);
@@ -399,7 +433,12 @@ struct Step {
     reason: String,
 }
 
-async fn step_alert(State(api): State<Shared>, Path((id, step)): Path<(String, String)>, headers: HeaderMap, request: Request) -> Response {
+async fn step_alert(
+    State(api): State<Shared>,
+    Path((id, step)): Path<(String, String)>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
     let actor = match api.allowed(&headers, Action::StepAlert) {
         Ok(actor) => actor,
         Err(denied) => return denied,
@@ -410,7 +449,14 @@ async fn step_alert(State(api): State<Shared>, Path((id, step)): Path<(String, S
         "escalate" => AlertStatus::Escalated,
         "suppress" => AlertStatus::Suppressed,
         "reopen" => AlertStatus::Pending,
-        _ => return problem(StatusCode::NOT_FOUND, "not_found", "steps are acknowledge, escalate, resolve, suppress, reopen", json!({})),
+        _ => {
+            return problem(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "steps are acknowledge, escalate, resolve, suppress, reopen",
+                json!({}),
+            );
+        }
     };
     let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
     let step: Step = if bytes.is_empty() {
@@ -451,8 +497,17 @@ async fn step_alert(State(api): State<Shared>, Path((id, step)): Path<(String, S
         }
     });
     match outcome.await {
-        Ok(Some(Outcome { refused: None, .. })) => axum::Json(json!({"status": to.name(), "epoch": epoch})).into_response(),
-        Ok(Some(Outcome { refused: Some(reason), .. })) => problem(StatusCode::CONFLICT, "refused", &reason, json!({"epoch": epoch})),
-        _ => problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the command is durable; its outcome is not known yet", json!({"epoch": epoch})),
+        Ok(Some(Outcome { refused: None, .. })) => {
+            axum::Json(json!({"status": to.name(), "epoch": epoch})).into_response()
+        }
+        Ok(Some(Outcome { refused: Some(reason), .. })) => {
+            problem(StatusCode::CONFLICT, "refused", &reason, json!({"epoch": epoch}))
+        }
+        _ => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "catching_up",
+            "the command is durable; its outcome is not known yet",
+            json!({"epoch": epoch}),
+        ),
     }
 }

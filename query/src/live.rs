@@ -88,7 +88,10 @@ impl StateTable {
     fn merge(&mut self, table: Table) {
         let mut from = self.segments.len().saturating_sub(1);
         let mut rows = self.segments.last().map_or(0, |s| s.batch.num_rows());
-        while from > 0 && (self.segments[from - 1].live <= rows * 2 || self.segments[from - 1].live * 2 < self.segments[from - 1].batch.num_rows()) {
+        while from > 0
+            && (self.segments[from - 1].live <= rows * 2
+                || self.segments[from - 1].live * 2 < self.segments[from - 1].batch.num_rows())
+        {
             from -= 1;
             rows += self.segments[from].live;
         }

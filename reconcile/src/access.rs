@@ -44,7 +44,8 @@ mod tests {
     fn each_role_includes_the_one_before() {
         use Action::*;
         for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 3), (Role::Admin, 5)] {
-            let n = [Query, StepAlert, Import, ManageTokens, ManageReceivers].into_iter().filter(|a| may(role, *a)).count();
+            let n =
+                [Query, StepAlert, Import, ManageTokens, ManageReceivers].into_iter().filter(|a| may(role, *a)).count();
             assert_eq!(n, allowed, "{role:?}");
         }
         assert!(sees(&[], "x") && sees(&["x".into()], "x") && !sees(&["y".into()], "x"));

@@ -220,7 +220,8 @@ mod tests {
     use AlertStatus::*;
 
     fn life() -> Life {
-        let subject = Subject { tenant: "t".into(), partition: "p".into(), rule: "device-offline".into(), entity: "sr:1".into() };
+        let subject =
+            Subject { tenant: "t".into(), partition: "p".into(), rule: "device-offline".into(), entity: "sr:1".into() };
         let condition = Condition {
             rule: "device-offline".into(),
             severity: "critical".into(),
@@ -250,7 +251,10 @@ mod tests {
         let mut life = life();
         life.status = Escalated;
         let refused = life.step(Acknowledged, Time(1), "ann").unwrap_err();
-        assert_eq!(refused.to_string(), "an alert that is escalated cannot become acknowledged; allowed: resolved, suppressed");
+        assert_eq!(
+            refused.to_string(),
+            "an alert that is escalated cannot become acknowledged; allowed: resolved, suppressed"
+        );
     }
 
     #[test]

@@ -171,7 +171,11 @@ mod tests {
 
     #[test]
     fn any_vantage_that_sees_it_decides() {
-        let up = combine([("a", State::Unavailable, Time(5)), ("b", State::Available, Time(3)), ("c", State::Unknown, Time(0))]);
+        let up = combine([
+            ("a", State::Unavailable, Time(5)),
+            ("b", State::Available, Time(3)),
+            ("c", State::Unknown, Time(0)),
+        ]);
         assert_eq!((up.state, up.since), (State::Available, Time(3)));
         let down = combine([("a", State::Unavailable, Time(5)), ("b", State::Unavailable, Time(9))]);
         assert_eq!((down.state, down.since), (State::Unavailable, Time(9)));

@@ -118,7 +118,8 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
             runtime.block_on(ticker.run(urgent_queue, telemetry_queue, stopped));
             ticker.log
         })
@@ -256,9 +257,14 @@ impl Ticker {
         let (clock_ms, gap_ms) = match self.last {
             None => clock::resume(self.clock_ms, wall_ms),
             Some(last) => {
-                let (clock_ms, held) = clock::advance(self.clock_ms, now.duration_since(last).as_millis() as i64, wall_ms);
+                let (clock_ms, held) =
+                    clock::advance(self.clock_ms, now.duration_since(last).as_millis() as i64, wall_ms);
                 if held && self.stats.clock_held.swap(1, Ordering::Relaxed) == 0 {
-                    tracing::error!(clock_ms, wall_ms, "the wall clock stepped by more than a minute; not following it");
+                    tracing::error!(
+                        clock_ms,
+                        wall_ms,
+                        "the wall clock stepped by more than a minute; not following it"
+                    );
                 } else if !held {
                     self.stats.clock_held.store(0, Ordering::Relaxed);
                 }
@@ -345,7 +351,9 @@ mod tests {
         let (intake, running) = start(log, move |f| seen.send(f).unwrap(), || None);
         let origin =
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() });
-        let appended = futures::future::join_all((0..50).map(|i| intake.append(origin.clone(), vec![entry(&i.to_string())]))).await;
+        let appended =
+            futures::future::join_all((0..50).map(|i| intake.append(origin.clone(), vec![entry(&i.to_string())])))
+                .await;
         let last = appended.into_iter().map(|r| r.unwrap()).max().unwrap();
         let mut on_disk = 0;
         Segments::open(dir.path()).unwrap().replay(0, |f| on_disk += f.entries()).unwrap();

@@ -97,7 +97,8 @@ impl DataDir {
     pub fn take(root: &Path) -> Result<DataDir, LedgerError> {
         std::fs::create_dir_all(root).map_err(LedgerError::io(root))?;
         let path = root.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(LedgerError::io(&path))?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(LedgerError::io(&path))?;
         match lock.try_lock() {
             Ok(()) => Ok(DataDir { root: root.to_owned(), _lock: lock }),
             Err(std::fs::TryLockError::WouldBlock) => Err(LedgerError::Locked(root.to_owned())),

@@ -50,7 +50,8 @@ fn header(generation: u64, first_epoch: u64) -> Vec<u8> {
 }
 
 fn read_header(path: &Path, bytes: &[u8]) -> Result<(u64, u64), LedgerError> {
-    let damaged = |reason: &str| LedgerError::Damaged { segment: path.to_owned(), offset: 0, reason: reason.to_owned() };
+    let damaged =
+        |reason: &str| LedgerError::Damaged { segment: path.to_owned(), offset: 0, reason: reason.to_owned() };
     let header = bytes.get(..HEADER).ok_or_else(|| damaged("the header is cut short"))?;
     let number = |range: std::ops::Range<usize>| header[range].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
     if &header[..8] != MAGIC {
@@ -128,8 +129,14 @@ impl Segments {
                 paths.pop();
             }
         }
-        let mut log =
-            Segments { dir: dir.to_owned(), generation: 0, segments: Vec::new(), tail: None, next_epoch: 1, last_clock_ms: 0 };
+        let mut log = Segments {
+            dir: dir.to_owned(),
+            generation: 0,
+            segments: Vec::new(),
+            tail: None,
+            next_epoch: 1,
+            last_clock_ms: 0,
+        };
         let count = paths.len();
         for (i, path) in paths.into_iter().enumerate() {
             let (generation, first_epoch) = read_header(&path, &fs::read(&path).map_err(LedgerError::io(&path))?)?;

@@ -127,7 +127,13 @@ impl Snapshots {
     }
 
     /// Writes what changed since the last snapshot and publishes the new one.
-    pub fn publish(&mut self, epoch: u64, clock_ms: i64, gap_ms: i64, changed: Vec<Entry>) -> Result<Manifest, LedgerError> {
+    pub fn publish(
+        &mut self,
+        epoch: u64,
+        clock_ms: i64,
+        gap_ms: i64,
+        changed: Vec<Entry>,
+    ) -> Result<Manifest, LedgerError> {
         let run = format!("run-{epoch:020}.run");
         let mut runs = self.newest().map(|m| m.runs.clone()).unwrap_or_default();
         if runs.len() >= MAX_RUNS {

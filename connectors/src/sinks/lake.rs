@@ -19,9 +19,9 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicroseco
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use deltalake::DeltaTable;
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructType, Transaction};
-use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
 use radarflow_proto::cell::Time;
@@ -295,7 +295,8 @@ impl Writer {
             .set_max_row_group_row_count(Some(1 << 17))
             .build();
         let commit = CommitProperties::default().with_application_transaction(Transaction::new(APPLICATION, epoch));
-        let written = self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
+        let written =
+            self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
         self.delta = written.await.map_err(delta(self.table))?;
         self.committed = self.last_epoch;
         self.pending.clear();
@@ -344,4 +345,3 @@ fn dates(time: &ArrayRef) -> ArrayRef {
         .collect();
     Arc::new(dates)
 }
-

@@ -185,7 +185,9 @@ impl Sink {
                 .fetch_optional(&self.pool)
                 .await?;
         let frontier = match row {
-            Some((generation, frontier)) if generation == self.generation && frontier as u64 >= self.start => frontier as u64,
+            Some((generation, frontier)) if generation == self.generation && frontier as u64 >= self.start => {
+                frontier as u64
+            }
             _ => {
                 // New, of another history, or behind what we can say again one by one: everything is said anew.
                 sqlx::query(
@@ -215,7 +217,9 @@ impl Sink {
         let mut tx = connection.begin().await?;
         if self.resync {
             for table in Table::ALL.iter().filter(|t| t.nature() == Nature::State) {
-                sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE radarflow.{}", table.postgres()))).execute(&mut *tx).await?;
+                sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE radarflow.{}", table.postgres())))
+                    .execute(&mut *tx)
+                    .await?;
             }
         }
         for table in Table::ALL.iter().copied().filter(|t| !t.postgres().is_empty()) {
@@ -230,7 +234,10 @@ impl Sink {
                     }
                 }
             } else if let Some(lines) = self.events.get(&table) {
-                lines.iter().filter(|(epoch, _)| *epoch > old || self.resync).for_each(|(_, line)| upserts.push_str(line));
+                lines
+                    .iter()
+                    .filter(|(epoch, _)| *epoch > old || self.resync)
+                    .for_each(|(_, line)| upserts.push_str(line));
             }
             if !deletes.is_empty() {
                 copy_in(&mut tx, &stage_sql(table, true), &format!("gone_{}", table.postgres()), deletes).await?;
@@ -283,9 +290,15 @@ fn keys(table: Table) -> Vec<String> {
 fn stage_sql(table: Table, gone: bool) -> String {
     let name = table.postgres();
     if gone {
-        format!("CREATE TEMP TABLE gone_{name} ON COMMIT DROP AS SELECT {} FROM radarflow.{name} WITH NO DATA", keys(table).join(", "))
+        format!(
+            "CREATE TEMP TABLE gone_{name} ON COMMIT DROP AS SELECT {} FROM radarflow.{name} WITH NO DATA",
+            keys(table).join(", ")
+        )
     } else {
-        format!("CREATE TEMP TABLE new_{name} ON COMMIT DROP AS SELECT {} FROM radarflow.{name} WITH NO DATA", columns(table).join(", "))
+        format!(
+            "CREATE TEMP TABLE new_{name} ON COMMIT DROP AS SELECT {} FROM radarflow.{name} WITH NO DATA",
+            columns(table).join(", ")
+        )
     }
 }
 
@@ -298,7 +311,8 @@ fn upsert_sql(table: Table) -> String {
         .filter(|c| !keys.contains(c))
         .map(|c| format!("{c} = excluded.{c}"))
         .collect();
-    let action = if table.nature() == Nature::Event { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
+    let action =
+        if table.nature() == Nature::Event { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sets.join(", ")) };
     format!(
         "INSERT INTO radarflow.{name} ({columns}) SELECT {columns} FROM new_{name} ON CONFLICT ({}) DO {action}",
         keys.join(", ")
@@ -317,7 +331,12 @@ fn delete_line(key: &str, out: &mut String) {
     let _ = writeln!(out, "{}", parts.join("\t"));
 }
 
-async fn copy_in(tx: &mut sqlx::PgTransaction<'_>, stage: &str, into: &str, lines: String) -> Result<(), PostgresError> {
+async fn copy_in(
+    tx: &mut sqlx::PgTransaction<'_>,
+    stage: &str,
+    into: &str,
+    lines: String,
+) -> Result<(), PostgresError> {
     tx.execute(sqlx::AssertSqlSafe(stage.to_owned())).await?;
     let mut copy = tx.copy_in_raw(&format!("COPY {into} FROM STDIN")).await?;
     copy.send(lines.into_bytes()).await?;

@@ -53,7 +53,8 @@ impl Outbox {
             .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")))
             .build()?;
         let (messages, queue) = mpsc::channel(QUEUE);
-        let sender = Sender { client, sink, external_url: external_url.into(), room: Arc::new(Semaphore::new(IN_FLIGHT)) };
+        let sender =
+            Sender { client, sink, external_url: external_url.into(), room: Arc::new(Semaphore::new(IN_FLIGHT)) };
         tokio::spawn(run(sender, queue));
         Ok(Outbox { messages })
     }
@@ -203,7 +204,10 @@ fn labels(map: &BTreeMap<String, String>) -> Value {
 }
 
 /// The pairs that all alerts share.
-fn common(alerts: &[NotifiedAlert], of: impl Fn(&NotifiedAlert) -> &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn common(
+    alerts: &[NotifiedAlert],
+    of: impl Fn(&NotifiedAlert) -> &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let Some(first) = alerts.first() else { return BTreeMap::new() };
     let shared = of(first).iter().filter(|(k, v)| alerts.iter().all(|a| of(a).get(*k) == Some(*v)));
     shared.map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -265,7 +269,8 @@ fn serviceradar_payload(due: &DueNotification) -> Value {
         many => format!("{} alerts", many.len()),
     };
     let level = if due.firing() { "error" } else { "info" };
-    let message: Vec<&str> = due.alerts.iter().filter_map(|a| a.annotations.get("summary")).map(String::as_str).collect();
+    let message: Vec<&str> =
+        due.alerts.iter().filter_map(|a| a.annotations.get("summary")).map(String::as_str).collect();
     json!({
         "level": level,
         "title": title,

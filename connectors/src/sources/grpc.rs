@@ -92,7 +92,8 @@ pub async fn start(
     let mut stopped = stop;
     tokio::spawn(async move {
         let incoming = TcpListenerStream::new(socket);
-        let served = server.add_service(service).serve_with_incoming_shutdown(incoming, async move { stopped.told().await });
+        let served =
+            server.add_service(service).serve_with_incoming_shutdown(incoming, async move { stopped.told().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the gRPC listener ended");
         }
@@ -123,7 +124,9 @@ impl Caller {
             return Err(Status::invalid_argument("agent_id is required"));
         }
         if agent_id.len() > MAX_NAME || agent_id.chars().any(char::is_control) {
-            return Err(Status::invalid_argument(format!("agent_id must be at most {MAX_NAME} bytes without control characters")));
+            return Err(Status::invalid_argument(format!(
+                "agent_id must be at most {MAX_NAME} bytes without control characters"
+            )));
         }
         match &self.certified {
             Some((certified, _)) if certified != agent_id => {
@@ -226,9 +229,12 @@ impl Gateway {
         if !self.secure {
             return Ok(Caller { certified: None, peer });
         }
-        let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+        let certificates =
+            request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
         let named = certificates.first().and_then(|c| certified(c.as_ref())).ok_or_else(|| {
-            Status::unauthenticated("the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN")
+            Status::unauthenticated(
+                "the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN",
+            )
         })?;
         Ok(Caller { certified: Some(named), peer })
     }
@@ -259,7 +265,12 @@ impl Gateway {
     }
 
     /// The entries of a request's services, and why some were refused.
-    fn entries(&self, services: &[GatewayServiceStatus], said: &Said<'_>, peer: Option<SocketAddr>) -> (Vec<Entry>, Vec<String>) {
+    fn entries(
+        &self,
+        services: &[GatewayServiceStatus],
+        said: &Said<'_>,
+        peer: Option<SocketAddr>,
+    ) -> (Vec<Entry>, Vec<String>) {
         let (mut entries, mut bad) = (Vec::new(), Vec::new());
         for service in services {
             if let Some(reason) = bad_service(service) {
@@ -381,7 +392,11 @@ impl Order {
     }
 
     fn finish(&self) -> Result<(), String> {
-        if self.finished { Ok(()) } else { Err(format!("the stream ended before its final chunk, after {}", self.next)) }
+        if self.finished {
+            Ok(())
+        } else {
+            Err(format!("the stream ended before its final chunk, after {}", self.next))
+        }
     }
 }
 
@@ -437,14 +452,18 @@ impl AgentGatewayService for Gateway {
         let config = configuration();
         let version = config_version(&config);
         if r.config_version == version {
-            let unchanged = AgentConfigResponse { not_modified: true, config_version: version, ..AgentConfigResponse::default() };
+            let unchanged =
+                AgentConfigResponse { not_modified: true, config_version: version, ..AgentConfigResponse::default() };
             return Ok(Response::new(unchanged));
         }
         let config_timestamp = super::now_us() / 1_000_000;
         Ok(Response::new(AgentConfigResponse { config_version: version, config_timestamp, ..config }))
     }
 
-    async fn push_status(&self, request: Request<GatewayStatusRequest>) -> Result<Response<GatewayStatusResponse>, Status> {
+    async fn push_status(
+        &self,
+        request: Request<GatewayStatusRequest>,
+    ) -> Result<Response<GatewayStatusResponse>, Status> {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         caller.check(&r.agent_id)?;
@@ -465,7 +484,10 @@ impl AgentGatewayService for Gateway {
         let (entries, bad) = self.entries(&r.services, &said, caller.peer);
         if entries.is_empty() {
             return match bad.is_empty() {
-                true => self.beat(&caller, &said, &[]).await.map(|()| Response::new(GatewayStatusResponse { received: true })),
+                true => self
+                    .beat(&caller, &said, &[])
+                    .await
+                    .map(|()| Response::new(GatewayStatusResponse { received: true })),
                 false => Err(Status::invalid_argument(bad.join("; "))),
             };
         }
@@ -483,7 +505,9 @@ impl AgentGatewayService for Gateway {
         match tokio::time::timeout(STREAM_LIMIT, self.stream(&caller, request.into_inner())).await {
             Ok(Ok(())) => Ok(Response::new(GatewayStatusResponse { received: true })),
             Ok(Err(status)) => Err(status),
-            Err(_) => Err(Status::new(Code::DeadlineExceeded, "the stream was not finished in time; nothing was applied")),
+            Err(_) => {
+                Err(Status::new(Code::DeadlineExceeded, "the stream was not finished in time; nothing was applied"))
+            }
         }
     }
 
@@ -514,7 +538,8 @@ impl AgentGatewayService for Gateway {
         self.beat(&caller, &said, &hello.capabilities).await?;
         // Held open until the agent leaves or we stop. What it acknowledges is a sign of life.
         let mut stop = self.stop.clone();
-        let alive = AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
+        let alive =
+            AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
         let (sink, peer) = (self.sink.clone(), caller.peer);
         let held = async_stream(move |end| async move {
@@ -553,7 +578,13 @@ mod tests {
     use super::*;
 
     fn chunk(index: i32, total: i32, is_final: bool) -> GatewayStatusChunk {
-        GatewayStatusChunk { agent_id: "a".into(), chunk_index: index, total_chunks: total, is_final, ..Default::default() }
+        GatewayStatusChunk {
+            agent_id: "a".into(),
+            chunk_index: index,
+            total_chunks: total,
+            is_final,
+            ..Default::default()
+        }
     }
 
     #[test]

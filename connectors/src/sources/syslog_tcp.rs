@@ -21,7 +21,11 @@ pub const CONNECTIONS: usize = 4096;
 const READ: usize = 256 << 10;
 
 /// Listens; the returned address is the one it got.
-pub async fn start(listener: &Listener, sink: Arc<dyn FactSink>, stop: Stop) -> Result<std::net::SocketAddr, SourceError> {
+pub async fn start(
+    listener: &Listener,
+    sink: Arc<dyn FactSink>,
+    stop: Stop,
+) -> Result<std::net::SocketAddr, SourceError> {
     let bind = |source| SourceError::Bind { what: "syslog", addr: listener.addr, source };
     let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
@@ -46,7 +50,13 @@ pub async fn start(listener: &Listener, sink: Arc<dyn FactSink>, stop: Stop) -> 
     Ok(addr)
 }
 
-async fn read(mut stream: TcpStream, peer: std::net::SocketAddr, origin: Arc<Origin>, sink: Arc<dyn FactSink>, mut stop: Stop) {
+async fn read(
+    mut stream: TcpStream,
+    peer: std::net::SocketAddr,
+    origin: Arc<Origin>,
+    sink: Arc<dyn FactSink>,
+    mut stop: Stop,
+) {
     let mut framer = Framer::default();
     let mut buffer = vec![0u8; READ];
     let mut appends = FuturesUnordered::new();

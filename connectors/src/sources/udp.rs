@@ -149,7 +149,8 @@ impl Reader {
                     let _ = socket.set_nonblocking(false);
                     self.hand_over(&mut batch);
                 }
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                }
                 // An ICMP error of an answer we sent; the socket is fine.
                 Err(error) => tracing::debug!(%error, feed = self.origin.feed, "read"),
             }

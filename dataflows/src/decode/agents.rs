@@ -163,11 +163,8 @@ impl Decoder {
         sighting: bool,
     ) -> Result<(), String> {
         let record = sources::sweep(host, received, "", seen_us).map_err(|e| e.to_string())?;
-        let key = TargetKey {
-            tenant: at.origin.tenant.clone(),
-            partition: record.partition.clone(),
-            ip: record.ips[0],
-        };
+        let key =
+            TargetKey { tenant: at.origin.tenant.clone(), partition: record.partition.clone(), ip: record.ips[0] };
         let vantage = normalise::agent_id(&push.agent_id).unwrap_or_else(|| at.origin.feed.clone());
         let event = Probe { vantage, at: record.event_time, available };
         self.out.probes.push(Keyed { key, position: u64::from(at.position), event });
@@ -184,8 +181,7 @@ impl Decoder {
         self.dirty.insert((STAGED, encode(&head.run)));
         if at.origin.kind == radarflow_proto::frame::Kind::Staged {
             let staged = self.staged.entry(head.run).or_default();
-            staged.origin =
-                Some((at.origin.tenant.clone(), at.origin.partition.clone(), at.origin.feed.clone()));
+            staged.origin = Some((at.origin.tenant.clone(), at.origin.partition.clone(), at.origin.feed.clone()));
             staged.peer = at.peer;
             staged.received_us = at.received_us;
             staged.chunks.insert(head.chunk, chunk.to_vec());
@@ -204,12 +200,8 @@ impl Decoder {
         while let Some((run, mut staged)) = self.released.pop_front() {
             self.dirty.insert((RELEASED, encode(&run)));
             let (tenant, partition, feed) = staged.origin.clone().unwrap_or_default();
-            let origin = radarflow_proto::frame::Origin {
-                kind: radarflow_proto::frame::Kind::Status,
-                tenant,
-                partition,
-                feed,
-            };
+            let origin =
+                radarflow_proto::frame::Origin { kind: radarflow_proto::frame::Kind::Status, tenant, partition, feed };
             while let Some((_, chunk)) = staged.chunks.pop_first() {
                 let mut statuses = Cursor::new(&chunk);
                 while let Ok(status) = statuses.sized() {

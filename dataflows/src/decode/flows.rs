@@ -50,7 +50,11 @@ impl Decoder {
         let rows = decoded.flows.len() as u64;
         let mut index = (0u64, 0u32, 0u32);
         for (flow, (epoch, position, received_us)) in &decoded.flows {
-            index = if (index.0, index.1) == (*epoch, *position) { (*epoch, *position, index.2 + 1) } else { (*epoch, *position, 0) };
+            index = if (index.0, index.1) == (*epoch, *position) {
+                (*epoch, *position, index.2 + 1)
+            } else {
+                (*epoch, *position, 0)
+            };
             // A set that waited keeps the place of its message; sets of one message that waited for different
             // templates are told apart by the epoch and position at which they are emitted.
             let held = (*epoch, *position) != (at.epoch, at.position);

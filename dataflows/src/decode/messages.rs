@@ -78,7 +78,8 @@ impl Decoder {
             Some(other) => Some(other.to_string()),
         };
         let remote = text("_remote_addr").unwrap_or_default();
-        let ip: Option<IpAddr> = remote.split_once(':').and_then(|(_, ip)| ip.parse().ok()).or_else(|| remote.parse().ok());
+        let ip: Option<IpAddr> =
+            remote.split_once(':').and_then(|(_, ip)| ip.parse().ok()).or_else(|| remote.parse().ok());
         let severity = object.get("level").and_then(serde_json::Value::as_u64).map_or(6, |n| n.min(7) as u8);
         let device_us = object.get("timestamp").and_then(serde_json::Value::as_f64).map(|s| (s * 1e6) as i64);
         let short = text("short_message").unwrap_or_default();
@@ -133,7 +134,9 @@ impl Decoder {
         };
         let text = |key: &str| object.get(key).and_then(|v| v.as_str()).map(str::to_owned);
         let source = text("source").or_else(|| text("_remote_addr")).unwrap_or_default();
-        let source = source.rsplit_once(':').map_or(source.as_str(), |(head, tail)| if tail.parse::<IpAddr>().is_ok() { tail } else { head });
+        let source = source
+            .rsplit_once(':')
+            .map_or(source.as_str(), |(head, tail)| if tail.parse::<IpAddr>().is_ok() { tail } else { head });
         let mut varbinds = BTreeMap::new();
         if let Some(list) = object.get("varbinds").and_then(|v| v.as_array()) {
             for binding in list {
@@ -150,7 +153,12 @@ impl Decoder {
             request_id: 0,
             community: Vec::new(),
             uptime: varbinds.remove(snmp::SYS_UP_TIME).and_then(|v| v.parse().ok()),
-            trap_oid: varbinds.remove(snmp::SNMP_TRAP_OID).or_else(|| text("trap_oid")).unwrap_or_default().trim_start_matches('.').to_owned(),
+            trap_oid: varbinds
+                .remove(snmp::SNMP_TRAP_OID)
+                .or_else(|| text("trap_oid"))
+                .unwrap_or_default()
+                .trim_start_matches('.')
+                .to_owned(),
             agent_address: source.parse().ok(),
             varbinds,
         };

@@ -182,8 +182,10 @@ impl Decoder {
             out: Decoded::default(),
         };
         // These are kept by what they are, and owned by less than that.
-        decoder.exporters = cx.restore_where(EXPORTERS, |k: &ExporterKey| ExporterKey::owner(&k.tenant, &k.partition, k.ip));
-        decoder.sflow = cx.restore_where(SFLOW, |k: &(String, String, IpAddr, u32)| ExporterKey::owner(&k.0, &k.1, k.2));
+        decoder.exporters =
+            cx.restore_where(EXPORTERS, |k: &ExporterKey| ExporterKey::owner(&k.tenant, &k.partition, k.ip));
+        decoder.sflow =
+            cx.restore_where(SFLOW, |k: &(String, String, IpAddr, u32)| ExporterKey::owner(&k.0, &k.1, k.2));
         facts.iter().for_each(|fact| decoder.note(fact));
         decoder
     }
@@ -264,11 +266,8 @@ impl Decoder {
             }
             (Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail }, _) => {
                 let key = GroupKey { tenant: tenant.clone(), receiver: receiver.clone(), group: group_key.clone() };
-                let event = GroupEvent::Settled {
-                    id: notification_id.clone(),
-                    delivered: *delivered,
-                    detail: detail.clone(),
-                };
+                let event =
+                    GroupEvent::Settled { id: notification_id.clone(), delivered: *delivered, detail: detail.clone() };
                 self.out.deliveries.push(Keyed { key, position, event });
             }
             (_, Some(key)) => {

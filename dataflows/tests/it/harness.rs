@@ -214,7 +214,12 @@ pub fn instances() -> Vec<Input> {
 pub fn status(agent: &str, kind: &str, partition: &str, message: &str) -> Input {
     let push = AgentPush {
         agent_id: agent.to_owned(),
-        service: Some(ServiceHead { name: kind.to_owned(), kind: kind.to_owned(), source: "results".to_owned(), available: true }),
+        service: Some(ServiceHead {
+            name: kind.to_owned(),
+            kind: kind.to_owned(),
+            source: "results".to_owned(),
+            available: true,
+        }),
         ..AgentPush::default()
     };
     pushed(&push, partition, message)
@@ -248,9 +253,7 @@ pub fn item(source: &str, metadata: &str, ip: &str, second: i64) -> String {
 /// A sweep that found hosts up or down.
 pub fn sweep(agent: &str, partition: &str, second: i64, hosts: &[(&str, bool)]) -> Input {
     let at = T0 / 1000 - 86_400 + second;
-    let hosts: Vec<_> = hosts
-        .iter()
-        .map(|(ip, up)| format!(r#"{{"host":"{ip}","available":{up},"last_seen":{at}}}"#))
-        .collect();
+    let hosts: Vec<_> =
+        hosts.iter().map(|(ip, up)| format!(r#"{{"host":"{ip}","available":{up},"last_seen":{at}}}"#)).collect();
     status(agent, "sweep", partition, &format!(r#"{{"hosts":[{}]}}"#, hosts.join(",")))
 }

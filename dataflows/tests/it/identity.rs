@@ -16,7 +16,8 @@ fn armis_uid(id: &str) -> String {
 }
 
 fn check_in(agent: &str, ip: &str) -> Input {
-    let push = AgentPush { agent_id: agent.into(), source_ip: ip.into(), hostname: agent.into(), ..AgentPush::default() };
+    let push =
+        AgentPush { agent_id: agent.into(), source_ip: ip.into(), hostname: agent.into(), ..AgentPush::default() };
     pushed(&push, "", "")
 }
 
@@ -58,8 +59,16 @@ fn s03_s04_addresses_swap_and_rotate_uids_stay() {
         assert_eq!(run.tables.device(&armis_uid("Y")).ip.as_deref(), Some("10.0.0.1"));
     }
     let mut run = run();
-    run.tick(vec![sync(&[armis("A", "10.0.0.1", 1, ""), armis("B", "10.0.0.2", 1, ""), armis("C", "10.0.0.3", 1, "")])]);
-    let t = run.tick(vec![sync(&[armis("A", "10.0.0.2", 2, ""), armis("B", "10.0.0.3", 2, ""), armis("C", "10.0.0.9", 2, "")])]);
+    run.tick(vec![sync(&[
+        armis("A", "10.0.0.1", 1, ""),
+        armis("B", "10.0.0.2", 1, ""),
+        armis("C", "10.0.0.3", 1, ""),
+    ])]);
+    let t = run.tick(vec![sync(&[
+        armis("A", "10.0.0.2", 2, ""),
+        armis("B", "10.0.0.3", 2, ""),
+        armis("C", "10.0.0.9", 2, ""),
+    ])]);
     for (id, ip) in [("A", "10.0.0.2"), ("B", "10.0.0.3"), ("C", "10.0.0.9")] {
         assert_eq!(t.device(&armis_uid(id)).ip.as_deref(), Some(ip));
     }
@@ -115,7 +124,14 @@ fn s20_a_record_that_carries_both_joins_them_and_its_retraction_parts_them() {
     run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, ""), netbox("N", "10.0.0.2", 2, "")])]);
     let apart = run.tables.clone();
     let integration = |more: &str| {
-        item("snow", &format!(r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N"{more}"#), "", 3)
+        item(
+            "snow",
+            &format!(
+                r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N"{more}"#
+            ),
+            "",
+            3,
+        )
     };
     let tables = run.tick(vec![sync(&[integration("")])]);
     assert_eq!(tables.uids(), [armis_uid("X")]);
@@ -158,7 +174,9 @@ fn s24_a_sweep_before_or_after_the_inventory() {
 fn s30_a_contested_group_stands_apart_until_it_is_resolved() {
     let mut run = run();
     let agent = check_in("G", "10.9.0.1");
-    let snow = |id: &str, links: &str| item("snow", &format!(r#""integration_type":"snow","integration_id":"{id}"{links}"#), "", 1);
+    let snow = |id: &str, links: &str| {
+        item("snow", &format!(r#""integration_type":"snow","integration_id":"{id}"{links}"#), "", 1)
+    };
     // armis {A1, N}; agent G and netbox N joined by an integration record; armis {A2, G}.
     run.tick(vec![
         sync(&[
@@ -172,7 +190,9 @@ fn s30_a_contested_group_stands_apart_until_it_is_resolved() {
     assert_eq!(run.tables.devices().len(), 4, "{:?}", run.tables.uids());
     let state = |run: &Run, value: &str| {
         run.tables.state.values().find_map(|r| match r {
-            radarflow_proto::rows::StateRow::DeviceIdentifier(i) if i.identifier_value == value => Some(i.state.clone()),
+            radarflow_proto::rows::StateRow::DeviceIdentifier(i) if i.identifier_value == value => {
+                Some(i.state.clone())
+            }
             _ => None,
         })
     };
@@ -185,16 +205,16 @@ fn s30_a_contested_group_stands_apart_until_it_is_resolved() {
 #[test]
 fn s30b_one_wrong_agent_id_on_twenty_devices() {
     let mut run = run();
-    let items: Vec<_> = (0..20).map(|i| armis(&format!("A{i}"), &format!("10.0.0.{i}"), 1, r#","agent_id":"G""#)).collect();
+    let items: Vec<_> =
+        (0..20).map(|i| armis(&format!("A{i}"), &format!("10.0.0.{i}"), 1, r#","agent_id":"G""#)).collect();
     assert_eq!(run.tick(vec![sync(&items)]).devices().len(), 20);
 }
 
 #[test]
 fn s15_the_runner_is_nobody() {
     let mut run = run();
-    let items: Vec<_> = (0..500)
-        .map(|i| armis(&format!("A{i}"), "", 1, "").replacen('{', r#"{"agent_id":"runner","#, 1))
-        .collect();
+    let items: Vec<_> =
+        (0..500).map(|i| armis(&format!("A{i}"), "", 1, "").replacen('{', r#"{"agent_id":"runner","#, 1)).collect();
     assert_eq!(run.tick(vec![sync(&items)]).devices().len(), 500);
 }
 

@@ -28,8 +28,10 @@ fn alerts(run: &Run) -> Vec<&Alert> {
 
 fn due(run: &Run) -> Vec<(String, Vec<(String, bool)>)> {
     let due = run.outputs_seen.iter().flat_map(|o| &o.due);
-    due.map(|d| (d.id.clone(), d.alerts.iter().map(|a| (a.labels["source_id"].clone(), a.ends_at_ms.is_none())).collect()))
-        .collect()
+    due.map(|d| {
+        (d.id.clone(), d.alerts.iter().map(|a| (a.labels["source_id"].clone(), a.ends_at_ms.is_none())).collect())
+    })
+    .collect()
 }
 
 fn settle(run: &Run, id: &str) -> Input {

@@ -125,8 +125,10 @@ fn oracle(said: &[Saying]) -> Answer {
     let members = |component: &BTreeMap<String, String>, c: &String| -> Vec<String> {
         component.iter().filter(|(_, x)| *x == c).map(|(id, _)| id.clone()).collect()
     };
-    let contested: Vec<String> = component.values().filter(|c| collides(members(&component, c).iter())).cloned().collect();
-    let loners: Vec<String> = component.iter().filter(|(_, c)| contested.contains(c)).map(|(id, _)| id.clone()).collect();
+    let contested: Vec<String> =
+        component.values().filter(|c| collides(members(&component, c).iter())).cloned().collect();
+    let loners: Vec<String> =
+        component.iter().filter(|(_, c)| contested.contains(c)).map(|(id, _)| id.clone()).collect();
     for id in &loners {
         component.insert(id.clone(), id.clone());
     }
@@ -152,7 +154,10 @@ fn oracle(said: &[Saying]) -> Answer {
     }
     let mut owners = BTreeMap::new();
     for ip in ips {
-        let claims = live.iter().filter(|s| s.ips.contains(&ip)).filter_map(|s| Some((s.second, name[&component[&s.own()?]].clone())));
+        let claims = live
+            .iter()
+            .filter(|s| s.ips.contains(&ip))
+            .filter_map(|s| Some((s.second, name[&component[&s.own()?]].clone())));
         let owner = claims.max().map(|(_, uid)| uid);
         let swept = live.iter().any(|s| s.source == ("sweep", ip.clone()));
         let home = owner.clone().unwrap_or_else(|| uid("default", &format!("ip:{ip}")));
@@ -164,7 +169,9 @@ fn oracle(said: &[Saying]) -> Answer {
             owners.insert(ip, Some(home));
         }
     }
-    let devices = devices.into_iter().map(|(uid, (ips, sources))| (uid, (ips.into_iter().collect(), sources.into_iter().collect())));
+    let devices = devices
+        .into_iter()
+        .map(|(uid, (ips, sources))| (uid, (ips.into_iter().collect(), sources.into_iter().collect())));
     (devices.collect(), owners)
 }
 
@@ -189,7 +196,13 @@ fn trace(rng: &mut StdRng) -> Vec<Saying> {
             let ip = |rng: &mut StdRng| format!("10.0.0.{}", rng.random_range(1..4));
             if rng.random_bool(0.2) {
                 let ip = ip(rng);
-                return Saying { second, deleted: false, source: ("sweep", ip.clone()), carries: BTreeSet::new(), ips: vec![ip] };
+                return Saying {
+                    second,
+                    deleted: false,
+                    source: ("sweep", ip.clone()),
+                    carries: BTreeSet::new(),
+                    ips: vec![ip],
+                };
             }
             let kind = ["armis", "netbox", "integration"][rng.random_range(0..3)];
             let source = (kind, pick(rng, &["1", "2", "3"]));

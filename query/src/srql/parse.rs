@@ -17,16 +17,57 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_ITEMS: usize = 10_000;
 
 const CLAUSES: &[&str] = &[
-    "in", "time", "timeframe", "tz", "sort", "order", "limit", "cursor", "fields", "select", "stats", "by", "having",
-    "bucket", "downsample", "agg", "series", "value_field", "field",
+    "in",
+    "time",
+    "timeframe",
+    "tz",
+    "sort",
+    "order",
+    "limit",
+    "cursor",
+    "fields",
+    "select",
+    "stats",
+    "by",
+    "having",
+    "bucket",
+    "downsample",
+    "agg",
+    "series",
+    "value_field",
+    "field",
 ];
 /// Clauses that the language has and this build refuses by name.
 const LATER: &[&str] = &[
-    "at", "latest", "include_deleted", "explain", "stream", "mode", "groupby", "window", "time_bucket", "top", "other",
-    "fill", "rollup_stats", "units",
+    "at",
+    "latest",
+    "include_deleted",
+    "explain",
+    "stream",
+    "mode",
+    "groupby",
+    "window",
+    "time_bucket",
+    "top",
+    "other",
+    "fill",
+    "rollup_stats",
+    "units",
 ];
-const FUNCTIONS: &[&str] =
-    &["count", "count_distinct", "sum", "avg", "min", "max", "stddev", "median", "percentile", "first", "last", "group_uniq_array"];
+const FUNCTIONS: &[&str] = &[
+    "count",
+    "count_distinct",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "stddev",
+    "median",
+    "percentile",
+    "first",
+    "last",
+    "group_uniq_array",
+];
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -241,7 +282,12 @@ impl<'a> Parser<'a> {
                     let first = path.is_empty();
                     let end = self
                         .rest()
-                        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-' || (!first && matches!(c, '@' | '/' | '$'))))
+                        .find(|c: char| {
+                            !(c.is_ascii_alphanumeric()
+                                || c == '_'
+                                || c == '-'
+                                || (!first && matches!(c, '@' | '/' | '$')))
+                        })
                         .unwrap_or(self.rest().len());
                     if end == 0 {
                         return Err(self.error("key_missing", "a field name is expected here"));
@@ -276,7 +322,11 @@ impl<'a> Parser<'a> {
         if !backquoted && key.path.len() == 1 {
             if let Some(clause) = CLAUSES.iter().find(|c| **c == name) {
                 if depth > 0 || negated {
-                    return Err(SrqlError::new("clause_inside", key.span, format!("{clause}: stands at the top level only")));
+                    return Err(SrqlError::new(
+                        "clause_inside",
+                        key.span,
+                        format!("{clause}: stands at the top level only"),
+                    ));
                 }
                 self.clause(clause, key.span)?;
                 return Ok(Expr::And(Vec::new()));
@@ -298,7 +348,9 @@ impl<'a> Parser<'a> {
         let start = self.at;
         match self.peek() {
             None => return Err(self.error("value_missing", "a value is expected here")),
-            Some(c) if c.is_whitespace() => return Err(self.error("value_missing", "a value is expected here; no blank after ':'")),
+            Some(c) if c.is_whitespace() => {
+                return Err(self.error("value_missing", "a value is expected here; no blank after ':'"));
+            }
             Some('(' | '[') if top => return self.list(),
             Some('/') if top => {
                 if let Some(regex) = self.regex() {
@@ -328,7 +380,12 @@ impl<'a> Parser<'a> {
         }
         if let Some(dots) = literal.text.find("..") {
             let side = |text: &str, at: usize| {
-                (!text.is_empty()).then(|| Literal { text: text.to_owned(), quoted: false, verbatim: false, span: (start + at, start + at + text.len()) })
+                (!text.is_empty()).then(|| Literal {
+                    text: text.to_owned(),
+                    quoted: false,
+                    verbatim: false,
+                    span: (start + at, start + at + text.len()),
+                })
             };
             let (a, b) = (&literal.text[..dots], &literal.text[dots + 2..]);
             if !(a.is_empty() && b.is_empty()) && !b.starts_with('.') {
@@ -340,7 +397,12 @@ impl<'a> Parser<'a> {
 
     fn list(&mut self) -> Result<Value> {
         let open = self.at;
-        let close = if self.eat('(') { ')' } else { self.at += 1; ']' };
+        let close = if self.eat('(') {
+            ')'
+        } else {
+            self.at += 1;
+            ']'
+        };
         self.blanks();
         if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
             return Err(SrqlError::new("subquery_not_available", (open, self.at + 3), "subqueries are not available"));
@@ -515,7 +577,9 @@ impl<'a> Parser<'a> {
             "limit" => {
                 self.last_wins("limit");
                 let word = self.word(&[])?;
-                let n = plain(&word.text).parse().map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
+                let n = plain(&word.text)
+                    .parse()
+                    .map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
                 self.query.limit = Some(n);
             }
             "cursor" => {
@@ -556,7 +620,13 @@ impl<'a> Parser<'a> {
             "having" => {
                 let having = if matches!(self.peek(), Some('"' | '\'')) {
                     let (text, at) = self.inner_text()?;
-                    let mut inner = Parser { text: &self.text[..at + text.len()], at, query: empty(), seen: vec![], bucket: BucketParts::default() };
+                    let mut inner = Parser {
+                        text: &self.text[..at + text.len()],
+                        at,
+                        query: empty(),
+                        seen: vec![],
+                        bucket: BucketParts::default(),
+                    };
                     let cond = inner.having_or(0)?;
                     inner.blanks();
                     if inner.at < inner.text.len() {
@@ -574,8 +644,9 @@ impl<'a> Parser<'a> {
             "bucket" | "downsample" => {
                 self.once("bucket", span)?;
                 let word = self.word(&[])?;
-                let width = time::duration(&word.text)
-                    .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h"))?;
+                let width = time::duration(&word.text).ok_or_else(|| {
+                    SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h")
+                })?;
                 self.bucket.width = Some((width, word.span));
             }
             "agg" => {
@@ -583,7 +654,11 @@ impl<'a> Parser<'a> {
                 let word = self.word(&[])?;
                 let name = word.text.to_ascii_lowercase();
                 if !["count", "sum", "avg", "min", "max"].contains(&name.as_str()) {
-                    return Err(SrqlError::new("unknown_function", word.span, format!("agg: takes count, sum, avg, min or max, not {name:?}")));
+                    return Err(SrqlError::new(
+                        "unknown_function",
+                        word.span,
+                        format!("agg: takes count, sum, avg, min or max, not {name:?}"),
+                    ));
                 }
                 self.bucket.agg = Some(name);
             }
@@ -671,14 +746,22 @@ impl<'a> Parser<'a> {
             let function = self.name()?.to_ascii_lowercase();
             let percent = function.strip_prefix('p').and_then(|n| n.parse::<f64>().ok());
             if percent.is_none() && !FUNCTIONS.contains(&function.as_str()) {
-                return Err(SrqlError::new("unknown_function", (start, self.at), format!("unknown function {function:?}"))
-                    .suggest(crate::catalog::nearest(&function, FUNCTIONS.iter().copied())));
+                return Err(SrqlError::new(
+                    "unknown_function",
+                    (start, self.at),
+                    format!("unknown function {function:?}"),
+                )
+                .suggest(crate::catalog::nearest(&function, FUNCTIONS.iter().copied())));
             }
             // p99.9: the dot is part of the name.
             let mut quantile = percent.map(|p| p / 100.0);
             if percent.is_some() && self.eat('.') {
                 let digits = self.name()?;
-                quantile = function[1..].parse::<u32>().ok().and_then(|whole| format!("{whole}.{digits}").parse::<f64>().ok()).map(|p| p / 100.0);
+                quantile = function[1..]
+                    .parse::<u32>()
+                    .ok()
+                    .and_then(|whole| format!("{whole}.{digits}").parse::<f64>().ok())
+                    .map(|p| p / 100.0);
             }
             if !self.eat('(') {
                 return Err(self.error("unexpected", "'(' is expected here"));
@@ -695,7 +778,10 @@ impl<'a> Parser<'a> {
                 }
                 self.blanks();
                 let word = self.word(&[')'])?;
-                let q: f64 = word.text.parse().map_err(|_| SrqlError::new("bad_number", word.span, "a number is expected here"))?;
+                let q: f64 = word
+                    .text
+                    .parse()
+                    .map_err(|_| SrqlError::new("bad_number", word.span, "a number is expected here"))?;
                 quantile = Some(if q > 1.0 { q / 100.0 } else { q });
             }
             self.blanks();
@@ -744,7 +830,8 @@ impl<'a> Parser<'a> {
             } else if function && key.path[0].eq_ignore_ascii_case("time") {
                 self.at += 1;
                 let word = self.word(&[')'])?;
-                let width = time::duration(&word.text).ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here"))?;
+                let width = time::duration(&word.text)
+                    .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here"))?;
                 if !self.eat(')') {
                     return Err(self.error("unexpected", "')' is expected here"));
                 }
@@ -775,7 +862,11 @@ impl<'a> Parser<'a> {
 
     fn bits(&mut self, stop: &[char]) -> Result<u8> {
         let word = self.word(stop)?;
-        word.text.parse().ok().filter(|b| *b <= 128).ok_or_else(|| SrqlError::new("bad_number", word.span, "a prefix length is expected here"))
+        word.text
+            .parse()
+            .ok()
+            .filter(|b| *b <= 128)
+            .ok_or_else(|| SrqlError::new("bad_number", word.span, "a prefix length is expected here"))
     }
 
     fn having_or(&mut self, depth: usize) -> Result<Having> {
@@ -831,7 +922,16 @@ impl<'a> Parser<'a> {
             column = default_alias(&column);
         }
         self.blanks();
-        let ops = [(">=", Op::GreaterEq), ("<=", Op::LessEq), ("==", Op::Eq), ("!=", Op::NotEq), ("<>", Op::NotEq), (">", Op::Greater), ("<", Op::Less), ("=", Op::Eq)];
+        let ops = [
+            (">=", Op::GreaterEq),
+            ("<=", Op::LessEq),
+            ("==", Op::Eq),
+            ("!=", Op::NotEq),
+            ("<>", Op::NotEq),
+            (">", Op::Greater),
+            ("<", Op::Less),
+            ("=", Op::Eq),
+        ];
         let Some((text, op)) = ops.iter().find(|(text, _)| self.rest().starts_with(text)) else {
             return Err(self.error("unexpected", "a comparison is expected here"));
         };
@@ -901,7 +1001,9 @@ mod tests {
         let q = parse("in:flows time:last_1h stats:\"sum(bytes_total) as bytes, p95(bytes_total) as p by src_endpoint_ip:24, app\" having:\"bytes>1e6 and not (p<5)\" sort:bytes:desc limit:20").unwrap();
         assert_eq!((q.stats.len(), q.by.len(), q.limit), (2, 2, Some(20)));
         assert_eq!(q.stats[1].quantile, Some(0.95));
-        let q = parse("in:logs stats:count() by severity bucket:5m agg:sum series:severity value_field:severity_number").unwrap();
+        let q =
+            parse("in:logs stats:count() by severity bucket:5m agg:sum series:severity value_field:severity_number")
+                .unwrap();
         assert_eq!(q.stats[0].alias, "count");
         assert_eq!(q.bucket.unwrap().width_us, 300_000_000);
         assert_eq!(parse("in:x limit:1 limit:2").unwrap().warnings.len(), 1);

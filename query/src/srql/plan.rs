@@ -79,9 +79,9 @@ pub fn plan(query: &Query, rows: DataFrame, now_us: i64, pinned: Option<Range>) 
     let entity = entity(query)?;
     let zone = match &query.tz {
         None => Tz::UTC,
-        Some(tz) => plain(&tz.text)
-            .parse()
-            .map_err(|_| SrqlError::new("unknown_time_zone", tz.span, format!("there is no time zone {:?}", plain(&tz.text))))?,
+        Some(tz) => plain(&tz.text).parse().map_err(|_| {
+            SrqlError::new("unknown_time_zone", tz.span, format!("there is no time zone {:?}", plain(&tz.text)))
+        })?,
     };
     let names = Names { entity, zone, now_us };
     let mut warnings = query.warnings.clone();
@@ -101,7 +101,11 @@ pub fn plan(query: &Query, rows: DataFrame, now_us: i64, pinned: Option<Range>) 
     let frame = rows.filter(filter).map_err(defect)?;
     let limit = match query.limit {
         Some(n) if n > MAX_LIMIT => {
-            return Err(SrqlError::new("limit_too_large", (0, 0), format!("limit:{n} is more than a page may have ({MAX_LIMIT})")));
+            return Err(SrqlError::new(
+                "limit_too_large",
+                (0, 0),
+                format!("limit:{n} is more than a page may have ({MAX_LIMIT})"),
+            ));
         }
         other => other,
     };
@@ -142,7 +146,11 @@ impl Names<'_> {
         }
         let text = plain(&literal.text);
         time::span(&text, self.zone, self.now_us).map(Some).ok_or_else(|| {
-            SrqlError::new("bad_time", literal.span, format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"))
+            SrqlError::new(
+                "bad_time",
+                literal.span,
+                format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
+            )
         })
     }
 
@@ -150,7 +158,9 @@ impl Names<'_> {
     fn bounds_time(&self, filter: &Expr) -> bool {
         match filter {
             Expr::And(all) => all.iter().any(|e| self.bounds_time(e)),
-            Expr::Filter(key, _) => key.path.len() == 1 && self.entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t)),
+            Expr::Filter(key, _) => {
+                key.path.len() == 1 && self.entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t))
+            }
             _ => false,
         }
     }
@@ -223,7 +233,9 @@ impl Names<'_> {
             Value::Fold(literal) => {
                 let exact = Literal { quoted: true, verbatim: true, ..literal.clone() };
                 match target.kind {
-                    Kind::List => Ok(any_like(column(), &format!("(?i)^{}$", regex::escape(&plain(&literal.text)))).is_true()),
+                    Kind::List => {
+                        Ok(any_like(column(), &format!("(?i)^{}$", regex::escape(&plain(&literal.text)))).is_true())
+                    }
                     Kind::Text | Kind::Ip | Kind::Mac => Ok(column().ilike(lit(like(&exact))).is_true()),
                     _ => self.is(target, &exact),
                 }
@@ -245,7 +257,11 @@ impl Names<'_> {
                         Ok(datafusion::functions::regex::expr_fn::regexp_like(column(), lit(pattern), None).is_true())
                     }
                     Kind::List => Ok(any_like(column(), &pattern).is_true()),
-                    other => Err(SrqlError::new("regex_not_applicable", *span, format!("{} is {}; a regular expression matches text", target.field, other.name()))),
+                    other => Err(SrqlError::new(
+                        "regex_not_applicable",
+                        *span,
+                        format!("{} is {}; a regular expression matches text", target.field, other.name()),
+                    )),
                 }
             }
         }
@@ -255,7 +271,11 @@ impl Names<'_> {
         let column = || target.expr.clone();
         let text = plain(&literal.text);
         let wrong = |code, wanted: &str| {
-            Err(SrqlError::new(code, literal.span, format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name())))
+            Err(SrqlError::new(
+                code,
+                literal.span,
+                format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name()),
+            ))
         };
         if text.is_empty() && literal.quoted && matches!(target.kind, Kind::Text | Kind::Ip | Kind::Mac) {
             return Ok(column().is_null().or(column().eq(lit(""))));
@@ -309,7 +329,11 @@ impl Names<'_> {
     fn compare(&self, target: &Target, op: Op, literal: &Literal) -> Result<Df> {
         let text = plain(&literal.text);
         let wrong = |wanted: &str| {
-            Err(SrqlError::new("bad_operand", literal.span, format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name())))
+            Err(SrqlError::new(
+                "bad_operand",
+                literal.span,
+                format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name()),
+            ))
         };
         let apply = |left: Df, right: Df| match op {
             Op::Less => left.lt(right),
@@ -346,7 +370,11 @@ impl Names<'_> {
                 _ => return wrong("instant or date"),
             },
             other => {
-                return Err(SrqlError::new("not_ordered", literal.span, format!("{} is {}; it has no order to compare by", target.field, other.name())));
+                return Err(SrqlError::new(
+                    "not_ordered",
+                    literal.span,
+                    format!("{} is {}; it has no order to compare by", target.field, other.name()),
+                ));
             }
         };
         Ok(compared.is_true())
@@ -376,7 +404,15 @@ impl Names<'_> {
         } else {
             query.fields.iter().map(|k| self.field(k).map(|f| f.name.to_owned())).collect::<Result<Vec<_>>>()?
         };
-        Ok(Planned { frame, columns, order, limit: Some(DEFAULT_LIMIT), pages: true, range: None, warnings: Vec::new() })
+        Ok(Planned {
+            frame,
+            columns,
+            order,
+            limit: Some(DEFAULT_LIMIT),
+            pages: true,
+            range: None,
+            warnings: Vec::new(),
+        })
     }
 
     fn aggregate(&self, call: &Aggregate) -> Result<Df> {
@@ -385,13 +421,22 @@ impl Names<'_> {
         let numeric = || -> Result<Df> {
             match &field {
                 Some(t) if t.kind == Kind::Number => Ok(t.expr.clone()),
-                Some(t) if t.kind == Kind::Text => Ok(datafusion::logical_expr::try_cast(t.expr.clone(), DataType::Float64)),
-                Some(t) => Err(SrqlError::new("not_a_number", call.span, format!("{} is {}, not a number", t.field, t.kind.name()))),
+                Some(t) if t.kind == Kind::Text => {
+                    Ok(datafusion::logical_expr::try_cast(t.expr.clone(), DataType::Float64))
+                }
+                Some(t) => Err(SrqlError::new(
+                    "not_a_number",
+                    call.span,
+                    format!("{} is {}, not a number", t.field, t.kind.name()),
+                )),
                 None => Err(SrqlError::new("field_missing", call.span, format!("{}() needs a field", call.function))),
             }
         };
         let float = || numeric().map(|e| cast(e, DataType::Float64));
-        let any = || expr().ok_or_else(|| SrqlError::new("field_missing", call.span, format!("{}() needs a field", call.function)));
+        let any = || {
+            expr()
+                .ok_or_else(|| SrqlError::new("field_missing", call.span, format!("{}() needs a field", call.function)))
+        };
         let computed = match call.function.as_str() {
             "count" => agg::count(expr().unwrap_or_else(|| lit(1i64))),
             "count_distinct" => agg::count_distinct(any()?),
@@ -401,7 +446,9 @@ impl Names<'_> {
             "max" => agg::max(any()?),
             "stddev" => agg::stddev(float()?),
             "median" => agg::median(float()?),
-            "percentile" => agg::approx_percentile_cont(float()?.sort(true, false), lit(call.quantile.unwrap_or(0.5)), None),
+            "percentile" => {
+                agg::approx_percentile_cont(float()?.sort(true, false), lit(call.quantile.unwrap_or(0.5)), None)
+            }
             "first" | "last" => {
                 let by = self.entity.time.unwrap_or(self.entity.sort);
                 let order = vec![ident(by).sort(call.function == "first", false)];
@@ -420,14 +467,22 @@ impl Names<'_> {
                 GroupKey::Field(key, name) => {
                     let target = self.target(key)?;
                     if matches!(target.kind, Kind::Map | Kind::Bytes) {
-                        return Err(SrqlError::new("not_groupable", key.span, format!("{} is {}; it makes no groups", target.field, target.kind.name())));
+                        return Err(SrqlError::new(
+                            "not_groupable",
+                            key.span,
+                            format!("{} is {}; it makes no groups", target.field, target.kind.name()),
+                        ));
                     }
                     (target.expr, name)
                 }
                 GroupKey::Cidr(key, bits, name) => {
                     let target = self.target(key)?;
                     if target.kind != Kind::Ip {
-                        return Err(SrqlError::new("not_an_ip", key.span, format!("{} is {}, not an address", target.field, target.kind.name())));
+                        return Err(SrqlError::new(
+                            "not_an_ip",
+                            key.span,
+                            format!("{} is {}, not an address", target.field, target.kind.name()),
+                        ));
                     }
                     (ip_mask(target.expr, *bits), name)
                 }
@@ -448,29 +503,56 @@ impl Names<'_> {
             let name = sort.key.path.join("_");
             let Some(column) = columns.iter().find(|c| c.eq_ignore_ascii_case(&name)) else {
                 let nearest = catalog::nearest(&name, columns.iter().map(String::as_str)).map(str::to_owned);
-                return Err(SrqlError::new("unknown_column", sort.key.span, format!("the groups have no column {name:?}")).suggest(nearest.as_deref()));
+                return Err(SrqlError::new(
+                    "unknown_column",
+                    sort.key.span,
+                    format!("the groups have no column {name:?}"),
+                )
+                .suggest(nearest.as_deref()));
             };
             order.push((column.clone(), sort.ascending));
         }
         if order.is_empty() {
             order.extend(query.stats.first().map(|a| (a.alias.clone(), false)));
         }
-        let missing: Vec<_> = columns[..query.by.len()].iter().filter(|c| order.iter().all(|(o, _)| o != *c)).map(|c| (c.clone(), true)).collect();
+        let missing: Vec<_> = columns[..query.by.len()]
+            .iter()
+            .filter(|c| order.iter().all(|(o, _)| o != *c))
+            .map(|c| (c.clone(), true))
+            .collect();
         order.extend(missing);
-        Ok(Planned { frame, columns, order, limit: Some(DEFAULT_LIMIT), pages: true, range: None, warnings: Vec::new() })
+        Ok(Planned {
+            frame,
+            columns,
+            order,
+            limit: Some(DEFAULT_LIMIT),
+            pages: true,
+            range: None,
+            warnings: Vec::new(),
+        })
     }
 
     /// The start of the slice of time a row is in.
     fn slice(&self, width_us: i64) -> Result<Df> {
         let time = self.entity.time.unwrap_or(self.entity.sort);
-        let width = lit(ScalarValue::IntervalMonthDayNano(Some(arrow::datatypes::IntervalMonthDayNano::new(0, 0, width_us * 1000))));
+        let width = lit(ScalarValue::IntervalMonthDayNano(Some(arrow::datatypes::IntervalMonthDayNano::new(
+            0,
+            0,
+            width_us * 1000,
+        ))));
         Ok(datafusion::functions::expr_fn::date_bin(width, ident(time), timestamp(0)))
     }
 
     fn bucket(&self, query: &Query, frame: DataFrame) -> Result<Planned> {
-        let Some(bucket) = &query.bucket else { return Err(SrqlError::new("bucket_missing", (0, 0), "bucket: is missing")) };
+        let Some(bucket) = &query.bucket else {
+            return Err(SrqlError::new("bucket_missing", (0, 0), "bucket: is missing"));
+        };
         if self.entity.time.is_none() {
-            return Err(SrqlError::new("time_not_applicable", bucket.span, format!("{} has no time to make buckets of", self.entity.name)));
+            return Err(SrqlError::new(
+                "time_not_applicable",
+                bucket.span,
+                format!("{} has no time to make buckets of", self.entity.name),
+            ));
         }
         if !query.stats.is_empty() {
             return Err(SrqlError::new("clause_conflict", bucket.span, "bucket: and stats: cannot stand together"));
@@ -479,7 +561,13 @@ impl Names<'_> {
             Some(key) => cast(self.target(key)?.expr, DataType::Utf8),
             None => lit(ScalarValue::Utf8(None)),
         };
-        let call = Aggregate { function: bucket.agg.clone(), field: bucket.value_field.clone(), quantile: None, alias: "value".to_owned(), span: bucket.span };
+        let call = Aggregate {
+            function: bucket.agg.clone(),
+            field: bucket.value_field.clone(),
+            quantile: None,
+            alias: "value".to_owned(),
+            span: bucket.span,
+        };
         let keys = vec![self.slice(bucket.width_us)?.alias("timestamp"), series.alias("series")];
         let frame = frame.aggregate(keys, vec![self.aggregate(&call)?]).map_err(defect)?;
         let columns = ["timestamp", "series", "value"].map(str::to_owned).to_vec();
@@ -502,8 +590,10 @@ fn condition(having: &Having, schema: &DFSchema) -> Result<Df> {
         Having::Not(inner) => Df::Not(Box::new(condition(inner, schema)?)),
         Having::Compare(column, op, text, span) => {
             let Some(field) = schema.fields().iter().find(|f| f.name().eq_ignore_ascii_case(column)) else {
-                let nearest = catalog::nearest(column, schema.fields().iter().map(|f| f.name().as_str())).map(str::to_owned);
-                return Err(SrqlError::new("unknown_column", *span, format!("the groups have no column {column:?}")).suggest(nearest.as_deref()));
+                let nearest =
+                    catalog::nearest(column, schema.fields().iter().map(|f| f.name().as_str())).map(str::to_owned);
+                return Err(SrqlError::new("unknown_column", *span, format!("the groups have no column {column:?}"))
+                    .suggest(nearest.as_deref()));
             };
             let left = ident(field.name());
             let (left, right) = match (number(text), field.data_type().is_numeric()) {

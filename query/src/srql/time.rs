@@ -13,13 +13,33 @@ pub struct Range {
 }
 
 const UNITS: &[(&str, i64)] = &[
-    ("seconds", 1), ("second", 1), ("secs", 1), ("sec", 1), ("s", 1),
-    ("minutes", 60), ("minute", 60), ("mins", 60), ("min", 60), ("m", 60),
-    ("hours", 3600), ("hour", 3600), ("hrs", 3600), ("hr", 3600), ("h", 3600),
-    ("days", 86_400), ("day", 86_400), ("d", 86_400),
-    ("weeks", 604_800), ("week", 604_800), ("w", 604_800),
-    ("months", 2_592_000), ("month", 2_592_000), ("mo", 2_592_000),
-    ("years", 31_536_000), ("year", 31_536_000), ("y", 31_536_000),
+    ("seconds", 1),
+    ("second", 1),
+    ("secs", 1),
+    ("sec", 1),
+    ("s", 1),
+    ("minutes", 60),
+    ("minute", 60),
+    ("mins", 60),
+    ("min", 60),
+    ("m", 60),
+    ("hours", 3600),
+    ("hour", 3600),
+    ("hrs", 3600),
+    ("hr", 3600),
+    ("h", 3600),
+    ("days", 86_400),
+    ("day", 86_400),
+    ("d", 86_400),
+    ("weeks", 604_800),
+    ("week", 604_800),
+    ("w", 604_800),
+    ("months", 2_592_000),
+    ("month", 2_592_000),
+    ("mo", 2_592_000),
+    ("years", 31_536_000),
+    ("year", 31_536_000),
+    ("y", 31_536_000),
 ];
 
 /// A duration, microseconds: `5m`, `24 hours`.
@@ -103,7 +123,13 @@ pub fn span(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
         // Calendar units by the calendar.
         let unit = relative.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches([' ', '_', '-']);
         let n: u32 = relative.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
-        let months = if unit.starts_with("mo") { n } else if unit.starts_with('y') { n.checked_mul(12)? } else { 0 };
+        let months = if unit.starts_with("mo") {
+            n
+        } else if unit.starts_with('y') {
+            n.checked_mul(12)?
+        } else {
+            0
+        };
         let from = if months > 0 {
             let now = DateTime::<Utc>::from_timestamp_micros(now_us)?.with_timezone(&zone);
             now.checked_sub_months(Months::new(months))?.timestamp_micros()
@@ -133,7 +159,6 @@ pub fn span(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
     // An instant alone spans nothing; a date spans its day.
     (at.to? - at.from? > 1).then_some(at)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,9 @@ impl ClaimClass {
     pub fn of(kind: SourceKind) -> Self {
         match kind {
             SourceKind::Agent => ClaimClass::Agent,
-            SourceKind::Armis | SourceKind::NetBox | SourceKind::Integration | SourceKind::Operator => ClaimClass::Inventory,
+            SourceKind::Armis | SourceKind::NetBox | SourceKind::Integration | SourceKind::Operator => {
+                ClaimClass::Inventory
+            }
             SourceKind::Mapper => ClaimClass::Mapper,
             SourceKind::Sweep => ClaimClass::Sweep,
         }

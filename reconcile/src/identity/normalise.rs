@@ -130,7 +130,8 @@ pub fn agent_id(text: &str) -> Option<String> {
 /// A host name: lower case, trailing dot dropped. An address, or a name whose short form is `localhost`, is none.
 pub fn hostname(text: &str) -> Option<String> {
     let name = text.trim().trim_end_matches('.').to_lowercase();
-    if name.is_empty() || name.contains('\0') || name.parse::<IpAddr>().is_ok() || short_hostname(&name) == "localhost" {
+    if name.is_empty() || name.contains('\0') || name.parse::<IpAddr>().is_ok() || short_hostname(&name) == "localhost"
+    {
         return None;
     }
     Some(name)
@@ -167,10 +168,15 @@ mod tests {
             assert_eq!(macs(text).0[0].hex, "AABBCCDDEEF0", "{text}");
         }
         let (good, bad) = macs("0C:EA:14:32:D2:78, 0EEA1432D278; nonsense 000000000000,ff:ff:ff:ff:ff:ff,01005E000001");
-        assert_eq!(good.iter().map(|m| (m.hex.as_str(), m.local)).collect::<Vec<_>>(), [("0CEA1432D278", false), ("0EEA1432D278", true)]);
+        assert_eq!(
+            good.iter().map(|m| (m.hex.as_str(), m.local)).collect::<Vec<_>>(),
+            [("0CEA1432D278", false), ("0EEA1432D278", true)]
+        );
         use MacReason::*;
         assert_eq!(bad, [Malformed, Zero, Broadcast, Multicast]);
-        for virtual_router in ["00005E000101", "00005E0002FF", "00000C07AC01", "00000C9FF123", "000573A01234", "0007B4001234"] {
+        for virtual_router in
+            ["00005E000101", "00005E0002FF", "00000C07AC01", "00000C9FF123", "000573A01234", "0007B4001234"]
+        {
             assert_eq!(mac(virtual_router), Err(Virtual), "{virtual_router}");
         }
         assert!(mac("F692BF75C722").unwrap().local && !mac("F492BF75C722").unwrap().local);

@@ -154,8 +154,8 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
     let partition = at.partition(&update.partition)?;
     let meta = |key: &str| update.metadata.get(key).map(String::as_str).unwrap_or_default();
     let raw_instance = instance_name(update);
-    let instance =
-        normalise::instance(raw_instance).ok_or_else(|| RecordError::BadName("source instance", raw_instance.to_owned()))?;
+    let instance = normalise::instance(raw_instance)
+        .ok_or_else(|| RecordError::BadName("source instance", raw_instance.to_owned()))?;
     let armis = bounded_id("armis_device_id", meta("armis_device_id"))?;
     let netbox = bounded_id("netbox_device_id", meta("netbox_device_id"))?;
     let integration = bounded_id("integration_id", meta("integration_id"))?;
@@ -371,20 +371,26 @@ mod tests {
         )
         .unwrap();
         assert_eq!(record.ids.len(), 1);
-        assert_eq!((record.macs, record.macs_shown), (vec!["0CEA1432D278".to_owned()], vec!["0EEA1432D278".to_owned()]));
+        assert_eq!(
+            (record.macs, record.macs_shown),
+            (vec!["0CEA1432D278".to_owned()], vec!["0EEA1432D278".to_owned()])
+        );
         assert_eq!(record.partition, "default");
     }
 
     #[test]
     fn a_mapper_names_its_scanner_not_its_target() {
-        let record = update(r#"{"agent_id":"agent-dusk","source":"mapper","ip":"192.168.10.1","mac":"0EEA1432D278"}"#).unwrap();
+        let record =
+            update(r#"{"agent_id":"agent-dusk","source":"mapper","ip":"192.168.10.1","mac":"0EEA1432D278"}"#).unwrap();
         assert!(record.ids.is_empty() && record.macs.is_empty());
         assert_eq!(record.key.key, "192.168.10.1");
     }
 
     #[test]
     fn an_event_time_after_receipt_is_clamped() {
-        let record = update(r#"{"source":"armis","timestamp":"2999-01-01T00:00:00Z","metadata":{"armis_device_id":"7"}}"#).unwrap();
+        let record =
+            update(r#"{"source":"armis","timestamp":"2999-01-01T00:00:00Z","metadata":{"armis_device_id":"7"}}"#)
+                .unwrap();
         assert_eq!(record.event_time, Time(AT.at_us));
     }
 

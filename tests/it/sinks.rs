@@ -1,0 +1,147 @@
+//! Postgres as it is read by others, and webhooks as they arrive, also when we die in between.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sqlx::Row;
+
+use crate::server::{Home, armis};
+
+/// A database of its own on the test services' Postgres.
+async fn database() -> String {
+    let base =
+        std::env::var("RADARFLOW_TEST_POSTGRES").expect("run deploy/test.sh, or eval \"$(deploy/services.sh up)\"");
+    let name = format!("t{}", rand::random::<u64>());
+    let admin = sqlx::PgPool::connect(&format!("{base}/postgres")).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
+    format!("{base}/{name}")
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, mut right: impl FnMut() -> F) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !right().await {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn devices(pool: &sqlx::PgPool) -> Vec<(String, Option<String>)> {
+    let rows = sqlx::query("SELECT uid, ip FROM radarflow.ocsf_devices ORDER BY uid")
+        .fetch_all(pool)
+        .await
+        .unwrap_or_default();
+    rows.into_iter().map(|r| (r.get(0), r.get(1))).collect()
+}
+
+#[tokio::test]
+async fn postgres_follows_exactly_and_is_repaired_when_it_is_new() {
+    let url = database().await;
+    let with = |url: &str| format!("[sinks.postgres]\nurl = \"{url}\"\n");
+    let mut home = Home::new(&with(&url));
+    let server = home.start();
+    let items = |second: i64, n: usize| {
+        format!(
+            "[{}]",
+            (0..n).map(|i| armis(i, &format!("10.0.0.{}", i + second as usize), second)).collect::<Vec<_>>().join(",")
+        )
+    };
+    server.push("r", "sync", &items(1, 20)).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    until("twenty devices", || async { devices(&pool).await.len() == 20 }).await;
+    server.kill();
+    let server = home.start();
+    server.push("r", "sync", &items(5, 20)).await.unwrap();
+    let answer =
+        server.until("in:devices limit:100", |r| r.iter().filter(|d| d["ip"] == "10.0.0.24").count() == 1).await;
+    let mut expected: Vec<(String, Option<String>)> =
+        answer.iter().map(|r| (r["uid"].as_str().unwrap().to_owned(), r["ip"].as_str().map(str::to_owned))).collect();
+    expected.sort();
+    until("the moves", || async { devices(&pool).await == expected }).await;
+
+    // Readers see their tenant or nothing.
+    for sql in [
+        "CREATE ROLE reader_x LOGIN",
+        "GRANT USAGE ON SCHEMA radarflow TO reader_x",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA radarflow TO reader_x",
+        "REVOKE ALL ON radarflow.reader_tenants FROM reader_x",
+    ] {
+        // The role is the cluster's: another run may have made it.
+        let _ = sqlx::query(sql).execute(&pool).await;
+    }
+    let reader = sqlx::PgPool::connect(&url.replace("postgres@", "reader_x@")).await.unwrap();
+    assert_eq!(devices(&reader).await.len(), 0);
+    sqlx::query("INSERT INTO radarflow.reader_tenants VALUES ('reader_x', 'default')").execute(&pool).await.unwrap();
+    assert_eq!(devices(&reader).await.len(), 20);
+    sqlx::query("UPDATE radarflow.reader_tenants SET tenant_id = 'other'").execute(&pool).await.unwrap();
+    assert_eq!(devices(&reader).await.len(), 0);
+    server.stop();
+
+    // Another, empty database is filled from what is known.
+    let fresh = database().await;
+    home.config = home.config.replace(&url, &fresh);
+    let server = home.start();
+    let pool = sqlx::PgPool::connect(&fresh).await.unwrap();
+    until("the new database is filled", || async { devices(&pool).await == expected }).await;
+    server.stop();
+}
+
+#[tokio::test]
+async fn firing_and_resolved_both_arrive_also_with_a_kill_between() {
+    let received: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let log = received.clone();
+    let app = axum::Router::new().route(
+        "/hook",
+        axum::routing::post(move |headers: axum::http::HeaderMap, body: String| async move {
+            let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+            log.lock().unwrap().push((key, serde_json::from_str(&body).unwrap()));
+            "ok"
+        }),
+    );
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", socket.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(socket, app).await });
+    let mut home = Home::new(&format!(
+        "[[receivers]]\nname = \"ops\"\nurl = \"{url}\"\nkind = \"alertmanager\"\ngroup_wait_ms = 0\ngroup_interval_ms = 200\n"
+    ));
+    let server = home.start();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let sweep = |up: bool| format!(r#"{{"hosts":[{{"host":"10.0.0.1","available":{up},"last_seen":{}}}]}}"#, now());
+    server.push("v", "sweep", &sweep(true)).await.unwrap();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        server.push("v", "sweep", &sweep(false)).await.unwrap();
+    }
+    let arrived = |status: &str| {
+        let status = status.to_owned();
+        let received = received.clone();
+        move || {
+            let there = received.lock().unwrap().iter().any(|(_, p)| p["status"] == status.as_str());
+            async move { there }
+        }
+    };
+    until("firing arrives", arrived("firing")).await;
+    server.kill();
+    let server = home.start();
+    server.push("v", "sweep", &sweep(true)).await.unwrap();
+    until("resolved arrives", arrived("resolved")).await;
+    let messages = received.lock().unwrap().clone();
+    let firing: Vec<_> = messages.iter().filter(|(_, p)| p["status"] == "firing").collect();
+    assert!(firing.iter().all(|(key, _)| *key == firing[0].0), "a duplicate bears the same key: {firing:?}");
+    assert!(firing.len() <= 2);
+    let payload = &firing[0].1;
+    assert_eq!((payload["version"].as_str(), payload["receiver"].as_str()), (Some("4"), Some("ops")));
+    assert_eq!(payload["alerts"][0]["endsAt"], "0001-01-01T00:00:00Z");
+    let alert = &server.rows("in:alerts rule:device-offline").await[0];
+    assert_eq!((alert["status"].as_str(), alert["resolved_by"].as_str()), (Some("resolved"), Some("system")));
+    let refused = server
+        .post(
+            &format!("/api/alerts/{}/acknowledge", alert["id"].as_str().unwrap()),
+            &server.token,
+            &serde_json::json!({}),
+        )
+        .await;
+    assert_eq!(refused.0, 409);
+    assert!(refused.1["detail"].as_str().unwrap().contains("allowed: pending"));
+    server.stop();
+}
