@@ -174,7 +174,7 @@ pub(crate) fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("RADARFLOW_LOG")
-                .unwrap_or_else(|_| "warn,radarflow=info,buoyant_kernel=off".into()),
+                .unwrap_or_else(|_| "warn,radarflow=info,buoyant_kernel=off,deltalake_core=error".into()),
         )
         .with_writer(std::io::stderr)
         .init();

@@ -187,6 +187,22 @@ impl Socket {
 }
 
 impl ReceiverConfig {
+    /// One that is told at once.
+    pub(crate) fn local(name: &str, tenant: &str, url: &str) -> Self {
+        ReceiverConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            kind: default_kind(),
+            tenant: tenant.to_owned(),
+            group_by: default_group_by(),
+            group_wait_ms: 0,
+            group_interval_ms: 1000,
+            repeat_interval_ms: default_repeat_interval(),
+            send_resolved: true,
+            headers: Default::default(),
+        }
+    }
+
     pub(crate) fn receiver(&self) -> Receiver {
         Receiver {
             tenant: self.tenant.clone(),

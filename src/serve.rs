@@ -56,6 +56,7 @@ struct Parts {
     collector: std::thread::JoinHandle<()>,
     feed: Arc<Mutex<Option<Workers>>>,
     lake: Option<Lake>,
+    live: Arc<Live>,
     reached: Arc<AtomicU64>,
     snapshots: Arc<Mutex<Snapshots>>,
     applied: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -302,7 +303,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         Arc::new(move || metrics_text(&stats, &live, applied(), reached.load(Ordering::Acquire)))
     };
     let api = Api {
-        engine: Engine::new(live, key).map_err(|e| anyhow::anyhow!("{e:?}"))?,
+        engine: Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?,
         tokens,
         sink,
         outcomes,
@@ -323,6 +324,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         collector,
         feed,
         lake,
+        live,
         reached,
         snapshots,
         applied,
@@ -423,6 +425,21 @@ fn metrics_text(stats: &IntakeStats, live: &Live, applied: u64, reached: u64) ->
 }
 
 impl Server {
+    /// Makes a token; it works when this returns.
+    pub(crate) async fn make_token(&self, name: &str, tenant: &str, role: Role) -> Result<String> {
+        let text = new_token();
+        let fact = token(name, tenant, role, Vec::new(), &text);
+        let origin = Arc::new(Origin {
+            kind: Kind::Fact,
+            tenant: tenant.to_owned(),
+            partition: String::new(),
+            feed: "demo".to_owned(),
+        });
+        let epoch = self.parts.intake.append(origin, vec![entry(None, serde_json::to_vec(&fact)?)]).await?;
+        self.parts.live.reach(epoch).await;
+        Ok(text)
+    }
+
     /// Ends everything in order.
     pub(crate) async fn stop(self) -> Result<()> {
         let parts = self.parts;

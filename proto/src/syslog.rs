@@ -254,8 +254,8 @@ fn timestamp3164(text: &str, received_us: i64, zone: Tz) -> Option<(i64, &str)> 
     let mut parts = clock.split(':');
     let hour: u32 = parts.next()?.parse().ok()?;
     let minute: u32 = parts.next()?.parse().ok()?;
-    let (second, fraction) =
-        parts.next()?.split_once('.').map_or_else(|| (clock.rsplit(':').next().unwrap_or(""), ""), |p| p);
+    let seconds = parts.next()?;
+    let (second, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
     let second: u32 = second.parse().ok()?;
     let micros = format!("{fraction:0<6}").get(..6)?.parse::<u32>().ok()?;
     // A zone's abbreviation, as Cisco writes it. Only UTC's names are unambiguous.
