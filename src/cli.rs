@@ -15,7 +15,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
 use serde_json::{Value, json};
 
-use crate::{config, demo, serve, table};
+use crate::{config, demo, serve, table, tools};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -82,6 +82,40 @@ enum Command {
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Push an inventory file, a JSON array of device updates or one a line, to a running server.
+    #[command(after_help = "Example: radarflow import devices.json --source cmdb")]
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Names the source instance.
+        #[arg(long)]
+        source: String,
+        /// The server's gRPC gateway.
+        #[arg(long, default_value = "http://127.0.0.1:50052")]
+        gateway: String,
+    },
+    /// Send the UDP payloads of a pcap capture to a listener.
+    #[command(after_help = "Example: radarflow replay netflow.pcap --to 127.0.0.1:2055 --rate 1000")]
+    Replay {
+        /// The capture.
+        file: PathBuf,
+        /// The listener.
+        #[arg(long)]
+        to: std::net::SocketAddr,
+        /// Datagrams a second at most.
+        #[arg(long)]
+        rate: Option<u64>,
+    },
+    /// Have a running server write a snapshot now, so that its next start replays less.
+    #[command(after_help = "Example: RADARFLOW_TOKEN=rf_… radarflow snapshot")]
+    Snapshot {
+        /// The server.
+        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
+        url: String,
+        /// An administrator's token.
+        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
+        token: String,
     },
     /// Bring the Postgres schema up to date.
     #[command(after_help = "Example: radarflow migrate --url postgres://radarflow@localhost/radarflow")]
@@ -203,6 +237,25 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
         Command::Query { srql, format, url, token } => return runtime.block_on(query(&srql, format, &url, &token)),
         Command::Token { command } => runtime.block_on(make_token(command))?,
+        Command::Import { file, source, gateway } => {
+            let n = runtime.block_on(tools::import(&file, &source, &gateway))?;
+            say(&format!("{n} items are durable"))?;
+        }
+        Command::Replay { file, to, rate } => {
+            let n = tools::replay(&file, to, rate)?;
+            say(&format!("{n} datagrams sent"))?;
+        }
+        Command::Snapshot { url, token } => runtime.block_on(async {
+            let request =
+                reqwest::Client::new().post(format!("{}/api/snapshot", url.trim_end_matches('/'))).bearer_auth(token);
+            let response = request.send().await.with_context(|| format!("cannot reach {url}"))?;
+            let ok = response.status().is_success();
+            let answer: Value = response.json().await?;
+            match answer["epoch"].as_u64().filter(|_| ok) {
+                Some(epoch) => say(&format!("a snapshot of epoch {epoch}")),
+                None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
+            }
+        })?,
         Command::Migrate { url, config } => {
             let url = match url {
                 Some(url) => url,

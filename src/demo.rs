@@ -163,9 +163,9 @@ async fn simulate(to: Addresses, devices: usize, speed: f64) -> Result<()> {
         sync(&mut agent, network.devices.iter().filter(|d| d.in_netbox).map(Device::netbox).collect()).await?;
         agents.push(agent);
     }
-    let mut sequence = 0u32;
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(0.1 / speed));
     for tick in 0u64.. {
+        let sequence = tick as u32;
         ticks.tick().await;
         for (t, network) in networks.iter_mut().enumerate() {
             let mut flow = || {
@@ -206,7 +206,6 @@ async fn simulate(to: Addresses, devices: usize, speed: f64) -> Result<()> {
                 sync(&mut agents[t], items).await?;
             }
         }
-        sequence += 1;
     }
     Ok(())
 }

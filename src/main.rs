@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod serve;
 mod table;
+mod tools;
 
 use std::process::ExitCode;
 

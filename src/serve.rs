@@ -239,7 +239,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     };
     // The outbox needs intake, intake needs the replayed log, the replay needs the collector: the collector's first
     // message waits for the outbox, so intake's handles are made before frames flow back.
-    let (late_sink, late) = LateSink::new();
+    let (late_sink, late) = LateSink::pair();
     let outbox = Outbox::start(late_sink.clone(), format!("http://{http_addr}"))?;
     outbox_tx.send(outbox).ok();
     let (segments, result) = replayed.await?;
@@ -490,7 +490,7 @@ struct LateSink(tokio::sync::watch::Receiver<Option<Arc<dyn FactSink>>>);
 struct Late(tokio::sync::watch::Sender<Option<Arc<dyn FactSink>>>);
 
 impl LateSink {
-    fn new() -> (Arc<dyn FactSink>, Late) {
+    fn pair() -> (Arc<dyn FactSink>, Late) {
         let (set, get) = tokio::sync::watch::channel(None);
         (Arc::new(LateSink(get)), Late(set))
     }

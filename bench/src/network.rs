@@ -111,7 +111,8 @@ impl Device {
 
     /// As a NetBox sync says it, knowing the Armis id of one in three.
     pub fn netbox(&self) -> String {
-        let armis = if self.n % 3 == 0 { format!(r#","armis_device_id":"{}""#, self.n) } else { String::new() };
+        let armis =
+            if self.n.is_multiple_of(3) { format!(r#","armis_device_id":"{}""#, self.n) } else { String::new() };
         format!(
             r#"{{"source":"netbox","ip":"{}/24","hostname":"{}-{}.example.net","timestamp":{},"metadata":{{"netbox_device_id":"{}"{armis},"model":"M{}"}},"sync_meta":{{"sync_service_id":"netbox-main"}}}}"#,
             self.ip,

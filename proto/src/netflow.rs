@@ -121,6 +121,8 @@ pub struct Exporter {
     next_sequence: Option<u32>,
     /// Units lost so far.
     lost: u64,
+    /// IPFIX: when the exporter started (`systemInitTimeMilliseconds`, element 160), microseconds since 1970.
+    boot_us: Option<i64>,
 }
 
 /// What one message brought.
@@ -265,7 +267,7 @@ impl Exporter {
         at.u32()?;
         let mut body = at.sub(length.saturating_sub(16))?;
         let mut out = Decoded::default();
-        self.sets(&mut body, Clock { export_s, boot_us: None }, origin, &mut out);
+        self.sets(&mut body, Clock { export_s, boot_us: self.boot_us }, origin, &mut out);
         self.sequence(sequence, out.records);
         Ok(out)
     }
@@ -401,6 +403,7 @@ impl Exporter {
     }
 
     fn options(&mut self, record: &Record) {
+        self.boot_us = record.boot_us.or(self.boot_us);
         if let Some(rate) = record.sampling_rate() {
             let sampler = record.flow.sampler_id;
             if self.samplers.len() < MAX_TEMPLATES || self.samplers.contains_key(&sampler) {
@@ -498,6 +501,7 @@ struct Record {
     app_name: Option<String>,
     if_name: Option<String>,
     scope_interface: Option<u32>,
+    boot_us: Option<i64>,
 }
 
 impl Record {
@@ -597,6 +601,7 @@ impl Record {
             82 | 83 => self.if_name = text(v),
             95 => self.app_id = Some(n()),
             96 => self.app_name = text(v),
+            160 => self.boot_us = millis(v),
             256 => flow.ether_type = Some(n() as u16),
             315 => crate::packet::ethernet(v, flow),
             _ => return,
@@ -732,6 +737,17 @@ mod tests {
         exporter.decode(&ipfix(0, &[template305, options, template()]), AT).unwrap();
         let flow = exporter.decode(&ipfix(1, &[data(3)]), AT).unwrap().flows.remove(0).0;
         assert_eq!(flow.sampling, Some((100, SamplingSource::Options)));
+    }
+
+    #[test]
+    fn an_ipfix_exporter_tells_its_start_in_options() {
+        let mut exporter = Exporter::default();
+        let start = 1_699_999_000_000u64.to_be_bytes();
+        let options = [set(3, &words(&[300, 2, 1, 143, 4, 160, 8])), set(300, &[&[0, 0, 0, 1], &start[..]].concat())];
+        exporter.decode(&ipfix(0, &options), AT).unwrap();
+        let flow = [set(2, &words(&[257, 2, 8, 4, 21, 4])), set(257, &[1, 1, 1, 1, 0, 0, 0x27, 0x10])];
+        let got = exporter.decode(&ipfix(1, &flow), AT).unwrap().flows;
+        assert_eq!(got[0].0.end_us, Some(1_699_999_010_000_000));
     }
 
     #[test]

@@ -192,7 +192,7 @@ mod tests {
         let mut header = hex::decode("0000000000020000000000010800").unwrap();
         header.extend(hex::decode("4500003c1c4640004006b1e60a0000010a000002").unwrap());
         header.extend([0, 80, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x18]);
-        while header.len() % 4 != 0 {
+        while !header.len().is_multiple_of(4) {
             header.push(0);
         }
         let mut raw = words(&[1, 1500, 4, header.len() as u32]);

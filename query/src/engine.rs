@@ -246,8 +246,9 @@ fn query_hash(text: &str) -> String {
     hex::encode(&Sha256::digest(words.join(" "))[..8])
 }
 
-fn failed(error: datafusion::error::DataFusionError) -> QueryError {
+fn failed(error: impl std::borrow::Borrow<datafusion::error::DataFusionError>) -> QueryError {
     use datafusion::error::DataFusionError as E;
+    let error = error.borrow();
     match error.find_root() {
         E::ResourcesExhausted(detail) => QueryError::TooLarge(detail.clone()),
         E::Plan(_) | E::SchemaError(..) => {

@@ -56,6 +56,7 @@ fn router(api: Shared) -> Router {
         .route("/api/query", post(query))
         .route("/api/query/validate", post(validate))
         .route("/api/tokens", post(make_token))
+        .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", json!({})) })
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
@@ -422,6 +423,20 @@ async fn make_token(State(api): State<Shared>, headers: HeaderMap, request: Requ
         Ok(epoch) => {
             api.engine.live().reach(epoch).await;
             (StatusCode::CREATED, axum::Json(json!({"id": id, "token": text, "epoch": epoch}))).into_response()
+        }
+        Err(refused) => refused,
+    }
+}
+
+async fn snapshot(State(api): State<Shared>, headers: HeaderMap) -> Response {
+    let actor = match api.allowed(&headers, Action::Maintain) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    match api.append(&actor, &Fact::Snapshot).await {
+        Ok(epoch) => {
+            api.engine.live().reach(epoch).await;
+            axum::Json(json!({"epoch": epoch})).into_response()
         }
         Err(refused) => refused,
     }

@@ -15,6 +15,8 @@ pub enum Action {
     ManageTokens,
     /// Change receivers.
     ManageReceivers,
+    /// Snapshots and the like.
+    Maintain,
 }
 
 /// The least role that may do it.
@@ -22,7 +24,7 @@ pub fn least_role(action: Action) -> Role {
     match action {
         Action::Query => Role::Viewer,
         Action::StepAlert | Action::Import => Role::Operator,
-        Action::ManageTokens | Action::ManageReceivers => Role::Admin,
+        Action::ManageTokens | Action::ManageReceivers | Action::Maintain => Role::Admin,
     }
 }
 
@@ -43,9 +45,11 @@ mod tests {
     #[test]
     fn each_role_includes_the_one_before() {
         use Action::*;
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 3), (Role::Admin, 5)] {
-            let n =
-                [Query, StepAlert, Import, ManageTokens, ManageReceivers].into_iter().filter(|a| may(role, *a)).count();
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 3), (Role::Admin, 6)] {
+            let n = [Query, StepAlert, Import, ManageTokens, ManageReceivers, Maintain]
+                .into_iter()
+                .filter(|a| may(role, *a))
+                .count();
             assert_eq!(n, allowed, "{role:?}");
         }
         assert!(sees(&[], "x") && sees(&["x".into()], "x") && !sees(&["y".into()], "x"));

@@ -71,7 +71,7 @@ fn batch(n: u16) -> String {
 async fn a_workload_killed_at_random_points_ends_as_an_undisturbed_one() {
     let mut kills = 0;
     for seed in 0..3u64 {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
         let disturbed = workload(&mut rng, &mut Home::new(""), 10).await;
         kills += 10;

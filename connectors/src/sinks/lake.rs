@@ -303,7 +303,7 @@ impl Writer {
         self.bytes = 0;
         self.first_epoch = None;
         self.commits += 1;
-        if self.commits % COMPACT_COMMITS == 0 {
+        if self.commits.is_multiple_of(COMPACT_COMMITS) {
             match self.delta.clone().optimize().await {
                 Ok((compacted, metrics)) => {
                     tracing::debug!(table = self.table.name(), removed = metrics.num_files_removed, "compacted");

@@ -161,7 +161,7 @@ fn certified(der: &[u8]) -> Option<(String, String)> {
     }
 }
 
-fn refused(error: AppendError) -> Status {
+fn refused(error: &AppendError) -> Status {
     match error {
         AppendError::Full => Status::resource_exhausted(error.to_string()),
         AppendError::Storage(_) | AppendError::Closed => Status::unavailable(error.to_string()),
@@ -261,7 +261,7 @@ impl Gateway {
         }
         let origin = Arc::new(Origin { kind: Kind::Fact, ..(*self.origin).clone() });
         let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
-        self.sink.append(origin, entries).await.map(|_| ()).map_err(refused)
+        self.sink.append(origin, entries).await.map(|_| ()).map_err(|e| refused(&e))
     }
 
     /// The entries of a request's services, and why some were refused.
@@ -297,7 +297,7 @@ impl Gateway {
         let Some(origin) = origin else { return result };
         let marker = Arc::new(Origin { kind: Kind::Release, ..(*origin).clone() });
         let head = staged_head(&run, 0, result.is_ok());
-        let ended = self.sink.append(marker, vec![entry(caller.peer, head)]).await.map_err(refused);
+        let ended = self.sink.append(marker, vec![entry(caller.peer, head)]).await.map_err(|e| refused(&e));
         result.and(ended.map(|_| ()))
     }
 
@@ -334,7 +334,7 @@ impl Gateway {
                 put_sized(&mut body, &e.body);
             }
             let target = origin.get_or_insert(target).clone();
-            self.sink.append(target, vec![entry(caller.peer, body)]).await.map_err(refused)?;
+            self.sink.append(target, vec![entry(caller.peer, body)]).await.map_err(|e| refused(&e))?;
         }
         order.finish().map_err(Status::invalid_argument)?;
         if good == 0 && !bad.is_empty() {
@@ -346,7 +346,7 @@ impl Gateway {
     async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
         let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
         let origin = self.origin(caller, said.partition, Kind::Status)?;
-        self.sink.append(origin, vec![entry(caller.peer, body(&push, b""))]).await.map(|_| ()).map_err(refused)
+        self.sink.append(origin, vec![entry(caller.peer, body(&push, b""))]).await.map(|_| ()).map_err(|e| refused(&e))
     }
 }
 
@@ -493,7 +493,7 @@ impl AgentGatewayService for Gateway {
         }
         self.announce(&r.services).await?;
         let origin = self.origin(&caller, &r.partition, Kind::Status)?;
-        self.sink.append(origin, entries).await.map_err(refused)?;
+        self.sink.append(origin, entries).await.map_err(|e| refused(&e))?;
         Ok(Response::new(GatewayStatusResponse { received: true }))
     }
 

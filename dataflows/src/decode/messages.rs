@@ -46,10 +46,10 @@ impl Decoder {
             raw: m.keep_raw.then(|| body.to_vec()),
             device_uid: None,
         };
-        self.log(at, row, m.severity);
+        self.log(at, &row, m.severity);
     }
 
-    fn log(&mut self, at: &At<'_>, row: Log, severity: u8) {
+    fn log(&mut self, at: &At<'_>, row: &Log, severity: u8) {
         let ip = row.source_ip;
         if severity <= BURST_SEVERITY
             && let Some(ip) = ip
@@ -59,7 +59,7 @@ impl Decoder {
         }
         let builders = self.builders(at);
         builders.log_ips.push(ip);
-        builders.logs.push(&row);
+        builders.logs.push(row);
         self.count(at, ip, Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
     }
 
@@ -110,7 +110,7 @@ impl Decoder {
             raw: None,
             device_uid: None,
         };
-        self.log(at, row, severity);
+        self.log(at, &row, severity);
     }
 
     pub(super) fn trap(&mut self, at: &At<'_>, body: &Bytes) {

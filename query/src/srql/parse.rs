@@ -388,7 +388,8 @@ impl<'a> Parser<'a> {
                 })
             };
             let (a, b) = (&literal.text[..dots], &literal.text[dots + 2..]);
-            if !(a.is_empty() && b.is_empty()) && !b.starts_with('.') {
+            let open_both_ways = a.is_empty() && b.is_empty();
+            if !open_both_ways && !b.starts_with('.') {
                 return Ok(Value::Range(side(a, 0), side(b, dots + 2)));
             }
         }

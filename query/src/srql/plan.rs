@@ -123,8 +123,8 @@ pub fn plan(query: &Query, rows: DataFrame, now_us: i64, pinned: Option<Range>) 
     Ok(planned)
 }
 
-fn defect(error: datafusion::error::DataFusionError) -> SrqlError {
-    SrqlError::new("cannot_plan", (0, 0), error.strip_backtrace())
+fn defect(error: impl std::borrow::Borrow<datafusion::error::DataFusionError>) -> SrqlError {
+    SrqlError::new("cannot_plan", (0, 0), error.borrow().strip_backtrace())
 }
 
 fn timestamp(us: i64) -> Df {

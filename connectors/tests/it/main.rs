@@ -1,0 +1,3 @@
+//! The connectors against what they promise.
+
+mod migrations;

@@ -1,0 +1,23 @@
+//! The migrations make exactly the columns that the rows are declared with.
+
+use radarflow_proto::rows::Table;
+
+#[test]
+fn every_declared_column_is_there_with_its_type() {
+    let sql = include_str!("../../../migrations/0001_init.sql");
+    for table in Table::ALL.iter().filter(|t| !t.postgres().is_empty()) {
+        let head = format!("CREATE TABLE radarflow.{} (\n", table.postgres());
+        let start = sql.find(&head).unwrap_or_else(|| panic!("{head}")) + head.len();
+        let body = &sql[start..start + sql[start..].find("\n);").expect("the table ends")];
+        let found: Vec<&str> = body.lines().map(|l| l.trim().trim_end_matches(',')).collect();
+        let mut expected: Vec<String> = table
+            .columns()
+            .iter()
+            .map(|c| format!("\"{}\" {}{}", c.name, c.postgres, if c.nullable { "" } else { " NOT NULL" }))
+            .collect();
+        let keys: Vec<String> = table.key().iter().map(|k| format!("\"{k}\"")).collect();
+        expected.push(format!("PRIMARY KEY ({})", keys.join(", ")));
+        assert_eq!(found, expected, "{}", table.postgres());
+        assert!(sql.contains(&format!("ALTER TABLE radarflow.{} ENABLE ROW LEVEL SECURITY;", table.postgres())));
+    }
+}
