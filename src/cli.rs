@@ -305,6 +305,7 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
         ("netflow", &server.netflow),
         ("sflow", &server.sflow),
         ("syslog", &server.syslog),
+        ("syslog-tcp", &server.syslog_tcp),
         ("traps", &server.traps),
         ("grpc", &server.grpc),
     ] {

@@ -41,6 +41,7 @@ pub(crate) struct Server {
     pub(crate) netflow: Vec<SocketAddr>,
     pub(crate) sflow: Vec<SocketAddr>,
     pub(crate) syslog: Vec<SocketAddr>,
+    pub(crate) syslog_tcp: Vec<SocketAddr>,
     pub(crate) traps: Vec<SocketAddr>,
     pub(crate) grpc: Vec<SocketAddr>,
     /// The administrator's token, where this start made the first.
@@ -280,8 +281,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sflow = start_udp(Datagrams::SFlow, &config.sflow)?;
     let syslog = start_udp(Datagrams::Syslog, &config.syslog)?;
     let traps = start_udp(Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
-    for (socket, addr) in config.syslog.iter().zip(&syslog) {
-        syslog_tcp::start(&Listener { addr: *addr, ..socket.listener() }, sink.clone(), stop.clone()).await?;
+    let mut syslog_tcp = Vec::new();
+    for socket in &config.syslog {
+        syslog_tcp.push(syslog_tcp::start(&socket.listener(), sink.clone(), stop.clone()).await?);
     }
     let mut grpc_addrs = Vec::new();
     for gateway in &config.grpc {
@@ -331,7 +333,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         http: http_task,
         _dir: dir,
     };
-    Ok(Server { http: http_addr, netflow, sflow, syslog, traps, grpc: grpc_addrs, first_token, parts })
+    Ok(Server { http: http_addr, netflow, sflow, syslog, syslog_tcp, traps, grpc: grpc_addrs, first_token, parts })
 }
 
 /// Compares the configuration with the standing facts and appends the difference; makes the first token.

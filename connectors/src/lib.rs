@@ -6,6 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod ledger;
-pub mod metrics;
 pub mod sinks;
 pub mod sources;

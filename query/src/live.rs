@@ -25,9 +25,8 @@ use tokio::sync::watch;
 
 use crate::access::Actor;
 
-/// Bytes of event rows that wait for the lake, all tables; beyond it the oldest batches are still complete in the lake's
-/// queue and only queries of the newest seconds lack them.
-pub const MAX_FRESH_BYTES: usize = 1 << 30;
+/// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
+pub const MAX_FRESH_BYTES: usize = 64 << 20;
 
 #[derive(Clone, Debug)]
 struct Segment {
@@ -55,15 +54,17 @@ impl Segment {
 #[derive(Default)]
 struct StateTable {
     segments: Vec<Segment>,
+    /// The keys of each segment's rows, gone ones included.
+    keys: Vec<Vec<Arc<str>>>,
     /// Where a key's row is.
-    index: HashMap<String, (usize, usize)>,
+    index: HashMap<Arc<str>, (usize, usize)>,
 }
 
 impl StateTable {
     fn apply(&mut self, table: Table, changes: &[&Change]) {
         let mut new: Vec<&StateRow> = Vec::new();
         for change in changes {
-            if let Some((segment, row)) = self.index.remove(&change.key()) {
+            if let Some((segment, row)) = self.index.remove(change.key().as_str()) {
                 let segment = &mut self.segments[segment];
                 let n = segment.batch.num_rows();
                 let dead = Arc::make_mut(&mut segment.dead);
@@ -75,49 +76,45 @@ impl StateTable {
         }
         if !new.is_empty() {
             let batch = state_batch(table, new.iter().copied());
-            let at = self.segments.len();
-            for (row, state) in new.iter().enumerate() {
-                self.index.insert(state.key(), (at, row));
-            }
-            self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+            let keys = new.iter().map(|state| Arc::from(state.key())).collect();
+            self.push(batch, keys);
         }
         self.merge(table);
     }
 
-    /// Merges the last segments while they are of like size: every row is moved a logarithmic number of times.
+    fn push(&mut self, batch: RecordBatch, keys: Vec<Arc<str>>) {
+        let at = self.segments.len();
+        for (row, key) in keys.iter().enumerate() {
+            self.index.insert(key.clone(), (at, row));
+        }
+        self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+        self.keys.push(keys);
+    }
+
+    /// Merges the last segments while they are of like size: every row is moved a logarithmic number of times. A segment
+    /// that is mostly gone is of no size.
     fn merge(&mut self, table: Table) {
         let mut from = self.segments.len().saturating_sub(1);
-        let mut rows = self.segments.last().map_or(0, |s| s.batch.num_rows());
-        while from > 0
-            && (self.segments[from - 1].live <= rows * 2
-                || self.segments[from - 1].live * 2 < self.segments[from - 1].batch.num_rows())
-        {
+        let mut rows = self.segments.last().map_or(0, |s| s.live);
+        while from > 0 {
+            let before = &self.segments[from - 1];
+            if before.live > rows * 2 && before.live * 2 >= before.batch.num_rows() {
+                break;
+            }
             from -= 1;
-            rows += self.segments[from].live;
+            rows += before.live;
         }
         if self.segments.len() - from < 2 {
             return;
         }
         let parts: Vec<RecordBatch> = self.segments[from..].iter().filter_map(|s| s.rows(None).ok()).collect();
         let Ok(batch) = concat_batches(&table.schema(), &parts) else { return };
-        // Rows keep their order, so each key moves by what was dead before it.
-        let mut bases = Vec::new();
-        let mut base = 0;
-        for segment in &self.segments[from..] {
-            let mut place = Vec::with_capacity(segment.batch.num_rows());
-            let mut next = base;
-            for row in 0..segment.batch.num_rows() {
-                place.push(next);
-                next += usize::from(!segment.dead.get(row).copied().unwrap_or(false));
-            }
-            bases.push(place);
-            base = next;
-        }
-        for at in self.index.values_mut().filter(|at| at.0 >= from) {
-            *at = (from, bases[at.0 - from][at.1]);
-        }
-        self.segments.truncate(from);
-        self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+        let merged = self.segments.drain(from..).zip(self.keys.drain(from..));
+        let alive = merged.flat_map(|(segment, keys)| {
+            keys.into_iter().enumerate().filter(move |(row, _)| !segment.dead.get(*row).copied().unwrap_or(false))
+        });
+        let keys: Vec<Arc<str>> = alive.map(|(_, key)| key).collect();
+        self.push(batch, keys);
     }
 }
 
@@ -125,6 +122,19 @@ impl StateTable {
 #[derive(Clone, Default)]
 struct Fresh {
     batches: Vec<(u64, RecordBatch)>,
+}
+
+impl Fresh {
+    /// Without a lake the oldest rows go.
+    fn bound(&mut self) {
+        let mut bytes = 0;
+        let fits = |(_, batch): &&(u64, RecordBatch)| {
+            bytes += batch.get_array_memory_size();
+            bytes <= MAX_FRESH_BYTES
+        };
+        let kept = self.batches.iter().rev().take_while(fits).count();
+        self.batches.drain(..self.batches.len() - kept);
+    }
 }
 
 /// The lake's side of an event table.
@@ -202,7 +212,11 @@ impl Live {
                 continue;
             }
             let fresh = view.fresh.entry((tenant_of(batch), *table)).or_default();
-            Arc::make_mut(fresh).batches.push((output.epoch, batch.clone()));
+            let fresh = Arc::make_mut(fresh);
+            fresh.batches.push((output.epoch, batch.clone()));
+            if self.lake.is_none() {
+                fresh.bound();
+            }
         }
         view.epoch = output.epoch;
         if output.clock_ms > 0 {

@@ -30,7 +30,7 @@ async fn every_protocol_is_counted_exactly_in_answers_and_in_the_lake() {
         "syslog",
         &(0..500).map(|i| format!("<14>Jan  1 00:00:00 h app: udp {i}").into_bytes()).collect::<Vec<_>>(),
     );
-    let mut tcp = TcpStream::connect(server.port("syslog")).unwrap();
+    let mut tcp = TcpStream::connect(server.port("syslog-tcp")).unwrap();
     for i in 0..500 {
         let line = format!("<14>1 - h app - - - tcp {i}");
         if i % 2 == 0 {
@@ -242,7 +242,7 @@ async fn garbage_on_every_port_changes_nothing_but_counters() {
     for port in ["netflow", "sflow", "syslog", "traps"] {
         server.send(port, &noise);
     }
-    for port in ["syslog", "grpc"] {
+    for port in ["syslog-tcp", "grpc"] {
         for bytes in &noise[..60] {
             let mut half_open = TcpStream::connect(server.port(port)).unwrap();
             let _ = half_open.write_all(bytes);

@@ -1,0 +1,128 @@
+//! The dataflow alone, two workers: the first load of an inventory, an unchanged re-sync, one change, a sync of 10,000.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use radarflow_bench::network::{Device, Network};
+use radarflow_dataflows::output::{Merge, WorkerEpoch};
+use radarflow_dataflows::worker::{Start, Workers};
+use radarflow_proto::fact::Fact;
+use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
+use radarflow_proto::payload::{AgentPush, ServiceHead};
+use radarflow_proto::record::IdKind;
+
+const NOW: i64 = 1_700_000_000;
+const WORKERS: usize = 2;
+/// Items of one frame.
+const FRAME: usize = 10_000;
+
+struct Run {
+    workers: Workers,
+    outputs: std::sync::mpsc::Receiver<WorkerEpoch>,
+    merge: Merge,
+    epoch: u64,
+}
+
+impl Run {
+    /// Feeds frames and waits until the last is complete; tells how many changes came out and how long it took.
+    fn feed(&mut self, frames: Vec<Vec<(Kind, Vec<u8>)>>) -> (usize, Duration) {
+        let started = Instant::now();
+        let last = self.epoch + frames.len() as u64;
+        let mut changes = 0;
+        for inputs in frames {
+            self.epoch += 1;
+            let mut slices = Vec::new();
+            for (position, (kind, body)) in inputs.into_iter().enumerate() {
+                let origin = Origin { kind, tenant: "default".into(), partition: String::new(), feed: "bench".into() };
+                let entry = Entry { peer: None, received_us: NOW * 1_000_000, body: body.into() };
+                slices.push(Slice { origin, first_position: position as u32, entries: vec![entry] });
+            }
+            let clock_ms = NOW * 1000 + self.epoch as i64;
+            let frame = Frame { generation: 1, epoch: self.epoch, clock_ms, gap_ms: 0, ranges: vec![], slices };
+            self.workers.feed(&Arc::new(frame));
+            changes += self.drain(false, last);
+        }
+        changes += self.drain(true, last);
+        (changes, started.elapsed())
+    }
+
+    fn drain(&mut self, wait: bool, last: u64) -> usize {
+        let mut changes = 0;
+        loop {
+            let said = if wait { self.outputs.recv().ok() } else { self.outputs.try_recv().ok() };
+            let Some(said) = said else { return changes };
+            if let Some(merged) = self.merge.push(said) {
+                changes += merged.output.changes.len();
+                if merged.output.epoch >= last {
+                    return changes;
+                }
+            }
+        }
+    }
+}
+
+/// Pushes of so many items each, two a frame so that both workers have one.
+fn frames(items: &[String]) -> Vec<Vec<(Kind, Vec<u8>)>> {
+    let service = ServiceHead { name: "s".into(), kind: "sync".into(), source: "results".into(), available: true };
+    let push = AgentPush { agent_id: "bench".into(), service: Some(service), ..AgentPush::default() };
+    let head = serde_json::to_string(&push).unwrap_or_default();
+    let body = |chunk: &[String]| (Kind::Status, format!("{head}\n[{}]", chunk.join(",")).into_bytes());
+    items.chunks(FRAME).map(|frame| frame.chunks(frame.len().div_ceil(WORKERS)).map(body).collect()).collect()
+}
+
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib =
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let records = crate::size("RADARFLOW_BENCH_RECORDS", 200_000);
+    let mut network = Network::new(2, records * 10 / 16, NOW);
+    let (workers, outputs) = Workers::start(WORKERS, Start::default());
+    let mut run = Run { workers, outputs, merge: Merge::new(WORKERS), epoch: 0 };
+    let instance = |kind, instance: &str| {
+        let fact = Fact::Instance { tenant: "default".into(), kind, instance: instance.into(), legacy: true };
+        (Kind::Fact, serde_json::to_vec(&fact).unwrap_or_default())
+    };
+    run.feed(vec![vec![instance(IdKind::Armis, "armis-main"), instance(IdKind::NetBox, "netbox-main")]]);
+    let all = |network: &Network| -> Vec<String> {
+        let armis = network.devices.iter().map(Device::armis);
+        armis.chain(network.devices.iter().filter(|d| d.in_netbox).map(Device::netbox)).collect()
+    };
+    let items = all(&network);
+    let before = resident_mib();
+    let (changes, took) = run.feed(frames(&items));
+    crate::rate("identity, first load, records", items.len(), took)?;
+    let grown = resident_mib() - before;
+    let per_record = grown * 1024.0 * 1024.0 / items.len() as f64;
+    crate::figure(
+        "identity, memory of the dataflow",
+        &format!("{grown:.0} MiB, {per_record:.0} bytes a record, {changes} row changes"),
+    )?;
+    let (changes, again) = run.feed(frames(&items));
+    let share = again.as_secs_f64() / took.as_secs_f64();
+    crate::figure(
+        "identity, unchanged re-sync",
+        &format!("{:.3} s, {share:.2} of the load, {changes} row changes", again.as_secs_f64()),
+    )?;
+    let mut times: Vec<Duration> = (0..200)
+        .map(|i| {
+            let (a, _) = network.swap(NOW + i);
+            run.feed(frames(&[network.devices[a].armis()])).1
+        })
+        .collect();
+    times.sort();
+    let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    crate::figure("identity, one change", &format!("p50 {:.2} ms, p99 {:.2} ms", ms(times[100]), ms(times[198])))?;
+    for i in 0..5000 {
+        network.swap(NOW + 1000 + i);
+    }
+    let moved: Vec<String> = network.devices.iter().filter(|d| d.changed >= NOW + 1000).map(Device::armis).collect();
+    let (changes, took) = run.feed(frames(&moved));
+    let what = format!("{:.3} s for {} records, {changes} row changes", took.as_secs_f64(), moved.len());
+    crate::figure("identity, a sync of changed records", &what)?;
+    run.workers.stop();
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! One file a case.
+
+pub(crate) mod decode;
+pub(crate) mod identity;
+pub(crate) mod ingest;

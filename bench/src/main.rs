@@ -1,0 +1,43 @@
+//! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
+//!
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`. Sizes by environment: `RADARFLOW_BENCH_RECORDS`
+//! (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000). `ingest` runs the `radarflow` program that lies beside
+//! this one.
+#![forbid(unsafe_code)]
+
+mod cases;
+
+use std::io::Write;
+use std::time::Duration;
+
+fn main() -> anyhow::Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |case: &str| asked.is_empty() || asked.iter().any(|a| a == case);
+    if wants("decode") {
+        cases::decode::run()?;
+    }
+    if wants("identity") {
+        cases::identity::run()?;
+    }
+    if wants("ingest") {
+        cases::ingest::run()?;
+    }
+    Ok(())
+}
+
+/// Prints a rate.
+fn rate(what: &str, n: usize, took: Duration) -> anyhow::Result<()> {
+    let per_second = n as f64 / took.as_secs_f64();
+    figure(what, &format!("{per_second:.0} /s ({n} in {:.3} s)", took.as_secs_f64()))
+}
+
+/// Prints a figure.
+fn figure(what: &str, value: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{what}: {value}")?;
+    Ok(())
+}
+
+/// A size from the environment.
+fn size(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
