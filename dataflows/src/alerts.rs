@@ -275,10 +275,7 @@ impl Machine for Lives {
         holds.retain(|_, n| *n > 0);
         let holding = holds.last_key_value().map(|(c, _)| c.clone());
         match (state.as_mut(), holding) {
-            (Some(s), Some(condition)) if s.life.active && s.life.condition != condition => {
-                s.life.condition = condition;
-                s.life.occurrences += 1;
-            }
+            (Some(s), Some(condition)) if s.life.active => s.life.confirm(condition),
             (_, Some(condition)) => {
                 if let Some(subject) = &key.subject {
                     let life = Life::begin(subject.clone(), condition, now);

@@ -135,6 +135,14 @@ impl Life {
         }
     }
 
+    /// The condition still holds, perhaps in another form.
+    pub fn confirm(&mut self, condition: Condition) {
+        if self.condition != condition {
+            self.condition = condition;
+            self.occurrences += 1;
+        }
+    }
+
     /// Its id: the fingerprint and the start.
     pub fn id(&self) -> String {
         format!("{}-{}", self.subject.fingerprint(), self.began.ms())
