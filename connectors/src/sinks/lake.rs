@@ -215,7 +215,10 @@ impl Sink {
                     Err(error) => {
                         tracing::error!(%error, "the lake refused a commit; trying again");
                         tokio::time::sleep(RETRY).await;
-                        let _ = writer.delta.update_state().await;
+                        while let Err(error) = writer.settle().await {
+                            tracing::error!(%error, "the lake cannot be read; trying again");
+                            tokio::time::sleep(RETRY).await;
+                        }
                     }
                 }
             }
@@ -247,14 +250,7 @@ impl Writer {
                 .await
                 .map_err(delta(table))?;
         }
-        let log_store = delta_table.log_store();
-        let committed = delta_table
-            .snapshot()
-            .map_err(delta(table))?
-            .transaction_version(log_store.as_ref(), APPLICATION)
-            .await
-            .map_err(delta(table))?
-            .map_or(0, |epoch| epoch as u64);
+        let committed = newest_commit(table, &delta_table).await?;
         Ok(Writer {
             table,
             delta: delta_table,
@@ -266,6 +262,24 @@ impl Writer {
             since: Instant::now(),
             commits: 0,
         })
+    }
+
+    /// A commit that failed may have been made all the same: the table's own identifier tells. What it has is not
+    /// committed again.
+    async fn settle(&mut self) -> Result<(), LakeError> {
+        self.delta.update_state().await.map_err(delta(self.table))?;
+        if newest_commit(self.table, &self.delta).await? >= self.last_epoch {
+            self.done();
+        }
+        Ok(())
+    }
+
+    /// What waited is in the lake.
+    fn done(&mut self) {
+        self.committed = self.last_epoch;
+        self.pending.clear();
+        self.bytes = 0;
+        self.first_epoch = None;
     }
 
     fn take(&mut self, epoch: u64, batch: RecordBatch) {
@@ -298,10 +312,7 @@ impl Writer {
         let written =
             self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
         self.delta = written.await.map_err(delta(self.table))?;
-        self.committed = self.last_epoch;
-        self.pending.clear();
-        self.bytes = 0;
-        self.first_epoch = None;
+        self.done();
         self.commits += 1;
         if self.commits.is_multiple_of(COMPACT_COMMITS) {
             match self.delta.clone().optimize().await {
@@ -314,6 +325,13 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// The epoch of a table's newest commit, by its transaction identifier.
+async fn newest_commit(table: Table, state: &DeltaTable) -> Result<u64, LakeError> {
+    let snapshot = state.snapshot().map_err(delta(table))?;
+    let version = snapshot.transaction_version(state.log_store().as_ref(), APPLICATION).await.map_err(delta(table))?;
+    Ok(version.map_or(0, |epoch| epoch as u64))
 }
 
 /// One batch with the date column, sorted by (partition, time).
@@ -344,4 +362,46 @@ fn dates(time: &ArrayRef) -> ArrayRef {
         })
         .collect();
     Arc::new(dates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use radarflow_proto::cell::RowId;
+    use radarflow_proto::rows::{BatchBuilder, Reject, RejectBatch};
+
+    fn rows() -> RecordBatch {
+        let mut batch = RejectBatch::default();
+        batch.push(&Reject {
+            tenant_id: "t".into(),
+            partition: "p".into(),
+            row_id: RowId::new(5, 0, 0),
+            epoch: 5,
+            time: Time(1),
+            source: "s".into(),
+            peer: None,
+            reason: "r".into(),
+            bytes: vec![1],
+            bytes_total: 1,
+        });
+        batch.finish()
+    }
+
+    #[tokio::test]
+    async fn a_commit_in_doubt_is_settled_by_the_table_and_a_replay_is_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let mut made = Writer::open(root.path(), Table::Reject).await.unwrap();
+        let mut doubtful = Writer::open(root.path(), Table::Reject).await.unwrap();
+        for writer in [&mut made, &mut doubtful] {
+            writer.take(5, rows());
+        }
+        doubtful.settle().await.unwrap();
+        assert_eq!(doubtful.pending.len(), 1, "it was not made: it waits on");
+        made.commit().await.unwrap();
+        doubtful.settle().await.unwrap();
+        assert_eq!((doubtful.pending.len(), doubtful.committed), (0, 5), "it was made: it is not made again");
+        let mut again = Writer::open(root.path(), Table::Reject).await.unwrap();
+        again.take(5, rows());
+        assert!(again.pending.is_empty());
+    }
 }
