@@ -1,21 +1,62 @@
 #!/usr/bin/env bash
-# Starts the services that tests use, from Debian's packages, on free ports in a temporary directory.
+# Starts the services that tests use, from packages, on free ports in a temporary directory: Postgres and NATS from
+# Debian's, Apache Kafka (KRaft, one node) from its jars by Maven. Installs the tools that tests run beside them.
 #
 #   eval "$(deploy/services.sh up)"     starts them and prints the environment to use
 #   deploy/services.sh down             stops them (RADARFLOW_SERVICES names the directory)
+#   deploy/services.sh install          only installs what is missing
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
+kafka_version=4.1.0
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/radarflow"
+kafka_jars="$cache/kafka-$kafka_version"
+python="$cache/python"
+
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+has() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
 
 install_missing() {
     local missing=()
     [ -n "$(postgres_bin)" ] || missing+=(postgresql)
-    command -v python3 >/dev/null || missing+=(python3)
-    [ ${#missing[@]} -eq 0 ] && return
-    local as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    has python3 || missing+=(python3)
+    has nats-server || missing+=(nats-server)
+    has java || missing+=(default-jre-headless)
+    has softflowd || missing+=(softflowd)
+    has snmptrap || missing+=(snmp)
+    has prometheus-alertmanager || missing+=(prometheus-alertmanager)
+    has logger || missing+=(bsdutils)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ -d "$kafka_jars" ] || has mvn || missing+=(maven)
+    if [ ${#missing[@]} -gt 0 ]; then
+        local as_root=()
+        [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+        "${as_root[@]}" apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
+            "${missing[@]}" >&2
+    fi
+    [ -d "$kafka_jars" ] || fetch_kafka
+    [ -d "$python" ] || make_python
+}
+
+# The readers and clients of another language, whole or not at all. Its scripts know where it is made.
+make_python() {
+    rm -rf "$python.unfinished"
+    python3 -m venv "$python.unfinished" >&2
+    "$python.unfinished/bin/python" -m pip install -q --disable-pip-version-check \
+        deltalake duckdb pyarrow grpcio grpcio-tools >&2
+    mv -T "$python.unfinished" "$python"
+}
+
+# The broker's jars, whole or not at all.
+fetch_kafka() {
+    local unfinished
+    mkdir -p "$(dirname "$kafka_jars")"
+    unfinished=$(mktemp -d "$kafka_jars.XXXXXX")
+    mvn -q -B -f "$here/kafka/pom.xml" -Dkafka.version="$kafka_version" \
+        dependency:copy-dependencies -DoutputDirectory="$unfinished" >&2
+    mv -T "$unfinished" "$kafka_jars"
 }
 
 postgres_bin() { find /usr/lib/postgresql -maxdepth 3 -name initdb -printf '%h\n' 2>/dev/null | sort -V | tail -n 1; }
@@ -23,11 +64,18 @@ postgres_bin() { find /usr/lib/postgresql -maxdepth 3 -name initdb -printf '%h\n
 # Postgres does not run as root.
 as_postgres() { if [ "$(id -u)" -eq 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
 
-up() {
-    install_missing
-    local dir bin port
-    dir=$(mktemp -d "${TMPDIR:-/tmp}/radarflow-services.XXXXXX")
-    chmod 755 "$dir"
+# Waits until something listens.
+await_port() {
+    for _ in $(seq 600); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    echo "nothing listens on port $1; see the logs in $dir" >&2
+    return 1
+}
+
+up_postgres() {
+    local bin port
     bin=$(postgres_bin)
     port=$(free_port)
     mkdir "$dir/postgres"
@@ -35,18 +83,68 @@ up() {
     as_postgres "$bin/initdb" -D "$dir/postgres/data" -U postgres --auth=trust --no-sync >"$dir/initdb.log" 2>&1
     as_postgres "$bin/pg_ctl" -D "$dir/postgres/data" -w -l "$dir/postgres/log" \
         -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=$dir/postgres" start >&2
-    echo "export RADARFLOW_SERVICES=$dir"
     echo "export RADARFLOW_TEST_POSTGRES=postgres://postgres@127.0.0.1:$port"
+}
+
+up_nats() {
+    local port
+    port=$(free_port)
+    PATH="$PATH:/usr/sbin" nats-server -js -sd "$dir/nats" -a 127.0.0.1 -p "$port" >"$dir/nats.log" 2>&1 &
+    echo $! >"$dir/nats.pid"
+    await_port "$port"
+    echo "export RADARFLOW_TEST_NATS=nats://127.0.0.1:$port"
+}
+
+up_kafka() {
+    local port controller
+    port=$(free_port)
+    controller=$(free_port)
+    cat >"$dir/kafka.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+log.dirs=$dir/kafka
+num.partitions=2
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+    java -cp "$kafka_jars/*" kafka.tools.StorageTool format -t AAAAAAAAAAAAAAAAAAAAAQ -c "$dir/kafka.properties" \
+        >"$dir/kafka.log" 2>&1
+    java -Xmx512m -cp "$kafka_jars/*" kafka.Kafka "$dir/kafka.properties" >>"$dir/kafka.log" 2>&1 &
+    echo $! >"$dir/kafka.pid"
+    await_port "$port"
+    echo "export RADARFLOW_TEST_KAFKA=127.0.0.1:$port"
+}
+
+up() {
+    install_missing
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/radarflow-services.XXXXXX")
+    chmod 755 "$dir"
+    echo "export RADARFLOW_SERVICES=$dir"
+    echo "export RADARFLOW_TEST_PYTHON=$python/bin/python"
+    up_postgres
+    up_nats
+    up_kafka
 }
 
 down() {
     local dir=${RADARFLOW_SERVICES:?names the directory that up made}
     as_postgres "$(postgres_bin)/pg_ctl" -D "$dir/postgres/data" -m immediate stop >&2 || true
+    for service in nats kafka; do
+        kill -KILL "$(cat "$dir/$service.pid")" 2>/dev/null || true
+    done
     rm -rf "$dir"
 }
 
 case "${1:-}" in
 up) up ;;
 down) down ;;
-*) sed -n '2,6p' "$0" && exit 2 ;;
+install) install_missing ;;
+*) sed -n '2,8p' "$0" && exit 2 ;;
 esac

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use radarflow_connectors::ledger::segments::Segments;
 use radarflow_connectors::ledger::{DataDir, LedgerError};
+use radarflow_connectors::sinks::lake::LakeTable;
 use radarflow_connectors::sinks::postgres;
-use radarflow_connectors::sources::{SourceError, entry};
+use radarflow_connectors::sources::{SourceError, entry, kafka, nats};
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
@@ -275,6 +276,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             if let Some(p) = &config.sinks.postgres {
                 runtime.block_on(postgres::check(&p.url)).context("[sinks.postgres]")?;
             }
+            for source in &config.sources.nats {
+                runtime.block_on(nats::check(&source.source())).context("[[sources.nats]]")?;
+            }
+            for source in &config.sources.kafka {
+                runtime.block_on(kafka::check(&source.source())).context("[[sources.kafka]]")?;
+            }
             say("the configuration is fine")?;
         }
         Command::Repair { data_dir } => {
@@ -419,6 +426,7 @@ fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
         epoch: log.next_epoch(),
         clock_ms: log.last_clock_ms().max(1),
         gap_ms: 0,
+        release_bytes: 1 << 20,
         ranges: Vec::new(),
         slices: vec![slice],
     };
@@ -428,20 +436,25 @@ fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
 
 fn docs(what: Docs) -> String {
     let mut out = String::new();
-    for entity in radarflow_query::catalog::ENTITIES.iter() {
-        let event = entity.time.is_some();
-        if matches!(what, Docs::Lake) && !event {
-            continue;
+    match what {
+        Docs::Srql => {
+            for entity in radarflow_query::catalog::ENTITIES.iter() {
+                out.push_str(&format!("## {}\n{}\n\n", entity.name, entity.table.doc()));
+                for field in &entity.fields {
+                    out.push_str(&format!("- `{}` ({}): {}\n", field.name, field.kind.name(), field.doc));
+                }
+                out.push('\n');
+            }
         }
-        out.push_str(&format!("## {}\n{}\n\n", entity.name, entity.table.doc()));
-        for (field, column) in entity.fields.iter().zip(entity.table.columns()) {
-            let kind = match what {
-                Docs::Srql => field.kind.name().to_owned(),
-                Docs::Lake => column.data_type.to_string(),
-            };
-            out.push_str(&format!("- `{}` ({kind}): {}\n", field.name, field.doc));
+        Docs::Lake => {
+            for table in LakeTable::all() {
+                out.push_str(&format!("## {}\n{}\n\n", table.name(), table.doc()));
+                for ((name, doc), field) in table.columns().iter().zip(table.schema().fields()) {
+                    out.push_str(&format!("- `{name}` ({}): {doc}\n", field.data_type()));
+                }
+                out.push('\n');
+            }
         }
-        out.push('\n');
     }
     out
 }

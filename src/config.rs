@@ -1,10 +1,12 @@
 //! Configuration: one TOML file, overridden by `RADARFLOW__SECTION__KEY` in the environment. Unknown keys are errors.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use radarflow_connectors::sources::Listener;
+use radarflow_connectors::secret::SecretError;
+use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
 use serde::Deserialize;
 
@@ -28,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) syslog: Vec<Socket>,
     /// SNMP notifications.
     pub(crate) traps: Vec<Socket>,
+    /// Brokers to read from.
+    pub(crate) sources: Sources,
     /// Where outputs go.
     pub(crate) sinks: Sinks,
     /// Who is told.
@@ -73,6 +77,50 @@ pub(crate) struct GrpcTls {
     pub(crate) client_ca: PathBuf,
 }
 
+/// Brokers to read from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sources {
+    pub(crate) nats: Vec<Nats>,
+    pub(crate) kafka: Vec<Kafka>,
+}
+
+/// A JetStream stream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nats {
+    #[serde(deserialize_with = "secret")]
+    pub(crate) url: String,
+    pub(crate) stream: String,
+    #[serde(default = "default_durable")]
+    pub(crate) durable: String,
+    #[serde(default = "default_subjects")]
+    pub(crate) subjects: Vec<String>,
+    pub(crate) credentials: Option<PathBuf>,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+}
+
+/// Topics of a Kafka cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: String,
+    #[serde(default = "default_subjects")]
+    pub(crate) topics: Vec<String>,
+    #[serde(default = "default_durable")]
+    pub(crate) group: String,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+    /// Settings of librdkafka.
+    #[serde(default, deserialize_with = "secrets")]
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
 /// Where outputs go.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -85,6 +133,7 @@ pub(crate) struct Sinks {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PostgresConfig {
+    #[serde(deserialize_with = "secret")]
     pub(crate) url: String,
 }
 
@@ -118,11 +167,30 @@ pub(crate) struct ReceiverConfig {
     #[serde(default = "default_true")]
     pub(crate) send_resolved: bool,
     #[serde(default)]
-    pub(crate) headers: std::collections::BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 fn default_name() -> String {
     "default".to_owned()
+}
+/// A value, or where it is found.
+fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    radarflow_connectors::secret::resolve(&text).map_err(serde::de::Error::custom)
+}
+
+/// Values, or where they are found.
+fn secrets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let named = BTreeMap::<String, String>::deserialize(from)?;
+    let resolve = |(key, text): (String, String)| Ok((key, radarflow_connectors::secret::resolve(&text)?));
+    named.into_iter().map(resolve).collect::<Result<_, _>>().map_err(|e: SecretError| serde::de::Error::custom(e))
+}
+
+fn default_durable() -> String {
+    "radarflow".to_owned()
+}
+fn default_subjects() -> Vec<String> {
+    subjects::DEFAULT.iter().map(|s| (*s).to_owned()).collect()
 }
 fn default_kind() -> ReceiverKind {
     ReceiverKind::Alertmanager
@@ -162,6 +230,7 @@ impl Default for Config {
             sflow: vec![socket(6343)],
             syslog: vec![socket(5514)],
             traps: vec![socket(1162)],
+            sources: Sources::default(),
             sinks: Sinks::default(),
             receivers: Vec::new(),
         }
@@ -183,6 +252,33 @@ impl Default for LakeConfig {
 impl Socket {
     pub(crate) fn listener(&self) -> Listener {
         Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl Nats {
+    pub(crate) fn source(&self) -> nats::Config {
+        nats::Config {
+            url: self.url.clone(),
+            stream: self.stream.clone(),
+            durable: self.durable.clone(),
+            subjects: self.subjects.clone(),
+            credentials: self.credentials.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+        }
+    }
+}
+
+impl Kafka {
+    pub(crate) fn source(&self) -> kafka::Config {
+        kafka::Config {
+            brokers: self.brokers.clone(),
+            topics: self.topics.clone(),
+            group: self.group.clone(),
+            properties: self.properties.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 mod cli;
 mod config;
 mod demo;
+mod metrics;
 mod serve;
 mod table;
 mod tools;
+mod watch;
 
 use std::process::ExitCode;
 

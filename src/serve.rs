@@ -3,27 +3,32 @@
 //! Start: take the data directory, open the ledger, load the newest usable snapshot, replay what follows, then let the
 //! world in. End: stop the sources, close the last frame, let every sink finish, snapshot, leave.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use radarflow_connectors::ledger::intake::{self, Intake, IntakeStats};
+use arrow_array::RecordBatch;
+use radarflow_connectors::ledger::intake::{self, Intake, Progress};
 use radarflow_connectors::ledger::snapshot::Snapshots;
 use radarflow_connectors::ledger::{self, DataDir};
+use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sources::udp::Datagrams;
-use radarflow_connectors::sources::{Listener, Stop, entry, grpc, syslog_tcp, udp};
+use radarflow_connectors::sources::{Durable, Listener, Stop, entry, grpc, kafka, nats, syslog_tcp, udp};
+use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::output::{Merge, Merged};
 use radarflow_dataflows::worker::{Start, Workers};
-use radarflow_proto::fact::{Fact, Role, Token};
+use radarflow_proto::fact::{Fact, OwnCondition, Receiver, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{FactSink, NewInstances};
+use radarflow_proto::ports::{BoxFuture, FactSink, NewInstances};
+use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
@@ -32,6 +37,8 @@ use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use tokio::sync::broadcast;
 
 use crate::config::Config;
+use crate::metrics;
+use crate::watch::Watch;
 
 /// A running server.
 pub(crate) struct Server {
@@ -52,6 +59,8 @@ pub(crate) struct Server {
 struct Parts {
     tell: tokio::sync::watch::Sender<bool>,
     udp: Vec<udp::Running>,
+    nats: Vec<nats::Running>,
+    kafka: Vec<kafka::Running>,
     intake: Intake,
     running: intake::Running,
     collector: std::thread::JoinHandle<()>,
@@ -65,32 +74,56 @@ struct Parts {
     _dir: DataDir,
 }
 
-/// The source instances that are facts, and those about to be.
+/// Standing facts that intake must know: source instances, and those about to be; receivers.
 #[derive(Default)]
-struct Registry(Mutex<Instances>);
+struct Registry {
+    instances: Mutex<Instances>,
+    receivers: Mutex<BTreeMap<(String, String), Receiver>>,
+    /// Conditions of the program itself that hold.
+    conditions: Mutex<BTreeMap<(String, String), OwnCondition>>,
+}
 
 impl Registry {
     fn learn(&self, facts: &[Fact]) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
         for fact in facts {
-            if let Fact::Instance { tenant, kind, instance, legacy } = fact {
-                known.note(tenant, *kind, instance, *legacy);
+            match fact {
+                Fact::Instance { tenant, kind, instance, legacy } => instances.note(tenant, *kind, instance, *legacy),
+                Fact::Receiver(r) => drop(receivers.insert((r.tenant.clone(), r.name.clone()), r.clone())),
+                Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
+                Fact::Condition(c) => {
+                    let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+                    let key = (c.rule.clone(), c.entity.clone());
+                    if c.holds {
+                        conditions.insert(key, c.clone())
+                    } else {
+                        conditions.remove(&key)
+                    };
+                }
+                _ => {}
             }
         }
+    }
+
+    /// What to append so that the receivers are the configured ones.
+    fn receiver_changes(&self, configured: &[Receiver]) -> Vec<Fact> {
+        let known = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |r: &Receiver| known.get(&(r.tenant.clone(), r.name.clone())) == Some(r);
+        let gone = known.keys().filter(|(t, n)| !configured.iter().any(|r| r.tenant == *t && r.name == *n));
+        gone.map(|(tenant, name)| Fact::ReceiverGone { tenant: tenant.clone(), name: name.clone() })
+            .chain(configured.iter().filter(|r| !same(r)).cloned().map(Fact::Receiver))
+            .collect()
     }
 }
 
 impl NewInstances for Registry {
     fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact> {
         // A payload that does not read is refused, item by item, where it is read.
-        let updates: Vec<DeviceUpdate> = serde_json::from_slice::<Option<Vec<serde_json::Value>>>(payload)
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|v| serde_json::from_value(v).ok())
-            .collect();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let items: Option<Vec<&serde_json::value::RawValue>> = serde_json::from_slice(payload).unwrap_or_default();
+        let updates: Vec<DeviceUpdate> =
+            items.unwrap_or_default().into_iter().filter_map(|item| serde_json::from_str(item.get()).ok()).collect();
+        let mut known = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         let mut facts = Vec::new();
         for (kind, instance) in updates.iter().filter_map(update_instance) {
             if !known.knows(tenant, kind, &instance) {
@@ -100,6 +133,21 @@ impl NewInstances for Registry {
             }
         }
         facts
+    }
+}
+
+/// The live tables, as what is true.
+struct LiveTruth(Arc<Live>);
+
+impl postgres::Truth for LiveTruth {
+    fn state(&self) -> (u64, Vec<(Table, RecordBatch)>) {
+        let view = self.0.view();
+        (view.epoch, view.state_batches())
+    }
+
+    fn events(&self, table: Table, after: u64, until: u64) -> BoxFuture<Result<Vec<RecordBatch>, String>> {
+        let view = self.0.view();
+        Box::pin(async move { view.events_between(table, after, until).await.map_err(|e| e.to_string()) })
     }
 }
 
@@ -128,9 +176,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let key = secret(&dir.path("secret.key"))?;
     let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
     let generation = segments.generation();
+    let mut offsets = BTreeMap::new();
     let (start_epoch, begin) = match &start {
         Some(manifest) => {
             let state = snapshots.load(manifest)?;
+            offsets = durable_offsets(&state);
             (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state })
         }
         None => (0, Start::default()),
@@ -150,7 +200,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 }
             })
         });
-        Some(Lake::start(&lake_path, on_commit).await?)
+        Some(Lake::start(&lake_path, start_epoch, on_commit).await?)
     } else {
         None
     };
@@ -159,14 +209,18 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             if migrate {
                 postgres::migrate(&p.url).await?;
             }
-            Some(Postgres::start(&p.url, generation, start_epoch)?)
+            Some(Postgres::start(&p.url, generation, start_epoch, Arc::new(LiveTruth(live.clone())))?)
         }
         None => None,
     };
+    let sinks: Vec<(&'static str, Applied)> = lake
+        .iter()
+        .map(|l| ("lake", l.applied().clone()))
+        .chain(postgres.iter().map(|p| ("postgres", p.applied().clone())))
+        .collect();
     let applied: Arc<dyn Fn() -> u64 + Send + Sync> = {
-        let sinks: Vec<_> =
-            lake.iter().map(|l| l.applied().clone()).chain(postgres.iter().map(|p| p.applied().clone())).collect();
-        Arc::new(move || sinks.iter().map(radarflow_connectors::sinks::Applied::get).min().unwrap_or(u64::MAX))
+        let sinks = sinks.clone();
+        Arc::new(move || sinks.iter().map(|(_, s)| s.get()).min().unwrap_or(u64::MAX))
     };
 
     // The dataflow, and what listens to it.
@@ -175,21 +229,31 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let (outcomes, _) = broadcast::channel(1024);
     let reached = Arc::new(AtomicU64::new(0));
     let (workers, outputs) = Workers::start(config.workers, begin);
+    let backlog = workers.backlog().clone();
+    let handed: Arc<Mutex<BTreeMap<u64, Instant>>> = Arc::default();
     let feed = Arc::new(Mutex::new(Some(workers)));
     let (outbox_tx, outbox_rx) = std::sync::mpsc::sync_channel::<Outbox>(1);
     let caught_up = Arc::new(AtomicBool::new(false));
+    let (pace, progress) = tokio::sync::watch::channel(Progress::default());
     let last_epoch = segments.next_epoch() - 1;
     let collector = {
         let (live, lake, tokens, registry, outcomes) =
             (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
         let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
+        let (handed, backlog) = (handed.clone(), backlog.clone());
         let workers = config.workers.max(1);
         std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
             let Ok(outbox) = outbox_rx.recv() else { return };
             let mut merge = Merge::new(workers);
+            let mut complete = Instant::now();
             while let Ok(said) = outputs.recv() {
                 let tick = said.tick;
                 let Some(Merged { output, snapshot }) = merge.push(said) else { continue };
+                // Since it was handed over, or since the epoch before was complete.
+                let since = handed.lock().unwrap_or_else(PoisonError::into_inner).remove(&tick.epoch);
+                let since = since.map_or(complete, |at| at.max(complete));
+                complete = Instant::now();
+                let took = complete.duration_since(since);
                 let output = Arc::new(output);
                 tokens.learn(&output.facts);
                 registry.learn(&output.facts);
@@ -215,6 +279,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                     }
                 }
                 reached.store(output.epoch, Ordering::Release);
+                pace.send_replace(Progress { epoch: output.epoch, took, released: backlog.released() });
                 if output.epoch >= last_epoch && !caught_up.swap(true, Ordering::AcqRel) {
                     outbox.go_blocking();
                 }
@@ -226,6 +291,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let deliver = {
         let feed = feed.clone();
         move |frame: Arc<Frame>| {
+            handed.lock().unwrap_or_else(PoisonError::into_inner).insert(frame.epoch, Instant::now());
             if let Some(workers) = &*feed.lock().unwrap_or_else(PoisonError::into_inner) {
                 workers.feed(&frame);
             }
@@ -234,8 +300,13 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let replayed = {
         let deliver = deliver.clone();
         tokio::task::spawn_blocking(move || {
-            let result = segments.replay(start_epoch, |frame| deliver(Arc::new(frame)));
-            (segments, result)
+            let result = segments.replay(start_epoch, |frame| {
+                for range in &frame.ranges {
+                    offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
+                }
+                deliver(Arc::new(frame));
+            });
+            (segments, offsets, result)
         })
     };
     // The outbox needs intake, intake needs the replayed log, the replay needs the collector: the collector's first
@@ -243,7 +314,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let (late_sink, late) = LateSink::pair();
     let outbox = Outbox::start(late_sink.clone(), format!("http://{http_addr}"))?;
     outbox_tx.send(outbox).ok();
-    let (segments, result) = replayed.await?;
+    let (segments, offsets, result) = replayed.await?;
     result?;
     let retire = {
         let (snapshots, applied, reached) = (snapshots.clone(), applied.clone(), reached.clone());
@@ -256,14 +327,14 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             })
         }
     };
-    let (intake, running) = intake::start(segments, deliver, retire);
+    let (intake, running) = intake::start(segments, progress, deliver, retire);
     let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
     late.set(sink.clone());
     while reached.load(Ordering::Acquire) < last_epoch {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
-    let first_token = standing_facts(config, &sink, &tokens, &live, http_addr).await?;
+    let first_token = standing_facts(config, &sink, &tokens, &registry, &live, http_addr).await?;
 
     // The world.
     let (tell, stop) = Stop::new();
@@ -286,6 +357,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         syslog_tcp.push(syslog_tcp::start(&socket.listener(), sink.clone(), stop.clone()).await?);
     }
     let mut grpc_addrs = Vec::new();
+    let room: grpc::Room = Arc::new(move || backlog.bytes() < grpc::STAGED_BYTES);
     for gateway in &config.grpc {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let tls = match &gateway.tls {
@@ -298,20 +370,29 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         };
         let listener =
             Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
-        grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), stop.clone()).await?);
+        grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), room.clone(), stop.clone()).await?);
     }
+    let durable = Arc::new(Durable::new(offsets));
+    let (mut nats_running, mut kafka_running) = (Vec::new(), Vec::new());
+    for source in &config.sources.nats {
+        nats_running.push(nats::start(source.source(), sink.clone(), durable.clone(), stop.clone()).await?);
+    }
+    for source in &config.sources.kafka {
+        kafka_running.push(kafka::start(source.source(), sink.clone(), durable.clone(), stop.clone())?);
+    }
+    let engine = Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?;
     let metrics = {
-        let (stats, live, applied, reached) = (intake.stats().clone(), live.clone(), applied.clone(), reached.clone());
-        Arc::new(move || metrics_text(&stats, &live, applied(), reached.load(Ordering::Acquire)))
+        let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
+        let sinks = sinks.clone();
+        let tables = lake.as_ref().map(|l| l.tables().clone()).unwrap_or_default();
+        let registry = metrics::registry(metrics::Watched { intake, live, sinks, tables, reached }, &engine);
+        Arc::new(move || metrics::text(&registry))
     };
-    let api = Api {
-        engine: Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?,
-        tokens,
-        sink,
-        outcomes,
-        ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
-        metrics,
-    };
+    let api =
+        Api { engine, tokens, sink, outcomes, ready: Arc::new(move || caught_up.load(Ordering::Acquire)), metrics };
+    let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    let watch = Watch { intake: intake.stats().clone(), sinks, sink: api.sink.clone() };
+    tokio::spawn(watch.run(standing, stop.clone()));
     let mut stopped = stop;
     let http_task = tokio::spawn(async move {
         if let Err(error) = http::serve(http_socket, Arc::new(api), async move { stopped.told().await }).await {
@@ -321,6 +402,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let parts = Parts {
         tell,
         udp: udp_running,
+        nats: nats_running,
+        kafka: kafka_running,
         intake,
         running,
         collector,
@@ -341,10 +424,12 @@ async fn standing_facts(
     config: &Config,
     sink: &Arc<dyn FactSink>,
     tokens: &Tokens,
+    registry: &Registry,
     live: &Live,
     http: SocketAddr,
 ) -> Result<Option<String>> {
-    let mut facts: Vec<Fact> = config.receivers.iter().map(|r| Fact::Receiver(r.receiver())).collect();
+    let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
+    let mut facts = registry.receiver_changes(&receivers);
     let mut first = None;
     if tokens.is_empty() {
         let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());
@@ -390,42 +475,6 @@ pub(crate) fn token(name: &str, tenant: &str, role: Role, partitions: Vec<String
     })
 }
 
-fn metrics_text(stats: &IntakeStats, live: &Live, applied: u64, reached: u64) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    let epoch = stats.epoch.load(Ordering::Relaxed);
-    for (name, kind, help, value) in [
-        ("ledger_frames_total", "counter", "Frames written.", stats.frames.load(Ordering::Relaxed)),
-        ("ledger_inputs_total", "counter", "Inputs written.", stats.entries.load(Ordering::Relaxed)),
-        ("ledger_input_bytes_total", "counter", "Bytes of input written.", stats.bytes.load(Ordering::Relaxed)),
-        (
-            "ledger_shed_total",
-            "counter",
-            "Inputs given up because the disk refused.",
-            stats.shed.load(Ordering::Relaxed),
-        ),
-        ("ledger_epoch", "gauge", "Newest durable epoch.", epoch),
-        (
-            "ledger_queued_bytes",
-            "gauge",
-            "Bytes of telemetry that wait for the ledger.",
-            stats.queued_bytes.load(Ordering::Relaxed) as u64,
-        ),
-        ("dataflow_epoch", "gauge", "Newest complete epoch.", reached),
-        ("dataflow_lag_epochs", "gauge", "Durable epochs that are not complete.", epoch.saturating_sub(reached)),
-        ("sinks_epoch", "gauge", "Epoch up to which every sink has nothing uncommitted.", applied.min(reached)),
-        ("live_fresh_bytes", "gauge", "Bytes of event rows that wait for the lake.", live.fresh_bytes() as u64),
-    ] {
-        let family = name.strip_suffix("_total").unwrap_or(name);
-        let _ = writeln!(
-            out,
-            "# HELP radarflow_{family} {help}\n# TYPE radarflow_{family} {kind}\nradarflow_{name} {value}"
-        );
-    }
-    out.push_str("# EOF\n");
-    out
-}
-
 impl Server {
     /// Makes a token; it works when this returns.
     pub(crate) async fn make_token(&self, name: &str, tenant: &str, role: Role) -> Result<String> {
@@ -447,6 +496,12 @@ impl Server {
         let parts = self.parts;
         let _ = parts.tell.send(true);
         tokio::task::spawn_blocking(move || parts.udp.into_iter().for_each(udp::Running::join)).await?;
+        for source in parts.nats {
+            source.join().await;
+        }
+        for source in parts.kafka {
+            source.join().await;
+        }
         let origin = Arc::new(Origin {
             kind: Kind::Fact,
             tenant: "default".to_owned(),
@@ -505,16 +560,16 @@ impl Late {
 }
 
 impl FactSink for LateSink {
-    fn append(
+    fn append_all(
         &self,
-        origin: Arc<Origin>,
-        entries: Vec<radarflow_proto::frame::Entry>,
+        parts: Vec<radarflow_proto::ports::Part>,
+        ranges: Vec<radarflow_proto::frame::Range>,
     ) -> radarflow_proto::ports::BoxFuture<Result<u64, radarflow_proto::ports::AppendError>> {
         let mut get = self.0.clone();
         Box::pin(async move {
             let sink = get.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
             match sink {
-                Some(sink) => sink.append(origin, entries).await,
+                Some(sink) => sink.append_all(parts, ranges).await,
                 None => Err(radarflow_proto::ports::AppendError::Closed),
             }
         })

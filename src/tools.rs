@@ -9,10 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
 use radarflow_proto::grpc::{GatewayServiceStatus, GatewayStatusRequest};
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 /// Items of one push.
 const CHUNK: usize = 1000;
+/// Pushes at once: each waits for its frame.
+const CONCURRENT: usize = 16;
 
 fn bar(n: u64) -> ProgressBar {
     // On anything but a terminal it draws nothing.
@@ -42,8 +45,9 @@ pub(crate) async fn import(file: &Path, name: &str, gateway: &str) -> Result<usi
     }
     let channel =
         Channel::from_shared(gateway.to_owned())?.connect().await.with_context(|| format!("cannot reach {gateway}"))?;
-    let mut client = AgentGatewayServiceClient::new(channel);
+    let client = AgentGatewayServiceClient::new(channel);
     let progress = bar(items.len() as u64);
+    let mut pushes = JoinSet::new();
     for chunk in items.chunks(CHUNK) {
         let service = GatewayServiceStatus {
             service_name: "import".to_owned(),
@@ -58,11 +62,25 @@ pub(crate) async fn import(file: &Path, name: &str, gateway: &str) -> Result<usi
             agent_id: format!("import-{name}"),
             ..GatewayStatusRequest::default()
         };
-        client.push_status(request).await.context("the gateway refused")?;
-        progress.inc(chunk.len() as u64);
+        if pushes.len() >= CONCURRENT {
+            settle(&mut pushes, &progress).await?;
+        }
+        let (mut client, n) = (client.clone(), chunk.len() as u64);
+        pushes.spawn(async move { client.push_status(request).await.map(|_| n) });
+    }
+    while !pushes.is_empty() {
+        settle(&mut pushes, &progress).await?;
     }
     progress.finish_and_clear();
     Ok(items.len())
+}
+
+/// Waits for one of the pushes.
+async fn settle(pushes: &mut JoinSet<Result<u64, tonic::Status>>, progress: &ProgressBar) -> Result<()> {
+    if let Some(pushed) = pushes.join_next().await {
+        progress.inc(pushed?.context("the gateway refused")?);
+    }
+    Ok(())
 }
 
 /// Sends the UDP payloads of a capture (pcap, Ethernet or raw IP) to an address, at most `rate` a second; tells how many.

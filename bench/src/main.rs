@@ -1,6 +1,6 @@
 //! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
 //!
-//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`. Sizes by environment: `RADARFLOW_BENCH_RECORDS`
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`, `postgres`. Sizes by environment: `RADARFLOW_BENCH_RECORDS`
 //! (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000). `ingest` runs the `radarflow` program that lies beside
 //! this one.
 #![forbid(unsafe_code)]
@@ -21,6 +21,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("ingest") {
         cases::ingest::run()?;
+    }
+    if wants("postgres") {
+        cases::postgres::run()?;
     }
     Ok(())
 }

@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod ledger;
+pub mod secret;
 pub mod sinks;
 pub mod sources;

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
-use radarflow_proto::fact::{Fact, Receiver as Notified};
+use radarflow_proto::fact::{Fact, OwnCondition, Receiver as Notified};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::rows::StateRow;
@@ -54,6 +55,26 @@ pub struct Start {
 pub struct Workers {
     frames: Vec<SyncSender<Arc<Frame>>>,
     threads: Vec<JoinHandle<()>>,
+    backlog: Arc<Backlog>,
+}
+
+/// What waits in staged runs, for those who make it grow.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    bytes: AtomicU64,
+    released: AtomicBool,
+}
+
+impl Backlog {
+    /// Bytes of staged runs, released or not.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether released runs wait to be read.
+    pub fn released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
+    }
 }
 
 impl Workers {
@@ -64,6 +85,8 @@ impl Workers {
         let (frames, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| sync_channel(FRAMES_QUEUED)).unzip();
         let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
         let start = Arc::new(start);
+        let backlog = Arc::new(Backlog::default());
+        let shared = backlog.clone();
         let thread = std::thread::Builder::new()
             .name("dataflow".to_owned())
             .spawn(move || {
@@ -72,7 +95,7 @@ impl Workers {
                     let index = worker.index();
                     let frames =
                         receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
-                    run(worker, &frames, &start, to_merge.clone());
+                    run(worker, &frames, &start, to_merge.clone(), &shared);
                 })
                 .expect("worker threads start");
                 for guard in guards.join() {
@@ -83,7 +106,12 @@ impl Workers {
                 }
             })
             .expect("the dataflow's thread starts");
-        (Workers { frames, threads: vec![thread] }, outputs)
+        (Workers { frames, threads: vec![thread], backlog }, outputs)
+    }
+
+    /// What waits in staged runs.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// Hands a frame to every worker; waits while their channels are full.
@@ -204,6 +232,7 @@ fn run(
     frames: &Receiver<Arc<Frame>>,
     start: &Start,
     outputs: SyncSender<WorkerEpoch>,
+    backlog: &Backlog,
 ) {
     let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone());
     let standing: Vec<Fact> = start
@@ -229,7 +258,12 @@ fn run(
             let tick = Tick { epoch: frame.epoch, clock_ms: frame.clock_ms, live_ms: frame.clock_ms - gap_ms };
             let snapshot = frame.epoch % SNAPSHOT_EPOCHS == 0 || asks_for_snapshot(&frame);
             cx.announce(tick, snapshot);
-            let decoded = decoder.read(&frame);
+            let decoded = decoder.read(&frame, &tick);
+            if worker.index() == 0 {
+                let (bytes, released) = decoder.backlog();
+                backlog.bytes.store(bytes, Ordering::Relaxed);
+                backlog.released.store(released, Ordering::Relaxed);
+            }
             if snapshot {
                 cx.save(frame.epoch, decoder.snapshot());
             }
@@ -278,8 +312,13 @@ fn build<'scope>(
         .concat(pairs.map(|(key, condition, diff)| condition_event(key, condition, diff)));
 
     // Alerts and who is told of them.
-    let lives = machine(conditions.concat(inputs.steps.to_stream(scope)), cx, Lives);
     let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
+    let own = facts.clone().flat_map(|(json, diff)| match serde_json::from_str(&json) {
+        Ok(Fact::Condition(c)) if c.holds => Some(own_condition(c, diff)),
+        _ => None,
+    });
+    let conditions = conditions.concat(own);
+    let lives = machine(conditions.concat(inputs.steps.to_stream(scope)), cx, Lives);
     let receivers = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Receiver(receiver)) => Some(((receiver.tenant.clone(), receiver), diff)),
         _ => None,
@@ -326,6 +365,24 @@ fn build<'scope>(
 
 fn condition_event(key: AlertKey, condition: Condition, diff: isize) -> Keyed<AlertKey, LifeEvent> {
     Keyed { key, position: 0, event: LifeEvent::Condition(condition, diff as i64) }
+}
+
+/// A condition of the program itself.
+fn own_condition(c: OwnCondition, diff: isize) -> Keyed<AlertKey, LifeEvent> {
+    let subject =
+        Subject { tenant: c.tenant, partition: "default".to_owned(), rule: c.rule.clone(), entity: c.entity.clone() };
+    let condition = Condition {
+        rule: c.rule,
+        severity: c.severity,
+        title: c.title,
+        description: c.description,
+        source_type: "radarflow".to_owned(),
+        source_id: c.entity,
+        device_uid: None,
+        agent_uid: None,
+        labels: BTreeMap::new(),
+    };
+    condition_event(AlertKey::of_subject(subject), condition, diff)
 }
 
 fn group_event(receiver: Notified, alert: NotifiedAlert, diff: isize) -> Keyed<GroupKey, GroupEvent> {

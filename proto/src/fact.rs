@@ -59,6 +59,8 @@ pub enum Fact {
         /// Whether its devices bear the bare names: the first of its kind.
         legacy: bool,
     },
+    /// The program found something wrong with itself, or that it is right again.
+    Condition(OwnCondition),
     /// A snapshot is wanted after this epoch.
     Snapshot,
     /// A step of an alert's life cycle, asked for by an actor.
@@ -104,9 +106,90 @@ impl Fact {
             Fact::Instance { tenant, kind, instance, .. } => {
                 Some(format!("instance/{tenant}/{}/{instance}", kind.name()))
             }
+            Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot | Fact::AlertStep { .. } | Fact::Delivery { .. } => None,
         }
     }
+}
+
+/// What the audit says of a fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// Whose audit it is in.
+    pub tenant: String,
+    /// Who stated it; `None` where only its feed is known.
+    pub actor: Option<String>,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub subject: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The fact without its secrets, JSON.
+    pub detail: String,
+}
+
+impl Fact {
+    /// What the audit says of it; `None` for what is no act: a wish for a snapshot, a delivery (`notifications` has it).
+    pub fn audited(&self) -> Option<Audited> {
+        let mut shown = self.clone();
+        if let Fact::Receiver(receiver) = &mut shown {
+            receiver.headers.values_mut().for_each(|value| *value = "…".to_owned());
+            receiver.url = without_secrets(&receiver.url);
+        }
+        if let Fact::Token(token) = &mut shown {
+            token.sha256.clear();
+        }
+        let detail = serde_json::to_value(&shown).ok()?;
+        let action = detail.get("fact")?.as_str()?.to_owned();
+        let (tenant, actor, subject, reason) = match self {
+            Fact::Receiver(r) => (&r.tenant, None, r.name.clone(), None),
+            Fact::ReceiverGone { tenant, name } => (tenant, None, name.clone(), None),
+            Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
+            Fact::TokenRevoked { id } => return Some(revoked(id, action, &detail)),
+            Fact::Instance { tenant, instance, .. } => (tenant, None, instance.clone(), None),
+            Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
+            Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
+                let reason = (!reason.is_empty()).then(|| reason.clone());
+                (tenant, Some(actor.name.clone()), alert_id.clone(), reason)
+            }
+            Fact::Snapshot | Fact::Delivery { .. } => return None,
+        };
+        Some(Audited { tenant: tenant.clone(), actor, action, subject, reason, detail: detail.to_string() })
+    }
+}
+
+/// A URL without user, password and query.
+fn without_secrets(url: &str) -> String {
+    let shown = url.split('?').next().unwrap_or_default();
+    let Some((scheme, rest)) = shown.split_once("://") else { return shown.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+fn revoked(id: &str, action: String, detail: &serde_json::Value) -> Audited {
+    let (tenant, subject) = ("default".to_owned(), id.to_owned());
+    Audited { tenant, actor: None, action, subject, reason: None, detail: detail.to_string() }
+}
+
+/// A condition of the program itself: its clock, its sinks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnCondition {
+    /// Whom it is told to.
+    pub tenant: String,
+    /// What was looked at: `clock-step`, `sink-down`.
+    pub rule: String,
+    /// Which one.
+    pub entity: String,
+    /// As alerts have it.
+    pub severity: String,
+    /// One line for a person.
+    pub title: String,
+    /// More of it.
+    pub description: String,
+    /// Whether it holds.
+    pub holds: bool,
 }
 
 /// Steps of an alert's life.
@@ -192,4 +275,28 @@ pub struct Token {
     pub partitions: Vec<String>,
     /// When it ends, milliseconds since 1970.
     pub expires_ms: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_shows_no_secret() {
+        let receiver = Receiver {
+            tenant: "t".into(),
+            name: "ops".into(),
+            url: "https://user:hush@host:1/hook/x?key=hush".into(),
+            kind: ReceiverKind::Alertmanager,
+            group_by: vec![],
+            group_wait_ms: 0,
+            group_interval_ms: 0,
+            repeat_interval_ms: 0,
+            send_resolved: true,
+            headers: [("Authorization".to_owned(), "Bearer hush".to_owned())].into(),
+        };
+        let audited = Fact::Receiver(receiver).audited().unwrap();
+        assert_eq!((audited.action.as_str(), audited.subject.as_str()), ("receiver", "ops"));
+        assert!(audited.detail.contains("https://host:1/hook/x") && !audited.detail.contains("hush"), "{audited:?}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame  = length u32le · crc32c u32le · body            the checksum covers the body
-//! body   = format u8 · generation u64be · epoch u64be · clock_ms u64be · gap_ms u64be
+//! body   = format u8 · generation u64be · epoch u64be · clock_ms u64be · gap_ms u64be · release_bytes
 //!        · ranges:  count, (feed, from, to)*              numbers are LEB128, texts and bytes are length-prefixed
 //!        · slices:  count, slice*
 //! slice  = kind u8 · tenant · partition · feed · count, entry*
@@ -122,6 +122,8 @@ pub struct Frame {
     pub clock_ms: i64,
     /// Time that passed unobserved before this frame, milliseconds.
     pub gap_ms: i64,
+    /// Bytes of released runs that are read at this epoch.
+    pub release_bytes: u32,
     /// What was read.
     pub ranges: Vec<Range>,
     /// The inputs.
@@ -165,6 +167,7 @@ impl Frame {
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.clock_ms.to_be_bytes());
         out.extend_from_slice(&self.gap_ms.to_be_bytes());
+        put_varint(out, self.release_bytes.into());
         put_varint(out, self.ranges.len() as u64);
         for range in &self.ranges {
             put_sized(out, range.feed.as_bytes());
@@ -215,6 +218,7 @@ impl Frame {
             epoch: at.u64()?,
             clock_ms: at.u64()? as i64,
             gap_ms: at.u64()? as i64,
+            release_bytes: u32::try_from(at.varint()?).unwrap_or(u32::MAX),
             ranges: Vec::new(),
             slices: Vec::new(),
         };
@@ -297,6 +301,7 @@ mod tests {
             epoch: 42,
             clock_ms: 1_700_000_000_000,
             gap_ms: 0,
+            release_bytes: 300,
             ranges: vec![Range { feed: "syslog:a".into(), from: 0, to: 3 }],
             slices: vec![
                 Slice {
@@ -322,8 +327,8 @@ mod tests {
         let mut bytes = Vec::new();
         frame().encode(&mut bytes);
         let golden = "01000000000000000700000000000000\
-                      2a0000018bcfe56800000000000000000001\
-                      0873797\
+                      2a0000018bcfe568000000000000000000ac02\
+                      010873797\
                       36c6f673a61000302";
         assert!(
             hex::encode(&bytes[PREFIX..]).starts_with(&golden.replace(char::is_whitespace, "")),

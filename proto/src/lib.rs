@@ -22,6 +22,7 @@ pub mod fact;
 pub mod flow;
 pub mod frame;
 pub mod netflow;
+pub mod offsets;
 pub mod packet;
 pub mod payload;
 pub mod ports;

@@ -9,7 +9,7 @@ use arrow_array::RecordBatch;
 use thiserror::Error;
 
 use crate::fact::Fact;
-use crate::frame::{Entry, Origin};
+use crate::frame::{Entry, Origin, Range};
 use crate::payload::DueNotification;
 use crate::rows::{Change, Table};
 
@@ -30,10 +30,18 @@ pub enum AppendError {
 /// A future that owns what it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Inputs of one origin, in order.
+pub type Part = (Arc<Origin>, Vec<Entry>);
+
 /// Where inputs become durable. Returning `Ok(epoch)` means: on disk, in the frame of that epoch.
 pub trait FactSink: Send + Sync + 'static {
+    /// Appends everything into one frame, with the offsets it was read from; waits while the queue is full.
+    fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>>;
+
     /// Appends inputs of one origin, in order, into one frame; waits while the queue is full.
-    fn append(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> BoxFuture<Result<u64, AppendError>>;
+    fn append(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> BoxFuture<Result<u64, AppendError>> {
+        self.append_all(vec![(origin, entries)], Vec::new())
+    }
 
     /// Appends if there is room, without waiting for durability: for senders that cannot be answered. The inputs come
     /// back when there is no room, for the caller to count as shed.

@@ -103,6 +103,11 @@ macro_rules! tables {
             /// The Arrow schema.
             pub fn schema(self) -> SchemaRef { match self { $(Table::$row => <$row as Row>::schema(),)* } }
 
+            /// Writes one row of a batch of this table as a line of Postgres COPY text.
+            pub fn copy_row(self, batch: &RecordBatch, row: usize, out: &mut String) {
+                match self { $(Table::$row => <$row as Row>::read(batch, row).copy(out),)* }
+            }
+
             /// The columns of the primary key.
             pub fn key(self) -> &'static [&'static str] {
                 match self { $(Table::$row => &[$(stringify!($key)),*],)* }
@@ -683,6 +688,30 @@ tables! {
         alert_ids: Vec<String>,
         /// Why it was sent now, or why it failed.
         reason: String,
+    }
+
+    /// What people, configuration and the program itself stated: who, what, when.
+    Event Audit AuditBatch "audit" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When it became durable.
+        time: Time,
+        /// Who: a token's name, `configuration`, `radarflow`.
+        actor: String,
+        /// What was done: `receiver`, `receiver_gone`, `token`, `token_revoked`, `instance`, `condition`, `alert_step`.
+        action: String,
+        /// What it was done to.
+        subject: String,
+        /// Why, where a reason was given.
+        reason: Option<String>,
+        /// The fact without its secrets, JSON.
+        detail: String,
     }
 
     /// Input that could not be used: nothing is dropped silently.

@@ -17,6 +17,11 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use hmac::{Hmac, KeyInit, Mac};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 use radarflow_proto::rows::{Nature, Source};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -121,6 +126,24 @@ pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     room: tokio::sync::Semaphore,
     key: [u8; 32],
+    metrics: Metrics,
+}
+
+/// What queries did.
+struct Metrics {
+    /// By outcome: `ok`, `refused` (the asker's mistake), `busy`, `timeout`, `failed`.
+    queries: Family<[(&'static str, &'static str); 1], Counter>,
+    running: Gauge,
+    seconds: Histogram,
+}
+
+/// Counts a query that is under way, however it ends.
+struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Engine {
@@ -130,7 +153,10 @@ impl Engine {
             .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY)))
             .build_arc()
             .map_err(|e| QueryError::Failed(e.to_string()))?;
-        Ok(Engine { live, runtime, room: tokio::sync::Semaphore::new(CONCURRENT), key })
+        // From one to four thousand milliseconds, doubling.
+        let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
+        let metrics = Metrics { queries: Family::default(), running: Gauge::default(), seconds };
+        Ok(Engine { live, runtime, room: tokio::sync::Semaphore::new(CONCURRENT), key, metrics })
     }
 
     /// The tables it reads.
@@ -140,6 +166,38 @@ impl Engine {
 
     /// Answers a query.
     pub async fn query(
+        &self,
+        actor: &Actor,
+        text: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Answer, QueryError> {
+        let started = Instant::now();
+        self.metrics.running.inc();
+        let running = Running(self.metrics.running.clone());
+        let answer = self.bounded(actor, text, cursor, limit).await;
+        drop(running);
+        let outcome = match &answer {
+            Ok(_) => "ok",
+            Err(QueryError::Busy) => "busy",
+            Err(QueryError::TimedOut) => "timeout",
+            Err(QueryError::Failed(_)) => "failed",
+            Err(_) => "refused",
+        };
+        self.metrics.queries.get_or_create(&[("outcome", outcome)]).inc();
+        self.metrics.seconds.observe(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// Makes its metrics known.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("queries", "Queries answered, by outcome", self.metrics.queries.clone());
+        registry.register("queries_running", "Queries under way", self.metrics.running.clone());
+        let seconds = self.metrics.seconds.clone();
+        registry.register_with_unit("query_duration", "Time a query took", Unit::Seconds, seconds);
+    }
+
+    async fn bounded(
         &self,
         actor: &Actor,
         text: &str,

@@ -126,7 +126,7 @@ impl Api {
             kind: Kind::Fact,
             tenant: actor.tenant.clone(),
             partition: String::new(),
-            feed: "api".to_owned(),
+            feed: format!("api:{}", actor.name),
         });
         let now_us =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);

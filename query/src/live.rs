@@ -293,16 +293,50 @@ impl View {
     fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
         let fresh = self.fresh.get(&(actor.tenant.clone(), table)).cloned().unwrap_or_default();
         let batches: Vec<RecordBatch> = fresh.batches.iter().map(|(_, b)| b.clone()).collect();
+        let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));
+        self.event_union(ctx, table, schema, batches, ours)
+    }
+
+    /// The lake's rows up to the cut that are wanted, and those in memory.
+    fn event_union(
+        &self,
+        ctx: &SessionContext,
+        table: Table,
+        schema: &SchemaRef,
+        batches: Vec<RecordBatch>,
+        wanted: Expr,
+    ) -> Result<DataFrame> {
         let memory = ctx.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![batches])?))?;
         let Some(Stored { cut, provider: Some(provider) }) = self.stored.get(&table) else { return Ok(memory) };
         let cut = i64::try_from(*cut).unwrap_or(i64::MAX);
         let columns: Vec<Expr> =
             schema.fields().iter().map(|f| cast(ident(f.name()), f.data_type().clone()).alias(f.name())).collect();
-        let stored = ctx
-            .read_table(provider.clone())?
-            .filter(ident("tenant_id").eq(lit(actor.tenant.as_str())).and(ident("epoch").lt_eq(lit(cut))))?
-            .select(columns)?;
+        let stored =
+            ctx.read_table(provider.clone())?.filter(wanted.and(ident("epoch").lt_eq(lit(cut))))?.select(columns)?;
         stored.union(memory)
+    }
+
+    /// Every row of every state table, of all tenants: for a sink that has to be filled anew.
+    pub fn state_batches(&self) -> Vec<(Table, RecordBatch)> {
+        let segments = self.state.iter().flat_map(|((_, table), segments)| segments.iter().map(|s| (*table, s)));
+        segments.filter_map(|(table, segment)| Some((table, segment.rows(None).ok()?))).collect()
+    }
+
+    /// Rows of an event table of the epochs `after < epoch ≤ until`, of all tenants.
+    pub async fn events_between(&self, table: Table, after: u64, until: u64) -> Result<Vec<RecordBatch>> {
+        let ctx = SessionContext::new();
+        let n = |epoch: u64| lit(i64::try_from(epoch).unwrap_or(i64::MAX));
+        let fresh = self.fresh.iter().filter(|((_, t), _)| *t == table).flat_map(|(_, f)| &f.batches);
+        let batches = fresh.map(|(_, batch)| batch.clone()).collect();
+        let wanted = ident("epoch").gt(n(after));
+        let all = self.event_union(&ctx, table, &table.schema(), batches, wanted.clone())?;
+        all.filter(wanted.and(ident("epoch").lt_eq(n(until))))?.collect().await
+    }
+
+    /// Rows of a state table, of all tenants.
+    pub fn all_rows<R: radarflow_proto::rows::Row>(&self) -> Vec<R> {
+        let tenants = self.state.keys().filter(|(_, table)| *table == R::TABLE);
+        tenants.flat_map(|(tenant, _)| self.rows::<R>(tenant)).collect()
     }
 
     /// Rows of a state table, for what is answered without a plan.

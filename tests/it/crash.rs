@@ -81,3 +81,114 @@ async fn a_workload_killed_at_random_points_ends_as_an_undisturbed_one() {
     }
     assert!(kills >= 30);
 }
+
+/// A NetFlow v5 message of one flow whose ports name it.
+fn flow(n: u32) -> Vec<u8> {
+    let mut m = [5u16, 1].iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    m.extend([100_000u32, 1_704_067_200, 0, n].iter().flat_map(|n| n.to_be_bytes()));
+    m.extend([0, 0, 0, 0]);
+    m.extend([10, 0, 0, 1, 10, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 2]);
+    m.extend([5u32, 1000, 99_000, 99_900].iter().flat_map(|n| n.to_be_bytes()));
+    m.extend(n.to_be_bytes());
+    m.extend([0, 0x18, 6, 0, 0, 1, 0, 2, 24, 24, 0, 0]);
+    m
+}
+
+#[tokio::test]
+async fn killed_under_load_nothing_acknowledged_is_lost_and_nothing_is_doubled() {
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    let url = crate::sinks::database().await;
+    let mut home = Home::new(&format!("[sinks.postgres]\nurl = \"{url}\"\n"));
+    let mut rng = StdRng::seed_from_u64(9);
+    let (flows, lines) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut pushed = 0usize;
+    for _ in 0..5 {
+        let server = home.start();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (netflow, syslog) = (server.port("netflow"), server.port("syslog-tcp"));
+        let senders = [
+            std::thread::spawn({
+                let (stop, flows) = (stop.clone(), flows.clone());
+                move || {
+                    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        for _ in 0..50 {
+                            let _ = socket.send_to(&flow(flows.fetch_add(1, Ordering::Relaxed)), netflow);
+                        }
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            }),
+            std::thread::spawn({
+                let (stop, lines) = (stop.clone(), lines.clone());
+                move || {
+                    let mut stream = std::net::TcpStream::connect(syslog).unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        let n = lines.fetch_add(1, Ordering::Relaxed);
+                        if writeln!(stream, "<14>1 - h app - - - line {n}").is_err() {
+                            return;
+                        }
+                    }
+                }
+            }),
+        ];
+        // Syncs of a hundred, so that some are large enough to be staged, until it is killed in the middle of one.
+        let until = tokio::time::Instant::now() + Duration::from_millis(rng.random_range(1500..3500));
+        loop {
+            let size = if pushed.is_multiple_of(3) { 4000 } else { 100 };
+            let items: Vec<_> = (pushed..pushed + size)
+                .map(|i| armis(i, &format!("10.{}.{}.{}", i >> 16, i >> 8 & 255, i & 255), 1))
+                .collect();
+            let items = format!("[{}]", items.join(","));
+            let push = server.push("runner", "sync", &items);
+            match tokio::time::timeout_at(until, push).await {
+                Ok(acknowledged) => {
+                    acknowledged.unwrap();
+                    pushed += size;
+                }
+                Err(_) => break,
+            }
+        }
+        server.kill();
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|s| s.join().unwrap());
+    }
+    let server = home.start();
+    let n = |rows: &[Value]| rows[0]["n"].as_u64().unwrap_or(0) as usize;
+    let devices = n(&server.until("in:devices stats:\"count() as n\"", |r| n(r) >= pushed).await);
+    // What was under way when it died may be there, whole or not at all.
+    assert!(devices <= pushed + 5 * 4000, "{devices} of {pushed}");
+    for entity in ["flows", "logs"] {
+        let rows = server.rows(&format!("in:{entity} stats:\"count() as n, count_distinct(row_id) as ids\"")).await;
+        assert_eq!(rows[0]["n"], rows[0]["ids"], "{entity}");
+        let sent = if entity == "flows" { &flows } else { &lines }.load(Ordering::Relaxed);
+        assert!(rows[0]["n"].as_u64().unwrap() <= u64::from(sent), "{entity}");
+        assert!(rows[0]["n"].as_u64().unwrap() > 0, "{entity}");
+    }
+    let bodies = server.rows("in:logs stats:\"count() as n, count_distinct(body) as ids\"").await;
+    assert_eq!(bodies[0]["n"], bodies[0]["ids"], "no line twice");
+    // Postgres has the same devices and addresses; its frontier is past them.
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    crate::sinks::until("Postgres has every device", || async {
+        let count: (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM radarflow.ocsf_devices), (SELECT count(*) FROM radarflow.ip_ownership)",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        count == (devices as i64, devices as i64)
+    })
+    .await;
+    let counts = (
+        n(&server.rows("in:flows stats:\"count() as n\"").await),
+        n(&server.rows("in:logs stats:\"count() as n\"").await),
+    );
+    server.stop();
+    let lake =
+        (crate::server::lake_count(&home.lake("flows")).await, crate::server::lake_count(&home.lake("logs")).await);
+    assert_eq!(lake, counts);
+    assert_eq!(crate::server::lake_count(&home.lake("devices_history")).await, devices, "each device has one version");
+}

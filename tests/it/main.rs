@@ -3,6 +3,9 @@
 #[allow(unreachable_pub, missing_docs)]
 mod server;
 
+mod brokers;
 mod crash;
+mod mtls;
 mod pipeline;
 mod sinks;
+mod tools;

@@ -291,6 +291,7 @@ async fn a_tenant_and_a_partition_see_their_own() {
         "events",
         "sources",
         "rejects",
+        "audit",
         "agents",
     ] {
         assert_eq!(server.rows_as(&bound, &format!("in:{entity}")).await.len(), 0, "{entity}");

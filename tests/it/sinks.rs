@@ -1,5 +1,6 @@
 //! Postgres as it is read by others, and webhooks as they arrive, also when we die in between.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use sqlx::Row;
 use crate::server::{Home, armis};
 
 /// A database of its own on the test services' Postgres.
-async fn database() -> String {
+pub(crate) async fn database() -> String {
     let base =
         std::env::var("RADARFLOW_TEST_POSTGRES").expect("run deploy/test.sh, or eval \"$(deploy/services.sh up)\"");
     let name = format!("t{}", rand::random::<u64>());
@@ -18,7 +19,7 @@ async fn database() -> String {
     format!("{base}/{name}")
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, mut right: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut right: impl FnMut() -> F) {
     let end = Instant::now() + Duration::from_secs(30);
     while !right().await {
         assert!(Instant::now() < end, "{what}");
@@ -86,6 +87,46 @@ async fn postgres_follows_exactly_and_is_repaired_when_it_is_new() {
     server.stop();
 }
 
+/// Alertmanager's webhook message, version 4, as its documentation has it: nothing more, nothing less, nothing of
+/// another type.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(dead_code)]
+struct WebhookMessage {
+    version: String,
+    group_key: String,
+    truncated_alerts: u64,
+    status: Status,
+    receiver: String,
+    group_labels: BTreeMap<String, String>,
+    common_labels: BTreeMap<String, String>,
+    common_annotations: BTreeMap<String, String>,
+    #[serde(rename = "externalURL")]
+    external_url: String,
+    alerts: Vec<WebhookAlert>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[allow(dead_code)]
+struct WebhookAlert {
+    status: Status,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    starts_at: String,
+    ends_at: String,
+    #[serde(rename = "generatorURL")]
+    generator_url: String,
+    fingerprint: String,
+}
+
+#[derive(serde::Deserialize, PartialEq, Debug)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Firing,
+    Resolved,
+}
+
 #[tokio::test]
 async fn firing_and_resolved_both_arrive_also_with_a_kill_between() {
     let received: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
@@ -126,6 +167,11 @@ async fn firing_and_resolved_both_arrive_also_with_a_kill_between() {
     server.push("v", "sweep", &sweep(true)).await.unwrap();
     until("resolved arrives", arrived("resolved")).await;
     let messages = received.lock().unwrap().clone();
+    for (_, payload) in &messages {
+        let message: WebhookMessage =
+            serde_json::from_value(payload.clone()).unwrap_or_else(|e| panic!("{e}: {payload}"));
+        assert!(!message.alerts.is_empty() && message.alerts.iter().all(|a| a.fingerprint.len() == 16), "{payload}");
+    }
     let firing: Vec<_> = messages.iter().filter(|(_, p)| p["status"] == "firing").collect();
     assert!(firing.iter().all(|(key, _)| *key == firing[0].0), "a duplicate bears the same key: {firing:?}");
     assert!(firing.len() <= 2);
@@ -144,4 +190,39 @@ async fn firing_and_resolved_both_arrive_also_with_a_kill_between() {
     assert_eq!(refused.0, 409);
     assert!(refused.1["detail"].as_str().unwrap().contains("allowed: pending"));
     server.stop();
+}
+
+#[tokio::test]
+async fn a_sink_that_is_down_holds_no_other_and_misses_nothing() {
+    let url = database().await;
+    let mut home = Home::new(&format!("[sinks.postgres]\nurl = \"{url}\"\n"));
+    let server = home.start();
+    let lines = |from: usize| {
+        (from..from + 50).map(|i| format!("<14>Jan  1 00:00:00 h app: line {i}").into_bytes()).collect::<Vec<_>>()
+    };
+    server.send("syslog", &lines(0));
+    server.count("logs", 50).await;
+    // The lake's log of commits is no folder any more.
+    let log = home.lake("logs").join("_delta_log");
+    let aside = home.lake("logs").join("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::write(&log, b"in the way").unwrap();
+    server.send("syslog", &lines(100));
+    let up = async |sink: &str, n: u8| {
+        let line = format!("radarflow_sink_up{{sink=\"{sink}\"}} {n}");
+        let text = reqwest::get(format!("{}/metrics", server.http)).await.unwrap().text().await.unwrap();
+        text.contains(&line)
+    };
+    until("the lake is down", || up("lake", 0)).await;
+    // Answers and Postgres go on.
+    server.count("logs", 100).await;
+    server.push("r", "sync", &format!("[{}]", armis(1, "10.0.0.1", 1))).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    until("Postgres has the device", || async { devices(&pool).await.len() == 1 }).await;
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    until("the lake is up", || up("lake", 1)).await;
+    server.count("logs", 100).await;
+    server.stop();
+    assert_eq!(crate::server::lake_count(&home.lake("logs")).await, 100);
 }

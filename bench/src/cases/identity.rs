@@ -38,7 +38,15 @@ impl Run {
                 slices.push(Slice { origin, first_position: position as u32, entries: vec![entry] });
             }
             let clock_ms = NOW * 1000 + self.epoch as i64;
-            let frame = Frame { generation: 1, epoch: self.epoch, clock_ms, gap_ms: 0, ranges: vec![], slices };
+            let frame = Frame {
+                generation: 1,
+                epoch: self.epoch,
+                clock_ms,
+                gap_ms: 0,
+                release_bytes: 4 << 20,
+                ranges: vec![],
+                slices,
+            };
             self.workers.feed(&Arc::new(frame));
             changes += self.drain(false, last);
         }

@@ -74,6 +74,21 @@ impl Program {
         }
     }
 
+    /// Waits until a table of the lake has committed every epoch that is complete now.
+    async fn committed(&self, table: &str) -> Result<Instant> {
+        let goal = self.metric("radarflow_dataflow_epoch").await?;
+        while self.metric(&format!("radarflow_lake_table_epoch{{table=\"{table}\"}}")).await? < goal {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Instant::now())
+    }
+
+    async fn metric(&self, name: &str) -> Result<u64> {
+        let text = reqwest::get(format!("{}/metrics", self.http)).await?.text().await?;
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok());
+        line.with_context(|| format!("no metric {name}"))
+    }
+
     fn resident_mib(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let kib = status
@@ -101,7 +116,7 @@ fn send(to: SocketAddr, datagrams: &[Vec<u8>], n: usize, rate: f64) -> Result<Du
     for i in 0..n {
         let due = Duration::from_secs_f64(i as f64 / rate);
         while started.elapsed() < due {
-            std::thread::sleep((due - started.elapsed()).min(Duration::from_millis(1)));
+            std::thread::sleep(due.saturating_sub(started.elapsed()).min(Duration::from_millis(1)));
         }
         socket.send_to(&datagrams[i % datagrams.len()], to)?;
     }
@@ -132,27 +147,63 @@ async fn measure() -> Result<()> {
         let sent = tokio::task::spawn_blocking(move || send(to, &sent_packet, n, rate as f64 / FLOWS as f64)).await??;
         let goal = before + (n * FLOWS) as u64;
         let (count, at) = program.settle(&token, "in:flows stats:\"count() as n\"", goal).await?;
+        let committed = program.committed("flows").await?;
         let got = count - before;
         let lost = (n * FLOWS) as u64 - got.min((n * FLOWS) as u64);
         let offered = (n * FLOWS) as f64 / sent.as_secs_f64();
         let what = format!(
-            "{:.0} /s offered, {:.0} /s until visible, {lost} of {} lost, {:.0} MiB resident",
+            "{:.0} /s offered, {:.0} /s until visible, {:.0} /s until committed, {lost} of {} lost, {:.0} MiB resident",
             offered,
             got as f64 / at.duration_since(started).as_secs_f64().max(0.001),
+            got as f64 / committed.duration_since(started).as_secs_f64().max(0.001),
             n * FLOWS,
             program.resident_mib()
         );
-        crate::figure("flows, socket to answer", &what)?;
+        crate::figure("flows, socket to lake", &what)?;
     }
     let lines: Vec<Vec<u8>> = (0..1000).map(|i| packets::syslog(6, "host", &format!("session {i} opened"))).collect();
     let (n, to) = (500_000, program.ports["syslog"]);
     let started = Instant::now();
     tokio::task::spawn_blocking(move || send(to, &lines, n, 50_000.0)).await??;
     let (count, at) = program.settle(&token, "in:logs stats:\"count() as n\"", n as u64).await?;
-    let per_second = count as f64 / at.duration_since(started).as_secs_f64();
+    let committed = program.committed("logs").await?;
+    let per_second = |at: Instant, count: u64| count as f64 / at.duration_since(started).as_secs_f64();
     crate::figure(
-        "syslog UDP, socket to answer",
-        &format!("{per_second:.0} /s until visible, {} of {n} lost", n as u64 - count),
+        "syslog UDP, socket to lake",
+        &format!(
+            "{:.0} /s until visible, {:.0} /s until committed, {} of {n} lost",
+            per_second(at, count),
+            per_second(committed, count),
+            n as u64 - count
+        ),
+    )?;
+
+    let text: Vec<u8> = (0..1000)
+        .flat_map(|i| [packets::syslog(6, "host", &format!("session {i} opened")), vec![b'\n']].concat())
+        .collect();
+    let to = program.ports["syslog-tcp"];
+    let started = Instant::now();
+    tokio::task::spawn_blocking(move || -> Result<()> {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(to)?;
+        for _ in 0..n / 1000 {
+            stream.write_all(&text)?;
+        }
+        Ok(())
+    })
+    .await??;
+    let (both, at) = program.settle(&token, "in:logs stats:\"count() as n\"", count + n as u64).await?;
+    let got = both - count;
+    let committed = program.committed("logs").await?;
+    let per_second = |at: Instant| got as f64 / at.duration_since(started).as_secs_f64();
+    crate::figure(
+        "syslog TCP, socket to lake",
+        &format!(
+            "{:.0} /s until visible, {:.0} /s until committed, {} of {n} lost",
+            per_second(at),
+            per_second(committed),
+            n as u64 - got
+        ),
     )?;
 
     let file = dir.path().join("devices.ndjson");

@@ -9,17 +9,25 @@
 //! long: the tick bounds the rate of frames, not the latency of one. An empty frame is written once a second, so that
 //! timers move. The queue that cannot be answered sheds first: `offer` takes only its share of the room.
 //!
+//! **Fairness.** Queues are a class and tenant each. A frame takes commands and facts first, then what agents say, then
+//! telemetry, then chunks of large uploads; within a class the tenant that has least in the frame comes next. Of the
+//! room for telemetry a tenant may hold as much as is still free, so that one who floods leaves half to the others.
+//!
+//! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). The share grows while epochs take
+//! less than [`WORK`] and shrinks while they take longer; as long as released runs wait, the next frame is closed as
+//! soon as the dataflow is done with the last.
+//!
 //! When the disk refuses, waiting senders get the error, offered inputs are counted as shed, and the next tick tries
 //! again: intake goes on by itself when there is room.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Range, Slice};
-use radarflow_proto::ports::{AppendError, BoxFuture, FactSink};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::clock;
 use super::segments::Segments;
@@ -30,6 +38,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Bytes of input a frame takes; what is left waits for the next.
 pub const FRAME_BYTES: usize = 8 << 20;
+/// Dataflow time that a frame may cost.
+pub const WORK: Duration = Duration::from_millis(50);
+/// Least and greatest share of released runs a frame.
+const RELEASE_BYTES: (u32, u32) = (64 << 10, 16 << 20);
 /// Bytes of input that may wait, of either queue.
 pub const QUEUE_BYTES: usize = 128 << 20;
 /// Submissions that may wait, of either queue.
@@ -38,9 +50,8 @@ const QUEUE_LENGTH: usize = 65_536;
 const ENTRY_OVERHEAD: usize = 64;
 
 struct Submission {
-    origin: Arc<Origin>,
-    entries: Vec<Entry>,
-    range: Option<Range>,
+    parts: Vec<Part>,
+    ranges: Vec<Range>,
     bytes: usize,
     done: Option<oneshot::Sender<Result<u64, AppendError>>>,
 }
@@ -64,8 +75,23 @@ pub struct IntakeStats {
     pub clock_ms: AtomicU64,
     /// Bytes that wait, telemetry.
     pub queued_bytes: AtomicUsize,
+    /// Bytes of segments on disk.
+    pub disk_bytes: AtomicU64,
     /// Whether the wall clock is too far off to follow.
     pub clock_held: AtomicU64,
+    /// Bytes of released runs that a frame reads now.
+    pub release_bytes: AtomicU64,
+}
+
+/// How far the dataflow is, for the pace of frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// The newest complete epoch.
+    pub epoch: u64,
+    /// Time it took since the one before was complete, or since it was handed over.
+    pub took: Duration,
+    /// Whether released runs wait to be read.
+    pub released: bool,
 }
 
 /// The way in.
@@ -74,7 +100,40 @@ pub struct Intake {
     urgent: mpsc::Sender<Submission>,
     telemetry: mpsc::Sender<Submission>,
     room: Arc<Semaphore>,
+    tenants: Arc<Tenants>,
     stats: Arc<IntakeStats>,
+}
+
+/// Bytes of telemetry that wait, by tenant.
+#[derive(Default)]
+struct Tenants(Mutex<BTreeMap<String, usize>>);
+
+impl Tenants {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a tenant if there is some for it.
+    fn take(&self, tenant: &str, bytes: usize) -> bool {
+        let mut waiting = self.lock();
+        let free = QUEUE_BYTES.saturating_sub(waiting.values().sum());
+        let held = waiting.get(tenant).copied().unwrap_or(0);
+        if held + bytes > free {
+            return false;
+        }
+        waiting.insert(tenant.to_owned(), held + bytes);
+        true
+    }
+
+    fn give_back(&self, tenant: &str, bytes: usize) {
+        let mut waiting = self.lock();
+        if let Some(held) = waiting.get_mut(tenant) {
+            *held = held.saturating_sub(bytes);
+            if *held == 0 {
+                waiting.remove(tenant);
+            }
+        }
+    }
 }
 
 /// Ends intake when asked, after what was taken in is durable.
@@ -98,6 +157,7 @@ impl Running {
 /// needed.
 pub fn start(
     log: Segments,
+    progress: watch::Receiver<Progress>,
     deliver: impl FnMut(Arc<Frame>) + Send + 'static,
     retire: impl FnMut() -> Option<u64> + Send + 'static,
 ) -> (Intake, Running) {
@@ -105,6 +165,7 @@ pub fn start(
     let (telemetry, telemetry_queue) = mpsc::channel(QUEUE_LENGTH);
     let room = Arc::new(Semaphore::new(QUEUE_BYTES));
     let stats = Arc::new(IntakeStats::default());
+    let tenants = Arc::new(Tenants::default());
     let (stop, stopped) = oneshot::channel();
     let mut ticker = Ticker {
         clock_ms: log.last_clock_ms(),
@@ -114,6 +175,10 @@ pub fn start(
         retire: Box::new(retire),
         stats: stats.clone(),
         room: room.clone(),
+        tenants: tenants.clone(),
+        progress,
+        adapted: 0,
+        release_bytes: 4 << 20,
     };
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -124,7 +189,7 @@ pub fn start(
             ticker.log
         })
         .expect("the ledger's thread starts");
-    (Intake { urgent, telemetry, room, stats }, Running { thread, stop: Some(stop) })
+    (Intake { urgent, telemetry, room, tenants, stats }, Running { thread, stop: Some(stop) })
 }
 
 impl Intake {
@@ -132,44 +197,38 @@ impl Intake {
     pub fn stats(&self) -> &Arc<IntakeStats> {
         &self.stats
     }
+}
 
-    /// Appends what was read from a feed with offsets of its own; they are durable with it.
-    pub fn append_range(
-        &self,
-        origin: Arc<Origin>,
-        entries: Vec<Entry>,
-        range: Option<Range>,
-    ) -> BoxFuture<Result<u64, AppendError>> {
+impl FactSink for Intake {
+    fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         let (urgent, room) = (self.urgent.clone(), self.room.clone());
         Box::pin(async move {
-            let bytes = cost(&entries).min(QUEUE_BYTES);
+            let bytes = parts.iter().map(|(_, entries)| cost(entries)).sum::<usize>().min(QUEUE_BYTES);
             let permit = room.acquire_many(bytes as u32).await.map_err(|_| AppendError::Closed)?;
             let (done, answer) = oneshot::channel();
-            let submission = Submission { origin, entries, range, bytes, done: Some(done) };
+            let submission = Submission { parts, ranges, bytes, done: Some(done) };
             urgent.send(submission).await.map_err(|_| AppendError::Closed)?;
             permit.forget();
             answer.await.map_err(|_| AppendError::Closed)?
         })
     }
-}
-
-impl FactSink for Intake {
-    fn append(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> BoxFuture<Result<u64, AppendError>> {
-        self.append_range(origin, entries, None)
-    }
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         let bytes = cost(&entries);
-        if self.stats.queued_bytes.load(Ordering::Relaxed) + bytes > QUEUE_BYTES {
+        if !self.tenants.take(&origin.tenant, bytes) {
             return Err(entries);
         }
-        let submission = Submission { origin, entries, range: None, bytes, done: None };
+        let tenant = origin.clone();
+        let submission = Submission { parts: vec![(origin, entries)], ranges: Vec::new(), bytes, done: None };
         match self.telemetry.try_send(submission) {
             Ok(()) => {
                 self.stats.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
                 Ok(())
             }
-            Err(mpsc::error::TrySendError::Full(s) | mpsc::error::TrySendError::Closed(s)) => Err(s.entries),
+            Err(mpsc::error::TrySendError::Full(s) | mpsc::error::TrySendError::Closed(s)) => {
+                self.tenants.give_back(&tenant.tenant, bytes);
+                Err(s.parts.into_iter().flat_map(|(_, entries)| entries).collect())
+            }
         }
     }
 }
@@ -187,6 +246,66 @@ struct Ticker {
     retire: Box<dyn FnMut() -> Option<u64> + Send>,
     stats: Arc<IntakeStats>,
     room: Arc<Semaphore>,
+    tenants: Arc<Tenants>,
+    progress: watch::Receiver<Progress>,
+    /// The epoch by whose time the share of released runs was set last.
+    adapted: u64,
+    release_bytes: u32,
+}
+
+/// Submissions that wait, a queue a class and tenant.
+#[derive(Default)]
+struct Waiting {
+    queues: BTreeMap<(u8, String), VecDeque<Submission>>,
+    bytes: usize,
+}
+
+/// Who comes first.
+fn class(kind: Kind) -> u8 {
+    match kind {
+        Kind::Fact | Kind::Release | Kind::Counters => 0,
+        Kind::Status => 1,
+        Kind::Staged => 3,
+        _ => 2,
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, submission: Submission) {
+        self.bytes += submission.bytes;
+        let (class, tenant) = match submission.parts.first() {
+            Some((origin, _)) => (class(origin.kind), origin.tenant.clone()),
+            None => (0, String::new()),
+        };
+        self.queues.entry((class, tenant)).or_default().push_back(submission);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// A frame's worth: classes in order; within one, the tenant that has least so far.
+    fn take(&mut self, limit: usize) -> Vec<Submission> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let mut has: BTreeMap<String, usize> = BTreeMap::new();
+        while bytes < limit
+            && let Some((class, _)) = self.queues.keys().next().cloned()
+        {
+            let of_class = self.queues.keys().take_while(|(c, _)| *c == class);
+            let Some(key) = of_class.min_by_key(|(_, t)| has.get(t).copied().unwrap_or(0)).cloned() else { break };
+            let Some(queue) = self.queues.get_mut(&key) else { break };
+            if let Some(submission) = queue.pop_front() {
+                bytes += submission.bytes;
+                *has.entry(key.1.clone()).or_default() += submission.bytes;
+                taken.push(submission);
+            }
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            }
+        }
+        self.bytes -= bytes;
+        taken
+    }
 }
 
 impl Ticker {
@@ -196,34 +315,38 @@ impl Ticker {
         mut telemetry: mpsc::Receiver<Submission>,
         mut stopped: oneshot::Receiver<()>,
     ) {
-        let mut waiting: Vec<Submission> = Vec::new();
+        let mut waiting = Waiting::default();
         let mut next_retire = Instant::now() + IDLE_TICK;
         let mut stopping = false;
         loop {
             let idle_at = self.last.map_or_else(Instant::now, |at| at + IDLE_TICK);
-            tokio::select! {
-                biased;
-                _ = &mut stopped, if !stopping => stopping = true,
-                Some(first) = urgent.recv() => waiting.push(first),
-                Some(first) = telemetry.recv() => waiting.push(first),
-                () = tokio::time::sleep_until(idle_at.into()) => {}
-            }
-            if !waiting.is_empty() && !stopping {
-                // Company is welcome until the tick is over.
-                let close_at = self.last.map_or_else(Instant::now, |at| at + TICK);
-                let mut bytes: usize = waiting.iter().map(|s| s.bytes).sum();
-                while bytes < FRAME_BYTES {
-                    let more = tokio::select! {
-                        biased;
-                        Some(more) = urgent.recv() => Some(more),
-                        Some(more) = telemetry.recv() => Some(more),
-                        () = tokio::time::sleep_until(close_at.into()) => None,
-                        _ = &mut stopped, if !stopping => { stopping = true; None }
-                    };
-                    let Some(more) = more else { break };
-                    bytes += more.bytes;
-                    waiting.push(more);
+            while waiting.is_empty() && !stopping && !self.wants_more() {
+                tokio::select! {
+                    biased;
+                    _ = &mut stopped => stopping = true,
+                    Some(first) = urgent.recv() => waiting.push(first),
+                    Some(first) = telemetry.recv() => waiting.push(first),
+                    Ok(()) = self.progress.changed() => {}
+                    () = tokio::time::sleep_until(idle_at.into()) => break,
                 }
+            }
+            // Company is welcome until the tick is over, or the dataflow asks for more.
+            let close_at = self.last.map_or_else(Instant::now, |at| at + TICK);
+            while !waiting.is_empty() && !stopping && waiting.bytes < FRAME_BYTES && !self.wants_more() {
+                tokio::select! {
+                    biased;
+                    Some(more) = urgent.recv() => waiting.push(more),
+                    Some(more) = telemetry.recv() => waiting.push(more),
+                    Ok(()) = self.progress.changed() => {}
+                    () = tokio::time::sleep_until(close_at.into()) => break,
+                    _ = &mut stopped => stopping = true,
+                }
+            }
+            // What came meanwhile is put in order before it is taken.
+            while waiting.bytes < QUEUE_BYTES
+                && let Ok(more) = urgent.try_recv().or_else(|_| telemetry.try_recv())
+            {
+                waiting.push(more);
             }
             if stopping {
                 urgent.close();
@@ -235,12 +358,14 @@ impl Ticker {
                     waiting.push(more);
                 }
             }
-            self.close(std::mem::take(&mut waiting)).await;
-            if stopping {
+            self.adapt();
+            self.close(waiting.take(FRAME_BYTES)).await;
+            if stopping && waiting.is_empty() {
                 return;
             }
             if Instant::now() >= next_retire {
                 next_retire = Instant::now() + IDLE_TICK;
+                self.stats.disk_bytes.store(self.log.bytes(), Ordering::Relaxed);
                 if let Some(epoch) = (self.retire)()
                     && let Err(error) = self.log.trim(epoch)
                 {
@@ -248,6 +373,27 @@ impl Ticker {
                 }
             }
         }
+    }
+
+    /// Whether released runs wait for a frame and the dataflow is done with the last.
+    fn wants_more(&self) -> bool {
+        let progress = *self.progress.borrow();
+        progress.released && progress.epoch + 1 >= self.log.next_epoch()
+    }
+
+    /// Sets the share of released runs by the time that the newest epoch took.
+    fn adapt(&mut self) {
+        let progress = *self.progress.borrow();
+        if progress.epoch == self.adapted || !progress.released {
+            return;
+        }
+        self.adapted = progress.epoch;
+        if progress.took > WORK {
+            self.release_bytes = (self.release_bytes / 2).max(RELEASE_BYTES.0);
+        } else if progress.took < WORK * 2 / 3 {
+            self.release_bytes = (self.release_bytes / 4 * 5).min(RELEASE_BYTES.1);
+        }
+        self.stats.release_bytes.store(self.release_bytes.into(), Ordering::Relaxed);
     }
 
     /// Makes a frame of what waits, writes it, acknowledges, hands it on.
@@ -278,8 +424,9 @@ impl Ticker {
         let (mut bytes, mut entries, mut unanswered) = (0, 0u64, 0u64);
         for submission in waiting {
             bytes += submission.bytes;
-            entries += submission.entries.len() as u64;
-            ranges.extend(submission.range);
+            let count = submission.parts.iter().map(|(_, entries)| entries.len() as u64).sum::<u64>();
+            entries += count;
+            ranges.extend(submission.ranges);
             match submission.done {
                 Some(done) => {
                     self.room.add_permits(submission.bytes);
@@ -287,24 +434,37 @@ impl Ticker {
                 }
                 None => {
                     self.stats.queued_bytes.fetch_sub(submission.bytes, Ordering::Relaxed);
-                    unanswered += submission.entries.len() as u64;
+                    if let Some((origin, _)) = submission.parts.first() {
+                        self.tenants.give_back(&origin.tenant, submission.bytes);
+                    }
+                    unanswered += count;
                 }
             }
-            let slot = *by_origin.entry(submission.origin.clone()).or_insert_with(|| {
-                slices.push(Slice { origin: (*submission.origin).clone(), first_position: 0, entries: Vec::new() });
-                slices.len() - 1
-            });
-            slices[slot].entries.extend(submission.entries);
+            for (origin, entries) in submission.parts {
+                let slot = *by_origin.entry(origin.clone()).or_insert_with(|| {
+                    slices.push(Slice { origin: (*origin).clone(), first_position: 0, entries: Vec::new() });
+                    slices.len() - 1
+                });
+                slices[slot].entries.extend(entries);
+            }
         }
         // State and commands before telemetry; positions are fixed here.
-        slices.sort_by_key(|s| !matches!(s.origin.kind, Kind::Fact | Kind::Status | Kind::Staged | Kind::Release));
+        slices.sort_by_key(|s| class(s.origin.kind));
         let mut position = 0u32;
         for slice in &mut slices {
             slice.first_position = position;
             position += slice.entries.len() as u32;
         }
         let epoch = self.log.next_epoch();
-        let frame = Frame { generation: self.log.generation(), epoch, clock_ms, gap_ms, ranges, slices };
+        let frame = Frame {
+            generation: self.log.generation(),
+            epoch,
+            clock_ms,
+            gap_ms,
+            release_bytes: self.release_bytes,
+            ranges,
+            slices,
+        };
         let result = self.log.append(&frame);
         self.stats.write_us.fetch_add(now.elapsed().as_micros() as u64, Ordering::Relaxed);
         match result {
@@ -343,12 +503,47 @@ mod tests {
         Entry { peer: None, received_us: 1, body: Bytes::copy_from_slice(text.as_bytes()) }
     }
 
+    #[test]
+    fn commands_go_first_and_who_floods_leaves_room() {
+        let mut waiting = Waiting::default();
+        let submit = |waiting: &mut Waiting, kind, tenant: &str, n: usize| {
+            for _ in 0..n {
+                let feed = "f".to_owned();
+                let origin = Arc::new(Origin { kind, tenant: tenant.to_owned(), partition: "p".to_owned(), feed });
+                waiting.push(Submission { parts: vec![(origin, vec![])], ranges: vec![], bytes: 1000, done: None });
+            }
+        };
+        submit(&mut waiting, Kind::Staged, "a", 5);
+        submit(&mut waiting, Kind::Syslog, "a", 90);
+        submit(&mut waiting, Kind::Syslog, "b", 10);
+        submit(&mut waiting, Kind::Fact, "b", 1);
+        let taken = waiting.take(21_000);
+        let of = |kind, tenant: &str| {
+            let is = |s: &&Submission| s.parts[0].0.kind == kind && s.parts[0].0.tenant == tenant;
+            taken.iter().filter(is).count()
+        };
+        assert_eq!(taken[0].parts[0].0.kind, Kind::Fact);
+        // The command counts: b has one syslog message less.
+        assert_eq!((of(Kind::Syslog, "a"), of(Kind::Syslog, "b"), of(Kind::Staged, "a")), (11, 9, 0));
+        assert_eq!(waiting.take(usize::MAX).len(), 106 - 21);
+        assert!(waiting.is_empty() && waiting.bytes == 0);
+
+        let tenants = Tenants::default();
+        let flood = (0..).take_while(|_| tenants.take("a", 1 << 20)).count();
+        assert_eq!(flood, (QUEUE_BYTES / 2) >> 20);
+        assert!(tenants.take("b", QUEUE_BYTES / 4));
+        assert!(!tenants.take("a", 1));
+        tenants.give_back("a", QUEUE_BYTES / 2);
+        assert!(tenants.take("a", 1 << 20));
+    }
+
     #[tokio::test]
     async fn what_is_acknowledged_is_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let log = Segments::open(dir.path()).unwrap();
         let (seen, frames) = std::sync::mpsc::channel();
-        let (intake, running) = start(log, move |f| seen.send(f).unwrap(), || None);
+        let (_progress, paced) = watch::channel(Progress::default());
+        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None);
         let origin =
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() });
         let appended =

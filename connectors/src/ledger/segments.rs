@@ -314,6 +314,7 @@ mod tests {
             epoch: log.next_epoch(),
             clock_ms: 5,
             gap_ms: 0,
+            release_bytes: 1 << 20,
             ranges: vec![],
             slices: vec![Slice { origin, first_position: 0, entries: vec![entry] }],
         }

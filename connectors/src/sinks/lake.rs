@@ -5,28 +5,33 @@
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
 //! epochs at or before a table's identifier are dropped on arrival.
 //!
+//! Beside every event table stands, for every state table, its `<table>_history`: a row a version, from the epoch that
+//! made it, and an end marker (`gone`) where a key ended. What held at an epoch is each key's newest row up to it. The
+//! loss ledgers (`sources`) move with every datagram and have none.
+//!
 //! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD. Every
 //! [`COMPACT_COMMITS`] commits the small files of a table are put together; `row_id` stays.
 //!
-//! The lake is the record: when it cannot keep up its queue fills, and the ledger behind it stops taking in.
+//! A commit that is refused is tried again while rows go on to wait, up to [`PENDING_BYTES`]; the others do not notice.
+//! Beyond that, because the lake is the record, the queue fills and the ledger behind it stops taking in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructType, Transaction};
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
-use radarflow_proto::cell::Time;
+use radarflow_proto::cell::{Cell, RowId, Time};
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Nature, Table};
+use radarflow_proto::rows::{Nature, StateRow, Table, state_batch};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,6 +39,8 @@ use super::Applied;
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
+/// Bytes of rows that may wait, of all tables.
+pub const PENDING_BYTES: usize = 512 << 20;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
@@ -53,7 +60,7 @@ pub enum LakeError {
     #[error("lake table {table}: {source}")]
     Delta {
         /// The table.
-        table: &'static str,
+        table: String,
         /// Why.
         source: Box<deltalake::DeltaTableError>,
     },
@@ -61,7 +68,7 @@ pub enum LakeError {
     #[error("lake table {table}: {source}")]
     Arrow {
         /// The table.
-        table: &'static str,
+        table: String,
         /// Why.
         source: arrow::error::ArrowError,
     },
@@ -78,6 +85,7 @@ pub type OnCommit = Arc<dyn Fn(Table, u64) -> radarflow_proto::ports::BoxFuture<
 pub struct Lake {
     epochs: mpsc::Sender<Message>,
     applied: Applied,
+    tables: Arc<Vec<(String, Applied)>>,
 }
 
 enum Message {
@@ -88,66 +96,173 @@ enum Message {
 /// Columns that the lake adds: the date of the row's own time.
 pub const DATE: &str = "date";
 
-/// The column that dates a row.
-pub fn time_column(table: Table) -> &'static str {
-    match table {
-        Table::HealthEvent => "recorded_at",
-        _ => "time",
+/// A table of the lake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LakeTable {
+    /// The rows of an event table.
+    Events(Table),
+    /// The versions of a state table.
+    History(Table),
+}
+
+impl LakeTable {
+    /// Every table.
+    pub fn all() -> impl Iterator<Item = LakeTable> {
+        Table::ALL.iter().copied().filter_map(|table| match table.nature() {
+            Nature::Event => Some(LakeTable::Events(table)),
+            Nature::State if table == Table::Source => None,
+            Nature::State => Some(LakeTable::History(table)),
+        })
+    }
+
+    /// Its folder and name.
+    pub fn name(self) -> String {
+        match self {
+            LakeTable::Events(table) => table.name().to_owned(),
+            LakeTable::History(table) => format!("{}_history", table.name()),
+        }
+    }
+
+    /// What a row is.
+    pub fn doc(self) -> String {
+        match self {
+            LakeTable::Events(table) => table.doc().to_owned(),
+            LakeTable::History(table) => format!("Versions of the rows of `{}`.", table.name()),
+        }
+    }
+
+    /// The column that dates a row.
+    pub fn time_column(self) -> &'static str {
+        match self {
+            LakeTable::Events(Table::HealthEvent) => "recorded_at",
+            _ => "time",
+        }
+    }
+
+    /// The columns that rows arrive with.
+    fn arriving(self) -> SchemaRef {
+        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
+        let mut fields: Vec<Field> = table.schema().fields().iter().map(|f| (**f).clone()).collect();
+        if let LakeTable::History(_) = self {
+            fields.extend(HISTORY.map(|(name, kind, _)| Field::new(name, kind(), false)));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Its schema.
+    pub fn schema(self) -> SchemaRef {
+        let mut fields: Vec<Field> = self.arriving().fields().iter().map(|f| (**f).clone()).collect();
+        fields.push(Field::new(DATE, DataType::Utf8, false));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// Its columns with what they mean.
+    pub fn columns(self) -> Vec<(String, &'static str)> {
+        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
+        let mut columns: Vec<(String, &'static str)> =
+            table.columns().into_iter().map(|c| (c.name.to_owned(), c.doc)).collect();
+        if let LakeTable::History(_) = self {
+            columns.extend(HISTORY.map(|(name, _, doc)| (name.to_owned(), doc)));
+        }
+        columns.push((DATE.to_owned(), "Day of the row's own time, UTC; a partition column."));
+        columns
+    }
+
+    fn is_busy(self) -> bool {
+        matches!(self, LakeTable::Events(Table::Flow | Table::Log | Table::Trap | Table::Reject))
     }
 }
 
-/// A table's schema in the lake.
-pub fn lake_schema(table: Table) -> SchemaRef {
-    let mut fields: Vec<Field> = table.schema().fields().iter().map(|f| (**f).clone()).collect();
-    fields.push(Field::new(DATE, arrow::datatypes::DataType::Utf8, false));
-    Arc::new(Schema::new(fields))
-}
+/// The columns that a history has beside those of its table.
+const HISTORY: [(&str, fn() -> DataType, &str); 3] = [
+    ("row_id", <RowId as Cell>::data_type, "Unique: the version's epoch, and its place among those of the epoch."),
+    ("time", <Time as Cell>::data_type, "The epoch's clock."),
+    ("gone", <bool as Cell>::data_type, "Whether the key ended here; the other columns are those of its last version."),
+];
 
-/// The folder of a table.
-pub fn table_path(root: &Path, table: Table) -> PathBuf {
-    root.join(table.name())
+/// The versions that an epoch made, by table.
+fn history(output: &EpochOutput) -> Vec<(LakeTable, RecordBatch)> {
+    let mut by_table: BTreeMap<Table, (Vec<StateRow>, Vec<bool>)> = BTreeMap::new();
+    for change in &output.changes {
+        let (rows, gone) = by_table.entry(change.table()).or_default();
+        let Some(row) = change.after.as_ref().or(change.before.as_ref()) else { continue };
+        rows.push(row.clone().at(output.epoch));
+        gone.push(change.after.is_none());
+    }
+    by_table
+        .into_iter()
+        .filter(|(table, _)| *table != Table::Source)
+        .filter_map(|(table, (rows, gone))| {
+            let table_rows = state_batch(table, &rows);
+            let (mut ids, mut times) = (<RowId as Cell>::builder(), <Time as Cell>::builder());
+            for n in 0..rows.len() {
+                RowId::new(output.epoch, 0, n as u32).append(&mut ids);
+                Time::from_ms(output.clock_ms).append(&mut times);
+            }
+            let mut columns = table_rows.columns().to_vec();
+            columns.extend([Arc::new(ids.finish()) as ArrayRef, Arc::new(times.finish())]);
+            columns.push(Arc::new(BooleanArray::from(gone)));
+            let history = LakeTable::History(table);
+            Some((history, RecordBatch::try_new(history.arriving(), columns).ok()?))
+        })
+        .collect()
 }
 
 /// Opens a table's folder, which must exist.
-pub async fn open_table(root: &Path, table: Table) -> Result<DeltaTable, LakeError> {
-    let path = table_path(root, table);
+pub async fn open_table(root: &Path, table: LakeTable) -> Result<DeltaTable, LakeError> {
+    let path = root.join(table.name());
     let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy()).map_err(|_| LakeError::Path(path))?;
     DeltaTable::try_from_url(url).await.map_err(delta(table))
 }
 
-fn delta(table: Table) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
+fn delta(table: LakeTable) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
     move |source| LakeError::Delta { table: table.name(), source: Box::new(source) }
 }
 
 struct Writer {
-    table: Table,
+    table: LakeTable,
     delta: DeltaTable,
     /// Epochs at or before this are committed.
     committed: u64,
-    pending: Vec<RecordBatch>,
+    pending: Vec<(u64, RecordBatch)>,
+    /// A commit failed and may have been made all the same; not before this is it looked into.
+    doubtful: Option<Instant>,
     bytes: usize,
     first_epoch: Option<u64>,
     last_epoch: u64,
     since: Instant,
     commits: u64,
+    applied: Applied,
 }
 
 impl Lake {
-    /// Opens the lake's tables, making those that are missing, and starts the sink.
-    pub async fn start(root: &Path, on_commit: OnCommit) -> Result<Lake, LakeError> {
+    /// Opens the lake's tables, making those that are missing, and starts the sink. `start` is the epoch at which the
+    /// dataflow says again what it restored: no new versions.
+    pub async fn start(root: &Path, start: u64, on_commit: OnCommit) -> Result<Lake, LakeError> {
         let mut writers = BTreeMap::new();
-        for table in Table::ALL.iter().copied().filter(|t| t.nature() == Nature::Event) {
+        for table in LakeTable::all() {
             let writer = Writer::open(root, table).await?;
-            if writer.committed > 0 {
+            if let LakeTable::Events(table) = table
+                && writer.committed > 0
+            {
                 on_commit(table, writer.committed).await;
             }
             writers.insert(table, writer);
         }
         let applied = Applied::default();
+        applied.is_up(true);
         let (epochs, queue) = mpsc::channel(QUEUE);
-        let sink = Sink { writers, applied: applied.clone(), on_commit, newest: 0 };
+        let tables =
+            writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
+        let tables: Vec<(String, Applied)> = tables.collect();
+        let sink = Sink { writers, start, applied: applied.clone(), on_commit, newest: 0 };
         tokio::spawn(sink.run(queue));
-        Ok(Lake { epochs, applied })
+        Ok(Lake { epochs, applied, tables: Arc::new(tables) })
+    }
+
+    /// How far each table is.
+    pub fn tables(&self) -> &Arc<Vec<(String, Applied)>> {
+        &self.tables
     }
 
     /// Takes an epoch; waits while the queue is full.
@@ -170,7 +285,8 @@ impl Lake {
 }
 
 struct Sink {
-    writers: BTreeMap<Table, Writer>,
+    writers: BTreeMap<LakeTable, Writer>,
+    start: u64,
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
@@ -181,7 +297,7 @@ impl Sink {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         loop {
             tokio::select! {
-                message = queue.recv() => match message {
+                message = queue.recv(), if self.has_room() => match message {
                     Some(Message::Epoch(output)) => self.take(&output),
                     Some(Message::Flush(done)) => {
                         self.commit(|_| true).await;
@@ -201,43 +317,56 @@ impl Sink {
     fn take(&mut self, output: &EpochOutput) {
         self.newest = output.epoch;
         for (table, batch) in &output.events {
-            if let Some(writer) = self.writers.get_mut(table) {
+            if let Some(writer) = self.writers.get_mut(&LakeTable::Events(*table)) {
                 writer.take(output.epoch, batch.clone());
             }
         }
-    }
-
-    async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
-        for writer in self.writers.values_mut() {
-            while due(writer) && !writer.pending.is_empty() {
-                match writer.commit().await {
-                    Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
-                    Err(error) => {
-                        tracing::error!(%error, "the lake refused a commit; trying again");
-                        tokio::time::sleep(RETRY).await;
-                        while let Err(error) = writer.settle().await {
-                            tracing::error!(%error, "the lake cannot be read; trying again");
-                            tokio::time::sleep(RETRY).await;
-                        }
-                    }
+        if output.epoch > self.start {
+            for (table, batch) in history(output) {
+                if let Some(writer) = self.writers.get_mut(&table) {
+                    writer.take(output.epoch, batch);
                 }
             }
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.writers.values().map(|w| w.bytes).sum::<usize>() < PENDING_BYTES
+    }
+
+    async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
+        for writer in self.writers.values_mut().filter(|w| due(w) && !w.pending.is_empty()) {
+            if writer.doubtful.is_some_and(|at| at > Instant::now()) {
+                continue;
+            }
+            match writer.commit().await {
+                Ok(()) => {
+                    if let LakeTable::Events(table) = writer.table {
+                        (self.on_commit)(table, writer.committed).await;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the lake refused a commit; trying again"),
+            }
+        }
+        self.applied.is_up(self.writers.values().all(|w| w.doubtful.is_none()));
+    }
+
     fn report(&self) {
-        let uncommitted = self.writers.values().filter_map(|w| w.first_epoch).min();
-        self.applied.set(uncommitted.map_or(self.newest, |first| first - 1));
+        for writer in self.writers.values() {
+            writer.applied.set(writer.first_epoch.map_or(self.newest, |first| first - 1));
+        }
+        self.applied.set(self.writers.values().map(|w| w.applied.get()).min().unwrap_or(self.newest));
     }
 }
 
 impl Writer {
-    async fn open(root: &Path, table: Table) -> Result<Writer, LakeError> {
-        let path = table_path(root, table);
+    async fn open(root: &Path, table: LakeTable) -> Result<Writer, LakeError> {
+        let path = root.join(table.name());
         std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
         if delta_table.version().is_none() {
-            let schema: StructType = lake_schema(table)
+            let schema: StructType = table
+                .schema()
                 .as_ref()
                 .try_into_kernel()
                 .map_err(|source| LakeError::Arrow { table: table.name(), source })?;
@@ -256,11 +385,13 @@ impl Writer {
             delta: delta_table,
             committed,
             pending: Vec::new(),
+            doubtful: None,
             bytes: 0,
             first_epoch: None,
             last_epoch: 0,
             since: Instant::now(),
             commits: 0,
+            applied: Applied::default(),
         })
     }
 
@@ -268,18 +399,18 @@ impl Writer {
     /// committed again.
     async fn settle(&mut self) -> Result<(), LakeError> {
         self.delta.update_state().await.map_err(delta(self.table))?;
-        if newest_commit(self.table, &self.delta).await? >= self.last_epoch {
-            self.done();
-        }
+        let committed = newest_commit(self.table, &self.delta).await?;
+        self.done(committed);
         Ok(())
     }
 
-    /// What waited is in the lake.
-    fn done(&mut self) {
-        self.committed = self.last_epoch;
-        self.pending.clear();
-        self.bytes = 0;
-        self.first_epoch = None;
+    /// What waited is in the lake, up to an epoch.
+    fn done(&mut self, committed: u64) {
+        self.doubtful = None;
+        self.committed = committed.max(self.committed);
+        self.pending.retain(|(epoch, _)| *epoch > self.committed);
+        self.bytes = self.pending.iter().map(|(_, batch)| batch.get_array_memory_size()).sum();
+        self.first_epoch = self.pending.first().map(|(epoch, _)| *epoch);
     }
 
     fn take(&mut self, epoch: u64, batch: RecordBatch) {
@@ -292,15 +423,31 @@ impl Writer {
         }
         self.bytes += batch.get_array_memory_size();
         self.last_epoch = epoch;
-        self.pending.push(batch);
+        self.pending.push((epoch, batch));
     }
 
     fn is_due(&self) -> bool {
-        let busy = matches!(self.table, Table::Flow | Table::Log | Table::Trap | Table::Reject);
-        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if busy { BUSY_AGE } else { QUIET_AGE }
+        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if self.table.is_busy() { BUSY_AGE } else { QUIET_AGE }
     }
 
+    /// Commits what waits; when that fails it waits on, and whether it was made is looked into first the next time.
     async fn commit(&mut self) -> Result<(), LakeError> {
+        let made = match self.doubtful {
+            Some(_) => self.settle().await,
+            None => Ok(()),
+        };
+        let made = match made {
+            Ok(()) if self.pending.is_empty() => Ok(()),
+            Ok(()) => self.write().await,
+            failed => failed,
+        };
+        if made.is_err() {
+            self.doubtful = Some(Instant::now() + RETRY);
+        }
+        made
+    }
+
+    async fn write(&mut self) -> Result<(), LakeError> {
         let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
         let rows = sorted(self.table, &self.pending).map_err(arrow)?;
         let epoch = i64::try_from(self.last_epoch).unwrap_or(i64::MAX);
@@ -312,7 +459,7 @@ impl Writer {
         let written =
             self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
         self.delta = written.await.map_err(delta(self.table))?;
-        self.done();
+        self.done(self.last_epoch);
         self.commits += 1;
         if self.commits.is_multiple_of(COMPACT_COMMITS) {
             match self.delta.clone().optimize().await {
@@ -328,16 +475,16 @@ impl Writer {
 }
 
 /// The epoch of a table's newest commit, by its transaction identifier.
-async fn newest_commit(table: Table, state: &DeltaTable) -> Result<u64, LakeError> {
+async fn newest_commit(table: LakeTable, state: &DeltaTable) -> Result<u64, LakeError> {
     let snapshot = state.snapshot().map_err(delta(table))?;
     let version = snapshot.transaction_version(state.log_store().as_ref(), APPLICATION).await.map_err(delta(table))?;
     Ok(version.map_or(0, |epoch| epoch as u64))
 }
 
 /// One batch with the date column, sorted by (partition, time).
-fn sorted(table: Table, pending: &[RecordBatch]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let all = concat_batches(&table.schema(), pending)?;
-    let time = all.column_by_name(time_column(table)).cloned().expect("every event table has its time");
+fn sorted(table: LakeTable, pending: &[(u64, RecordBatch)]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let all = concat_batches(&table.arriving(), pending.iter().map(|(_, batch)| batch))?;
+    let time = all.column_by_name(table.time_column()).cloned().expect("every event table has its time");
     let dates = dates(&time);
     let sort = |name: &str| all.column_by_name(name).map(|values| SortColumn { values: values.clone(), options: None });
     let keys: Vec<SortColumn> =
@@ -349,7 +496,7 @@ fn sorted(table: Table, pending: &[RecordBatch]) -> Result<RecordBatch, arrow::e
         .chain([&dates])
         .map(|column| take(column, &order, None))
         .collect::<Result<Vec<ArrayRef>, _>>()?;
-    RecordBatch::try_new(lake_schema(table), columns)
+    RecordBatch::try_new(table.schema(), columns)
 }
 
 fn dates(time: &ArrayRef) -> ArrayRef {
@@ -367,7 +514,6 @@ fn dates(time: &ArrayRef) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use radarflow_proto::cell::RowId;
     use radarflow_proto::rows::{BatchBuilder, Reject, RejectBatch};
 
     fn rows() -> RecordBatch {
@@ -390,8 +536,8 @@ mod tests {
     #[tokio::test]
     async fn a_commit_in_doubt_is_settled_by_the_table_and_a_replay_is_dropped() {
         let root = tempfile::tempdir().unwrap();
-        let mut made = Writer::open(root.path(), Table::Reject).await.unwrap();
-        let mut doubtful = Writer::open(root.path(), Table::Reject).await.unwrap();
+        let mut made = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
+        let mut doubtful = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
         for writer in [&mut made, &mut doubtful] {
             writer.take(5, rows());
         }
@@ -400,7 +546,7 @@ mod tests {
         made.commit().await.unwrap();
         doubtful.settle().await.unwrap();
         assert_eq!((doubtful.pending.len(), doubtful.committed), (0, 5), "it was made: it is not made again");
-        let mut again = Writer::open(root.path(), Table::Reject).await.unwrap();
+        let mut again = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
         again.take(5, rows());
         assert!(again.pending.is_empty());
     }

@@ -5,16 +5,19 @@
 //! frontier = new WHERE … AND frontier = old` must touch one row. Whoever finds another generation or frontier there has
 //! been replaced, and stops.
 //!
-//! A database that is new, or older than what the process starts from, is *resynchronised*: its state tables are emptied
-//! and filled from what the dataflow says at its start. While it is down the workers do not notice.
+//! While it is down the workers do not notice: changes are folded by key, up to [`MAX_PENDING_BYTES`]. A database that is
+//! new, older than what the process starts from, or was away for longer than that is *resynchronised* from what is true
+//! now ([`Truth`]): its state tables are filled anew at one epoch, its event tables with the rows it missed, in one
+//! transaction. A row that the database refuses is a defect: the sink stops and says so, the process goes on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Nature, Row, StateRow, Table};
+use arrow::array::RecordBatch;
+use radarflow_proto::ports::{BoxFuture, EpochOutput};
+use radarflow_proto::rows::{Nature, StateRow, Table};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor};
 use thiserror::Error;
@@ -24,8 +27,12 @@ use super::Applied;
 
 /// Epochs that may wait for the sink's task, which folds them at once.
 const QUEUE: usize = 256;
-/// Keys whose net change may wait; beyond it the database is resynchronised when it is back.
-pub const MAX_PENDING: usize = 4_000_000;
+/// Bytes of changes that may wait, about; beyond it the database is resynchronised when it is back.
+pub const MAX_PENDING_BYTES: usize = 256 << 20;
+/// What a waiting change of a state table takes, about.
+const CHANGE_BYTES: usize = 1024;
+/// Bytes of COPY text sent at once.
+const COPY_BYTES: usize = 4 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 const PACE: Duration = Duration::from_millis(200);
 
@@ -49,6 +56,26 @@ pub enum PostgresError {
         /// The frontier we stored last.
         ours: u64,
     },
+    /// What a resynchronisation reads from cannot be read.
+    #[error("postgres: what it missed cannot be read: {0}")]
+    Truth(String),
+}
+
+impl PostgresError {
+    /// Whether a row is at fault (classes 22 and 23 of the SQL standard): trying again changes nothing.
+    fn is_defect(&self) -> bool {
+        let PostgresError::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+}
+
+/// What a database that missed too much is filled from.
+pub trait Truth: Send + Sync + 'static {
+    /// Every row of every state table, at one epoch.
+    fn state(&self) -> (u64, Vec<(Table, RecordBatch)>);
+
+    /// Rows of an event table of the epochs `after < epoch ≤ until`.
+    fn events(&self, table: Table, after: u64, until: u64) -> BoxFuture<Result<Vec<RecordBatch>, String>>;
 }
 
 /// Brings the schema up to date.
@@ -73,8 +100,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the sink. `start` is the epoch that the dataflow says everything again at.
-    pub fn start(url: &str, generation: u64, start: u64) -> Result<Postgres, PostgresError> {
+    /// Starts the sink. `start` is the epoch after which the dataflow says every change again.
+    pub fn start(url: &str, generation: u64, start: u64, truth: Arc<dyn Truth>) -> Result<Postgres, PostgresError> {
         let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5)).connect_lazy(url)?;
         let applied = Applied::default();
         let (epochs, queue) = mpsc::channel(QUEUE);
@@ -85,9 +112,12 @@ impl Postgres {
             frontier: None,
             state: BTreeMap::new(),
             events: BTreeMap::new(),
+            bytes: 0,
             newest: 0,
+            resynced: 0,
             applied: applied.clone(),
             resync: false,
+            truth,
         };
         tokio::spawn(sink.run(queue));
         Ok(Postgres { epochs, applied })
@@ -114,13 +144,19 @@ struct Sink {
     state: BTreeMap<(Table, String), Option<StateRow>>,
     /// Rows of event tables as COPY lines, with their epoch.
     events: BTreeMap<Table, Vec<(u64, String)>>,
+    bytes: usize,
     newest: u64,
+    /// Changes at or before this epoch were in a resynchronisation.
+    resynced: u64,
     applied: Applied,
     resync: bool,
+    truth: Arc<dyn Truth>,
 }
 
 impl Sink {
     async fn run(mut self, mut queue: mpsc::Receiver<Arc<EpochOutput>>) {
+        // What the database has need not wait for it; if it does not answer, it is asked again.
+        let _ = self.frontier().await;
         let mut open = true;
         while open {
             let mut taken = Vec::new();
@@ -132,13 +168,23 @@ impl Sink {
             }
             loop {
                 match self.write().await {
-                    Ok(()) => break,
-                    Err(error @ PostgresError::Replaced { .. }) => {
-                        tracing::error!(%error, "the Postgres sink stops");
+                    Ok(()) => {
+                        self.applied.is_up(true);
+                        break;
+                    }
+                    Err(error) if matches!(error, PostgresError::Replaced { .. }) || error.is_defect() => {
+                        tracing::error!(%error, "the Postgres sink stops; mend the cause and start again");
+                        self.applied.is_up(false);
+                        self.let_go();
+                        // What comes must not wait for a sink that is no more.
+                        while let Some(output) = queue.recv().await {
+                            self.applied.set(output.epoch);
+                        }
                         return;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the Postgres sink waits");
+                        self.applied.is_up(false);
                         self.frontier = None;
                         // What comes meanwhile is folded into what waits.
                         let more = tokio::time::timeout(RETRY, queue.recv()).await;
@@ -156,8 +202,17 @@ impl Sink {
 
     fn take(&mut self, output: &EpochOutput) {
         self.newest = output.epoch;
+        if self.resync {
+            // All of it is in the truth.
+            return self.applied.set(output.epoch);
+        }
+        if output.epoch <= self.resynced.max(self.frontier.unwrap_or(0)) {
+            return;
+        }
         for change in &output.changes {
-            self.state.insert((change.table(), change.key()), change.after.clone());
+            if self.state.insert((change.table(), change.key()), change.after.clone()).is_none() {
+                self.bytes += CHANGE_BYTES;
+            }
         }
         for (table, batch) in &output.events {
             if table.postgres().is_empty() {
@@ -166,13 +221,28 @@ impl Sink {
             let lines = self.events.entry(*table).or_default();
             for row in 0..batch.num_rows() {
                 let mut line = String::new();
-                copy_event(*table, batch, row, &mut line);
+                table.copy_row(batch, row, &mut line);
+                self.bytes += line.len();
                 lines.push((output.epoch, line));
             }
         }
-        if self.state.len() > MAX_PENDING {
-            tracing::error!("Postgres has been away for too long; restart with it reachable to resynchronise");
+        if self.bytes > MAX_PENDING_BYTES {
+            tracing::warn!("Postgres has missed much; it is resynchronised when it is back");
+            self.let_go();
         }
+    }
+
+    /// Gives up what waits: the truth has it.
+    fn let_go(&mut self) {
+        self.resync = true;
+        self.forget();
+        self.applied.set(self.newest);
+    }
+
+    fn forget(&mut self) {
+        self.state.clear();
+        self.events.clear();
+        self.bytes = 0;
     }
 
     /// Asks the database how far it is, and makes its row if it has none.
@@ -197,7 +267,7 @@ impl Sink {
                 .bind(self.generation)
                 .execute(&self.pool)
                 .await?;
-                self.resync = true;
+                self.let_go();
                 0
             }
         };
@@ -207,21 +277,16 @@ impl Sink {
 
     async fn write(&mut self) -> Result<(), PostgresError> {
         let old = self.frontier().await?;
-        if self.newest <= old && !self.resync {
-            self.state.clear();
-            self.events.clear();
+        if self.resync {
+            return self.resynchronise(old).await;
+        }
+        if self.newest <= old {
+            self.forget();
             self.applied.set(self.newest);
             return Ok(());
         }
         let mut connection = self.pool.acquire().await?;
         let mut tx = connection.begin().await?;
-        if self.resync {
-            for table in Table::ALL.iter().filter(|t| t.nature() == Nature::State) {
-                sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE radarflow.{}", table.postgres())))
-                    .execute(&mut *tx)
-                    .await?;
-            }
-        }
         for table in Table::ALL.iter().copied().filter(|t| !t.postgres().is_empty()) {
             let (mut upserts, mut deletes) = (String::new(), String::new());
             if table.nature() == Nature::State {
@@ -234,21 +299,58 @@ impl Sink {
                     }
                 }
             } else if let Some(lines) = self.events.get(&table) {
-                lines
-                    .iter()
-                    .filter(|(epoch, _)| *epoch > old || self.resync)
-                    .for_each(|(_, line)| upserts.push_str(line));
+                lines.iter().filter(|(epoch, _)| *epoch > old).for_each(|(_, line)| upserts.push_str(line));
             }
             if !deletes.is_empty() {
-                copy_in(&mut tx, &stage_sql(table, true), &format!("gone_{}", table.postgres()), deletes).await?;
+                tx.execute(sqlx::AssertSqlSafe(stage_sql(table, true))).await?;
+                copy_in(&mut tx, &format!("gone_{}", table.postgres()), deletes).await?;
                 tx.execute(sqlx::AssertSqlSafe(delete_sql(table))).await?;
             }
             if !upserts.is_empty() {
-                copy_in(&mut tx, &stage_sql(table, false), &format!("new_{}", table.postgres()), upserts).await?;
+                tx.execute(sqlx::AssertSqlSafe(stage_sql(table, false))).await?;
+                copy_in(&mut tx, &format!("new_{}", table.postgres()), upserts).await?;
                 tx.execute(sqlx::AssertSqlSafe(upsert_sql(table))).await?;
             }
         }
-        let new = self.newest.max(old);
+        self.commit(tx, old, self.newest.max(old)).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Fills the database from what is true now.
+    async fn resynchronise(&mut self, old: u64) -> Result<(), PostgresError> {
+        let (epoch, state) = self.truth.state();
+        tracing::info!(from = old, to = epoch, "resynchronising Postgres");
+        let mut connection = self.pool.acquire().await?;
+        let mut tx = connection.begin().await?;
+        for table in Table::ALL.iter().copied().filter(|t| !t.postgres().is_empty()) {
+            let name = table.postgres();
+            if table.nature() == Nature::State {
+                tx.execute(sqlx::AssertSqlSafe(format!("TRUNCATE radarflow.{name}"))).await?;
+                let into = format!("radarflow.{name} ({})", columns(table).join(", "));
+                for (_, batch) in state.iter().filter(|(t, _)| *t == table) {
+                    copy_batch(&mut tx, &into, table, batch).await?;
+                }
+            } else {
+                let rows = self.truth.events(table, old, epoch).await.map_err(PostgresError::Truth)?;
+                if rows.iter().any(|batch| batch.num_rows() > 0) {
+                    tx.execute(sqlx::AssertSqlSafe(stage_sql(table, false))).await?;
+                    for batch in &rows {
+                        copy_batch(&mut tx, &format!("new_{name}"), table, batch).await?;
+                    }
+                    tx.execute(sqlx::AssertSqlSafe(upsert_sql(table))).await?;
+                }
+            }
+        }
+        self.commit(tx, old, epoch).await?;
+        self.resync = false;
+        self.resynced = epoch;
+        self.newest = self.newest.max(epoch);
+        Ok(())
+    }
+
+    /// Moves the frontier, if nobody else did, and commits.
+    async fn commit(&mut self, mut tx: sqlx::PgTransaction<'_>, old: u64, new: u64) -> Result<(), PostgresError> {
         let fenced = sqlx::query(
             "UPDATE radarflow.sink_progress SET frontier = $1, updated_at = now()
              WHERE sink = 'postgres' AND generation = $2 AND frontier = $3",
@@ -270,9 +372,6 @@ impl Sink {
         // A COMMIT whose answer is lost is settled by reading the frontier again: see `run`.
         tx.commit().await?;
         self.frontier = Some(new);
-        self.resync = false;
-        self.state.clear();
-        self.events.clear();
         self.applied.set(new);
         Ok(())
     }
@@ -331,25 +430,28 @@ fn delete_line(key: &str, out: &mut String) {
     let _ = writeln!(out, "{}", parts.join("\t"));
 }
 
-async fn copy_in(
-    tx: &mut sqlx::PgTransaction<'_>,
-    stage: &str,
-    into: &str,
-    lines: String,
-) -> Result<(), PostgresError> {
-    tx.execute(sqlx::AssertSqlSafe(stage.to_owned())).await?;
+async fn copy_in(tx: &mut sqlx::PgTransaction<'_>, into: &str, lines: String) -> Result<(), PostgresError> {
     let mut copy = tx.copy_in_raw(&format!("COPY {into} FROM STDIN")).await?;
     copy.send(lines.into_bytes()).await?;
     copy.finish().await?;
     Ok(())
 }
 
-fn copy_event(table: Table, batch: &arrow::array::RecordBatch, row: usize, out: &mut String) {
-    use radarflow_proto::rows::{AlertHistory, HealthEvent, Notification};
-    match table {
-        Table::HealthEvent => HealthEvent::read(batch, row).copy(out),
-        Table::AlertHistory => AlertHistory::read(batch, row).copy(out),
-        Table::Notification => Notification::read(batch, row).copy(out),
-        _ => {}
+/// Copies a batch in pieces.
+async fn copy_batch(
+    tx: &mut sqlx::PgTransaction<'_>,
+    into: &str,
+    table: Table,
+    batch: &RecordBatch,
+) -> Result<(), PostgresError> {
+    let mut copy = tx.copy_in_raw(&format!("COPY {into} FROM STDIN")).await?;
+    let mut piece = String::new();
+    for row in 0..batch.num_rows() {
+        table.copy_row(batch, row, &mut piece);
+        if piece.len() >= COPY_BYTES || row + 1 == batch.num_rows() {
+            copy.send(std::mem::take(&mut piece).into_bytes()).await?;
+        }
     }
+    copy.finish().await?;
+    Ok(())
 }

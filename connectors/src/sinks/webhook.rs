@@ -20,6 +20,7 @@ use radarflow_proto::ports::{EpochOutput, FactSink};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::secret;
 use crate::sources::entry;
 
 /// Messages under way at once.
@@ -162,17 +163,24 @@ impl Sender {
     }
 
     async fn attempt(&self, due: &DueNotification) -> Answer {
+        let url = match secret::resolve(&due.receiver.url) {
+            Ok(url) => url,
+            Err(error) => return Answer::Again(None, error.to_string()),
+        };
         let (url, body) = match due.receiver.kind {
-            ReceiverKind::Alertmanager => (due.receiver.url.clone(), alertmanager_payload(due, &self.external_url)),
+            ReceiverKind::Alertmanager => (url, alertmanager_payload(due, &self.external_url)),
             ReceiverKind::AlertmanagerApi => (
-                format!("{}/api/v2/alerts", due.receiver.url.trim_end_matches('/')),
+                format!("{}/api/v2/alerts", url.trim_end_matches('/')),
                 alertmanager_api_payload(due, &self.external_url),
             ),
-            ReceiverKind::Serviceradar => (due.receiver.url.clone(), serviceradar_payload(due)),
+            ReceiverKind::Serviceradar => (url, serviceradar_payload(due)),
         };
         let mut request = self.client.post(url).header("Idempotency-Key", &due.id).json(&body);
         for (name, value) in &due.receiver.headers {
-            request = request.header(name, value);
+            match secret::resolve(value) {
+                Ok(value) => request = request.header(name, value),
+                Err(error) => return Answer::Again(None, format!("header {name}: {error}")),
+            }
         }
         let response = match request.send().await {
             Ok(response) => response,

@@ -6,7 +6,8 @@
 //!
 //! A stream is checked whole and applied whole: its chunks become durable as they come, staged under their run, and the
 //! final one releases them. A stream that breaks, or breaks a rule, is discarded. The same run sent again changes nothing,
-//! because records are what their newest version says.
+//! because records are what their newest version says. What is large is staged in pieces of [`PIECE_BYTES`], so that the
+//! dataflow can read it a share at a time; a stream is let in while there is [`Room`] for what is staged.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -43,6 +44,10 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_TYPE: usize = 64;
 /// Chunks of one stream.
 pub const MAX_CHUNKS: i32 = 100_000;
+/// A payload above it is staged in pieces of about this, bytes.
+pub const PIECE_BYTES: usize = 128 << 10;
+/// Bytes of staged runs above which new streams wait.
+pub const STAGED_BYTES: u64 = 512 << 20;
 /// Seconds between heartbeats that agents are asked for.
 pub const HEARTBEAT_SEC: i32 = 30;
 /// Seconds between two looks at the configuration.
@@ -61,12 +66,16 @@ pub struct Tls {
     pub client_ca: Vec<u8>,
 }
 
+/// Whether there is room for what is staged.
+pub type Room = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Starts the gateway; the returned address is the one it got.
 pub async fn start(
     listener: &Listener,
     tls: Option<Tls>,
     sink: Arc<dyn FactSink>,
     instances: Arc<dyn NewInstances>,
+    room: Room,
     stop: Stop,
 ) -> Result<SocketAddr, SourceError> {
     if tls.is_none() && !listener.addr.ip().is_loopback() {
@@ -87,7 +96,8 @@ pub async fn start(
         server = server.tls_config(config).map_err(|e| SourceError::Tls(format!("gRPC certificates: {e}")))?;
     }
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
-    let gateway = Gateway { sink, instances, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+    let gateway =
+        Gateway { sink, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     tokio::spawn(async move {
@@ -104,6 +114,7 @@ pub async fn start(
 struct Gateway {
     sink: Arc<dyn FactSink>,
     instances: Arc<dyn NewInstances>,
+    room: Room,
     origin: Arc<Origin>,
     secure: bool,
     gateway_id: String,
@@ -283,9 +294,38 @@ impl Gateway {
                 source: service.source.clone(),
                 available: service.available,
             };
-            entries.push(entry(peer, body(&said.push(Some(head)), &service.message)));
+            let push = said.push(Some(head));
+            match pieces(service) {
+                Some(pieces) => entries.extend(pieces.iter().map(|piece| entry(peer, body(&push, piece)))),
+                None => entries.push(entry(peer, body(&push, &service.message))),
+            }
         }
         (entries, bad)
+    }
+
+    /// Waits while too much is staged.
+    async fn room(&self) {
+        while !(self.room)() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Makes a large request durable: a run of its own, staged and released in one frame.
+    async fn append_large(
+        &self,
+        origin: &Arc<Origin>,
+        entries: &[Entry],
+        peer: Option<SocketAddr>,
+    ) -> Result<(), Status> {
+        self.room().await;
+        let run = hex::encode(rand::random::<[u8; 16]>());
+        let staged = Arc::new(Origin { kind: Kind::Staged, ..(**origin).clone() });
+        let marker = Arc::new(Origin { kind: Kind::Release, ..(**origin).clone() });
+        let mut next = 0;
+        let chunks = stage_pieces(&run, &mut next, entries, peer);
+        let end = vec![entry(peer, staged_head(&run, 0, true))];
+        let appended = self.sink.append_all(vec![(staged, chunks), (marker, end)], Vec::new()).await;
+        appended.map(drop).map_err(|e| refused(&e))
     }
 
     /// Takes in a stream under a run of its own; on any error the run is discarded.
@@ -309,7 +349,8 @@ impl Gateway {
         origin: &mut Option<Arc<Origin>>,
     ) -> Result<(), Status> {
         let mut order = Order::default();
-        let (mut good, mut bad) = (0, Vec::new());
+        let (mut good, mut bad, mut next) = (0, Vec::new(), 0);
+        self.room().await;
         while let Some(chunk) = chunks.message().await? {
             caller.check(&chunk.agent_id)?;
             order.check(&chunk).map_err(Status::invalid_argument)?;
@@ -329,12 +370,11 @@ impl Gateway {
             let (entries, refusals) = self.entries(&chunk.services, &said, caller.peer);
             good += entries.len();
             bad.extend(refusals);
-            let mut body = staged_head(run, chunk.chunk_index as u32, false);
-            for e in &entries {
-                put_sized(&mut body, &e.body);
-            }
             let target = origin.get_or_insert(target).clone();
-            self.sink.append(target, vec![entry(caller.peer, body)]).await.map_err(|e| refused(&e))?;
+            let staged = stage_pieces(run, &mut next, &entries, caller.peer);
+            if !staged.is_empty() {
+                self.sink.append(target, staged).await.map_err(|e| refused(&e))?;
+            }
         }
         order.finish().map_err(Status::invalid_argument)?;
         if good == 0 && !bad.is_empty() {
@@ -348,6 +388,39 @@ impl Gateway {
         let origin = self.origin(caller, said.partition, Kind::Status)?;
         self.sink.append(origin, vec![entry(caller.peer, body(&push, b""))]).await.map(|_| ()).map_err(|e| refused(&e))
     }
+}
+
+/// A large array of device updates as several; `None` where it is small, or something else.
+fn pieces(service: &GatewayServiceStatus) -> Option<Vec<Vec<u8>>> {
+    if service.message.len() <= PIECE_BYTES || service.source != "results" || service.service_type != "sync" {
+        return None;
+    }
+    let items: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&service.message).ok()?;
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    for item in items {
+        match pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE_BYTES => piece.push(b','),
+            _ => pieces.push(vec![b'[']),
+        }
+        pieces.last_mut()?.extend_from_slice(item.get().as_bytes());
+    }
+    pieces.iter_mut().for_each(|piece| piece.push(b']'));
+    Some(pieces)
+}
+
+/// Entries as chunks of a run, numbered on from `next`.
+fn stage_pieces(run: &str, next: &mut u32, entries: &[Entry], peer: Option<SocketAddr>) -> Vec<Entry> {
+    let mut chunks: Vec<Vec<u8>> = Vec::new();
+    for e in entries {
+        if chunks.last().is_none_or(|chunk| chunk.len() >= PIECE_BYTES) {
+            chunks.push(staged_head(run, *next, false));
+            *next += 1;
+        }
+        if let Some(chunk) = chunks.last_mut() {
+            put_sized(chunk, &e.body);
+        }
+    }
+    chunks.into_iter().map(|chunk| entry(peer, chunk)).collect()
 }
 
 /// The line a staged entry begins with.
@@ -493,7 +566,11 @@ impl AgentGatewayService for Gateway {
         }
         self.announce(&r.services).await?;
         let origin = self.origin(&caller, &r.partition, Kind::Status)?;
-        self.sink.append(origin, entries).await.map_err(|e| refused(&e))?;
+        if entries.iter().map(|e| e.body.len()).sum::<usize>() > 2 * PIECE_BYTES {
+            self.append_large(&origin, &entries, caller.peer).await?;
+        } else {
+            self.sink.append(origin, entries).await.map_err(|e| refused(&e))?;
+        }
         Ok(Response::new(GatewayStatusResponse { received: true }))
     }
 

@@ -4,15 +4,21 @@
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
 pub mod grpc;
+pub mod kafka;
+pub mod nats;
+pub mod subjects;
 pub mod syslog_tcp;
 pub mod udp;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use radarflow_proto::frame::{Entry, Kind, Origin};
+use radarflow_proto::frame::{Entry, Kind, Origin, Range};
+use radarflow_proto::offsets::Offsets;
+use radarflow_proto::ports::{AppendError, FactSink, Part};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -65,6 +71,37 @@ impl Stop {
     pub async fn told(&mut self) {
         // An error means that nobody is left to tell: that is the end as well.
         let _ = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+/// What of feeds with offsets of their own is durable, as the ledger says at the start.
+#[derive(Debug, Default)]
+pub struct Durable(Mutex<BTreeMap<String, Offsets>>);
+
+impl Durable {
+    /// What the ledger says.
+    pub fn new(offsets: BTreeMap<String, Offsets>) -> Self {
+        Durable(Mutex::new(offsets))
+    }
+
+    /// What is durable of a feed.
+    pub fn of(&self, feed: &str) -> Offsets {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(feed).cloned().unwrap_or_default()
+    }
+
+    /// A source that begins anew must not forget what it did before.
+    pub fn learn(&self, feed: &str, offsets: Offsets) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(feed.to_owned(), offsets);
+    }
+}
+
+/// Appends what can be asked for again; while the disk refuses, it waits.
+async fn retry_append(sink: &dyn FactSink, parts: Vec<Part>, ranges: Vec<Range>) -> Result<u64, AppendError> {
+    loop {
+        match sink.append_all(parts.clone(), ranges.clone()).await {
+            Err(AppendError::Storage(_) | AppendError::Full) => tokio::time::sleep(Duration::from_secs(1)).await,
+            settled => return settled,
+        }
     }
 }
 

@@ -2,22 +2,19 @@
 
 use bytes::Bytes;
 use radarflow_proto::cell::Time;
+use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{AgentPush, DeviceUpdate, IcmpResults, StagedHead, Sweep, instant_us};
 use radarflow_proto::record::Record;
 use radarflow_proto::wire::Cursor;
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
 
-use super::{At, Decoder, RELEASE_BUDGET, RELEASED, STAGED};
+use super::runs::{Owner, Place};
+use super::{At, Decoder};
 use crate::health::{AgentKey, Beat, Probe, TargetKey};
-use crate::keyed::{Keyed, encode};
+use crate::keyed::{Keyed, Tick};
 use crate::records::Version;
 use crate::sources::Delta;
-
-/// The run a staged entry belongs to; empty when it cannot be read.
-pub(super) fn staged_run(body: &[u8]) -> String {
-    head::<StagedHead>(body).map(|(head, _)| head.run).unwrap_or_default()
-}
 
 /// A line of JSON, and what follows it.
 fn head<T: serde::de::DeserializeOwned>(body: &[u8]) -> Option<(T, &[u8])> {
@@ -63,7 +60,7 @@ impl Decoder {
             arch: some(&push.arch),
             capabilities: push.capabilities.clone(),
         };
-        self.out.beats.push(Keyed { key, position: u64::from(at.position), event });
+        self.out.beats.push(Keyed { key, position: at.order, event });
         // An agent is a device by what it says of itself; a push that says nothing of itself is only a heartbeat.
         if !push.hostname.is_empty() || !push.source_ip.is_empty() {
             let own = Received { partition: Some(at.partition()), ..received.clone() };
@@ -75,7 +72,7 @@ impl Decoder {
 
     fn sighting(&mut self, at: &At<'_>, record: Record) {
         let version = Version::new(record);
-        self.out.sightings.push(Keyed { key: version.key, position: u64::from(at.position), event: version.into() });
+        self.out.sightings.push(Keyed { key: version.key, position: at.order, event: version.into() });
     }
 
     fn sync(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
@@ -167,66 +164,72 @@ impl Decoder {
             TargetKey { tenant: at.origin.tenant.clone(), partition: record.partition.clone(), ip: record.ips[0] };
         let vantage = normalise::agent_id(&push.agent_id).unwrap_or_else(|| at.origin.feed.clone());
         let event = Probe { vantage, at: record.event_time, available };
-        self.out.probes.push(Keyed { key, position: u64::from(at.position), event });
+        self.out.probes.push(Keyed { key, position: at.order, event });
         if sighting && available {
             self.sighting(at, record);
         }
         Ok(())
     }
 
-    pub(super) fn staged(&mut self, at: &At<'_>, body: &Bytes) {
+    pub(super) fn staged(&mut self, at: &At<'_>, body: &Bytes, tick: &Tick) {
         let Some((head, chunk)) = head::<StagedHead>(body) else {
-            return self.reject(at, body, "not a staged chunk");
+            if self.is_mine(at.order) {
+                self.reject(at, body, "not a staged chunk");
+            }
+            return;
         };
-        self.dirty.insert((STAGED, encode(&head.run)));
-        if at.origin.kind == radarflow_proto::frame::Kind::Staged {
-            let staged = self.staged.entry(head.run).or_default();
-            staged.origin = Some((at.origin.tenant.clone(), at.origin.partition.clone(), at.origin.feed.clone()));
-            staged.peer = at.peer;
-            staged.received_us = at.received_us;
-            staged.chunks.insert(head.chunk, chunk.to_vec());
-        } else if let Some(staged) = self.staged.remove(&head.run)
-            && head.release
-        {
-            self.dirty.insert((RELEASED, encode(&head.run)));
-            self.released.push_back((head.run, staged));
+        if at.origin.kind == Kind::Staged {
+            let owner = Owner {
+                tenant: at.origin.tenant.clone(),
+                partition: at.origin.partition.clone(),
+                feed: at.origin.feed.clone(),
+                peer: at.peer,
+                received_us: at.received_us,
+            };
+            self.runs.stage(head.run, owner, head.chunk, at.place, body.slice_ref(chunk), tick.live_ms);
+        } else if head.release {
+            self.runs.release(head.run, at.place);
+        } else {
+            self.runs.discard(&head.run);
         }
     }
 
-    /// Reads released runs, a budget's worth: a large run is spread over epochs so that it delays nobody.
-    pub(super) fn read_released(&mut self, frame: &radarflow_proto::frame::Frame) {
-        let mut budget = RELEASE_BUDGET;
-        let mut index = 0;
-        while let Some((run, mut staged)) = self.released.pop_front() {
-            self.dirty.insert((RELEASED, encode(&run)));
-            let (tenant, partition, feed) = staged.origin.clone().unwrap_or_default();
-            let origin =
-                radarflow_proto::frame::Origin { kind: radarflow_proto::frame::Kind::Status, tenant, partition, feed };
-            while let Some((_, chunk)) = staged.chunks.pop_first() {
-                let mut statuses = Cursor::new(&chunk);
-                while let Ok(status) = statuses.sized() {
-                    let at = At {
-                        origin: &origin,
-                        epoch: frame.epoch,
-                        // Beyond every position of the frame itself, apart for each worker.
-                        position: 0x8000_0000 | (self.index as u32) << 24 | index,
-                        received_us: staged.received_us,
-                        peer: staged.peer,
-                    };
-                    index += 1;
-                    self.status(&at, status);
-                }
-                budget = budget.saturating_sub(chunk.len());
-                if budget == 0 {
-                    break;
-                }
-            }
-            if !staged.chunks.is_empty() {
-                self.released.push_front((run, staged));
-            }
-            if budget == 0 {
-                return;
+    /// Reads this worker's share of the released chunks whose turn has come.
+    pub(super) fn read_runs(&mut self, frame: &Frame, tick: &Tick) {
+        for (name, owner) in self.runs.expire(tick.live_ms) {
+            if self.index == 0 {
+                let origin = owner.origin();
+                let at = owner.at(&origin, frame.epoch, (frame.epoch, u32::MAX), u64::MAX);
+                self.reject(&at, name.as_bytes(), "the run was never finished; nothing of it was applied");
+                self.count(&at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
             }
         }
+        for (n, due) in self.runs.take(frame.epoch, u64::from(frame.release_bytes)).into_iter().enumerate() {
+            if !self.is_mine(due.route) {
+                continue;
+            }
+            let origin = due.owner.origin();
+            self.rejects = 0;
+            let mut statuses = Cursor::new(&due.body);
+            let mut nth = 0;
+            while let Ok(status) = statuses.sized() {
+                // After everything the frame brings itself.
+                let order = 1 << 63 | (n as u64) << 32 | nth;
+                nth += 1;
+                let at = due.owner.at(&origin, frame.epoch, due.place, order);
+                self.status(&at, status);
+            }
+        }
+    }
+}
+
+impl Owner {
+    fn origin(&self) -> Origin {
+        let Owner { tenant, partition, feed, .. } = self.clone();
+        Origin { kind: Kind::Status, tenant, partition, feed }
+    }
+
+    fn at<'a>(&self, origin: &'a Origin, epoch: u64, place: Place, order: u64) -> At<'a> {
+        At { origin, epoch, place, order, received_us: self.received_us, peer: self.peer }
     }
 }

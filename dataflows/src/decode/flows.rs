@@ -35,7 +35,7 @@ impl Decoder {
         }
         let exporter = self.exporters.entry(key.clone()).or_default();
         let lost_before = exporter.lost();
-        let decoded = match exporter.decode(body, (at.epoch, at.position, at.received_us)) {
+        let decoded = match exporter.decode(body, (at.place.0, at.place.1, at.received_us)) {
             Ok(decoded) => decoded,
             Err(error) => return self.refuse_flow(at, body, &error.to_string()),
         };
@@ -57,7 +57,7 @@ impl Decoder {
             };
             // A set that waited keeps the place of its message; sets of one message that waited for different
             // templates are told apart by the epoch and position at which they are emitted.
-            let held = (*epoch, *position) != (at.epoch, at.position);
+            let held = (*epoch, *position) != at.place;
             let offset = if held { 0x2000_0000 | (at.epoch as u32 & 0xffff) << 12 } else { 0 };
             self.flow(at, flow, RowId::new(*epoch, *position, offset + index.2), *received_us, flow_type);
         }
@@ -116,7 +116,7 @@ impl Decoder {
         sequence.next = Some(decoded.sequence.wrapping_add(1));
         let sampler = At { peer: at.peer.map(|p| (decoded.agent, p.port()).into()), ..at.clone() };
         for (index, flow) in decoded.flows.iter().enumerate() {
-            let row_id = RowId::new(at.epoch, at.position, index as u32);
+            let row_id = at.row_id(index as u32);
             self.flow(&sampler, flow, row_id, at.received_us, "sflow_v5");
         }
         if let Some(error) = &decoded.error {
@@ -193,7 +193,7 @@ impl Decoder {
         };
         let sampled = At { peer: Some((sampler, 0).into()), ..at.clone() };
         let received = ns(message.time_received_ns).unwrap_or(at.received_us).min(at.received_us);
-        self.flow(&sampled, &flow, RowId::new(at.epoch, at.position, 0), received, "flowpb");
+        self.flow(&sampled, &flow, at.row_id(0), received, "flowpb");
         self.count(at, Some(sampler), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
     }
 }

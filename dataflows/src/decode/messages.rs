@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use chrono_tz::Tz;
-use radarflow_proto::cell::{RowId, Tags, Time};
+use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::rows::{BatchBuilder, Log, Trap as TrapRow};
 use radarflow_proto::{snmp, syslog};
 use radarflow_reconcile::alert::{Condition, Subject};
@@ -27,7 +27,7 @@ impl Decoder {
         let row = Log {
             tenant_id: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
-            row_id: RowId::new(at.epoch, at.position, 0),
+            row_id: at.row_id(0),
             epoch: at.epoch as i64,
             time: sane(m.device_us, at.received_us),
             device_time: m.device_us.map(Time),
@@ -55,7 +55,7 @@ impl Decoder {
             && let Some(ip) = ip
         {
             let key = LogSource { tenant: row.tenant_id.clone(), partition: row.partition.clone(), ip };
-            self.out.log_hits.push(Keyed { key, position: u64::from(at.position), event: at.received_us / 1000 });
+            self.out.log_hits.push(Keyed { key, position: at.order, event: at.received_us / 1000 });
         }
         let builders = self.builders(at);
         builders.log_ips.push(ip);
@@ -91,7 +91,7 @@ impl Decoder {
         let row = Log {
             tenant_id: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
-            row_id: RowId::new(at.epoch, at.position, 0),
+            row_id: at.row_id(0),
             epoch: at.epoch as i64,
             time: sane(device_us, at.received_us),
             device_time: device_us.map(Time),
@@ -170,7 +170,7 @@ impl Decoder {
         let row = TrapRow {
             tenant_id: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
-            row_id: RowId::new(at.epoch, at.position, 0),
+            row_id: at.row_id(0),
             epoch: at.epoch as i64,
             time: Time(at.received_us),
             source_ip: source,
@@ -225,7 +225,7 @@ impl Decoder {
         } else {
             PairEvent::End
         };
-        self.out.pairs.push(Keyed { key: AlertKey::of_subject(subject), position: u64::from(at.position), event });
+        self.out.pairs.push(Keyed { key: AlertKey::of_subject(subject), position: at.order, event });
     }
 }
 

@@ -1,7 +1,6 @@
 //! Frames to typed events: each worker reads its share of every frame, in order, and nothing else of it.
 //!
-//! Which worker reads an entry is a stable hash of what its decoder remembers by (the exporter for flows, the run for
-//! staged chunks) or its position where it remembers nothing. Facts are read by every worker, before anything else of
+//! Which worker reads an entry is a stable hash of what its decoder remembers by (the exporter for flows) or its position where it remembers nothing. Facts are read by every worker, before anything else of
 //! the frame, because how the rest is read depends on them.
 //!
 //! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::sources`]).
@@ -9,8 +8,9 @@
 mod agents;
 mod flows;
 mod messages;
+mod runs;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use arrow_array::RecordBatch;
@@ -19,21 +19,23 @@ use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
+use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
-use radarflow_proto::rows::{BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch};
+use radarflow_proto::rows::{
+    Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
+};
 use radarflow_reconcile::identity::sources::Instances;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
-use crate::keyed::{Context, Keyed, StateEntry, encode, route};
+use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
 use crate::records::{Live, Name128};
 use crate::sources::{Delta, SourceKey};
+use runs::{Place, Runs};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
-/// Bytes of released runs read a frame, beside what the frame brings itself.
-pub const RELEASE_BUDGET: usize = 4 << 20;
 
 /// Rows of one table, tenant and partition, with the addresses that attribution looks up.
 #[derive(Clone, Debug)]
@@ -84,6 +86,7 @@ struct Builders {
     traps: TrapBatch,
     trap_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
+    audit: AuditBatch,
 }
 
 /// Which exporter's templates.
@@ -109,26 +112,25 @@ struct SFlowSequence {
     next: Option<u32>,
 }
 
-/// Chunks of a run, by number.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Staged {
-    origin: Option<(String, String, String)>,
-    peer: Option<SocketAddr>,
-    received_us: i64,
-    chunks: BTreeMap<u32, Vec<u8>>,
-}
-
 /// Where the entry being read stands.
 #[derive(Clone)]
 struct At<'a> {
     origin: &'a Origin,
+    /// The epoch it is read at: that of its rows.
     epoch: u64,
-    position: u32,
+    /// Its place in the ledger: what its rows are named by.
+    place: Place,
+    /// Its order among what is read at this epoch.
+    order: u64,
     received_us: i64,
     peer: Option<SocketAddr>,
 }
 
 impl At<'_> {
+    fn row_id(&self, index: u32) -> RowId {
+        RowId::new(self.place.0, self.place.1, index)
+    }
+
     fn partition(&self) -> &str {
         if self.origin.partition.is_empty() { "default" } else { &self.origin.partition }
     }
@@ -153,8 +155,11 @@ pub struct Decoder {
     peers: usize,
     exporters: BTreeMap<ExporterKey, Exporter>,
     sflow: BTreeMap<(String, String, IpAddr, u32), SFlowSequence>,
-    staged: BTreeMap<String, Staged>,
-    released: VecDeque<(String, Staged)>,
+    runs: Runs,
+    /// Rejects of the entry being read, so far.
+    rejects: u32,
+    /// What of feeds with offsets of their own is durable; the first worker's.
+    offsets: BTreeMap<String, Offsets>,
     dirty: std::collections::BTreeSet<(&'static str, Vec<u8>)>,
     instances: Instances,
     builders: BTreeMap<(String, String), Builders>,
@@ -163,8 +168,8 @@ pub struct Decoder {
 
 const EXPORTERS: &str = "exporters";
 const SFLOW: &str = "sflow";
-const STAGED: &str = "staged";
-const RELEASED: &str = "released";
+/// The collection of what is durable of feeds with offsets of their own: [`Offsets`] by feed.
+pub const OFFSETS: &str = "offsets";
 
 impl Decoder {
     /// A decoder with the state restored for this worker. `facts` are all standing facts, in any order.
@@ -174,8 +179,9 @@ impl Decoder {
             peers: cx.peers,
             exporters: BTreeMap::new(),
             sflow: BTreeMap::new(),
-            staged: cx.restore::<String, Staged>(STAGED).into_iter().collect(),
-            released: cx.restore::<String, Staged>(RELEASED).into_iter().collect(),
+            runs: Runs::restore(cx),
+            rejects: 0,
+            offsets: BTreeMap::new(),
             dirty: Default::default(),
             instances: Instances::default(),
             builders: BTreeMap::new(),
@@ -186,43 +192,64 @@ impl Decoder {
             cx.restore_where(EXPORTERS, |k: &ExporterKey| ExporterKey::owner(&k.tenant, &k.partition, k.ip));
         decoder.sflow =
             cx.restore_where(SFLOW, |k: &(String, String, IpAddr, u32)| ExporterKey::owner(&k.0, &k.1, k.2));
+        decoder.offsets = cx.restore_where(OFFSETS, |_: &String| 0);
         facts.iter().for_each(|fact| decoder.note(fact));
         decoder
     }
 
     /// Reads this worker's share of a frame.
-    pub fn read(&mut self, frame: &Frame) -> Decoded {
-        let (facts, rest): (Vec<_>, Vec<_>) = frame.slices.iter().partition(|s| s.origin.kind == Kind::Fact);
-        for slice in facts.into_iter().chain(rest) {
+    pub fn read(&mut self, frame: &Frame, tick: &Tick) -> Decoded {
+        if self.index == 0 {
+            for range in &frame.ranges {
+                self.offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
+                self.dirty.insert((OFFSETS, crate::keyed::encode(&range.feed)));
+            }
+        }
+        // Facts first; a run's end after its chunks, wherever they stand.
+        let mut slices: Vec<_> = frame.slices.iter().collect();
+        slices.sort_by_key(|s| match s.origin.kind {
+            Kind::Fact => 0,
+            Kind::Release => 2,
+            _ => 1,
+        });
+        for slice in slices {
             for (i, entry) in slice.entries.iter().enumerate() {
+                let position = slice.first_position + i as u32;
                 let at = At {
                     origin: &slice.origin,
                     epoch: frame.epoch,
-                    position: slice.first_position + i as u32,
+                    place: (frame.epoch, position),
+                    order: u64::from(position),
                     received_us: entry.received_us,
                     peer: entry.peer,
                 };
-                if at.origin.kind == Kind::Fact || self.owner(&at, entry) % self.peers as u64 == self.index as u64 {
-                    self.entry(&at, entry);
+                // Facts and runs are every worker's.
+                let all = matches!(at.origin.kind, Kind::Fact | Kind::Staged | Kind::Release);
+                if all || self.is_mine(self.owner(&at)) {
+                    self.rejects = 0;
+                    self.entry(&at, entry, tick);
                 }
             }
         }
-        self.read_released(frame);
+        self.read_runs(frame, tick);
         self.finish_batches();
         std::mem::take(&mut self.out)
     }
 
-    fn owner(&self, at: &At<'_>, entry: &Entry) -> u64 {
+    fn is_mine(&self, owner: u64) -> bool {
+        owner % self.peers as u64 == self.index as u64
+    }
+
+    fn owner(&self, at: &At<'_>) -> u64 {
         match at.origin.kind {
             Kind::NetFlow | Kind::SFlow => {
                 at.ip().map_or(0, |ip| ExporterKey::owner(&at.origin.tenant, at.partition(), ip))
             }
-            Kind::Staged | Kind::Release => route(&agents::staged_run(&entry.body)),
-            _ => u64::from(at.position),
+            _ => at.order,
         }
     }
 
-    fn entry(&mut self, at: &At<'_>, entry: &Entry) {
+    fn entry(&mut self, at: &At<'_>, entry: &Entry, tick: &Tick) {
         match at.origin.kind {
             Kind::Fact => self.fact(at, &entry.body),
             Kind::NetFlow => self.netflow(at, &entry.body),
@@ -230,7 +257,7 @@ impl Decoder {
             Kind::Syslog => self.syslog(at, &entry.body),
             Kind::Trap => self.trap(at, &entry.body),
             Kind::Status => self.status(at, &entry.body),
-            Kind::Staged | Kind::Release => self.staged(at, &entry.body),
+            Kind::Staged | Kind::Release => self.staged(at, &entry.body, tick),
             Kind::Counters => self.counters(at, &entry.body),
             Kind::FlowMessage => self.flow_message(at, &entry.body),
             Kind::Gelf => self.gelf(at, &entry.body),
@@ -258,7 +285,8 @@ impl Decoder {
         if self.index != 0 {
             return;
         }
-        let position = u64::from(at.position);
+        self.audit(at, &fact);
+        let position = at.order;
         match (&fact, fact.subject()) {
             (Fact::AlertStep { tenant, alert_id, .. }, _) => {
                 let key = AlertKey::of_alert(tenant, alert_id);
@@ -278,6 +306,23 @@ impl Decoder {
         }
     }
 
+    fn audit(&mut self, at: &At<'_>, fact: &Fact) {
+        let Some(audited) = fact.audited() else { return };
+        let row = Audit {
+            tenant_id: audited.tenant.clone(),
+            partition: "default".to_owned(),
+            row_id: at.row_id(0),
+            epoch: at.epoch as i64,
+            time: Time(at.received_us),
+            actor: audited.actor.unwrap_or_else(|| at.origin.feed.clone()),
+            action: audited.action,
+            subject: audited.subject,
+            reason: audited.reason,
+            detail: audited.detail,
+        };
+        self.builders.entry((audited.tenant, "default".to_owned())).or_default().audit.push(&row);
+    }
+
     fn counters(&mut self, at: &At<'_>, body: &Bytes) {
         if let Ok(FeedCounters { shed, kernel_drops }) = serde_json::from_slice(body) {
             let delta = Delta { received: shed, shed, lost: kernel_drops, ..Delta::at(at.received_us) };
@@ -289,16 +334,17 @@ impl Decoder {
         let key = at.source(exporter);
         match self.out.deltas.last_mut() {
             Some(last) if last.key == key => last.event.add(&delta),
-            _ => self.out.deltas.push(Keyed { key, position: u64::from(at.position), event: delta }),
+            _ => self.out.deltas.push(Keyed { key, position: at.order, event: delta }),
         }
     }
 
     fn reject(&mut self, at: &At<'_>, body: &[u8], reason: &str) {
-        let index = 0x4000_0000 + self.builders(at).rejects.len() as u32;
+        let index = 0x4000_0000 + self.rejects;
+        self.rejects += 1;
         let row = Reject {
             tenant_id: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
-            row_id: RowId::new(at.epoch, at.position, index),
+            row_id: at.row_id(index),
             epoch: at.epoch as i64,
             time: Time(at.received_us),
             source: at.origin.feed.clone(),
@@ -332,6 +378,7 @@ impl Decoder {
             push(Table::Log, b.logs.finish(), vec![("device_uid", b.log_ips)]);
             push(Table::Trap, b.traps.finish(), vec![("device_uid", b.trap_ips)]);
             push(Table::Reject, b.rejects.finish(), vec![]);
+            push(Table::Audit, b.audit.finish(), vec![]);
         }
     }
 
@@ -343,20 +390,24 @@ impl Decoder {
                 let value = match collection {
                     EXPORTERS => decode(&key).and_then(|k| self.exporters.get(&k)).map(encode),
                     SFLOW => decode(&key).and_then(|k| self.sflow.get(&k)).map(encode),
-                    STAGED => decode(&key).and_then(|k: String| self.staged.get(&k)).map(encode),
-                    _ => decode(&key)
-                        .and_then(|k: String| self.released.iter().find(|(run, _)| *run == k))
-                        .map(|(_, staged)| encode(staged)),
+                    _ => decode(&key).and_then(|k: String| self.offsets.get(&k)).map(encode),
                 };
                 StateEntry { collection, key, value }
             })
+            .chain(self.runs.snapshot(self.index == 0))
             .collect()
     }
 
-    /// Whether released runs wait to be read: frames must go on even if nothing comes in.
-    pub fn backlog(&self) -> bool {
-        !self.released.is_empty()
+    /// Bytes of staged runs that are kept, and whether released ones wait to be read.
+    pub fn backlog(&self) -> (u64, bool) {
+        (self.runs.bytes(), self.runs.waiting())
     }
+}
+
+/// What a snapshot says is durable of feeds with offsets of their own.
+pub fn durable_offsets(state: &BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>) -> BTreeMap<String, Offsets> {
+    let entries = state.get(OFFSETS).into_iter().flatten();
+    entries.filter_map(|(feed, offsets)| Some((decode(feed)?, decode(offsets)?))).collect()
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {

@@ -9,10 +9,11 @@ use radarflow_dataflows::output::Merge;
 use radarflow_dataflows::worker::{Start, Workers};
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
-use radarflow_proto::payload::{AgentPush, ServiceHead};
+use radarflow_proto::payload::{AgentPush, ServiceHead, StagedHead};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::record::IdKind;
 use radarflow_proto::rows::{Device, IpOwnership, Row, StateRow, Table};
+use radarflow_proto::wire::put_sized;
 
 /// 2024-01-01T00:00:00Z, the harness' beginning of time, milliseconds.
 pub const T0: i64 = 1_704_067_200_000;
@@ -176,8 +177,16 @@ impl Run {
                 Slice { origin, first_position: position - 1, entries: vec![entry] }
             })
             .collect();
-        let frame =
-            Frame { generation: 1, epoch: self.epoch, clock_ms: self.clock_ms, gap_ms: 0, ranges: vec![], slices };
+        let frame = Frame {
+            generation: 1,
+            epoch: self.epoch,
+            clock_ms: self.clock_ms,
+            gap_ms: 0,
+            // Small: a released run takes several epochs.
+            release_bytes: 500,
+            ranges: vec![],
+            slices,
+        };
         self.workers.as_ref().expect("running").feed(&Arc::new(frame));
     }
 
@@ -228,6 +237,24 @@ pub fn status(agent: &str, kind: &str, partition: &str, message: &str) -> Input 
 pub fn pushed(push: &AgentPush, partition: &str, message: &str) -> Input {
     let body = format!("{}\n{message}", serde_json::to_string(push).expect("a head is JSON"));
     Input { kind: Kind::Status, tenant: "t", partition: partition.to_owned(), peer: None, body: body.into() }
+}
+
+/// A chunk of a staged run: a sync of the given items.
+pub fn staged(run: &str, chunk: u32, tenant: &'static str, items: &[String]) -> Input {
+    let mut body = staged_head(run, chunk, false);
+    put_sized(&mut body, &sync(items).body);
+    Input { kind: Kind::Staged, tenant, partition: String::new(), peer: None, body: body.into() }
+}
+
+/// The end of a staged run.
+pub fn release(run: &str, tenant: &'static str, release: bool) -> Input {
+    let body = staged_head(run, 0, release).into();
+    Input { kind: Kind::Release, tenant, partition: String::new(), peer: None, body }
+}
+
+fn staged_head(run: &str, chunk: u32, release: bool) -> Vec<u8> {
+    let head = StagedHead { run: run.to_owned(), chunk, release };
+    format!("{}\n", serde_json::to_string(&head).expect("a head is JSON")).into()
 }
 
 /// A sync of the given items, each a JSON object.

@@ -29,6 +29,13 @@ fn netflow_v9(template: bool, n: u32) -> Input {
 fn script() -> Vec<Vec<Input>> {
     let mut script = vec![instances()];
     script.push(vec![sync(&[armis("X", "10.0.0.1", 1, ""), netbox("N", "10.0.0.2", 2, r#","armis_device_id":"X""#)])]);
+    // Staged runs of two tenants: with items that cannot be used, released in the frame of their last chunk, given up.
+    let run = |run: &str, tenant, n: u32| {
+        let item = |i: u32| armis(&format!("{run}{i}"), &format!("10.3.{n}.{i}"), 1, "");
+        staged(run, n, tenant, &[item(1), "{}".to_owned(), item(2), r#"{"source":7}"#.to_owned()])
+    };
+    script.push((0..6).map(|n| run("z", "t", n)).chain([run("lost", "t", 0)]).collect());
+    script.push(vec![run("a", "u", 0), release("a", "u", true), release("z", "t", true), release("lost", "t", false)]);
     script.push(vec![netflow_v9(false, 1), status("agent-1", "status", "", "")]);
     script.push(vec![sweep("v", "", 3, &[("10.0.0.1", true), ("10.0.0.7", true)])]);
     script.push(vec![netflow_v9(true, 2), sweep("v", "", 4, &[("10.0.0.1", false)])]);
@@ -36,7 +43,7 @@ fn script() -> Vec<Vec<Input>> {
     script.push(vec![sync(&[armis("X", "10.0.0.3", 6, ""), netbox("N", "10.0.0.2", 7, "")])]);
     script.push(vec![sync(&[netbox("N", "10.0.0.2", 8, r#","_deleted":"true""#)])]);
     script.push(vec![sweep("v", "", 9, &[("10.0.0.3", true)]), netflow_v9(false, 4)]);
-    script.push(vec![]);
+    script.extend((0..5).map(|_| vec![]));
     script
 }
 

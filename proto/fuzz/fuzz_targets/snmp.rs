@@ -1,0 +1,15 @@
+//! Notifications; and no community is left in what is kept.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use radarflow_proto::snmp;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = snmp::parse(bytes);
+    let _ = snmp::inform_response(bytes);
+    if let Ok(kept) = snmp::redact(bytes, b"key") {
+        // What is kept is a message again, with the same content.
+        let (before, after) = (snmp::parse(bytes), snmp::parse(&kept));
+        assert_eq!(before.is_ok(), after.is_ok());
+    }
+});

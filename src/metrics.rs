@@ -1,0 +1,158 @@
+//! `/metrics`: what intake, the dataflow, the sinks and the sources did and how far they are, in OpenMetrics.
+//!
+//! Counters that live elsewhere are read when they are asked for; nothing is counted twice. Labels are closed sets:
+//! sinks, and the configured feeds of a tenant (never an exporter or a device).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use radarflow_connectors::ledger::intake::IntakeStats;
+use radarflow_connectors::sinks::Applied;
+use radarflow_query::engine::Engine;
+use radarflow_query::live::Live;
+
+/// What is looked at when metrics are asked for.
+pub(crate) struct Watched {
+    pub(crate) intake: Arc<IntakeStats>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) sinks: Vec<(&'static str, Applied)>,
+    /// How far each table of the lake is.
+    pub(crate) tables: Arc<Vec<(String, Applied)>>,
+    /// The newest complete epoch.
+    pub(crate) reached: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
+/// The registry with everything in it.
+pub(crate) fn registry(watched: Watched, engine: &Engine) -> Registry {
+    let mut registry = Registry::with_prefix("radarflow");
+    engine.register(&mut registry);
+    registry.register_collector(Box::new(watched));
+    registry
+}
+
+/// The text of an answer.
+pub(crate) fn text(registry: &Registry) -> String {
+    let mut out = String::new();
+    match prometheus_client::encoding::text::encode(&mut out, registry) {
+        Ok(()) => out,
+        Err(error) => format!("# {error}\n# EOF\n"),
+    }
+}
+
+/// Bytes of this process that are in memory.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.unwrap_or(0u64) * 1024
+}
+
+impl Collector for Watched {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let intake = &self.intake;
+        for (name, help, value) in [
+            ("ledger_frames", "Frames written", read(&intake.frames)),
+            ("ledger_inputs", "Inputs written", read(&intake.entries)),
+            ("ledger_input_bytes", "Bytes of input written", read(&intake.bytes)),
+            ("ledger_shed_inputs", "Inputs given up because the disk refused", read(&intake.shed)),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let written = ConstCounter::new(read(&intake.write_us) as f64 / 1e6);
+        let help = "Time spent writing and syncing frames";
+        written.encode(encoder.encode_descriptor(
+            "ledger_write",
+            help,
+            Some(&Unit::Seconds),
+            written.metric_type(),
+        )?)?;
+        let (epoch, reached) = (read(&intake.epoch), self.reached.load(Ordering::Acquire));
+        for (name, help, value) in [
+            ("ledger_epoch", "Newest durable epoch", epoch),
+            ("ledger_clock_held", "1 while the wall clock is too far off to follow", read(&intake.clock_held)),
+            (
+                "ledger_queued_bytes",
+                "Bytes of telemetry that wait for the ledger",
+                intake.queued_bytes.load(Ordering::Relaxed) as u64,
+            ),
+            ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
+            ("dataflow_epoch", "Newest complete epoch", reached),
+            ("dataflow_lag_epochs", "Durable epochs that are not complete", epoch.saturating_sub(reached)),
+            ("live_fresh_bytes", "Bytes of event rows that wait for the lake", self.live.fresh_bytes() as u64),
+            ("process_resident_memory_bytes", "Memory of this process", resident_bytes()),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        self.encode_sinks(&mut encoder, reached)?;
+        self.encode_sources(&mut encoder)
+    }
+}
+
+impl Watched {
+    fn encode_sinks(&self, encoder: &mut DescriptorEncoder<'_>, reached: u64) -> Result<(), std::fmt::Error> {
+        type Read = fn(&Applied, u64) -> u64;
+        let families: [(&str, &str, Read); 3] = [
+            ("sink_epoch", "Epoch up to which a sink has nothing uncommitted", |s, _| s.get()),
+            ("sink_lag_epochs", "Complete epochs that a sink has not committed", |s, at| at.saturating_sub(s.get())),
+            ("sink_up", "1 while the sink's target takes what it is given", |s, _| s.up().into()),
+        ];
+        for (name, help, read) in families {
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (sink, applied) in &self.sinks {
+                let value = ConstGauge::new(read(applied, reached) as i64);
+                value.encode(family.encode_family(&[("sink", *sink)])?)?;
+            }
+        }
+        let kind = prometheus_client::metrics::MetricType::Gauge;
+        let help = "Epoch up to which a table of the lake has nothing uncommitted";
+        let mut family = encoder.encode_descriptor("lake_table_epoch", help, None, kind)?;
+        for (table, applied) in self.tables.iter() {
+            let value = ConstGauge::new(applied.get() as i64);
+            value.encode(family.encode_family(&[("table", table.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_sources(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut feeds: BTreeMap<(String, String), [i64; 6]> = BTreeMap::new();
+        for row in self.live.view().all_rows::<radarflow_proto::rows::Source>() {
+            let sums = feeds.entry((row.tenant_id, row.source)).or_default();
+            let counts = [row.received, row.stored, row.rejected, row.shed, row.lost, row.rows];
+            sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        }
+        for (i, (name, help)) in [
+            ("source_received", "Inputs received"),
+            ("source_stored", "Inputs stored"),
+            ("source_rejected", "Inputs that could not be used"),
+            ("source_shed", "Inputs given up because there was no room"),
+            ("source_lost", "Inputs lost before they were received, as far as the protocol tells"),
+            ("source_rows", "Rows made of the inputs"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let kind = prometheus_client::metrics::MetricType::Counter;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for ((tenant, source), sums) in &feeds {
+                let labels = [("tenant", tenant.as_str()), ("source", source.as_str())];
+                ConstCounter::new(sums[i].max(0) as u64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Agents are who their certificate says, in the tenant and partition of their certificate, or they are nobody.
+
+use radarflow_proto::grpc::AgentHelloRequest;
+use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+use crate::server::{Home, Server, status};
+
+struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Ca { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate and its key.
+    fn sign(&self, name: &str, san: Option<SanType>) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names.extend(san);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+async fn connect(
+    server: &Server,
+    ca: &Ca,
+    identity: Option<(String, String)>,
+) -> Result<AgentGatewayServiceClient<Channel>, tonic::transport::Error> {
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&ca.pem)).domain_name("gateway.test");
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Channel::from_shared(format!("https://{}", server.port("grpc"))).unwrap().tls_config(tls)?;
+    Ok(AgentGatewayServiceClient::new(endpoint.connect().await?))
+}
+
+fn hello(agent: &str, partition: &str) -> AgentHelloRequest {
+    AgentHelloRequest { agent_id: agent.into(), partition: partition.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn an_agent_is_who_its_certificate_says() {
+    let (ca, other_ca) = (Ca::new("agents"), Ca::new("somebody"));
+    let mut home = Home::new("");
+    let (certificate, key) = ca.sign("gateway", Some(SanType::DnsName("gateway.test".try_into().unwrap())));
+    let file = |name: &str, text: &str| {
+        let path = home.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let tls = format!(
+        "tls = {{ certificate = \"{}\", key = \"{}\", client_ca = \"{}\" }}\n",
+        file("gateway.pem", &certificate),
+        file("gateway.key", &key),
+        file("ca.pem", &ca.pem)
+    );
+    let grpc = "[[grpc]]\naddr = \"127.0.0.1:0\"\n";
+    home.config = home.config.replace(grpc, &format!("{grpc}tenant = \"default\"\n{tls}"));
+    let server = home.start();
+
+    let named = ca.sign("agent-7.dc9.serviceradar.local", None);
+    let mut agent = connect(&server, &ca, Some(named)).await.unwrap();
+    assert!(agent.hello(hello("agent-7", "elsewhere")).await.unwrap().into_inner().accepted);
+    let refused = agent.hello(hello("agent-8", "dc9")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    let sweep = r#"{"hosts":[{"host":"10.0.0.1","available":true}]}"#;
+    let mut push = status("agent-7", "sweep", sweep);
+    push.partition = "elsewhere".into();
+    push.services[0].partition = "elsewhere".into();
+    agent.push_status(push).await.unwrap();
+    server.until("in:devices partition:dc9", |r| r.len() == 1).await;
+    server.until("in:agents agent_id:agent-7 partition:dc9", |r| r.len() == 1).await;
+    assert_eq!(server.rows("in:devices partition:elsewhere").await.len(), 0);
+
+    let spiffe = SanType::URI("spiffe://trust.test/agent/dc5/agent-5".try_into().unwrap());
+    let mut agent = connect(&server, &ca, Some(ca.sign("anything", Some(spiffe)))).await.unwrap();
+    assert!(agent.hello(hello("agent-5", "")).await.unwrap().into_inner().accepted);
+    server.until("in:agents agent_id:agent-5 partition:dc5", |r| r.len() == 1).await;
+
+    // No certificate, one of another authority, one that names nobody: nothing is served.
+    for identity in [None, Some(other_ca.sign("agent-7.dc9.serviceradar.local", None)), Some(ca.sign("nobody", None))] {
+        let served = match connect(&server, &ca, identity).await {
+            Ok(mut agent) => agent.hello(hello("agent-7", "dc9")).await.is_ok(),
+            Err(_) => false,
+        };
+        assert!(!served);
+    }
+    // And not in plaintext.
+    assert!(server.push("agent-7", "sweep", sweep).await.is_err());
+    server.stop();
+}
