@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_dataflows::worker::Backlog;
 use radarflow_query::engine::Engine;
 use radarflow_query::live::Live;
 
@@ -24,6 +25,8 @@ pub(crate) struct Watched {
     pub(crate) sinks: Vec<(&'static str, Applied)>,
     /// How far each table of the lake is.
     pub(crate) tables: Arc<Vec<(String, Applied)>>,
+    /// What waits in staged runs.
+    pub(crate) backlog: Arc<Backlog>,
     /// The newest complete epoch.
     pub(crate) reached: Arc<AtomicU64>,
 }
@@ -89,6 +92,8 @@ impl Collector for Watched {
                 intake.queued_bytes.load(Ordering::Relaxed) as u64,
             ),
             ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
+            ("ledger_release_bytes", "Share of released uploads that a frame reads now", read(&intake.release_bytes)),
+            ("dataflow_staged_bytes", "Bytes of uploads that are not read yet", self.backlog.bytes()),
             ("dataflow_epoch", "Newest complete epoch", reached),
             ("dataflow_lag_epochs", "Durable epochs that are not complete", epoch.saturating_sub(reached)),
             ("live_fresh_bytes", "Bytes of event rows that wait for the lake", self.live.fresh_bytes() as u64),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::RecordBatch;
@@ -230,7 +230,6 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let reached = Arc::new(AtomicU64::new(0));
     let (workers, outputs) = Workers::start(config.workers, begin);
     let backlog = workers.backlog().clone();
-    let handed: Arc<Mutex<BTreeMap<u64, Instant>>> = Arc::default();
     let feed = Arc::new(Mutex::new(Some(workers)));
     let (outbox_tx, outbox_rx) = std::sync::mpsc::sync_channel::<Outbox>(1);
     let caught_up = Arc::new(AtomicBool::new(false));
@@ -240,20 +239,14 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         let (live, lake, tokens, registry, outcomes) =
             (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
         let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
-        let (handed, backlog) = (handed.clone(), backlog.clone());
+        let backlog = backlog.clone();
         let workers = config.workers.max(1);
         std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
             let Ok(outbox) = outbox_rx.recv() else { return };
             let mut merge = Merge::new(workers);
-            let mut complete = Instant::now();
             while let Ok(said) = outputs.recv() {
                 let tick = said.tick;
                 let Some(Merged { output, snapshot }) = merge.push(said) else { continue };
-                // Since it was handed over, or since the epoch before was complete.
-                let since = handed.lock().unwrap_or_else(PoisonError::into_inner).remove(&tick.epoch);
-                let since = since.map_or(complete, |at| at.max(complete));
-                complete = Instant::now();
-                let took = complete.duration_since(since);
                 let output = Arc::new(output);
                 tokens.learn(&output.facts);
                 registry.learn(&output.facts);
@@ -279,7 +272,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                     }
                 }
                 reached.store(output.epoch, Ordering::Release);
-                pace.send_replace(Progress { epoch: output.epoch, took, released: backlog.released() });
+                pace.send_replace(Progress { epoch: output.epoch, released: backlog.released() });
                 if output.epoch >= last_epoch && !caught_up.swap(true, Ordering::AcqRel) {
                     outbox.go_blocking();
                 }
@@ -291,7 +284,6 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let deliver = {
         let feed = feed.clone();
         move |frame: Arc<Frame>| {
-            handed.lock().unwrap_or_else(PoisonError::into_inner).insert(frame.epoch, Instant::now());
             if let Some(workers) = &*feed.lock().unwrap_or_else(PoisonError::into_inner) {
                 workers.feed(&frame);
             }
@@ -357,7 +349,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         syslog_tcp.push(syslog_tcp::start(&socket.listener(), sink.clone(), stop.clone()).await?);
     }
     let mut grpc_addrs = Vec::new();
-    let room: grpc::Room = Arc::new(move || backlog.bytes() < grpc::STAGED_BYTES);
+    let staged = backlog.clone();
+    let room: grpc::Room = Arc::new(move || staged.bytes() < grpc::STAGED_BYTES);
     for gateway in &config.grpc {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let tls = match &gateway.tls {
@@ -380,12 +373,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for source in &config.sources.kafka {
         kafka_running.push(kafka::start(source.source(), sink.clone(), durable.clone(), stop.clone())?);
     }
-    let engine = Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let engine = Arc::new(Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?);
     let metrics = {
         let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
         let sinks = sinks.clone();
         let tables = lake.as_ref().map(|l| l.tables().clone()).unwrap_or_default();
-        let registry = metrics::registry(metrics::Watched { intake, live, sinks, tables, reached }, &engine);
+        let registry = metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine);
         Arc::new(move || metrics::text(&registry))
     };
     let api =

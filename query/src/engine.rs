@@ -1,10 +1,12 @@
-//! Runs queries: one session a request, shared memory, limits, pages.
+//! Runs queries: one session a request, shared memory, limits, pages. Plans run on threads of their own, so that a heavy
+//! one keeps no socket waiting; one whose asker has left is ended.
 //!
 //! A page ends where its last row stands in the total order of the result; the next begins after it. The cursor carries
 //! that place with a hash of the query, the tenant, the epoch and the span of time, authenticated: it can be neither
 //! forged nor used for something else. Events that came after the first page's epoch are left out of the next ones.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
@@ -38,6 +40,8 @@ pub const MEMORY: usize = 2 << 30;
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Queries at once.
 pub const CONCURRENT: usize = 16;
+/// Queries of one tenant at once: the others keep room.
+pub const CONCURRENT_TENANT: usize = 8;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -124,7 +128,9 @@ struct Cursor {
 pub struct Engine {
     live: Arc<Live>,
     runtime: Arc<RuntimeEnv>,
-    room: tokio::sync::Semaphore,
+    /// Queries under way, by tenant.
+    running: Mutex<BTreeMap<String, usize>>,
+    threads: Threads,
     key: [u8; 32],
     metrics: Metrics,
 }
@@ -137,12 +143,51 @@ struct Metrics {
     seconds: Histogram,
 }
 
-/// Counts a query that is under way, however it ends.
-struct Running(Gauge);
+/// The threads that plans run on.
+struct Threads(Option<tokio::runtime::Runtime>);
 
-impl Drop for Running {
+impl Threads {
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("query").enable_all().build()?;
+        Ok(Threads(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<Ended<T>> {
+        Some(Ended(self.0.as_ref()?.spawn(task)))
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
-        self.0.dec();
+        // It may be dropped where nothing may block.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A task that ends when nobody waits for it.
+struct Ended<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Ended<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A query that is under way, however it ends.
+struct Running<'a>(&'a Engine, &'a str);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.running.dec();
+        let mut running = self.0.running();
+        if let Some(n) = running.get_mut(self.1) {
+            *n -= 1;
+            if *n == 0 {
+                running.remove(self.1);
+            }
+        }
     }
 }
 
@@ -156,7 +201,8 @@ impl Engine {
         // From one to four thousand milliseconds, doubling.
         let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
         let metrics = Metrics { queries: Family::default(), running: Gauge::default(), seconds };
-        Ok(Engine { live, runtime, room: tokio::sync::Semaphore::new(CONCURRENT), key, metrics })
+        let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
+        Ok(Engine { live, runtime, running: Mutex::default(), threads, key, metrics })
     }
 
     /// The tables it reads.
@@ -166,17 +212,17 @@ impl Engine {
 
     /// Answers a query.
     pub async fn query(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         text: &str,
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        self.metrics.running.inc();
-        let running = Running(self.metrics.running.clone());
-        let answer = self.bounded(actor, text, cursor, limit).await;
-        drop(running);
+        let answer = match self.admit(&actor.tenant) {
+            Some(_running) => self.bounded(actor, text, cursor, limit).await,
+            None => Err(QueryError::Busy),
+        };
         let outcome = match &answer {
             Ok(_) => "ok",
             Err(QueryError::Busy) => "busy",
@@ -197,16 +243,35 @@ impl Engine {
         registry.register_with_unit("query_duration", "Time a query took", Unit::Seconds, seconds);
     }
 
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit<'a>(&'a self, tenant: &'a str) -> Option<Running<'a>> {
+        let mut running = self.running();
+        let of_tenant = running.get(tenant).copied().unwrap_or(0);
+        if of_tenant >= CONCURRENT_TENANT || running.values().sum::<usize>() >= CONCURRENT {
+            return None;
+        }
+        running.insert(tenant.to_owned(), of_tenant + 1);
+        drop(running);
+        self.metrics.running.inc();
+        Some(Running(self, tenant))
+    }
+
     async fn bounded(
-        &self,
+        self: &Arc<Self>,
         actor: &Actor,
         text: &str,
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
-        let _room = self.room.try_acquire().map_err(|_| QueryError::Busy)?;
-        match tokio::time::timeout(TIME_LIMIT, self.run(actor, text, cursor, limit)).await {
-            Ok(answer) => answer,
+        let (engine, actor, text, cursor) = (self.clone(), actor.clone(), text.to_owned(), cursor.map(str::to_owned));
+        let task = self.threads.spawn(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await });
+        let Some(mut task) = task else { return Err(QueryError::Busy) };
+        match tokio::time::timeout(TIME_LIMIT, &mut task.0).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
             Err(_) => Err(QueryError::TimedOut),
         }
     }

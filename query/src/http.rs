@@ -30,7 +30,7 @@ const OUTCOME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// What the API needs.
 pub struct Api {
     /// Answers queries.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// Knows who asks.
     pub tokens: Arc<Tokens>,
     /// Takes commands.

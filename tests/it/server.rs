@@ -137,6 +137,19 @@ impl Server {
         .await;
     }
 
+    /// Waits until a metric's line is there.
+    pub async fn metric(&self, line: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let text = reqwest::get(format!("{}/metrics", self.http)).await.unwrap().text().await.unwrap();
+            if text.lines().any(|l| l == line) {
+                return;
+            }
+            assert!(Instant::now() < end, "{line} is not among\n{text}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn grpc(&self) -> AgentGatewayServiceClient<Channel> {
         let endpoint = Channel::from_shared(format!("http://{}", self.port("grpc"))).unwrap();
         AgentGatewayServiceClient::new(endpoint.connect().await.unwrap())

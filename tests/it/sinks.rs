@@ -208,12 +208,7 @@ async fn a_sink_that_is_down_holds_no_other_and_misses_nothing() {
     std::fs::rename(&log, &aside).unwrap();
     std::fs::write(&log, b"in the way").unwrap();
     server.send("syslog", &lines(100));
-    let up = async |sink: &str, n: u8| {
-        let line = format!("radarflow_sink_up{{sink=\"{sink}\"}} {n}");
-        let text = reqwest::get(format!("{}/metrics", server.http)).await.unwrap().text().await.unwrap();
-        text.contains(&line)
-    };
-    until("the lake is down", || up("lake", 0)).await;
+    server.metric("radarflow_sink_up{sink=\"lake\"} 0").await;
     // Answers and Postgres go on.
     server.count("logs", 100).await;
     server.push("r", "sync", &format!("[{}]", armis(1, "10.0.0.1", 1))).await.unwrap();
@@ -221,7 +216,7 @@ async fn a_sink_that_is_down_holds_no_other_and_misses_nothing() {
     until("Postgres has the device", || async { devices(&pool).await.len() == 1 }).await;
     std::fs::remove_file(&log).unwrap();
     std::fs::rename(&aside, &log).unwrap();
-    until("the lake is up", || up("lake", 1)).await;
+    server.metric("radarflow_sink_up{sink=\"lake\"} 1").await;
     server.count("logs", 100).await;
     server.stop();
     assert_eq!(crate::server::lake_count(&home.lake("logs")).await, 100);

@@ -13,9 +13,10 @@
 //! telemetry, then chunks of large uploads; within a class the tenant that has least in the frame comes next. Of the
 //! room for telemetry a tenant may hold as much as is still free, so that one who floods leaves half to the others.
 //!
-//! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). The share grows while epochs take
-//! less than [`WORK`] and shrinks while they take longer; as long as released runs wait, the next frame is closed as
-//! soon as the dataflow is done with the last.
+//! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). A share is given only when the dataflow
+//! is done with all it has, so that nothing queues behind two of them; it grows while epochs with one take less than
+//! [`WORK`] and shrinks while they take longer. As long as released runs wait, the next frame is closed as soon as the
+//! dataflow is done with the last.
 //!
 //! When the disk refuses, waiting senders get the error, offered inputs are counted as shed, and the next tick tries
 //! again: intake goes on by itself when there is room.
@@ -40,8 +41,8 @@ pub const IDLE_TICK: Duration = Duration::from_secs(1);
 pub const FRAME_BYTES: usize = 8 << 20;
 /// Dataflow time that a frame may cost.
 pub const WORK: Duration = Duration::from_millis(50);
-/// Least and greatest share of released runs a frame.
-const RELEASE_BYTES: (u32, u32) = (64 << 10, 16 << 20);
+/// Least and greatest share of released runs a frame, and the first.
+const RELEASE_BYTES: (u32, u32, u32) = (64 << 10, 16 << 20, 256 << 10);
 /// Bytes of input that may wait, of either queue.
 pub const QUEUE_BYTES: usize = 128 << 20;
 /// Submissions that may wait, of either queue.
@@ -88,8 +89,6 @@ pub struct IntakeStats {
 pub struct Progress {
     /// The newest complete epoch.
     pub epoch: u64,
-    /// Time it took since the one before was complete, or since it was handed over.
-    pub took: Duration,
     /// Whether released runs wait to be read.
     pub released: bool,
 }
@@ -177,8 +176,8 @@ pub fn start(
         room: room.clone(),
         tenants: tenants.clone(),
         progress,
-        adapted: 0,
-        release_bytes: 4 << 20,
+        shared: None,
+        release_bytes: RELEASE_BYTES.2,
     };
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -248,8 +247,8 @@ struct Ticker {
     room: Arc<Semaphore>,
     tenants: Arc<Tenants>,
     progress: watch::Receiver<Progress>,
-    /// The epoch by whose time the share of released runs was set last.
-    adapted: u64,
+    /// The epoch that has a share of released runs and is not complete, and when it was closed.
+    shared: Option<(u64, Instant)>,
     release_bytes: u32,
 }
 
@@ -326,7 +325,7 @@ impl Ticker {
                     _ = &mut stopped => stopping = true,
                     Some(first) = urgent.recv() => waiting.push(first),
                     Some(first) = telemetry.recv() => waiting.push(first),
-                    Ok(()) = self.progress.changed() => {}
+                    Ok(()) = self.progress.changed() => self.adapt(),
                     () = tokio::time::sleep_until(idle_at.into()) => break,
                 }
             }
@@ -337,7 +336,7 @@ impl Ticker {
                     biased;
                     Some(more) = urgent.recv() => waiting.push(more),
                     Some(more) = telemetry.recv() => waiting.push(more),
-                    Ok(()) = self.progress.changed() => {}
+                    Ok(()) = self.progress.changed() => self.adapt(),
                     () = tokio::time::sleep_until(close_at.into()) => break,
                     _ = &mut stopped => stopping = true,
                 }
@@ -358,7 +357,6 @@ impl Ticker {
                     waiting.push(more);
                 }
             }
-            self.adapt();
             self.close(waiting.take(FRAME_BYTES)).await;
             if stopping && waiting.is_empty() {
                 return;
@@ -381,16 +379,14 @@ impl Ticker {
         progress.released && progress.epoch + 1 >= self.log.next_epoch()
     }
 
-    /// Sets the share of released runs by the time that the newest epoch took.
+    /// Sets the share of released runs by the time that the last one took.
     fn adapt(&mut self) {
         let progress = *self.progress.borrow();
-        if progress.epoch == self.adapted || !progress.released {
-            return;
-        }
-        self.adapted = progress.epoch;
-        if progress.took > WORK {
+        let Some((_, since)) = self.shared.take_if(|(epoch, _)| progress.epoch >= *epoch) else { return };
+        let took = since.elapsed();
+        if took > WORK {
             self.release_bytes = (self.release_bytes / 2).max(RELEASE_BYTES.0);
-        } else if progress.took < WORK * 2 / 3 {
+        } else if took < WORK * 2 / 3 {
             self.release_bytes = (self.release_bytes / 4 * 5).min(RELEASE_BYTES.1);
         }
         self.stats.release_bytes.store(self.release_bytes.into(), Ordering::Relaxed);
@@ -456,21 +452,18 @@ impl Ticker {
             position += slice.entries.len() as u32;
         }
         let epoch = self.log.next_epoch();
-        let frame = Frame {
-            generation: self.log.generation(),
-            epoch,
-            clock_ms,
-            gap_ms,
-            release_bytes: self.release_bytes,
-            ranges,
-            slices,
-        };
+        self.adapt();
+        let release_bytes = if self.wants_more() { self.release_bytes } else { 0 };
+        let frame = Frame { generation: self.log.generation(), epoch, clock_ms, gap_ms, release_bytes, ranges, slices };
         let result = self.log.append(&frame);
         self.stats.write_us.fetch_add(now.elapsed().as_micros() as u64, Ordering::Relaxed);
         match result {
             Ok(()) => {
                 self.clock_ms = clock_ms;
                 self.last = Some(now);
+                if release_bytes > 0 {
+                    self.shared = Some((epoch, Instant::now()));
+                }
                 self.stats.frames.fetch_add(1, Ordering::Relaxed);
                 self.stats.entries.fetch_add(entries, Ordering::Relaxed);
                 self.stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
