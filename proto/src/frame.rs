@@ -234,7 +234,7 @@ impl Frame {
             let first_position = position;
             for _ in 0..count {
                 let peer = take_peer(&mut at)?;
-                let received_us = at.varint()? as i64;
+                let received_us = i64::try_from(at.varint()?).unwrap_or(i64::MAX);
                 let n = at.sized()?.len();
                 let end = at.position();
                 entries.push(Entry { peer, received_us, body: body.slice(end - n..end) });
