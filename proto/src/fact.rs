@@ -115,8 +115,8 @@ impl Fact {
 /// What the audit says of a fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audited {
-    /// Whose audit it is in.
-    pub tenant: String,
+    /// Whose audit it is in; `None` for that of whoever stated it.
+    pub tenant: Option<String>,
     /// Who stated it; `None` where only its feed is known.
     pub actor: Option<String>,
     /// What was done.
@@ -146,7 +146,7 @@ impl Fact {
             Fact::Receiver(r) => (&r.tenant, None, r.name.clone(), None),
             Fact::ReceiverGone { tenant, name } => (tenant, None, name.clone(), None),
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
-            Fact::TokenRevoked { id } => return Some(revoked(id, action, &detail)),
+            Fact::TokenRevoked { id } => (&String::new(), None, id.clone(), None),
             Fact::Instance { tenant, instance, .. } => (tenant, None, instance.clone(), None),
             Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
@@ -155,7 +155,8 @@ impl Fact {
             }
             Fact::Snapshot | Fact::Delivery { .. } => return None,
         };
-        Some(Audited { tenant: tenant.clone(), actor, action, subject, reason, detail: detail.to_string() })
+        let tenant = (!tenant.is_empty()).then(|| tenant.clone());
+        Some(Audited { tenant, actor, action, subject, reason, detail: detail.to_string() })
     }
 }
 
@@ -166,11 +167,6 @@ fn without_secrets(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
-}
-
-fn revoked(id: &str, action: String, detail: &serde_json::Value) -> Audited {
-    let (tenant, subject) = ("default".to_owned(), id.to_owned());
-    Audited { tenant, actor: None, action, subject, reason: None, detail: detail.to_string() }
 }
 
 /// A condition of the program itself: its clock, its sinks.

@@ -13,8 +13,8 @@
 //! telemetry, then chunks of large uploads; within a class the tenant that has least in the frame comes next. Of the
 //! room for telemetry a tenant may hold as much as is still free, so that one who floods leaves half to the others.
 //!
-//! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). A share is given only when the dataflow
-//! is done with all it has, so that nothing queues behind two of them; it grows while epochs with one take less than
+//! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). A share is given only when none is
+//! under way, so that nothing queues behind two of them, and the least one where the dataflow is behind; it grows while epochs with one take less than
 //! [`WORK`] and shrinks while they take longer. As long as released runs wait, the next frame is closed as soon as the
 //! dataflow is done with the last.
 //!
@@ -379,6 +379,17 @@ impl Ticker {
         progress.released && progress.epoch + 1 >= self.log.next_epoch()
     }
 
+    /// Bytes of released runs that the next frame reads.
+    fn share(&self) -> u32 {
+        match (self.shared, self.wants_more()) {
+            (Some(_), _) => 0,
+            (None, true) => self.release_bytes,
+            // Under a load that never lets it catch up, uploads still come to their end.
+            (None, false) if self.progress.borrow().released => RELEASE_BYTES.0,
+            (None, false) => 0,
+        }
+    }
+
     /// Sets the share of released runs by the time that the last one took.
     fn adapt(&mut self) {
         let progress = *self.progress.borrow();
@@ -453,7 +464,7 @@ impl Ticker {
         }
         let epoch = self.log.next_epoch();
         self.adapt();
-        let release_bytes = if self.wants_more() { self.release_bytes } else { 0 };
+        let release_bytes = self.share();
         let frame = Frame { generation: self.log.generation(), epoch, clock_ms, gap_ms, release_bytes, ranges, slices };
         let result = self.log.append(&frame);
         self.stats.write_us.fetch_add(now.elapsed().as_micros() as u64, Ordering::Relaxed);

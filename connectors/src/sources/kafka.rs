@@ -264,7 +264,7 @@ impl Reader {
                 }
                 Err(error) => return Err(error),
             };
-            let mut assignment = TopicPartitionList::new();
+            let (mut assignment, mut feeds) = (TopicPartitionList::new(), Vec::new());
             for (partition, low, high) in found {
                 let key = (topic.clone(), partition);
                 if self.feeds.contains_key(&key) {
@@ -277,10 +277,11 @@ impl Reader {
                 }
                 let at = Offset::Offset(next as i64);
                 assignment.add_partition_offset(&topic, partition, at).map_err(self.config.failed())?;
-                self.feeds.insert(key, Feed { name, taken: durable.clone(), durable, low, next });
+                feeds.push((key, Feed { name, taken: durable.clone(), durable, low, next }));
             }
             if assignment.count() > 0 {
                 self.consumer.incremental_assign(&assignment).map_err(self.config.failed())?;
+                self.feeds.extend(feeds);
             }
         }
         missing.map_or(Ok(()), Err)

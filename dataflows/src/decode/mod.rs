@@ -308,8 +308,9 @@ impl Decoder {
 
     fn audit(&mut self, at: &At<'_>, fact: &Fact) {
         let Some(audited) = fact.audited() else { return };
+        let tenant = audited.tenant.unwrap_or_else(|| at.origin.tenant.clone());
         let row = Audit {
-            tenant_id: audited.tenant.clone(),
+            tenant_id: tenant.clone(),
             partition: "default".to_owned(),
             row_id: at.row_id(0),
             epoch: at.epoch as i64,
@@ -320,7 +321,7 @@ impl Decoder {
             reason: audited.reason,
             detail: audited.detail,
         };
-        self.builders.entry((audited.tenant, "default".to_owned())).or_default().audit.push(&row);
+        self.builders.entry((tenant, "default".to_owned())).or_default().audit.push(&row);
     }
 
     fn counters(&mut self, at: &At<'_>, body: &Bytes) {
