@@ -11,14 +11,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
+use radarflow_proto::record::Record;
 use radarflow_proto::rows::Device;
 use radarflow_reconcile::availability::{State, combine};
+use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::inventory::{Parts, device};
 use serde::{Deserialize, Serialize};
 
 use crate::health::Seen;
-use crate::identity::{Component, Identity, Rel, ip_name};
-use crate::records::Live;
+use crate::identity::{Component, Identity, Rel};
+use crate::records::{Live, Name};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Part {
@@ -28,11 +30,14 @@ enum Part {
     Seen(String, State, Time),
 }
 
+/// Names the address that was looked at.
+fn address(seen: &Seen) -> Name {
+    ip_name(Scope::of(&seen.target.tenant, &seen.target.partition).name, seen.target.ip)
+}
+
 /// Builds the relation.
 pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) -> Rel<'scope, (Component, Device)> {
-    let by_target = seen
-        .clone()
-        .map(|s| (ip_name(&s.target.tenant, &s.target.partition, s.target.ip), (s.vantage, s.state, s.since)));
+    let by_target = seen.clone().map(|s| (address(&s), (s.vantage, s.state, s.since)));
     let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
         (*component, Part::Seen(vantage.clone(), *state, *since))
     });
@@ -44,13 +49,15 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
         .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
         .concat(vantages);
     parts.reduce_named("Device", |_, parts, out| {
-        let mut row = Parts::default();
+        let records: Vec<Record> =
+            parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v.record()) } else { None }).collect();
+        let mut row = Parts { records: records.iter().collect(), ..Parts::default() };
         // A device with several addresses seen from one vantage: the best of them counts for that vantage.
         let mut vantages: BTreeMap<&str, (State, Time)> = BTreeMap::new();
         for (part, _) in parts {
             match part {
                 Part::Uid(uid) => row.uid = uid,
-                Part::Record(version) => row.records.push(&version.record),
+                Part::Record(_) => {}
                 Part::Owned(ip) => {
                     row.owned.insert(*ip);
                 }

@@ -21,12 +21,14 @@
 #![forbid(unsafe_code)]
 
 pub mod alerts;
+pub mod aliases;
 pub mod attribution;
 pub mod decode;
 pub mod health;
 pub mod identity;
 pub mod inventory;
 pub mod keyed;
+pub mod merges;
 pub mod output;
 pub mod records;
 pub mod sources;

@@ -13,7 +13,7 @@ use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::{EpochOutput, Outcome};
 use radarflow_proto::rows::{
-    AlertHistory, BatchBuilder, Change, Event, HealthEvent, Notification, Row, StateRow, Table,
+    AlertHistory, BatchBuilder, Change, Event, HealthEvent, MergeAudit, Notification, Row, StateRow, Table,
 };
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
@@ -31,6 +31,7 @@ pub enum DerivedRow {
     AlertHistory(AlertHistory),
     Event(Event),
     Notification(Notification),
+    Merge(MergeAudit),
 }
 
 /// One thing a worker says at an epoch.
@@ -190,6 +191,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
         history: <AlertHistory as Row>::Batch,
         events: <Event as Row>::Batch,
         notifications: <Notification as Row>::Batch,
+        merges: <MergeAudit as Row>::Batch,
     }
     let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();
     for (index, row) in rows.into_iter().enumerate() {
@@ -206,6 +208,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
             DerivedRow::AlertHistory(row) => push!(row, history),
             DerivedRow::Event(row) => push!(row, events),
             DerivedRow::Notification(row) => push!(row, notifications),
+            DerivedRow::Merge(row) => push!(row, merges),
         }
     }
     for (_, mut b) in by_tenant {
@@ -214,6 +217,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
             (Table::AlertHistory, b.history.finish()),
             (Table::Event, b.events.finish()),
             (Table::Notification, b.notifications.finish()),
+            (Table::MergeAudit, b.merges.finish()),
         ] {
             if batch.num_rows() > 0 {
                 out.push((table, batch));

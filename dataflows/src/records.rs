@@ -2,64 +2,76 @@
 //!
 //! ```text
 //! sightings ─► [record machine] ─► versions (Δ)
+//!                     ├─► claimed for long (Δ)
 //!                     └─► assertions ─► [first-seen machine] ─► first seen (Δ), last record (Δ)
 //! ```
 //! A version that is not newer changes nothing but first-seen. A deletion is a version too: it is kept as a tombstone
 //! for one retention, so that an older sighting that arrives late does not bring the item back. Sweeps leave when their
-//! time-to-live ends. A heartbeat that says what is known already is no version.
+//! time-to-live ends. A heartbeat that says what is known already is no version; an agent that has not said anything
+//! for a day is *stale*, which is part of its version.
 //!
 //! First-seen of an identifier is the smallest event time at which it was asserted since the last gap of one retention
 //! in which no live record asserted it; it survives the records, so a name does not change when its oldest record goes.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::{Identifier, Record, SourceKind};
-use radarflow_reconcile::identity;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use radarflow_reconcile::identity::assertions::{Assertions, Scope, mac_identifier};
+use radarflow_reconcile::identity::name::{identifier_uid, name, name_of_bytes};
+use radarflow_reconcile::identity::{ClaimClass, SETTLED_RUNS};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::keyed::{Context, Keyed, Machine, Tick, encode, machine};
 
+pub use radarflow_reconcile::identity::name::Name;
+
 /// How long tombstones and forgotten identifiers are remembered, milliseconds: 30 days.
 pub const RETENTION_MS: i64 = 30 * 86_400_000;
 /// How long a swept address counts after its last sighting, milliseconds.
 pub const SWEEP_TTL_MS: i64 = 86_400_000;
+/// How long an agent's word about its addresses is the strongest, milliseconds.
+pub const AGENT_FRESH_MS: i64 = 86_400_000;
 
-/// A stable 128-bit name: SHA-256, cut. Long enough that nobody finds two alike, short enough to join by.
-pub type Name128 = u128;
-
-/// The name of anything that encodes.
-pub fn name128<T: Serialize>(value: &T) -> Name128 {
-    let digest = Sha256::digest(encode(value));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    u128::from_be_bytes(bytes)
-}
-
-/// One version of a record, with its names. Compared by names: equal names are equal content.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// One version of a record: what identity reads of it, and all of it, packed. Compared by names: equal names are equal
+/// content.
+#[derive(Clone, Debug)]
 pub struct Version {
     /// Names the record.
-    pub key: Name128,
+    pub key: Name,
     /// Names the content, event time included.
-    pub hash: Name128,
-    /// The content.
-    pub record: Record,
+    pub hash: Name,
+    /// An agent's record that was not confirmed for a day.
+    pub stale: bool,
+    /// What identity reads.
+    pub says: Assertions,
+    body: Box<[u8]>,
 }
 
 impl Version {
     /// Of a record.
-    pub fn new(record: Record) -> Self {
-        Version { key: name128(&record.key), hash: name128(&record), record }
+    pub fn new(record: &Record) -> Self {
+        let body = encode(record).into_boxed_slice();
+        Version { key: name(&record.key), hash: name_of_bytes(&body), stale: false, says: Assertions::of(record), body }
     }
 
-    fn order(&self) -> (Time, bool, Name128) {
-        (self.record.event_time, self.record.deleted, self.hash)
+    /// The record.
+    pub fn record(&self) -> Record {
+        postcard::from_bytes(&self.body).expect("a packed record unpacks")
+    }
+
+    /// How strongly it claims its addresses.
+    pub fn class(&self) -> ClaimClass {
+        if self.stale { ClaimClass::StaleAgent } else { ClaimClass::of(self.says.kind) }
+    }
+
+    fn order(&self) -> (Time, bool, Name) {
+        (self.says.at, self.says.deleted, self.hash)
     }
 }
 
@@ -76,31 +88,56 @@ impl PartialOrd for Version {
 }
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.key, self.hash).cmp(&(other.key, other.hash))
+        (self.key, self.hash, self.stale).cmp(&(other.key, other.hash, other.stale))
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (self.stale, &self.body).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (stale, body) = <(bool, Vec<u8>)>::deserialize(from)?;
+        let record: Record = postcard::from_bytes(&body).map_err(serde::de::Error::custom)?;
+        Ok(Version { stale, ..Version::new(&record) })
     }
 }
 
 /// What identity is computed from: live versions, shared.
 pub type Live = Arc<Version>;
 
-/// An identifier in its tenant and partition.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ScopedId {
+/// One arrival of a record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sighting {
+    /// What was said.
+    pub version: Live,
+    /// Names the run of its source that said it; of a source without runs, the minute.
+    pub run: u32,
+}
+
+/// An identifier that some record asserted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Known {
     /// Customer.
     pub tenant: String,
     /// Site.
     pub partition: String,
     /// The identifier.
     pub id: Identifier,
+    /// The uid it bears.
+    pub uid: Arc<str>,
 }
 
 /// What happens to an identifier.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Assertion {
-    /// Some version, live or not, asserted it at this event time.
-    Seen(Time),
+    /// Some version, live or not, asserted it.
+    Seen(Live),
     /// A live record began (+1) or ceased (-1) to assert it.
-    Live(i64, Name128),
+    Live(i64, Live),
 }
 
 struct Records;
@@ -110,40 +147,87 @@ struct RecordState {
     version: Live,
     /// Live clock of the last sighting, milliseconds.
     sighted_ms: i64,
+    /// Event time of the newest deletion.
+    deleted: Time,
+    /// The runs that claimed an address since then, newest first; no more of an address than count.
+    runs: Vec<Claimed>,
+}
+
+/// Claims a record's runs are remembered for.
+pub const MAX_CLAIMS: usize = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Claimed {
+    at: Time,
+    ip: IpAddr,
+    run: u32,
 }
 
 #[derive(Clone)]
 enum RecordOut {
     Version(Live, isize),
-    Assertion(ScopedId, Assertion),
+    Settled(Name, Name, isize),
+    Assertion(Name, Assertion),
 }
 
-fn assertions(version: &Live, make: impl Fn() -> Assertion, out: &mut Vec<RecordOut>) {
-    let record = &version.record;
-    for id in &record.ids {
-        let scoped =
-            ScopedId { tenant: record.key.tenant.clone(), partition: record.partition.clone(), id: id.clone() };
-        out.push(RecordOut::Assertion(scoped, make()));
-    }
+/// The names of what a version asserts: strong identifiers and global MACs.
+fn asserted(version: &Version) -> impl Iterator<Item = Name> + '_ {
+    let says = &version.says;
+    says.ids.iter().map(|id| id.name).chain(says.global_macs().map(|m| m.name))
 }
 
 fn publish(version: &Live, diff: isize, out: &mut Vec<RecordOut>) {
-    if !version.record.deleted {
-        assertions(version, || Assertion::Live(diff as i64, version.key), out);
+    if !version.says.deleted {
+        for id in asserted(version) {
+            out.push(RecordOut::Assertion(id, Assertion::Live(diff as i64, version.clone())));
+        }
         out.push(RecordOut::Version(version.clone(), diff));
     }
 }
 
 /// The same content, whenever it was said.
-fn says_the_same(a: &Record, b: &Record) -> bool {
-    let mut a = a.clone();
+fn says_the_same(a: &Version, b: &Version) -> bool {
+    let (mut a, b) = (a.record(), b.record());
     a.event_time = b.event_time;
-    a == *b
+    a == b
+}
+
+impl RecordState {
+    /// Names of the addresses that it has claimed for long.
+    fn settled(&self) -> impl Iterator<Item = Name> + '_ {
+        let says = &self.version.says;
+        let of = |ip: IpAddr| self.runs.iter().filter(|c| c.ip == ip).count();
+        says.ips.iter().filter(move |a| !says.deleted && of(a.ip) >= SETTLED_RUNS).map(|a| a.name)
+    }
+
+    /// Notes what a sighting claims; a deletion forgets what was claimed before it, whichever comes first.
+    fn claim(&mut self, sighting: &Sighting) {
+        let says = &sighting.version.says;
+        if says.deleted {
+            self.deleted = self.deleted.max(says.at);
+            self.runs.retain(|c| c.at > says.at);
+        } else if says.kind != SourceKind::Sweep && says.at > self.deleted {
+            for ip in says.ips.iter().map(|a| a.ip) {
+                let claim = Claimed { at: says.at, ip, run: sighting.run };
+                match self.runs.iter_mut().find(|c| c.ip == claim.ip && c.run == claim.run) {
+                    Some(known) => known.at = known.at.max(claim.at),
+                    None => self.runs.push(claim),
+                }
+                self.runs.sort_unstable_by(|a, b| b.cmp(a));
+                let mut of_this = 0;
+                self.runs.retain(|c| {
+                    of_this += usize::from(c.ip == ip);
+                    c.ip != ip || of_this <= SETTLED_RUNS
+                });
+            }
+            self.runs.truncate(MAX_CLAIMS);
+        }
+    }
 }
 
 impl Machine for Records {
-    type Key = Name128;
-    type Event = Live;
+    type Key = Name;
+    type Event = Sighting;
     type State = RecordState;
     type Output = RecordOut;
     const NAME: &'static str = "records";
@@ -151,55 +235,81 @@ impl Machine for Records {
     fn step(
         &mut self,
         tick: &Tick,
-        _key: &Name128,
+        key: &Name,
         state: &mut Option<RecordState>,
-        events: Vec<Live>,
+        events: Vec<Sighting>,
         out: &mut Vec<RecordOut>,
     ) {
+        let settled_before: Vec<Name> = state.iter().flat_map(RecordState::settled).collect();
         if events.is_empty() {
-            // The timer: a sweep's time-to-live, or a tombstone's retention.
-            if let Some(old) = state.take() {
+            // The timer: a sweep's time-to-live, a tombstone's retention, an agent's silence.
+            if let Some(mut old) = state.take() {
                 publish(&old.version, -1, out);
+                if old.version.says.kind == SourceKind::Agent && !old.version.says.deleted {
+                    old.version = Version { stale: true, ..(*old.version).clone() }.into();
+                    publish(&old.version, 1, out);
+                    *state = Some(old);
+                } else {
+                    out.extend(settled_before.into_iter().map(|ip| RecordOut::Settled(*key, ip, -1)));
+                }
             }
             return;
         }
-        for version in &events {
-            if !version.record.deleted {
-                let at = version.record.event_time;
-                assertions(version, || Assertion::Seen(at), out);
+        for sighting in events {
+            let version = &sighting.version;
+            if !version.says.deleted {
+                out.extend(asserted(version).map(|id| RecordOut::Assertion(id, Assertion::Seen(version.clone()))));
             }
-        }
-        let newest = events.into_iter().max_by_key(|v| v.order()).expect("there are events");
-        match state {
-            Some(old) => {
-                old.sighted_ms = tick.live_ms;
-                let unchanged = old.version.record.key.kind == SourceKind::Agent
-                    && says_the_same(&old.version.record, &newest.record);
-                if newest.order() > old.version.order() && !unchanged {
-                    publish(&old.version, -1, out);
-                    publish(&newest, 1, out);
-                    old.version = newest;
+            match state {
+                Some(old) => {
+                    old.sighted_ms = tick.live_ms;
+                    let newer = version.order() > old.version.order();
+                    let repeated = version.says.kind == SourceKind::Agent && says_the_same(&old.version, version);
+                    old.claim(&sighting);
+                    let changed = newer && !repeated;
+                    let revived = repeated && old.version.stale;
+                    if changed || revived {
+                        publish(&old.version, -1, out);
+                        old.version = if newer {
+                            sighting.version
+                        } else {
+                            Version { stale: false, ..(*old.version).clone() }.into()
+                        };
+                        publish(&old.version, 1, out);
+                    }
+                }
+                None => {
+                    publish(version, 1, out);
+                    let version = version.clone();
+                    let (deleted, runs) = (Time(i64::MIN), Vec::new());
+                    let new = state.insert(RecordState { version, sighted_ms: tick.live_ms, deleted, runs });
+                    new.claim(&sighting);
                 }
             }
-            None => {
-                publish(&newest, 1, out);
-                *state = Some(RecordState { version: newest, sighted_ms: tick.live_ms });
-            }
         }
+        let settled: Vec<Name> = state.iter().flat_map(RecordState::settled).collect();
+        let gone = settled_before.iter().filter(|ip| !settled.contains(ip));
+        out.extend(gone.map(|ip| RecordOut::Settled(*key, *ip, -1)));
+        let new = settled.iter().filter(|ip| !settled_before.contains(ip));
+        out.extend(new.map(|ip| RecordOut::Settled(*key, *ip, 1)));
     }
 
     fn due_ms(&self, state: &RecordState) -> Option<i64> {
-        if state.version.record.deleted {
-            Some(state.sighted_ms + RETENTION_MS)
-        } else {
-            (state.version.record.key.kind == SourceKind::Sweep).then_some(state.sighted_ms + SWEEP_TTL_MS)
+        if state.version.says.deleted {
+            return Some(state.sighted_ms + RETENTION_MS);
+        }
+        match state.version.says.kind {
+            SourceKind::Sweep => Some(state.sighted_ms + SWEEP_TTL_MS),
+            SourceKind::Agent if !state.version.stale => Some(state.sighted_ms + AGENT_FRESH_MS),
+            _ => None,
         }
     }
 
-    fn restored(&mut self, _key: &Name128, state: &RecordState, out: &mut Vec<RecordOut>) {
-        if !state.version.record.deleted {
+    fn restored(&mut self, key: &Name, state: &RecordState, out: &mut Vec<RecordOut>) {
+        if !state.version.says.deleted {
             out.push(RecordOut::Version(state.version.clone(), 1));
         }
+        out.extend(state.settled().map(|ip| RecordOut::Settled(*key, ip, 1)));
     }
 }
 
@@ -207,31 +317,46 @@ struct FirstSeen;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct FirstSeenState {
+    id: Arc<Known>,
     first: Time,
     live: i64,
     gone_ms: Option<i64>,
-    last_record: Name128,
+    last_record: Name,
 }
 
 /// What is known about an identifier beyond the records alive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seen {
-    /// The identifier.
-    pub id: ScopedId,
+    /// Names the identifier.
+    pub name: Name,
     /// First seen.
     pub first: Time,
+    /// The identifier.
+    pub id: Arc<Known>,
     /// The record that asserted it last, once no live one does.
-    pub last_record: Option<Name128>,
+    pub last_record: Option<Name>,
 }
 
 impl FirstSeenState {
-    fn seen(&self, id: &ScopedId) -> Seen {
-        Seen { id: id.clone(), first: self.first, last_record: (self.live == 0).then_some(self.last_record) }
+    fn seen(&self, name: Name) -> Seen {
+        let last_record = (self.live == 0).then_some(self.last_record);
+        Seen { name, id: self.id.clone(), first: self.first, last_record }
     }
 }
 
+/// The identifier of that name, of those a version asserts.
+fn known(version: &Version, name: Name) -> Known {
+    let record = version.record();
+    let scope = &version.says.scope;
+    let strong = record.ids.into_iter().find(|id| scope.id(id).name == name);
+    let id = strong.or_else(|| version.says.global_macs().find(|m| m.name == name).map(|m| mac_identifier(m.value)));
+    let id = id.expect("an assertion names what its version asserts");
+    let Scope { tenant, partition, .. } = &**scope;
+    Known { tenant: tenant.clone(), partition: partition.clone(), uid: identifier_uid(partition, &id).into(), id }
+}
+
 impl Machine for FirstSeen {
-    type Key = ScopedId;
+    type Key = Name;
     type Event = Assertion;
     type State = FirstSeenState;
     type Output = (Seen, isize);
@@ -240,28 +365,34 @@ impl Machine for FirstSeen {
     fn step(
         &mut self,
         tick: &Tick,
-        key: &ScopedId,
+        key: &Name,
         state: &mut Option<FirstSeenState>,
         events: Vec<Assertion>,
         out: &mut Vec<(Seen, isize)>,
     ) {
-        let before = state.as_ref().map(|s| s.seen(key));
+        let before = state.as_ref().map(|s| s.seen(*key));
         if state.as_ref().is_some_and(|s| self.due_ms(s).is_some_and(|due| due <= tick.live_ms)) {
             *state = None;
         }
         for event in events {
-            let at = match event {
-                Assertion::Seen(at) => at,
-                Assertion::Live(..) => Time(i64::MAX),
+            let version = match &event {
+                Assertion::Seen(version) | Assertion::Live(_, version) => version,
             };
-            let s =
-                state.get_or_insert(FirstSeenState { first: at, live: 0, gone_ms: Some(tick.live_ms), last_record: 0 });
+            let s = state.get_or_insert_with(|| FirstSeenState {
+                id: known(version, *key).into(),
+                first: Time(i64::MAX),
+                live: 0,
+                gone_ms: Some(tick.live_ms),
+                last_record: Name::default(),
+            });
             match event {
-                Assertion::Seen(at) => s.first = s.first.min(at),
-                Assertion::Live(diff, record) => {
+                Assertion::Seen(version) => s.first = s.first.min(version.says.at),
+                Assertion::Live(diff, version) => {
                     s.live += diff;
+                    s.first = s.first.min(version.says.at);
                     // Of the records that leave at once the greatest counts, so that their order does not.
                     if diff < 0 {
+                        let record = version.key;
                         s.last_record =
                             if s.gone_ms == Some(tick.live_ms) { s.last_record.max(record) } else { record };
                     }
@@ -269,7 +400,7 @@ impl Machine for FirstSeen {
                 }
             }
         }
-        let after = state.as_ref().map(|s| s.seen(key));
+        let after = state.as_ref().map(|s| s.seen(*key));
         if before != after {
             out.extend(before.map(|b| (b, -1)));
             out.extend(after.map(|a| (a, 1)));
@@ -280,8 +411,8 @@ impl Machine for FirstSeen {
         state.gone_ms.map(|at| at + RETENTION_MS)
     }
 
-    fn restored(&mut self, key: &ScopedId, state: &FirstSeenState, out: &mut Vec<(Seen, isize)>) {
-        out.push((state.seen(key), 1));
+    fn restored(&mut self, key: &Name, state: &FirstSeenState, out: &mut Vec<(Seen, isize)>) {
+        out.push((state.seen(*key), 1));
     }
 }
 
@@ -291,17 +422,23 @@ pub struct RecordStreams<'scope> {
     pub versions: Stream<'scope, u64, Vec<(Live, u64, isize)>>,
     /// First-seen and last record of identifiers.
     pub seen: Stream<'scope, u64, Vec<(Seen, u64, isize)>>,
+    /// Addresses that a record has claimed in enough distinct runs.
+    pub settled: Stream<'scope, u64, Vec<((Name, Name), u64, isize)>>,
 }
 
 /// Builds the relation.
 pub fn records<'scope>(
-    sightings: Stream<'scope, u64, Vec<Keyed<Name128, Live>>>,
+    sightings: Stream<'scope, u64, Vec<Keyed<Name, Sighting>>>,
     cx: &Context,
 ) -> RecordStreams<'scope> {
     let out = machine(sightings, cx, Records);
     let versions = stamped(out.clone(), |out| match out {
         RecordOut::Version(version, diff) => Some((version, diff)),
-        RecordOut::Assertion(..) => None,
+        _ => None,
+    });
+    let settled = stamped(out.clone(), |out| match out {
+        RecordOut::Settled(record, ip, diff) => Some(((record, ip), diff)),
+        _ => None,
     });
     let asserted = out.unary(Pipeline, "Assertions", |_, _| {
         move |input, output| {
@@ -316,7 +453,7 @@ pub fn records<'scope>(
         }
     });
     let seen = stamped(machine(asserted, cx, FirstSeen), Some);
-    RecordStreams { versions, seen }
+    RecordStreams { versions, seen, settled }
 }
 
 /// Stamps what a machine said with its epoch, as an update of a collection.
@@ -360,15 +497,5 @@ pub fn changes<'scope, D: Clone + 'static, O: Clone + 'static>(
                 }
             });
         }
-    })
-}
-
-/// The strong identifier a version belongs by, scoped.
-pub fn top(version: &Version) -> Option<ScopedId> {
-    let record = &version.record;
-    identity::top(record).map(|id| ScopedId {
-        tenant: record.key.tenant.clone(),
-        partition: record.partition.clone(),
-        id: id.clone(),
     })
 }

@@ -12,22 +12,25 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
-use radarflow_proto::fact::{Fact, OwnCondition, Receiver as Notified};
+use radarflow_proto::fact::{Fact, Link, LinkKind, OwnCondition, Receiver as Notified};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::identity::name::seed;
 use radarflow_reconcile::notify::{Group, group_labels};
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
+use crate::aliases::{Aliases, Poll, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine};
+use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
-use crate::records::{Live, Name128, changes, records, stamped};
+use crate::records::{Name, Sighting, changes, records, stamped};
 use crate::sources::{Delta, SourceKey, sources};
 use crate::{attribution, identity, inventory, output};
 
@@ -132,7 +135,8 @@ impl Workers {
 }
 
 struct Inputs {
-    sightings: InputHandleVec<u64, Keyed<Name128, Live>>,
+    sightings: InputHandleVec<u64, Keyed<Name, Sighting>>,
+    polls: InputHandleVec<u64, Keyed<Name, Poll>>,
     probes: InputHandleVec<u64, Keyed<TargetKey, Looked>>,
     beats: InputHandleVec<u64, Keyed<AgentKey, Beat>>,
     log_hits: InputHandleVec<u64, Keyed<LogSource, i64>>,
@@ -149,6 +153,10 @@ macro_rules! each_input {
         let inputs = $inputs;
         {
             let $input = &mut inputs.sightings;
+            $body;
+        }
+        {
+            let $input = &mut inputs.polls;
             $body;
         }
         {
@@ -194,6 +202,7 @@ impl Inputs {
     fn new() -> Self {
         Inputs {
             sightings: InputHandleVec::new(),
+            polls: InputHandleVec::new(),
             probes: InputHandleVec::new(),
             beats: InputHandleVec::new(),
             log_hits: InputHandleVec::new(),
@@ -208,6 +217,7 @@ impl Inputs {
 
     fn send(&mut self, mut decoded: Decoded) {
         self.sightings.send_batch(&mut decoded.sightings);
+        self.polls.send_batch(&mut decoded.polls);
         self.probes.send_batch(&mut decoded.probes);
         self.beats.send_batch(&mut decoded.beats);
         self.log_hits.send_batch(&mut decoded.log_hits);
@@ -290,10 +300,24 @@ fn build<'scope>(
 ) {
     // Identity and inventory.
     let streams = records(inputs.sightings.to_stream(scope), cx);
+    let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
     let versions = streams.versions.as_collection();
-    let seen = streams.seen.as_collection();
-    let identity = identity::identity(&versions, &seen);
+    let reported = stamped(machine(inputs.polls.to_stream(scope), cx, Aliases), Some).as_collection();
+    let aliases = confirmed(reported, &versions);
+    let identity = identity::identity(identity::Said {
+        versions,
+        seen: streams.seen.as_collection(),
+        settled: streams.settled.as_collection(),
+        aliases,
+        facts: stamped(facts.clone(), Some).as_collection(),
+    });
     let targets = stamped(machine(inputs.probes.to_stream(scope), cx, Targets), Some).as_collection();
+    let moves = changes(identity.placed.clone(), |(live, how, uid), diff| Keyed {
+        key: live.key,
+        position: 0,
+        event: Moved { live, how, uid, diff: diff as i64 },
+    });
+    let moves = machine(moves, cx, Merges);
     let devices = inventory::devices(&identity, &targets).map(|(_, device)| device);
 
     // Conditions, from whatever notices them.
@@ -312,7 +336,6 @@ fn build<'scope>(
         .concat(pairs.map(|(key, condition, diff)| condition_event(key, condition, diff)));
 
     // Alerts and who is told of them.
-    let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
     let own = facts.clone().flat_map(|(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Condition(c)) if c.holds => Some(own_condition(c, diff)),
         _ => None,
@@ -335,7 +358,12 @@ fn build<'scope>(
 
     // What is said.
     let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
-    let rows = identity.rows.concat(devices.map(StateRow::Device)).consolidate();
+    let links = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
+        Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
+        _ => None,
+    })
+    .as_collection();
+    let rows = identity.rows.concat(devices.map(StateRow::Device)).concat(links).consolidate();
     let ledgers = sources(inputs.deltas.to_stream(scope), cx);
     let said: Stream<'scope, u64, Vec<Said>> = changes(rows, Said::State)
         .concat(ledgers.map(|(row, diff)| Said::State(row, diff)))
@@ -351,6 +379,7 @@ fn build<'scope>(
             LifeOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
             LifeOut::Firing(..) => None,
         }))
+        .concat(moves.map(Said::Derived))
         .concat(groups.map(|out| match out {
             GroupOut::Due(due) => Said::Due(Box::new(due)),
             GroupOut::Settled(id) => Said::Settled(id),
@@ -361,6 +390,21 @@ fn build<'scope>(
             fact.map(|fact| Said::Fact(Box::new(fact)))
         }));
     output::send(said, cx, outputs).probe_with(probe);
+}
+
+/// A link as a row.
+fn link_row(link: Link) -> radarflow_proto::rows::Link {
+    radarflow_proto::rows::Link {
+        tenant_id: link.tenant,
+        partition: link.partition,
+        link_id: link.id,
+        kind: if link.kind == LinkKind::Must { "must" } else { "cannot" }.to_owned(),
+        a: seed(&link.a),
+        b: seed(&link.b),
+        actor: link.actor.name,
+        reason: link.reason,
+        epoch: 0,
+    }
 }
 
 fn condition_event(key: AlertKey, condition: Condition, diff: isize) -> Keyed<AlertKey, LifeEvent> {

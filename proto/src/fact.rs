@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::IdKind;
+use crate::record::{IdKind, Identifier};
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,6 +59,30 @@ pub enum Fact {
         /// Whether its devices bear the bare names: the first of its kind.
         legacy: bool,
     },
+    /// An operator says that two identifiers name one device, or two.
+    Link(Link),
+    /// The link of that id no longer holds.
+    LinkGone {
+        /// Customer.
+        tenant: String,
+        /// Its id.
+        id: String,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// How far an address alone links devices of different sources.
+    IpLink {
+        /// Customer.
+        tenant: String,
+        /// How far.
+        policy: IpLink,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
     /// The program found something wrong with itself, or that it is right again.
     Condition(OwnCondition),
     /// A snapshot is wanted after this epoch.
@@ -106,6 +130,9 @@ impl Fact {
             Fact::Instance { tenant, kind, instance, .. } => {
                 Some(format!("instance/{tenant}/{}/{instance}", kind.name()))
             }
+            Fact::Link(link) => Some(format!("link/{}/{}", link.tenant, link.id)),
+            Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
+            Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot | Fact::AlertStep { .. } | Fact::Delivery { .. } => None,
         }
@@ -148,6 +175,13 @@ impl Fact {
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
             Fact::TokenRevoked { id } => (&String::new(), None, id.clone(), None),
             Fact::Instance { tenant, instance, .. } => (tenant, None, instance.clone(), None),
+            Fact::Link(l) => (&l.tenant, Some(l.actor.name.clone()), l.id.clone(), Some(l.reason.clone())),
+            Fact::LinkGone { tenant, id, actor, reason } => {
+                (tenant, Some(actor.name.clone()), id.clone(), Some(reason.clone()))
+            }
+            Fact::IpLink { tenant, actor, reason, .. } => {
+                (tenant, Some(actor.name.clone()), "ip_link".to_owned(), Some(reason.clone()))
+            }
             Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
@@ -158,6 +192,50 @@ impl Fact {
         let tenant = (!tenant.is_empty()).then(|| tenant.clone());
         Some(Audited { tenant, actor, action, subject, reason, detail: detail.to_string() })
     }
+}
+
+/// What an operator says of two identifiers. It holds until it is taken back, whatever sources say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Customer.
+    pub tenant: String,
+    /// Site; links never cross one.
+    pub partition: String,
+    /// Its id.
+    pub id: String,
+    /// Whether they name one device, or two.
+    pub kind: LinkKind,
+    /// One end.
+    pub a: Identifier,
+    /// The other.
+    pub b: Identifier,
+    /// Who.
+    pub actor: Actor,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkKind {
+    /// One device.
+    Must,
+    /// Two devices.
+    Cannot,
+}
+
+/// How far an address alone links devices of different sources, set a tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpLink {
+    /// With a host name or a MAC in common, or after three runs of both.
+    #[default]
+    Corroborated,
+    /// At once.
+    Immediate,
+    /// Not at all; nor does anything else that the sources do not say themselves.
+    Off,
 }
 
 /// A URL without user, password and query.

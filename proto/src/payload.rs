@@ -84,6 +84,26 @@ pub struct SyncMeta {
     pub sync_run_id: String,
 }
 
+/// One interface of a `results/mapper_interfaces` payload.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceRow {
+    /// Where the device was polled.
+    #[serde(deserialize_with = "or_default")]
+    pub device_ip: String,
+    /// Site. Counts only where the connection does not decide.
+    #[serde(deserialize_with = "or_default")]
+    pub partition: String,
+    /// The poll; where there is none, its time names it.
+    #[serde(deserialize_with = "or_default")]
+    pub run_id: String,
+    /// When it was polled.
+    pub timestamp: serde_json::Value,
+    /// Addresses of the interface.
+    #[serde(deserialize_with = "or_default")]
+    pub ip_addresses: Vec<String>,
+}
+
 /// A `results/sweep` payload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

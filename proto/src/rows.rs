@@ -244,14 +244,14 @@ tables! {
         epoch: i64,
     }
 
-    /// One row per strong identifier that a device holds.
+    /// One row per strong identifier or global MAC that a live record asserts.
     State DeviceIdentifier DeviceIdentifierBatch "identities" postgres "device_identifiers"
         key [tenant_id, partition, identifier_type, source_instance, identifier_value] {
         /// Customer.
         tenant_id: String,
         /// Site or address space.
         partition: String,
-        /// `agent`, `armis`, `integration` or `netbox`.
+        /// `agent`, `armis`, `integration`, `netbox` or `mac`.
         identifier_type: String,
         /// The source instance the value is counted in; empty for agents.
         source_instance: String,
@@ -294,7 +294,7 @@ tables! {
         ip: String,
         /// The owner; null where more than sixteen devices claim it.
         device_uid: Option<String>,
-        /// What decided: `agent`, `inventory`, `mapper`, `other`, `sweep`, or `shared`.
+        /// What decided: `operator`, `agent`, `inventory`, `mapper`, `alias`, `sweep`, or `shared`.
         class: String,
         /// Event time of the winning claim.
         valid_from: Time,
@@ -302,6 +302,28 @@ tables! {
         valid_to: Option<Time>,
         /// The name the address alone bears; it leads to the owner.
         ip_uid: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// What operators say of identifiers: that two name one device, or two.
+    State Link LinkBatch "links" postgres "device_links" key [tenant_id, partition, link_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Its id.
+        link_id: String,
+        /// `must`: one device; `cannot`: two.
+        kind: String,
+        /// One end, as `type:value`, or `type@instance:value`.
+        a: String,
+        /// The other.
+        b: String,
+        /// Who said it.
+        actor: String,
+        /// Why.
+        reason: String,
         /// Epoch of this version.
         epoch: i64,
     }
@@ -690,6 +712,33 @@ tables! {
         reason: String,
     }
 
+    /// Each time a record moved from one device to another: merges, splits, and devices called otherwise.
+    Event MergeAudit MergeAuditBatch "merge_audit" postgres "merge_audit" key [tenant_id, row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When.
+        time: Time,
+        /// The record, as `kind/instance/key`.
+        record: String,
+        /// The device it was in.
+        from_uid: String,
+        /// The device it is in.
+        to_uid: String,
+        /// What put it there: `strong_identifier`, `mac`, `ip_alias`, `cross_source`, `operator`, or `retraction` where
+        /// what had held it elsewhere is gone.
+        reason: String,
+        /// What the record says of itself that identity reads.
+        witnesses: Vec<String>,
+        /// The device it is in.
+        device_uid: Option<String>,
+    }
+
     /// What people, configuration and the program itself stated: who, what, when.
     Event Audit AuditBatch "audit" postgres "" key [row_id] {
         /// Customer.
@@ -747,6 +796,7 @@ pub enum StateRow {
     DeviceIdentifier(DeviceIdentifier),
     DeviceRedirect(DeviceRedirect),
     IpOwnership(IpOwnership),
+    Link(Link),
     Agent(Agent),
     Alert(Alert),
     Source(Source),
@@ -759,6 +809,7 @@ macro_rules! each_state {
             StateRow::DeviceIdentifier($row) => $body,
             StateRow::DeviceRedirect($row) => $body,
             StateRow::IpOwnership($row) => $body,
+            StateRow::Link($row) => $body,
             StateRow::Agent($row) => $body,
             StateRow::Alert($row) => $body,
             StateRow::Source($row) => $body,
@@ -822,7 +873,7 @@ pub fn state_batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a StateRow
             }
         };
     }
-    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Agent, Alert, Source)
+    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, Agent, Alert, Source)
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, Role, Token};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, FactSink, Outcome};
@@ -22,6 +22,7 @@ use tokio::sync::broadcast;
 use crate::access::{Actor, Tokens, hash, new_token};
 use crate::catalog;
 use crate::engine::{Answer, Engine, QueryError};
+use crate::links;
 
 /// Largest request body, bytes.
 pub const MAX_BODY: usize = 2 << 20;
@@ -58,6 +59,9 @@ fn router(api: Shared) -> Router {
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
+        .route("/api/links", post(links::make_link))
+        .route("/api/links/{id}", delete(links::remove_link))
+        .route("/api/identity/ip_link", put(links::set_ip_link))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", json!({})) })
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
@@ -73,7 +77,7 @@ pub async fn serve(
 }
 
 /// A problem document.
-fn problem(status: StatusCode, code: &str, detail: &str, more: Value) -> Response {
+pub(crate) fn problem(status: StatusCode, code: &str, detail: &str, more: Value) -> Response {
     let mut body = json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail});
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
@@ -113,7 +117,7 @@ impl Api {
     }
 
     #[allow(clippy::result_large_err)]
-    fn allowed(&self, headers: &HeaderMap, action: Action) -> Result<Actor, Response> {
+    pub(crate) fn allowed(&self, headers: &HeaderMap, action: Action) -> Result<Actor, Response> {
         let actor = self.actor(headers)?;
         if may(actor.role, action) {
             return Ok(actor);
@@ -121,7 +125,7 @@ impl Api {
         Err(problem(StatusCode::FORBIDDEN, "forbidden", "the token's role does not allow this", json!({})))
     }
 
-    async fn append(&self, actor: &Actor, fact: &Fact) -> Result<u64, Response> {
+    pub(crate) async fn append(&self, actor: &Actor, fact: &Fact) -> Result<u64, Response> {
         let origin = Arc::new(Origin {
             kind: Kind::Fact,
             tenant: actor.tenant.clone(),
@@ -189,7 +193,7 @@ fn format(asked: Option<&str>, headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {
+pub(crate) async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Response> {
     let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
         problem(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -198,6 +202,16 @@ async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Res
             json!({}),
         )
     })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
+}
+
+/// The same, where there may be none.
+pub(crate) async fn optional_body<T: serde::de::DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
     serde_json::from_slice(&bytes)
         .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
 }
@@ -473,14 +487,9 @@ async fn step_alert(
             );
         }
     };
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
-    let step: Step = if bytes.is_empty() {
-        Step::default()
-    } else {
-        match serde_json::from_slice(&bytes) {
-            Ok(step) => step,
-            Err(e) => return problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})),
-        }
+    let step: Step = match optional_body(request).await {
+        Ok(step) => step,
+        Err(bad) => return bad,
     };
     // An actor bound to partitions sees no other's alerts, and moves none.
     let alerts = api.engine.live().view().rows::<radarflow_proto::rows::Alert>(&actor.tenant);

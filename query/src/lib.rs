@@ -15,5 +15,6 @@ pub mod catalog;
 pub mod engine;
 pub mod functions;
 pub mod http;
+mod links;
 pub mod live;
 pub mod srql;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::compute::{concat_batches, filter_record_batch};
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::{Array, BooleanArray, RecordBatch, StringArray};
 use arrow_schema::SchemaRef;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result};
@@ -344,6 +344,24 @@ impl View {
         let Some(segments) = self.state.get(&(tenant.to_owned(), R::TABLE)) else { return Vec::new() };
         let batches = segments.iter().filter_map(|s| s.rows(None).ok());
         batches.flat_map(|b| (0..b.num_rows()).map(|i| R::read(&b, i)).collect::<Vec<_>>()).collect()
+    }
+
+    /// The rows of a state table whose text column has a value; the column is scanned.
+    pub fn rows_where<R: radarflow_proto::rows::Row>(&self, tenant: &str, column: &str, value: &str) -> Vec<R> {
+        let Some(segments) = self.state.get(&(tenant.to_owned(), R::TABLE)) else { return Vec::new() };
+        let mut rows = Vec::new();
+        for batch in segments.iter().filter_map(|s| s.rows(None).ok()) {
+            let Some(texts) = batch.column_by_name(column).and_then(|c| c.as_any().downcast_ref::<StringArray>())
+            else {
+                continue;
+            };
+            rows.extend(
+                (0..batch.num_rows())
+                    .filter(|i| texts.is_valid(*i) && texts.value(*i) == value)
+                    .map(|i| R::read(&batch, i)),
+            );
+        }
+        rows
     }
 }
 

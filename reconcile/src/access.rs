@@ -9,6 +9,10 @@ pub enum Action {
     Query,
     /// Move an alert along its life cycle.
     StepAlert,
+    /// Say which identifiers name one device, and which two.
+    Link,
+    /// Set how far an address alone links devices.
+    SetPolicy,
     /// Append inventory records.
     Import,
     /// Make or revoke tokens.
@@ -23,8 +27,8 @@ pub enum Action {
 pub fn least_role(action: Action) -> Role {
     match action {
         Action::Query => Role::Viewer,
-        Action::StepAlert | Action::Import => Role::Operator,
-        Action::ManageTokens | Action::ManageReceivers | Action::Maintain => Role::Admin,
+        Action::StepAlert | Action::Link | Action::Import => Role::Operator,
+        Action::SetPolicy | Action::ManageTokens | Action::ManageReceivers | Action::Maintain => Role::Admin,
     }
 }
 
@@ -45,8 +49,8 @@ mod tests {
     #[test]
     fn each_role_includes_the_one_before() {
         use Action::*;
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 3), (Role::Admin, 6)] {
-            let n = [Query, StepAlert, Import, ManageTokens, ManageReceivers, Maintain]
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 4), (Role::Admin, 8)] {
+            let n = [Query, StepAlert, Link, SetPolicy, Import, ManageTokens, ManageReceivers, Maintain]
                 .into_iter()
                 .filter(|a| may(role, *a))
                 .count();

@@ -102,7 +102,12 @@ impl Server {
     }
 
     pub async fn post(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
-        let request = reqwest::Client::new().post(format!("{}{path}", self.http)).bearer_auth(token).json(body);
+        self.ask(reqwest::Method::POST, path, token, body).await
+    }
+
+    pub async fn ask(&self, method: reqwest::Method, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.http);
+        let request = reqwest::Client::new().request(method, url).bearer_auth(token).json(body);
         let response = request.send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
     }

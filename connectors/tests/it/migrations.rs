@@ -4,7 +4,12 @@ use radarflow_proto::rows::Table;
 
 #[test]
 fn every_declared_column_is_there_with_its_type() {
-    let sql = include_str!("../../../migrations/0001_init.sql");
+    let mut files: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    let sql: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     for table in Table::ALL.iter().filter(|t| !t.postgres().is_empty()) {
         let head = format!("CREATE TABLE radarflow.{} (\n", table.postgres());
         let start = sql.find(&head).unwrap_or_else(|| panic!("{head}")) + head.len();

@@ -1,20 +1,28 @@
 //! What agents push: heartbeats, syncs, sweeps, checks, whole or in staged runs.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use radarflow_proto::cell::Time;
 use radarflow_proto::frame::{Frame, Kind, Origin};
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, IcmpResults, StagedHead, Sweep, instant_us};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, StagedHead, Sweep, instant_us};
 use radarflow_proto::record::Record;
 use radarflow_proto::wire::Cursor;
+use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
 
 use super::runs::{Owner, Place};
 use super::{At, Decoder};
+use crate::aliases::{MAX_ALIASES, Poll};
 use crate::health::{AgentKey, Beat, Probe, TargetKey};
 use crate::keyed::{Keyed, Tick};
-use crate::records::Version;
+use crate::records::{Sighting, Version};
 use crate::sources::Delta;
+
+/// What counts as one run of a source that names none.
+const MINUTE_US: i64 = 60_000_000;
 
 /// A line of JSON, and what follows it.
 fn head<T: serde::de::DeserializeOwned>(body: &[u8]) -> Option<(T, &[u8])> {
@@ -35,6 +43,7 @@ impl Decoder {
             None => (0, 0),
             Some(service) => match (service.source.as_str(), service.kind.as_str()) {
                 ("results", "sync" | "mapper") => self.sync(at, message, &received),
+                ("results", "mapper_interfaces") => self.interfaces(at, message, &received),
                 ("results", "sweep") => self.sweep(at, &push, message, &received),
                 ("results", "icmp") => self.icmp(at, &push, message, &received),
                 ("status", _) | (_, "status") => (0, 0),
@@ -65,14 +74,19 @@ impl Decoder {
         if !push.hostname.is_empty() || !push.source_ip.is_empty() {
             let own = Received { partition: Some(at.partition()), ..received.clone() };
             if let Ok(record) = sources::agent(push, &own) {
-                self.sighting(at, record);
+                self.sighting(at, &record, "");
             }
         }
     }
 
-    fn sighting(&mut self, at: &At<'_>, record: Record) {
+    fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {
         let version = Version::new(record);
-        self.out.sightings.push(Keyed { key: version.key, position: at.order, event: version.into() });
+        let run = match run.trim() {
+            "" => name(&(at.received_us / MINUTE_US)),
+            run => name(&run),
+        };
+        let event = Sighting { version: version.into(), run: run.short() as u32 };
+        self.out.sightings.push(Keyed { key: event.version.key, position: at.order, event });
     }
 
     fn sync(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
@@ -87,17 +101,71 @@ impl Decoder {
         for item in items {
             let record = serde_json::from_str::<DeviceUpdate>(item.get())
                 .map_err(|e| format!("not a device update: {e}"))
-                .and_then(|u| sources::device_update(&u, received, &self.instances).map_err(|e| e.to_string()));
+                .and_then(|u| match sources::device_update(&u, received, &self.instances) {
+                    Ok(record) => Ok((record, u.sync_meta.sync_run_id)),
+                    Err(error) => Err(error.to_string()),
+                });
             match record {
-                Ok(record) => {
+                Ok((record, run)) => {
                     rows += 1;
-                    self.sighting(at, record);
+                    self.sighting(at, &record, &run);
                 }
                 Err(reason) => {
                     rejected += 1;
                     self.reject(at, item.get().as_bytes(), &reason);
                 }
             }
+        }
+        (rows, rejected)
+    }
+
+    /// Interfaces of polled devices: a poll a device, run and payload.
+    fn interfaces(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
+        let items: Vec<Box<serde_json::value::RawValue>> = match serde_json::from_slice::<Option<_>>(message) {
+            Ok(items) => items.unwrap_or_default(),
+            Err(error) => {
+                self.reject(at, message, &format!("not an array of interfaces: {error}"));
+                return (0, 1);
+            }
+        };
+        let (mut rows, mut rejected) = (0, 0);
+        let mut polls: BTreeMap<(Name, u32), Poll> = BTreeMap::new();
+        for item in items {
+            let interface = serde_json::from_str::<InterfaceRow>(item.get())
+                .map_err(|e| format!("not an interface: {e}"))
+                .and_then(|row| match sources::interface(&row, received) {
+                    Ok(interface) => Ok((row, interface)),
+                    Err(error) => Err(error.to_string()),
+                });
+            let (row, interface) = match interface {
+                Ok(interface) => interface,
+                Err(reason) => {
+                    rejected += 1;
+                    self.reject(at, item.get().as_bytes(), &reason);
+                    continue;
+                }
+            };
+            rows += 1;
+            let run = match (row.run_id.trim(), instant_us(&row.timestamp)) {
+                ("", Some(at_us)) => name(&at_us),
+                ("", None) => name(&(at.received_us / MINUTE_US)),
+                (run, _) => name(&run),
+            };
+            let run = run.short() as u32;
+            let poll = polls.entry((name(&interface.device), run)).or_insert_with(|| Poll {
+                at: interface.at,
+                run,
+                scope: Scope::of(&interface.device.tenant, &interface.partition),
+                ips: Vec::new(),
+            });
+            poll.at = poll.at.max(interface.at);
+            poll.ips.extend(interface.ips);
+        }
+        for ((device, _), mut poll) in polls {
+            poll.ips.sort_unstable();
+            poll.ips.dedup();
+            poll.ips.truncate(MAX_ALIASES);
+            self.out.polls.push(Keyed { key: device, position: at.order, event: poll });
         }
         (rows, rejected)
     }
@@ -166,7 +234,7 @@ impl Decoder {
         let event = Probe { vantage, at: record.event_time, available };
         self.out.probes.push(Keyed { key, position: at.order, event });
         if sighting && available {
-            self.sighting(at, record);
+            self.sighting(at, &record, "");
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 mod agents;
 mod flows;
 mod messages;
-mod runs;
+pub mod runs;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -28,9 +28,10 @@ use radarflow_reconcile::identity::sources::Instances;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
+use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
 use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
-use crate::records::{Live, Name128};
+use crate::records::{Name, Sighting};
 use crate::sources::{Delta, SourceKey};
 use runs::{Place, Runs};
 
@@ -56,7 +57,9 @@ pub struct EventBatch {
 #[derive(Default)]
 pub struct Decoded {
     /// Sightings of records.
-    pub sightings: Vec<Keyed<Name128, Live>>,
+    pub sightings: Vec<Keyed<Name, Sighting>>,
+    /// Polls that listed interfaces.
+    pub polls: Vec<Keyed<Name, Poll>>,
     /// Probe results.
     pub probes: Vec<Keyed<TargetKey, Probe>>,
     /// Heartbeats.

@@ -18,20 +18,25 @@ use serde::{Deserialize, Serialize};
 use crate::keyed::{Context, StateEntry, encode, route};
 
 /// A run that gets no chunk for so long is discarded, milliseconds of live time.
-pub(super) const UNFINISHED_MS: i64 = 15 * 60_000;
+pub const UNFINISHED_MS: i64 = 15 * 60_000;
 const RUNS: &str = "runs";
 
 /// An input's place in the ledger.
-pub(super) type Place = (u64, u32);
+pub type Place = (u64, u32);
 
 /// Whose a run is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Owner {
-    pub(super) tenant: String,
-    pub(super) partition: String,
-    pub(super) feed: String,
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) received_us: i64,
+pub struct Owner {
+    /// Customer.
+    pub tenant: String,
+    /// Site, where the connection decides it.
+    pub partition: String,
+    /// The feed it came by.
+    pub feed: String,
+    /// Who sent it.
+    pub peer: Option<SocketAddr>,
+    /// Receipt of its newest chunk, microseconds since 1970.
+    pub received_us: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,17 +56,20 @@ impl Run {
 }
 
 /// A chunk whose turn has come.
-pub(super) struct Due {
-    pub(super) owner: Owner,
-    pub(super) place: Place,
-    pub(super) body: Bytes,
+pub struct Due {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its place in the ledger.
+    pub place: Place,
+    /// What it says.
+    pub body: Bytes,
     /// Which worker reads it, modulo their number.
-    pub(super) route: u64,
+    pub route: u64,
 }
 
 /// All runs.
 #[derive(Default)]
-pub(super) struct Runs {
+pub struct Runs {
     runs: BTreeMap<String, Run>,
     /// Released runs by tenant, in the order of their release.
     queue: BTreeMap<String, BTreeSet<(Place, String)>>,
@@ -71,7 +79,8 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn restore(cx: &Context) -> Self {
+    /// All runs, restored; every worker has them.
+    pub fn restore(cx: &Context) -> Self {
         let here = cx.index as u64;
         let mut runs = Runs { runs: cx.restore_where(RUNS, |_: &String| here), ..Runs::default() };
         for (name, run) in &runs.runs {
@@ -84,17 +93,17 @@ impl Runs {
     }
 
     /// Bytes that wait, released or not.
-    pub(super) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Whether released runs wait.
-    pub(super) fn waiting(&self) -> bool {
+    pub fn waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Keeps a chunk.
-    pub(super) fn stage(&mut self, name: String, owner: Owner, number: u32, place: Place, body: Bytes, live_ms: i64) {
+    pub fn stage(&mut self, name: String, owner: Owner, number: u32, place: Place, body: Bytes, live_ms: i64) {
         self.bytes += body.len() as u64;
         let run = self.runs.entry(name.clone()).or_default();
         run.owner = owner;
@@ -106,7 +115,7 @@ impl Runs {
     }
 
     /// A run is complete.
-    pub(super) fn release(&mut self, name: String, place: Place) {
+    pub fn release(&mut self, name: String, place: Place) {
         let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return };
         run.released = Some(place);
         self.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
@@ -114,7 +123,7 @@ impl Runs {
     }
 
     /// A run will not be complete.
-    pub(super) fn discard(&mut self, name: &str) -> Option<Owner> {
+    pub fn discard(&mut self, name: &str) -> Option<Owner> {
         let run = self.runs.remove(name)?;
         self.bytes -= run.bytes();
         self.dirty.insert(name.to_owned());
@@ -122,14 +131,14 @@ impl Runs {
     }
 
     /// Discards what was given up by its sender.
-    pub(super) fn expire(&mut self, live_ms: i64) -> Vec<(String, Owner)> {
+    pub fn expire(&mut self, live_ms: i64) -> Vec<(String, Owner)> {
         let unfinished = |run: &Run| run.released.is_none() && run.newest_ms + UNFINISHED_MS <= live_ms;
         let gone: Vec<String> = self.runs.iter().filter(|(_, r)| unfinished(r)).map(|(n, _)| n.clone()).collect();
         gone.into_iter().filter_map(|name| Some((name.clone(), self.discard(&name)?))).collect()
     }
 
     /// The chunks that are read at an epoch.
-    pub(super) fn take(&mut self, epoch: u64, budget: u64) -> Vec<Due> {
+    pub fn take(&mut self, epoch: u64, budget: u64) -> Vec<Due> {
         let mut due = Vec::new();
         let mut read: BTreeMap<String, u64> = BTreeMap::new();
         let mut left = budget;
@@ -167,45 +176,11 @@ impl Runs {
     }
 
     /// What changed since the last snapshot, said by the first worker for all.
-    pub(super) fn snapshot(&mut self, first: bool) -> Vec<StateEntry> {
+    pub fn snapshot(&mut self, first: bool) -> Vec<StateEntry> {
         let dirty = std::mem::take(&mut self.dirty);
         let dirty = dirty.into_iter().filter(|_| first);
         dirty
             .map(|name| StateEntry { collection: RUNS, key: encode(&name), value: self.runs.get(&name).map(encode) })
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn staged(runs: &mut Runs, tenant: &str, name: &str, chunks: u32, size: usize) {
-        let owner = Owner { tenant: tenant.to_owned(), ..Owner::default() };
-        for n in 0..chunks {
-            runs.stage(name.to_owned(), owner.clone(), n, (1, n), vec![0; size].into(), 0);
-        }
-    }
-
-    #[test]
-    fn tenants_are_read_alike_and_a_large_chunk_passes() {
-        let mut runs = Runs::default();
-        staged(&mut runs, "big", "b", 100, 1000);
-        staged(&mut runs, "small", "s", 3, 500);
-        staged(&mut runs, "never", "n", 3, 500);
-        runs.release("b".to_owned(), (2, 0));
-        runs.release("s".to_owned(), (2, 1));
-        let due = runs.take(3, 4000);
-        let of = |tenant: &str| due.iter().filter(|d| d.owner.tenant == tenant).count();
-        assert_eq!((of("small"), of("never")), (3, 0));
-        assert!(of("big") >= 1);
-        assert_eq!(runs.take(4, 1).len(), 1, "a chunk larger than any budget");
-        while runs.waiting() {
-            assert!(!runs.take(5, 10_000).is_empty());
-        }
-        assert_eq!(runs.bytes(), 1500);
-        assert!(runs.expire(UNFINISHED_MS - 1).is_empty());
-        assert_eq!(runs.expire(UNFINISHED_MS)[0].0, "n");
-        assert_eq!(runs.bytes(), 0);
     }
 }

@@ -1,6 +1,9 @@
-//! The identity scenarios that need stages 1, 3 and 4, through the whole dataflow.
+//! The identity definition's scenarios, by their numbers, through the whole dataflow.
 
+use radarflow_proto::fact::{Actor, Fact, IpLink, Link, LinkKind, Role};
 use radarflow_proto::payload::AgentPush;
+use radarflow_proto::record::{IdKind, Identifier};
+use radarflow_proto::rows::{MergeAudit, StateRow};
 use radarflow_reconcile::identity::name::uid;
 
 use crate::harness::*;
@@ -19,6 +22,437 @@ fn check_in(agent: &str, ip: &str) -> Input {
     let push =
         AgentPush { agent_id: agent.into(), source_ip: ip.into(), hostname: agent.into(), ..AgentPush::default() };
     pushed(&push, "", "")
+}
+
+fn named(kind: &str, id: &str) -> String {
+    uid("default", &format!("{kind}:{id}"))
+}
+
+/// An item with all that identity reads.
+fn full(source: &str, id: &str, ip: &str, mac: &str, host: &str, second: i64, more: &str) -> String {
+    let at = T0 / 1000 - 86_400 + second;
+    let field = match source {
+        "armis" => format!(r#""armis_device_id":"{id}""#),
+        "netbox" => format!(r#""netbox_device_id":"{id}""#),
+        _ => format!(r#""identity_mac_kind":"{id}""#),
+    };
+    let host = if host.is_empty() { String::new() } else { format!(r#""hostname":"{host}","#) };
+    format!(
+        r#"{{"source":"{source}","ip":"{ip}","mac":"{mac}",{host}"timestamp":{at},"metadata":{{{field}{more}}},"sync_meta":{{"sync_run_id":"r{second}"}}}}"#
+    )
+}
+
+/// A poll of a device by SNMP.
+fn polled(ip: &str, mac: &str, host: &str, second: i64) -> String {
+    full("mapper", "primary", ip, mac, host, second, "")
+}
+
+/// The interfaces a poll found.
+fn interfaces(device: &str, second: i64, ips: &[&str]) -> Input {
+    let at = T0 / 1000 - 86_400 + second;
+    let rows: Vec<String> = ips
+        .iter()
+        .enumerate()
+        .map(|(i, ip)| format!(r#"{{"device_ip":"{device}","if_index":{i},"timestamp":{at},"ip_addresses":["{ip}"]}}"#))
+        .collect();
+    status("agent-dusk", "mapper_interfaces", "", &format!("[{}]", rows.join(",")))
+}
+
+fn identifier(kind: IdKind, value: &str) -> Identifier {
+    Identifier { kind, namespace: String::new(), value: value.to_owned() }
+}
+
+fn actor() -> Actor {
+    Actor { name: "ann".into(), role: Role::Operator }
+}
+
+fn link(id: &str, kind: LinkKind, a: Identifier, b: Identifier) -> Input {
+    let (tenant, partition, reason) = ("t".to_owned(), "default".to_owned(), "known".to_owned());
+    fact(&Fact::Link(Link { tenant, partition, id: id.to_owned(), kind, a, b, actor: actor(), reason }))
+}
+
+fn unlink(id: &str) -> Input {
+    fact(&Fact::LinkGone { tenant: "t".into(), id: id.into(), actor: actor(), reason: "wrong".into() })
+}
+
+fn standing(run: &Run, value: &str) -> Option<String> {
+    run.tables.state.values().find_map(|r| match r {
+        StateRow::DeviceIdentifier(i) if i.identifier_value == value => Some(i.state.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn s06_fields_of_two_sources_make_one_device() {
+    let mut run = run();
+    let tables = run.tick(vec![sync(&[
+        full("armis", "1", "", "0CEA1432D278", "", 1, ""),
+        full("armis", "1", "", "0CEA1432D278", "h1", 2, ""),
+    ])]);
+    assert_eq!(tables.uids(), [armis_uid("1")]);
+    let device = tables.device(&armis_uid("1"));
+    assert_eq!((device.mac.as_deref(), device.hostname.as_deref()), (Some("0CEA1432D278"), Some("h1")));
+}
+
+#[test]
+fn s07_one_mac_in_two_partitions_is_two_devices() {
+    let mut run = run();
+    let item = |partition: &str| {
+        polled("10.0.0.1", "0CEA1432D278", "", 1).replacen('{', &format!(r#"{{"partition":"{partition}","#), 1)
+    };
+    assert_eq!(run.tick(vec![sync(&[item("p1"), item("p2")])]).devices().len(), 2);
+}
+
+#[test]
+fn s13_s14_a_scanner_is_not_what_it_scans() {
+    let mut run = run();
+    run.tick(vec![check_in("agent-dusk", "192.168.2.22")]);
+    let scanned = |ip: &str, mac: &str| {
+        polled(ip, mac, "tonka01", 1)
+            .replacen('{', r#"{"agent_id":"agent-dusk","#, 1)
+            .replace(r#""primary""#, r#""primary","agent_id":"agent-dusk""#)
+    };
+    let tables = run.tick(vec![sync(&[scanned("192.168.10.1", "0E:EA:14:32:D2:78"), scanned("192.168.10.2", "")])]);
+    assert_eq!(tables.devices().len(), 3);
+    assert_eq!(tables.device(&named("ip", "192.168.10.1")).agent_id, None);
+    assert_eq!(tables.device(&named("agent", "agent-dusk")).ip_addresses, ["192.168.2.22"]);
+}
+
+#[test]
+fn s16_s17_s18_macs_that_two_anchored_devices_share_join_nobody() {
+    // A bridge's MAC, a local one, a global one.
+    for mac in ["02:42:00:00:00:01", "0E:EA:14:32:D2:78", "0C:EA:14:32:D2:78"] {
+        let mut run = run();
+        for round in 0..10 {
+            let tables = run.tick(vec![sync(&[
+                full("armis", "farm01", "10.0.0.1", mac, "farm01", round, ""),
+                full("armis", "tonka01", "10.0.0.2", mac, "tonka01", round, ""),
+            ])]);
+            let mut expected = vec![armis_uid("farm01"), armis_uid("tonka01")];
+            expected.sort();
+            assert_eq!(tables.uids(), expected);
+        }
+        let global = mac.starts_with("0C");
+        assert_eq!(standing(&run, "0CEA1432D278").as_deref(), global.then_some("ambiguous"));
+    }
+}
+
+#[test]
+fn s19_a_docking_station_belongs_to_who_is_left() {
+    let mut run = run();
+    let mac = "0CEA1432D278";
+    run.tick(vec![sync(&[full("armis", "A1", "", mac, "", 1, ""), full("armis", "A2", "", mac, "", 1, "")])]);
+    assert_eq!(standing(&run, mac).as_deref(), Some("ambiguous"));
+    run.tick(vec![sync(&[full("armis", "A1", "", "", "", 2, "")])]);
+    assert_eq!(standing(&run, mac).as_deref(), Some("held"));
+    assert_eq!(run.tables.redirect(&named("mac", mac)), Some(armis_uid("A2")));
+    assert_eq!(run.tables.devices().len(), 2);
+}
+
+#[test]
+fn s22_a_polled_device_changes_its_mac() {
+    let mut run = run();
+    run.tick(vec![sync(&[polled("10.0.0.1", "0CEA1432D278", "", 1)])]);
+    assert_eq!(run.tables.uids(), [named("mac", "0CEA1432D278")]);
+    let tables = run.tick(vec![sync(&[polled("10.0.0.1", "0EEA1432D278", "", 2)])]);
+    assert_eq!(tables.uids(), [named("ip", "10.0.0.1")]);
+    assert_eq!(tables.redirect(&named("mac", "0CEA1432D278")), Some(named("ip", "10.0.0.1")));
+}
+
+#[test]
+fn s23_an_address_seen_twice_is_one_device() {
+    let mut run = run();
+    run.tick(vec![sweep("a", "", 1, &[("10.0.0.7", true)])]);
+    assert_eq!(run.tick(vec![sweep("b", "", 2, &[("10.0.0.7", true)])]).uids(), [named("ip", "10.0.0.7")]);
+}
+
+#[test]
+fn s25_a_sweep_confirms_an_alias() {
+    let mut run = run();
+    let device = named("mac", "0CEA1432D278");
+    run.tick(vec![sync(&[polled("192.168.10.1", "0CEA1432D278", "tonka01", 1)])]);
+    run.tick(vec![interfaces("192.168.10.1", 1, &["216.17.46.98"])]);
+    run.tick(vec![interfaces("192.168.10.1", 2, &["216.17.46.98"])]);
+    assert!(run.tables.owner("default", "216.17.46.98").is_none(), "two sightings are not enough");
+    let tables = run.tick(vec![sweep("a", "", 3, &[("216.17.46.98", true)])]);
+    assert_eq!(tables.uids(), std::slice::from_ref(&device));
+    let owner = tables.owner("default", "216.17.46.98").unwrap();
+    assert_eq!((owner.device_uid, owner.class.as_str()), (Some(device), "alias"));
+}
+
+#[test]
+fn s26_a_detected_alias_is_not_used() {
+    let mut run = run();
+    run.tick(vec![sync(&[polled("10.0.0.1", "0CEA1432D278", "", 1)])]);
+    run.tick(vec![interfaces("10.0.0.1", 1, &["10.0.0.9"])]);
+    run.tick(vec![interfaces("10.0.0.1", 2, &["10.0.0.9"]), interfaces("10.0.0.1", 2, &["10.0.0.9"])]);
+    let tables = run.tick(vec![sync(&[netbox("N", "10.0.0.9", 3, "")])]);
+    assert_eq!(tables.owner("default", "10.0.0.9").unwrap().device_uid, Some(named("netbox", "N")));
+    assert_eq!(tables.devices().len(), 2);
+}
+
+#[test]
+fn s27_an_agent_takes_an_alias_without_a_merge() {
+    let mut run = run();
+    run.tick(vec![check_in("H", "10.0.0.1"), sync(&[polled("10.0.0.1", "", "H", 1)])]);
+    for second in 1..4 {
+        run.tick(vec![interfaces("10.0.0.1", second, &["10.0.0.9"])]);
+    }
+    assert_eq!(run.tables.owner("default", "10.0.0.9").unwrap().device_uid, Some(named("agent", "H")));
+    let tables = run.tick(vec![check_in("G", "10.0.0.9")]);
+    assert_eq!(tables.owner("default", "10.0.0.9").unwrap().device_uid, Some(named("agent", "G")));
+    assert_eq!(tables.devices().len(), 2);
+}
+
+#[test]
+fn s28_s29_aliases_in_any_order_and_stale_ones_again() {
+    let mut run = run();
+    run.tick(vec![sync(&[polled("10.0.0.1", "0CEA1432D278", "", 1)])]);
+    for (second, ips) in [(1, ["10.0.0.8", "10.0.0.9"]), (2, ["10.0.0.9", "10.0.0.8"]), (3, ["10.0.0.8", "10.0.0.9"])] {
+        run.tick(vec![interfaces("10.0.0.1", second, &ips)]);
+    }
+    let device = named("mac", "0CEA1432D278");
+    assert_eq!(run.tables.uids(), std::slice::from_ref(&device));
+    assert_eq!(run.tables.device(&device).ip_addresses, ["10.0.0.1", "10.0.0.8", "10.0.0.9"]);
+    run.tick_after(8 * 86_400_000, vec![]);
+    assert_eq!(run.tables.device(&device).ip_addresses, ["10.0.0.1"]);
+    // A sweep alone now finds nobody there; the next poll brings the device back, and no placeholder stays.
+    run.tick(vec![sweep("a", "", 5, &[("10.0.0.8", true)])]);
+    assert_eq!(run.tables.devices().len(), 2);
+    run.tick(vec![interfaces("10.0.0.1", 6, &["10.0.0.8", "10.0.0.9"])]);
+    assert_eq!(run.tables.uids(), std::slice::from_ref(&device));
+    assert_eq!(run.tables.device(&device).ip_addresses, ["10.0.0.1", "10.0.0.8", "10.0.0.9"]);
+    // A poll that lists interfaces without it ends an alias.
+    run.tick(vec![interfaces("10.0.0.1", 7, &["10.0.0.8"])]);
+    assert_eq!(run.tables.device(&device).ip_addresses, ["10.0.0.1", "10.0.0.8"]);
+}
+
+#[test]
+fn s30c_an_ambiguous_identifier_leaves_the_rest_together() {
+    let mut run = run();
+    run.tick(vec![
+        sync(&[
+            armis("A1", "10.0.0.1", 1, r#","netbox_device_id":"N","agent_id":"G""#),
+            netbox("N", "10.0.0.2", 1, r#","armis_device_id":"A2""#),
+            armis("A2", "10.0.0.3", 1, ""),
+        ]),
+        check_in("G", "10.0.0.4"),
+    ]);
+    // A1's record is the first that asserts either of A1 and G: the agent's id names the two.
+    let mut expected = vec![named("agent", "G"), armis_uid("A2"), named("netbox", "N")];
+    expected.sort();
+    assert_eq!(run.tables.uids(), expected);
+    assert_eq!(run.tables.redirect(&armis_uid("A1")), Some(named("agent", "G")));
+    assert_eq!(standing(&run, "N").as_deref(), Some("held"), "its own record still names it");
+}
+
+#[test]
+fn s31_a_must_link_and_its_removal() {
+    let mut run = run();
+    run.tick(vec![sync(&[armis("A1", "10.0.0.1", 1, ""), armis("A2", "10.0.0.2", 2, "")])]);
+    let must = link("l", LinkKind::Must, identifier(IdKind::Armis, "A1"), identifier(IdKind::Armis, "A2"));
+    run.tick(vec![must]);
+    assert_eq!(run.tables.uids(), [armis_uid("A1")]);
+    assert_eq!(run.tables.device(&armis_uid("A1")).ip_addresses, ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(run.tick(vec![unlink("l")]).devices().len(), 2);
+}
+
+#[test]
+fn s32_an_unmerge_survives_the_next_sync() {
+    let mut run = run();
+    let snow = r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N""#;
+    let all = |second| {
+        let items =
+            [armis("X", "10.0.0.1", second, ""), netbox("N", "10.0.0.2", second, ""), item("snow", snow, "", second)];
+        sync(&items)
+    };
+    run.tick(vec![all(1)]);
+    assert_eq!(run.tables.devices().len(), 1);
+    run.tick(vec![link("l", LinkKind::Cannot, identifier(IdKind::Armis, "X"), identifier(IdKind::NetBox, "N"))]);
+    assert_eq!(run.tables.devices().len(), 3, "the integration's own record stands alone");
+    assert_eq!(run.tick(vec![all(2)]).devices().len(), 3);
+}
+
+#[test]
+fn a_mac_in_a_cannot_link_is_not_held_by_the_other_end() {
+    let mut run = run();
+    let mac = "0CEA1432D278";
+    run.tick(vec![sync(&[full("armis", "A", "10.0.0.1", mac, "", 1, ""), polled("10.0.0.2", mac, "", 1)])]);
+    assert_eq!(run.tables.uids(), [armis_uid("A")]);
+    run.tick(vec![link("l", LinkKind::Cannot, identifier(IdKind::Armis, "A"), identifier(IdKind::Mac, mac))]);
+    let mut expected = vec![armis_uid("A"), named("mac", mac)];
+    expected.sort();
+    assert_eq!(run.tables.uids(), expected);
+}
+
+#[test]
+fn every_move_of_a_record_is_told_with_its_reason() {
+    let mut run = run();
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, ""), netbox("N", "10.0.0.2", 2, "")])]);
+    assert!(run.rows::<MergeAudit>().is_empty(), "what appears has moved nowhere");
+    let snow = r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N""#;
+    run.tick(vec![sync(&[item("snow", snow, "", 3)])]);
+    run.tick(vec![sync(&[item("snow", &format!(r#"{snow},"_deleted":"true""#), "", 4)])]);
+    run.tick(vec![sync(&[
+        full("netbox", "N", "10.0.0.1", "", "h", 5, ""),
+        full("armis", "X", "10.0.0.1", "", "h", 5, ""),
+    ])]);
+    run.tick(vec![sweep("a", "", 6, &[("10.0.0.9", true)])]);
+    run.tick(vec![sync(&[full("netbox", "N", "10.0.0.1,10.0.0.9", "", "h", 7, "")])]);
+    let (x, n) = (armis_uid("X"), named("netbox", "N"));
+    let told: Vec<(String, String, String, String)> =
+        run.rows::<MergeAudit>().into_iter().map(|m| (m.record, m.from_uid, m.to_uid, m.reason)).collect();
+    let netbox = "netbox/main/N".to_owned();
+    assert_eq!(
+        told,
+        [
+            (netbox.clone(), n.clone(), x.clone(), "strong_identifier".to_owned()),
+            (netbox.clone(), x.clone(), n.clone(), "retraction".to_owned()),
+            (netbox, n, x.clone(), "cross_source".to_owned()),
+            ("sweep//10.0.0.9".to_owned(), named("ip", "10.0.0.9"), x, "ip_alias".to_owned()),
+        ]
+    );
+    assert!(run.rows::<MergeAudit>()[0].witnesses.contains(&"netbox:N".to_owned()));
+}
+
+#[test]
+fn s35_a_list_of_macs_with_junk_in_it() {
+    let mut run = run();
+    let list = "0C0000000001,0C0000000002;junk,00:00:00:00:00:00,FF:FF:FF:FF:FF:FF,0C0000000003";
+    run.tick(vec![sync(&[full("armis", "1", "", list, "", 1, "")])]);
+    let tables = run.tick(vec![sync(&[full("armis", "1", "", &format!("{list},0C0000000004"), "", 2, "")])]);
+    assert_eq!(tables.uids(), [armis_uid("1")]);
+    assert_eq!(tables.redirect(&named("mac", "0C0000000001")), Some(armis_uid("1")));
+}
+
+#[test]
+fn s38_one_name_at_one_address_in_two_inventories() {
+    let mut run = run();
+    run.tick(vec![sync(&[full("armis", "A", "10.0.0.1", "", "h1", 1, "")])]);
+    run.tick(vec![sync(&[full("netbox", "N", "10.0.0.1/24", "", "h1.example.net", 2, "")])]);
+    assert_eq!(run.tables.uids(), [armis_uid("A")]);
+    let tables = run.tick(vec![sync(&[full("netbox", "N", "10.0.0.2/24", "", "h2", 3, "")])]);
+    assert_eq!(tables.devices().len(), 2);
+    assert_eq!(tables.device(&named("netbox", "N")).ip.as_deref(), Some("10.0.0.2"));
+}
+
+#[test]
+fn s38b_a_group_with_two_of_one_source_links_nobody() {
+    let mut run = run();
+    let agent = |id: &str, ip: &str| {
+        let push =
+            AgentPush { agent_id: id.into(), source_ip: ip.into(), hostname: "h".into(), ..AgentPush::default() };
+        pushed(&push, "", "")
+    };
+    run.tick(vec![
+        sync(&[
+            full("armis", "A1", "10.0.0.1", "", "h", 1, ""),
+            full("netbox", "N", "10.0.0.1,10.0.0.2", "", "h", 1, ""),
+            full("armis", "A2", "10.0.0.3", "", "h", 1, ""),
+        ]),
+        agent("G", "10.0.0.2,10.0.0.3"),
+    ]);
+    assert_eq!(run.tables.devices().len(), 4);
+}
+
+#[test]
+fn s38c_an_inventory_host_polled_at_its_address() {
+    let mut run = run();
+    run.tick(vec![sync(&[full("netbox", "N", "10.0.0.1/24", "", "core1", 1, "")])]);
+    let tables = run.tick(vec![sync(&[polled("10.0.0.1", "0CEA1432D278", "core1.example.net", 2)])]);
+    assert_eq!(tables.uids(), [named("netbox", "N")]);
+    assert_eq!(tables.redirect(&named("mac", "0CEA1432D278")), Some(named("netbox", "N")));
+    // Another name at that address is another device, until both have been there for three runs.
+    let mut run = self::run();
+    run.tick(vec![sync(&[full("netbox", "N", "10.0.0.1/24", "", "core1", 1, "")])]);
+    assert_eq!(run.tick(vec![sync(&[polled("10.0.0.1", "0CEA1432D278", "other", 2)])]).devices().len(), 2);
+}
+
+#[test]
+fn an_address_alone_links_after_three_runs_of_both() {
+    let mut run = run();
+    for second in 1..=3 {
+        assert_eq!(run.tables.devices().len(), if second == 1 { 0 } else { 2 });
+        run.tick(vec![sync(&[
+            full("armis", "A", "10.0.0.1", "", "", second, ""),
+            full("netbox", "N", "10.0.0.1", "", "h", second, ""),
+        ])]);
+    }
+    assert_eq!(run.tables.uids(), [armis_uid("A")]);
+    // Said again in a run that was counted already, it counts once.
+    let mut run = self::run();
+    for _ in 0..5 {
+        run.tick(vec![sync(&[
+            full("armis", "A", "10.0.0.1", "", "", 1, ""),
+            full("netbox", "N", "10.0.0.1", "", "", 1, ""),
+        ])]);
+    }
+    assert_eq!(run.tables.devices().len(), 2);
+    // And a tenant may say that the address suffices, or that nothing does.
+    let policy = |policy| fact(&Fact::IpLink { tenant: "t".into(), policy, actor: actor(), reason: String::new() });
+    assert_eq!(run.tick(vec![policy(IpLink::Immediate)]).devices().len(), 1);
+    assert_eq!(run.tick(vec![policy(IpLink::Off)]).devices().len(), 2);
+}
+
+#[test]
+fn an_agent_not_heard_for_a_day_yields_its_address_to_the_inventory() {
+    let mut run = run();
+    run.tick(vec![check_in("G", "10.0.0.1")]);
+    run.tick(vec![sync(&[armis("A", "10.0.0.1", 1, "")])]);
+    assert_eq!(run.tables.owner("default", "10.0.0.1").unwrap().device_uid, Some(named("agent", "G")));
+    run.tick_after(25 * 3_600_000, vec![]);
+    assert_eq!(run.tables.owner("default", "10.0.0.1").unwrap().device_uid, Some(armis_uid("A")));
+    run.tick(vec![check_in("G", "10.0.0.1")]);
+    assert_eq!(run.tables.owner("default", "10.0.0.1").unwrap().device_uid, Some(named("agent", "G")));
+}
+
+#[test]
+fn more_than_sixty_four_records_make_a_mac_nobodys() {
+    let mut run = run();
+    let items: Vec<_> = (0..65).map(|i| polled(&format!("10.0.1.{i}"), "0CEA1432D278", "", 1)).collect();
+    assert_eq!(run.tick(vec![sync(&items[..64])]).uids(), [named("mac", "0CEA1432D278")]);
+    assert_eq!(run.tick(vec![sync(&items)]).devices().len(), 65);
+}
+
+#[test]
+fn s39_accidental_macs_and_moving_addresses() {
+    let mut run = run();
+    let n = 400;
+    let macs = |i: usize| -> String {
+        // Each device shows its neighbours' MACs, and one in ten asserts one that another asserts as well.
+        let own = if i.is_multiple_of(10) { i / 20 } else { i + 1000 };
+        (0..13).map(|k| format!("0C{:010X}", if k == 0 { own } else { i + k })).collect::<Vec<_>>().join(",")
+    };
+    let mut ip: Vec<usize> = (0..n).collect();
+    let mut first = Vec::new();
+    for cycle in 0..20i64 {
+        for k in 0..n / 40 {
+            let a = (cycle as usize * 37 + k * 2) % n;
+            ip.swap(a, (a + 1) % n);
+        }
+        let items: Vec<_> = (0..n)
+            .map(|i| {
+                full(
+                    "armis",
+                    &format!("{i}"),
+                    &format!("10.1.{}.{}", ip[i] / 200, ip[i] % 200 + 1),
+                    &macs(i),
+                    "",
+                    cycle,
+                    "",
+                )
+            })
+            .collect();
+        let tables = run.tick(vec![sync(&items)]);
+        if cycle == 0 {
+            first = tables.uids();
+        }
+        assert_eq!(tables.uids(), first, "cycle {cycle}");
+        for (i, at) in ip.iter().enumerate() {
+            let expected = format!("10.1.{}.{}", at / 200, at % 200 + 1);
+            assert_eq!(tables.device(&armis_uid(&i.to_string())).ip_addresses, [expected], "cycle {cycle}");
+        }
+    }
 }
 
 #[test]
@@ -188,18 +622,10 @@ fn s30_a_contested_group_stands_apart_until_it_is_resolved() {
     ]);
     // Armis items name NetBox's only instance, so the chain A1 - N - I - G - A2 holds two values of Armis.
     assert_eq!(run.tables.devices().len(), 4, "{:?}", run.tables.uids());
-    let state = |run: &Run, value: &str| {
-        run.tables.state.values().find_map(|r| match r {
-            radarflow_proto::rows::StateRow::DeviceIdentifier(i) if i.identifier_value == value => {
-                Some(i.state.clone())
-            }
-            _ => None,
-        })
-    };
-    assert_eq!(state(&run, "N").as_deref(), Some("contested"));
+    assert_eq!(standing(&run, "N").as_deref(), Some("contested"));
     run.tick(vec![sync(&[armis("A2", "10.0.0.2", 2, "")])]);
     assert_eq!(run.tables.devices().len(), 2);
-    assert_eq!(state(&run, "N").as_deref(), Some("held"));
+    assert_eq!(standing(&run, "N").as_deref(), Some("held"));
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod identity;
 mod life;
 mod oracle;
 mod replay;
+mod runs;

@@ -1,34 +1,42 @@
 //! Device identity: which records describe the same device.
 //!
-//! [`normalise`] says what is an identifier at all, [`sources`] turns payloads into records, [`name`] names devices.
-//! The stages themselves (anchors, ownership, names) are relations and live in `dataflows::identity`; here are the
-//! decisions they are made of: what a record asserts, what it claims and how strongly.
+//! [`normalise`] says what is an identifier at all, [`sources`] turns payloads into records, [`assertions`] says what
+//! identity reads of a record and what two records have in common, [`name`] names devices. The stages themselves are
+//! relations and live in `dataflows::identity`; here are the decisions they are made of.
 
+pub mod assertions;
 pub mod name;
 pub mod normalise;
 pub mod sources;
 
-use std::net::IpAddr;
-
 use radarflow_proto::record::{Identifier, Record, SourceKind};
 use serde::{Deserialize, Serialize};
 
-/// More devices than this claiming one address at the deciding class make it *shared*: it has no owner.
+/// More devices than this claiming one address at the deciding class make it *shared*: it has no owner. More
+/// components than this claiming an address, or asserting a MAC, link nobody by it.
 pub const MAX_CLAIMANTS: usize = 16;
+/// A MAC asserted by more records than this names nobody.
+pub const MAX_MAC_RECORDS: usize = 64;
+/// Distinct runs in which both sides claimed an address before it alone can link them.
+pub const SETTLED_RUNS: usize = 3;
 
 /// How strongly a record claims its addresses; the strongest claim owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ClaimClass {
     /// It answered a sweep.
     Sweep,
-    /// A source without a class of its own.
-    Other,
+    /// A confirmed alias: an interface address that SNMP discovery keeps reporting.
+    Alias,
     /// SNMP discovery polled it there.
     Mapper,
+    /// An agent said so about itself, but not within the last day.
+    StaleAgent,
     /// An inventory says so.
     Inventory,
     /// An agent says so about itself.
     Agent,
+    /// An operator linked the address.
+    Operator,
 }
 
 impl ClaimClass {
@@ -47,10 +55,11 @@ impl ClaimClass {
     /// As rows spell it.
     pub fn name(self) -> &'static str {
         match self {
-            ClaimClass::Agent => "agent",
+            ClaimClass::Operator => "operator",
+            ClaimClass::Agent | ClaimClass::StaleAgent => "agent",
             ClaimClass::Inventory => "inventory",
             ClaimClass::Mapper => "mapper",
-            ClaimClass::Other => "other",
+            ClaimClass::Alias => "alias",
             ClaimClass::Sweep => "sweep",
         }
     }
@@ -59,17 +68,13 @@ impl ClaimClass {
 /// The strong identifier a record belongs by: its own source's, else the one of highest priority. A record without
 /// any is *anchorless*.
 pub fn top(record: &Record) -> Option<&Identifier> {
+    use radarflow_proto::record::IdKind;
     let own = match record.key.kind {
-        SourceKind::Agent => Some(radarflow_proto::record::IdKind::Agent),
-        SourceKind::Armis => Some(radarflow_proto::record::IdKind::Armis),
-        SourceKind::NetBox => Some(radarflow_proto::record::IdKind::NetBox),
-        SourceKind::Integration => Some(radarflow_proto::record::IdKind::Integration),
+        SourceKind::Agent => Some(IdKind::Agent),
+        SourceKind::Armis => Some(IdKind::Armis),
+        SourceKind::NetBox => Some(IdKind::NetBox),
+        SourceKind::Integration => Some(IdKind::Integration),
         SourceKind::Mapper | SourceKind::Sweep | SourceKind::Operator => None,
     };
     record.ids.iter().find(|id| Some(id.kind) == own).or_else(|| record.ids.iter().min())
-}
-
-/// The address of an IP-only record: the polled one, else the first.
-pub fn address(record: &Record) -> Option<IpAddr> {
-    record.ips.first().copied()
 }

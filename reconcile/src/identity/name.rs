@@ -4,7 +4,32 @@
 use std::net::IpAddr;
 
 use radarflow_proto::record::{IdKind, Identifier, RecordKey};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// What identity computes with in place of strings: the first sixteen bytes of a SHA-256. Long enough that nobody
+/// finds two alike, short enough to join by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Name([u64; 2]);
+
+impl Name {
+    /// Some of its bits, for what needs fewer.
+    pub fn short(self) -> u64 {
+        self.0[1]
+    }
+}
+
+/// The name of bytes.
+pub fn name_of_bytes(bytes: &[u8]) -> Name {
+    let digest = Sha256::digest(bytes);
+    let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| digest[at + i]));
+    Name([word(0), word(8)])
+}
+
+/// The name of anything that encodes.
+pub fn name<T: Serialize>(value: &T) -> Name {
+    name_of_bytes(&postcard::to_stdvec(value).expect("what is named is plain data"))
+}
 
 /// The uid that a seed gives in a partition: `sr:` and the first sixteen bytes of a SHA-256 as a version 4 UUID.
 pub fn uid(partition: &str, seed: &str) -> String {

@@ -10,14 +10,17 @@
 //! | sweep | address | nothing but the address |
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use radarflow_proto::cell::Time;
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, instant_us};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, InterfaceRow, instant_us};
 use radarflow_proto::record::{IdKind, Identifier, Record, RecordKey, SourceKind};
 use thiserror::Error;
 
 use super::normalise::{self, Mac};
 
+/// The instance of updates that name none.
+const DEFAULT_INSTANCE: &str = "main";
 /// MACs a record may show; Armis keeps a history of hundreds.
 pub const MAX_SHOWN: usize = 200;
 /// Longest identifier, bytes.
@@ -107,7 +110,7 @@ pub fn update_instance(update: &DeviceUpdate) -> Option<(IdKind, String)> {
 
 fn instance_name(update: &DeviceUpdate) -> &str {
     match update.sync_meta.sync_service_id.trim() {
-        "" => "main",
+        "" => DEFAULT_INSTANCE,
         id => id,
     }
 }
@@ -264,6 +267,38 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
         attributes,
         metadata,
         dropped: bad_macs.into_iter().map(|r| r.name().to_owned()).collect(),
+    })
+}
+
+/// An interface that SNMP discovery found on a device.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// The record of the polled device.
+    pub device: RecordKey,
+    /// Site.
+    pub partition: String,
+    /// When it was polled.
+    pub at: Time,
+    /// Addresses of the interface.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Reads a row of a poll's interfaces.
+pub fn interface(row: &InterfaceRow, at: &Received<'_>) -> Result<Interface, RecordError> {
+    let partition = at.partition(&row.partition)?;
+    let polled = normalise::ip(&row.device_ip).ok_or(RecordError::NoKey("polled", "a usable device_ip"))?;
+    Ok(Interface {
+        device: RecordKey {
+            tenant: at.tenant.to_owned(),
+            kind: SourceKind::Mapper,
+            instance: DEFAULT_INSTANCE.to_owned(),
+            partition: Some(partition.clone()),
+            key: polled.to_string(),
+        },
+        partition,
+        at: at.event_time(instant_us(&row.timestamp)),
+        // The address it is polled at needs no alias.
+        ips: row.ip_addresses.iter().filter_map(|ip| normalise::ip(ip)).filter(|ip| *ip != polled).collect(),
     })
 }
 

@@ -1,0 +1,103 @@
+//! What operators say of identifiers, as identity reads it.
+
+use std::collections::BTreeMap;
+
+use radarflow_proto::fact::{Fact, IpLink, LinkKind};
+use radarflow_reconcile::identity::assertions::{Id, Scope};
+use radarflow_reconcile::identity::name::name;
+use serde::{Deserialize, Serialize};
+
+use super::anchors::edge;
+use super::relations::{Rel, Value};
+use crate::records::Name;
+
+/// One end of a cannot-link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct Token {
+    /// The link.
+    pub(super) link: u64,
+    /// Which end.
+    pub(super) second: bool,
+}
+
+impl Token {
+    /// Names the end.
+    pub(super) fn name(self) -> Name {
+        name(&(self.link, self.second))
+    }
+
+    /// The other end.
+    pub(super) fn other(self) -> Token {
+        Token { second: !self.second, ..self }
+    }
+}
+
+/// Whether two different holders hold the two ends of one link.
+pub(super) fn both_ends(ends: impl Iterator<Item = (Name, Token)>) -> bool {
+    let mut first: BTreeMap<u64, Vec<Name>> = BTreeMap::new();
+    let mut second: Vec<(u64, Name)> = Vec::new();
+    for (holder, token) in ends {
+        if token.second {
+            second.push((token.link, holder));
+        } else {
+            first.entry(token.link).or_default().push(holder);
+        }
+    }
+    second.iter().any(|(link, holder)| first.get(link).is_some_and(|f| f.iter().any(|h| h != holder)))
+}
+
+/// The operators' links and policies.
+#[derive(Clone)]
+pub(super) struct Links<'scope> {
+    /// By identifier: others that name the same device ([`Value::Edge`]).
+    pub(super) must: Rel<'scope>,
+    /// By identifier: ends of links that say "two devices" ([`Value::End`]).
+    pub(super) ends: Rel<'scope>,
+    /// By tenant: policies ([`Value::Policy`]).
+    pub(super) policies: Rel<'scope>,
+}
+
+enum Said {
+    Must(Id, Id),
+    Cannot(u64, Id, Id),
+    Policy(Name, IpLink),
+}
+
+fn read(json: &str) -> Option<Said> {
+    match serde_json::from_str(json).ok()? {
+        Fact::Link(link) => {
+            let scope = Scope::of(&link.tenant, &link.partition);
+            let (a, b) = (scope.id(&link.a), scope.id(&link.b));
+            (a != b).then(|| match link.kind {
+                LinkKind::Must => Said::Must(a, b),
+                LinkKind::Cannot => Said::Cannot(name(&(&link.tenant, &link.id)).short(), a, b),
+            })
+        }
+        Fact::IpLink { tenant, policy, .. } => Some(Said::Policy(name(&tenant), policy)),
+        _ => None,
+    }
+}
+
+/// Reads them from the standing facts.
+pub(super) fn links<'scope>(facts: &super::Facts<'scope>) -> Links<'scope> {
+    let read = |rows: fn(Said) -> Vec<(Name, Value)>| {
+        facts.clone().flat_map(move |json| read(&json).map(rows).unwrap_or_default())
+    };
+    Links {
+        must: read(|said| match said {
+            Said::Must(a, b) => vec![edge(a, b)],
+            _ => vec![],
+        }),
+        ends: read(|said| match said {
+            Said::Cannot(link, a, b) => {
+                let end = |id: Id, second| (id.name, Value::End(Token { link, second }));
+                vec![end(a, false), end(b, true)]
+            }
+            _ => vec![],
+        }),
+        policies: read(|said| match said {
+            Said::Policy(tenant, policy) => vec![(tenant, Value::Policy(policy))],
+            _ => vec![],
+        }),
+    }
+}

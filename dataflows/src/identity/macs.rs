@@ -1,0 +1,283 @@
+//! Stage 2: what MACs say of records without a strong identifier.
+//!
+//! ```text
+//! state(m)   :- ambiguous, where records of two components or more than 64 records assert global m;
+//!               owned(c), where records of the one component c do; free, where only anchorless ones do
+//! edge(m, n) :- an anchorless record asserts both, both free
+//! group(r)   :- least MAC in the component of r's first free MAC, else r itself
+//! device(g)  :- the one component that owns MACs of g's records
+//!               | if none does: the one device that claims a polled address of g alone, with something in common
+//!               | g itself, if it has free MACs; else its records are known by address only
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use radarflow_reconcile::identity::MAX_MAC_RECORDS;
+use serde::{Deserialize, Serialize};
+
+use super::cross::Cross;
+use super::links::{Links, both_ends};
+use super::relations::{Rel, Value, components, each, join, lookup, reduce};
+use super::{Component, How, Standing};
+use crate::records::{Live, Name};
+
+/// How a MAC stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) enum State {
+    Ambiguous,
+    Owned(Component),
+    Free,
+}
+
+/// What the MACs of an anchorless record amount to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Wants {
+    live: Live,
+    /// Names of those that no component asserts, sorted.
+    free: Vec<Name>,
+    owners: BTreeSet<Component>,
+}
+
+/// What stage 2 gives.
+pub(super) struct Macs<'scope> {
+    /// By record: the device it belongs to ([`Value::Settled`]).
+    pub(super) placed: Rel<'scope>,
+    /// By device: MACs that it holds ([`Value::Seen`]).
+    pub(super) held: Rel<'scope>,
+    /// MACs that name nobody ([`Value::Loose`]).
+    pub(super) loose: Rel<'scope>,
+}
+
+/// Stage 2. `versions` are records, `seen` MACs; `members` are records with a strong identifier by device; `linked` says
+/// of identifiers in links which device operators say holds them ([`Value::Must`]) or does not ([`Value::Barred`]).
+pub(super) fn macs<'scope>(
+    versions: &Rel<'scope>,
+    seen: &Rel<'scope>,
+    members: &Rel<'scope>,
+    linked: &Rel<'scope>,
+    cross: &Cross<'scope>,
+    links: &Links<'scope>,
+) -> Macs<'scope> {
+    let of_components = each(members.clone(), |component, v, out| {
+        if let Value::Member(live, _) = v {
+            out.extend(live.says.global_macs().map(|m| (m.name, Value::Asserts(component, live.key))));
+        }
+    });
+    let of_others = each(versions.clone(), |_, v, out| {
+        if let Value::Live(live) = v
+            && live.says.top().is_none()
+        {
+            out.extend(live.says.global_macs().map(|m| (m.name, Value::Live(live.clone()))));
+        }
+    });
+    let of_mac = reduce(of_components.concat(of_others).concat(linked.clone()), "Mac", |_, asserting, out| {
+        let barred = |c: &Component| asserting.iter().any(|(a, _)| matches!(a, Value::Barred(b) if b == c));
+        let alone = asserting.iter().any(|(a, _)| matches!(a, Value::Live(_)));
+        let (mut holders, mut records, mut must) = (BTreeSet::new(), 0, None);
+        for (a, _) in asserting {
+            match a {
+                Value::MustIf(c) if alone => must = must.max(Some(*c)),
+                Value::Asserts(c, _) if !barred(c) => {
+                    holders.insert(*c);
+                    records += 1;
+                }
+                Value::Live(_) => records += 1,
+                Value::Must(c) => must = must.max(Some(*c)),
+                _ => {}
+            }
+        }
+        let state = match (must, holders.first()) {
+            (Some(c), _) => State::Owned(c),
+            (None, _) if holders.len() > 1 || records > MAX_MAC_RECORDS => State::Ambiguous,
+            (None, Some(c)) => State::Owned(*c),
+            (None, None) if records > 0 => State::Free,
+            (None, None) => return,
+        };
+        out.push(Value::State(state));
+        let owner = match state {
+            State::Ambiguous => return,
+            State::Owned(c) => Some(c),
+            State::Free => None,
+        };
+        for (a, _) in asserting {
+            if let Value::Live(live) = a {
+                out.push(Value::Says(live.clone(), owner));
+            }
+        }
+    });
+    let state = |of: fn(State) -> Option<Value>| {
+        each(of_mac.clone(), move |mac, v, out| {
+            if let Value::State(s) = v {
+                out.extend(of(s).map(|v| (mac, v)));
+            }
+        })
+    };
+    let says = each(of_mac.clone(), |mac, v, out| {
+        if let Value::Says(live, owner) = v {
+            let key = live.key;
+            // By record, the MAC in place of it.
+            out.push((key, Value::Asserted(mac, owner.map(Into::into), live)));
+        }
+    });
+    let wants = reduce(says, "Wants", |_, says, out| {
+        let mut wants: Option<Wants> = None;
+        for (said, _) in says {
+            if let Value::Asserted(mac, owner, live) = said {
+                // A record has one version at a time.
+                let wants =
+                    wants.get_or_insert_with(|| Wants { live: live.clone(), free: vec![], owners: BTreeSet::new() });
+                match owner {
+                    Some(c) => {
+                        wants.owners.insert(**c);
+                    }
+                    None => wants.free.push(*mac),
+                }
+            }
+        }
+        out.extend(wants.map(|mut w| {
+            w.free.sort_unstable();
+            Value::Wants(w.into())
+        }));
+    });
+    let labels = components(each(wants.clone(), |_, w, out| {
+        if let Value::Wants(w) = w {
+            out.extend(w.free.iter().skip(1).map(|mac| (w.free[0], Value::Name(*mac))));
+        }
+    }));
+    let group_of = |mac: Name, label: Option<&Value>| match label {
+        Some(Value::Name(label)) => *label,
+        _ => mac,
+    };
+    let with_free = each(wants.clone(), |_, w, out| {
+        if let Value::Wants(w) = w {
+            out.extend(w.free.first().copied().map(|mac| (mac, Value::Wants(w))));
+        }
+    });
+    let with_free = lookup(with_free, labels.clone(), move |mac, w, label| Some((group_of(mac, label), w.clone())));
+    let without = each(wants, |record, w, out| {
+        if let Value::Wants(w) = w
+            && w.free.is_empty()
+        {
+            out.push((record, Value::Wants(w)));
+        }
+    });
+    let polled = cross.polled(each(with_free.clone(), |group, w, out| {
+        if let Value::Wants(w) = w {
+            out.push((group, Value::Live(w.live.clone())));
+        }
+    }));
+    let free = state(|s| (s == State::Free).then_some(Value::There));
+    let free = lookup(free, labels, move |mac, _, label| Some((mac, Value::Name(group_of(mac, label)))));
+    let to_group = |what: &Value, group: &Value| match group {
+        Value::Name(group) => Some((*group, what.clone())),
+        _ => None,
+    };
+    let ends = join(links.ends.clone(), free.clone(), move |mac, token, group| match token {
+        Value::End(token) => to_group(&Value::EndOf(mac, *token), group),
+        _ => None,
+    });
+    let barred = join(linked.clone(), free.clone(), move |_, link, group| match link {
+        Value::Barred(_) => to_group(link, group),
+        _ => None,
+    });
+    let inside =
+        with_free.concat(without).concat(polled.claimants).concat(polled.supported).concat(ends).concat(barred);
+    let decided = reduce(inside, "MacGroup", |group, inside, out| {
+        let Some((device, how)) = settle(group, inside) else { return };
+        out.push(Value::Settled(device, how));
+        for (i, _) in inside {
+            if let Value::Wants(w) = i {
+                out.push(Value::Asserted(device, None, w.live.clone()));
+            }
+        }
+    });
+    let devices = each(decided.clone(), |group, v, out| {
+        if let Value::Settled(..) = v {
+            out.push((group, v));
+        }
+    });
+    let placed = join(decided, devices.clone(), |_, record, device| match record {
+        Value::Asserted(_, _, live) => Some((live.key, device.clone())),
+        _ => None,
+    });
+    let by_group = each(free, |mac, group, out| {
+        if let Value::Name(group) = group {
+            out.push((group, Value::Name(mac)));
+        }
+    });
+    let by_group = join(by_group, devices, |_, mac, device| match (mac, device) {
+        (Value::Name(mac), Value::Settled(device, _)) => Some((*mac, Value::Name(*device))),
+        _ => None,
+    });
+    let owned = state(|s| if let State::Owned(c) = s { Some(Value::Name(c)) } else { None });
+    let held = join(owned.clone().concat(by_group), seen.clone(), |_, device, seen| match device {
+        Value::Name(device) => Some((*device, seen.clone())),
+        _ => None,
+    });
+    let ambiguous = state(|s| (s == State::Ambiguous).then_some(Value::There));
+    let ambiguous = join(ambiguous, seen.clone(), |mac, _, seen| match seen {
+        Value::Seen(seen) => Some((mac, Value::Loose(Standing::Ambiguous, seen.clone()))),
+        _ => None,
+    });
+    let gone = each(seen.clone(), |mac, seen, out| {
+        if let Value::Seen(seen) = seen
+            && seen.last_record.is_some()
+        {
+            out.push((mac, Value::Loose(Standing::Gone, seen)));
+        }
+    });
+    // An operator's link holds a MAC that nobody asserts any more.
+    let gone = lookup(gone, owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
+    Macs { placed, held, loose: ambiguous.concat(gone) }
+}
+
+/// Which device a group of anchorless records is.
+fn settle(group: Name, inside: &[(&Value, isize)]) -> Option<(Component, How)> {
+    let mut barred = BTreeSet::new();
+    let (mut owners, mut has_free, mut records) = (BTreeSet::new(), false, false);
+    let mut claimants: BTreeMap<Name, BTreeSet<Component>> = BTreeMap::new();
+    let mut supported = BTreeSet::new();
+    let mut ends = Vec::new();
+    for (i, _) in inside {
+        match i {
+            Value::Wants(w) => {
+                records = true;
+                has_free |= !w.free.is_empty();
+                owners.extend(w.owners.iter().copied());
+            }
+            Value::ClaimedBy(address, c) => {
+                claimants.entry(*address).or_default().insert(*c);
+            }
+            Value::Name(c) => {
+                supported.insert(*c);
+            }
+            Value::Barred(c) => {
+                barred.insert(*c);
+            }
+            Value::EndOf(mac, token) => ends.push((*mac, *token)),
+            _ => {}
+        }
+    }
+    // A group that holds both ends of a cannot-link is none: its records are known by address only.
+    if !records || both_ends(ends.into_iter()) {
+        return None;
+    }
+    let own = has_free.then_some((group, How::Mac));
+    owners.retain(|c| !barred.contains(c));
+    match owners.len() {
+        1 => owners.first().map(|c| (*c, How::Mac)),
+        0 => {
+            let alone: BTreeSet<Component> = claimants
+                .values()
+                .filter(|c| c.len() == 1)
+                .filter_map(|c| c.first().copied())
+                .filter(|c| supported.contains(c) && !barred.contains(c))
+                .collect();
+            match alone.len() {
+                1 => alone.first().map(|c| (*c, How::Cross)),
+                _ => own,
+            }
+        }
+        _ => own,
+    }
+}

@@ -1,0 +1,390 @@
+//! Which records are one device, who owns an address, and what a device is called: section 2 of the identity
+//! definition, as relations, a file a stage.
+//!
+//! | file | stage |
+//! |---|---|
+//! | [`links`] | what operators say |
+//! | [`anchors`] | 1: strong identifiers and links |
+//! | [`cross`] | 1b: devices of sources that do not know each other |
+//! | [`macs`] | 2: MACs |
+//! | [`ownership`] | 3: addresses |
+//! | this one | 4: names and redirects |
+//!
+//! ```text
+//! best(c)     :- least (first seen, priority, namespace, value) among the strong identifiers that c holds, else its MACs
+//! uid(c)      :- of best(c) | of the address | of the record
+//! redirect(i) :- uid(holder(i)), else uid of the device of the record that asserted i last
+//! ```
+//! Invariants: nothing crosses a (tenant, partition), because every name is a hash that begins with them; no device
+//! holds two values of a namespace unless operators say so; every live record is in exactly one device; each relation is
+//! a function of the live records, what is remembered of identifiers and the links alone, so order, batching and worker
+//! count cannot matter.
+//!
+//! Everything is computed on names (hashes) of fixed size; text is looked up where a row is made.
+
+mod anchors;
+mod cross;
+mod links;
+mod macs;
+mod ownership;
+mod relations;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use differential_dataflow::VecCollection;
+use radarflow_proto::cell::Time;
+use radarflow_proto::rows::{DeviceIdentifier, DeviceRedirect, StateRow};
+use radarflow_reconcile::identity::name::{record_uid, seed};
+use serde::{Deserialize, Serialize};
+
+use crate::records::{Known, Live, Name, Seen};
+use ownership::Claims;
+use relations::{Value, each, join, lookup, reduce};
+
+/// Names a device while the dataflow computes: its component's least identifier, its address, or its record.
+pub type Component = Name;
+
+/// A collection over epochs.
+pub type Rel<'scope, D> = VecCollection<'scope, u64, D, isize>;
+
+/// Standing facts, JSON.
+type Facts<'scope> = Rel<'scope, String>;
+
+/// Why an identifier names nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// It would join what must stay apart.
+    Ambiguous,
+    /// It is in a component that holds what must stay apart.
+    Contested,
+    /// No live record asserts it.
+    Gone,
+}
+
+/// What puts a record into its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum How {
+    /// A strong identifier.
+    Strong,
+    /// An operator's link.
+    Operator,
+    /// Stage 1b.
+    Cross,
+    /// A MAC.
+    Mac,
+    /// The owner of its address.
+    Ip,
+    /// Nothing but itself.
+    Itself,
+}
+
+impl How {
+    /// As the audit spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            How::Strong => "strong_identifier",
+            How::Operator => "operator",
+            How::Cross => "cross_source",
+            How::Mac => "mac",
+            How::Ip => "ip_alias",
+            How::Itself => "retraction",
+        }
+    }
+}
+
+/// What identity is computed from.
+pub struct Said<'scope> {
+    /// Live versions of records.
+    pub versions: Rel<'scope, Live>,
+    /// What is remembered of identifiers.
+    pub seen: Rel<'scope, Seen>,
+    /// Addresses that records have claimed for long.
+    pub settled: Rel<'scope, (Name, Name)>,
+    /// Confirmed aliases, by the record that reports them.
+    pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
+    /// Standing facts, JSON.
+    pub facts: Rel<'scope, String>,
+}
+
+/// What the stages give.
+pub struct Identity<'scope> {
+    /// Which records make which device.
+    pub members: Rel<'scope, (Component, Live)>,
+    /// By record: why it is in its device, and what that is called.
+    pub placed: Rel<'scope, (Live, How, Arc<str>)>,
+    /// What devices are called.
+    pub uids: Rel<'scope, (Component, Arc<str>)>,
+    /// Which addresses a device owns.
+    pub owned: Rel<'scope, (Component, IpAddr)>,
+    /// Who owns an address, by its name.
+    pub owners: Rel<'scope, (Name, Component)>,
+    /// Rows of `identities`, `device_redirects` and `ip_ownership`.
+    pub rows: Rel<'scope, StateRow>,
+    /// (tenant, partition, address) to owner, for attribution.
+    pub attribution: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
+}
+
+/// Builds the relations.
+pub fn identity(said: Said<'_>) -> Identity<'_> {
+    let links = links::links(&said.facts);
+    let versions = said.versions.map(|v| (v.key, Value::Live(v)));
+    let seen = said.seen.map(|s| (s.name, Value::Seen(s.into())));
+    let aliases = said.aliases.map(|(record, (ip, at))| match ip {
+        IpAddr::V4(v4) => (record, Value::Alias(at, v4.to_ipv6_mapped())),
+        IpAddr::V6(v6) => (record, Value::Alias(at, v6)),
+    });
+    let settled = said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There));
+    let of_kind = |strong: bool| {
+        each(seen.clone(), move |id, v, out| {
+            if let Value::Seen(seen) = &v
+                && seen.id.id.kind.is_strong() == strong
+            {
+                out.push((id, v));
+            }
+        })
+    };
+    let anchors = anchors::anchors(&versions, of_kind(true), &links);
+    let cross = cross::cross(&anchors, &links, settled);
+    let anchored = lookup(anchors.members.clone(), cross.relabel.clone(), |component, v, group| {
+        let (live, linked) = match v {
+            Value::Live(live) => (live, false),
+            Value::Placed(live, place) => (live, place.linked),
+            _ => return None,
+        };
+        Some(match group {
+            Some(Value::Name(group)) => (*group, Value::Member(live.clone(), How::Cross)),
+            _ if linked => (component, Value::Member(live.clone(), How::Operator)),
+            _ => (component, Value::Member(live.clone(), How::Strong)),
+        })
+    });
+    let renamed = |component: Name, group: Option<&Value>| match group {
+        Some(Value::Name(group)) => *group,
+        _ => component,
+    };
+    let held = lookup(anchors.held.clone(), cross.relabel.clone(), move |c, seen, group| {
+        Some((renamed(c, group), seen.clone()))
+    });
+    let linked = linked(&links, &anchors, &cross.relabel);
+
+    let macs = macs::macs(&versions, &of_kind(false), &anchored, &linked, &cross, &links);
+    let anchorless = each(versions, |record, v, out| {
+        if let Value::Live(live) = &v
+            && live.says.top().is_none()
+        {
+            out.push((record, v));
+        }
+    });
+    let grouped = join(anchorless.clone(), macs.placed.clone(), |_, v, device| match (v, device) {
+        (Value::Live(live), Value::Settled(device, how)) => Some((*device, Value::Member(live.clone(), *how))),
+        _ => None,
+    });
+    let rest = lookup(anchorless, macs.placed, |record, v, placed| placed.is_none().then(|| (record, v.clone())));
+
+    let held = held.concat(macs.held);
+    let best = reduce(held.clone(), "Name", |_, held, out| {
+        let held = || held.iter().filter_map(|(h, _)| if let Value::Seen(seen) = h { Some(seen) } else { None });
+        let strong = held().any(|h| h.id.id.kind.is_strong());
+        let best = held()
+            .filter(|h| h.id.id.kind.is_strong() == strong)
+            .min_by(|a, b| (a.first, &a.id.id).cmp(&(b.first, &b.id.id)));
+        out.extend(best.map(|best| Value::Uid(best.id.uid.clone())));
+    });
+    let devices = anchored.concat(grouped);
+    let with_address = |has: bool| {
+        each(rest.clone(), move |record, v, out| {
+            if let Value::Live(live) = &v
+                && live.says.address().is_some() == has
+            {
+                out.push((record, v));
+            }
+        })
+    };
+    let ownership = ownership::ownership(Claims {
+        members: devices.clone(),
+        alone: with_address(true),
+        aliases,
+        linked: of_named(&linked, &best),
+        uids: best.clone(),
+    });
+    let by_themselves = each(with_address(false), |record, v, out| {
+        if let Value::Live(live) = v {
+            out.push((record, Value::Member(live, How::Itself)));
+        }
+    });
+    let record_uids = each(by_themselves.clone(), |record, v, out| {
+        if let Value::Member(live, _) = v {
+            let said = live.record();
+            out.push((record, Value::Uid(record_uid(&said.partition, &said.key).into())));
+        }
+    });
+    let members = devices.concat(ownership.members).concat(by_themselves);
+    let uids = best.concat(ownership.uids).concat(record_uids);
+
+    let placed = join(members.clone(), uids.clone(), |_, member, uid| match (member, uid) {
+        (Value::Member(live, how), Value::Uid(uid)) => {
+            Some((live.key, Value::PlacedIn(live.clone(), *how, uid.clone())))
+        }
+        _ => None,
+    });
+
+    let loose = anchors.loose.concat(macs.loose);
+    let holders = join(held, uids.clone(), |device, seen, uid| match (seen, uid) {
+        (Value::Seen(seen), Value::Uid(uid)) => Some((device, Value::Called(seen.clone(), uid.clone()))),
+        _ => None,
+    });
+    let gone = each(loose.clone(), |_, v, out| {
+        if let Value::Loose(Standing::Gone, seen) = v {
+            out.extend(seen.last_record.map(|record| (record, Value::Seen(seen))));
+        }
+    });
+    let by_record = each(members.clone(), |device, v, out| {
+        if let Value::Member(live, _) = v {
+            out.push((live.key, Value::Claimant(device, live, None)));
+        }
+    });
+    let gone = join(gone, by_record, |_, seen, member| match (seen, member) {
+        // A record that has moved to another partition took nothing with it.
+        (Value::Seen(s), Value::Claimant(device, live, _)) if s.id.partition == live.says.scope.partition => {
+            Some((*device, seen.clone()))
+        }
+        _ => None,
+    });
+    let gone = join(gone, uids.clone(), |_, seen, uid| match (seen, uid) {
+        (Value::Seen(seen), Value::Uid(uid)) => Some((seen.name, Value::Called(seen.clone(), uid.clone()))),
+        _ => None,
+    });
+    let held_rows = holders.clone().flat_map(|(_, v)| match v {
+        Value::Called(seen, uid) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
+            device_uid: Some(uid.to_string()),
+            first_seen: Some(seen.first),
+            ..identifier_row(&seen.id, "held")
+        })),
+        _ => None,
+    });
+    let loose_rows = loose.flat_map(|(_, v)| match v {
+        Value::Loose(Standing::Ambiguous, seen) => {
+            Some(StateRow::DeviceIdentifier(identifier_row(&seen.id, "ambiguous")))
+        }
+        Value::Loose(Standing::Contested, seen) => {
+            Some(StateRow::DeviceIdentifier(identifier_row(&seen.id, "contested")))
+        }
+        _ => None,
+    });
+    let redirects = holders.concat(gone).flat_map(|(_, v)| match v {
+        Value::Called(seen, uid) if seen.id.uid != uid => Some(StateRow::DeviceRedirect(DeviceRedirect {
+            tenant_id: seen.id.tenant.clone(),
+            partition: seen.id.partition.clone(),
+            from_uid: seen.id.uid.to_string(),
+            to_uid: uid.to_string(),
+            identifier: seed(&seen.id.id),
+            epoch: 0,
+        })),
+        _ => None,
+    });
+    let owner_rows = ownership.named.clone().flat_map(|(_, v)| match v {
+        Value::Named(named) => named.1.rows(Some(&named.0)),
+        Value::Decision(shared) => shared.rows(None),
+        _ => vec![],
+    });
+    let attribution = ownership.named.flat_map(|(_, v)| match v {
+        Value::Named(named) => {
+            let spot = named.1.spot();
+            Some(((spot.scope.tenant.clone(), spot.scope.partition.clone(), spot.ip), named.0.clone()))
+        }
+        _ => None,
+    });
+    Identity {
+        members: members.flat_map(|(device, v)| match v {
+            Value::Member(live, _) => Some((device, live)),
+            _ => None,
+        }),
+        placed: placed.flat_map(|(_, v)| match v {
+            Value::PlacedIn(live, how, uid) => Some((live, how, uid)),
+            _ => None,
+        }),
+        uids: uids.flat_map(|(device, v)| if let Value::Uid(uid) = v { Some((device, uid)) } else { None }),
+        owned: ownership.owned.flat_map(|(device, v)| match v {
+            Value::Decision(d) => Some((device, d.spot().ip)),
+            _ => None,
+        }),
+        owners: ownership.owners.flat_map(|(a, v)| if let Value::Name(device) = v { Some((a, device)) } else { None }),
+        rows: held_rows.concat(loose_rows).concat(redirects).concat(owner_rows),
+        attribution,
+    }
+}
+
+/// What operators say of identifiers in links: that a device holds one ([`Value::Must`]), being the component of the
+/// other end of a must-link; that it does not ([`Value::Barred`]), being that of a cannot-link.
+fn linked<'scope>(
+    links: &links::Links<'scope>,
+    anchors: &anchors::Anchors<'scope>,
+    relabel: &relations::Rel<'scope>,
+) -> relations::Rel<'scope> {
+    let musts = each(links.must.clone(), |_, v, out| {
+        if let Value::Edge(e) = v {
+            out.extend(e.ends().map(|id| (id, Value::Name(id))));
+        }
+    });
+    let ends = each(links.ends.clone(), |id, v, out| {
+        if let Value::End(token) = v {
+            out.push((token.name(), Value::Name(id)));
+        }
+    });
+    let other_ends = each(links.ends.clone(), |id, v, out| {
+        if let Value::End(token) = v {
+            out.push((token.other().name(), Value::Name(id)));
+        }
+    });
+    // By one end, that the other is not its.
+    let barred = join(ends, other_ends, |_, end, other| match (end, other) {
+        (Value::Name(end), Value::Name(other)) => Some((*end, Value::Barred(*other))),
+        _ => None,
+    });
+    let components = lookup(musts.concat(barred), anchors.places.clone(), |id, what, place| match place {
+        Some(Value::Place(place)) => Some((place.component, what.clone())),
+        _ => Some((id, what.clone())),
+    });
+    let components = lookup(components, anchors.peopled.clone(), |component, what, peopled| match (what, peopled) {
+        (Value::Name(id), None) => Some((component, Value::MustIf(*id))),
+        (Value::Name(id), Some(_)) => Some((component, Value::Must(*id))),
+        (what, _) => Some((component, what.clone())),
+    });
+    lookup(components, relabel.clone(), |component, what, group| {
+        let device = if let Some(Value::Name(group)) = group { *group } else { component };
+        match what {
+            Value::MustIf(id) => Some((*id, Value::MustIf(device))),
+            Value::Must(id) => Some((*id, Value::Must(device))),
+            Value::Barred(id) => Some((*id, Value::Barred(device))),
+            _ => None,
+        }
+    })
+}
+
+/// The same, of devices that are there.
+fn of_named<'scope>(linked: &relations::Rel<'scope>, uids: &relations::Rel<'scope>) -> relations::Rel<'scope> {
+    let by_device = each(linked.clone(), |id, v, out| match v {
+        Value::Must(device) | Value::MustIf(device) => out.push((device, Value::Name(id))),
+        Value::Barred(device) => out.push((device, Value::Barred(id))),
+        _ => {}
+    });
+    join(by_device, uids.clone(), |device, v, _| match v {
+        Value::Name(id) => Some((*id, Value::Must(device))),
+        Value::Barred(id) => Some((*id, Value::Barred(device))),
+        _ => None,
+    })
+}
+
+fn identifier_row(id: &Known, state: &str) -> DeviceIdentifier {
+    DeviceIdentifier {
+        tenant_id: id.tenant.clone(),
+        partition: id.partition.clone(),
+        identifier_type: id.id.kind.name().to_owned(),
+        source_instance: id.id.namespace.clone(),
+        identifier_value: id.id.value.clone(),
+        state: state.to_owned(),
+        device_uid: None,
+        first_seen: None,
+        epoch: 0,
+    }
+}

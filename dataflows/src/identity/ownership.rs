@@ -1,0 +1,374 @@
+//! Stage 3: who owns an address, and where the records known by it alone belong.
+//!
+//! ```text
+//! claim(ip)  :- every address of every record of a device with a strong identifier or a MAC, by its source's class;
+//!               confirmed aliases that its polled records report; addresses in its must-links
+//! owner(ip)  :- greatest claim by (class, event time, uid), unless more than sixteen devices claim at that class
+//!               | the device of the records known by ip alone, unless only sweeps
+//!               | greatest confirmed alias that those records report
+//!               | the device of the sweeps
+//! member(r)  :- owner(address(r)) | the device named by the address
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use radarflow_proto::cell::Time;
+use radarflow_proto::record::{IdKind, SourceKind};
+use radarflow_proto::rows::{DeviceRedirect, IpOwnership, StateRow};
+use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use radarflow_reconcile::identity::name::ip_uid;
+use radarflow_reconcile::identity::{ClaimClass, MAX_CLAIMANTS};
+use serde::{Deserialize, Serialize};
+
+use super::relations::{Rel, Value, each, join, lookup, reduce};
+use super::{Component, How};
+use crate::records::{Live, Name};
+
+/// An address and where it is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct Spot {
+    pub(super) scope: Arc<Scope>,
+    pub(super) ip: IpAddr,
+}
+
+impl Spot {
+    fn uid(&self) -> Arc<str> {
+        ip_uid(&self.scope.partition, self.ip).into()
+    }
+}
+
+/// Who owns an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct Decision {
+    owner: Owner,
+    /// The device, where one owns it.
+    component: Component,
+    class: ClaimClass,
+    /// There are records known by the address alone.
+    alone: bool,
+    since: Time,
+    spot: Arc<Spot>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Owner {
+    /// A device.
+    Device,
+    /// The device of the records known by it alone.
+    Itself,
+    /// Nobody: too many claim it.
+    Shared,
+}
+
+/// What stage 3 reads of the stages before it.
+pub(super) struct Claims<'scope> {
+    /// By device: records of devices with a strong identifier or a MAC ([`Value::Member`]).
+    pub(super) members: Rel<'scope>,
+    /// Records known by an address alone ([`Value::Live`]).
+    pub(super) alone: Rel<'scope>,
+    /// By record: confirmed aliases that it reports ([`Value::Alias`]).
+    pub(super) aliases: Rel<'scope>,
+    /// By identifier: what operators say of it ([`Value::Must`], [`Value::Barred`]).
+    pub(super) linked: Rel<'scope>,
+    /// By device: what it is called ([`Value::Uid`]).
+    pub(super) uids: Rel<'scope>,
+}
+
+/// What stage 3 gives.
+pub(super) struct Ownership<'scope> {
+    /// By device: records known by an address alone ([`Value::Member`]).
+    pub(super) members: Rel<'scope>,
+    /// By device: what those known by an address alone are called ([`Value::Uid`]).
+    pub(super) uids: Rel<'scope>,
+    /// By address: who owns it ([`Value::Name`]).
+    pub(super) owners: Rel<'scope>,
+    /// By device: addresses it owns ([`Value::Decision`]).
+    pub(super) owned: Rel<'scope>,
+    /// By address: who owns it and what they are called ([`Value::Named`]); and shared ones ([`Value::Decision`]).
+    pub(super) named: Rel<'scope>,
+}
+
+/// A claim, ready to be weighed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Weight {
+    class: ClaimClass,
+    at: Time,
+    component: Component,
+}
+
+/// The address as everybody writes it.
+fn canonical(ip: Ipv6Addr) -> IpAddr {
+    IpAddr::V6(ip).to_canonical()
+}
+
+/// Who owns an address: one decision, or several that only names can tell apart.
+fn rule(claims: &[(&Value, isize)]) -> Vec<Value> {
+    let mut barred: BTreeSet<Component> = BTreeSet::new();
+    let mut spot: Option<Spot> = None;
+    let mut alone: Option<(bool, ClaimClass, Time)> = None;
+    let mut weights: Vec<Weight> = Vec::with_capacity(claims.len());
+    for (claim, _) in claims {
+        match claim {
+            Value::Barred(c) => {
+                barred.insert(*c);
+            }
+            Value::Must(component) => {
+                weights.push(Weight { class: ClaimClass::Operator, at: Time::default(), component: *component });
+            }
+            Value::Claim(class, nth, at, component, live) => {
+                let ip = live.says.ips[usize::from(*nth)].ip;
+                spot.get_or_insert_with(|| Spot { scope: live.says.scope.clone(), ip });
+                weights.push(Weight { class: *class, at: *at, component: *component });
+            }
+            Value::AliasClaim(at, component, reported) => {
+                spot.get_or_insert_with(|| (**reported).clone());
+                weights.push(Weight { class: ClaimClass::Alias, at: *at, component: *component });
+            }
+            Value::Alone(class, at, scope, ip) => {
+                spot.get_or_insert_with(|| Spot { scope: scope.clone(), ip: canonical(*ip) });
+                alone = alone.max(Some((*class != ClaimClass::Sweep, *class, *at)));
+            }
+            _ => {}
+        }
+    }
+    // Without any record that speaks of the address there is nothing to decide.
+    let Some(spot) = spot.map(Arc::new) else { return vec![] };
+    weights.retain(|w| !barred.contains(&w.component));
+    let Some(best) = weights.iter().max().copied() else {
+        let itself = |(_, class, since)| Decision {
+            owner: Owner::Itself,
+            component: Component::default(),
+            class,
+            alone: true,
+            since,
+            spot,
+        };
+        return alone.map(itself).map(Value::Decision).into_iter().collect();
+    };
+    let alone = alone.is_some();
+    let (class, since) = (best.class, best.at);
+    let parties: BTreeSet<Component> = weights.iter().filter(|w| w.class == class).map(|w| w.component).collect();
+    if parties.len() > MAX_CLAIMANTS {
+        let (owner, component, since) = (Owner::Shared, Component::default(), Time::default());
+        return vec![Value::Decision(Decision { owner, component, class, alone, since, spot })];
+    }
+    let equals: BTreeSet<Component> =
+        weights.iter().filter(|w| (w.class, w.at) == (class, since)).map(|w| w.component).collect();
+    let device = |component| Decision { owner: Owner::Device, component, class, alone, since, spot: spot.clone() };
+    match equals.len() {
+        1 => equals.into_iter().map(|c| Value::Decision(device(c))).collect(),
+        _ => equals.into_iter().map(|c| Value::Tied(device(c))).collect(),
+    }
+}
+
+/// Decides who owns addresses, where claims are equal by the greatest uid.
+fn decide<'scope>(claims: Rel<'scope>, stage: &str, uids: &Rel<'scope>) -> Rel<'scope> {
+    let ruled = reduce(claims, stage, |_, claims, out| out.extend(rule(claims)));
+    let settled = each(ruled.clone(), |address, v, out| {
+        if let Value::Decision(_) = v {
+            out.push((address, v));
+        }
+    });
+    let tied = each(ruled, |_, v, out| {
+        if let Value::Tied(Decision { component, .. }) = v {
+            out.push((component, v));
+        }
+    });
+    let named = join(tied, uids.clone(), |_, tied, uid| match (tied, uid) {
+        (Value::Tied(d), Value::Uid(uid)) => {
+            let address = ip_name(d.spot.scope.name, d.spot.ip);
+            Some((address, Value::Named((uid.clone(), d.clone()).into())))
+        }
+        _ => None,
+    });
+    let best = reduce(named, "Tied", |_, named, out| {
+        if let Some((Value::Named(best), _)) = named.last() {
+            out.push(Value::Decision(best.1.clone()));
+        }
+    });
+    settled.concat(best)
+}
+
+/// The device that a decision gives an address to.
+fn device(address: Name, decision: &Decision) -> Component {
+    match decision.owner {
+        Owner::Device => decision.component,
+        Owner::Itself | Owner::Shared => address,
+    }
+}
+
+/// What devices known by an address alone are called.
+fn own_uids<'scope>(decided: &Rel<'scope>) -> Rel<'scope> {
+    each(decided.clone(), |address, d, out| {
+        if let Value::Decision(d) = d
+            && d.alone
+            && d.owner != Owner::Device
+        {
+            out.push((address, Value::Uid(d.spot.uid())));
+        }
+    })
+}
+
+/// Records known by an address alone, by it.
+fn by_address<'scope>(alone: &Rel<'scope>, keep: fn(&Live) -> bool) -> Rel<'scope> {
+    each(alone.clone(), move |_, v, out| {
+        if let Value::Live(live) = v
+            && let Some(address) = live.says.address()
+            && keep(&live)
+        {
+            out.push((address.name, Value::Live(live)));
+        }
+    })
+}
+
+/// Stage 3.
+pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
+    let Claims { members, alone, aliases, linked, uids } = claims;
+    let of_devices = each(members.clone(), |component, v, out| {
+        if let Value::Member(live, _) = v {
+            let claim = |nth: usize| Value::Claim(live.class(), nth as u16, live.says.at, component, live.clone());
+            out.extend(live.says.ips.iter().enumerate().map(|(nth, address)| (address.name, claim(nth))));
+        }
+    });
+    // Aliases that devices report by the records polled on them.
+    let reporters = each(members, |component, v, out| {
+        if let Value::Member(live, _) = v
+            && live.says.kind == SourceKind::Mapper
+        {
+            out.push((live.key, Value::Claimant(component, live, None)));
+        }
+    });
+    let of_polled = join(reporters, aliases.clone(), |_, reporter, alias| match (reporter, alias) {
+        (Value::Claimant(component, live, _), Value::Alias(at, ip)) => {
+            Some(alias_claim(*at, *component, &live.says.scope, *ip))
+        }
+        _ => None,
+    });
+    let by_themselves = each(by_address(&alone, |_| true), |address, v, out| {
+        if let Value::Live(live) = v
+            && let Some(known_by) = live.says.address()
+        {
+            let ip = match known_by.ip {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                IpAddr::V6(v6) => v6,
+            };
+            out.push((address, Value::Alone(live.class(), live.says.at, live.says.scope.clone(), ip)));
+        }
+    });
+    let first = decide(of_devices.concat(of_polled).concat(by_themselves).concat(linked), "Owner", &uids);
+
+    // Aliases that records known by an address report, where no device and no other record has the address.
+    let reporters = each(by_address(&alone, |live| live.says.kind == SourceKind::Mapper), |address, v, out| {
+        if let Value::Live(live) = v {
+            out.push((live.key, Value::Claimant(address, live, None)));
+        }
+    });
+    let reports = join(reporters, aliases, |_, reporter, alias| match (reporter, alias) {
+        (Value::Claimant(polled, live, _), Value::Alias(at, ip)) => {
+            Some((*polled, alias_claim(*at, *polled, &live.says.scope, *ip).1))
+        }
+        _ => None,
+    });
+    let reports = join(reports, first.clone(), |polled, alias, decision| match (alias, decision) {
+        (Value::AliasClaim(at, _, spot), Value::Decision(d)) => {
+            let address = ip_name(spot.scope.name, spot.ip);
+            Some((address, Value::AliasClaim(*at, device(polled, d), spot.clone())))
+        }
+        _ => None,
+    });
+    let aliased = decide(reports, "AliasOwner", &uids.clone().concat(own_uids(&first)));
+    let given = lookup(aliased.clone(), first.clone(), |address, alias, was| match (alias, was) {
+        (alias, None) => Some((address, alias.clone())),
+        (Value::Decision(alias), Some(Value::Decision(was))) if only_swept(was) => {
+            Some((address, Value::Decision(Decision { alone: true, ..alias.clone() })))
+        }
+        _ => None,
+    });
+    let taken = join(aliased, first.clone(), |address, _, was| match was {
+        Value::Decision(d) if only_swept(d) => Some((address, was.clone())),
+        _ => None,
+    });
+    let decided = first.concat(given).concat(taken.negate());
+
+    let members = join(by_address(&alone, |_| true), decided.clone(), |address, live, d| match (live, d) {
+        (Value::Live(live), Value::Decision(d)) => {
+            let how = if d.owner == Owner::Device { How::Ip } else { How::Itself };
+            Some((device(address, d), Value::Member(live.clone(), how)))
+        }
+        _ => None,
+    });
+    let own_uids = own_uids(&decided);
+    let owned = each(decided.clone(), |address, v, out| {
+        if let Value::Decision(d) = v
+            && d.owner != Owner::Shared
+        {
+            out.push((device(address, &d), Value::Decision(d)));
+        }
+    });
+    let owners = each(owned.clone(), |device, d, out| {
+        if let Value::Decision(d) = d {
+            out.push((ip_name(d.spot.scope.name, d.spot.ip), Value::Name(device)));
+        }
+    });
+    let named = join(owned.clone(), uids.concat(own_uids.clone()), |_, d, uid| match (d, uid) {
+        (Value::Decision(d), Value::Uid(uid)) => {
+            let address = ip_name(d.spot.scope.name, d.spot.ip);
+            Some((address, Value::Named((uid.clone(), d.clone()).into())))
+        }
+        _ => None,
+    });
+    let shared = each(decided, |address, v, out| {
+        if let Value::Decision(d) = &v
+            && d.owner == Owner::Shared
+        {
+            out.push((address, v));
+        }
+    });
+    Ownership { members, uids: own_uids, owners, owned, named: named.concat(shared) }
+}
+
+fn only_swept(decision: &Decision) -> bool {
+    decision.owner == Owner::Itself && decision.class == ClaimClass::Sweep
+}
+
+fn alias_claim(at: Time, component: Component, scope: &Arc<Scope>, ip: Ipv6Addr) -> (Name, Value) {
+    let spot = Spot { scope: scope.clone(), ip: canonical(ip) };
+    (ip_name(spot.scope.name, spot.ip), Value::AliasClaim(at, component, spot.into()))
+}
+
+impl Decision {
+    /// The address.
+    pub(super) fn spot(&self) -> &Spot {
+        &self.spot
+    }
+
+    /// Its rows: of `ip_ownership`, and of `device_redirects` where records known by it alone went elsewhere.
+    pub(super) fn rows(&self, owner: Option<&Arc<str>>) -> Vec<StateRow> {
+        let Spot { scope, ip } = &*self.spot;
+        let class = if self.owner == Owner::Shared { "shared" } else { self.class.name() };
+        let mut rows = vec![StateRow::IpOwnership(IpOwnership {
+            tenant_id: scope.tenant.clone(),
+            partition: scope.partition.clone(),
+            ip: ip.to_string(),
+            ip_uid: self.spot.uid().to_string(),
+            device_uid: owner.map(ToString::to_string),
+            class: class.to_owned(),
+            valid_from: self.since,
+            valid_to: None,
+            epoch: 0,
+        })];
+        if let (Owner::Device, Some(owner), true) = (self.owner, owner, self.alone) {
+            rows.push(StateRow::DeviceRedirect(DeviceRedirect {
+                tenant_id: scope.tenant.clone(),
+                partition: scope.partition.clone(),
+                from_uid: self.spot.uid().to_string(),
+                to_uid: owner.to_string(),
+                identifier: format!("{}:{ip}", IdKind::Ip.name()),
+                epoch: 0,
+            }));
+        }
+        rows
+    }
+}

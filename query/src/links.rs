@@ -1,0 +1,241 @@
+//! What operators say of identity: links between identifiers, and how far an address alone links.
+//!
+//! A merge by hand is a link `must`, an unmerge a link `cannot`; both hold, whatever sources say, until they are taken
+//! back. An end is an identifier, or the uid of a device, which stands for the identifier that names it best.
+
+use std::net::IpAddr;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use radarflow_proto::fact::{Actor as FactActor, Fact, IpLink, Link, LinkKind};
+use radarflow_proto::record::{IdKind, Identifier};
+use radarflow_proto::rows::{self, DeviceIdentifier, DeviceRedirect, IpOwnership};
+use radarflow_reconcile::access::{Action, sees};
+use radarflow_reconcile::identity::name::seed;
+use radarflow_reconcile::identity::normalise;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::access::Actor;
+use crate::http::{Api, Shared, body, optional_body, problem};
+
+/// Longest identifier, bytes.
+const MAX_VALUE: usize = 512;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewLink {
+    kind: LinkKind,
+    #[serde(default)]
+    partition: String,
+    a: End,
+    b: End,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum End {
+    Device {
+        uid: String,
+    },
+    Identifier {
+        r#type: String,
+        #[serde(default)]
+        source_instance: String,
+        value: String,
+    },
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Why {
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewPolicy {
+    policy: IpLink,
+    reason: String,
+}
+
+fn bad(detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
+}
+
+fn who(actor: &Actor) -> FactActor {
+    FactActor { name: actor.name.clone(), role: actor.role }
+}
+
+/// An identifier as identity writes it.
+#[allow(clippy::result_large_err)]
+fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifier, Response> {
+    if value.len() > MAX_VALUE {
+        return Err(bad(&format!("an identifier has at most {MAX_VALUE} bytes")));
+    }
+    let none = |what: &str| bad(&format!("{value:?} is no {what}"));
+    let (kind, value) = match kind {
+        "agent" => (IdKind::Agent, normalise::agent_id(value).ok_or_else(|| none("agent id"))?),
+        "armis" => (IdKind::Armis, normalise::id(value).ok_or_else(|| none("armis id"))?),
+        "integration" => (IdKind::Integration, normalise::id(value).ok_or_else(|| none("integration id"))?),
+        "netbox" => (IdKind::NetBox, normalise::id(value).ok_or_else(|| none("netbox id"))?),
+        "mac" => (IdKind::Mac, normalise::mac(value).map_err(|reason| none(reason.name()))?.hex),
+        "ip" => (IdKind::Ip, normalise::ip(value).ok_or_else(|| none("address of a device"))?.to_string()),
+        other => {
+            return Err(bad(&format!("type {other:?}: agent, armis, integration, netbox, mac or ip")));
+        }
+    };
+    let namespace = if kind.is_strong() && kind != IdKind::Agent { source_instance.trim() } else { "" };
+    Ok(Identifier { kind, namespace: namespace.to_owned(), value })
+}
+
+impl End {
+    #[allow(clippy::result_large_err)]
+    fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
+        match self {
+            End::Identifier { r#type, source_instance, value } => identifier(r#type, source_instance, value),
+            End::Device { uid } => named(api, actor, partition, uid).ok_or_else(|| {
+                let detail = format!("no device {uid} in partition {partition}, or none that an identifier names");
+                problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({}))
+            }),
+        }
+    }
+}
+
+/// The identifier that names a device best.
+fn named(api: &Api, actor: &Actor, partition: &str, uid: &str) -> Option<Identifier> {
+    let view = api.engine.live().view();
+    let redirects = view.rows_where::<DeviceRedirect>(&actor.tenant, "from_uid", uid);
+    let uid = redirects.iter().find(|r| r.partition == partition).map_or(uid, |r| &r.to_uid);
+    let mut held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "device_uid", uid);
+    held.retain(|i| i.partition == partition);
+    let id = |i: &DeviceIdentifier| identifier(&i.identifier_type, &i.source_instance, &i.identifier_value).ok();
+    let best = held.iter().filter_map(|i| Some((i.first_seen, id(i)?))).min();
+    best.map(|(_, id)| id).or_else(|| {
+        let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", uid);
+        let ip: IpAddr = owned.iter().find(|o| o.partition == partition)?.ip.parse().ok()?;
+        identifier("ip", "", &ip.to_string()).ok()
+    })
+}
+
+/// `POST /api/links`
+pub(crate) async fn make_link(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
+    let actor = match api.allowed(&headers, Action::Link) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    let new: NewLink = match body(request).await {
+        Ok(new) => new,
+        Err(bad) => return bad,
+    };
+    let Some(partition) = normalise::partition(&new.partition) else {
+        return bad("a partition has no : and no /");
+    };
+    if !sees(&actor.partitions, &partition) {
+        return problem(StatusCode::NOT_FOUND, "not_found", "there is no such partition", json!({}));
+    }
+    let (a, b) = match (new.a.resolve(&api, &actor, &partition), new.b.resolve(&api, &actor, &partition)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(refused), _) | (_, Err(refused)) => return refused,
+    };
+    if a == b {
+        return bad("a link has two ends; these are one identifier");
+    }
+    // One link for two identifiers: what is said last replaces what was said before.
+    let (a, b) = if a < b { (a, b) } else { (b, a) };
+    let id = hex::encode(&Sha256::digest(format!("{partition}\u{1f}{}\u{1f}{}", seed(&a), seed(&b)))[..8]);
+    let (shown_a, shown_b) = (seed(&a), seed(&b));
+    let link = Link {
+        tenant: actor.tenant.clone(),
+        partition,
+        id: id.clone(),
+        kind: new.kind,
+        a,
+        b,
+        actor: who(&actor),
+        reason: new.reason,
+    };
+    match api.append(&actor, &Fact::Link(link)).await {
+        Ok(epoch) => {
+            api.engine.live().reach(epoch).await;
+            let made = json!({"link_id": id, "a": shown_a, "b": shown_b, "epoch": epoch});
+            (StatusCode::CREATED, axum::Json(made)).into_response()
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// `DELETE /api/links/{id}`
+pub(crate) async fn remove_link(
+    State(api): State<Shared>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let actor = match api.allowed(&headers, Action::Link) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    let why: Why = match optional_body(request).await {
+        Ok(why) => why,
+        Err(bad) => return bad,
+    };
+    let links = api.engine.live().view().rows_where::<rows::Link>(&actor.tenant, "link_id", &id);
+    if !links.iter().any(|l| sees(&actor.partitions, &l.partition)) {
+        return problem(StatusCode::NOT_FOUND, "not_found", "there is no such link", json!({}));
+    }
+    let gone = Fact::LinkGone { tenant: actor.tenant.clone(), id, actor: who(&actor), reason: why.reason };
+    match api.append(&actor, &gone).await {
+        Ok(epoch) => {
+            api.engine.live().reach(epoch).await;
+            axum::Json(json!({"epoch": epoch})).into_response()
+        }
+        Err(refused) => refused,
+    }
+}
+
+/// `PUT /api/identity/ip_link`
+pub(crate) async fn set_ip_link(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
+    let actor = match api.allowed(&headers, Action::SetPolicy) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    if !actor.partitions.is_empty() {
+        let detail = "a policy is the whole tenant's; this token is bound to partitions";
+        return problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({}));
+    }
+    let new: NewPolicy = match body(request).await {
+        Ok(new) => new,
+        Err(bad) => return bad,
+    };
+    let fact =
+        Fact::IpLink { tenant: actor.tenant.clone(), policy: new.policy, actor: who(&actor), reason: new.reason };
+    match api.append(&actor, &fact).await {
+        Ok(epoch) => {
+            api.engine.live().reach(epoch).await;
+            axum::Json(json!({"epoch": epoch})).into_response()
+        }
+        Err(refused) => refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_written_as_identity_writes_them() {
+        let shown = |kind, instance, value| identifier(kind, instance, value).map(|id| seed(&id)).ok();
+        assert_eq!(shown("mac", "x", "0c:ea:14:32:d2:78").as_deref(), Some("mac:0CEA1432D278"));
+        assert_eq!(shown("ip", "", "::ffff:10.0.0.1").as_deref(), Some("ip:10.0.0.1"));
+        assert_eq!(shown("agent", "ignored", "agent-agent-dusk").as_deref(), Some("agent:agent-dusk"));
+        assert_eq!(shown("armis", "second", " 42 ").as_deref(), Some("armis@second:42"));
+        for (kind, value) in [("mac", "FF:FF:FF:FF:FF:FF"), ("ip", "127.0.0.1"), ("netbox", " "), ("hostname", "h")] {
+            assert_eq!(shown(kind, "", value), None, "{kind} {value}");
+        }
+        assert!(identifier("armis", "", &"x".repeat(1 << 20)).is_err());
+    }
+}
