@@ -384,6 +384,29 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_what_it_says() {
+        let example = parse(include_str!("../deploy/radarflow.example.toml"), none()).unwrap();
+        let default = Config::default();
+        assert_eq!(example.http.addr, default.http.addr);
+        let ports = |sockets: &[Socket]| sockets.iter().map(|s| (s.addr, s.partition.clone())).collect::<Vec<_>>();
+        for (said, is) in [
+            (&example.netflow, &default.netflow),
+            (&example.sflow, &default.sflow),
+            (&example.syslog, &default.syslog),
+            (&example.traps, &default.traps),
+        ] {
+            assert_eq!(ports(said), ports(is));
+        }
+        assert_eq!(example.sources.nats[0].subjects, default_subjects());
+        assert_eq!(example.sources.kafka[0].topics, default_subjects());
+        let receiver = &example.receivers[0];
+        assert_eq!(
+            (receiver.group_wait_ms, receiver.group_interval_ms, receiver.repeat_interval_ms),
+            (default_group_wait(), default_group_interval(), default_repeat_interval())
+        );
+    }
+
+    #[test]
     fn the_environment_overrides() {
         let env =
             [("RADARFLOW__SINKS__POSTGRES__URL", "postgres://x"), ("RADARFLOW__WORKERS", "3"), ("RADARFLOW_URL", "y")];

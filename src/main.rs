@@ -11,6 +11,10 @@ mod watch;
 
 use std::process::ExitCode;
 
+/// Rows of all sizes are made by one thread and dropped by another, all day long: what the system's allocator does worst.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // One TLS implementation, chosen once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

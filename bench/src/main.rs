@@ -10,6 +10,10 @@ mod cases;
 use std::io::Write;
 use std::time::Duration;
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let wants = |case: &str| asked.is_empty() || asked.iter().any(|a| a == case);

@@ -19,7 +19,8 @@ use radarflow_reconcile::inventory::{Parts, device};
 use serde::{Deserialize, Serialize};
 
 use crate::health::Seen;
-use crate::identity::{Component, Identity, Rel};
+use crate::identity::{Identity, Rel};
+use crate::keyed::encode;
 use crate::records::{Live, Name};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ fn address(seen: &Seen) -> Name {
 }
 
 /// Builds the relation.
-pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) -> Rel<'scope, (Component, Device)> {
+pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) -> Rel<'scope, Device> {
     let by_target = seen.clone().map(|s| (address(&s), (s.vantage, s.state, s.since)));
     let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
         (*component, Part::Seen(vantage.clone(), *state, *since))
@@ -48,7 +49,8 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
         .concat(identity.uids.clone().map(|(c, uid)| (c, Part::Uid(uid))))
         .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
         .concat(vantages);
-    parts.reduce_named("Device", |_, parts, out| {
+    // Rows are kept packed: unpacked they are the largest thing there is, and only their changes are looked at.
+    let rows = parts.reduce_named("Device", |_, parts, out| {
         let records: Vec<Record> =
             parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v.record()) } else { None }).collect();
         let mut row = Parts { records: records.iter().collect(), ..Parts::default() };
@@ -73,7 +75,8 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
             row.availability = Some(combine(vantages.into_iter().map(|(v, (state, since))| (v, state, since))));
         }
         if let Some(device) = device(&row).filter(|_| !row.uid.is_empty()) {
-            out.push((device, 1));
+            out.push((Arc::<[u8]>::from(encode(&device)), 1));
         }
-    })
+    });
+    rows.map(|(_, packed)| postcard::from_bytes(&packed).expect("a packed row unpacks"))
 }

@@ -121,10 +121,8 @@ pub struct Sighting {
 /// An identifier that some record asserted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Known {
-    /// Customer.
-    pub tenant: String,
-    /// Site.
-    pub partition: String,
+    /// Where.
+    pub scope: Arc<Scope>,
     /// The identifier.
     pub id: Identifier,
     /// The uid it bears.
@@ -351,8 +349,7 @@ fn known(version: &Version, name: Name) -> Known {
     let strong = record.ids.into_iter().find(|id| scope.id(id).name == name);
     let id = strong.or_else(|| version.says.global_macs().find(|m| m.name == name).map(|m| mac_identifier(m.value)));
     let id = id.expect("an assertion names what its version asserts");
-    let Scope { tenant, partition, .. } = &**scope;
-    Known { tenant: tenant.clone(), partition: partition.clone(), uid: identifier_uid(partition, &id).into(), id }
+    Known { scope: scope.clone(), uid: identifier_uid(&scope.partition, &id).into(), id }
 }
 
 impl Machine for FirstSeen {

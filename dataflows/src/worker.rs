@@ -318,7 +318,7 @@ fn build<'scope>(
         event: Moved { live, how, uid, diff: diff as i64 },
     });
     let moves = machine(moves, cx, Merges);
-    let devices = inventory::devices(&identity, &targets).map(|(_, device)| device);
+    let devices = inventory::devices(&identity, &targets);
 
     // Conditions, from whatever notices them.
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);

@@ -81,16 +81,16 @@ pub(super) struct Anchors<'scope> {
 }
 
 /// Edges of identifiers ([`Value::Edge`]) with what must-links say of their ends.
-fn with_musts<'scope>(edges: Rel<'scope>, must: &Rel<'scope>) -> Rel<'scope> {
+fn with_musts<'scope>(edges: &Rel<'scope>, must: &Rel<'scope>) -> Rel<'scope> {
     let place = |v: &Vertex, must: Option<&Value>| match must {
         Some(Value::Name(must)) => Vertex { must: *must, linked: true, ..*v },
         _ => *v,
     };
-    let left = lookup(edges, must.clone(), move |_, edge, must| match edge {
+    let left = lookup(edges, must, move |_, edge, must| match edge {
         Value::Edge(e) => Some((e.1.id.name, Value::Edge(Edge(place(&e.0, must), e.1).into()))),
         _ => None,
     });
-    lookup(left, must.clone(), move |_, edge, must| match edge {
+    lookup(&left, must, move |_, edge, must| match edge {
         Value::Edge(e) => Some((e.0.id.name, Value::Edge(Edge(e.0, place(&e.1, must)).into()))),
         _ => None,
     })
@@ -103,25 +103,25 @@ pub(super) fn edge(a: Id, b: Id) -> (Name, Value) {
 }
 
 /// Stage 1. `versions` are records, `seen` strong identifiers.
-pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: Rel<'scope>, links: &Links<'scope>) -> Anchors<'scope> {
-    let must = components(each(links.must.clone(), |a, b, out| {
+pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links: &Links<'scope>) -> Anchors<'scope> {
+    let must = components(&each(&links.must, |a, b, out| {
         if let Value::Edge(e) = b {
             out.push((a, Value::Name(e.1.id.name)));
         }
     }));
-    let asserted = each(versions.clone(), |_, v, out| {
+    let asserted = each(versions, |_, v, out| {
         if let Value::Live(v) = v {
             let ids = &v.says.ids;
             out.extend(ids.iter().skip(1).map(|other| edge(ids[0], *other)));
         }
     });
-    let both_ways = each(with_musts(asserted, &must), |_, e, out| {
+    let both_ways = each(&with_musts(&asserted, &must), |_, e, out| {
         if let Value::Edge(e) = e {
             let Edge(a, b) = *e;
             out.extend([(a.id.name, Value::Edge(e)), (b.id.name, Value::Edge(Edge(b, a).into()))]);
         }
     });
-    let cleaned = reduce(both_ways, "Ambiguous", |_, edges, out| {
+    let cleaned = reduce(&both_ways, "Ambiguous", |_, edges, out| {
         let edges = || edges.iter().filter_map(|(e, _)| if let Value::Edge(e) = e { Some(e) } else { None });
         if collides(edges().flat_map(|e| [&e.0, &e.1])) {
             out.push(Value::Flag(Standing::Ambiguous));
@@ -130,22 +130,22 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: Rel<'scope>, links: 
         }
     });
     // A link is clean when both of its ends say so.
-    let ends = each(cleaned, |_, e, out| {
+    let ends = each(&cleaned, |_, e, out| {
         if let Value::Edge(e) = e {
             let e = if e.0 < e.1 { e } else { Edge(e.1, e.0).into() };
             out.push((e.0.id.name, Value::Edge(e)));
         }
     });
-    let clean = reduce(ends, "Clean", |_, edges, out| {
+    let clean = reduce(&ends, "Clean", |_, edges, out| {
         out.extend(edges.iter().filter(|(_, ends)| *ends == 2).map(|(e, _)| (*e).clone()));
     });
-    let graph = clean.concat(with_musts(links.must.clone(), &must));
-    let labels = components(each(graph.clone(), |a, e, out| {
+    let graph = clean.concat(&with_musts(&links.must, &must));
+    let labels = components(&each(&graph, |a, e, out| {
         if let Value::Edge(e) = e {
             out.push((a, Value::Name(e.1.id.name)));
         }
     }));
-    let vertices = each(graph, |_, e, out| {
+    let vertices = each(&graph, |_, e, out| {
         if let Value::Edge(e) = e {
             out.extend([e.0, e.1].map(|v| (v.id.name, Value::Vertex(v.into()))));
         }
@@ -154,14 +154,14 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: Rel<'scope>, links: 
         Value::Name(label) => Some((*label, what.clone())),
         _ => None,
     };
-    let nodes = join(distinct(vertices), labels.clone(), move |_, v, label| labelled(v, label));
-    let ends = lookup(links.ends.clone(), must, |id, token, must| match (token, must) {
+    let nodes = join(&distinct(&vertices), &labels, move |_, v, label| labelled(v, label));
+    let ends = lookup(&links.ends, &must, |id, token, must| match (token, must) {
         (Value::End(token), Some(Value::Name(must))) => Some((id, Value::EndOf(*must, *token))),
         (Value::End(token), _) => Some((id, Value::EndOf(id, *token))),
         _ => None,
     });
-    let ends = join(ends, labels, move |_, end, label| labelled(end, label));
-    let places = reduce(nodes.concat(ends), "Contested", |label, nodes, out| {
+    let ends = join(&ends, &labels, move |_, end, label| labelled(end, label));
+    let places = reduce(&nodes.concat(&ends), "Contested", |label, nodes, out| {
         let vertices = || nodes.iter().filter_map(|(n, _)| if let Value::Vertex(v) = n { Some(&**v) } else { None });
         let ends =
             nodes.iter().filter_map(|(n, _)| if let Value::EndOf(m, token) = n { Some((*m, *token)) } else { None });
@@ -179,20 +179,20 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: Rel<'scope>, links: 
             out.push(Value::PlaceOf(v.id.name, place.into()));
         }
     });
-    let places = each(places, |_, v, out| {
+    let places = each(&places, |_, v, out| {
         if let Value::PlaceOf(id, place) = v {
             out.push((id, Value::Place(place)));
         }
     });
 
-    let tops = each(versions.clone(), |_, v, out| {
+    let tops = each(versions, |_, v, out| {
         if let Value::Live(v) = v {
             out.extend(v.says.top().map(|top| (top.name, Value::Live(v))));
         }
     });
-    let is_top = each(tops.clone(), |id, _, out| out.push((id, Value::There)));
-    let told = seen.concat(is_top).concat(places.clone());
-    let told = reduce(told, "Held", |id, told, out| {
+    let is_top = each(&tops, |id, _, out| out.push((id, Value::There)));
+    let told = seen.concat(&is_top).concat(&places);
+    let told = reduce(&told, "Held", |id, told, out| {
         let seen = told.iter().find_map(|(t, _)| if let Value::Seen(seen) = t { Some(seen) } else { None });
         let place = told.iter().find_map(|(t, _)| if let Value::Place(place) = t { Some(place) } else { None });
         let has = |what: Value| told.iter().any(|(t, _)| **t == what);
@@ -207,42 +207,42 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: Rel<'scope>, links: 
             None => Value::Loose(Standing::Gone, seen),
         });
     });
-    let held = each(told.clone(), |_, v, out| {
+    let held = each(&told, |_, v, out| {
         if let Value::HeldBy(component, seen) = v {
             out.push((component, Value::Seen(seen)));
         }
     });
-    let held_if = each(told.clone(), |_, v, out| {
+    let held_if = each(&told, |_, v, out| {
         if let Value::HeldIf(component, seen) = v {
             out.push((component, Value::Seen(seen)));
         }
     });
-    let loose = each(told, |id, v, out| {
+    let loose = each(&told, |id, v, out| {
         if let Value::Loose(..) = v {
             out.push((id, v));
         }
     });
-    let members = lookup(tops, places.clone(), |id, live, place| match (live, place) {
+    let members = lookup(&tops, &places, |id, live, place| match (live, place) {
         (Value::Live(live), Some(Value::Place(place))) => {
             Some((place.component, Value::Placed(live.clone(), place.clone())))
         }
         (live, _) => Some((id, live.clone())),
     });
     // What operators link to nobody who is there, nobody holds.
-    let peopled = distinct(each(members.clone(), |component, v, out| {
+    let peopled = distinct(&each(&members, |component, v, out| {
         if let Value::Placed(_, place) = v
             && place.operated
         {
             out.push((component, Value::There));
         }
     }));
-    let held_too = join(held_if.clone(), peopled.clone(), |component, seen, _| Some((component, seen.clone())));
-    let idle = lookup(held_if, peopled.clone(), |_, seen, peopled| match (seen, peopled) {
+    let held_too = join(&held_if, &peopled, |component, seen, _| Some((component, seen.clone())));
+    let idle = lookup(&held_if, &peopled, |_, seen, peopled| match (seen, peopled) {
         (Value::Seen(seen), None) => {
             let standing = if seen.last_record.is_some() { Standing::Gone } else { Standing::Ambiguous };
             Some((seen.name, Value::Loose(standing, seen.clone())))
         }
         _ => None,
     });
-    Anchors { members, held: held.concat(held_too), loose: loose.concat(idle), places, peopled }
+    Anchors { members, held: held.concat(&held_too), loose: loose.concat(&idle), places, peopled }
 }

@@ -105,7 +105,7 @@ const SHARDS: u64 = 64;
 
 impl<'scope> Weights<'scope> {
     fn new(busy: Rel<'scope>, settled: Rel<'scope>, links: &Links<'scope>) -> Self {
-        let policies = each(links.policies.clone(), |tenant, policy, out| {
+        let policies = each(&links.policies, |tenant, policy, out| {
             out.extend((0..SHARDS).map(|shard| (name(&(tenant, shard)), policy.clone())));
         });
         Weights { busy, settled, policies }
@@ -114,7 +114,7 @@ impl<'scope> Weights<'scope> {
     /// The evidence that counts.
     fn weigh(&self, evidence: &Rel<'scope>) -> Rel<'scope> {
         let pick = |by: fn(&Evidence) -> Option<Name>| {
-            each(evidence.clone(), move |_, e, out| {
+            each(evidence, move |_, e, out| {
                 if let Value::Evidence(e) = e
                     && let Some(key) = by(&e)
                 {
@@ -131,7 +131,7 @@ impl<'scope> Weights<'scope> {
         let shard: fn(&Evidence) -> Name = |e| name(&(e.tenant, route(&e.what) % SHARDS));
         let sure = pick(|e| (e.hangs_on == HangsOn::Nothing).then(|| name(&(e.tenant, route(&e.what) % SHARDS))));
         let by_mac = pick(|e| if let HangsOn::Mac(mac) = e.hangs_on { Some(mac) } else { None });
-        let by_mac = lookup(by_mac, self.busy.clone(), move |_, e, busy| match busy {
+        let by_mac = lookup(&by_mac, &self.busy, move |_, e, busy| match busy {
             None => rekey(shard)(e),
             Some(_) => None,
         });
@@ -141,19 +141,19 @@ impl<'scope> Weights<'scope> {
         });
         let second: fn(&Evidence) -> Name =
             |e| if let HangsOn::Time { b, .. } = e.hangs_on { b } else { Name::default() };
-        let by_time = join(by_time, self.settled.clone(), move |_, e, _| rekey(second)(e));
-        let by_time = join(by_time, self.settled.clone(), move |_, e, _| rekey(shard)(e));
-        let corroborated = lookup(sure.concat(by_mac).concat(by_time), self.policies.clone(), |key, e, policy| {
+        let by_time = join(&by_time, &self.settled, move |_, e, _| rekey(second)(e));
+        let by_time = join(&by_time, &self.settled, move |_, e, _| rekey(shard)(e));
+        let corroborated = lookup(&sure.concat(&by_mac).concat(&by_time), &self.policies, |key, e, policy| {
             (policy != Some(&Value::Policy(IpLink::Off))).then(|| (key, e.clone()))
         });
         let alone = pick(|e| match e.hangs_on {
             HangsOn::Time { .. } => Some(name(&(e.tenant, route(&e.what) % SHARDS))),
             _ => None,
         });
-        let at_once = join(alone, self.policies.clone(), |key, e, policy| {
+        let at_once = join(&alone, &self.policies, |key, e, policy| {
             (*policy == Value::Policy(IpLink::Immediate)).then(|| (key, e.clone()))
         });
-        corroborated.concat(at_once)
+        corroborated.concat(&at_once)
     }
 }
 
@@ -204,7 +204,7 @@ fn pairs(values: &[(&Value, isize)], mut each: impl FnMut(&Live, &Live, What)) {
 
 /// Members of components, by each of what `keys` says of a record.
 fn by<'scope>(members: &Rel<'scope>, keys: fn(&Live) -> Vec<Name>) -> Rel<'scope> {
-    each(members.clone(), move |component, v, out: &mut Rows| {
+    each(members, move |component, v, out: &mut Rows| {
         let (live, place) = match v {
             Value::Live(live) => (live, None),
             Value::Placed(live, place) => (live, Some(place)),
@@ -222,12 +222,12 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
         live.says.ips.iter().filter(|_| links).map(|a| a.name).collect()
     });
     let macs = by(&anchors.members, |live| live.says.macs.iter().map(|m| m.name).collect());
-    let by_address = reduce(claims.clone(), "SameAddress", |address, claimants, out| {
+    let by_address = reduce(&claims, "SameAddress", |address, claimants, out| {
         if claimants.len() > 1 && (2..=MAX_CLAIMANTS).contains(&parties(claimants)) {
             pairs(claimants, |a, b, what| evidence(address, a, b, &what, |found| out.push(found)));
         }
     });
-    let of_mac = reduce(macs.clone(), "SameMac", |mac, claimants, out| {
+    let of_mac = reduce(&macs, "SameMac", |mac, claimants, out| {
         if claimants.len() < 2 {
             return;
         }
@@ -243,18 +243,18 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
             _ => out.push(Value::There),
         }
     });
-    let busy = each(of_mac.clone(), |mac, v, out| {
+    let busy = each(&of_mac, |mac, v, out| {
         if v == Value::There {
             out.push((mac, v));
         }
     });
-    let by_mac = each(of_mac, |mac, v, out| {
+    let by_mac = each(&of_mac, |mac, v, out| {
         if v != Value::There {
             out.push((mac, v));
         }
     });
     let weights = Weights::new(busy, settled, links);
-    let candidates = each(weights.weigh(&by_address.concat(by_mac)), |_, e, out| {
+    let candidates = each(&weights.weigh(&by_address.concat(&by_mac)), |_, e, out| {
         if let Value::Evidence(e) = e
             && let What::Sides(a, b) = &e.what
         {
@@ -262,7 +262,7 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
             out.push((b.component, Value::Partners((b.clone(), a.clone()).into())));
         }
     });
-    let chosen = reduce(candidates, "Partners", |_, partners, out| {
+    let chosen = reduce(&candidates, "Partners", |_, partners, out| {
         let partners = || partners.iter().filter_map(|(p, _)| if let Value::Partners(p) = p { Some(p) } else { None });
         for p in partners() {
             if partners().all(|q| q.1.component == p.1.component || !q.1.overlaps(&p.1)) {
@@ -270,22 +270,22 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
             }
         }
     });
-    let chosen = each(chosen, |_, p, out| {
+    let chosen = each(&chosen, |_, p, out| {
         if let Value::Partners(p) = p {
             let p = if p.0 < p.1 { p } else { (p.1.clone(), p.0.clone()).into() };
             out.push((p.0.component, Value::Partners(p)));
         }
     });
     // Both have to choose each other.
-    let edges = reduce(chosen, "Agreed", |_, pairs, out| {
+    let edges = reduce(&chosen, "Agreed", |_, pairs, out| {
         out.extend(pairs.iter().filter(|(_, ends)| *ends == 2).map(|(p, _)| (*p).clone()));
     });
-    let groups = components(each(edges.clone(), |a, p, out| {
+    let groups = components(&each(&edges, |a, p, out| {
         if let Value::Partners(p) = p {
             out.push((a, Value::Name(p.1.component)));
         }
     }));
-    let sides = each(edges, |_, p, out| {
+    let sides = each(&edges, |_, p, out| {
         if let Value::Partners(p) = p {
             out.extend([&p.0, &p.1].map(|side| (side.component, Value::Side(side.clone()))));
         }
@@ -294,20 +294,20 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
         Value::Name(group) => Some((*group, what)),
         _ => None,
     };
-    let members = join(distinct(sides), groups.clone(), move |_, side, group| grouped(side.clone(), group));
-    let strong_ends = lookup(links.ends.clone(), anchors.places.clone(), |id, token, place| match place {
+    let members = join(&distinct(&sides), &groups, move |_, side, group| grouped(side.clone(), group));
+    let strong_ends = lookup(&links.ends, &anchors.places, |id, token, place| match place {
         Some(Value::Place(place)) => Some((place.component, token.clone())),
         _ => Some((id, token.clone())),
     });
-    let weak_ends = join(links.ends.clone(), macs.concat(claims.clone()), |_, token, claimant| match claimant {
+    let weak_ends = join(&links.ends, &macs.concat(&claims), |_, token, claimant| match claimant {
         Value::Claimant(component, _, _) => Some((*component, token.clone())),
         _ => None,
     });
-    let ends = join(distinct(strong_ends.concat(weak_ends)), groups, move |component, token, group| match token {
+    let ends = join(&distinct(&strong_ends.concat(&weak_ends)), &groups, move |component, token, group| match token {
         Value::End(token) => grouped(Value::EndOf(component, *token), group),
         _ => None,
     });
-    let relabel = reduce(members.concat(ends), "Crowded", |_, inside, out| {
+    let relabel = reduce(&members.concat(&ends), "Crowded", |_, inside, out| {
         let mut taken = BTreeSet::new();
         let sides = || inside.iter().filter_map(|(i, _)| if let Value::Side(side) = i { Some(side) } else { None });
         let shared = sides().flat_map(|s| s.spaces.iter()).any(|space| !taken.insert(*space));
@@ -316,7 +316,7 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
             out.extend(sides().cloned().map(Value::Side));
         }
     });
-    let relabel = each(relabel, |group, side, out| {
+    let relabel = each(&relabel, |group, side, out| {
         if let Value::Side(side) = side {
             out.push((side.component, Value::Name(group)));
         }
@@ -343,7 +343,7 @@ pub(super) struct Met {
 
 impl<'scope> Cross<'scope> {
     /// `groups` are records ([`Value::Live`]) by group.
-    pub(super) fn polled(&self, groups: Rel<'scope>) -> Polled<'scope> {
+    pub(super) fn polled(&self, groups: &Rel<'scope>) -> Polled<'scope> {
         let by_address = each(groups, |group, live, out| {
             if let Value::Live(live) = live
                 && let Some(Address { name, .. }) = live.says.address()
@@ -351,20 +351,20 @@ impl<'scope> Cross<'scope> {
                 out.push((name, Value::Claimant(group, live, None)));
             }
         });
-        let met = join(by_address, self.claims.clone(), |address, polled, claimant| match (polled, claimant) {
+        let met = join(&by_address, &self.claims, |address, polled, claimant| match (polled, claimant) {
             (Value::Claimant(group, polled, _), Value::Claimant(component, anchored, _)) => {
                 let (polled, anchored) = (polled.clone(), anchored.clone());
                 Some((*component, Value::Met(Met { group: *group, address, polled, anchored }.into())))
             }
             _ => None,
         });
-        let found = each(met.clone(), |component, met, out| {
+        let found = each(&met, |component, met, out| {
             if let Value::Met(met) = met {
                 let what = What::Polled(met.group, component);
                 evidence(met.address, &met.anchored, &met.polled, &what, |e| out.push((component, e)));
             }
         });
-        let supported = each(self.weights.weigh(&found), |_, e, out| {
+        let supported = each(&self.weights.weigh(&found), |_, e, out| {
             if let Value::Evidence(e) = e
                 && let What::Polled(group, component) = e.what
             {
@@ -376,11 +376,11 @@ impl<'scope> Cross<'scope> {
             _ => component,
         };
         Polled {
-            claimants: lookup(met, self.relabel.clone(), move |component, met, relabelled| match met {
+            claimants: lookup(&met, &self.relabel, move |component, met, relabelled| match met {
                 Value::Met(met) => Some((met.group, Value::ClaimedBy(met.address, device(component, relabelled)))),
                 _ => None,
             }),
-            supported: lookup(supported, self.relabel.clone(), move |component, group, relabelled| match group {
+            supported: lookup(&supported, &self.relabel, move |component, group, relabelled| match group {
                 Value::Name(group) => Some((*group, Value::Name(device(component, relabelled)))),
                 _ => None,
             }),

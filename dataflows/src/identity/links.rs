@@ -81,7 +81,7 @@ fn read(json: &str) -> Option<Said> {
 /// Reads them from the standing facts.
 pub(super) fn links<'scope>(facts: &super::Facts<'scope>) -> Links<'scope> {
     let read = |rows: fn(Said) -> Vec<(Name, Value)>| {
-        facts.clone().flat_map(move |json| read(&json).map(rows).unwrap_or_default())
+        facts.clone().flat_map(move |json| read(&json).map(rows).unwrap_or_default()).into()
     };
     Links {
         must: read(|said| match said {

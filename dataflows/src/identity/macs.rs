@@ -58,19 +58,19 @@ pub(super) fn macs<'scope>(
     cross: &Cross<'scope>,
     links: &Links<'scope>,
 ) -> Macs<'scope> {
-    let of_components = each(members.clone(), |component, v, out| {
+    let of_components = each(members, |component, v, out| {
         if let Value::Member(live, _) = v {
             out.extend(live.says.global_macs().map(|m| (m.name, Value::Asserts(component, live.key))));
         }
     });
-    let of_others = each(versions.clone(), |_, v, out| {
+    let of_others = each(versions, |_, v, out| {
         if let Value::Live(live) = v
             && live.says.top().is_none()
         {
             out.extend(live.says.global_macs().map(|m| (m.name, Value::Live(live.clone()))));
         }
     });
-    let of_mac = reduce(of_components.concat(of_others).concat(linked.clone()), "Mac", |_, asserting, out| {
+    let of_mac = reduce(&of_components.concat(&of_others).concat(linked), "Mac", |_, asserting, out| {
         let barred = |c: &Component| asserting.iter().any(|(a, _)| matches!(a, Value::Barred(b) if b == c));
         let alone = asserting.iter().any(|(a, _)| matches!(a, Value::Live(_)));
         let (mut holders, mut records, mut must) = (BTreeSet::new(), 0, None);
@@ -106,20 +106,20 @@ pub(super) fn macs<'scope>(
         }
     });
     let state = |of: fn(State) -> Option<Value>| {
-        each(of_mac.clone(), move |mac, v, out| {
+        each(&of_mac, move |mac, v, out| {
             if let Value::State(s) = v {
                 out.extend(of(s).map(|v| (mac, v)));
             }
         })
     };
-    let says = each(of_mac.clone(), |mac, v, out| {
+    let says = each(&of_mac, |mac, v, out| {
         if let Value::Says(live, owner) = v {
             let key = live.key;
             // By record, the MAC in place of it.
             out.push((key, Value::Asserted(mac, owner.map(Into::into), live)));
         }
     });
-    let wants = reduce(says, "Wants", |_, says, out| {
+    let wants = reduce(&says, "Wants", |_, says, out| {
         let mut wants: Option<Wants> = None;
         for (said, _) in says {
             if let Value::Asserted(mac, owner, live) = said {
@@ -139,7 +139,7 @@ pub(super) fn macs<'scope>(
             Value::Wants(w.into())
         }));
     });
-    let labels = components(each(wants.clone(), |_, w, out| {
+    let labels = components(&each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.iter().skip(1).map(|mac| (w.free[0], Value::Name(*mac))));
         }
@@ -148,41 +148,41 @@ pub(super) fn macs<'scope>(
         Some(Value::Name(label)) => *label,
         _ => mac,
     };
-    let with_free = each(wants.clone(), |_, w, out| {
+    let with_free = each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.first().copied().map(|mac| (mac, Value::Wants(w))));
         }
     });
-    let with_free = lookup(with_free, labels.clone(), move |mac, w, label| Some((group_of(mac, label), w.clone())));
-    let without = each(wants, |record, w, out| {
+    let with_free = lookup(&with_free, &labels, move |mac, w, label| Some((group_of(mac, label), w.clone())));
+    let without = each(&wants, |record, w, out| {
         if let Value::Wants(w) = w
             && w.free.is_empty()
         {
             out.push((record, Value::Wants(w)));
         }
     });
-    let polled = cross.polled(each(with_free.clone(), |group, w, out| {
+    let polled = cross.polled(&each(&with_free, |group, w, out| {
         if let Value::Wants(w) = w {
             out.push((group, Value::Live(w.live.clone())));
         }
     }));
     let free = state(|s| (s == State::Free).then_some(Value::There));
-    let free = lookup(free, labels, move |mac, _, label| Some((mac, Value::Name(group_of(mac, label)))));
+    let free = lookup(&free, &labels, move |mac, _, label| Some((mac, Value::Name(group_of(mac, label)))));
     let to_group = |what: &Value, group: &Value| match group {
         Value::Name(group) => Some((*group, what.clone())),
         _ => None,
     };
-    let ends = join(links.ends.clone(), free.clone(), move |mac, token, group| match token {
+    let ends = join(&links.ends, &free, move |mac, token, group| match token {
         Value::End(token) => to_group(&Value::EndOf(mac, *token), group),
         _ => None,
     });
-    let barred = join(linked.clone(), free.clone(), move |_, link, group| match link {
+    let barred = join(linked, &free, move |_, link, group| match link {
         Value::Barred(_) => to_group(link, group),
         _ => None,
     });
     let inside =
-        with_free.concat(without).concat(polled.claimants).concat(polled.supported).concat(ends).concat(barred);
-    let decided = reduce(inside, "MacGroup", |group, inside, out| {
+        with_free.concat(&without).concat(&polled.claimants).concat(&polled.supported).concat(&ends).concat(&barred);
+    let decided = reduce(&inside, "MacGroup", |group, inside, out| {
         let Some((device, how)) = settle(group, inside) else { return };
         out.push(Value::Settled(device, how));
         for (i, _) in inside {
@@ -191,35 +191,35 @@ pub(super) fn macs<'scope>(
             }
         }
     });
-    let devices = each(decided.clone(), |group, v, out| {
+    let devices = each(&decided, |group, v, out| {
         if let Value::Settled(..) = v {
             out.push((group, v));
         }
     });
-    let placed = join(decided, devices.clone(), |_, record, device| match record {
+    let placed = join(&decided, &devices, |_, record, device| match record {
         Value::Asserted(_, _, live) => Some((live.key, device.clone())),
         _ => None,
     });
-    let by_group = each(free, |mac, group, out| {
+    let by_group = each(&free, |mac, group, out| {
         if let Value::Name(group) = group {
             out.push((group, Value::Name(mac)));
         }
     });
-    let by_group = join(by_group, devices, |_, mac, device| match (mac, device) {
+    let by_group = join(&by_group, &devices, |_, mac, device| match (mac, device) {
         (Value::Name(mac), Value::Settled(device, _)) => Some((*mac, Value::Name(*device))),
         _ => None,
     });
     let owned = state(|s| if let State::Owned(c) = s { Some(Value::Name(c)) } else { None });
-    let held = join(owned.clone().concat(by_group), seen.clone(), |_, device, seen| match device {
+    let held = join(&owned.clone().concat(&by_group), seen, |_, device, seen| match device {
         Value::Name(device) => Some((*device, seen.clone())),
         _ => None,
     });
     let ambiguous = state(|s| (s == State::Ambiguous).then_some(Value::There));
-    let ambiguous = join(ambiguous, seen.clone(), |mac, _, seen| match seen {
+    let ambiguous = join(&ambiguous, seen, |mac, _, seen| match seen {
         Value::Seen(seen) => Some((mac, Value::Loose(Standing::Ambiguous, seen.clone()))),
         _ => None,
     });
-    let gone = each(seen.clone(), |mac, seen, out| {
+    let gone = each(seen, |mac, seen, out| {
         if let Value::Seen(seen) = seen
             && seen.last_record.is_some()
         {
@@ -227,8 +227,8 @@ pub(super) fn macs<'scope>(
         }
     });
     // An operator's link holds a MAC that nobody asserts any more.
-    let gone = lookup(gone, owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
-    Macs { placed, held, loose: ambiguous.concat(gone) }
+    let gone = lookup(&gone, &owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
+    Macs { placed, held, loose: ambiguous.concat(&gone) }
 }
 
 /// Which device a group of anchorless records is.

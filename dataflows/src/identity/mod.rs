@@ -128,15 +128,16 @@ pub struct Identity<'scope> {
 /// Builds the relations.
 pub fn identity(said: Said<'_>) -> Identity<'_> {
     let links = links::links(&said.facts);
-    let versions = said.versions.map(|v| (v.key, Value::Live(v)));
-    let seen = said.seen.map(|s| (s.name, Value::Seen(s.into())));
+    let versions = said.versions.map(|v| (v.key, Value::Live(v))).into();
+    let seen = said.seen.map(|s| (s.name, Value::Seen(s.into()))).into();
     let aliases = said.aliases.map(|(record, (ip, at))| match ip {
         IpAddr::V4(v4) => (record, Value::Alias(at, v4.to_ipv6_mapped())),
         IpAddr::V6(v6) => (record, Value::Alias(at, v6)),
     });
-    let settled = said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There));
+    let aliases = aliases.into();
+    let settled = said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There)).into();
     let of_kind = |strong: bool| {
-        each(seen.clone(), move |id, v, out| {
+        each(&seen, move |id, v, out| {
             if let Value::Seen(seen) = &v
                 && seen.id.id.kind.is_strong() == strong
             {
@@ -144,9 +145,9 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
             }
         })
     };
-    let anchors = anchors::anchors(&versions, of_kind(true), &links);
+    let anchors = anchors::anchors(&versions, &of_kind(true), &links);
     let cross = cross::cross(&anchors, &links, settled);
-    let anchored = lookup(anchors.members.clone(), cross.relabel.clone(), |component, v, group| {
+    let anchored = lookup(&anchors.members, &cross.relabel, |component, v, group| {
         let (live, linked) = match v {
             Value::Live(live) => (live, false),
             Value::Placed(live, place) => (live, place.linked),
@@ -162,27 +163,25 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         Some(Value::Name(group)) => *group,
         _ => component,
     };
-    let held = lookup(anchors.held.clone(), cross.relabel.clone(), move |c, seen, group| {
-        Some((renamed(c, group), seen.clone()))
-    });
+    let held = lookup(&anchors.held, &cross.relabel, move |c, seen, group| Some((renamed(c, group), seen.clone())));
     let linked = linked(&links, &anchors, &cross.relabel);
 
     let macs = macs::macs(&versions, &of_kind(false), &anchored, &linked, &cross, &links);
-    let anchorless = each(versions, |record, v, out| {
+    let anchorless = each(&versions, |record, v, out| {
         if let Value::Live(live) = &v
             && live.says.top().is_none()
         {
             out.push((record, v));
         }
     });
-    let grouped = join(anchorless.clone(), macs.placed.clone(), |_, v, device| match (v, device) {
+    let grouped = join(&anchorless, &macs.placed, |_, v, device| match (v, device) {
         (Value::Live(live), Value::Settled(device, how)) => Some((*device, Value::Member(live.clone(), *how))),
         _ => None,
     });
-    let rest = lookup(anchorless, macs.placed, |record, v, placed| placed.is_none().then(|| (record, v.clone())));
+    let rest = lookup(&anchorless, &macs.placed, |record, v, placed| placed.is_none().then(|| (record, v.clone())));
 
-    let held = held.concat(macs.held);
-    let best = reduce(held.clone(), "Name", |_, held, out| {
+    let held = held.concat(&macs.held);
+    let best = reduce(&held, "Name", |_, held, out| {
         let held = || held.iter().filter_map(|(h, _)| if let Value::Seen(seen) = h { Some(seen) } else { None });
         let strong = held().any(|h| h.id.id.kind.is_strong());
         let best = held()
@@ -190,9 +189,9 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
             .min_by(|a, b| (a.first, &a.id.id).cmp(&(b.first, &b.id.id)));
         out.extend(best.map(|best| Value::Uid(best.id.uid.clone())));
     });
-    let devices = anchored.concat(grouped);
+    let devices = anchored.concat(&grouped);
     let with_address = |has: bool| {
-        each(rest.clone(), move |record, v, out| {
+        each(&rest, move |record, v, out| {
             if let Value::Live(live) = &v
                 && live.says.address().is_some() == has
             {
@@ -207,50 +206,50 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         linked: of_named(&linked, &best),
         uids: best.clone(),
     });
-    let by_themselves = each(with_address(false), |record, v, out| {
+    let by_themselves = each(&with_address(false), |record, v, out| {
         if let Value::Live(live) = v {
             out.push((record, Value::Member(live, How::Itself)));
         }
     });
-    let record_uids = each(by_themselves.clone(), |record, v, out| {
+    let record_uids = each(&by_themselves, |record, v, out| {
         if let Value::Member(live, _) = v {
             let said = live.record();
             out.push((record, Value::Uid(record_uid(&said.partition, &said.key).into())));
         }
     });
-    let members = devices.concat(ownership.members).concat(by_themselves);
-    let uids = best.concat(ownership.uids).concat(record_uids);
+    let members = devices.concat(&ownership.members).concat(&by_themselves);
+    let uids = best.concat(&ownership.uids).concat(&record_uids);
 
-    let placed = join(members.clone(), uids.clone(), |_, member, uid| match (member, uid) {
+    let placed = join(&members, &uids, |_, member, uid| match (member, uid) {
         (Value::Member(live, how), Value::Uid(uid)) => {
             Some((live.key, Value::PlacedIn(live.clone(), *how, uid.clone())))
         }
         _ => None,
     });
 
-    let loose = anchors.loose.concat(macs.loose);
-    let holders = join(held, uids.clone(), |device, seen, uid| match (seen, uid) {
+    let loose = anchors.loose.concat(&macs.loose);
+    let holders = join(&held, &uids, |device, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((device, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
-    let gone = each(loose.clone(), |_, v, out| {
+    let gone = each(&loose, |_, v, out| {
         if let Value::Loose(Standing::Gone, seen) = v {
             out.extend(seen.last_record.map(|record| (record, Value::Seen(seen))));
         }
     });
-    let by_record = each(members.clone(), |device, v, out| {
+    let by_record = each(&members, |device, v, out| {
         if let Value::Member(live, _) = v {
             out.push((live.key, Value::Claimant(device, live, None)));
         }
     });
-    let gone = join(gone, by_record, |_, seen, member| match (seen, member) {
+    let gone = join(&gone, &by_record, |_, seen, member| match (seen, member) {
         // A record that has moved to another partition took nothing with it.
-        (Value::Seen(s), Value::Claimant(device, live, _)) if s.id.partition == live.says.scope.partition => {
+        (Value::Seen(s), Value::Claimant(device, live, _)) if s.id.scope == live.says.scope => {
             Some((*device, seen.clone()))
         }
         _ => None,
     });
-    let gone = join(gone, uids.clone(), |_, seen, uid| match (seen, uid) {
+    let gone = join(&gone, &uids, |_, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((seen.name, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
@@ -271,10 +270,10 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         }
         _ => None,
     });
-    let redirects = holders.concat(gone).flat_map(|(_, v)| match v {
+    let redirects = holders.concat(&gone).flat_map(|(_, v)| match v {
         Value::Called(seen, uid) if seen.id.uid != uid => Some(StateRow::DeviceRedirect(DeviceRedirect {
-            tenant_id: seen.id.tenant.clone(),
-            partition: seen.id.partition.clone(),
+            tenant_id: seen.id.scope.tenant.clone(),
+            partition: seen.id.scope.partition.clone(),
             from_uid: seen.id.uid.to_string(),
             to_uid: uid.to_string(),
             identifier: seed(&seen.id.id),
@@ -321,36 +320,36 @@ fn linked<'scope>(
     anchors: &anchors::Anchors<'scope>,
     relabel: &relations::Rel<'scope>,
 ) -> relations::Rel<'scope> {
-    let musts = each(links.must.clone(), |_, v, out| {
+    let musts = each(&links.must, |_, v, out| {
         if let Value::Edge(e) = v {
             out.extend(e.ends().map(|id| (id, Value::Name(id))));
         }
     });
-    let ends = each(links.ends.clone(), |id, v, out| {
+    let ends = each(&links.ends, |id, v, out| {
         if let Value::End(token) = v {
             out.push((token.name(), Value::Name(id)));
         }
     });
-    let other_ends = each(links.ends.clone(), |id, v, out| {
+    let other_ends = each(&links.ends, |id, v, out| {
         if let Value::End(token) = v {
             out.push((token.other().name(), Value::Name(id)));
         }
     });
     // By one end, that the other is not its.
-    let barred = join(ends, other_ends, |_, end, other| match (end, other) {
+    let barred = join(&ends, &other_ends, |_, end, other| match (end, other) {
         (Value::Name(end), Value::Name(other)) => Some((*end, Value::Barred(*other))),
         _ => None,
     });
-    let components = lookup(musts.concat(barred), anchors.places.clone(), |id, what, place| match place {
+    let components = lookup(&musts.concat(&barred), &anchors.places, |id, what, place| match place {
         Some(Value::Place(place)) => Some((place.component, what.clone())),
         _ => Some((id, what.clone())),
     });
-    let components = lookup(components, anchors.peopled.clone(), |component, what, peopled| match (what, peopled) {
+    let components = lookup(&components, &anchors.peopled, |component, what, peopled| match (what, peopled) {
         (Value::Name(id), None) => Some((component, Value::MustIf(*id))),
         (Value::Name(id), Some(_)) => Some((component, Value::Must(*id))),
         (what, _) => Some((component, what.clone())),
     });
-    lookup(components, relabel.clone(), |component, what, group| {
+    lookup(&components, relabel, |component, what, group| {
         let device = if let Some(Value::Name(group)) = group { *group } else { component };
         match what {
             Value::MustIf(id) => Some((*id, Value::MustIf(device))),
@@ -363,12 +362,12 @@ fn linked<'scope>(
 
 /// The same, of devices that are there.
 fn of_named<'scope>(linked: &relations::Rel<'scope>, uids: &relations::Rel<'scope>) -> relations::Rel<'scope> {
-    let by_device = each(linked.clone(), |id, v, out| match v {
+    let by_device = each(linked, |id, v, out| match v {
         Value::Must(device) | Value::MustIf(device) => out.push((device, Value::Name(id))),
         Value::Barred(device) => out.push((device, Value::Barred(id))),
         _ => {}
     });
-    join(by_device, uids.clone(), |device, v, _| match v {
+    join(&by_device, uids, |device, v, _| match v {
         Value::Name(id) => Some((*id, Value::Must(device))),
         Value::Barred(id) => Some((*id, Value::Barred(device))),
         _ => None,
@@ -377,8 +376,8 @@ fn of_named<'scope>(linked: &relations::Rel<'scope>, uids: &relations::Rel<'scop
 
 fn identifier_row(id: &Known, state: &str) -> DeviceIdentifier {
     DeviceIdentifier {
-        tenant_id: id.tenant.clone(),
-        partition: id.partition.clone(),
+        tenant_id: id.scope.tenant.clone(),
+        partition: id.scope.partition.clone(),
         identifier_type: id.id.kind.name().to_owned(),
         source_instance: id.id.namespace.clone(),
         identifier_value: id.id.value.clone(),

@@ -49,7 +49,7 @@ pub(super) struct Decision {
     /// There are records known by the address alone.
     alone: bool,
     since: Time,
-    spot: Arc<Spot>,
+    spot: Spot,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ fn rule(claims: &[(&Value, isize)]) -> Vec<Value> {
         }
     }
     // Without any record that speaks of the address there is nothing to decide.
-    let Some(spot) = spot.map(Arc::new) else { return vec![] };
+    let Some(spot) = spot else { return vec![] };
     weights.retain(|w| !barred.contains(&w.component));
     let Some(best) = weights.iter().max().copied() else {
         let itself = |(_, class, since)| Decision {
@@ -145,50 +145,50 @@ fn rule(claims: &[(&Value, isize)]) -> Vec<Value> {
             since,
             spot,
         };
-        return alone.map(itself).map(Value::Decision).into_iter().collect();
+        return alone.map(|a| Value::Decision(itself(a).into())).into_iter().collect();
     };
     let alone = alone.is_some();
     let (class, since) = (best.class, best.at);
     let parties: BTreeSet<Component> = weights.iter().filter(|w| w.class == class).map(|w| w.component).collect();
     if parties.len() > MAX_CLAIMANTS {
         let (owner, component, since) = (Owner::Shared, Component::default(), Time::default());
-        return vec![Value::Decision(Decision { owner, component, class, alone, since, spot })];
+        return vec![Value::Decision(Decision { owner, component, class, alone, since, spot }.into())];
     }
     let equals: BTreeSet<Component> =
         weights.iter().filter(|w| (w.class, w.at) == (class, since)).map(|w| w.component).collect();
     let device = |component| Decision { owner: Owner::Device, component, class, alone, since, spot: spot.clone() };
     match equals.len() {
-        1 => equals.into_iter().map(|c| Value::Decision(device(c))).collect(),
-        _ => equals.into_iter().map(|c| Value::Tied(device(c))).collect(),
+        1 => equals.into_iter().map(|c| Value::Decision(device(c).into())).collect(),
+        _ => equals.into_iter().map(|c| Value::Tied(device(c).into())).collect(),
     }
 }
 
 /// Decides who owns addresses, where claims are equal by the greatest uid.
-fn decide<'scope>(claims: Rel<'scope>, stage: &str, uids: &Rel<'scope>) -> Rel<'scope> {
+fn decide<'scope>(claims: &Rel<'scope>, stage: &str, uids: &Rel<'scope>) -> Rel<'scope> {
     let ruled = reduce(claims, stage, |_, claims, out| out.extend(rule(claims)));
-    let settled = each(ruled.clone(), |address, v, out| {
+    let settled = each(&ruled, |address, v, out| {
         if let Value::Decision(_) = v {
             out.push((address, v));
         }
     });
-    let tied = each(ruled, |_, v, out| {
-        if let Value::Tied(Decision { component, .. }) = v {
-            out.push((component, v));
+    let tied = each(&ruled, |_, v, out| {
+        if let Value::Tied(d) = &v {
+            out.push((d.component, v));
         }
     });
-    let named = join(tied, uids.clone(), |_, tied, uid| match (tied, uid) {
+    let named = join(&tied, uids, |_, tied, uid| match (tied, uid) {
         (Value::Tied(d), Value::Uid(uid)) => {
             let address = ip_name(d.spot.scope.name, d.spot.ip);
             Some((address, Value::Named((uid.clone(), d.clone()).into())))
         }
         _ => None,
     });
-    let best = reduce(named, "Tied", |_, named, out| {
+    let best = reduce(&named, "Tied", |_, named, out| {
         if let Some((Value::Named(best), _)) = named.last() {
             out.push(Value::Decision(best.1.clone()));
         }
     });
-    settled.concat(best)
+    settled.concat(&best)
 }
 
 /// The device that a decision gives an address to.
@@ -201,7 +201,7 @@ fn device(address: Name, decision: &Decision) -> Component {
 
 /// What devices known by an address alone are called.
 fn own_uids<'scope>(decided: &Rel<'scope>) -> Rel<'scope> {
-    each(decided.clone(), |address, d, out| {
+    each(decided, |address, d, out| {
         if let Value::Decision(d) = d
             && d.alone
             && d.owner != Owner::Device
@@ -213,7 +213,7 @@ fn own_uids<'scope>(decided: &Rel<'scope>) -> Rel<'scope> {
 
 /// Records known by an address alone, by it.
 fn by_address<'scope>(alone: &Rel<'scope>, keep: fn(&Live) -> bool) -> Rel<'scope> {
-    each(alone.clone(), move |_, v, out| {
+    each(alone, move |_, v, out| {
         if let Value::Live(live) = v
             && let Some(address) = live.says.address()
             && keep(&live)
@@ -226,27 +226,27 @@ fn by_address<'scope>(alone: &Rel<'scope>, keep: fn(&Live) -> bool) -> Rel<'scop
 /// Stage 3.
 pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
     let Claims { members, alone, aliases, linked, uids } = claims;
-    let of_devices = each(members.clone(), |component, v, out| {
+    let of_devices = each(&members, |component, v, out| {
         if let Value::Member(live, _) = v {
             let claim = |nth: usize| Value::Claim(live.class(), nth as u16, live.says.at, component, live.clone());
             out.extend(live.says.ips.iter().enumerate().map(|(nth, address)| (address.name, claim(nth))));
         }
     });
     // Aliases that devices report by the records polled on them.
-    let reporters = each(members, |component, v, out| {
+    let reporters = each(&members, |component, v, out| {
         if let Value::Member(live, _) = v
             && live.says.kind == SourceKind::Mapper
         {
             out.push((live.key, Value::Claimant(component, live, None)));
         }
     });
-    let of_polled = join(reporters, aliases.clone(), |_, reporter, alias| match (reporter, alias) {
+    let of_polled = join(&reporters, &aliases, |_, reporter, alias| match (reporter, alias) {
         (Value::Claimant(component, live, _), Value::Alias(at, ip)) => {
             Some(alias_claim(*at, *component, &live.says.scope, *ip))
         }
         _ => None,
     });
-    let by_themselves = each(by_address(&alone, |_| true), |address, v, out| {
+    let by_themselves = each(&by_address(&alone, |_| true), |address, v, out| {
         if let Value::Live(live) = v
             && let Some(known_by) = live.says.address()
         {
@@ -257,42 +257,42 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
             out.push((address, Value::Alone(live.class(), live.says.at, live.says.scope.clone(), ip)));
         }
     });
-    let first = decide(of_devices.concat(of_polled).concat(by_themselves).concat(linked), "Owner", &uids);
+    let first = decide(&of_devices.concat(&of_polled).concat(&by_themselves).concat(&linked), "Owner", &uids);
 
     // Aliases that records known by an address report, where no device and no other record has the address.
-    let reporters = each(by_address(&alone, |live| live.says.kind == SourceKind::Mapper), |address, v, out| {
+    let reporters = each(&by_address(&alone, |live| live.says.kind == SourceKind::Mapper), |address, v, out| {
         if let Value::Live(live) = v {
             out.push((live.key, Value::Claimant(address, live, None)));
         }
     });
-    let reports = join(reporters, aliases, |_, reporter, alias| match (reporter, alias) {
+    let reports = join(&reporters, &aliases, |_, reporter, alias| match (reporter, alias) {
         (Value::Claimant(polled, live, _), Value::Alias(at, ip)) => {
             Some((*polled, alias_claim(*at, *polled, &live.says.scope, *ip).1))
         }
         _ => None,
     });
-    let reports = join(reports, first.clone(), |polled, alias, decision| match (alias, decision) {
+    let reports = join(&reports, &first, |polled, alias, decision| match (alias, decision) {
         (Value::AliasClaim(at, _, spot), Value::Decision(d)) => {
             let address = ip_name(spot.scope.name, spot.ip);
             Some((address, Value::AliasClaim(*at, device(polled, d), spot.clone())))
         }
         _ => None,
     });
-    let aliased = decide(reports, "AliasOwner", &uids.clone().concat(own_uids(&first)));
-    let given = lookup(aliased.clone(), first.clone(), |address, alias, was| match (alias, was) {
+    let aliased = decide(&reports, "AliasOwner", &uids.clone().concat(&own_uids(&first)));
+    let given = lookup(&aliased, &first, |address, alias, was| match (alias, was) {
         (alias, None) => Some((address, alias.clone())),
         (Value::Decision(alias), Some(Value::Decision(was))) if only_swept(was) => {
-            Some((address, Value::Decision(Decision { alone: true, ..alias.clone() })))
+            Some((address, Value::Decision(Decision { alone: true, ..(**alias).clone() }.into())))
         }
         _ => None,
     });
-    let taken = join(aliased, first.clone(), |address, _, was| match was {
+    let taken = join(&aliased, &first, |address, _, was| match was {
         Value::Decision(d) if only_swept(d) => Some((address, was.clone())),
         _ => None,
     });
-    let decided = first.concat(given).concat(taken.negate());
+    let decided = first.concat(&given).concat(&taken.negate());
 
-    let members = join(by_address(&alone, |_| true), decided.clone(), |address, live, d| match (live, d) {
+    let members = join(&by_address(&alone, |_| true), &decided, |address, live, d| match (live, d) {
         (Value::Live(live), Value::Decision(d)) => {
             let how = if d.owner == Owner::Device { How::Ip } else { How::Itself };
             Some((device(address, d), Value::Member(live.clone(), how)))
@@ -300,33 +300,33 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         _ => None,
     });
     let own_uids = own_uids(&decided);
-    let owned = each(decided.clone(), |address, v, out| {
+    let owned = each(&decided, |address, v, out| {
         if let Value::Decision(d) = v
             && d.owner != Owner::Shared
         {
             out.push((device(address, &d), Value::Decision(d)));
         }
     });
-    let owners = each(owned.clone(), |device, d, out| {
+    let owners = each(&owned, |device, d, out| {
         if let Value::Decision(d) = d {
             out.push((ip_name(d.spot.scope.name, d.spot.ip), Value::Name(device)));
         }
     });
-    let named = join(owned.clone(), uids.concat(own_uids.clone()), |_, d, uid| match (d, uid) {
+    let named = join(&owned, &uids.concat(&own_uids), |_, d, uid| match (d, uid) {
         (Value::Decision(d), Value::Uid(uid)) => {
             let address = ip_name(d.spot.scope.name, d.spot.ip);
             Some((address, Value::Named((uid.clone(), d.clone()).into())))
         }
         _ => None,
     });
-    let shared = each(decided, |address, v, out| {
+    let shared = each(&decided, |address, v, out| {
         if let Value::Decision(d) = &v
             && d.owner == Owner::Shared
         {
             out.push((address, v));
         }
     });
-    Ownership { members, uids: own_uids, owners, owned, named: named.concat(shared) }
+    Ownership { members, uids: own_uids, owners, owned, named: named.concat(&shared) }
 }
 
 fn only_swept(decision: &Decision) -> bool {
@@ -346,7 +346,7 @@ impl Decision {
 
     /// Its rows: of `ip_ownership`, and of `device_redirects` where records known by it alone went elsewhere.
     pub(super) fn rows(&self, owner: Option<&Arc<str>>) -> Vec<StateRow> {
-        let Spot { scope, ip } = &*self.spot;
+        let Spot { scope, ip } = &self.spot;
         let class = if self.owner == Owner::Shared { "shared" } else { self.class.name() };
         let mut rows = vec![StateRow::IpOwnership(IpOwnership {
             tenant_id: scope.tenant.clone(),

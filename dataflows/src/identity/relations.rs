@@ -4,10 +4,14 @@
 //! One type for all of them is a choice: each differential arrangement that is compiled for a type of its own costs
 //! some hundred thousand instructions of machine code and seconds of compilation, and there are eighty of them here.
 
+use std::cell::OnceCell;
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use differential_dataflow::operators::Iterate;
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::trace::implementations::{ValBuilder, ValSpine};
 use differential_dataflow::{AsCollection, VecCollection};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::IpLink;
@@ -105,11 +109,11 @@ pub(super) enum Value {
     /// A device claims an address as an alias.
     AliasClaim(Time, Name, Arc<Spot>),
     /// Who owns an address.
-    Decision(Decision),
+    Decision(Arc<Decision>),
     /// One of several that claim it equally.
-    Tied(Decision),
+    Tied(Arc<Decision>),
     /// The same, with what the claimant is called.
-    Named(Arc<(Arc<str>, Decision)>),
+    Named(Arc<(Arc<str>, Arc<Decision>)>),
     /// What a device is called.
     Uid(Arc<str>),
     /// A record, and what the device that it is in is called.
@@ -118,22 +122,77 @@ pub(super) enum Value {
     Called(Arc<Seen>, Arc<str>),
 }
 
-const _: () = assert!(size_of::<Value>() <= 48, "a value is six words at most");
+const _: () = assert!(size_of::<Value>() <= 40, "a value is five words at most");
 
-/// A relation.
-pub(super) type Rel<'scope> = VecCollection<'scope, u64, (Name, Value), isize>;
+type Flow<'scope> = VecCollection<'scope, u64, (Name, Value), isize>;
+type Index<'scope> = Arranged<'scope, TraceAgent<ValSpine<Name, Value, u64, isize>>>;
+
+/// A relation, as a flow of changes, or arranged by name, or both. Whatever needs it arranged shares one arrangement.
+#[derive(Clone)]
+pub(super) struct Rel<'scope>(Rc<Shapes<'scope>>);
+
+struct Shapes<'scope> {
+    flow: OnceCell<Flow<'scope>>,
+    index: OnceCell<Index<'scope>>,
+}
+
+impl<'scope> From<Flow<'scope>> for Rel<'scope> {
+    fn from(flow: Flow<'scope>) -> Self {
+        Rel(Rc::new(Shapes { flow: OnceCell::from(flow), index: OnceCell::new() }))
+    }
+}
+
+impl<'scope> From<Index<'scope>> for Rel<'scope> {
+    fn from(index: Index<'scope>) -> Self {
+        Rel(Rc::new(Shapes { flow: OnceCell::new(), index: OnceCell::from(index) }))
+    }
+}
+
+impl<'scope> Rel<'scope> {
+    /// Its changes.
+    pub(super) fn flow(&self) -> Flow<'scope> {
+        let read = || {
+            let index = self.0.index.get().expect("a relation has one shape at least");
+            index.clone().as_collection(|name, value| (*name, value.clone()))
+        };
+        self.0.flow.get_or_init(read).clone()
+    }
+
+    fn index(&self) -> Index<'scope> {
+        self.0.index.get_or_init(|| self.flow().arrange_by_key_named("Index")).clone()
+    }
+
+    /// The rows of both.
+    pub(super) fn concat(&self, other: &Rel<'scope>) -> Rel<'scope> {
+        self.flow().concat(other.flow()).into()
+    }
+
+    /// What takes its rows away.
+    pub(super) fn negate(&self) -> Rel<'scope> {
+        self.flow().negate().into()
+    }
+
+    /// Rows of other types, for those who are not of identity.
+    pub(super) fn flat_map<D, I>(&self, logic: impl FnMut((Name, Value)) -> I + 'static) -> super::Rel<'scope, D>
+    where
+        D: Clone + 'static,
+        I: IntoIterator<Item = D>,
+    {
+        self.flow().flat_map(logic)
+    }
+}
 
 /// What a function of one row gives.
 pub(super) type Rows = Vec<(Name, Value)>;
 
 /// Any rows for each row.
-pub(super) fn each<'scope>(rel: Rel<'scope>, logic: impl Fn(Name, Value, &mut Rows) + 'static) -> Rel<'scope> {
+pub(super) fn each<'scope>(rel: &Rel<'scope>, logic: impl Fn(Name, Value, &mut Rows) + 'static) -> Rel<'scope> {
     each_boxed(rel, Box::new(logic))
 }
 
-fn each_boxed<'scope>(rel: Rel<'scope>, logic: Box<dyn Fn(Name, Value, &mut Rows)>) -> Rel<'scope> {
+fn each_boxed<'scope>(rel: &Rel<'scope>, logic: Box<dyn Fn(Name, Value, &mut Rows)>) -> Rel<'scope> {
     let mut rows = Rows::new();
-    let stream = rel.inner.unary(Pipeline, "Each", move |_, _| {
+    let stream = rel.flow().inner.unary(Pipeline, "Each", move |_, _| {
         move |input, output| {
             input.for_each(|time, data| {
                 let mut session = output.session(&time);
@@ -144,12 +203,12 @@ fn each_boxed<'scope>(rel: Rel<'scope>, logic: Box<dyn Fn(Name, Value, &mut Rows
             });
         }
     });
-    stream.as_collection()
+    stream.as_collection().into()
 }
 
 /// For each name, values made of all that is said of it; the same value twice is one.
 pub(super) fn reduce<'scope>(
-    rel: Rel<'scope>,
+    rel: &Rel<'scope>,
     name: &str,
     logic: impl Fn(Name, &[(&Value, isize)], &mut Vec<Value>) + 'static,
 ) -> Rel<'scope> {
@@ -158,25 +217,33 @@ pub(super) fn reduce<'scope>(
 
 type Reduction = Box<dyn Fn(Name, &[(&Value, isize)], &mut Vec<Value>)>;
 
-fn reduce_boxed<'scope>(rel: Rel<'scope>, name: &str, logic: Reduction) -> Rel<'scope> {
+fn reduce_boxed<'scope>(rel: &Rel<'scope>, name: &str, logic: Reduction) -> Rel<'scope> {
     let mut made = Vec::new();
-    rel.reduce_named(name, move |name, values, out| {
-        logic(*name, values, &mut made);
-        made.sort_unstable();
-        made.dedup();
-        out.extend(made.drain(..).map(|value| (value, 1)));
-    })
+    let reduced = rel.index().reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<Name, Value, _, _>, _, _>(
+        name,
+        move |name, values, out| {
+            logic(*name, values, &mut made);
+            made.sort_unstable();
+            made.dedup();
+            out.extend(made.drain(..).map(|value| (value, 1)));
+        },
+        |rows, name, changes| {
+            rows.clear();
+            rows.extend(changes.drain(..).map(|(value, epoch, diff)| ((*name, value), epoch, diff)));
+        },
+    );
+    reduced.into()
 }
 
 /// Each row once.
-pub(super) fn distinct(rel: Rel<'_>) -> Rel<'_> {
+pub(super) fn distinct<'scope>(rel: &Rel<'scope>) -> Rel<'scope> {
     reduce(rel, "Distinct", |_, values, out| out.extend(values.iter().map(|(v, _)| (*v).clone())))
 }
 
 /// Rows of two relations that say something of one name.
 pub(super) fn join<'scope>(
-    left: Rel<'scope>,
-    right: Rel<'scope>,
+    left: &Rel<'scope>,
+    right: &Rel<'scope>,
     logic: impl Fn(Name, &Value, &Value) -> Option<(Name, Value)> + 'static,
 ) -> Rel<'scope> {
     join_boxed(left, right, Box::new(logic))
@@ -184,15 +251,14 @@ pub(super) fn join<'scope>(
 
 type Joining = Box<dyn Fn(Name, &Value, &Value) -> Option<(Name, Value)>>;
 
-fn join_boxed<'scope>(left: Rel<'scope>, right: Rel<'scope>, logic: Joining) -> Rel<'scope> {
-    let right = right.arrange_by_key_named("JoinRight");
-    left.arrange_by_key_named("JoinLeft").join_core(right, move |name, l, r| logic(*name, l, r))
+fn join_boxed<'scope>(left: &Rel<'scope>, right: &Rel<'scope>, logic: Joining) -> Rel<'scope> {
+    left.index().join_core(right.index(), move |name, l, r| logic(*name, l, r)).into()
 }
 
 /// Rows of one relation with what `by` says of their names, if it says anything; it must say one thing at most.
 pub(super) fn lookup<'scope>(
-    left: Rel<'scope>,
-    by: Rel<'scope>,
+    left: &Rel<'scope>,
+    by: &Rel<'scope>,
     logic: impl Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)> + 'static,
 ) -> Rel<'scope> {
     lookup_boxed(left, by, Arc::new(logic))
@@ -200,27 +266,25 @@ pub(super) fn lookup<'scope>(
 
 type Looking = Arc<dyn Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)>>;
 
-fn lookup_boxed<'scope>(left: Rel<'scope>, by: Rel<'scope>, logic: Looking) -> Rel<'scope> {
-    let left = left.arrange_by_key_named("LookupLeft");
-    let by = by.arrange_by_key_named("LookupBy");
+fn lookup_boxed<'scope>(left: &Rel<'scope>, by: &Rel<'scope>, logic: Looking) -> Rel<'scope> {
     let found = logic.clone();
     // What is found replaces what would have been said had nothing been.
     let found = left
-        .clone()
-        .join_core(by, move |name, l, r| {
+        .index()
+        .join_core(by.index(), move |name, l, r| {
             let said = found(*name, l, Some(r)).map(|row| (row, 1));
             let unsaid = found(*name, l, None).map(|row| (row, -1));
             said.into_iter().chain(unsaid)
         })
         .explode(Some);
-    left.flat_map_ref(move |name, l| logic(*name, l, None)).concat(found)
+    left.flow().flat_map(move |(name, l)| logic(name, &l, None)).concat(found).into()
 }
 
 /// The least name that each name of the graph reaches; edges are rows of [`Value::Name`] and may repeat. What has no edge
 /// is not in the graph.
 ///
 /// Nearly all components are a single edge; those never enter the loop.
-pub(super) fn components(edges: Rel<'_>) -> Rel<'_> {
+pub(super) fn components<'scope>(edges: &Rel<'scope>) -> Rel<'scope> {
     let both = each(edges, |a, b, out| {
         if let Value::Name(b) = b
             && a != b
@@ -228,7 +292,7 @@ pub(super) fn components(edges: Rel<'_>) -> Rel<'_> {
             out.extend([(a, Value::Name(b)), (b, Value::Name(a))]);
         }
     });
-    let halves = reduce(both, "Degree", |_, neighbours, out| {
+    let halves = reduce(&both, "Degree", |_, neighbours, out| {
         let lone = neighbours.len() == 1;
         out.extend(
             neighbours
@@ -236,13 +300,13 @@ pub(super) fn components(edges: Rel<'_>) -> Rel<'_> {
                 .filter_map(|(n, _)| if let Value::Name(n) = n { Some(Value::Half(*n, lone)) } else { None }),
         );
     });
-    let halves = each(halves, |a, half, out| {
+    let halves = each(&halves, |a, half, out| {
         if let Value::Half(b, lone) = half {
             out.push((a.min(b), Value::Half(a.max(b), lone)));
         }
     });
     // An edge is isolated when both of its ends know nobody else.
-    let edges = reduce(halves, "Isolated", |_, halves, out| {
+    let edges = reduce(&halves, "Isolated", |_, halves, out| {
         for (half, _) in halves {
             if let Value::Half(b, lone) = half {
                 let both = *lone && !halves.iter().any(|(h, _)| **h == Value::Half(*b, false));
@@ -250,7 +314,7 @@ pub(super) fn components(edges: Rel<'_>) -> Rel<'_> {
             }
         }
     });
-    let pairs = each(edges.clone(), |a, half, out| {
+    let pairs = each(&edges, |a, half, out| {
         if let Value::Half(b, true) = half {
             out.extend([(a, Value::Name(a)), (b, Value::Name(a))]);
         }
@@ -268,5 +332,5 @@ pub(super) fn components(edges: Rel<'_>) -> Rel<'_> {
             .concat(nodes)
             .reduce_named("Label", |_, labels, out| out.push((*labels[0].0, 1)))
     });
-    pairs.concat(labels.map(|(name, label)| (name, Value::Name(label))))
+    pairs.concat(&labels.map(|(name, label)| (name, Value::Name(label))).into())
 }
