@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! frame ─► decode ─┬─► sightings ─► records ─┬─► first seen ─┐
-//!                  │                         └─► identity ◄──┘ ─► ownership ─► devices ─┬─► rows
-//!                  ├─► probes ─► availability ───────────────────────────────▲          │
-//!                  ├─► beats ─► agents ─────────────────────────► conditions ◄──────────┘
+//!                  │                         ├─► identity ◄──┴─► ownership ─► devices ─┬─► rows
+//!                  ├─► polls ─► aliases ─────┘       └─► merges       ▲               │
+//!                  ├─► probes ─► availability ────────────────────────┘               │
+//!                  ├─► beats ─► agents ─────────────────────────► conditions ◄────────┘
 //!                  ├─► log bursts, trap pairs ──────────────────►     │
 //!                  │                                                alerts ─► groups ─► notifications
 //!                  └─► batches (flows, logs, traps) ─► attribution ◄─ ownership
@@ -12,8 +13,8 @@
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
 //! * **relations** ([`identity`], [`inventory`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`health`], [`alerts`], [`sources`]) are keyed state with timers, for what
-//!   remembers more than its live input;
+//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`merges`], [`health`], [`alerts`], [`sources`]) are keyed state
+//!   with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.

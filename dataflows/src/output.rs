@@ -5,6 +5,7 @@
 //! sorted by content and numbered here, so that their `row_id` is a function of the ledger too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use arrow_array::RecordBatch;
@@ -38,7 +39,7 @@ pub enum DerivedRow {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Said {
-    State(StateRow, isize),
+    State(Arc<StateRow>, isize),
     Rows(Table, String, RecordBatch),
     Derived(DerivedRow),
     Due(Box<DueNotification>),
@@ -135,14 +136,14 @@ impl Merge {
 fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     let tick = workers[0].tick;
     let mut output = EpochOutput { epoch: tick.epoch, clock_ms: tick.clock_ms, ..EpochOutput::default() };
-    let mut state: BTreeMap<StateRow, isize> = BTreeMap::new();
+    let mut state: Vec<(Arc<StateRow>, isize)> = Vec::new();
     let mut rows: BTreeMap<(Table, String), Vec<RecordBatch>> = BTreeMap::new();
     let mut derived = Vec::new();
     let mut snapshot = None;
     for worker in workers {
         for said in worker.said {
             match said {
-                Said::State(row, diff) => *state.entry(row).or_default() += diff,
+                Said::State(row, diff) => state.push((row, diff)),
                 Said::Rows(table, tenant, batch) => rows.entry((table, tenant)).or_default().push(batch),
                 Said::Derived(row) => derived.push(row),
                 Said::Due(due) => output.due.push(*due),
@@ -167,20 +168,35 @@ fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     Merged { output, snapshot }
 }
 
-fn changes(state: BTreeMap<StateRow, isize>, epoch: u64) -> Vec<Change> {
-    let mut by_key: BTreeMap<(Table, String), Change> = BTreeMap::new();
-    for (row, diff) in state {
-        if diff == 0 {
-            continue;
+/// The net change of each key, in the order of tables and keys.
+fn changes(state: Vec<(Arc<StateRow>, isize)>, epoch: u64) -> Vec<Change> {
+    let mut by_key: Vec<(Table, String, Arc<StateRow>, isize)> =
+        state.into_iter().map(|(row, diff)| (row.table(), row.key(), row, diff)).collect();
+    by_key.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut rows = by_key.into_iter().peekable();
+    let mut out = Vec::new();
+    while let Some((table, key, row, diff)) = rows.next() {
+        // A key has few rows in an epoch; the same row said and unsaid is nothing.
+        let mut net = vec![(row, diff)];
+        while let Some((_, _, row, diff)) = rows.next_if(|r| r.0 == table && r.1 == key) {
+            match net.iter_mut().find(|(known, _)| *known == row) {
+                Some((_, n)) => *n += diff,
+                None => net.push((row, diff)),
+            }
         }
-        let change = by_key.entry((row.table(), row.key())).or_insert(Change { before: None, after: None });
-        if diff > 0 {
-            change.after = Some(row.at(epoch));
-        } else {
-            change.before = Some(row);
+        let mut change = Change { before: None, after: None };
+        for (row, diff) in net {
+            match diff {
+                0 => {}
+                1.. => change.after = Some(Arc::unwrap_or_clone(row).at(epoch)),
+                _ => change.before = Some(Arc::unwrap_or_clone(row)),
+            }
+        }
+        if change.before.is_some() || change.after.is_some() {
+            out.push(change);
         }
     }
-    by_key.into_values().collect()
+    out
 }
 
 /// Numbers derived rows in their order and makes batches of them, one a table and tenant.

@@ -27,7 +27,7 @@ use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Grou
 use crate::aliases::{Aliases, Poll, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
-use crate::keyed::{Context, Keyed, Restored, Tick, machine};
+use crate::keyed::{Context, Keyed, Restored, Tick, machine, route};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
 use crate::records::{Name, Sighting, changes, records, stamped};
@@ -363,18 +363,24 @@ fn build<'scope>(
         _ => None,
     })
     .as_collection();
-    let rows = identity.rows.concat(devices.map(StateRow::Device)).concat(links).consolidate();
+    // Rows are large and their keys are text: they are netted by hash, behind a pointer.
+    let rows = identity
+        .rows
+        .concat(devices.map(StateRow::Device))
+        .concat(links)
+        .map(|row| (route(&row), Arc::new(row)))
+        .consolidate();
     let ledgers = sources(inputs.deltas.to_stream(scope), cx);
-    let said: Stream<'scope, u64, Vec<Said>> = changes(rows, Said::State)
-        .concat(ledgers.map(|(row, diff)| Said::State(row, diff)))
+    let said: Stream<'scope, u64, Vec<Said>> = changes(rows, |(_, row), diff| Said::State(row, diff))
+        .concat(ledgers.map(|(row, diff)| Said::State(row.into(), diff)))
         .concat(events.map(|(table, tenant, batch)| Said::Rows(table, tenant, batch)))
         .concat(health.flat_map(|out| match out {
-            HealthOut::Row(row, diff) => Some(Said::State(row, diff)),
+            HealthOut::Row(row, diff) => Some(Said::State(row.into(), diff)),
             HealthOut::Happened(row) => Some(Said::Derived(row)),
             HealthOut::Condition(..) => None,
         }))
         .concat(lives.flat_map(|out| match out {
-            LifeOut::Row(alert, diff) => Some(Said::State(StateRow::Alert(alert), diff)),
+            LifeOut::Row(alert, diff) => Some(Said::State(StateRow::Alert(alert).into(), diff)),
             LifeOut::Happened(row) => Some(Said::Derived(row)),
             LifeOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
             LifeOut::Firing(..) => None,

@@ -712,6 +712,32 @@ fn trace(rng: &mut StdRng) -> Vec<Step> {
         .collect()
 }
 
+/// Properties (d) and (f): a device holds one value of a namespace unless operators say otherwise; names are unique;
+/// every redirect is one hop and ends at a device that is there, as do identifiers and owned addresses.
+fn sound(tables: &Tables, operated: bool) {
+    let devices: BTreeSet<String> = tables.uids().into_iter().collect();
+    assert_eq!(devices.len(), tables.devices().len(), "names are unique");
+    let mut held: BTreeSet<(String, String, String)> = BTreeSet::new();
+    for row in tables.state.values() {
+        match row {
+            StateRow::DeviceRedirect(r) => {
+                assert!(devices.contains(&r.to_uid), "{r:?} ends nowhere");
+                assert!(!devices.contains(&r.from_uid), "{r:?} is the name of a device");
+            }
+            StateRow::DeviceIdentifier(i) => {
+                let Some(uid) = &i.device_uid else { continue };
+                assert!(devices.contains(uid), "{i:?} is held by nobody");
+                let one = held.insert((uid.clone(), i.identifier_type.clone(), i.source_instance.clone()));
+                assert!(one || operated || i.identifier_type == "mac", "{i:?} is the second of its namespace");
+            }
+            StateRow::IpOwnership(o) => {
+                assert!(o.device_uid.as_ref().is_none_or(|uid| devices.contains(uid)), "{o:?} is owned by nobody");
+            }
+            _ => {}
+        }
+    }
+}
+
 fn check(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let trace = trace(&mut rng);
@@ -729,6 +755,7 @@ fn check(seed: u64) {
         taken.extend_from_slice(now);
         run.tick(now.iter().map(Step::input).collect());
         assert_eq!(answer(&run.tables), world.answer(), "seed {seed}, {workers} workers, after {taken:#?}");
+        sound(&run.tables, !world.links.is_empty());
         rest = later;
     }
     // What sources say in another order, some of it twice, in other batches, on other workers: the same devices.
