@@ -3,7 +3,7 @@
 //! ```text
 //! state(m)   :- ambiguous, where records of two components or more than 64 records assert global m;
 //!               owned(c), where records of the one component c do; free, where only anchorless ones do
-//! edge(m, n) :- an anchorless record asserts both, both free
+//! edge(m, n) :- an anchorless record asserts both, both free; or operators link them, by nothing that others assert
 //! group(r)   :- least MAC in the component of r's first free MAC, else r itself
 //! device(g)  :- the one component that owns MACs of g's records
 //!               | if none does: the one device that claims a polled address of g alone, with something in common
@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use radarflow_reconcile::identity::MAX_MAC_RECORDS;
+use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
 use super::cross::Cross;
@@ -72,11 +73,9 @@ pub(super) fn macs<'scope>(
     });
     let of_mac = reduce(&of_components.concat(&of_others).concat(linked), "Mac", |_, asserting, out| {
         let barred = |c: &Component| asserting.iter().any(|(a, _)| matches!(a, Value::Barred(b) if b == c));
-        let alone = asserting.iter().any(|(a, _)| matches!(a, Value::Live(_)));
         let (mut holders, mut records, mut must) = (BTreeSet::new(), 0, None);
         for (a, _) in asserting {
             match a {
-                Value::MustIf(c) if alone => must = must.max(Some(*c)),
                 Value::Asserts(c, _) if !barred(c) => {
                     holders.insert(*c);
                     records += 1;
@@ -139,11 +138,18 @@ pub(super) fn macs<'scope>(
             Value::Wants(w.into())
         }));
     });
-    let labels = components(&each(&wants, |_, w, out| {
+    let free = state(|s| (s == State::Free).then_some(Value::There));
+    let together = each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.iter().skip(1).map(|mac| (w.free[0], Value::Name(*mac))));
         }
-    }));
+    });
+    // MACs that operators link to what nobody else asserts are one group.
+    let linked_free = join(&free, linked, |mac, _, link| match link {
+        Value::MustIf(component) => Some((mac, Value::Name(name(&("linked", component))))),
+        _ => None,
+    });
+    let labels = components(&together.concat(&linked_free));
     let group_of = |mac: Name, label: Option<&Value>| match label {
         Some(Value::Name(label)) => *label,
         _ => mac,
@@ -166,7 +172,6 @@ pub(super) fn macs<'scope>(
             out.push((group, Value::Live(w.live.clone())));
         }
     }));
-    let free = state(|s| (s == State::Free).then_some(Value::There));
     let free = lookup(&free, &labels, move |mac, _, label| Some((mac, Value::Name(group_of(mac, label)))));
     let to_group = |what: &Value, group: &Value| match group {
         Value::Name(group) => Some((*group, what.clone())),

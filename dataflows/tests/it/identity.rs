@@ -258,6 +258,18 @@ fn s31_a_must_link_and_its_removal() {
 }
 
 #[test]
+fn two_polled_devices_are_merged_by_their_macs() {
+    let mut run = run();
+    let macs = ["0C0000000001", "0C0000000002"];
+    run.tick(vec![sync(&[polled("10.0.0.1", macs[0], "", 1), polled("10.0.0.2", macs[1], "", 2)])]);
+    assert_eq!(run.tables.devices().len(), 2);
+    run.tick(vec![link("l", LinkKind::Must, identifier(IdKind::Mac, macs[0]), identifier(IdKind::Mac, macs[1]))]);
+    assert_eq!(run.tables.uids(), [named("mac", macs[0])]);
+    assert_eq!(run.tables.redirect(&named("mac", macs[1])), Some(named("mac", macs[0])));
+    assert_eq!(run.tick(vec![unlink("l")]).devices().len(), 2);
+}
+
+#[test]
 fn s32_an_unmerge_survives_the_next_sync() {
     let mut run = run();
     let snow = r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N""#;

@@ -413,9 +413,9 @@ impl World {
         let state = |mac: &str| -> Option<State> {
             let seed = format!("mac:{mac}");
             let loose = live.iter().filter(|s| s.own().is_none() && s.global_macs().contains(&mac)).count();
-            // What operators link to nobody who is there, nobody holds.
+            // What operators link to nobody who is there is held as if they had not.
             let to = device_of_id(&seed);
-            if is_linked(&seed) && (loose > 0 || peopled(&to)) {
+            if is_linked(&seed) && peopled(&to) {
                 return Some(State::Owned(to));
             }
             let held = |s: &Saying, c: &str| s.global_macs().contains(&mac) && !barred(&device(c), &seed);
@@ -436,6 +436,13 @@ impl World {
         for s in &anchorless {
             for mac in free(s) {
                 of_macs.join(&format!("mac:{mac}"), &format!("mac:{}", free(s)[0]));
+            }
+        }
+        // Free MACs that operators link to each other are one group.
+        let all_free = || states.iter().filter(|(_, s)| **s == State::Free).map(|(m, _)| format!("mac:{m}"));
+        for a in all_free().filter(|a| is_linked(a)) {
+            for b in all_free().filter(|b| is_linked(b) && must.of(b) == must.of(&a)) {
+                of_macs.join(&a, &b);
             }
         }
         let record = |s: &Saying| format!("record:{}:{}", s.source.0, s.source.1);
