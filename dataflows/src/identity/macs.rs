@@ -45,6 +45,8 @@ pub(super) struct Macs<'scope> {
     pub(super) placed: Rel<'scope>,
     /// By device: MACs that it holds ([`Value::Seen`]).
     pub(super) held: Rel<'scope>,
+    /// By MAC: the device that holds it ([`Value::Name`]).
+    pub(super) holders: Rel<'scope>,
     /// MACs that name nobody ([`Value::Loose`]).
     pub(super) loose: Rel<'scope>,
 }
@@ -215,7 +217,8 @@ pub(super) fn macs<'scope>(
         _ => None,
     });
     let owned = state(|s| if let State::Owned(c) = s { Some(Value::Name(c)) } else { None });
-    let held = join(&owned.clone().concat(&by_group), seen, |_, device, seen| match device {
+    let holders = owned.concat(&by_group);
+    let held = join(&holders, seen, |_, device, seen| match device {
         Value::Name(device) => Some((*device, seen.clone())),
         _ => None,
     });
@@ -233,7 +236,7 @@ pub(super) fn macs<'scope>(
     });
     // An operator's link holds a MAC that nobody asserts any more.
     let gone = lookup(&gone, &owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
-    Macs { placed, held, loose: ambiguous.concat(&gone) }
+    Macs { placed, held, holders, loose: ambiguous.concat(&gone) }
 }
 
 /// Which device a group of anchorless records is.

@@ -203,7 +203,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         members: devices.clone(),
         alone: with_address(true),
         aliases,
-        linked: of_named(&linked, &best),
+        linked: of_named(&linked, &macs.holders, &best),
         uids: best.clone(),
     });
     let by_themselves = each(&with_address(false), |record, v, out| {
@@ -360,12 +360,20 @@ fn linked<'scope>(
     })
 }
 
-/// The same, of devices that are there.
-fn of_named<'scope>(linked: &relations::Rel<'scope>, uids: &relations::Rel<'scope>) -> relations::Rel<'scope> {
+/// The same, of devices that are there; a MAC in a cannot-link stands for the device that holds it.
+fn of_named<'scope>(
+    linked: &relations::Rel<'scope>,
+    holders: &relations::Rel<'scope>,
+    uids: &relations::Rel<'scope>,
+) -> relations::Rel<'scope> {
     let by_device = each(linked, |id, v, out| match v {
         Value::Must(device) | Value::MustIf(device) => out.push((device, Value::Name(id))),
         Value::Barred(device) => out.push((device, Value::Barred(id))),
         _ => {}
+    });
+    let by_device = lookup(&by_device, holders, |device, v, holder| match (v, holder) {
+        (Value::Barred(_), Some(Value::Name(holder))) => Some((*holder, v.clone())),
+        _ => Some((device, v.clone())),
     });
     join(&by_device, uids, |device, v, _| match v {
         Value::Name(id) => Some((*id, Value::Must(device))),

@@ -542,6 +542,14 @@ impl World {
         for (s, device) in &of_devices {
             place(&name[device], s);
         }
+        // A MAC in a cannot-link stands for the device that holds it.
+        let barred = |d: &str, end: &str| {
+            let other = apart.iter().filter_map(|(a, b)| if *a == end { Some(*b) } else { (*b == end).then_some(*a) });
+            other.into_iter().any(|id| match held.iter().find(|(_, ids)| ids.contains(id)) {
+                Some((device, _)) if kind(id) == "mac" => device == d,
+                _ => device_of_id(id) == d,
+            })
+        };
         let mut owners: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut ips_of: Vec<(String, String)> = Vec::new();
         let ips: BTreeSet<String> = live.iter().flat_map(|s| s.ips.clone()).collect();
