@@ -1,6 +1,6 @@
 //! Secrets are named, not written: `env:NAME` or `file:/path` in the configuration, and in the facts made from it, stands
-//! for a value that is looked up where it is used. Nothing else is looked up. Only who configures this host may name one: whoever else makes
-//! a receiver could have any file of the host sent to himself.
+//! for a value that is looked up where it is used. Nothing else is looked up. Only who configures
+//! this host may name one: whoever else makes a receiver could have any file of the host sent to himself.
 
 use thiserror::Error;
 

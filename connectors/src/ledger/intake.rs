@@ -14,8 +14,8 @@
 //! room for telemetry a tenant may hold as much as is still free, so that one who floods leaves half to the others.
 //!
 //! **Large uploads** are read by the dataflow in shares ([`Frame::release_bytes`]). A share is given only when none is
-//! under way, so that nothing queues behind two of them, and the least one where the dataflow is behind; it grows while epochs with one take less than
-//! [`WORK`] and shrinks while they take longer. As long as released runs wait, the next frame is closed as soon as the
+//! under way, so that nothing queues behind two of them, and the least one where the dataflow is behind; it grows while
+//! epochs with one take less than [`WORK`] and shrinks while they take longer. As long as released runs wait, the next frame is closed as soon as the
 //! dataflow is done with the last.
 //!
 //! When the disk refuses, waiting senders get the error, offered inputs are counted as shed, and the next tick tries

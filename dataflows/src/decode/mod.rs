@@ -1,7 +1,8 @@
 //! Frames to typed events: each worker reads its share of every frame, in order, and nothing else of it.
 //!
-//! Which worker reads an entry is a stable hash of what its decoder remembers by (the exporter for flows) or its position where it remembers nothing. Facts are read by every worker, before anything else of
-//! the frame, because how the rest is read depends on them.
+//! Which worker reads an entry is a stable hash of what its decoder remembers by (the exporter for flows) or its position
+//! where it remembers nothing. Facts are read by every worker, before anything else of the frame, because how the rest is
+//! read depends on them.
 //!
 //! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::sources`]).
 

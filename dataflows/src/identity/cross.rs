@@ -326,7 +326,7 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
 
 /// What anchored devices have to do with groups of polled records.
 pub(super) struct Polled<'scope> {
-    /// By group: the devices that claim an address of it ([`Value::Group`]).
+    /// By group: the devices that claim an address of it ([`Value::ClaimedBy`]).
     pub(super) claimants: Rel<'scope>,
     /// By group: those with which it has something else in common ([`Value::Name`]).
     pub(super) supported: Rel<'scope>,

@@ -1,6 +1,7 @@
 //! What is an identifier at all. Everything that is none is dropped with a reason, never passed on: one junk value
 //! shared by thousands of records would otherwise glue them together.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// A MAC address as identity sees it.
@@ -70,8 +71,9 @@ pub fn mac(text: &str) -> Result<Mac, MacReason> {
 /// A list of MACs: split on comma and semicolon, and a piece that is not one MAC splits on blanks.
 pub fn macs(text: &str) -> (Vec<Mac>, Vec<MacReason>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
     let mut take = |piece: &str| match mac(piece) {
-        Ok(mac) if good.contains(&mac) => {}
+        Ok(mac) if !seen.insert(mac.clone()) => {}
         Ok(mac) => good.push(mac),
         Err(reason) => bad.push(reason),
     };
@@ -101,10 +103,10 @@ pub fn ip(text: &str) -> Option<IpAddr> {
 
 /// A list of addresses, in order, without repeats.
 pub fn ips(text: &str) -> Vec<IpAddr> {
-    let mut out = Vec::new();
+    let (mut out, mut seen) = (Vec::new(), BTreeSet::new());
     for piece in text.split(|c: char| c == ',' || c == ';' || c.is_whitespace()).filter(|p| !p.is_empty()) {
         if let Some(ip) = ip(piece)
-            && !out.contains(&ip)
+            && seen.insert(ip)
         {
             out.push(ip);
         }

@@ -23,6 +23,8 @@ use super::normalise::{self, Mac};
 const DEFAULT_INSTANCE: &str = "main";
 /// MACs a record may show; Armis keeps a history of hundreds.
 pub const MAX_SHOWN: usize = 200;
+/// Addresses a record may claim.
+pub const MAX_IPS: usize = 1024;
 /// Longest identifier, bytes.
 pub const MAX_ID: usize = 512;
 /// Longest attribute or metadata value kept, bytes.
@@ -162,7 +164,9 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
     let armis = bounded_id("armis_device_id", meta("armis_device_id"))?;
     let netbox = bounded_id("netbox_device_id", meta("netbox_device_id"))?;
     let integration = bounded_id("integration_id", meta("integration_id"))?;
-    let ips = normalise::ips(&update.ip);
+    let mut ips = normalise::ips(&update.ip);
+    let too_many = ips.len().saturating_sub(MAX_IPS);
+    ips.truncate(MAX_IPS);
     let (macs, bad_macs) = update.mac.as_deref().map(normalise::macs).unwrap_or_default();
     let hostname = update.hostname.as_deref().and_then(normalise::hostname);
 
@@ -266,7 +270,12 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
         hostname,
         attributes,
         metadata,
-        dropped: bad_macs.into_iter().map(|r| r.name().to_owned()).collect(),
+        dropped: bad_macs
+            .into_iter()
+            .map(|r| r.name().to_owned())
+            .take(MAX_METADATA)
+            .chain((too_many > 0).then(|| format!("{too_many} addresses beyond {MAX_IPS}")))
+            .collect(),
     })
 }
 
@@ -380,7 +389,7 @@ pub fn agent(push: &AgentPush, at: &Received<'_>) -> Result<Record, RecordError>
         ids: vec![Identifier { kind: IdKind::Agent, namespace: String::new(), value: id }],
         macs: Vec::new(),
         macs_shown: Vec::new(),
-        ips: normalise::ips(&push.source_ip),
+        ips: normalise::ips(&push.source_ip).into_iter().take(MAX_IPS).collect(),
         hostname: normalise::hostname(&push.hostname),
         attributes,
         metadata: BTreeMap::new(),
@@ -427,6 +436,19 @@ mod tests {
             update(r#"{"source":"armis","timestamp":"2999-01-01T00:00:00Z","metadata":{"armis_device_id":"7"}}"#)
                 .unwrap();
         assert_eq!(record.event_time, Time(AT.at_us));
+    }
+
+    #[test]
+    fn a_record_has_bounds() {
+        let ips: Vec<String> = (0..70_000).map(|n| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+        let macs: Vec<String> = (0..10_000).map(|n| format!("0C{n:010X}")).collect();
+        let (ips, macs) = (ips.join(","), macs.join(","));
+        let record = update(&format!(
+            r#"{{"source":"armis","ip":"{ips}","mac":"{macs}","metadata":{{"armis_device_id":"7"}}}}"#
+        ))
+        .unwrap();
+        assert_eq!((record.ips.len(), record.macs.len(), record.macs_shown.len()), (MAX_IPS, 1, MAX_SHOWN));
+        assert_eq!(record.dropped, ["68976 addresses beyond 1024"]);
     }
 
     #[test]
