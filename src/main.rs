@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod demo;
 mod metrics;
+mod reap;
 mod serve;
 mod table;
 mod tools;

@@ -38,6 +38,7 @@ use tokio::sync::broadcast;
 
 use crate::config::Config;
 use crate::metrics;
+use crate::reap;
 use crate::watch::Watch;
 
 /// A running server.
@@ -235,6 +236,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let caught_up = Arc::new(AtomicBool::new(false));
     let (pace, progress) = tokio::sync::watch::channel(Progress::default());
     let last_epoch = segments.next_epoch() - 1;
+    let (reaped, to_reap) = tokio::sync::mpsc::channel(reap::QUEUED);
     let collector = {
         let (live, lake, tokens, registry, outcomes) =
             (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
@@ -256,6 +258,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                     let _ = outcomes.send(outcome.clone());
                 }
                 outbox.apply_blocking(&output);
+                if !output.reaped.is_empty() && caught_up.load(Ordering::Acquire) {
+                    // What finds no room is named again.
+                    let _ = reaped.try_send(output.clone());
+                }
                 if let Some(postgres) = &postgres {
                     postgres.apply_blocking(output.clone());
                 }
@@ -386,6 +392,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
     let watch = Watch { intake: intake.stats().clone(), sinks, sink: api.sink.clone() };
     tokio::spawn(watch.run(standing, stop.clone()));
+    tokio::spawn(reap::run(to_reap, api.sink.clone()));
     let mut stopped = stop;
     let http_task = tokio::spawn(async move {
         if let Err(error) = http::serve(http_socket, Arc::new(api), async move { stopped.told().await }).await {

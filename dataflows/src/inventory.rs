@@ -1,7 +1,7 @@
 //! Devices: one row a component, from its records, its name, its addresses and what its vantages say.
 //!
 //! ```text
-//! device(c) :- fold of { uid(c), record(c, r)*, owned(c, ip)*, seen(owner(ip) = c, vantage, state)* }
+//! device(c) :- fold of { uid(c), record(c, r)*, owned(c, ip)*, seen(owner(ip) = c, vantage, state)*, life(c)? }
 //! ```
 //! A device without records is none. Two parts of one epoch give one change of the row, because they meet in one
 //! reduction.
@@ -16,10 +16,11 @@ use radarflow_proto::rows::Device;
 use radarflow_reconcile::availability::{State, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::inventory::{Parts, device};
+use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 
 use crate::health::Seen;
-use crate::identity::{Identity, Rel};
+use crate::identity::{Component, Identity, Rel};
 use crate::keyed::encode;
 use crate::records::{Live, Name};
 
@@ -29,6 +30,7 @@ enum Part {
     Record(Live),
     Owned(IpAddr),
     Seen(String, State, Time),
+    Life(Arc<Life>),
 }
 
 /// Names the address that was looked at.
@@ -37,7 +39,11 @@ fn address(seen: &Seen) -> Name {
 }
 
 /// Builds the relation.
-pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) -> Rel<'scope, Device> {
+pub fn devices<'scope>(
+    identity: &Identity<'scope>,
+    seen: &Rel<'scope, Seen>,
+    lives: Rel<'scope, (Component, Arc<Life>)>,
+) -> Rel<'scope, Device> {
     let by_target = seen.clone().map(|s| (address(&s), (s.vantage, s.state, s.since)));
     let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
         (*component, Part::Seen(vantage.clone(), *state, *since))
@@ -48,7 +54,8 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
         .map(|(c, v)| (c, Part::Record(v)))
         .concat(identity.uids.clone().map(|(c, uid)| (c, Part::Uid(uid))))
         .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
-        .concat(vantages);
+        .concat(vantages)
+        .concat(lives.map(|(c, life)| (c, Part::Life(life))));
     // Rows are kept packed: unpacked they are the largest thing there is, and only their changes are looked at.
     let rows = parts.reduce_named("Device", |_, parts, out| {
         let records: Vec<Record> =
@@ -60,6 +67,7 @@ pub fn devices<'scope>(identity: &Identity<'scope>, seen: &Rel<'scope, Seen>) ->
             match part {
                 Part::Uid(uid) => row.uid = uid,
                 Part::Record(_) => {}
+                Part::Life(life) => row.life = (**life).clone(),
                 Part::Owned(ip) => {
                     row.owned.insert(*ip);
                 }

@@ -13,8 +13,8 @@
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
 //! * **relations** ([`identity`], [`inventory`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`merges`], [`health`], [`alerts`], [`sources`]) are keyed state
-//!   with timers, for what remembers more than its live input;
+//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`merges`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
+//!   keyed state with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
@@ -29,6 +29,7 @@ pub mod health;
 pub mod identity;
 pub mod inventory;
 pub mod keyed;
+pub mod lifecycle;
 pub mod merges;
 pub mod output;
 pub mod records;

@@ -13,6 +13,7 @@ use radarflow_proto::cell::RowId;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::{EpochOutput, Outcome};
+use radarflow_proto::record::RecordKey;
 use radarflow_proto::rows::{
     AlertHistory, BatchBuilder, Change, Event, HealthEvent, MergeAudit, Notification, Row, StateRow, Table,
 };
@@ -46,6 +47,7 @@ pub enum Said {
     Settled(String),
     Fact(Box<Fact>),
     Outcome(Outcome),
+    Reaped(RecordKey, String),
 }
 
 /// Everything one worker says about one epoch.
@@ -150,6 +152,7 @@ fn merge(workers: Vec<WorkerEpoch>) -> Merged {
                 Said::Settled(id) => output.settled.push(id),
                 Said::Fact(fact) => output.facts.push(*fact),
                 Said::Outcome(outcome) => output.outcomes.push(outcome),
+                Said::Reaped(record, partition) => output.reaped.push((record, partition)),
             }
         }
         if let Some(entries) = worker.snapshot {
@@ -159,6 +162,7 @@ fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     output.due.sort_by(|a, b| a.id.cmp(&b.id));
     output.settled.sort();
     output.outcomes.sort();
+    output.reaped.sort();
     output.changes = changes(state, tick.epoch);
     for ((table, _), batches) in rows {
         output.events.extend(batches.into_iter().map(|batch| (table, batch)));

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
-use radarflow_proto::fact::{Fact, Link, LinkKind, OwnCondition, Receiver as Notified};
+use radarflow_proto::fact::{DeviceStep, Fact, Link, LinkKind, OwnCondition, Receiver as Notified, Stage};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::rows::StateRow;
@@ -28,6 +28,7 @@ use crate::aliases::{Aliases, Poll, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine, route};
+use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
 use crate::records::{Name, Sighting, changes, records, stamped};
@@ -144,6 +145,7 @@ struct Inputs {
     deltas: InputHandleVec<u64, Keyed<SourceKey, Delta>>,
     facts: InputHandleVec<u64, Keyed<String, String>>,
     steps: InputHandleVec<u64, Keyed<AlertKey, LifeEvent>>,
+    device_steps: InputHandleVec<u64, Keyed<Name, (u64, DeviceStep)>>,
     deliveries: InputHandleVec<u64, Keyed<GroupKey, GroupEvent>>,
     batches: InputHandleVec<u64, EventBatch>,
 }
@@ -188,6 +190,10 @@ macro_rules! each_input {
             $body;
         }
         {
+            let $input = &mut inputs.device_steps;
+            $body;
+        }
+        {
             let $input = &mut inputs.deliveries;
             $body;
         }
@@ -210,6 +216,7 @@ impl Inputs {
             deltas: InputHandleVec::new(),
             facts: InputHandleVec::new(),
             steps: InputHandleVec::new(),
+            device_steps: InputHandleVec::new(),
             deliveries: InputHandleVec::new(),
             batches: InputHandleVec::new(),
         }
@@ -225,6 +232,7 @@ impl Inputs {
         self.deltas.send_batch(&mut decoded.deltas);
         self.facts.send_batch(&mut decoded.facts);
         self.steps.send_batch(&mut decoded.steps);
+        self.device_steps.send_batch(&mut decoded.device_steps);
         self.deliveries.send_batch(&mut decoded.deliveries);
         self.batches.send_batch(&mut decoded.batches);
     }
@@ -299,18 +307,30 @@ fn build<'scope>(
     outputs: SyncSender<WorkerEpoch>,
 ) {
     // Identity and inventory.
-    let streams = records(inputs.sightings.to_stream(scope), cx);
+    let sightings = inputs.sightings.to_stream(scope);
+    let streams = records(sightings.clone(), cx);
     let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
     let versions = streams.versions.as_collection();
     let reported = stamped(machine(inputs.polls.to_stream(scope), cx, Aliases), Some).as_collection();
     let aliases = confirmed(reported, &versions);
+    let steps = machine(inputs.device_steps.to_stream(scope), cx, Stepping);
     let identity = identity::identity(identity::Said {
         versions,
         seen: streams.seen.as_collection(),
         settled: streams.settled.as_collection(),
         aliases,
         facts: stamped(facts.clone(), Some).as_collection(),
+        steps: stamped(steps.clone(), |out| match out {
+            StepOut::Standing(standing, diff) => Some((standing, diff)),
+            StepOut::Outcome(_) => None,
+        })
+        .as_collection(),
     });
+    let resighted = machine(resighted(sightings, identity.lives.watched()), cx, Resighted);
+    let lived = identity.lives.lived(stamped(resighted, Some).as_collection());
+    let doomed =
+        changes(lived.doomed, |doomed, diff| Keyed { key: doomed.live.key, position: 0, event: (doomed, diff as i64) });
+    let reaped = machine(doomed, cx, Reaper);
     let targets = stamped(machine(inputs.probes.to_stream(scope), cx, Targets), Some).as_collection();
     let moves = changes(identity.placed.clone(), |(live, how, uid), diff| Keyed {
         key: live.key,
@@ -318,7 +338,7 @@ fn build<'scope>(
         event: Moved { live, how, uid, diff: diff as i64 },
     });
     let moves = machine(moves, cx, Merges);
-    let devices = inventory::devices(&identity, &targets);
+    let devices = inventory::devices(&identity, &targets, lived.lives);
 
     // Conditions, from whatever notices them.
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
@@ -386,6 +406,11 @@ fn build<'scope>(
             LifeOut::Firing(..) => None,
         }))
         .concat(moves.map(Said::Derived))
+        .concat(reaped.map(|(record, partition)| Said::Reaped(record, partition)))
+        .concat(steps.flat_map(|out| match out {
+            StepOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
+            StepOut::Standing(..) => None,
+        }))
         .concat(groups.map(|out| match out {
             GroupOut::Due(due) => Said::Due(Box::new(due)),
             GroupOut::Settled(id) => Said::Settled(id),
@@ -442,9 +467,10 @@ fn group_event(receiver: Notified, alert: NotifiedAlert, diff: isize) -> Keyed<G
     Keyed { key, position: 0, event: GroupEvent::Alert(receiver, labels, alert, diff as i64) }
 }
 
-/// The condition "this device is offline", while it holds.
+/// The condition "this device is offline", while it holds and the device is looked after.
 fn device_offline(device: &radarflow_proto::rows::Device) -> Option<(Subject, Condition)> {
-    if device.is_available != Some(false) {
+    let looked_after = device.deleted_at.is_none() && device.lifecycle != Stage::Decommissioned.name();
+    if device.is_available != Some(false) || !looked_after {
         return None;
     }
     let subject = Subject {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{IdKind, Identifier};
+use crate::record::{IdKind, Identifier, RecordKey};
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +83,15 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// A step of a device's life cycle, asked for by an actor.
+    DeviceStep(DeviceStep),
+    /// Records of devices that were deleted a retention ago, and that nobody has sighted since: they go.
+    Reaped {
+        /// Customer.
+        tenant: String,
+        /// Which, and the site of each.
+        records: Vec<(RecordKey, String)>,
+    },
     /// The program found something wrong with itself, or that it is right again.
     Condition(OwnCondition),
     /// A snapshot is wanted after this epoch.
@@ -134,7 +143,11 @@ impl Fact {
             Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
-            Fact::Snapshot | Fact::AlertStep { .. } | Fact::Delivery { .. } => None,
+            Fact::Snapshot
+            | Fact::DeviceStep(_)
+            | Fact::Reaped { .. }
+            | Fact::AlertStep { .. }
+            | Fact::Delivery { .. } => None,
         }
     }
 }
@@ -182,6 +195,10 @@ impl Fact {
             Fact::IpLink { tenant, actor, reason, .. } => {
                 (tenant, Some(actor.name.clone()), "ip_link".to_owned(), Some(reason.clone()))
             }
+            Fact::DeviceStep(s) => (&s.tenant, Some(s.actor.name.clone()), s.uid.clone(), Some(s.reason.clone())),
+            Fact::Reaped { tenant, records } => {
+                (tenant, Some("system".to_owned()), format!("{} records", records.len()), None)
+            }
             Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
@@ -223,6 +240,98 @@ pub enum LinkKind {
     Must,
     /// Two devices.
     Cannot,
+}
+
+/// A step of a device's life cycle. It is said of what names the device best, and goes where that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStep {
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// The device, as the actor called it.
+    pub uid: String,
+    /// What names it best.
+    pub anchor: Anchor,
+    /// Where it stood when the actor asked.
+    pub from: Stage,
+    /// What is asked.
+    pub act: DeviceAct,
+    /// Who.
+    pub actor: Actor,
+    /// Why.
+    pub reason: String,
+    /// Names the command, so that its outcome can be told.
+    pub command_id: String,
+}
+
+/// What names a device best.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchor {
+    /// An identifier, an address if it has no other.
+    Identifier(Identifier),
+    /// Its only record.
+    Record(RecordKey),
+}
+
+/// What is asked of a device's life cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceAct {
+    /// It is looked after.
+    Manage,
+    /// It is out of service; sightings do not change that.
+    Decommission,
+    /// Hide it until somebody but a sweep sights it again.
+    Delete,
+    /// Show it again.
+    Restore,
+}
+
+impl DeviceAct {
+    /// As paths and errors spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceAct::Manage => "manage",
+            DeviceAct::Decommission => "decommission",
+            DeviceAct::Delete => "delete",
+            DeviceAct::Restore => "restore",
+        }
+    }
+}
+
+/// Stages of a device's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Only an address is known of it.
+    Discovered,
+    /// A strong identifier or a MAC names it.
+    Identified,
+    /// It is looked after.
+    Managed,
+    /// Out of service.
+    Decommissioned,
+}
+
+impl Stage {
+    /// As rows spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Discovered => "discovered",
+            Stage::Identified => "identified",
+            Stage::Managed => "managed",
+            Stage::Decommissioned => "decommissioned",
+        }
+    }
+
+    /// The stage that rows spell so.
+    pub fn of_name(name: &str) -> Option<Stage> {
+        [Stage::Discovered, Stage::Identified, Stage::Managed, Stage::Decommissioned]
+            .into_iter()
+            .find(|stage| stage.name() == name)
+    }
 }
 
 /// How far an address alone links devices of different sources, set a tenant.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
 use crate::payload::DueNotification;
+use crate::record::RecordKey;
 use crate::rows::{Change, Table};
 
 /// Why an input was not made durable.
@@ -67,6 +68,8 @@ pub struct EpochOutput {
     pub facts: Vec<Fact>,
     /// Answers to commands.
     pub outcomes: Vec<Outcome>,
+    /// Records to go, and the site of each: their devices have been deleted for one retention.
+    pub reaped: Vec<(RecordKey, String)>,
 }
 
 /// What became of a command.

@@ -236,8 +236,14 @@ tables! {
         first_seen_time: Time,
         /// Greatest event time of its records.
         last_seen_time: Time,
-        /// `discovered` (no strong identifier yet) or `identified`.
+        /// `discovered` (no strong identifier or MAC yet), `identified`, `managed` or `decommissioned`.
         lifecycle: String,
+        /// When it was deleted; null while it is shown. Deleted devices are left out unless a query asks for them.
+        deleted_at: Option<Time>,
+        /// Who deleted it.
+        deleted_by: Option<String>,
+        /// Why.
+        deleted_reason: Option<String>,
         /// What the records say beside the columns.
         metadata: Tags,
         /// Epoch of this version.

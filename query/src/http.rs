@@ -21,6 +21,7 @@ use tokio::sync::broadcast;
 
 use crate::access::{Actor, Tokens, hash, new_token};
 use crate::catalog;
+use crate::devices;
 use crate::engine::{Answer, Engine, QueryError};
 use crate::links;
 
@@ -59,6 +60,7 @@ fn router(api: Shared) -> Router {
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
+        .route("/api/devices/{uid}/{act}", post(devices::step_device))
         .route("/api/links", post(links::make_link))
         .route("/api/links/{id}", delete(links::remove_link))
         .route("/api/identity/ip_link", put(links::set_ip_link))
@@ -143,6 +145,39 @@ impl Api {
             problem(status, "not_durable", &error.to_string(), json!({}))
         })
     }
+
+    /// Makes a command durable and waits for what becomes of it: the epoch, which is visible then, or a refusal.
+    pub(crate) async fn command(&self, actor: &Actor, fact: &Fact, command_id: &str) -> Result<u64, Response> {
+        let mut outcomes = self.outcomes.subscribe();
+        let epoch = self.append(actor, fact).await?;
+        let outcome = tokio::time::timeout(OUTCOME_WAIT, async {
+            loop {
+                match outcomes.recv().await {
+                    Ok(outcome) if outcome.command_id == command_id => return Some(outcome),
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        match outcome.await {
+            Ok(Some(Outcome { refused: None, .. })) => {
+                self.engine.live().reach(epoch).await;
+                Ok(epoch)
+            }
+            Ok(Some(Outcome { refused: Some(reason), .. })) => {
+                Err(problem(StatusCode::CONFLICT, "refused", &reason, json!({"epoch": epoch})))
+            }
+            _ => {
+                let detail = "the command is durable; its outcome is not known yet";
+                Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", detail, json!({"epoch": epoch})))
+            }
+        }
+    }
+}
+
+/// Names a command.
+pub(crate) fn command_id() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
 }
 
 async fn catalog_document(State(api): State<Shared>, headers: HeaderMap) -> Response {
@@ -497,41 +532,17 @@ async fn step_alert(
     if !seen {
         return problem(StatusCode::NOT_FOUND, "not_found", "there is no such alert", json!({}));
     }
-    let command_id = hex::encode(rand::random::<[u8; 16]>());
+    let command = command_id();
     let fact = Fact::AlertStep {
         tenant: actor.tenant.clone(),
         alert_id: id,
         to,
         actor: FactActor { name: actor.name.clone(), role: actor.role },
         reason: step.reason,
-        command_id: command_id.clone(),
+        command_id: command.clone(),
     };
-    let mut outcomes = api.outcomes.subscribe();
-    let epoch = match api.append(&actor, &fact).await {
-        Ok(epoch) => epoch,
-        Err(refused) => return refused,
-    };
-    let outcome = tokio::time::timeout(OUTCOME_WAIT, async {
-        loop {
-            match outcomes.recv().await {
-                Ok(outcome) if outcome.command_id == command_id => return Some(outcome),
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    });
-    match outcome.await {
-        Ok(Some(Outcome { refused: None, .. })) => {
-            axum::Json(json!({"status": to.name(), "epoch": epoch})).into_response()
-        }
-        Ok(Some(Outcome { refused: Some(reason), .. })) => {
-            problem(StatusCode::CONFLICT, "refused", &reason, json!({"epoch": epoch}))
-        }
-        _ => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "catching_up",
-            "the command is durable; its outcome is not known yet",
-            json!({"epoch": epoch}),
-        ),
+    match api.command(&actor, &fact, &command).await {
+        Ok(epoch) => axum::Json(json!({"status": to.name(), "epoch": epoch})).into_response(),
+        Err(refused) => refused,
     }
 }

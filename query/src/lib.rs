@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod catalog;
+mod devices;
 pub mod engine;
 pub mod functions;
 pub mod http;

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
 use crate::http::{Api, Shared, body, optional_body, problem};
+use crate::live::View;
 
 /// Longest identifier, bytes.
 const MAX_VALUE: usize = 512;
@@ -66,7 +67,7 @@ fn bad(detail: &str) -> Response {
     problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
 }
 
-fn who(actor: &Actor) -> FactActor {
+pub(crate) fn who(actor: &Actor) -> FactActor {
     FactActor { name: actor.name.clone(), role: actor.role }
 }
 
@@ -97,19 +98,26 @@ impl End {
     fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
         match self {
             End::Identifier { r#type, source_instance, value } => identifier(r#type, source_instance, value),
-            End::Device { uid } => named(api, actor, partition, uid).ok_or_else(|| {
-                let detail = format!("no device {uid} in partition {partition}, or none that an identifier names");
-                problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({}))
-            }),
+            End::Device { uid } => {
+                let view = api.engine.live().view();
+                named(&view, actor, partition, &leads_to(&view, actor, uid)).ok_or_else(|| {
+                    let detail = format!("no device {uid} in partition {partition}, or none that an identifier names");
+                    problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({}))
+                })
+            }
         }
     }
 }
 
-/// The identifier that names a device best.
-fn named(api: &Api, actor: &Actor, partition: &str, uid: &str) -> Option<Identifier> {
-    let view = api.engine.live().view();
+/// The device that a uid leads to: itself, or one hop on.
+pub(crate) fn leads_to(view: &View, actor: &Actor, uid: &str) -> String {
     let redirects = view.rows_where::<DeviceRedirect>(&actor.tenant, "from_uid", uid);
-    let uid = redirects.iter().find(|r| r.partition == partition).map_or(uid, |r| &r.to_uid);
+    let seen = redirects.into_iter().find(|r| sees(&actor.partitions, &r.partition));
+    seen.map_or_else(|| uid.to_owned(), |r| r.to_uid)
+}
+
+/// The identifier that names a device best; its address, if nothing else does.
+pub(crate) fn named(view: &View, actor: &Actor, partition: &str, uid: &str) -> Option<Identifier> {
     let mut held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "device_uid", uid);
     held.retain(|i| i.partition == partition);
     let id = |i: &DeviceIdentifier| identifier(&i.identifier_type, &i.source_instance, &i.identifier_value).ok();

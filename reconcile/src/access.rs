@@ -9,6 +9,8 @@ pub enum Action {
     Query,
     /// Move an alert along its life cycle.
     StepAlert,
+    /// Move a device along its life cycle, delete or restore it.
+    StepDevice,
     /// Say which identifiers name one device, and which two.
     Link,
     /// Set how far an address alone links devices.
@@ -27,7 +29,7 @@ pub enum Action {
 pub fn least_role(action: Action) -> Role {
     match action {
         Action::Query => Role::Viewer,
-        Action::StepAlert | Action::Link | Action::Import => Role::Operator,
+        Action::StepAlert | Action::StepDevice | Action::Link | Action::Import => Role::Operator,
         Action::SetPolicy | Action::ManageTokens | Action::ManageReceivers | Action::Maintain => Role::Admin,
     }
 }
@@ -49,8 +51,8 @@ mod tests {
     #[test]
     fn each_role_includes_the_one_before() {
         use Action::*;
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 4), (Role::Admin, 8)] {
-            let n = [Query, StepAlert, Link, SetPolicy, Import, ManageTokens, ManageReceivers, Maintain]
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 5), (Role::Admin, 9)] {
+            let n = [Query, StepAlert, StepDevice, Link, SetPolicy, Import, ManageTokens, ManageReceivers, Maintain]
                 .into_iter()
                 .filter(|a| may(role, *a))
                 .count();

@@ -9,6 +9,7 @@ use radarflow_proto::record::{Record, SourceKind};
 use radarflow_proto::rows::Device;
 
 use crate::availability::Availability;
+use crate::lifecycle::{self, Life};
 
 /// How far a source is trusted about attributes.
 pub fn confidence(kind: SourceKind) -> u8 {
@@ -31,6 +32,8 @@ pub struct Parts<'a> {
     pub owned: BTreeSet<IpAddr>,
     /// What its vantages say; `None` when nobody looked.
     pub availability: Option<Availability>,
+    /// What operators made of it.
+    pub life: Life,
 }
 
 /// The row. `None` without records: there is no such device.
@@ -54,7 +57,10 @@ pub fn device(parts: &Parts<'_>) -> Option<Device> {
             metadata.insert(key.clone(), value.clone());
         }
     }
-    let identified = records.iter().any(|r| !r.ids.is_empty() || !r.macs.is_empty());
+    let (deleted_at, deleted_by, deleted_reason) = match &parts.life.deleted {
+        Some((at, by, reason)) => (Some(*at), Some(by.clone()), Some(reason.clone())),
+        None => (None, None, None),
+    };
     let sources: BTreeSet<&str> = records.iter().map(|r| r.key.kind.name()).collect();
     let display_name =
         hostname.clone().or_else(|| name.clone()).or_else(|| ip.clone()).unwrap_or_else(|| parts.uid.to_owned());
@@ -82,7 +88,10 @@ pub fn device(parts: &Parts<'_>) -> Option<Device> {
         availability_reason: parts.availability.as_ref().map(|a| a.reason.clone()),
         first_seen_time: records.iter().map(|r| r.event_time).min().unwrap_or_default(),
         last_seen_time: records.iter().map(|r| r.event_time).max().unwrap_or_default(),
-        lifecycle: if identified { "identified" } else { "discovered" }.to_owned(),
+        lifecycle: parts.life.stage.unwrap_or_else(|| lifecycle::derived(&records)).name().to_owned(),
+        deleted_at,
+        deleted_by,
+        deleted_reason,
         metadata: Tags(metadata),
         epoch: 0,
     })

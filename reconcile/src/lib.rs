@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`identity`] | what an identifier is, what a record asserts and claims, how a device is named |
 //! | [`inventory`] | a device's row, from its records by precedence |
+//! | [`lifecycle`] | what operators make of a device, and what its records do to that |
 //! | [`availability`] | whether a target is up, from its probes |
 //! | [`alert`] | an alert's life cycle |
 //! | [`notify`] | who is told what, when |
@@ -16,4 +17,5 @@ pub mod alert;
 pub mod availability;
 pub mod identity;
 pub mod inventory;
+pub mod lifecycle;
 pub mod notify;

@@ -5,6 +5,7 @@ mod server;
 
 mod brokers;
 mod crash;
+mod devices;
 mod links;
 mod mtls;
 mod pipeline;

@@ -56,6 +56,9 @@ fn rows(n: usize, version: i64) -> Vec<Device> {
         first_seen_time: Time(NOW * 1_000_000),
         last_seen_time: Time((NOW + version) * 1_000_000),
         lifecycle: "identified".into(),
+        deleted_at: None,
+        deleted_by: None,
+        deleted_reason: None,
         metadata: Tags([("armis_device_id".to_owned(), d.n.to_string())].into()),
         epoch: version,
     };

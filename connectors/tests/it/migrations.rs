@@ -14,7 +14,12 @@ fn every_declared_column_is_there_with_its_type() {
         let head = format!("CREATE TABLE radarflow.{} (\n", table.postgres());
         let start = sql.find(&head).unwrap_or_else(|| panic!("{head}")) + head.len();
         let body = &sql[start..start + sql[start..].find("\n);").expect("the table ends")];
-        let found: Vec<&str> = body.lines().map(|l| l.trim().trim_end_matches(',')).collect();
+        let mut found: Vec<&str> = body.lines().map(|l| l.trim().trim_end_matches(',')).collect();
+        let alter = format!("ALTER TABLE radarflow.{}\n", table.postgres());
+        for later in sql.split(&alter).skip(1) {
+            let added = later.split(';').next().unwrap_or_default().lines();
+            found.extend(added.filter_map(|l| l.trim().trim_end_matches(',').strip_prefix("ADD COLUMN ")));
+        }
         let mut expected: Vec<String> = table
             .columns()
             .iter()
@@ -22,6 +27,8 @@ fn every_declared_column_is_there_with_its_type() {
             .collect();
         let keys: Vec<String> = table.key().iter().map(|k| format!("\"{k}\"")).collect();
         expected.push(format!("PRIMARY KEY ({})", keys.join(", ")));
+        found.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(found, expected, "{}", table.postgres());
         assert!(sql.contains(&format!("ALTER TABLE radarflow.{} ENABLE ROW LEVEL SECURITY;", table.postgres())));
     }

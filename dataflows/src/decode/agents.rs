@@ -79,7 +79,7 @@ impl Decoder {
         }
     }
 
-    fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {
+    pub(super) fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {
         let version = Version::new(record);
         let run = match run.trim() {
             "" => name(&(at.received_us / MINUTE_US)),

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::Fact;
+use radarflow_proto::fact::{DeviceStep, Fact};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
 use radarflow_proto::offsets::Offsets;
@@ -25,13 +25,14 @@ use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::rows::{
     Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
 };
-use radarflow_reconcile::identity::sources::Instances;
+use radarflow_reconcile::identity::sources::{self, Instances};
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
 use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
 use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
+use crate::lifecycle;
 use crate::records::{Name, Sighting};
 use crate::sources::{Delta, SourceKey};
 use runs::{Place, Runs};
@@ -75,6 +76,8 @@ pub struct Decoded {
     pub facts: Vec<Keyed<String, String>>,
     /// Steps of alerts that people ask for.
     pub steps: Vec<Keyed<AlertKey, LifeEvent>>,
+    /// Steps of devices that people ask for, with their place in the epoch.
+    pub device_steps: Vec<Keyed<Name, (u64, DeviceStep)>>,
     /// What became of notifications.
     pub deliveries: Vec<Keyed<GroupKey, GroupEvent>>,
     /// Rows of event tables.
@@ -301,6 +304,15 @@ impl Decoder {
                 let event =
                     GroupEvent::Settled { id: notification_id.clone(), delivered: *delivered, detail: detail.clone() };
                 self.out.deliveries.push(Keyed { key, position, event });
+            }
+            (Fact::DeviceStep(step), _) => {
+                let key = lifecycle::anchor(step);
+                self.out.device_steps.push(Keyed { key, position, event: (position, step.clone()) });
+            }
+            (Fact::Reaped { records, .. }, _) => {
+                for (key, partition) in records {
+                    self.sighting(at, &sources::gone(key, partition, at.received_us), "");
+                }
             }
             (_, Some(key)) => {
                 let event = String::from_utf8_lossy(body).into_owned();

@@ -123,9 +123,7 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
     });
     let cleaned = reduce(&both_ways, "Ambiguous", |_, edges, out| {
         let edges = || edges.iter().filter_map(|(e, _)| if let Value::Edge(e) = e { Some(e) } else { None });
-        if collides(edges().flat_map(|e| [&e.0, &e.1])) {
-            out.push(Value::Flag(Standing::Ambiguous));
-        } else {
+        if !collides(edges().flat_map(|e| [&e.0, &e.1])) {
             out.extend(edges().cloned().map(Value::Edge));
         }
     });

@@ -20,10 +20,10 @@ use radarflow_reconcile::identity::assertions::{Address, is_global, mac_name, sa
 use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
-use super::Component;
 use super::anchors::{Anchors, Place};
 use super::links::{Links, both_ends};
 use super::relations::{Rel, Rows, Value, components, distinct, each, join, lookup, reduce};
+use super::{Component, renamed};
 use crate::keyed::route;
 use crate::records::{Live, Name};
 
@@ -371,17 +371,13 @@ impl<'scope> Cross<'scope> {
                 out.push((component, Value::Name(group)));
             }
         });
-        let device = |component: Name, relabelled: Option<&Value>| match relabelled {
-            Some(Value::Name(device)) => *device,
-            _ => component,
-        };
         Polled {
-            claimants: lookup(&met, &self.relabel, move |component, met, relabelled| match met {
-                Value::Met(met) => Some((met.group, Value::ClaimedBy(met.address, device(component, relabelled)))),
+            claimants: lookup(&met, &self.relabel, |component, met, relabelled| match met {
+                Value::Met(met) => Some((met.group, Value::ClaimedBy(met.address, renamed(component, relabelled)))),
                 _ => None,
             }),
-            supported: lookup(&supported, &self.relabel, move |component, group, relabelled| match group {
-                Value::Name(group) => Some((*group, Value::Name(device(component, relabelled)))),
+            supported: lookup(&supported, &self.relabel, |component, group, relabelled| match group {
+                Value::Name(group) => Some((*group, Value::Name(renamed(component, relabelled)))),
                 _ => None,
             }),
         }

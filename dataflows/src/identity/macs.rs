@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cross::Cross;
 use super::links::{Links, both_ends};
 use super::relations::{Rel, Value, components, each, join, lookup, reduce};
-use super::{Component, How, Standing};
+use super::{Component, How, Standing, renamed};
 use crate::records::{Live, Name};
 
 /// How a MAC stands.
@@ -152,16 +152,12 @@ pub(super) fn macs<'scope>(
         _ => None,
     });
     let labels = components(&together.concat(&linked_free));
-    let group_of = |mac: Name, label: Option<&Value>| match label {
-        Some(Value::Name(label)) => *label,
-        _ => mac,
-    };
     let with_free = each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.first().copied().map(|mac| (mac, Value::Wants(w))));
         }
     });
-    let with_free = lookup(&with_free, &labels, move |mac, w, label| Some((group_of(mac, label), w.clone())));
+    let with_free = lookup(&with_free, &labels, |mac, w, label| Some((renamed(mac, label), w.clone())));
     let without = each(&wants, |record, w, out| {
         if let Value::Wants(w) = w
             && w.free.is_empty()
@@ -174,7 +170,7 @@ pub(super) fn macs<'scope>(
             out.push((group, Value::Live(w.live.clone())));
         }
     }));
-    let free = lookup(&free, &labels, move |mac, _, label| Some((mac, Value::Name(group_of(mac, label)))));
+    let free = lookup(&free, &labels, |mac, _, label| Some((mac, Value::Name(renamed(mac, label)))));
     let to_group = |what: &Value, group: &Value| match group {
         Value::Name(group) => Some((*group, what.clone())),
         _ => None,

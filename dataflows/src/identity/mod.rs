@@ -8,6 +8,7 @@
 //! | [`cross`] | 1b: devices of sources that do not know each other |
 //! | [`macs`] | 2: MACs |
 //! | [`ownership`] | 3: addresses |
+//! | [`lives`] | which device the steps that operators took belong to |
 //! | this one | 4: names and redirects |
 //!
 //! ```text
@@ -25,6 +26,7 @@
 mod anchors;
 mod cross;
 mod links;
+mod lives;
 mod macs;
 mod ownership;
 mod relations;
@@ -38,6 +40,7 @@ use radarflow_proto::rows::{DeviceIdentifier, DeviceRedirect, StateRow};
 use radarflow_reconcile::identity::name::{record_uid, seed};
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
 use ownership::Claims;
 use relations::{Value, each, join, lookup, reduce};
@@ -105,6 +108,8 @@ pub struct Said<'scope> {
     pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
     /// Standing facts, JSON.
     pub facts: Rel<'scope, String>,
+    /// What operators said of devices.
+    pub steps: Rel<'scope, lifecycle::Standing>,
 }
 
 /// What the stages give.
@@ -123,6 +128,8 @@ pub struct Identity<'scope> {
     pub rows: Rel<'scope, StateRow>,
     /// (tenant, partition, address) to owner, for attribution.
     pub attribution: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
+    /// What operators made of devices.
+    pub lives: lives::Lives<'scope>,
 }
 
 /// Builds the relations.
@@ -159,11 +166,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
             _ => (component, Value::Member(live.clone(), How::Strong)),
         })
     });
-    let renamed = |component: Name, group: Option<&Value>| match group {
-        Some(Value::Name(group)) => *group,
-        _ => component,
-    };
-    let held = lookup(&anchors.held, &cross.relabel, move |c, seen, group| Some((renamed(c, group), seen.clone())));
+    let held = lookup(&anchors.held, &cross.relabel, |c, seen, group| Some((renamed(c, group), seen.clone())));
     let linked = linked(&links, &anchors, &cross.relabel);
 
     let macs = macs::macs(&versions, &of_kind(false), &anchored, &linked, &cross, &links);
@@ -226,6 +229,14 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         }
         _ => None,
     });
+
+    let leads = lives::Leads {
+        places: &anchors.places,
+        relabel: &cross.relabel,
+        holders: &macs.holders,
+        members: &members,
+    };
+    let lives = lives::lives(said.steps, &leads);
 
     let loose = anchors.loose.concat(&macs.loose);
     let holders = join(&held, &uids, |device, seen, uid| match (seen, uid) {
@@ -310,6 +321,15 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         owners: ownership.owners.flat_map(|(a, v)| if let Value::Name(device) = v { Some((a, device)) } else { None }),
         rows: held_rows.concat(loose_rows).concat(redirects).concat(owner_rows),
         attribution,
+        lives,
+    }
+}
+
+/// What a name has become part of, if it has.
+fn renamed(name: Name, part_of: Option<&Value>) -> Name {
+    match part_of {
+        Some(Value::Name(whole)) => *whole,
+        _ => name,
     }
 }
 
@@ -350,7 +370,7 @@ fn linked<'scope>(
         (what, _) => Some((component, what.clone())),
     });
     lookup(&components, relabel, |component, what, group| {
-        let device = if let Some(Value::Name(group)) = group { *group } else { component };
+        let device = renamed(component, group);
         match what {
             Value::MustIf(id) => Some((*id, Value::MustIf(device))),
             Value::Must(id) => Some((*id, Value::Must(device))),

@@ -16,7 +16,8 @@ use differential_dataflow::{AsCollection, VecCollection};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::IpLink;
 use radarflow_reconcile::identity::ClaimClass;
-use radarflow_reconcile::identity::assertions::{Id, Scope};
+use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -27,6 +28,7 @@ use super::links::Token;
 use super::macs::{State, Wants};
 use super::ownership::{Decision, Spot};
 use super::{How, Standing};
+use crate::lifecycle::Standing as Said;
 use crate::records::{Live, Name, Seen};
 
 /// What a relation says of a name. Small ones stand here, rare ones behind a pointer: five words in all.
@@ -36,12 +38,8 @@ pub(super) enum Value {
     There,
     /// Another name.
     Name(Name),
-    /// An identifier.
-    Id(Id),
     /// A tenant's policy.
     Policy(IpLink),
-    /// Why an identifier names nobody.
-    Flag(Standing),
     /// A record.
     Live(Live),
     /// A record of a device, and why.
@@ -120,6 +118,16 @@ pub(super) enum Value {
     PlacedIn(Live, How, Arc<str>),
     /// An identifier, and what the device that holds it is called.
     Called(Arc<Seen>, Arc<str>),
+    /// What operators said of an anchor.
+    Life(Arc<Said>),
+    /// The same, of one held by the device named, with the newest deletion that was followed by a sighting.
+    LifeOf(Name, Arc<Said>, u64),
+    /// A deletion: its anchor and epoch.
+    Deleted(Name, u64),
+    /// What all of it amounts to.
+    Lived(Arc<Life>),
+    /// A record of a device that was deleted then.
+    Doomed(Time, Live),
 }
 
 const _: () = assert!(size_of::<Value>() <= 40, "a value is five words at most");

@@ -4,6 +4,7 @@
 mod harness;
 mod identity;
 mod life;
+mod lifecycle;
 mod oracle;
 mod replay;
 mod runs;

@@ -1,9 +1,11 @@
 //! A restart from a snapshot equals no restart, and a replay gives the same bytes.
 
 use radarflow_dataflows::worker::Start;
-use radarflow_proto::fact::Fact;
+use radarflow_proto::fact::{DeviceAct, Fact, Stage};
+use radarflow_proto::record::{IdKind, Identifier};
 
 use crate::harness::*;
+use crate::lifecycle::step;
 
 fn netflow_v9(template: bool, n: u32) -> Input {
     let words = |w: &[u16]| w.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
@@ -41,6 +43,11 @@ fn script() -> Vec<Vec<Input>> {
     script.push(vec![netflow_v9(true, 2), sweep("v", "", 4, &[("10.0.0.1", false)])]);
     script.push(vec![netflow_v9(false, 3), sweep("v", "", 5, &[("10.0.0.1", false)])]);
     script.push(vec![sync(&[armis("X", "10.0.0.3", 6, ""), netbox("N", "10.0.0.2", 7, "")])]);
+    let anchor = || Identifier { kind: IdKind::Armis, namespace: String::new(), value: "X".into() };
+    script.push(vec![step(anchor(), Stage::Identified, DeviceAct::Manage, "c")]);
+    script.push(vec![step(anchor(), Stage::Managed, DeviceAct::Delete, "d")]);
+    script.push(vec![]);
+    script.push(vec![sync(&[armis("X", "10.0.0.3", 6, "")])]);
     script.push(vec![sync(&[netbox("N", "10.0.0.2", 8, r#","_deleted":"true""#)])]);
     script.push(vec![sweep("v", "", 9, &[("10.0.0.3", true)]), netflow_v9(false, 4)]);
     script.extend((0..5).map(|_| vec![]));
@@ -60,7 +67,7 @@ fn a_replay_on_other_workers_says_the_same() {
         }
         let mut said = Vec::new();
         for output in &run.outputs_seen {
-            said.push(format!("{} {:?} {:?}", output.epoch, output.changes, output.due));
+            said.push(format!("{} {:?} {:?} {:?}", output.epoch, output.changes, output.due, output.outcomes));
             let mut rows: Vec<String> = Vec::new();
             for (table, batch) in &output.events {
                 for i in 0..batch.num_rows() {

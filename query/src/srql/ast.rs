@@ -145,6 +145,8 @@ pub struct Query {
     pub time: Option<Literal>,
     /// `tz:`
     pub tz: Option<Literal>,
+    /// `include_deleted:`
+    pub include_deleted: bool,
     /// `sort:`
     pub sort: Vec<Sort>,
     /// `limit:`

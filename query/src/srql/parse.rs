@@ -21,6 +21,7 @@ const CLAUSES: &[&str] = &[
     "time",
     "timeframe",
     "tz",
+    "include_deleted",
     "sort",
     "order",
     "limit",
@@ -41,7 +42,6 @@ const CLAUSES: &[&str] = &[
 const LATER: &[&str] = &[
     "at",
     "latest",
-    "include_deleted",
     "explain",
     "stream",
     "mode",
@@ -103,6 +103,7 @@ fn empty() -> Query {
         filter: Expr::And(Vec::new()),
         time: None,
         tz: None,
+        include_deleted: false,
         sort: Vec::new(),
         limit: None,
         cursor: None,
@@ -574,6 +575,15 @@ impl<'a> Parser<'a> {
             "tz" => {
                 self.once("tz", span)?;
                 self.query.tz = Some(self.literal(&[])?);
+            }
+            "include_deleted" => {
+                self.once("include_deleted", span)?;
+                let word = self.word(&[])?;
+                self.query.include_deleted = match word.text.to_ascii_lowercase().as_str() {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(SrqlError::new("bad_value", word.span, "include_deleted: takes true or false")),
+                };
             }
             "limit" => {
                 self.last_wins("limit");

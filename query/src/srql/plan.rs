@@ -13,6 +13,7 @@ use datafusion::functions_nested::expr_fn as nested;
 use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::cell::IpBytes;
+use radarflow_proto::rows::Table;
 
 use super::SrqlError;
 use super::ast::{Aggregate, Expr, GroupKey, Having, Key, Literal, Op, Query, Value};
@@ -97,6 +98,9 @@ pub fn plan(query: &Query, rows: DataFrame, now_us: i64, pinned: Option<Range>) 
         if let Some(to) = range.to {
             filter = filter.and(ident(field).lt(timestamp(to)));
         }
+    }
+    if entity.table == Table::Device && !query.include_deleted {
+        filter = filter.and(ident("deleted_at").is_null());
     }
     let frame = rows.filter(filter).map_err(defect)?;
     let limit = match query.limit {

@@ -362,6 +362,24 @@ pub fn sweep(ip: &str, at: &Received<'_>, said_partition: &str, seen_us: Option<
     })
 }
 
+/// That an item is gone, as of that moment.
+pub fn gone(key: &RecordKey, partition: &str, at_us: i64) -> Record {
+    Record {
+        key: key.clone(),
+        partition: partition.to_owned(),
+        event_time: Time(at_us),
+        deleted: true,
+        ids: vec![],
+        macs: vec![],
+        macs_shown: vec![],
+        ips: vec![],
+        hostname: None,
+        attributes: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        dropped: vec![],
+    }
+}
+
 /// The record of an agent's check-in about itself.
 pub fn agent(push: &AgentPush, at: &Received<'_>) -> Result<Record, RecordError> {
     if push.agent_id.len() > MAX_ID {
