@@ -10,7 +10,7 @@ use radarflow_connectors::ledger::segments::Segments;
 use radarflow_connectors::ledger::{DataDir, LedgerError};
 use radarflow_connectors::sinks::lake::LakeTable;
 use radarflow_connectors::sinks::postgres;
-use radarflow_connectors::sources::{SourceError, entry, kafka, nats};
+use radarflow_connectors::sources::{SourceError, entry, kafka, nats, pull};
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
@@ -281,6 +281,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             }
             for source in &config.sources.kafka {
                 runtime.block_on(kafka::check(&source.source())).context("[[sources.kafka]]")?;
+            }
+            for inventory in config.sources.inventories() {
+                runtime.block_on(pull::check(&inventory)).context("an inventory under [sources]")?;
             }
             say("the configuration is fine")?;
         }

@@ -1,13 +1,17 @@
 //! Configuration: one TOML file, overridden by `RADARFLOW__SECTION__KEY` in the environment. Unknown keys are errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::secret::SecretError;
+use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
+use radarflow_reconcile::identity::normalise;
+use reqwest::Url;
 use serde::Deserialize;
 
 /// Everything that can be configured.
@@ -83,6 +87,61 @@ pub(crate) struct GrpcTls {
 pub(crate) struct Sources {
     pub(crate) nats: Vec<Nats>,
     pub(crate) kafka: Vec<Kafka>,
+    pub(crate) netbox: Vec<NetBox>,
+    pub(crate) armis: Vec<Armis>,
+}
+
+/// A NetBox.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetBox {
+    #[serde(deserialize_with = "instance")]
+    pub(crate) name: String,
+    #[serde(deserialize_with = "endpoint")]
+    pub(crate) url: Url,
+    #[serde(deserialize_with = "secret")]
+    pub(crate) token: String,
+    /// Site by VRF of the primary address.
+    #[serde(default)]
+    pub(crate) vrf: BTreeMap<String, String>,
+    #[serde(default = "default_true")]
+    pub(crate) interfaces: bool,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+    #[serde(default = "default_interval")]
+    pub(crate) interval_s: u64,
+    #[serde(default = "default_full_interval")]
+    pub(crate) full_interval_s: u64,
+    #[serde(default = "default_pause")]
+    pub(crate) pause_ms: u64,
+    #[serde(default = "default_netbox_page")]
+    pub(crate) page: usize,
+}
+
+/// An Armis tenant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Armis {
+    #[serde(deserialize_with = "instance")]
+    pub(crate) name: String,
+    #[serde(deserialize_with = "endpoint")]
+    pub(crate) url: Url,
+    #[serde(deserialize_with = "secret")]
+    pub(crate) secret_key: String,
+    #[serde(default = "default_aql")]
+    pub(crate) aql: String,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+    #[serde(default = "default_armis_interval")]
+    pub(crate) interval_s: u64,
+    #[serde(default = "default_pause")]
+    pub(crate) pause_ms: u64,
+    #[serde(default = "default_armis_page")]
+    pub(crate) page: usize,
 }
 
 /// A JetStream stream.
@@ -186,6 +245,44 @@ fn secrets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String,
     named.into_iter().map(resolve).collect::<Result<_, _>>().map_err(|e: SecretError| serde::de::Error::custom(e))
 }
 
+/// The base of an API.
+fn endpoint<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(from)?;
+    let url = Url::parse(&text).map_err(|e| serde::de::Error::custom(format!("url {text:?}: {e}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
+        return Err(serde::de::Error::custom(format!("url {text:?}: http(s), no user and no query are expected")));
+    }
+    Ok(url)
+}
+
+/// Names a source instance.
+fn instance<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let name = normalise::instance(&text).filter(|name| !name.is_empty());
+    name.ok_or_else(|| serde::de::Error::custom(format!("name {text:?}: a source's name has no : and no /")))
+}
+
+fn default_interval() -> u64 {
+    300
+}
+fn default_full_interval() -> u64 {
+    86_400
+}
+fn default_armis_interval() -> u64 {
+    3600
+}
+fn default_pause() -> u64 {
+    1000
+}
+fn default_netbox_page() -> usize {
+    250
+}
+fn default_armis_page() -> usize {
+    1000
+}
+fn default_aql() -> String {
+    "in:devices".to_owned()
+}
 fn default_durable() -> String {
     "radarflow".to_owned()
 }
@@ -269,6 +366,48 @@ impl Nats {
     }
 }
 
+impl Sources {
+    /// The inventories that are asked.
+    pub(crate) fn inventories(&self) -> impl Iterator<Item = Inventory> + '_ {
+        self.netbox.iter().map(NetBox::source).chain(self.armis.iter().map(Armis::source))
+    }
+}
+
+impl NetBox {
+    fn source(&self) -> Inventory {
+        let common = Common {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+            every: Duration::from_secs(self.interval_s.max(1)),
+            full_every: Duration::from_secs(self.full_interval_s),
+            pause: Duration::from_millis(self.pause_ms),
+            page: self.page.max(1),
+        };
+        let (token, vrf) = (self.token.clone(), self.vrf.clone());
+        Inventory::NetBox(netbox::Config { common, token, vrf, interfaces: self.interfaces })
+    }
+}
+
+impl Armis {
+    fn source(&self) -> Inventory {
+        let every = Duration::from_secs(self.interval_s.max(1));
+        let common = Common {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+            every,
+            // It cannot tell what changed: every run is a full one.
+            full_every: Duration::ZERO,
+            pause: Duration::from_millis(self.pause_ms),
+            page: self.page.max(1),
+        };
+        Inventory::Armis(armis::Config { common, secret_key: self.secret_key.clone(), aql: self.aql.clone() })
+    }
+}
+
 impl Kafka {
     pub(crate) fn source(&self) -> kafka::Config {
         kafka::Config {
@@ -336,6 +475,14 @@ fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Res
         Ok(config) => config,
         Err(error) => bail!("{}", explain(&error.to_string())),
     };
+    let mut names = BTreeSet::new();
+    let netbox = config.sources.netbox.iter().map(|n| ("netbox", &n.tenant, &n.name));
+    for name in netbox.chain(config.sources.armis.iter().map(|a| ("armis", &a.tenant, &a.name))) {
+        if !names.insert(name) {
+            bail!("two [[sources.{}]] of tenant {} are called {:?}", name.0, name.1, name.2);
+        }
+    }
+    drop(names);
     Ok(config)
 }
 
@@ -399,6 +546,11 @@ mod tests {
         }
         assert_eq!(example.sources.nats[0].subjects, default_subjects());
         assert_eq!(example.sources.kafka[0].topics, default_subjects());
+        let (netbox, armis) = (&example.sources.netbox[0], &example.sources.armis[0]);
+        assert_eq!((netbox.interval_s, netbox.full_interval_s), (default_interval(), default_full_interval()));
+        assert_eq!((netbox.page, netbox.pause_ms), (default_netbox_page(), default_pause()));
+        assert_eq!((armis.interval_s, armis.page), (default_armis_interval(), default_armis_page()));
+        assert_eq!((armis.aql.as_str(), armis.pause_ms), (default_aql().as_str(), default_pause()));
         let receiver = &example.receivers[0];
         assert_eq!(
             (receiver.group_wait_ms, receiver.group_interval_ms, receiver.repeat_interval_ms),

@@ -20,7 +20,7 @@ use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sources::udp::Datagrams;
-use radarflow_connectors::sources::{Durable, Listener, Stop, entry, grpc, kafka, nats, syslog_tcp, udp};
+use radarflow_connectors::sources::{Durable, Listener, Stop, entry, grpc, kafka, nats, pull, stage, syslog_tcp, udp};
 use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::output::{Merge, Merged};
 use radarflow_dataflows::worker::{Start, Workers};
@@ -356,7 +356,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     }
     let mut grpc_addrs = Vec::new();
     let staged = backlog.clone();
-    let room: grpc::Room = Arc::new(move || staged.bytes() < grpc::STAGED_BYTES);
+    let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
     for gateway in &config.grpc {
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let tls = match &gateway.tls {
@@ -378,6 +378,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     }
     for source in &config.sources.kafka {
         kafka_running.push(kafka::start(source.source(), sink.clone(), durable.clone(), stop.clone())?);
+    }
+    for inventory in config.sources.inventories() {
+        pull::start(inventory, sink.clone(), registry.clone(), room.clone(), stop.clone())?;
     }
     let engine = Arc::new(Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?);
     let metrics = {

@@ -1,7 +1,8 @@
 //! The computation: every derived fact as a pure function of the input facts, maintained as they change.
 //!
 //! ```text
-//! frame ─► decode ─┬─► sightings ─► records ─┬─► first seen ─┐
+//! frame ─► decode ─┬─► listings ─────┐
+//!                  ├─► sightings ─► records ─┬─► first seen ─┐
 //!                  │                         ├─► identity ◄──┴─► ownership ─► devices ─┬─► rows
 //!                  ├─► polls ─► aliases ─────┘       └─► merges       ▲               │
 //!                  ├─► probes ─► availability ────────────────────────┘               │
@@ -13,7 +14,7 @@
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
 //! * **relations** ([`identity`], [`inventory`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`merges`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
+//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
 //!   keyed state with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
@@ -30,6 +31,7 @@ pub mod identity;
 pub mod inventory;
 pub mod keyed;
 pub mod lifecycle;
+pub mod listings;
 pub mod merges;
 pub mod output;
 pub mod records;

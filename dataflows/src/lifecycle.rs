@@ -25,7 +25,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::identity::Rel;
 use crate::keyed::{Clock, Keyed, Machine, Tick, route};
-use crate::records::{Live, Name, RETENTION_MS, Sighting};
+use crate::records::{Arrival, Live, Name, RETENTION_MS};
 
 /// A named record may stay this long before it is named again, milliseconds.
 const AGAIN_MS: i64 = 3_600_000;
@@ -102,17 +102,19 @@ pub type Watched = (Name, (Name, u64));
 
 /// Sightings of watched records, after the deletion, by its anchor; sweeps do not count.
 pub fn resighted<'scope>(
-    sightings: Stream<'scope, u64, Vec<Keyed<Name, Sighting>>>,
+    arrivals: Stream<'scope, u64, Vec<Keyed<Name, Arrival>>>,
     watched: Rel<'scope, Watched>,
 ) -> Stream<'scope, u64, Vec<Keyed<Name, u64>>> {
-    let sightings = sightings.unary(timely::dataflow::channels::pact::Pipeline, "Sighted", |_, _| {
+    let sightings = arrivals.unary(timely::dataflow::channels::pact::Pipeline, "Sighted", |_, _| {
         |input, output| {
             input.for_each(|time, data| {
-                let counts = |s: &Keyed<Name, Sighting>| {
-                    let says = &s.event.version.says;
-                    says.kind != SourceKind::Sweep && !says.deleted
-                };
-                output.session(&time).give_iterator(data.drain(..).filter(counts).map(|s| s.key));
+                let sighted = data.drain(..).filter_map(|arrival| match arrival.event {
+                    Arrival::Sighted(s) if s.version.says.kind != SourceKind::Sweep && !s.version.says.deleted => {
+                        Some(arrival.key)
+                    }
+                    _ => None,
+                });
+                output.session(&time).give_iterator(sighted);
             });
         }
     });

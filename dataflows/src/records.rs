@@ -1,14 +1,15 @@
 //! Records: of each item the newest version, by (event time, deletion, hash), and nothing else about it.
 //!
 //! ```text
-//! sightings ─► [record machine] ─► versions (Δ)
+//! arrivals ──► [record machine] ─► versions (Δ)
 //!                     ├─► claimed for long (Δ)
 //!                     └─► assertions ─► [first-seen machine] ─► first seen (Δ), last record (Δ)
 //! ```
 //! A version that is not newer changes nothing but first-seen. A deletion is a version too: it is kept as a tombstone
 //! for one retention, so that an older sighting that arrives late does not bring the item back. Sweeps leave when their
 //! time-to-live ends. A heartbeat that says what is known already is no version; an agent that has not said anything
-//! for a day is *stale*, which is part of its version.
+//! for a day is *stale*, which is part of its version. What a complete listing of its source lacks is *withdrawn*: nothing is
+//! kept of it, so that it comes back with the content it had.
 //!
 //! First-seen of an identifier is the smallest event time at which it was asserted since the last gap of one retention
 //! in which no live record asserted it; it survives the records, so a name does not change when its oldest record goes.
@@ -118,6 +119,15 @@ pub struct Sighting {
     pub run: u32,
 }
 
+/// What happens to a record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Arrival {
+    /// It was sighted.
+    Sighted(Sighting),
+    /// A complete listing of its source lacks it: it is as if it had never been said.
+    Withdrawn,
+}
+
 /// An identifier that some record asserted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Known {
@@ -225,7 +235,7 @@ impl RecordState {
 
 impl Machine for Records {
     type Key = Name;
-    type Event = Sighting;
+    type Event = Arrival;
     type State = RecordState;
     type Output = RecordOut;
     const NAME: &'static str = "records";
@@ -235,7 +245,7 @@ impl Machine for Records {
         tick: &Tick,
         key: &Name,
         state: &mut Option<RecordState>,
-        events: Vec<Sighting>,
+        events: Vec<Arrival>,
         out: &mut Vec<RecordOut>,
     ) {
         let settled_before: Vec<Name> = state.iter().flat_map(RecordState::settled).collect();
@@ -253,7 +263,13 @@ impl Machine for Records {
             }
             return;
         }
-        for sighting in events {
+        for arrival in events {
+            let Arrival::Sighted(sighting) = arrival else {
+                if let Some(old) = state.take_if(|s| !s.version.says.deleted) {
+                    publish(&old.version, -1, out);
+                }
+                continue;
+            };
             let version = &sighting.version;
             if !version.says.deleted {
                 out.extend(asserted(version).map(|id| RecordOut::Assertion(id, Assertion::Seen(version.clone()))));
@@ -425,10 +441,10 @@ pub struct RecordStreams<'scope> {
 
 /// Builds the relation.
 pub fn records<'scope>(
-    sightings: Stream<'scope, u64, Vec<Keyed<Name, Sighting>>>,
+    arrivals: Stream<'scope, u64, Vec<Keyed<Name, Arrival>>>,
     cx: &Context,
 ) -> RecordStreams<'scope> {
-    let out = machine(sightings, cx, Records);
+    let out = machine(arrivals, cx, Records);
     let versions = stamped(out.clone(), |out| match out {
         RecordOut::Version(version, diff) => Some((version, diff)),
         _ => None,

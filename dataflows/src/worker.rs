@@ -29,9 +29,10 @@ use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine, route};
 use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
+use crate::listings::{ListingEvent, ListingKey, ListingOut, Listings};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
-use crate::records::{Name, Sighting, changes, records, stamped};
+use crate::records::{Arrival, Name, changes, records, stamped};
 use crate::sources::{Delta, SourceKey, sources};
 use crate::{attribution, identity, inventory, output};
 
@@ -136,7 +137,8 @@ impl Workers {
 }
 
 struct Inputs {
-    sightings: InputHandleVec<u64, Keyed<Name, Sighting>>,
+    sightings: InputHandleVec<u64, Keyed<Name, Arrival>>,
+    listed: InputHandleVec<u64, Keyed<ListingKey, ListingEvent>>,
     polls: InputHandleVec<u64, Keyed<Name, Poll>>,
     probes: InputHandleVec<u64, Keyed<TargetKey, Looked>>,
     beats: InputHandleVec<u64, Keyed<AgentKey, Beat>>,
@@ -155,6 +157,10 @@ macro_rules! each_input {
         let inputs = $inputs;
         {
             let $input = &mut inputs.sightings;
+            $body;
+        }
+        {
+            let $input = &mut inputs.listed;
             $body;
         }
         {
@@ -208,6 +214,7 @@ impl Inputs {
     fn new() -> Self {
         Inputs {
             sightings: InputHandleVec::new(),
+            listed: InputHandleVec::new(),
             polls: InputHandleVec::new(),
             probes: InputHandleVec::new(),
             beats: InputHandleVec::new(),
@@ -224,6 +231,7 @@ impl Inputs {
 
     fn send(&mut self, mut decoded: Decoded) {
         self.sightings.send_batch(&mut decoded.sightings);
+        self.listed.send_batch(&mut decoded.listed);
         self.polls.send_batch(&mut decoded.polls);
         self.probes.send_batch(&mut decoded.probes);
         self.beats.send_batch(&mut decoded.beats);
@@ -308,7 +316,12 @@ fn build<'scope>(
 ) {
     // Identity and inventory.
     let sightings = inputs.sightings.to_stream(scope);
-    let streams = records(sightings.clone(), cx);
+    let listings = machine(inputs.listed.to_stream(scope), cx, Listings);
+    let withdrawn = listings.clone().flat_map(|out| match out {
+        ListingOut::Withdrawn(key) => Some(Keyed { key, position: 0, event: Arrival::Withdrawn }),
+        _ => None,
+    });
+    let streams = records(sightings.clone().concat(withdrawn), cx);
     let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
     let versions = streams.versions.as_collection();
     let reported = stamped(machine(inputs.polls.to_stream(scope), cx, Aliases), Some).as_collection();
@@ -351,6 +364,10 @@ fn build<'scope>(
     let conditions = offline
         .concat(health.clone().flat_map(|out| match out {
             HealthOut::Condition(key, condition, diff) => Some(condition_event(key, condition, diff)),
+            _ => None,
+        }))
+        .concat(listings.clone().flat_map(|out| match out {
+            ListingOut::Held(key, condition, diff) => Some(condition_event(key, condition, diff)),
             _ => None,
         }))
         .concat(pairs.map(|(key, condition, diff)| condition_event(key, condition, diff)));
@@ -407,6 +424,10 @@ fn build<'scope>(
         }))
         .concat(moves.map(Said::Derived))
         .concat(reaped.map(|(record, partition)| Said::Reaped(record, partition)))
+        .concat(listings.flat_map(|out| match out {
+            ListingOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
+            _ => None,
+        }))
         .concat(steps.flat_map(|out| match out {
             StepOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
             StepOut::Standing(..) => None,

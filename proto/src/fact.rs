@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{IdKind, Identifier, RecordKey};
+use crate::record::{IdKind, Identifier, RecordKey, SourceKind};
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +83,8 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// What becomes of a run that the brake holds.
+    RunDecision(RunDecision),
     /// A step of a device's life cycle, asked for by an actor.
     DeviceStep(DeviceStep),
     /// Records of devices that were deleted a retention ago, and that nobody has sighted since: they go.
@@ -144,6 +146,7 @@ impl Fact {
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot
+            | Fact::RunDecision(_)
             | Fact::DeviceStep(_)
             | Fact::Reaped { .. }
             | Fact::AlertStep { .. }
@@ -195,6 +198,10 @@ impl Fact {
             Fact::IpLink { tenant, actor, reason, .. } => {
                 (tenant, Some(actor.name.clone()), "ip_link".to_owned(), Some(reason.clone()))
             }
+            Fact::RunDecision(d) => {
+                let source = format!("{}/{}/{}", d.kind.name(), d.instance, d.run);
+                (&d.tenant, Some(d.actor.name.clone()), source, Some(d.reason.clone()))
+            }
             Fact::DeviceStep(s) => (&s.tenant, Some(s.actor.name.clone()), s.uid.clone(), Some(s.reason.clone())),
             Fact::Reaped { tenant, records } => {
                 (tenant, Some("system".to_owned()), format!("{} records", records.len()), None)
@@ -240,6 +247,27 @@ pub enum LinkKind {
     Must,
     /// Two devices.
     Cannot,
+}
+
+/// What becomes of a run that the brake holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunDecision {
+    /// Customer.
+    pub tenant: String,
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// Its instance.
+    pub instance: String,
+    /// The run.
+    pub run: String,
+    /// Whether what it lacks goes, or stays.
+    pub release: bool,
+    /// Who.
+    pub actor: Actor,
+    /// Why.
+    pub reason: String,
+    /// Names the command, so that its outcome can be told.
+    pub command_id: String,
 }
 
 /// A step of a device's life cycle. It is said of what names the device best, and goes where that goes.

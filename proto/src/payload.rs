@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::fact::Receiver;
+use crate::record::SourceKind;
 
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(d).map(Option::unwrap_or_default)
@@ -197,6 +198,16 @@ pub struct AgentPush {
     pub service: Option<ServiceHead>,
 }
 
+impl AgentPush {
+    /// With the message of its service, as the ledger keeps it: one line of JSON, a line feed, the message.
+    pub fn with(&self, message: &[u8]) -> Vec<u8> {
+        let mut out = serde_json::to_vec(self).unwrap_or_default();
+        out.push(b'\n');
+        out.extend_from_slice(message);
+        out
+    }
+}
+
 /// A service status less its message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -221,6 +232,25 @@ pub struct StagedHead {
     pub chunk: u32,
     /// On the marker: whether the run is released, or discarded.
     pub release: bool,
+    /// On the marker of a run of a source that lists its items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<Listing>,
+}
+
+/// A run of a source that lists its items, so that what is not listed is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// Its instance.
+    pub instance: String,
+    /// The run, as its items name it.
+    pub run: String,
+    /// Whether everything was listed. If not, nothing is withdrawn.
+    pub complete: bool,
+    /// Somebody has looked at what it lacks and said yes.
+    #[serde(default)]
+    pub approved: bool,
 }
 
 /// What a feed received, shed or lost before the ledger, since it last said so.

@@ -24,6 +24,7 @@ use crate::catalog;
 use crate::devices;
 use crate::engine::{Answer, Engine, QueryError};
 use crate::links;
+use crate::runs;
 
 /// Largest request body, bytes.
 pub const MAX_BODY: usize = 2 << 20;
@@ -61,6 +62,7 @@ fn router(api: Shared) -> Router {
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
         .route("/api/devices/{uid}/{act}", post(devices::step_device))
+        .route("/api/sources/{kind}/{instance}/runs/{run}/{decision}", post(runs::decide_run))
         .route("/api/links", post(links::make_link))
         .route("/api/links/{id}", delete(links::remove_link))
         .route("/api/identity/ip_link", put(links::set_ip_link))

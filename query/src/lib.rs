@@ -18,4 +18,5 @@ pub mod functions;
 pub mod http;
 mod links;
 pub mod live;
+mod runs;
 pub mod srql;

@@ -11,6 +11,8 @@ pub enum Action {
     StepAlert,
     /// Move a device along its life cycle, delete or restore it.
     StepDevice,
+    /// Release or reject a run that the brake holds.
+    DecideRun,
     /// Say which identifiers name one device, and which two.
     Link,
     /// Set how far an address alone links devices.
@@ -29,7 +31,7 @@ pub enum Action {
 pub fn least_role(action: Action) -> Role {
     match action {
         Action::Query => Role::Viewer,
-        Action::StepAlert | Action::StepDevice | Action::Link | Action::Import => Role::Operator,
+        Action::StepAlert | Action::StepDevice | Action::DecideRun | Action::Link | Action::Import => Role::Operator,
         Action::SetPolicy | Action::ManageTokens | Action::ManageReceivers | Action::Maintain => Role::Admin,
     }
 }
@@ -51,11 +53,22 @@ mod tests {
     #[test]
     fn each_role_includes_the_one_before() {
         use Action::*;
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 5), (Role::Admin, 9)] {
-            let n = [Query, StepAlert, StepDevice, Link, SetPolicy, Import, ManageTokens, ManageReceivers, Maintain]
-                .into_iter()
-                .filter(|a| may(role, *a))
-                .count();
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 6), (Role::Admin, 10)] {
+            let n = [
+                Query,
+                StepAlert,
+                StepDevice,
+                DecideRun,
+                Link,
+                SetPolicy,
+                Import,
+                ManageTokens,
+                ManageReceivers,
+                Maintain,
+            ]
+            .into_iter()
+            .filter(|a| may(role, *a))
+            .count();
             assert_eq!(n, allowed, "{role:?}");
         }
         assert!(sees(&[], "x") && sees(&["x".into()], "x") && !sees(&["y".into()], "x"));

@@ -9,5 +9,6 @@ mod devices;
 mod links;
 mod mtls;
 mod pipeline;
+mod pull;
 mod sinks;
 mod tools;

@@ -14,7 +14,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::Stream;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Kind, Origin};
@@ -24,14 +23,14 @@ use radarflow_proto::grpc::{
     AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, AgentHelloResponse, ControlStreamRequest,
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
-use radarflow_proto::payload::{AgentPush, ServiceHead, StagedHead, magnitude_us};
+use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
 use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
-use radarflow_proto::wire::put_sized;
 use sha2::{Digest, Sha256};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::stage::{self, PIECE_BYTES, Room, Staging};
 use super::{Listener, SourceError, Stop, entry, origin};
 
 /// Largest message, bytes.
@@ -44,10 +43,6 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_TYPE: usize = 64;
 /// Chunks of one stream.
 pub const MAX_CHUNKS: i32 = 100_000;
-/// A payload above it is staged in pieces of about this, bytes.
-pub const PIECE_BYTES: usize = 128 << 10;
-/// Bytes of staged runs above which new streams wait.
-pub const STAGED_BYTES: u64 = 512 << 20;
 /// Seconds between heartbeats that agents are asked for.
 pub const HEARTBEAT_SEC: i32 = 30;
 /// Seconds between two looks at the configuration.
@@ -65,9 +60,6 @@ pub struct Tls {
     /// Who signs agents' certificates.
     pub client_ca: Vec<u8>,
 }
-
-/// Whether there is room for what is staged.
-pub type Room = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Starts the gateway; the returned address is the one it got.
 pub async fn start(
@@ -227,13 +219,6 @@ impl Said<'_> {
     }
 }
 
-fn body(push: &AgentPush, message: &[u8]) -> Bytes {
-    let mut out = serde_json::to_vec(push).unwrap_or_default();
-    out.push(b'\n');
-    out.extend_from_slice(message);
-    out.into()
-}
-
 impl Gateway {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = request.remote_addr();
@@ -296,18 +281,11 @@ impl Gateway {
             };
             let push = said.push(Some(head));
             match pieces(service) {
-                Some(pieces) => entries.extend(pieces.iter().map(|piece| entry(peer, body(&push, piece)))),
-                None => entries.push(entry(peer, body(&push, &service.message))),
+                Some(pieces) => entries.extend(pieces.iter().map(|piece| entry(peer, push.with(piece)))),
+                None => entries.push(entry(peer, push.with(&service.message))),
             }
         }
         (entries, bad)
-    }
-
-    /// Waits while too much is staged.
-    async fn room(&self) {
-        while !(self.room)() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
     }
 
     /// Makes a large request durable: a run of its own, staged and released in one frame.
@@ -317,27 +295,18 @@ impl Gateway {
         entries: &[Entry],
         peer: Option<SocketAddr>,
     ) -> Result<(), Status> {
-        self.room().await;
-        let run = hex::encode(rand::random::<[u8; 16]>());
-        let staged = Arc::new(Origin { kind: Kind::Staged, ..(**origin).clone() });
-        let marker = Arc::new(Origin { kind: Kind::Release, ..(**origin).clone() });
-        let mut next = 0;
-        let chunks = stage_pieces(&run, &mut next, entries, peer);
-        let end = vec![entry(peer, staged_head(&run, 0, true))];
-        let appended = self.sink.append_all(vec![(staged, chunks), (marker, end)], Vec::new()).await;
-        appended.map(drop).map_err(|e| refused(&e))
+        stage::wait(&self.room).await;
+        let staging = Staging::new(self.sink.clone(), origin, peer);
+        staging.whole(entries).await.map(drop).map_err(|e| refused(&e))
     }
 
     /// Takes in a stream under a run of its own; on any error the run is discarded.
     async fn stream(&self, caller: &Caller, chunks: Streaming<GatewayStatusChunk>) -> Result<(), Status> {
-        let run = hex::encode(rand::random::<[u8; 16]>());
-        let mut origin = None;
-        let result = self.stage(caller, chunks, &run, &mut origin).await;
+        let mut staging = None;
+        let result = self.stage(caller, chunks, &mut staging).await;
         // Nothing was staged if no chunk was good.
-        let Some(origin) = origin else { return result };
-        let marker = Arc::new(Origin { kind: Kind::Release, ..(*origin).clone() });
-        let head = staged_head(&run, 0, result.is_ok());
-        let ended = self.sink.append(marker, vec![entry(caller.peer, head)]).await.map_err(|e| refused(&e));
+        let Some(staging) = staging else { return result };
+        let ended = staging.end(result.is_ok(), None).await.map_err(|e| refused(&e));
         result.and(ended.map(|_| ()))
     }
 
@@ -345,12 +314,11 @@ impl Gateway {
         &self,
         caller: &Caller,
         mut chunks: Streaming<GatewayStatusChunk>,
-        run: &str,
-        origin: &mut Option<Arc<Origin>>,
+        staging: &mut Option<Staging>,
     ) -> Result<(), Status> {
         let mut order = Order::default();
-        let (mut good, mut bad, mut next) = (0, Vec::new(), 0);
-        self.room().await;
+        let (mut good, mut bad) = (0, Vec::new());
+        stage::wait(&self.room).await;
         while let Some(chunk) = chunks.message().await? {
             caller.check(&chunk.agent_id)?;
             order.check(&chunk).map_err(Status::invalid_argument)?;
@@ -370,11 +338,8 @@ impl Gateway {
             let (entries, refusals) = self.entries(&chunk.services, &said, caller.peer);
             good += entries.len();
             bad.extend(refusals);
-            let target = origin.get_or_insert(target).clone();
-            let staged = stage_pieces(run, &mut next, &entries, caller.peer);
-            if !staged.is_empty() {
-                self.sink.append(target, staged).await.map_err(|e| refused(&e))?;
-            }
+            let staging = staging.get_or_insert_with(|| Staging::new(self.sink.clone(), &target, caller.peer));
+            staging.push(&entries).await.map_err(|e| refused(&e))?;
         }
         order.finish().map_err(Status::invalid_argument)?;
         if good == 0 && !bad.is_empty() {
@@ -386,7 +351,7 @@ impl Gateway {
     async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
         let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
         let origin = self.origin(caller, said.partition, Kind::Status)?;
-        self.sink.append(origin, vec![entry(caller.peer, body(&push, b""))]).await.map(|_| ()).map_err(|e| refused(&e))
+        self.sink.append(origin, vec![entry(caller.peer, push.with(b""))]).await.map(|_| ()).map_err(|e| refused(&e))
     }
 }
 
@@ -395,39 +360,7 @@ fn pieces(service: &GatewayServiceStatus) -> Option<Vec<Vec<u8>>> {
     if service.message.len() <= PIECE_BYTES || service.source != "results" || service.service_type != "sync" {
         return None;
     }
-    let items: Vec<&serde_json::value::RawValue> = serde_json::from_slice(&service.message).ok()?;
-    let mut pieces: Vec<Vec<u8>> = Vec::new();
-    for item in items {
-        match pieces.last_mut() {
-            Some(piece) if piece.len() < PIECE_BYTES => piece.push(b','),
-            _ => pieces.push(vec![b'[']),
-        }
-        pieces.last_mut()?.extend_from_slice(item.get().as_bytes());
-    }
-    pieces.iter_mut().for_each(|piece| piece.push(b']'));
-    Some(pieces)
-}
-
-/// Entries as chunks of a run, numbered on from `next`.
-fn stage_pieces(run: &str, next: &mut u32, entries: &[Entry], peer: Option<SocketAddr>) -> Vec<Entry> {
-    let mut chunks: Vec<Vec<u8>> = Vec::new();
-    for e in entries {
-        if chunks.last().is_none_or(|chunk| chunk.len() >= PIECE_BYTES) {
-            chunks.push(staged_head(run, *next, false));
-            *next += 1;
-        }
-        if let Some(chunk) = chunks.last_mut() {
-            put_sized(chunk, &e.body);
-        }
-    }
-    chunks.into_iter().map(|chunk| entry(peer, chunk)).collect()
-}
-
-/// The line a staged entry begins with.
-fn staged_head(run: &str, chunk: u32, release: bool) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&StagedHead { run: run.to_owned(), chunk, release }).unwrap_or_default();
-    line.push(b'\n');
-    line
+    stage::split_array(&service.message)
 }
 
 /// The rules that the chunks of one stream keep.
@@ -627,7 +560,7 @@ impl AgentGatewayService for Gateway {
                 };
                 match message {
                     Ok(Some(_)) => {
-                        let _ = sink.append(origin.clone(), vec![entry(peer, body(&alive, b""))]).await;
+                        let _ = sink.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
                     }
                     _ => break,
                 }

@@ -6,6 +6,8 @@
 pub mod grpc;
 pub mod kafka;
 pub mod nats;
+pub mod pull;
+pub mod stage;
 pub mod subjects;
 pub mod syslog_tcp;
 pub mod udp;

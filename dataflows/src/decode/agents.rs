@@ -5,20 +5,24 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use radarflow_proto::cell::Time;
 use radarflow_proto::frame::{Frame, Kind, Origin};
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, StagedHead, Sweep, instant_us};
+use radarflow_proto::payload::{
+    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, StagedHead, Sweep, instant_us,
+};
 use radarflow_proto::record::Record;
 use radarflow_proto::wire::Cursor;
 use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
+use serde_json::value::RawValue;
 
 use super::runs::{Owner, Place};
 use super::{At, Decoder};
 use crate::aliases::{MAX_ALIASES, Poll};
 use crate::health::{AgentKey, Beat, Probe, TargetKey};
 use crate::keyed::{Keyed, Tick};
-use crate::records::{Sighting, Version};
+use crate::listings::{ListingEvent, ListingKey};
+use crate::records::{Arrival, Sighting, Version};
 use crate::sources::Delta;
 
 /// What counts as one run of a source that names none.
@@ -82,21 +86,33 @@ impl Decoder {
     pub(super) fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {
         let version = Version::new(record);
         let run = match run.trim() {
-            "" => name(&(at.received_us / MINUTE_US)),
-            run => name(&run),
+            "" => name(&(at.received_us / MINUTE_US)).short() as u32,
+            run => run_name(run),
         };
-        let event = Sighting { version: version.into(), run: run.short() as u32 };
-        self.out.sightings.push(Keyed { key: event.version.key, position: at.order, event });
+        if let Some((key, run)) = &self.listing
+            && (record.key.kind, &record.key.instance) == (key.kind, &key.instance)
+        {
+            let event = ListingEvent::Item { record: version.key, run: *run, gone: record.deleted };
+            self.out.listed.push(Keyed { key: key.clone(), position: at.order, event });
+        }
+        let key = version.key;
+        let event = Arrival::Sighted(Sighting { version: version.into(), run });
+        self.out.sightings.push(Keyed { key, position: at.order, event });
+    }
+
+    /// The items of an array, each for itself; Go writes an empty one as `null`. A row in `rejects` if it is none.
+    fn items(&mut self, at: &At<'_>, message: &[u8], what: &str) -> Option<Vec<Box<RawValue>>> {
+        match serde_json::from_slice::<Option<_>>(message) {
+            Ok(items) => Some(items.unwrap_or_default()),
+            Err(error) => {
+                self.reject(at, message, &format!("not an array of {what}: {error}"));
+                None
+            }
+        }
     }
 
     fn sync(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
-        let items: Vec<Box<serde_json::value::RawValue>> = match serde_json::from_slice::<Option<_>>(message) {
-            Ok(items) => items.unwrap_or_default(),
-            Err(error) => {
-                self.reject(at, message, &format!("not an array of device updates: {error}"));
-                return (0, 1);
-            }
-        };
+        let Some(items) = self.items(at, message, "device updates") else { return (0, 1) };
         let (mut rows, mut rejected) = (0, 0);
         for item in items {
             let record = serde_json::from_str::<DeviceUpdate>(item.get())
@@ -121,13 +137,7 @@ impl Decoder {
 
     /// Interfaces of polled devices: a poll a device, run and payload.
     fn interfaces(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
-        let items: Vec<Box<serde_json::value::RawValue>> = match serde_json::from_slice::<Option<_>>(message) {
-            Ok(items) => items.unwrap_or_default(),
-            Err(error) => {
-                self.reject(at, message, &format!("not an array of interfaces: {error}"));
-                return (0, 1);
-            }
-        };
+        let Some(items) = self.items(at, message, "interfaces") else { return (0, 1) };
         let (mut rows, mut rejected) = (0, 0);
         let mut polls: BTreeMap<(Name, u32), Poll> = BTreeMap::new();
         for item in items {
@@ -256,9 +266,22 @@ impl Decoder {
             };
             self.runs.stage(head.run, owner, head.chunk, at.place, body.slice_ref(chunk), tick.live_ms);
         } else if head.release {
-            self.runs.release(head.run, at.place);
+            let there = self.runs.release(head.run, at.place, head.listing.clone());
+            if let Some(listing) = head.listing.filter(|_| !there) {
+                // A source that has nothing at all.
+                self.complete(&at.origin.tenant, &listing);
+            }
         } else {
             self.runs.discard(&head.run);
+        }
+    }
+
+    /// The end of a listing, after all of its items.
+    fn complete(&mut self, tenant: &str, listing: &Listing) {
+        if listing.complete && self.index == 0 {
+            let (run, name) = (listing.run.clone(), run_name(&listing.run));
+            let event = ListingEvent::Complete { run, name, approved: listing.approved };
+            self.out.listed.push(Keyed { key: key_of(tenant, listing), position: u64::MAX, event });
         }
     }
 
@@ -273,9 +296,14 @@ impl Decoder {
             }
         }
         for (n, due) in self.runs.take(frame.epoch, u64::from(frame.release_bytes)).into_iter().enumerate() {
+            if let Some(listing) = due.listing.as_ref().filter(|_| due.last) {
+                self.complete(&due.owner.tenant, listing);
+            }
             if !self.is_mine(due.route) {
                 continue;
             }
+            let listing = due.listing.as_ref();
+            self.listing = listing.map(|l| (key_of(&due.owner.tenant, l), run_name(&l.run)));
             let origin = due.owner.origin();
             self.rejects = 0;
             let mut statuses = Cursor::new(&due.body);
@@ -287,8 +315,18 @@ impl Decoder {
                 let at = due.owner.at(&origin, frame.epoch, due.place, order);
                 self.status(&at, status);
             }
+            self.listing = None;
         }
     }
+}
+
+/// Names a run.
+fn run_name(run: &str) -> u32 {
+    name(&run.trim()).short() as u32
+}
+
+fn key_of(tenant: &str, listing: &Listing) -> ListingKey {
+    ListingKey { tenant: tenant.to_owned(), kind: listing.kind, instance: listing.instance.clone() }
 }
 
 impl Owner {

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::{DeviceStep, Fact};
+use radarflow_proto::fact::{DeviceStep, Fact, RunDecision};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
 use radarflow_proto::offsets::Offsets;
@@ -33,7 +33,8 @@ use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
 use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
 use crate::lifecycle;
-use crate::records::{Name, Sighting};
+use crate::listings::{ListingEvent, ListingKey};
+use crate::records::{Arrival, Name};
 use crate::sources::{Delta, SourceKey};
 use runs::{Place, Runs};
 
@@ -59,7 +60,9 @@ pub struct EventBatch {
 #[derive(Default)]
 pub struct Decoded {
     /// Sightings of records.
-    pub sightings: Vec<Keyed<Name, Sighting>>,
+    pub sightings: Vec<Keyed<Name, Arrival>>,
+    /// Items of sources that list them, and the ends of their runs.
+    pub listed: Vec<Keyed<ListingKey, ListingEvent>>,
     /// Polls that listed interfaces.
     pub polls: Vec<Keyed<Name, Poll>>,
     /// Probe results.
@@ -163,6 +166,8 @@ pub struct Decoder {
     exporters: BTreeMap<ExporterKey, Exporter>,
     sflow: BTreeMap<(String, String, IpAddr, u32), SFlowSequence>,
     runs: Runs,
+    /// The run that is being read lists the items of its source.
+    listing: Option<(ListingKey, u32)>,
     /// Rejects of the entry being read, so far.
     rejects: u32,
     /// What of feeds with offsets of their own is durable; the first worker's.
@@ -187,6 +192,7 @@ impl Decoder {
             exporters: BTreeMap::new(),
             sflow: BTreeMap::new(),
             runs: Runs::restore(cx),
+            listing: None,
             rejects: 0,
             offsets: BTreeMap::new(),
             dirty: Default::default(),
@@ -304,6 +310,11 @@ impl Decoder {
                 let event =
                     GroupEvent::Settled { id: notification_id.clone(), delivered: *delivered, detail: detail.clone() };
                 self.out.deliveries.push(Keyed { key, position, event });
+            }
+            (Fact::RunDecision(decision), _) => {
+                let RunDecision { tenant, kind, instance, .. } = decision.clone();
+                let key = ListingKey { tenant, kind, instance };
+                self.out.listed.push(Keyed { key, position, event: ListingEvent::Decide(decision.clone()) });
             }
             (Fact::DeviceStep(step), _) => {
                 let key = lifecycle::anchor(step);

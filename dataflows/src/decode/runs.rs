@@ -11,8 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use radarflow_proto::payload::Listing;
 use serde::{Deserialize, Serialize};
 
 use crate::keyed::{Context, StateEntry, encode, route};
@@ -20,6 +22,7 @@ use crate::keyed::{Context, StateEntry, encode, route};
 /// A run that gets no chunk for so long is discarded, milliseconds of live time.
 pub const UNFINISHED_MS: i64 = 15 * 60_000;
 const RUNS: &str = "runs";
+const LISTINGS: &str = "runs_listing";
 
 /// An input's place in the ledger.
 pub type Place = (u64, u32);
@@ -65,6 +68,10 @@ pub struct Due {
     pub body: Bytes,
     /// Which worker reads it, modulo their number.
     pub route: u64,
+    /// The run lists the items of its source.
+    pub listing: Option<Arc<Listing>>,
+    /// It is the run's last.
+    pub last: bool,
 }
 
 /// All runs.
@@ -73,6 +80,8 @@ pub struct Runs {
     runs: BTreeMap<String, Run>,
     /// Released runs by tenant, in the order of their release.
     queue: BTreeMap<String, BTreeSet<(Place, String)>>,
+    /// Released runs that list the items of their source.
+    listings: BTreeMap<String, Arc<Listing>>,
     /// Bytes of chunks that are kept.
     bytes: u64,
     dirty: BTreeSet<String>,
@@ -82,7 +91,11 @@ impl Runs {
     /// All runs, restored; every worker has them.
     pub fn restore(cx: &Context) -> Self {
         let here = cx.index as u64;
-        let mut runs = Runs { runs: cx.restore_where(RUNS, |_: &String| here), ..Runs::default() };
+        let mut runs = Runs {
+            runs: cx.restore_where(RUNS, |_: &String| here),
+            listings: cx.restore_where(LISTINGS, |_: &String| here),
+            ..Runs::default()
+        };
         for (name, run) in &runs.runs {
             runs.bytes += run.bytes();
             if let Some(place) = run.released {
@@ -114,12 +127,16 @@ impl Runs {
         self.dirty.insert(name);
     }
 
-    /// A run is complete.
-    pub fn release(&mut self, name: String, place: Place) {
-        let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return };
+    /// A run is complete. Tells whether there is anything of it.
+    pub fn release(&mut self, name: String, place: Place, listing: Option<Listing>) -> bool {
+        let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return false };
         run.released = Some(place);
+        if let Some(listing) = listing {
+            self.listings.insert(name.clone(), listing.into());
+        }
         self.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
         self.dirty.insert(name);
+        true
     }
 
     /// A run will not be complete.
@@ -159,12 +176,15 @@ impl Runs {
                 self.bytes -= next;
                 *read.entry(tenant.clone()).or_default() += next;
                 let route = route(&(&name, number));
-                due.push(Due { owner: run.owner.clone(), place: chunk_place, body, route });
+                let (owner, last) = (run.owner.clone(), run.chunks.is_empty());
+                let listing = self.listings.get(&name).cloned();
+                due.push(Due { owner, place: chunk_place, body, route, listing, last });
             }
             let finished = run.chunks.is_empty();
             self.dirty.insert(name.clone());
             if finished {
                 self.runs.remove(&name);
+                self.listings.remove(&name);
                 let queue = self.queue.entry(tenant.clone()).or_default();
                 queue.remove(&(place, name));
                 if queue.is_empty() {
@@ -180,7 +200,12 @@ impl Runs {
         let dirty = std::mem::take(&mut self.dirty);
         let dirty = dirty.into_iter().filter(|_| first);
         dirty
-            .map(|name| StateEntry { collection: RUNS, key: encode(&name), value: self.runs.get(&name).map(encode) })
+            .flat_map(|name| {
+                let (run, listing) = (self.runs.get(&name).map(encode), self.listings.get(&name).map(encode));
+                let key = encode(&name);
+                let of = |collection, value| StateEntry { collection, key: key.clone(), value };
+                [of(RUNS, run), of(LISTINGS, listing)]
+            })
             .collect()
     }
 }

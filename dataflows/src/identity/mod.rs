@@ -230,12 +230,8 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         _ => None,
     });
 
-    let leads = lives::Leads {
-        places: &anchors.places,
-        relabel: &cross.relabel,
-        holders: &macs.holders,
-        members: &members,
-    };
+    let leads =
+        lives::Leads { places: &anchors.places, relabel: &cross.relabel, holders: &macs.holders, members: &members };
     let lives = lives::lives(said.steps, &leads);
 
     let loose = anchors.loose.concat(&macs.loose);

@@ -9,9 +9,9 @@ use radarflow_dataflows::output::Merge;
 use radarflow_dataflows::worker::{Start, Workers};
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
-use radarflow_proto::payload::{AgentPush, ServiceHead, StagedHead};
+use radarflow_proto::payload::{AgentPush, Listing, ServiceHead, StagedHead};
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::record::IdKind;
+use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::rows::{Device, IpOwnership, Row, StateRow, Table};
 use radarflow_proto::wire::put_sized;
 
@@ -241,19 +241,27 @@ pub fn pushed(push: &AgentPush, partition: &str, message: &str) -> Input {
 
 /// A chunk of a staged run: a sync of the given items.
 pub fn staged(run: &str, chunk: u32, tenant: &'static str, items: &[String]) -> Input {
-    let mut body = staged_head(run, chunk, false);
+    let mut body = staged_head(run, chunk, false, None);
     put_sized(&mut body, &sync(items).body);
     Input { kind: Kind::Staged, tenant, partition: String::new(), peer: None, body: body.into() }
 }
 
 /// The end of a staged run.
 pub fn release(run: &str, tenant: &'static str, release: bool) -> Input {
-    let body = staged_head(run, 0, release).into();
+    let body = staged_head(run, 0, release, None).into();
     Input { kind: Kind::Release, tenant, partition: String::new(), peer: None, body }
 }
 
-fn staged_head(run: &str, chunk: u32, release: bool) -> Vec<u8> {
-    let head = StagedHead { run: run.to_owned(), chunk, release };
+/// The end of a staged run of NetBox's, which lists its items.
+pub fn listed(run: &str, complete: bool, approved: bool) -> Input {
+    let (instance, run) = ("main".to_owned(), run.to_owned());
+    let listing = Listing { kind: SourceKind::NetBox, instance, run: run.clone(), complete, approved };
+    let body = staged_head(&run, 0, true, Some(listing)).into();
+    Input { kind: Kind::Release, tenant: "t", partition: String::new(), peer: None, body }
+}
+
+fn staged_head(run: &str, chunk: u32, release: bool, listing: Option<Listing>) -> Vec<u8> {
+    let head = StagedHead { run: run.to_owned(), chunk, release, listing };
     format!("{}\n", serde_json::to_string(&head).expect("a head is JSON")).into()
 }
 

@@ -16,7 +16,7 @@ fn actor() -> Actor {
 }
 
 /// A step, of the device that the identifier names best.
-pub fn step(anchor: Identifier, from: Stage, act: DeviceAct, command: &str) -> Input {
+pub(crate) fn step(anchor: Identifier, from: Stage, act: DeviceAct, command: &str) -> Input {
     fact(&Fact::DeviceStep(DeviceStep {
         tenant: "t".into(),
         partition: "default".into(),
@@ -63,7 +63,7 @@ fn s33_a_deleted_device_comes_back_with_its_record_not_with_a_sweep() {
     run.tick(vec![sweep("v", "", 9, &[("10.0.0.5", true)])]);
     assert!(!shown(&run, &uid), "a sweep alone does not bring it back");
     // The same item again, not a word of it changed: it was sighted.
-    run.tick(vec![sync(&[netbox_5.clone()])]);
+    run.tick(vec![sync(&[netbox_5])]);
     assert!(shown(&run, &uid));
     run.tick(vec![step(id(IdKind::NetBox, "5"), Stage::Identified, DeviceAct::Delete, "d")]);
     assert!(!shown(&run, &uid), "what a sighting undid may be done again");
@@ -76,11 +76,12 @@ fn s33_a_deleted_device_comes_back_with_its_record_not_with_a_sweep() {
 fn a_sighting_in_the_frame_of_the_deletion_is_no_later_one() {
     let mut run = run();
     let item = armis("1", "10.0.0.1", 1, "");
-    run.tick(vec![sync(&[item.clone()])]);
+    let item = [item];
+    run.tick(vec![sync(&item)]);
     let delete = step(id(IdKind::Armis, "1"), Stage::Identified, DeviceAct::Delete, "c");
-    run.tick(vec![delete, sync(&[item.clone()])]);
+    run.tick(vec![delete, sync(&item)]);
     assert!(!shown(&run, &armis_uid("1")));
-    run.tick(vec![sync(&[item])]);
+    run.tick(vec![sync(&item)]);
     assert!(shown(&run, &armis_uid("1")));
 }
 

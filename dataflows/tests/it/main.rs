@@ -5,6 +5,7 @@ mod harness;
 mod identity;
 mod life;
 mod lifecycle;
+mod listings;
 mod oracle;
 mod replay;
 mod runs;

@@ -15,8 +15,8 @@ fn tenants_are_read_alike_and_a_large_chunk_passes() {
     staged(&mut runs, "big", "b", 100, 1000);
     staged(&mut runs, "small", "s", 3, 500);
     staged(&mut runs, "never", "n", 3, 500);
-    runs.release("b".to_owned(), (2, 0));
-    runs.release("s".to_owned(), (2, 1));
+    runs.release("b".to_owned(), (2, 0), None);
+    runs.release("s".to_owned(), (2, 1), None);
     let due = runs.take(3, 4000);
     let of = |tenant: &str| due.iter().filter(|d| d.owner.tenant == tenant).count();
     assert_eq!((of("small"), of("never")), (3, 0));

@@ -1,0 +1,440 @@
+//! Inventories that are asked: Armis and NetBox.
+//!
+//! A run pages through the inventory, stages every page under one run, and ends it. A run that listed everything says so,
+//! and what it lacks is withdrawn (see `dataflows::listings`, which also has the brake); one that broke off says that it
+//! did: what came is taken, nothing is withdrawn. Between full runs, a source that can tell what changed is asked for
+//! that alone.
+//!
+//! What fails is tried again: 429 as long as its `Retry-After` says, 5xx and network errors with growing pauses. A run
+//! that fails for good is an alert (`sync-failed`) until one succeeds.
+
+pub mod armis;
+pub mod netbox;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use radarflow_proto::fact::{Fact, OwnCondition};
+use radarflow_proto::frame::{Kind, Origin};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead, SyncMeta};
+use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
+use radarflow_proto::record::SourceKind;
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::stage::{self, Room, Staging, split_array};
+use super::{Stop, entry, now_us};
+
+/// Largest answer, bytes.
+pub const MAX_ANSWER: usize = 64 << 20;
+/// Times a request is sent.
+const TRIES: u32 = 6;
+/// Longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// Longest wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Changes are asked for from this long before the last run began: clocks differ, and transactions take time.
+const OVERLAP_US: i64 = 60_000_000;
+
+/// What every inventory needs to be told.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Names the source instance.
+    pub name: String,
+    /// Where its API begins, a path prefix included.
+    pub url: Url,
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// Time between two runs.
+    pub every: Duration,
+    /// Time between two full runs.
+    pub full_every: Duration,
+    /// First pause after a failure.
+    pub pause: Duration,
+    /// Items a page.
+    pub page: usize,
+}
+
+/// An inventory.
+#[derive(Clone, Debug)]
+pub enum Inventory {
+    /// Armis.
+    Armis(armis::Config),
+    /// NetBox.
+    NetBox(netbox::Config),
+}
+
+impl Inventory {
+    fn common(&self) -> &Common {
+        match self {
+            Inventory::Armis(config) => &config.common,
+            Inventory::NetBox(config) => &config.common,
+        }
+    }
+
+    fn kind(&self) -> SourceKind {
+        match self {
+            Inventory::Armis(_) => SourceKind::Armis,
+            Inventory::NetBox(_) => SourceKind::NetBox,
+        }
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug, Error)]
+pub enum PullError {
+    /// Nobody answers, or breaks off.
+    #[error("{url}: {source}")]
+    Network {
+        /// What was asked.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The answer is a refusal.
+    #[error("{url} answers {status}: {said}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// What it says, in short.
+        said: String,
+    },
+    /// The answer is not what its documentation says.
+    #[error("{url} answers what cannot be read: {why}")]
+    Unreadable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// The list ended before it was whole.
+    #[error("{url} lists {listed} of {of} items")]
+    Short {
+        /// What was asked.
+        url: String,
+        /// Items that came.
+        listed: usize,
+        /// Items there are said to be.
+        of: usize,
+    },
+    /// The ledger does not take it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The process is stopping.
+    #[error("shutting down")]
+    Stopped,
+}
+
+/// Pages of one run.
+trait Pages: Send {
+    /// The next page; `None` after the last.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<DeviceUpdate>>, PullError>> + Send;
+}
+
+/// An HTTP client that tries again.
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    base: Url,
+    pause: Duration,
+    tries: u32,
+    stop: Stop,
+}
+
+impl Client {
+    fn new(common: &Common, tries: u32, stop: Stop) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            // A redirect would take the token elsewhere.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, stop })
+    }
+
+    /// A path below the base, which keeps its own.
+    fn url(&self, path: &str, query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(None);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Sends until there is an answer that is none of "later" and "broken".
+    async fn send(&self, url: &Url, request: impl Fn() -> RequestBuilder) -> Result<(StatusCode, Vec<u8>), PullError> {
+        let shown = shown(url);
+        let mut pause = self.pause;
+        for last in (1..=self.tries).map(|n| n == self.tries) {
+            let mut wait = pause;
+            let failed = match self.once(&shown, request()).await {
+                Ok((status, retry_after, said)) if later(status) => {
+                    wait = retry_after.unwrap_or(wait);
+                    PullError::Refused { url: shown.clone(), status, said: brief(&said) }
+                }
+                Ok((status, _, said)) => return Ok((status, said)),
+                Err(error @ PullError::Network { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            if last {
+                return Err(failed);
+            }
+            tracing::debug!(%failed, ?wait, "asked again later");
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(LONGEST_PAUSE)) => {}
+                () = stop.told() => return Err(PullError::Stopped),
+            }
+            pause = (pause * 2).mul_f64(0.75 + 0.5 * rand::random::<f64>());
+        }
+        Err(PullError::Stopped)
+    }
+
+    async fn once(
+        &self,
+        shown: &str,
+        request: RequestBuilder,
+    ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), PullError> {
+        let network =
+            |source: reqwest::Error| PullError::Network { url: shown.to_owned(), source: source.without_url() };
+        let mut response = request.send().await.map_err(network)?;
+        let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+        let status = response.status();
+        let mut said = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(network)? {
+            if said.len() + chunk.len() > MAX_ANSWER {
+                let why = format!("more than {MAX_ANSWER} bytes; ask for smaller pages");
+                return Err(PullError::Unreadable { url: shown.to_owned(), why });
+            }
+            said.extend_from_slice(&chunk);
+        }
+        Ok((status, retry_after, said))
+    }
+}
+
+/// Whether the same request may succeed later.
+fn later(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
+}
+
+/// A URL as errors show it: without what it asks for.
+fn shown(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+/// The beginning of an answer, for an error.
+fn brief(said: &[u8]) -> String {
+    String::from_utf8_lossy(&said[..said.len().min(200)]).replace(char::is_control, " ")
+}
+
+/// Reads an answer that should be fine.
+fn read<T: DeserializeOwned>(url: &Url, status: StatusCode, said: &[u8]) -> Result<T, PullError> {
+    if !status.is_success() {
+        return Err(PullError::Refused { url: shown(url), status, said: brief(said) });
+    }
+    serde_json::from_slice(said).map_err(|e| PullError::Unreadable { url: shown(url), why: e.to_string() })
+}
+
+/// Counts what a list gave, so that a list that ended early is found out.
+#[derive(Default)]
+struct Tally {
+    seen: BTreeSet<u64>,
+}
+
+impl Tally {
+    /// Whether everything came that there is said to be.
+    fn check(&self, url: &Url, of: usize) -> Result<(), PullError> {
+        if self.seen.len() < of {
+            return Err(PullError::Short { url: shown(url), listed: self.seen.len(), of });
+        }
+        Ok(())
+    }
+}
+
+/// Whether an inventory can be asked.
+pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
+    let mut inventory = inventory.clone();
+    let (Inventory::Armis(armis::Config { common, .. }) | Inventory::NetBox(netbox::Config { common, .. })) =
+        &mut inventory;
+    common.page = 1;
+    let (_tell, stop) = Stop::new();
+    let client = Client::new(common, 1, stop)
+        .map_err(|source| PullError::Network { url: shown(&common.url), source: source.without_url() })?;
+    match &inventory {
+        Inventory::Armis(config) => armis::Search::new(config, client).next().await.map(drop),
+        Inventory::NetBox(config) => netbox::Lists::new(config, client, None).next().await.map(drop),
+    }
+}
+
+/// Asks an inventory from now on, until told to stop.
+pub fn start(
+    inventory: Inventory,
+    sink: Arc<dyn FactSink>,
+    instances: Arc<dyn NewInstances>,
+    room: Room,
+    stop: Stop,
+) -> Result<(), reqwest::Error> {
+    let common = inventory.common().clone();
+    let client = Client::new(&common, TRIES, stop.clone())?;
+    let puller = Puller { inventory, common, client, sink, instances, room };
+    tokio::spawn(puller.run(stop));
+    Ok(())
+}
+
+struct Puller {
+    inventory: Inventory,
+    common: Common,
+    client: Client,
+    sink: Arc<dyn FactSink>,
+    instances: Arc<dyn NewInstances>,
+    room: Room,
+}
+
+impl Puller {
+    async fn run(self, mut stop: Stop) {
+        // Since when changes are unknown; nothing is known at first.
+        let mut known_us: Option<i64> = None;
+        let mut full_due = Instant::now();
+        let mut failing = None;
+        loop {
+            let began_us = now_us();
+            let full = known_us.is_none() || Instant::now() >= full_due;
+            let since = known_us.filter(|_| !full).map(|us| us - OVERLAP_US);
+            let result = self.once(since).await;
+            let source = format!("{}/{}", self.inventory.kind().name(), self.common.name);
+            match &result {
+                Ok(items) => {
+                    tracing::info!(source, items, full, "an inventory was read");
+                    known_us = Some(began_us);
+                    if full {
+                        full_due = Instant::now() + self.common.full_every;
+                    }
+                }
+                Err(PullError::Stopped | PullError::Append(AppendError::Closed)) => return,
+                Err(error) => tracing::warn!(source, %error, full, "an inventory could not be read"),
+            }
+            let failed = result.as_ref().err().map(ToString::to_string);
+            if failing != Some(failed.is_some()) && self.tell(&source, failed.as_deref()).await {
+                failing = Some(failed.is_some());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.common.every) => {}
+                () = stop.told() => return,
+            }
+        }
+    }
+
+    /// One run: of everything, or of what changed.
+    async fn once(&self, since_us: Option<i64>) -> Result<usize, PullError> {
+        match &self.inventory {
+            Inventory::Armis(config) => {
+                self.stage(armis::Search::new(config, self.client.clone()), since_us.is_none()).await
+            }
+            Inventory::NetBox(config) => {
+                self.stage(netbox::Lists::new(config, self.client.clone(), since_us), since_us.is_none()).await
+            }
+        }
+    }
+
+    /// Stages the pages of a run and ends it.
+    async fn stage(&self, mut pages: impl Pages, full: bool) -> Result<usize, PullError> {
+        let origin = Origin {
+            kind: Kind::Status,
+            tenant: self.common.tenant.clone(),
+            // Items say theirs.
+            partition: String::new(),
+            feed: format!("{}:{}", self.inventory.kind().name(), self.common.name),
+        };
+        let run = format!("{}-{}", self.common.name, now_us() / 1000);
+        let mut staging = None;
+        let mut items = 0;
+        let result = async {
+            while let Some(page) = pages.next().await? {
+                stage::wait(&self.room).await;
+                items += page.len();
+                let staging = staging.get_or_insert_with(|| Staging::new(self.sink.clone(), &origin, None));
+                self.page(staging, page, &run).await?;
+                if self.client.stop.is_told() {
+                    return Err(PullError::Stopped);
+                }
+            }
+            Ok(())
+        }
+        .await;
+        // A listing without items is one, too.
+        let staging = match staging {
+            None if result.is_ok() && full => Staging::new(self.sink.clone(), &origin, None),
+            None => return result.map(|()| 0),
+            Some(staging) => staging,
+        };
+        let listing = Listing {
+            kind: self.inventory.kind(),
+            instance: self.common.name.clone(),
+            run,
+            complete: full && result.is_ok(),
+            approved: false,
+        };
+        staging.end(true, Some(listing)).await?;
+        result.map(|()| items)
+    }
+
+    async fn page(&self, staging: &mut Staging, mut page: Vec<DeviceUpdate>, run: &str) -> Result<(), PullError> {
+        for update in &mut page {
+            update.source = self.inventory.kind().name().to_owned();
+            update.sync_meta = SyncMeta { sync_service_id: self.common.name.clone(), sync_run_id: run.to_owned() };
+            if update.partition.is_empty() {
+                update.partition.clone_from(&self.common.partition);
+            }
+        }
+        let message = serde_json::to_vec(&page).expect("updates are JSON");
+        let facts = self.instances.facts(&self.common.tenant, &message);
+        for fact in facts {
+            self.say(&fact).await?;
+        }
+        let service = ServiceHead {
+            name: self.common.name.clone(),
+            kind: "sync".to_owned(),
+            source: "results".to_owned(),
+            available: true,
+        };
+        let push = AgentPush { service: Some(service), ..AgentPush::default() };
+        let pieces = split_array(&message).unwrap_or_default();
+        let entries: Vec<_> = pieces.iter().map(|piece| entry(None, push.with(piece))).collect();
+        Ok(staging.push(&entries).await?)
+    }
+
+    async fn say(&self, fact: &Fact) -> Result<(), AppendError> {
+        let origin = Origin {
+            kind: Kind::Fact,
+            tenant: self.common.tenant.clone(),
+            partition: String::new(),
+            feed: "radarflow".to_owned(),
+        };
+        let body = serde_json::to_vec(fact).expect("facts are JSON");
+        self.sink.append(Arc::new(origin), vec![entry(None, body)]).await.map(drop)
+    }
+
+    /// Says whether the inventory can be read; tells whether that is durable.
+    async fn tell(&self, source: &str, failed: Option<&str>) -> bool {
+        let condition = OwnCondition {
+            tenant: self.common.tenant.clone(),
+            rule: "sync-failed".to_owned(),
+            entity: source.to_owned(),
+            severity: "warning".to_owned(),
+            title: format!("{source} cannot be read"),
+            description: failed.unwrap_or_default().to_owned(),
+            holds: failed.is_some(),
+        };
+        self.say(&Fact::Condition(condition)).await.is_ok()
+    }
+}

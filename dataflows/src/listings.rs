@@ -1,0 +1,216 @@
+//! What sources list completely: an item that a complete listing lacks is withdrawn.
+//!
+//! ```text
+//! items of listing runs, ends of runs ─► [listing of a source instance] ─┬─► withdrawn records ─► records
+//!                                                                        └─► held listings ─► conditions
+//! ```
+//! A run that ends complete lists everything its source instance has; what was listed before and is not in it goes, as if
+//! it had never been said (so that it is back as it was when it is listed again). A run that does not end complete
+//! withdraws nothing.
+//!
+//! *The brake*: a listing that lacks more than a fifth of the items, and more than [`GUARD_ITEMS`], is held: nothing goes,
+//! an alert tells, and an operator releases or rejects it. The next complete listing takes its place. The first one of a
+//! source is judged like any other: it has nothing to withdraw.
+
+use std::collections::BTreeMap;
+
+use radarflow_proto::fact::RunDecision;
+use radarflow_proto::ports::Outcome;
+use radarflow_proto::record::SourceKind;
+use radarflow_reconcile::alert::{Condition, Subject};
+use serde::{Deserialize, Serialize};
+
+use crate::alerts::AlertKey;
+use crate::keyed::{Machine, Tick};
+use crate::records::Name;
+
+/// A listing may lack as many items without anybody being asked.
+pub const GUARD_ITEMS: usize = 100;
+/// It may lack one in so many.
+pub const GUARD_SHARE: usize = 5;
+
+/// A source instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ListingKey {
+    /// Customer.
+    pub tenant: String,
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// Its instance.
+    pub instance: String,
+}
+
+/// What is known of a run of a source that lists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ListingEvent {
+    /// An item was listed, or said to be gone.
+    Item {
+        /// Names its record.
+        record: Name,
+        /// Names the run.
+        run: u32,
+        /// Said to be gone.
+        gone: bool,
+    },
+    /// A run listed everything.
+    Complete {
+        /// The run.
+        run: String,
+        /// Names it.
+        name: u32,
+        /// Somebody has looked at what it lacks and said yes.
+        approved: bool,
+    },
+    /// An operator decides about a run that is held.
+    Decide(RunDecision),
+}
+
+/// The items of a source instance.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Listing {
+    /// By record: the run that listed it last.
+    items: BTreeMap<Name, u32>,
+    held: Option<Held>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    run: String,
+    /// What it lacks, with the run that listed it last.
+    absent: Vec<(Name, u32)>,
+    /// Items there were.
+    of: usize,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug)]
+pub enum ListingOut {
+    /// The record is listed no longer.
+    Withdrawn(Name),
+    /// A run is held, or no longer.
+    Held(AlertKey, Condition, isize),
+    /// What became of a command.
+    Outcome(Outcome),
+}
+
+/// Withdraws what complete listings lack.
+pub struct Listings;
+
+fn condition(key: &ListingKey, held: &Held) -> (AlertKey, Condition) {
+    let source = format!("{}/{}", key.kind.name(), key.instance);
+    let subject = Subject {
+        tenant: key.tenant.clone(),
+        partition: "default".to_owned(),
+        rule: "brake-held".to_owned(),
+        entity: source.clone(),
+    };
+    let Held { run, absent, of } = held;
+    let condition = Condition {
+        rule: subject.rule.clone(),
+        severity: "warning".to_owned(),
+        title: format!("a listing of {source} lacks {} of {of} items and is held", absent.len()),
+        description: format!(
+            "nothing of {source} is deleted until somebody releases run {run}, or the next complete listing differs"
+        ),
+        source_type: "source".to_owned(),
+        source_id: source,
+        device_uid: None,
+        agent_uid: None,
+        labels: BTreeMap::from([("run".to_owned(), run.clone())]),
+    };
+    (AlertKey::of_subject(subject), condition)
+}
+
+impl Listing {
+    /// Withdraws those of them that nobody listed since.
+    fn withdraw(&mut self, absent: Vec<(Name, u32)>, out: &mut Vec<ListingOut>) {
+        for (record, run) in absent {
+            if self.items.get(&record) == Some(&run) {
+                self.items.remove(&record);
+                out.push(ListingOut::Withdrawn(record));
+            }
+        }
+    }
+
+    fn complete(&mut self, run: String, name: u32, approved: bool, out: &mut Vec<ListingOut>) {
+        let absent = self.items.iter().filter(|(_, last)| **last != name);
+        let absent: Vec<(Name, u32)> = absent.map(|(record, last)| (*record, *last)).collect();
+        self.held = None;
+        if !approved && absent.len() > GUARD_ITEMS && absent.len() * GUARD_SHARE > self.items.len() {
+            self.held = Some(Held { run, absent, of: self.items.len() });
+        } else {
+            self.withdraw(absent, out);
+        }
+    }
+
+    fn decide(&mut self, decision: &RunDecision, out: &mut Vec<ListingOut>) -> Result<(), String> {
+        match self.held.take() {
+            Some(held) if held.run == decision.run => {
+                if decision.release {
+                    self.withdraw(held.absent, out);
+                }
+                Ok(())
+            }
+            held => {
+                let other = held.as_ref().map_or("none".to_owned(), |h| h.run.clone());
+                self.held = held;
+                Err(format!("run {} is not held; held: {other}", decision.run))
+            }
+        }
+    }
+}
+
+impl Machine for Listings {
+    type Key = ListingKey;
+    type Event = ListingEvent;
+    type State = Listing;
+    type Output = ListingOut;
+    const NAME: &'static str = "listings";
+
+    fn step(
+        &mut self,
+        _: &Tick,
+        key: &ListingKey,
+        state: &mut Option<Listing>,
+        events: Vec<ListingEvent>,
+        out: &mut Vec<ListingOut>,
+    ) {
+        let listing = state.get_or_insert_default();
+        let before = listing.held.clone();
+        for event in events {
+            match event {
+                ListingEvent::Item { record, gone: true, .. } => {
+                    listing.items.remove(&record);
+                }
+                ListingEvent::Item { record, run, gone: false } => {
+                    listing.items.insert(record, run);
+                }
+                ListingEvent::Complete { run, name, approved } => listing.complete(run, name, approved, out),
+                ListingEvent::Decide(decision) => {
+                    let refused = listing.decide(&decision, out).err();
+                    out.push(ListingOut::Outcome(Outcome { command_id: decision.command_id, refused }));
+                }
+            }
+        }
+        if before != listing.held {
+            let mut said = |held: &Option<Held>, diff| {
+                let condition = held.as_ref().map(|held| condition(key, held));
+                out.extend(condition.map(|(alert, condition)| ListingOut::Held(alert, condition, diff)));
+            };
+            said(&before, -1);
+            said(&listing.held, 1);
+        }
+        if listing.items.is_empty() && listing.held.is_none() {
+            *state = None;
+        }
+    }
+
+    fn due_ms(&self, _: &Listing) -> Option<i64> {
+        None
+    }
+
+    fn restored(&mut self, key: &ListingKey, state: &Listing, out: &mut Vec<ListingOut>) {
+        let held = state.held.as_ref().map(|held| condition(key, held));
+        out.extend(held.map(|(alert, condition)| ListingOut::Held(alert, condition, 1)));
+    }
+}

@@ -1,0 +1,295 @@
+//! Inventories are asked over HTTP: servers that page, refuse, break off and let tokens end, as the real ones do.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Query, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use crate::server::{Home, Server};
+
+#[derive(Default)]
+struct World {
+    /// Devices by id: the host name.
+    devices: BTreeMap<u64, String>,
+    /// Pages that answer 503, by offset.
+    broken: BTreeSet<usize>,
+    /// Answers 429 to the next request.
+    busy: bool,
+    /// Requests by path.
+    asked: BTreeMap<String, usize>,
+    /// Queries with `last_updated__gte`.
+    incremental: usize,
+    /// The token that is valid, and how many requests it still is.
+    token: (u64, usize),
+}
+
+type Shared = Arc<Mutex<World>>;
+
+async fn serve(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+type Asked = Query<HashMap<String, String>>;
+
+/// NetBox's lists: a token, `limit` and `offset`, and a `next` that names a host only its proxy knows.
+async fn netbox_devices(State(world): State<Shared>, headers: HeaderMap, Query(q): Asked) -> Response {
+    let mut world = world.lock().unwrap();
+    *world.asked.entry("devices".into()).or_default() += 1;
+    if headers.get("authorization").and_then(|v| v.to_str().ok()) != Some("Token hush") {
+        return (StatusCode::FORBIDDEN, r#"{"detail":"Invalid token"}"#).into_response();
+    }
+    if std::mem::take(&mut world.busy) {
+        return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")], "slow down").into_response();
+    }
+    let number = |key: &str, or: usize| q.get(key).and_then(|v| v.parse().ok()).unwrap_or(or);
+    let (limit, offset) = (number("limit", 50), number("offset", 0));
+    if world.broken.contains(&offset) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "maintenance").into_response();
+    }
+    assert_eq!(q["ordering"], "id");
+    let changed = q.get("last_updated__gte");
+    world.incremental += usize::from(changed.is_some());
+    let device = |(id, name): (&u64, &String)| {
+        json!({
+            "id": id, "name": name, "device_type": {"model": "X1", "manufacturer": {"name": "Acme"}},
+            "role": {"name": "switch"}, "platform": null, "serial": format!("S{id}"), "asset_tag": null,
+            "site": {"name": "Berlin", "slug": "ber"}, "tenant": null, "status": {"value": "active", "label": "Active"},
+            "primary_ip": {"id": 1000 + id, "address": format!("10.9.{}.{}/24", id / 200, id % 200 + 1)},
+            "primary_ip4": {"id": 1000 + id, "address": format!("10.9.{}.{}/24", id / 200, id % 200 + 1)},
+            "primary_ip6": null, "last_updated": "2024-01-01T00:00:00.000000Z",
+            "tags": [{"name": "Core", "slug": "core"}],
+        })
+    };
+    let results: Vec<Value> = world.devices.iter().skip(offset).take(limit).map(device).collect();
+    let next = (offset + limit < world.devices.len()).then(|| {
+        let more = changed.map(|t| format!("&last_updated__gte={}", t.replace('+', "%2B"))).unwrap_or_default();
+        format!(
+            "http://netbox.internal:8000/api/dcim/devices/?limit={limit}&offset={}&ordering=id{more}",
+            offset + limit
+        )
+    });
+    axum::Json(json!({"count": world.devices.len(), "next": next, "previous": null, "results": results}))
+        .into_response()
+}
+
+async fn netbox_machines() -> Response {
+    let machine = json!({
+        "id": 1, "name": "vm-one", "primary_ip": {"id": 1, "address": "10.8.0.1/24"}, "status": {"value": "active"},
+        "last_updated": "2024-01-01T00:00:00Z", "cluster": {"name": "esx"}, "tags": [],
+    });
+    axum::Json(json!({"count": 1, "next": null, "results": [machine]})).into_response()
+}
+
+async fn netbox_interfaces(RawQuery(q): RawQuery) -> Response {
+    let ids = q.unwrap_or_default();
+    let ids = ids.split('&').filter_map(|p| p.strip_prefix("device_id=")?.parse::<u64>().ok());
+    let results: Vec<Value> = ids
+        .map(
+            |id| json!({"device": {"id": id}, "mac_address": format!("0C:EA:14:00:{:02X}:{:02X}", id / 256, id % 256)}),
+        )
+        .collect();
+    axum::Json(json!({"count": results.len(), "next": null, "results": results})).into_response()
+}
+
+async fn netbox_addresses(RawQuery(q): RawQuery) -> Response {
+    let ids = q.unwrap_or_default();
+    let ids = ids.split('&').filter_map(|p| p.strip_prefix("id=")?.parse::<u64>().ok());
+    // The primary address of device 7 is a customer's.
+    let vrf = |id: u64| if id == 1007 { json!({"id": 3, "name": "customer"}) } else { Value::Null };
+    let results: Vec<Value> = ids.map(|id| json!({"id": id, "vrf": vrf(id)})).collect();
+    axum::Json(json!({"count": results.len(), "next": null, "results": results})).into_response()
+}
+
+fn netbox(world: &Shared) -> Router {
+    Router::new()
+        .route("/prefix/api/dcim/devices/", get(netbox_devices))
+        .route("/prefix/api/virtualization/virtual-machines/", get(netbox_machines))
+        .route("/prefix/api/dcim/interfaces/", get(netbox_interfaces))
+        .route("/prefix/api/virtualization/interfaces/", get(|| async { StatusCode::FORBIDDEN }))
+        .route("/prefix/api/ipam/ip-addresses/", get(netbox_addresses))
+        .with_state(world.clone())
+}
+
+/// Adds devices by NetBox's ids.
+fn put(world: &Shared, ids: impl Iterator<Item = u64>) {
+    world.lock().unwrap().devices.extend(ids.map(|id| (id, format!("sw-{id}"))));
+}
+
+async fn devices(server: &Server, n: usize) {
+    let counted = r#"in:devices discovery_sources:(netbox,armis) stats:"count() as n""#;
+    server.until(counted, |rows| rows[0]["n"] == json!(n)).await;
+}
+
+#[tokio::test]
+async fn netbox_is_listed_and_what_it_lacks_is_withdrawn() {
+    let world = Shared::default();
+    put(&world, 1..=300);
+    world.lock().unwrap().busy = true;
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new(&format!(
+        "[[sources.netbox]]\nname = \"dc1\"\nurl = \"{url}/prefix\"\ntoken = \"hush\"\npage = 40\ninterval_s = 1\n\
+         full_interval_s = 0\npause_ms = 1\nvrf = {{ customer = \"site-b\" }}\n"
+    ));
+    let server = home.start();
+    // Seven pages and a half, a refusal for being too fast, a virtual machine.
+    devices(&server, 301).await;
+    let one = server.rows("in:devices hostname:sw-5").await;
+    assert_eq!(
+        (&one[0]["vendor_name"], &one[0]["model"], &one[0]["type"]),
+        (&json!("Acme"), &json!("X1"), &json!("switch"))
+    );
+    assert_eq!((&one[0]["ip"], &one[0]["partition"]), (&json!("10.9.0.6"), &json!("default")));
+    assert_eq!(one[0]["metadata"]["tags"], "core");
+    let customer = server.rows("in:devices hostname:sw-7").await;
+    assert_eq!(customer[0]["partition"], "site-b", "the VRF of the primary address is a site");
+    assert_eq!(server.rows("in:devices hostname:vm-one").await[0]["type"], "virtual machine");
+    let ids = server.rows("in:identities identifier_type:netbox identifier_value:vm*").await;
+    assert_eq!((ids.len(), &ids[0]["identifier_value"]), (1, &json!("vm:1")));
+
+    // Page 3 fails: nothing goes, somebody is told, and told again when it is over.
+    let gone = |world: &Shared, ids: &[u64]| ids.iter().for_each(|id| drop(world.lock().unwrap().devices.remove(id)));
+    world.lock().unwrap().broken.insert(80);
+    gone(&world, &[300]);
+    let alert = server.until("in:alerts rule:sync-failed status:pending", |rows| rows.len() == 1).await;
+    assert_eq!(alert[0]["title"], "netbox/dc1 cannot be read");
+    assert!(alert[0]["description"].as_str().unwrap().contains("503"), "{alert:?}");
+    devices(&server, 301).await;
+    world.lock().unwrap().broken.clear();
+    server.until("in:alerts rule:sync-failed status:resolved", |rows| rows.len() == 1).await;
+    devices(&server, 300).await;
+    assert!(server.rows("in:devices hostname:sw-300").await.is_empty());
+
+    // A third is missing: held, until somebody says that it is right.
+    gone(&world, &(1..=100).collect::<Vec<_>>());
+    gone(&world, &(101..=110).collect::<Vec<_>>());
+    let held = server.until("in:alerts rule:brake-held status:pending", |rows| rows.len() == 1).await;
+    assert_eq!(held[0]["title"], "a listing of netbox/dc1 lacks 110 of 300 items and is held");
+    devices(&server, 300).await;
+    let mut released = 0;
+    while released != 200 {
+        // The next run takes the place of the one before: whoever decides about that is told.
+        let held = server.until("in:alerts rule:brake-held status:pending", |rows| rows.len() == 1).await;
+        let run = held[0]["labels"]["run"].as_str().unwrap().to_owned();
+        let path = format!("/api/sources/netbox/dc1/runs/{run}/release");
+        released = server.post(&path, &server.token.clone(), &json!({"reason": "moved out"})).await.0;
+        assert!(released == 200 || released == 409, "{released}");
+    }
+    devices(&server, 190).await;
+    assert_eq!(server.rows("in:audit action:run_decision").await[0]["reason"], "moved out");
+    let sources = server.rows("in:sources source:netbox*").await;
+    assert_eq!(sources[0]["rejected"], 0);
+    server.stop();
+}
+
+#[tokio::test]
+async fn between_full_runs_only_changes_are_asked_for() {
+    let world = Shared::default();
+    put(&world, 1..=30);
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new(&format!(
+        "[[sources.netbox]]\nname = \"dc1\"\nurl = \"{url}/prefix/\"\ntoken = \"hush\"\ninterval_s = 1\ninterfaces = false\n"
+    ));
+    let server = home.start();
+    devices(&server, 31).await;
+    // What such a run does not list is not gone.
+    put(&world, 31..=32);
+    world.lock().unwrap().devices.remove(&1);
+    devices(&server, 33).await;
+    assert!(world.lock().unwrap().incremental > 0);
+    server.stop();
+}
+
+/// Armis: a secret buys a token for a few requests; pages by `from` and `next`.
+async fn armis_token(State(world): State<Shared>, body: String) -> Response {
+    let mut world = world.lock().unwrap();
+    if body != "secret_key=s%26cret" {
+        return (StatusCode::UNAUTHORIZED, "{}").into_response();
+    }
+    world.token = (world.token.0 + 1, 3);
+    axum::Json(json!({"data": {"access_token": format!("t{}", world.token.0)}, "success": true})).into_response()
+}
+
+async fn armis_search(State(world): State<Shared>, headers: HeaderMap, Query(q): Asked) -> Response {
+    let mut world = world.lock().unwrap();
+    let (token, left) = world.token;
+    let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if said != format!("Bearer t{token}") || left == 0 {
+        return (StatusCode::UNAUTHORIZED, r#"{"message":"Invalid access token."}"#).into_response();
+    }
+    world.token.1 -= 1;
+    let (from, length): (usize, usize) = (q["from"].parse().unwrap(), q["length"].parse().unwrap());
+    let device = |(id, name): (&u64, &String)| {
+        json!({
+            "id": id, "name": name, "ipAddress": format!("10.7.0.{id}, 10.7.1.{id}"), "type": "IP Cameras",
+            "macAddress": format!("0C:EA:14:01:00:{id:02X},0E:EA:14:01:00:{id:02X}"), "category": "Imaging",
+            "manufacturer": "Axis", "model": "P33", "operatingSystem": "Linux", "operatingSystemVersion": "5.4",
+            "riskLevel": 4, "boundaries": "Corp", "tags": ["a", "b"], "site": {"name": "HQ"},
+            "lastSeen": "2024-01-01T00:00:00.123456+00:00", "visibility": "Full",
+        })
+    };
+    let results: Vec<Value> = world.devices.iter().skip(from).take(length).map(device).collect();
+    let next = from + results.len();
+    let next = (next < world.devices.len()).then_some(next);
+    let total = world.devices.len();
+    let data = json!({"count": results.len(), "next": next, "prev": null, "results": results, "total": total});
+    axum::Json(json!({"data": data, "success": true})).into_response()
+}
+
+#[tokio::test]
+async fn armis_is_searched_with_tokens_that_end() {
+    let world = Shared::default();
+    put(&world, 1..=50);
+    let router = Router::new()
+        .route("/tenant-a/api/v1/access_token/", post(armis_token))
+        .route("/tenant-a/api/v1/search/", get(armis_search))
+        .with_state(world.clone());
+    let url = serve(router).await;
+    let mut home = Home::new(&format!(
+        "[[sources.armis]]\nname = \"main\"\nurl = \"{url}/tenant-a\"\nsecret_key = \"s&cret\"\npage = 7\ninterval_s = 1\npause_ms = 1\n"
+    ));
+    let server = home.start();
+    devices(&server, 50).await;
+    assert!(world.lock().unwrap().token.0 > 2, "eight pages need three tokens");
+    let one = server.rows("in:devices hostname:sw-5").await;
+    assert_eq!((&one[0]["type"], &one[0]["os"]), (&json!("IP Cameras"), &json!("Linux 5.4")));
+    assert_eq!((&one[0]["mac"], &one[0]["ip"]), (&json!("0CEA14010005"), &json!("10.7.0.5")));
+    assert_eq!(one[0]["metadata"]["tags"], "a,b");
+    // Run after run lists the same: nothing changes. One goes, and is gone.
+    let epoch = one[0]["epoch"].clone();
+    let token = world.lock().unwrap().token.0;
+    while world.lock().unwrap().token.0 < token + 6 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.rows("in:devices hostname:sw-5").await[0]["epoch"], epoch);
+    world.lock().unwrap().devices.remove(&9);
+    devices(&server, 49).await;
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_said_at_once() {
+    let world = Shared::default();
+    let url = serve(netbox(&world)).await;
+    let home = Home::new("");
+    let file = home.dir.path().join("wrong.toml");
+    let config = format!("[[sources.netbox]]\nname = \"dc1\"\nurl = \"{url}/prefix\"\ntoken = \"guess\"\n");
+    std::fs::write(&file, config).unwrap();
+    let check = async |file: &std::path::Path| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_radarflow"));
+        let done = command.arg("check-config").arg("--config").arg(file).output().await.unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, said) = check(&file).await;
+    assert!(code != Some(0) && said.contains("403") && said.contains("Invalid token"), "{said}");
+    std::fs::write(&file, "[[sources.armis]]\nname = \"a:b\"\nurl = \"https://x\"\nsecret_key = \"k\"\n").unwrap();
+    let (_, said) = check(&file).await;
+    assert!(said.contains("a source's name has no : and no /"), "{said}");
+}
