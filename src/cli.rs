@@ -16,7 +16,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
 use serde_json::{Value, json};
 
-use crate::{config, demo, serve, table, tools};
+use crate::{config, demo, explain, serve, table, tools};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -72,12 +72,34 @@ enum Command {
         /// How to print the answer.
         #[arg(long, value_enum)]
         format: Option<Output>,
-        /// The server.
-        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
-        url: String,
-        /// The token.
-        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
-        token: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say why the records of a device are one device, with witnesses.
+    #[command(after_help = "Example: radarflow explain sr:14f9ca79-be46-436f-b6b5-9a83ca66a350")]
+    Explain {
+        /// A device's uid, an older one too.
+        uid: String,
+        /// Print JSON, from which a graph can be drawn.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say what keeps two devices apart, and what they have in common.
+    #[command(
+        after_help = "Example: radarflow why-not sr:14f9ca79-be46-436f-b6b5-9a83ca66a350 sr:a7ccecf5-25f2-4365-a019-96f9138e65ce"
+    )]
+    WhyNot {
+        /// One device's uid.
+        a: String,
+        /// The other's.
+        b: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
     },
     /// Make tokens.
     Token {
@@ -111,12 +133,8 @@ enum Command {
     /// Have a running server write a snapshot now, so that its next start replays less.
     #[command(after_help = "Example: RADARFLOW_TOKEN=rf_… radarflow snapshot")]
     Snapshot {
-        /// The server.
-        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
-        url: String,
-        /// An administrator's token.
-        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
-        token: String,
+        #[command(flatten)]
+        at: At,
     },
     /// Bring the Postgres schema up to date.
     #[command(after_help = "Example: radarflow migrate --url postgres://radarflow@localhost/radarflow")]
@@ -148,6 +166,17 @@ enum Command {
         #[arg(value_enum)]
         what: Docs,
     },
+}
+
+/// A running server, and who asks.
+#[derive(clap::Args)]
+pub(crate) struct At {
+    /// The server.
+    #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The token.
+    #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
 }
 
 #[derive(Subcommand)]
@@ -236,7 +265,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(serve_until_told(&config, migrate))?;
         }
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
-        Command::Query { srql, format, url, token } => return runtime.block_on(query(&srql, format, &url, &token)),
+        Command::Query { srql, format, at } => return runtime.block_on(query(&srql, format, &at.url, &at.token)),
+        Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
+        Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::Token { command } => runtime.block_on(make_token(command))?,
         Command::Import { file, source, gateway } => {
             let n = runtime.block_on(tools::import(&file, &source, &gateway))?;
@@ -246,7 +277,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let n = tools::replay(&file, to, rate)?;
             say(&format!("{n} datagrams sent"))?;
         }
-        Command::Snapshot { url, token } => runtime.block_on(async {
+        Command::Snapshot { at: At { url, token } } => runtime.block_on(async {
             let request =
                 reqwest::Client::new().post(format!("{}/api/snapshot", url.trim_end_matches('/'))).bearer_auth(token);
             let response = request.send().await.with_context(|| format!("cannot reach {url}"))?;

@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod demo;
+mod explain;
 mod metrics;
 mod reap;
 mod serve;

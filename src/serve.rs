@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow_array::RecordBatch;
@@ -24,10 +24,10 @@ use radarflow_connectors::sources::{Durable, Listener, Stop, entry, grpc, kafka,
 use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::output::{Merge, Merged};
 use radarflow_dataflows::worker::{Start, Workers};
-use radarflow_proto::fact::{Fact, OwnCondition, Receiver, Role, Token};
+use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{BoxFuture, FactSink, NewInstances};
+use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, NewInstances, Wanted};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
@@ -82,6 +82,8 @@ struct Registry {
     receivers: Mutex<BTreeMap<(String, String), Receiver>>,
     /// Conditions of the program itself that hold.
     conditions: Mutex<BTreeMap<(String, String), OwnCondition>>,
+    /// How far an address alone links, a tenant.
+    policies: Mutex<BTreeMap<String, IpLink>>,
 }
 
 impl Registry {
@@ -93,6 +95,9 @@ impl Registry {
                 Fact::Instance { tenant, kind, instance, legacy } => instances.note(tenant, *kind, instance, *legacy),
                 Fact::Receiver(r) => drop(receivers.insert((r.tenant.clone(), r.name.clone()), r.clone())),
                 Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
+                Fact::IpLink { tenant, policy, .. } => {
+                    self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), *policy);
+                }
                 Fact::Condition(c) => {
                     let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
                     let key = (c.rule.clone(), c.entity.clone());
@@ -105,6 +110,21 @@ impl Registry {
                 _ => {}
             }
         }
+    }
+
+    /// Failures of inventories that nobody asks any more are over.
+    fn orphans(&self, config: &Config) -> Vec<Fact> {
+        let asked: Vec<(String, String)> =
+            config.sources.inventories().map(|i| (i.tenant().to_owned(), i.source())).collect();
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let orphan = |c: &&OwnCondition| {
+            c.rule == pull::FAILED && !asked.iter().any(|(tenant, source)| *tenant == c.tenant && *source == c.entity)
+        };
+        conditions
+            .values()
+            .filter(orphan)
+            .map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() }))
+            .collect()
     }
 
     /// What to append so that the receivers are the configured ones.
@@ -134,6 +154,31 @@ impl NewInstances for Registry {
             }
         }
         facts
+    }
+}
+
+/// Finds records in the dataflow.
+struct Finder(Arc<Mutex<Option<Workers>>>);
+
+/// How long the dataflow may take to find records: it answers between epochs.
+const FIND_WAIT: Duration = Duration::from_secs(10);
+
+impl FindRecords for Finder {
+    fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>> {
+        let feed = self.0.clone();
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || {
+                let asked = feed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|w| w.find(wanted));
+                let (workers, answers) = asked?;
+                let until = Instant::now() + FIND_WAIT;
+                let mut found = Vec::new();
+                for _ in 0..workers {
+                    found.extend(answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?);
+                }
+                Some(found)
+            });
+            found.await.ok().flatten()
+        })
     }
 }
 
@@ -390,8 +435,20 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         let registry = metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine);
         Arc::new(move || metrics::text(&registry))
     };
-    let api =
-        Api { engine, tokens, sink, outcomes, ready: Arc::new(move || caught_up.load(Ordering::Acquire)), metrics };
+    let known = registry.clone();
+    let policy = move |tenant: &str| {
+        known.policies.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
+    };
+    let api = Api {
+        engine,
+        tokens,
+        sink,
+        outcomes,
+        records: Arc::new(Finder(feed.clone())),
+        policy: Arc::new(policy),
+        ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
+        metrics,
+    };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
     let watch = Watch { intake: intake.stats().clone(), sinks, sink: api.sink.clone() };
     tokio::spawn(watch.run(standing, stop.clone()));
@@ -433,6 +490,7 @@ async fn standing_facts(
 ) -> Result<Option<String>> {
     let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
     let mut facts = registry.receiver_changes(&receivers);
+    facts.extend(registry.orphans(config));
     let mut first = None;
     if tokens.is_empty() {
         let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());

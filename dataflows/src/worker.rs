@@ -15,6 +15,7 @@ use differential_dataflow::AsCollection;
 use radarflow_proto::fact::{DeviceStep, Fact, Link, LinkKind, OwnCondition, Receiver as Notified, Stage};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
+use radarflow_proto::ports::{FoundRecord, Wanted};
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
 use radarflow_reconcile::identity::name::seed;
@@ -58,9 +59,16 @@ pub struct Start {
 
 /// The running workers.
 pub struct Workers {
-    frames: Vec<SyncSender<Arc<Frame>>>,
+    channels: Vec<SyncSender<Message>>,
     threads: Vec<JoinHandle<()>>,
     backlog: Arc<Backlog>,
+}
+
+/// What a worker is told.
+enum Message {
+    Frame(Arc<Frame>),
+    /// Find records; the answer is this worker's share.
+    Find(Arc<Wanted>, SyncSender<Vec<FoundRecord>>),
 }
 
 /// What waits in staged runs, for those who make it grow.
@@ -87,7 +95,7 @@ impl Workers {
     pub fn start(n: usize, start: Start) -> (Workers, Receiver<WorkerEpoch>) {
         let n = n.max(1);
         let (to_merge, outputs) = sync_channel(OUTPUTS_QUEUED);
-        let (frames, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| sync_channel(FRAMES_QUEUED)).unzip();
+        let (channels, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| sync_channel(FRAMES_QUEUED)).unzip();
         let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
         let start = Arc::new(start);
         let backlog = Arc::new(Backlog::default());
@@ -98,9 +106,9 @@ impl Workers {
                 let config = if n == 1 { timely::Config::thread() } else { timely::Config::process(n) };
                 let guards = timely::execute(config, move |worker| {
                     let index = worker.index();
-                    let frames =
+                    let messages =
                         receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
-                    run(worker, &frames, &start, to_merge.clone(), &shared);
+                    run(worker, &messages, &start, to_merge.clone(), &shared);
                 })
                 .expect("worker threads start");
                 for guard in guards.join() {
@@ -111,7 +119,7 @@ impl Workers {
                 }
             })
             .expect("the dataflow's thread starts");
-        (Workers { frames, threads: vec![thread], backlog }, outputs)
+        (Workers { channels, threads: vec![thread], backlog }, outputs)
     }
 
     /// What waits in staged runs.
@@ -121,15 +129,25 @@ impl Workers {
 
     /// Hands a frame to every worker; waits while their channels are full.
     pub fn feed(&self, frame: &Arc<Frame>) {
-        for channel in &self.frames {
+        for channel in &self.channels {
             // A worker that is gone has ended the process.
-            let _ = channel.send(frame.clone());
+            let _ = channel.send(Message::Frame(frame.clone()));
         }
+    }
+
+    /// Asks for records, as of the last frame before; as many answers come as there are workers.
+    pub fn find(&self, wanted: Wanted) -> (usize, Receiver<Vec<FoundRecord>>) {
+        let (to, answers) = sync_channel(self.channels.len());
+        let wanted = Arc::new(wanted);
+        for channel in &self.channels {
+            let _ = channel.send(Message::Find(wanted.clone(), to.clone()));
+        }
+        (self.channels.len(), answers)
     }
 
     /// Ends the workers once all frames they were given are complete.
     pub fn stop(self) {
-        drop(self.frames);
+        drop(self.channels);
         for thread in self.threads {
             let _ = thread.join();
         }
@@ -255,7 +273,7 @@ impl Inputs {
 
 fn run(
     worker: &mut timely::worker::Worker,
-    frames: &Receiver<Arc<Frame>>,
+    messages: &Receiver<Message>,
     start: &Start,
     outputs: SyncSender<WorkerEpoch>,
     backlog: &Backlog,
@@ -271,15 +289,24 @@ fn run(
     let mut decoder = Decoder::new(&cx, &standing);
     let mut inputs = Inputs::new();
     let probe = ProbeHandle::new();
-    worker.dataflow(|scope| build(scope, &mut inputs, &cx, &probe, outputs));
+    let mut inspect = worker.dataflow(|scope| build(scope, &mut inputs, &cx, &probe, outputs));
     inputs.advance(start.epoch + 1);
     let mut gap_ms = start.gap_ms;
     worker.step_or_park_while(None, || probe.less_than(&(start.epoch + 1)));
-    while let Ok(first) = frames.recv() {
-        let mut waiting = vec![first];
-        waiting.extend(std::iter::from_fn(|| frames.try_recv().ok()).take(FRAMES_AHEAD - 1));
-        let last = waiting.last().expect("at least one frame").epoch;
-        for frame in waiting {
+    let mut done = start.epoch;
+    while let Ok(first) = messages.recv() {
+        let mut asked = Vec::new();
+        let waiting =
+            std::iter::once(first).chain(std::iter::from_fn(|| messages.try_recv().ok()).take(FRAMES_AHEAD - 1));
+        for message in waiting {
+            let frame = match message {
+                Message::Frame(frame) => frame,
+                Message::Find(wanted, to) => {
+                    asked.push((wanted, to));
+                    continue;
+                }
+            };
+            done = frame.epoch;
             gap_ms += frame.gap_ms;
             let tick = Tick { epoch: frame.epoch, clock_ms: frame.clock_ms, live_ms: frame.clock_ms - gap_ms };
             let snapshot = frame.epoch % SNAPSHOT_EPOCHS == 0 || asks_for_snapshot(&frame);
@@ -296,8 +323,13 @@ fn run(
             inputs.send(decoded);
             inputs.advance(frame.epoch + 1);
         }
-        worker.step_or_park_while(None, || probe.less_than(&(last + 1)));
-        cx.retire(last + 1);
+        worker.step_or_park_while(None, || probe.less_than(&(done + 1)));
+        cx.retire(done + 1);
+        inspect.advance(done + 1);
+        for (wanted, to) in asked {
+            // Whoever asked may have given up.
+            let _ = to.send(inspect.find(&wanted));
+        }
     }
 }
 
@@ -313,7 +345,7 @@ fn build<'scope>(
     cx: &Context,
     probe: &ProbeHandle<u64>,
     outputs: SyncSender<WorkerEpoch>,
-) {
+) -> identity::inspect::Inspect {
     // Identity and inventory.
     let sightings = inputs.sightings.to_stream(scope);
     let listings = machine(inputs.listed.to_stream(scope), cx, Listings);
@@ -442,6 +474,7 @@ fn build<'scope>(
             fact.map(|fact| Said::Fact(Box::new(fact)))
         }));
     output::send(said, cx, outputs).probe_with(probe);
+    identity.inspect
 }
 
 /// A link as a row.

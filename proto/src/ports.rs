@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
 use crate::payload::DueNotification;
-use crate::record::RecordKey;
+use crate::record::{Identifier, Record, RecordKey};
 use crate::rows::{Change, Table};
 
 /// Why an input was not made durable.
@@ -79,6 +79,44 @@ pub struct Outcome {
     pub command_id: String,
     /// Refused, and why; `None` when it was applied.
     pub refused: Option<String>,
+}
+
+/// A live record and where identity put it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRecord {
+    /// The record.
+    pub record: Record,
+    /// The device it is of.
+    pub uid: String,
+    /// What put it there, as the audit spells it.
+    pub how: &'static str,
+}
+
+/// Which records are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of devices.
+    Devices {
+        /// Customer.
+        tenant: String,
+        /// Their uids.
+        uids: Vec<String>,
+    },
+    /// Those that assert, show or claim any of these.
+    Sharing {
+        /// Customer.
+        tenant: String,
+        /// Site.
+        partition: String,
+        /// Identifiers, MACs, addresses.
+        identifiers: Vec<Identifier>,
+    },
+}
+
+/// Finds live records for who asks why identity is as it is: a bounded number, in no order, as of the newest epoch.
+pub trait FindRecords: Send + Sync + 'static {
+    /// Finds them; `None` when the dataflow does not answer in time.
+    fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>>;
 }
 
 /// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for

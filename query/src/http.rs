@@ -11,9 +11,9 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, Role, Token};
+use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::ports::{AppendError, FactSink, Outcome};
+use radarflow_proto::ports::{AppendError, FactSink, FindRecords, Outcome};
 use radarflow_reconcile::access::{Action, may};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use crate::access::{Actor, Tokens, hash, new_token};
 use crate::catalog;
 use crate::devices;
 use crate::engine::{Answer, Engine, QueryError};
+use crate::explain;
 use crate::links;
 use crate::runs;
 
@@ -40,6 +41,10 @@ pub struct Api {
     pub sink: Arc<dyn FactSink>,
     /// Tells what became of them.
     pub outcomes: broadcast::Sender<Outcome>,
+    /// Finds records, for explanations.
+    pub records: Arc<dyn FindRecords>,
+    /// How far an address alone links, a tenant.
+    pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
     /// Whether the ledger is caught up.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Metrics, as Prometheus reads them.
@@ -61,6 +66,8 @@ fn router(api: Shared) -> Router {
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
+        .route("/api/devices/{uid}/explain", get(explain::explain_device))
+        .route("/api/devices/{uid}/why-not/{other}", get(explain::why_not))
         .route("/api/devices/{uid}/{act}", post(devices::step_device))
         .route("/api/sources/{kind}/{instance}/runs/{run}/{decision}", post(runs::decide_run))
         .route("/api/links", post(links::make_link))

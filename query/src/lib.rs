@@ -14,6 +14,7 @@ pub mod access;
 pub mod catalog;
 mod devices;
 pub mod engine;
+mod explain;
 pub mod functions;
 pub mod http;
 mod links;

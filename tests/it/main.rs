@@ -6,6 +6,7 @@ mod server;
 mod brokers;
 mod crash;
 mod devices;
+mod explain;
 mod links;
 mod mtls;
 mod pipeline;

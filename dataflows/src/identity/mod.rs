@@ -9,6 +9,7 @@
 //! | [`macs`] | 2: MACs |
 //! | [`ownership`] | 3: addresses |
 //! | [`lives`] | which device the steps that operators took belong to |
+//! | [`inspect`] | reading it, for explanations |
 //! | this one | 4: names and redirects |
 //!
 //! ```text
@@ -25,6 +26,7 @@
 
 mod anchors;
 mod cross;
+pub mod inspect;
 mod links;
 mod lives;
 mod macs;
@@ -130,6 +132,8 @@ pub struct Identity<'scope> {
     pub attribution: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
     /// What operators made of devices.
     pub lives: lives::Lives<'scope>,
+    /// For who asks why.
+    pub inspect: inspect::Inspect,
 }
 
 /// Builds the relations.
@@ -300,6 +304,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         }
         _ => None,
     });
+    let inspect = inspect::Inspect::new(&members, &uids);
     Identity {
         members: members.flat_map(|(device, v)| match v {
             Value::Member(live, _) => Some((device, live)),
@@ -318,6 +323,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         rows: held_rows.concat(loose_rows).concat(redirects).concat(owner_rows),
         attribution,
         lives,
+        inspect,
     }
 }
 

@@ -170,6 +170,11 @@ impl<'scope> Rel<'scope> {
         self.0.index.get_or_init(|| self.flow().arrange_by_key_named("Index")).clone()
     }
 
+    /// Its arrangement, to be read between epochs.
+    pub(super) fn trace(&self) -> TraceAgent<ValSpine<Name, Value, u64, isize>> {
+        self.index().trace
+    }
+
     /// The rows of both.
     pub(super) fn concat(&self, other: &Rel<'scope>) -> Rel<'scope> {
         self.flow().concat(other.flow()).into()

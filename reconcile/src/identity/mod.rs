@@ -1,10 +1,11 @@
 //! Device identity: which records describe the same device.
 //!
 //! [`normalise`] says what is an identifier at all, [`sources`] turns payloads into records, [`assertions`] says what
-//! identity reads of a record and what two records have in common, [`name`] names devices. The stages themselves are
+//! identity reads of a record and what two records have in common, [`name`] names devices, [`explain`] says why. The stages themselves are
 //! relations and live in `dataflows::identity`; here are the decisions they are made of.
 
 pub mod assertions;
+pub mod explain;
 pub mod name;
 pub mod normalise;
 pub mod sources;

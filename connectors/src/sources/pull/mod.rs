@@ -28,6 +28,8 @@ use thiserror::Error;
 use super::stage::{self, Room, Staging, split_array};
 use super::{Stop, entry, now_us};
 
+/// The rule of the alert that an inventory cannot be read.
+pub const FAILED: &str = "sync-failed";
 /// Largest answer, bytes.
 pub const MAX_ANSWER: usize = 64 << 20;
 /// Times a request is sent.
@@ -75,6 +77,16 @@ impl Inventory {
             Inventory::Armis(config) => &config.common,
             Inventory::NetBox(config) => &config.common,
         }
+    }
+
+    /// Customer.
+    pub fn tenant(&self) -> &str {
+        &self.common().tenant
+    }
+
+    /// Names it: `kind/instance`.
+    pub fn source(&self) -> String {
+        format!("{}/{}", self.kind().name(), self.common().name)
     }
 
     fn kind(&self) -> SourceKind {
@@ -311,7 +323,7 @@ impl Puller {
             let full = known_us.is_none() || Instant::now() >= full_due;
             let since = known_us.filter(|_| !full).map(|us| us - OVERLAP_US);
             let result = self.once(since).await;
-            let source = format!("{}/{}", self.inventory.kind().name(), self.common.name);
+            let source = self.inventory.source();
             match &result {
                 Ok(items) => {
                     tracing::info!(source, items, full, "an inventory was read");
@@ -428,7 +440,7 @@ impl Puller {
     async fn tell(&self, source: &str, failed: Option<&str>) -> bool {
         let condition = OwnCondition {
             tenant: self.common.tenant.clone(),
-            rule: "sync-failed".to_owned(),
+            rule: FAILED.to_owned(),
             entity: source.to_owned(),
             severity: "warning".to_owned(),
             title: format!("{source} cannot be read"),

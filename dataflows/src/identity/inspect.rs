@@ -1,0 +1,142 @@
+//! Reading what identity has arranged, between epochs: the records of a device, and the records that share something.
+//!
+//! Nothing is kept for it: the devices' arrangement is scanned, which takes some hundred milliseconds at a million
+//! records. It is for people who ask why, not for queries.
+
+use std::collections::BTreeSet;
+
+use differential_dataflow::operators::arrange::TraceAgent;
+use differential_dataflow::trace::cursor::cursor_list;
+use differential_dataflow::trace::implementations::ValSpine;
+use differential_dataflow::trace::{Cursor, TraceReader};
+use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::record::IdKind;
+use radarflow_reconcile::identity::assertions::Scope;
+use timely::progress::Antichain;
+
+use super::relations::{Rel, Value};
+use crate::records::{Live, Name};
+
+type Trace = TraceAgent<ValSpine<Name, Value, u64, isize>>;
+
+/// Records of one answer.
+pub const MAX_FOUND: usize = 2000;
+
+/// What can be read of identity.
+pub struct Inspect {
+    members: Trace,
+    uids: Trace,
+}
+
+/// What is wanted, by name.
+enum Sought {
+    Devices { tenant: Name, uids: BTreeSet<String> },
+    Sharing { scope: Name, names: BTreeSet<Name>, macs: BTreeSet<u64> },
+}
+
+impl Sought {
+    fn of(wanted: &Wanted) -> Self {
+        match wanted {
+            Wanted::Devices { tenant, uids } => {
+                Sought::Devices { tenant: Scope::of(tenant, "").tenant_name, uids: uids.iter().cloned().collect() }
+            }
+            Wanted::Sharing { tenant, partition, identifiers } => {
+                let scope = Scope::of(tenant, partition);
+                let macs = identifiers.iter().filter(|id| id.kind == IdKind::Mac);
+                Sought::Sharing {
+                    names: identifiers.iter().map(|id| scope.id(id).name).collect(),
+                    macs: macs.filter_map(|id| u64::from_str_radix(&id.value, 16).ok()).collect(),
+                    scope: scope.name,
+                }
+            }
+        }
+    }
+
+    fn device(&self, uid: &str) -> bool {
+        match self {
+            Sought::Devices { uids, .. } => uids.contains(uid),
+            Sought::Sharing { .. } => true,
+        }
+    }
+
+    fn record(&self, live: &Live) -> bool {
+        let says = &live.says;
+        match self {
+            Sought::Devices { tenant, .. } => says.scope.tenant_name == *tenant,
+            Sought::Sharing { scope, names, macs } => {
+                says.scope.name == *scope
+                    && (says.ids.iter().any(|id| names.contains(&id.name))
+                        || says.ips.iter().any(|ip| names.contains(&ip.name))
+                        || says.macs.iter().any(|m| macs.contains(&m.value))
+                        || says.shown.iter().any(|m| macs.contains(m)))
+            }
+        }
+    }
+}
+
+impl Inspect {
+    pub(super) fn new(members: &Rel<'_>, uids: &Rel<'_>) -> Self {
+        Inspect { members: members.trace(), uids: uids.trace() }
+    }
+
+    /// Lets go of what was before an epoch.
+    pub fn advance(&mut self, epoch: u64) {
+        let frontier = Antichain::from_elem(epoch);
+        for trace in [&mut self.members, &mut self.uids] {
+            trace.set_logical_compaction(frontier.borrow());
+            trace.set_physical_compaction(frontier.borrow());
+        }
+    }
+
+    /// This worker's share of the records that are wanted.
+    pub fn find(&mut self, wanted: &Wanted) -> Vec<FoundRecord> {
+        let sought = Sought::of(wanted);
+        let mut found = Vec::new();
+        let all = Antichain::new();
+        let (Some(uids), Some(members)) =
+            (self.uids.batches_through(all.borrow()), self.members.batches_through(all.borrow()))
+        else {
+            return found;
+        };
+        let (mut uids, of_uids) = cursor_list(uids);
+        let (mut members, of_members) = cursor_list(members);
+        while let Some(device) = uids.get_key(&of_uids).copied() {
+            let mut uid = None;
+            values(&mut uids, &of_uids, |v| {
+                if let Value::Uid(text) = v {
+                    uid = Some(text.clone());
+                }
+            });
+            uids.step_key(&of_uids);
+            let Some(uid) = uid.filter(|uid| sought.device(uid)) else { continue };
+            members.seek_key(&of_members, &device);
+            if members.get_key(&of_members) != Some(&device) {
+                continue;
+            }
+            values(&mut members, &of_members, |v| {
+                if let Value::Member(live, how) = v
+                    && sought.record(live)
+                    && found.len() < MAX_FOUND
+                {
+                    found.push(FoundRecord { record: live.record(), uid: uid.to_string(), how: how.name() });
+                }
+            });
+        }
+        found
+    }
+}
+
+/// The values of the cursor's name that are there.
+fn values<C>(cursor: &mut C, storage: &C::Storage, mut each: impl FnMut(&Value))
+where
+    C: for<'a> Cursor<Val<'a> = &'a Value, Diff = isize>,
+{
+    while let Some(value) = cursor.get_val(storage) {
+        let mut count = 0;
+        cursor.map_times(storage, |_, diff| count += C::owned_diff(diff));
+        if count > 0 {
+            each(value);
+        }
+        cursor.step_val(storage);
+    }
+}
