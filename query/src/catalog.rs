@@ -47,7 +47,7 @@ impl Kind {
 }
 
 /// A field of an entity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     /// Its name.
     pub name: &'static str,
@@ -153,6 +153,11 @@ fn kind(name: &str, data_type: &DataType) -> Kind {
         DataType::Binary => Kind::Bytes,
         _ => Kind::Text,
     }
+}
+
+/// Whether some entity has a map of that name.
+pub fn is_map(name: &str) -> bool {
+    ENTITIES.iter().any(|e| e.field(name).is_some_and(|f| f.kind == Kind::Map))
 }
 
 /// The entity of that name, in any case.

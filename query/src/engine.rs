@@ -14,23 +14,24 @@ use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use hmac::{Hmac, KeyInit, Mac};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use radarflow_proto::rows::{Nature, Source};
+use radarflow_proto::rows::{Nature, Source, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
 use crate::live::{Live, View};
-use crate::srql::plan::{self, Planned};
+use crate::srql::plan::{self, Planned, series};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 
@@ -285,7 +286,7 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let mut query = parse::parse(text)?;
-        let entity = plan::entity(&query)?;
+        let entities = plan::entities(&query)?;
         let cursor_text = cursor.map(str::to_owned).or_else(|| query.cursor.take().map(|c| parse::plain(&c.text)));
         query.cursor = None;
         let hash = query_hash(text);
@@ -295,16 +296,13 @@ impl Engine {
         }
         let view = self.live.view();
         let ctx = self.session();
-        let mut rows = view.table(&ctx, actor, entity.table).map_err(failed)?;
         let pinned_epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
-        if entity.table.nature() == Nature::Event {
-            let bound = lit(i64::try_from(pinned_epoch).unwrap_or(i64::MAX));
-            rows = rows.filter(ident("epoch").lt_eq(bound)).map_err(failed)?;
-        }
+        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch: pinned_epoch };
         let now_us = view.clock_ms * 1000;
         let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
-        let planned = plan::plan(&query, rows, now_us, pinned)?;
-        let answer = execute(planned, cursor.as_ref()).await?;
+        let planned = plan::plan(&query, &tables, now_us, pinned)?;
+        let answer =
+            if query.explain { explain(planned).await? } else { execute(planned, cursor.as_ref(), now_us).await? };
         let Executed { batches, schema, last, limit, range, warnings, truncated } = answer;
         let next = last.filter(|_| truncated).map(|last| {
             let range = range.map(|r| (r.from, r.to));
@@ -321,7 +319,7 @@ impl Engine {
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
             time_range: range.map(|r| [r.from.map(instant), r.to.map(instant)]),
             truncated,
-            completeness: completeness(&view, actor, entity),
+            completeness: completeness(&view, actor, &entities),
             warnings,
         };
         Ok(Answer { batches, schema, next_cursor: next, limit, meta })
@@ -360,6 +358,24 @@ impl Engine {
             return Err(QueryError::Cursor("the cursor belongs to another query"));
         }
         Ok(cursor)
+    }
+}
+
+/// Tables as an actor may see them, events up to an epoch.
+struct Scoped<'a> {
+    view: &'a View,
+    ctx: &'a SessionContext,
+    actor: &'a Actor,
+    epoch: u64,
+}
+
+impl plan::Tables for Scoped<'_> {
+    fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
+        let rows = self.view.table(self.ctx, self.actor, table)?;
+        match table.nature() {
+            Nature::Event => rows.filter(ident("epoch").lt_eq(lit(i64::try_from(self.epoch).unwrap_or(i64::MAX)))),
+            Nature::State => Ok(rows),
+        }
     }
 }
 
@@ -425,8 +441,8 @@ fn after(order: &[(String, bool)], last: &[Option<String>], types: &[DataType]) 
     any
 }
 
-async fn execute(planned: Planned, cursor: Option<&Cursor>) -> Result<Executed, QueryError> {
-    let Planned { mut frame, columns, order, limit, pages, range, warnings } = planned;
+async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {
+    let Planned { mut frame, columns, order, limit, pages, range, fill, warnings } = planned;
     let types: Vec<DataType> = order
         .iter()
         .map(|(name, _)| frame.schema().field_with_unqualified_name(name).map(|f| f.data_type().clone()))
@@ -438,8 +454,10 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>) -> Result<Executed, 
         }
         frame = frame.filter(after(&order, &cursor.last, &types)).map_err(failed)?;
     }
-    let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending, false)).collect();
-    frame = frame.sort(sort).map_err(failed)?;
+    if !order.is_empty() {
+        let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending, false)).collect();
+        frame = frame.sort(sort).map_err(failed)?;
+    }
     if let Some(limit) = limit {
         frame = frame.limit(0, Some(limit + 1)).map_err(failed)?;
     }
@@ -488,17 +506,51 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>) -> Result<Executed, 
         .map(|b| b.project(&(0..shown).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| QueryError::Failed(e.to_string()))?;
+    if let Some((fill, width_us)) = fill.filter(|_| total > 0) {
+        let span = Range { from: range.and_then(|r| r.from), to: range.and_then(|r| r.to).or(Some(now_us)) };
+        let filled = series::fill(&batches, fill, width_us, span)
+            .map_err(|detail| QueryError::Language(SrqlError::new("too_many_buckets", (0, 0), detail)))?;
+        let filled = match order.first() {
+            Some((_, false)) => newest_first(&filled).map_err(|e| QueryError::Failed(e.to_string()))?,
+            _ => filled,
+        };
+        let (schema, batches) = (filled.schema(), vec![filled]);
+        return Ok(Executed { batches, schema, last: None, limit, range, warnings, truncated });
+    }
     Ok(Executed { batches, schema, last, limit, range, warnings, truncated })
 }
 
+fn newest_first(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let order: arrow_array::UInt64Array = (0..batch.num_rows() as u64).rev().collect();
+    arrow::compute::take_record_batch(batch, &order)
+}
+
+/// The plan of a query, instead of its rows.
+async fn explain(planned: Planned) -> Result<Executed, QueryError> {
+    let Planned { frame, columns, order, limit, range, warnings, .. } = planned;
+    let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending, false)).collect();
+    let mut frame = if order.is_empty() { frame } else { frame.sort(sort).map_err(failed)? };
+    if let Some(limit) = limit {
+        frame = frame.limit(0, Some(limit + 1)).map_err(failed)?;
+    }
+    let frame = frame.select(columns.iter().map(ident).collect::<Vec<_>>()).map_err(failed)?;
+    let explained = frame.explain(false, false).map_err(failed)?;
+    let schema: arrow_schema::SchemaRef = Arc::new(explained.schema().as_arrow().clone());
+    let batches = explained.collect().await.map_err(failed)?;
+    Ok(Executed { batches, schema, last: None, limit: None, range, warnings, truncated: false })
+}
+
 /// The loss ledgers of the feeds that bring an entity.
-fn completeness(view: &View, actor: &Actor, entity: &crate::catalog::Entity) -> Option<Completeness> {
-    let feeds: &[&str] = match entity.name {
-        "flows" => &["netflow:", "sflow:", "nats:flows", "kafka:flows"],
-        "logs" => &["syslog:", "nats:logs.syslog", "kafka:logs.syslog"],
-        "traps" => &["traps:", "nats:logs.snmp", "kafka:logs.snmp"],
-        _ => return None,
+fn completeness(view: &View, actor: &Actor, entities: &[&crate::catalog::Entity]) -> Option<Completeness> {
+    let feeds_of = |entity: &&crate::catalog::Entity| -> &[&str] {
+        match entity.name {
+            "flows" => &["netflow:", "sflow:", "nats:flows", "kafka:flows"],
+            "logs" => &["syslog:", "nats:logs.syslog", "kafka:logs.syslog"],
+            "traps" => &["traps:", "nats:logs.snmp", "kafka:logs.snmp"],
+            _ => &[],
+        }
     };
+    let feeds: Vec<&str> = entities.iter().flat_map(feeds_of).copied().collect();
     let (mut there, mut sent) = (0.0, 0.0);
     let mut sources = Vec::new();
     for source in view.rows::<Source>(&actor.tenant) {
@@ -520,6 +572,6 @@ fn completeness(view: &View, actor: &Actor, entity: &crate::catalog::Entity) -> 
 /// The AST of a query, for tools.
 pub fn check(text: &str) -> Result<ast::Query, SrqlError> {
     let query = parse::parse(text)?;
-    plan::entity(&query)?;
+    plan::entities(&query)?;
     Ok(query)
 }

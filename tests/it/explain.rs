@@ -45,10 +45,16 @@ async fn identity_is_explained_with_witnesses() {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_radarflow"));
         command.args(args).env("RADARFLOW_URL", &server.http).env("RADARFLOW_TOKEN", &admin);
         let done = command.output().await.unwrap();
-        (done.status.code(), format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr)))
+        (
+            done.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr)),
+        )
     };
     let (code, said) = command(&["explain", &uid(0)]).await;
-    assert!(code == Some(0) && said.contains("cross_source: armis/") && said.contains("claimed by netbox/n1/9"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("cross_source: armis/") && said.contains("claimed by netbox/n1/9"),
+        "{said}"
+    );
     let (_, said) = command(&["explain", &uid(0), "--json"]).await;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap()["named_by"], why["named_by"]);
     let (_, said) = command(&["why-not", &uid(0), &uid(1)]).await;

@@ -47,6 +47,8 @@ pub enum Value {
     Regex(String, bool, Span),
     /// `f:(a,b)`, `f:[a,b]`
     Any(Vec<Value>),
+    /// `f:(in:…)`: a value that the query gives.
+    Sub(Box<Query>, Span),
 }
 
 /// A key: a field, or a field and the path in it.
@@ -82,6 +84,8 @@ pub struct Aggregate {
     pub field: Option<Key>,
     /// `percentile(f, q)`: q.
     pub quantile: Option<f64>,
+    /// `count_if(…)`, `sum_if(f, …)`: of which rows.
+    pub only: Option<Expr>,
     /// The name of its column.
     pub alias: String,
     /// Where.
@@ -122,23 +126,58 @@ pub struct Sort {
 /// A series over time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bucket {
-    /// Width, microseconds.
-    pub width_us: i64,
+    /// Width, microseconds; `None` for one that suits the span.
+    pub width_us: Option<i64>,
     /// The aggregate function.
     pub agg: String,
     /// What makes a series.
     pub series: Option<Key>,
     /// What is aggregated.
     pub value_field: Option<Key>,
+    /// What stands where nothing was.
+    pub fill: Option<Fill>,
     /// Where.
     pub span: Span,
+}
+
+/// What stands in a series where nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Nought.
+    Zero,
+    /// Nothing.
+    Null,
+    /// What was before.
+    Previous,
+}
+
+/// The largest groups over the whole range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// How many.
+    pub n: usize,
+    /// By which aggregate; the first, if none is named.
+    pub by: Option<(String, Span)>,
+    /// Whether the rest is a row of its own.
+    pub other: bool,
+    /// Where.
+    pub span: Span,
+}
+
+/// What sums of flows are shown in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Units {
+    BitsPerSecond,
+    BytesPerSecond,
+    PacketsPerSecond,
 }
 
 /// A query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
-    /// The entity asked for.
-    pub entity: (String, Span),
+    /// The entities asked for.
+    pub entities: Vec<(String, Span)>,
     /// What rows must be like.
     pub filter: Expr,
     /// `time:`
@@ -146,7 +185,11 @@ pub struct Query {
     /// `tz:`
     pub tz: Option<Literal>,
     /// `include_deleted:`
-    pub include_deleted: bool,
+    pub include_deleted: Option<Span>,
+    /// `latest:`
+    pub latest: Option<Span>,
+    /// `explain:`
+    pub explain: bool,
     /// `sort:`
     pub sort: Vec<Sort>,
     /// `limit:`
@@ -161,6 +204,14 @@ pub struct Query {
     pub by: Vec<GroupKey>,
     /// `having:`
     pub having: Option<Having>,
+    /// `window:`
+    pub window: Option<(i64, Span)>,
+    /// `top:`
+    pub top: Option<Top>,
+    /// `units:`
+    pub units: Option<(Units, Span)>,
+    /// `rollup_stats:`
+    pub rollup: Option<(String, Span)>,
     /// `bucket:`
     pub bucket: Option<Bucket>,
     /// Changes of meaning that a user may not expect.

@@ -3,9 +3,11 @@
 //! A backslash before punctuation makes it ordinary. Until a literal is turned into a pattern that must stay known, so
 //! an escaped character is kept behind [`ORDINARY`].
 
+mod clauses;
+mod stats;
+
 use super::SrqlError;
-use super::ast::{Aggregate, Bucket, Expr, GroupKey, Having, Key, Literal, Op, Query, Sort, Span, Value};
-use super::time;
+use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -16,12 +18,17 @@ pub const MAX_DEPTH: usize = 64;
 /// Items of a list.
 pub const MAX_ITEMS: usize = 10_000;
 
+/// Subqueries in one another.
+pub const MAX_SUBQUERIES: usize = 3;
+
 const CLAUSES: &[&str] = &[
     "in",
     "time",
     "timeframe",
     "tz",
     "include_deleted",
+    "latest",
+    "explain",
     "sort",
     "order",
     "limit",
@@ -29,31 +36,28 @@ const CLAUSES: &[&str] = &[
     "fields",
     "select",
     "stats",
+    "groupby",
+    "window",
+    "time_bucket",
+    "top",
     "by",
+    "other",
     "having",
     "bucket",
     "downsample",
     "agg",
     "series",
     "value_field",
+    "value-field",
     "field",
-];
-/// Clauses that the language has and this build refuses by name.
-const LATER: &[&str] = &[
-    "at",
-    "latest",
-    "explain",
-    "stream",
-    "mode",
-    "groupby",
-    "window",
-    "time_bucket",
-    "top",
-    "other",
     "fill",
     "rollup_stats",
     "units",
 ];
+/// Clauses that the language has and this build refuses by name.
+const LATER: &[&str] = &["at", "stream", "mode"];
+/// Fields that stand for a row of another entity.
+pub(super) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
 const FUNCTIONS: &[&str] = &[
     "count",
     "count_distinct",
@@ -66,7 +70,13 @@ const FUNCTIONS: &[&str] = &[
     "percentile",
     "first",
     "last",
+    "rate",
     "group_uniq_array",
+    "count_if",
+    "sum_if",
+    "avg_if",
+    "min_if",
+    "max_if",
 ];
 
 type Result<T> = std::result::Result<T, SrqlError>;
@@ -76,34 +86,25 @@ pub fn parse(text: &str) -> Result<Query> {
     if text.len() > MAX_QUERY {
         return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
     }
-    let mut parser = Parser { text, at: 0, query: empty(), seen: Vec::new(), bucket: BucketParts::default() };
+    let mut parser = Parser::new(text, 0, 0);
     parser.blanks();
     let filter = if parser.at == text.len() { Expr::And(Vec::new()) } else { parser.or(0)? };
     parser.blanks();
     if parser.at < text.len() {
         return Err(parser.error("unexpected", "the query should end here, or go on with another term"));
     }
-    let mut query = parser.query;
-    query.filter = filter;
-    query.bucket = parser.bucket.finish()?;
-    if query.entity.0.is_empty() {
-        let mut error = SrqlError::new("entity_missing", (0, 0), "say what is asked for: in:<entity>");
-        error.expected = super::super::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
-        return Err(error);
-    }
-    if query.having.is_some() && query.stats.is_empty() {
-        return Err(SrqlError::new("having_without_stats", (0, text.len()), "having: needs stats:"));
-    }
-    Ok(query)
+    parser.finish(filter, 0)
 }
 
 fn empty() -> Query {
     Query {
-        entity: (String::new(), (0, 0)),
+        entities: Vec::new(),
         filter: Expr::And(Vec::new()),
         time: None,
         tz: None,
-        include_deleted: false,
+        include_deleted: None,
+        latest: None,
+        explain: false,
         sort: Vec::new(),
         limit: None,
         cursor: None,
@@ -111,6 +112,10 @@ fn empty() -> Query {
         stats: Vec::new(),
         by: Vec::new(),
         having: None,
+        window: None,
+        top: None,
+        units: None,
+        rollup: None,
         bucket: None,
         warnings: Vec::new(),
     }
@@ -118,10 +123,11 @@ fn empty() -> Query {
 
 #[derive(Default)]
 struct BucketParts {
-    width: Option<(i64, Span)>,
+    width: Option<(Option<i64>, Span)>,
     agg: Option<String>,
     series: Option<Key>,
     value_field: Option<Key>,
+    fill: Option<Fill>,
     stray: Option<(&'static str, Span)>,
 }
 
@@ -133,6 +139,7 @@ impl BucketParts {
                 agg: self.agg.unwrap_or_else(|| "count".to_owned()),
                 series: self.series,
                 value_field: self.value_field,
+                fill: self.fill,
                 span,
             })),
             (None, Some((clause, span))) => {
@@ -149,9 +156,55 @@ struct Parser<'a> {
     query: Query,
     seen: Vec<&'static str>,
     bucket: BucketParts,
+    /// `by:` and `other:`, which belong to `top:`.
+    top_by: Option<(String, Span)>,
+    top_other: Option<(bool, Span)>,
+    /// Queries around this one.
+    nested: usize,
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str, at: usize, nested: usize) -> Self {
+        let (seen, bucket) = (Vec::new(), BucketParts::default());
+        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested }
+    }
+
+    /// The query, once all of it is read; it began at `start`.
+    fn finish(self, filter: Expr, start: usize) -> Result<Query> {
+        let span = (start, self.at);
+        let mut query = self.query;
+        query.filter = filter;
+        query.bucket = self.bucket.finish()?;
+        if query.entities.is_empty() {
+            let mut error = SrqlError::new("entity_missing", (start, start), "say what is asked for: in:<entity>");
+            error.expected = crate::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
+            return Err(error);
+        }
+        if query.having.is_some() && query.stats.is_empty() {
+            return Err(SrqlError::new("having_without_stats", span, "having: needs stats:"));
+        }
+        if let Some((_, at)) = query.window.filter(|_| query.stats.is_empty()) {
+            return Err(SrqlError::new("window_without_stats", at, "window: needs stats:"));
+        }
+        if !query.by.is_empty() && query.stats.is_empty() {
+            return Err(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"));
+        }
+        match (&mut query.top, self.top_by, self.top_other) {
+            (Some(top), by, other) => {
+                top.by = by;
+                top.other = other.is_some_and(|(other, _)| other);
+                if query.by.is_empty() && query.bucket.as_ref().is_none_or(|b| b.series.is_none()) {
+                    let detail = "top: needs groups: stats:\"… by key\", or bucket: with series:";
+                    return Err(SrqlError::new("top_without_groups", top.span, detail));
+                }
+            }
+            (None, Some((_, at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
+            (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
+            (None, None, None) => {}
+        }
+        Ok(query)
+    }
+
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
@@ -308,6 +361,10 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let (key, backquoted) = match self.key() {
             Ok(key) if self.peek() == Some(':') => key,
+            Ok((key, _)) if self.contains() => {
+                let list = self.list()?;
+                return Ok(Expr::Filter(key, list));
+            }
             _ => {
                 self.at = start;
                 let word = self.word(&[])?;
@@ -340,9 +397,22 @@ impl<'a> Parser<'a> {
         if not && negated {
             return Err(self.error("double_negation", "one ! is enough"));
         }
-        let value = self.value(true)?;
-        let filter = Expr::Filter(key, value);
+        let filter = match self.prefixed(&key, depth)? {
+            Some(group) => group,
+            None => Expr::Filter(key, self.value(true)?),
+        };
         Ok(if not { Expr::Not(Box::new(filter)) } else { filter })
+    }
+
+    /// ` contains ` before a list, instead of a colon.
+    fn contains(&mut self) -> bool {
+        let before = self.at;
+        self.blanks();
+        if self.at > before && self.keyword("contains") && self.peek() == Some('[') {
+            return true;
+        }
+        self.at = before;
+        false
     }
 
     fn value(&mut self, top: bool) -> Result<Value> {
@@ -406,8 +476,8 @@ impl<'a> Parser<'a> {
             ']'
         };
         self.blanks();
-        if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
-            return Err(SrqlError::new("subquery_not_available", (open, self.at + 3), "subqueries are not available"));
+        if close == ')' && self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
+            return self.subquery(open);
         }
         let mut items = Vec::new();
         loop {
@@ -433,6 +503,55 @@ impl<'a> Parser<'a> {
                 None => SrqlError::new("bracket_open", (open, open + 1), "this list is not closed"),
                 Some(_) => self.error("unexpected", format!("',' or '{close}' is expected here")),
             });
+        }
+    }
+
+    /// A query in brackets, which gives the values.
+    fn subquery(&mut self, open: usize) -> Result<Value> {
+        if self.nested >= MAX_SUBQUERIES {
+            let detail = format!("subqueries stand in one another {MAX_SUBQUERIES} deep at most");
+            return Err(SrqlError::new("too_deep", (open, self.at), detail));
+        }
+        let start = self.at;
+        let mut inner = Parser::new(self.text, start, self.nested + 1);
+        let filter = inner.or(0)?;
+        inner.blanks();
+        if !inner.eat(')') {
+            return Err(match inner.peek() {
+                None => SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"),
+                Some(_) => inner.error("unexpected", "the subquery should end here"),
+            });
+        }
+        self.at = inner.at;
+        Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
+    }
+
+    /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
+    fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
+        let first = key.path[0].to_ascii_lowercase();
+        let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
+        if self.peek() != Some('(') || !(object || crate::catalog::is_map(&first)) {
+            return Ok(None);
+        }
+        let start = self.at;
+        self.at += 1;
+        self.blanks();
+        if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
+            self.at = start;
+            return Ok(None);
+        }
+        let group = self.or(depth + 1).and_then(|inner| {
+            self.blanks();
+            if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
+        });
+        match group {
+            Ok(inner) => Ok(Some(below(inner, &key.path))),
+            Err(_) if !object => {
+                // On a map: a list of keys.
+                self.at = start;
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -538,432 +657,19 @@ impl<'a> Parser<'a> {
         }
         Ok(Literal { text, quoted: false, verbatim: false, span: (start, self.at) })
     }
-
-    fn once(&mut self, clause: &'static str, span: Span) -> Result<()> {
-        if self.seen.contains(&clause) {
-            return Err(SrqlError::new("clause_repeated", span, format!("{clause}: may stand once")));
-        }
-        self.seen.push(clause);
-        Ok(())
-    }
-
-    fn last_wins(&mut self, clause: &'static str) {
-        if self.seen.contains(&clause) {
-            self.query.warnings.push(format!("{clause}: is given more than once; the last one counts"));
-        }
-        self.seen.push(clause);
-    }
-
-    fn clause(&mut self, clause: &'static str, span: Span) -> Result<()> {
-        match clause {
-            "in" => {
-                let name = self.word(&[])?;
-                let text = plain(&name.text);
-                if text.contains(',') || text.starts_with('(') {
-                    return Err(SrqlError::new("union_not_available", name.span, "one entity at a time"));
-                }
-                if !self.query.entity.0.is_empty() && self.query.entity.0 != text {
-                    return Err(SrqlError::new("clause_repeated", name.span, "one entity list: in: is given twice"));
-                }
-                self.query.entity = (text, name.span);
-                self.seen.push("in");
-            }
-            "time" | "timeframe" => {
-                self.last_wins("time");
-                self.query.time = Some(self.literal(&[])?);
-            }
-            "tz" => {
-                self.once("tz", span)?;
-                self.query.tz = Some(self.literal(&[])?);
-            }
-            "include_deleted" => {
-                self.once("include_deleted", span)?;
-                let word = self.word(&[])?;
-                self.query.include_deleted = match word.text.to_ascii_lowercase().as_str() {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err(SrqlError::new("bad_value", word.span, "include_deleted: takes true or false")),
-                };
-            }
-            "limit" => {
-                self.last_wins("limit");
-                let word = self.word(&[])?;
-                let n = plain(&word.text)
-                    .parse()
-                    .map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
-                self.query.limit = Some(n);
-            }
-            "cursor" => {
-                self.last_wins("cursor");
-                self.query.cursor = Some(self.word(&[])?);
-            }
-            "sort" | "order" => loop {
-                let (key, _) = self.key()?;
-                let ascending = if self.eat(':') {
-                    let word = self.word(&[','])?;
-                    match word.text.to_ascii_lowercase().as_str() {
-                        "asc" => true,
-                        "desc" => false,
-                        _ => return Err(SrqlError::new("bad_sort", word.span, "asc or desc is expected here")),
-                    }
-                } else {
-                    false
-                };
-                self.query.sort.push(Sort { key, ascending });
-                if !self.eat(',') {
-                    break;
-                }
-                self.blanks();
-            },
-            "fields" | "select" => {
-                self.once("fields", span)?;
-                loop {
-                    let (key, _) = self.key()?;
-                    self.query.fields.push(key);
-                    if !self.eat(',') {
-                        break;
-                    }
-                    self.blanks();
-                }
-            }
-            "stats" => self.inside(Parser::stats)?,
-            "by" => self.inside(Parser::group_keys)?,
-            "having" => {
-                let having = if matches!(self.peek(), Some('"' | '\'')) {
-                    let (text, at) = self.inner_text()?;
-                    let mut inner = Parser {
-                        text: &self.text[..at + text.len()],
-                        at,
-                        query: empty(),
-                        seen: vec![],
-                        bucket: BucketParts::default(),
-                    };
-                    let cond = inner.having_or(0)?;
-                    inner.blanks();
-                    if inner.at < inner.text.len() {
-                        return Err(inner.error("unexpected", "and, or, or the end of the condition is expected here"));
-                    }
-                    cond
-                } else {
-                    self.having_compare()?
-                };
-                self.query.having = Some(match self.query.having.take() {
-                    Some(other) => Having::And(vec![other, having]),
-                    None => having,
-                });
-            }
-            "bucket" | "downsample" => {
-                self.once("bucket", span)?;
-                let word = self.word(&[])?;
-                let width = time::duration(&word.text).ok_or_else(|| {
-                    SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h")
-                })?;
-                self.bucket.width = Some((width, word.span));
-            }
-            "agg" => {
-                self.bucket.stray = Some(("agg", span));
-                let word = self.word(&[])?;
-                let name = word.text.to_ascii_lowercase();
-                if !["count", "sum", "avg", "min", "max"].contains(&name.as_str()) {
-                    return Err(SrqlError::new(
-                        "unknown_function",
-                        word.span,
-                        format!("agg: takes count, sum, avg, min or max, not {name:?}"),
-                    ));
-                }
-                self.bucket.agg = Some(name);
-            }
-            "series" => {
-                self.bucket.stray = Some(("series", span));
-                self.bucket.series = Some(self.key()?.0);
-            }
-            _ => {
-                self.bucket.stray = Some(("value_field", span));
-                self.bucket.value_field = Some(self.key()?.0);
-            }
-        }
-        if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
-            return Err(self.error("unexpected", format!("a blank is expected after {clause}:")));
-        }
-        Ok(())
-    }
-
-    /// The text between quotes, and where it begins.
-    fn inner_text(&mut self) -> Result<(&'a str, usize)> {
-        let start = self.at;
-        let Some(quote) = self.peek() else { return Err(self.error("value_missing", "a value is expected here")) };
-        let body = &self.rest()[1..];
-        let Some(end) = body.find(quote) else {
-            return Err(SrqlError::new("quote_open", (start, start + 1), "this quote is not closed"));
-        };
-        self.at += end + 2;
-        Ok((&body[..end], start + 1))
-    }
-
-    /// Runs `part` on what stands between quotes, or where it stands.
-    fn inside(&mut self, part: fn(&mut Self) -> Result<()>) -> Result<()> {
-        if !matches!(self.peek(), Some('"' | '\'')) {
-            return part(self);
-        }
-        let (text, at) = self.inner_text()?;
-        let after = self.at;
-        let whole = self.text;
-        (self.text, self.at) = (&whole[..at + text.len()], at);
-        self.blanks();
-        let result = part(self).and_then(|()| {
-            self.blanks();
-            if self.at < self.text.len() { Err(self.error("unexpected", "the clause should end here")) } else { Ok(()) }
-        });
-        (self.text, self.at) = (whole, after);
-        result
-    }
-
-    fn name(&mut self) -> Result<String> {
-        let end = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(self.rest().len());
-        if end == 0 {
-            return Err(self.error("name_missing", "a name is expected here"));
-        }
-        let name = self.rest()[..end].to_owned();
-        self.at += end;
-        Ok(name)
-    }
-
-    /// `as NAME`, if it stands here.
-    fn alias(&mut self) -> Result<Option<String>> {
-        let before = self.at;
-        self.blanks();
-        if self.keyword("as") {
-            return self.name().map(Some);
-        }
-        self.at = before;
-        Ok(None)
-    }
-
-    fn comma(&mut self) -> bool {
-        let before = self.at;
-        self.blanks();
-        let comma = self.eat(',');
-        if comma {
-            self.blanks();
-        } else {
-            self.at = before;
-        }
-        comma
-    }
-
-    fn stats(&mut self) -> Result<()> {
-        loop {
-            let start = self.at;
-            let function = self.name()?.to_ascii_lowercase();
-            let percent = function.strip_prefix('p').and_then(|n| n.parse::<f64>().ok());
-            if percent.is_none() && !FUNCTIONS.contains(&function.as_str()) {
-                return Err(SrqlError::new(
-                    "unknown_function",
-                    (start, self.at),
-                    format!("unknown function {function:?}"),
-                )
-                .suggest(crate::catalog::nearest(&function, FUNCTIONS.iter().copied())));
-            }
-            // p99.9: the dot is part of the name.
-            let mut quantile = percent.map(|p| p / 100.0);
-            if percent.is_some() && self.eat('.') {
-                let digits = self.name()?;
-                quantile = function[1..]
-                    .parse::<u32>()
-                    .ok()
-                    .and_then(|whole| format!("{whole}.{digits}").parse::<f64>().ok())
-                    .map(|p| p / 100.0);
-            }
-            if !self.eat('(') {
-                return Err(self.error("unexpected", "'(' is expected here"));
-            }
-            self.blanks();
-            let mut field = None;
-            if !self.eat('*') && self.peek() != Some(')') {
-                field = Some(self.key()?.0);
-            }
-            if function == "percentile" {
-                self.blanks();
-                if !self.eat(',') {
-                    return Err(self.error("unexpected", "percentile(field, q) needs q"));
-                }
-                self.blanks();
-                let word = self.word(&[')'])?;
-                let q: f64 = word
-                    .text
-                    .parse()
-                    .map_err(|_| SrqlError::new("bad_number", word.span, "a number is expected here"))?;
-                quantile = Some(if q > 1.0 { q / 100.0 } else { q });
-            }
-            self.blanks();
-            if !self.eat(')') {
-                return Err(self.error("unexpected", "')' is expected here"));
-            }
-            let span = (start, self.at);
-            if quantile.is_some_and(|q| !(0.0..=1.0).contains(&q)) {
-                return Err(SrqlError::new("bad_number", span, "a percentile is between 0 and 100"));
-            }
-            if field.is_none() && function != "count" {
-                return Err(SrqlError::new("field_missing", span, format!("{function}() needs a field")));
-            }
-            let alias = self.alias()?.unwrap_or_else(|| default_alias(&self.text[span.0..span.1]));
-            let function = if percent.is_some() { "percentile".to_owned() } else { function };
-            self.query.stats.push(Aggregate { function, field, quantile, alias, span });
-            if !self.comma() {
-                break;
-            }
-        }
-        let before = self.at;
-        self.blanks();
-        if self.keyword("by") {
-            return self.group_keys();
-        }
-        self.at = before;
-        Ok(())
-    }
-
-    fn group_keys(&mut self) -> Result<()> {
-        loop {
-            let (key, _) = self.key()?;
-            let function = key.path.len() == 1 && self.peek() == Some('(');
-            let group = if function && key.path[0].eq_ignore_ascii_case("cidr") {
-                self.at += 1;
-                let (field, _) = self.key()?;
-                if !self.comma() {
-                    return Err(self.error("unexpected", "cidr(field, bits) needs bits"));
-                }
-                let bits = self.bits(&[')'])?;
-                if !self.eat(')') {
-                    return Err(self.error("unexpected", "')' is expected here"));
-                }
-                let name = field.path.join("_");
-                GroupKey::Cidr(field, bits, name)
-            } else if function && key.path[0].eq_ignore_ascii_case("time") {
-                self.at += 1;
-                let word = self.word(&[')'])?;
-                let width = time::duration(&word.text)
-                    .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here"))?;
-                if !self.eat(')') {
-                    return Err(self.error("unexpected", "')' is expected here"));
-                }
-                GroupKey::Time(width, "time".to_owned())
-            } else if self.eat(':') {
-                self.eat('/');
-                let bits = self.bits(&[','])?;
-                let name = key.path.join("_");
-                GroupKey::Cidr(key, bits, name)
-            } else {
-                let name = key.path.join("_");
-                GroupKey::Field(key, name)
-            };
-            let group = match self.alias()? {
-                Some(alias) => match group {
-                    GroupKey::Field(k, _) => GroupKey::Field(k, alias),
-                    GroupKey::Cidr(k, b, _) => GroupKey::Cidr(k, b, alias),
-                    GroupKey::Time(w, _) => GroupKey::Time(w, alias),
-                },
-                None => group,
-            };
-            self.query.by.push(group);
-            if !self.comma() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn bits(&mut self, stop: &[char]) -> Result<u8> {
-        let word = self.word(stop)?;
-        word.text
-            .parse()
-            .ok()
-            .filter(|b| *b <= 128)
-            .ok_or_else(|| SrqlError::new("bad_number", word.span, "a prefix length is expected here"))
-    }
-
-    fn having_or(&mut self, depth: usize) -> Result<Having> {
-        let mut any = vec![self.having_and(depth)?];
-        loop {
-            self.blanks();
-            if !self.keyword("or") {
-                break;
-            }
-            any.push(self.having_and(depth)?);
-        }
-        Ok(if any.len() == 1 { any.remove(0) } else { Having::Or(any) })
-    }
-
-    fn having_and(&mut self, depth: usize) -> Result<Having> {
-        let mut all = vec![self.having_not(depth)?];
-        loop {
-            self.blanks();
-            if !self.keyword("and") {
-                break;
-            }
-            all.push(self.having_not(depth)?);
-        }
-        Ok(if all.len() == 1 { all.remove(0) } else { Having::And(all) })
-    }
-
-    fn having_not(&mut self, depth: usize) -> Result<Having> {
-        if depth > MAX_DEPTH {
-            return Err(self.error("too_deep", format!("nested more than {MAX_DEPTH} deep")));
-        }
-        self.blanks();
-        if self.keyword("not") {
-            return Ok(Having::Not(Box::new(self.having_not(depth + 1)?)));
-        }
-        if self.eat('(') {
-            let inner = self.having_or(depth + 1)?;
-            self.blanks();
-            if !self.eat(')') {
-                return Err(self.error("unexpected", "')' is expected here"));
-            }
-            return Ok(inner);
-        }
-        self.having_compare()
-    }
-
-    fn having_compare(&mut self) -> Result<Having> {
-        let start = self.at;
-        let mut column = self.name()?;
-        if self.peek() == Some('(') {
-            let end = self.rest().find(')').ok_or_else(|| self.error("bracket_open", "this bracket is not closed"))?;
-            column.push_str(&self.rest()[..=end]);
-            self.at += end + 1;
-            column = default_alias(&column);
-        }
-        self.blanks();
-        let ops = [
-            (">=", Op::GreaterEq),
-            ("<=", Op::LessEq),
-            ("==", Op::Eq),
-            ("!=", Op::NotEq),
-            ("<>", Op::NotEq),
-            (">", Op::Greater),
-            ("<", Op::Less),
-            ("=", Op::Eq),
-        ];
-        let Some((text, op)) = ops.iter().find(|(text, _)| self.rest().starts_with(text)) else {
-            return Err(self.error("unexpected", "a comparison is expected here"));
-        };
-        self.at += text.len();
-        self.blanks();
-        let literal = self.literal(&[])?;
-        Ok(Having::Compare(column, *op, plain(&literal.text), (start, self.at)))
-    }
 }
 
-/// The name of a call's column: the call in lower case, runs of other characters as one `_`.
-fn default_alias(call: &str) -> String {
-    let mut out = String::new();
-    for c in call.to_ascii_lowercase().chars() {
-        if c.is_ascii_alphanumeric() {
-            out.push(c);
-        } else if !out.ends_with('_') {
-            out.push('_');
+/// Terms with their keys below a path.
+fn below(expr: Expr, path: &[String]) -> Expr {
+    match expr {
+        Expr::And(all) => Expr::And(all.into_iter().map(|e| below(e, path)).collect()),
+        Expr::Or(any) => Expr::Or(any.into_iter().map(|e| below(e, path)).collect()),
+        Expr::Not(inner) => Expr::Not(Box::new(below(*inner, path))),
+        Expr::Filter(key, value) => {
+            Expr::Filter(Key { path: path.iter().cloned().chain(key.path).collect(), span: key.span }, value)
         }
+        text @ Expr::Text(_) => text,
     }
-    out.trim_matches('_').to_owned()
 }
 
 /// A literal's text with every character ordinary.
@@ -1016,7 +722,7 @@ mod tests {
             parse("in:logs stats:count() by severity bucket:5m agg:sum series:severity value_field:severity_number")
                 .unwrap();
         assert_eq!(q.stats[0].alias, "count");
-        assert_eq!(q.bucket.unwrap().width_us, 300_000_000);
+        assert_eq!(q.bucket.unwrap().width_us, Some(300_000_000));
         assert_eq!(parse("in:x limit:1 limit:2").unwrap().warnings.len(), 1);
     }
 

@@ -1,0 +1,249 @@
+//! Clauses: what stands beside the filters.
+
+use super::super::SrqlError;
+use super::super::ast::{Fill, Having, Literal, Sort, Span, Top, Units};
+use super::super::plan::MAX_LIMIT;
+use super::super::time;
+use super::{Parser, Result, plain};
+
+/// Entities in one query.
+const MAX_ENTITIES: usize = 8;
+/// Greatest `top:`.
+const MAX_TOP: usize = 1000;
+
+/// A span of time.
+fn width(word: &Literal) -> Result<i64> {
+    time::duration(&word.text)
+        .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h"))
+}
+
+impl Parser<'_> {
+    fn truth(&mut self, clause: &str) -> Result<bool> {
+        let word = self.word(&[])?;
+        match word.text.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(SrqlError::new("bad_value", word.span, format!("{clause}: takes true or false"))),
+        }
+    }
+
+    fn once(&mut self, clause: &'static str, span: Span) -> Result<()> {
+        if self.seen.contains(&clause) {
+            return Err(SrqlError::new("clause_repeated", span, format!("{clause}: may stand once")));
+        }
+        self.seen.push(clause);
+        Ok(())
+    }
+
+    fn last_wins(&mut self, clause: &'static str) {
+        if self.seen.contains(&clause) {
+            self.query.warnings.push(format!("{clause}: is given more than once; the last one counts"));
+        }
+        self.seen.push(clause);
+    }
+
+    pub(super) fn clause(&mut self, clause: &'static str, span: Span) -> Result<()> {
+        match clause {
+            "in" => {
+                let start = self.at;
+                let bracket = self.eat('(');
+                let mut names = Vec::new();
+                loop {
+                    let at = self.at;
+                    let name = self.name()?;
+                    if !names.iter().any(|(known, _): &(String, Span)| known.eq_ignore_ascii_case(&name)) {
+                        names.push((name, (at, self.at)));
+                    }
+                    if names.len() > MAX_ENTITIES {
+                        let detail = format!("more than {MAX_ENTITIES} entities");
+                        return Err(SrqlError::new("list_too_long", (start, self.at), detail));
+                    }
+                    let more = if bracket { self.comma() } else { self.eat(',') };
+                    if !more {
+                        break;
+                    }
+                }
+                if bracket && !self.eat(')') {
+                    return Err(self.error("unexpected", "',' or ')' is expected here"));
+                }
+                let said = |names: &[(String, Span)]| names.iter().map(|(n, _)| n.to_lowercase()).collect::<Vec<_>>();
+                if !self.query.entities.is_empty() && said(&self.query.entities) != said(&names) {
+                    let detail = "one entity list: in: is given twice";
+                    return Err(SrqlError::new("clause_repeated", (start, self.at), detail));
+                }
+                self.query.entities = names;
+                self.seen.push("in");
+            }
+            "time" | "timeframe" => {
+                self.last_wins("time");
+                self.query.time = Some(self.literal(&[])?);
+            }
+            "tz" => {
+                self.once("tz", span)?;
+                self.query.tz = Some(self.literal(&[])?);
+            }
+            "include_deleted" => {
+                self.once("include_deleted", span)?;
+                self.query.include_deleted = self.truth("include_deleted")?.then_some(span);
+            }
+            "latest" => {
+                self.once("latest", span)?;
+                self.query.latest = self.truth("latest")?.then_some(span);
+            }
+            "explain" => {
+                self.once("explain", span)?;
+                self.query.explain = self.truth("explain")?;
+            }
+            "window" | "time_bucket" => {
+                self.once("window", span)?;
+                let word = self.word(&[])?;
+                self.query.window = Some((width(&word)?, word.span));
+            }
+            "top" => {
+                self.once("top", span)?;
+                let word = self.word(&[])?;
+                let n = plain(&word.text).parse().ok().filter(|n| (1..=MAX_TOP).contains(n)).ok_or_else(|| {
+                    SrqlError::new("bad_limit", word.span, format!("top: takes a whole number up to {MAX_TOP}"))
+                })?;
+                self.query.top = Some(Top { n, by: None, other: false, span });
+            }
+            "by" => {
+                self.once("by", span)?;
+                let at = self.at;
+                let name = self.name()?;
+                self.top_by = Some((name, (at, self.at)));
+            }
+            "other" => {
+                self.once("other", span)?;
+                self.top_other = Some((self.truth("other")?, span));
+            }
+            "units" => {
+                self.once("units", span)?;
+                let word = self.word(&[])?;
+                let units = match plain(&word.text).as_str() {
+                    "bps" => Units::BitsPerSecond,
+                    "Bps" => Units::BytesPerSecond,
+                    "pps" => Units::PacketsPerSecond,
+                    "pct" => {
+                        let detail = "units:pct needs the speeds of interfaces, which nothing reports here";
+                        return Err(SrqlError::new("clause_not_available", word.span, detail));
+                    }
+                    _ => return Err(SrqlError::new("bad_value", word.span, "units: takes bps, Bps or pps")),
+                };
+                self.query.units = Some((units, span));
+            }
+            "rollup_stats" => {
+                self.once("rollup_stats", span)?;
+                let at = self.at;
+                let name = self.name()?;
+                self.query.rollup = Some((name, (at, self.at)));
+            }
+            "limit" => {
+                self.last_wins("limit");
+                let word = self.word(&[])?;
+                let n = plain(&word.text)
+                    .parse()
+                    .map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
+                if n > MAX_LIMIT {
+                    let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
+                    return Err(SrqlError::new("limit_too_large", word.span, detail));
+                }
+                self.query.limit = Some(n);
+            }
+            "cursor" => {
+                self.last_wins("cursor");
+                self.query.cursor = Some(self.word(&[])?);
+            }
+            "sort" | "order" => loop {
+                let (key, _) = self.key()?;
+                let ascending = if self.eat(':') {
+                    let word = self.word(&[','])?;
+                    match word.text.to_ascii_lowercase().as_str() {
+                        "asc" => true,
+                        "desc" => false,
+                        _ => return Err(SrqlError::new("bad_sort", word.span, "asc or desc is expected here")),
+                    }
+                } else {
+                    false
+                };
+                self.query.sort.push(Sort { key, ascending });
+                if !self.eat(',') {
+                    break;
+                }
+                self.blanks();
+            },
+            "fields" | "select" => {
+                self.once("fields", span)?;
+                loop {
+                    let (key, _) = self.key()?;
+                    self.query.fields.push(key);
+                    if !self.eat(',') {
+                        break;
+                    }
+                    self.blanks();
+                }
+            }
+            "stats" => self.inside(Parser::stats)?,
+            "groupby" => self.inside(Parser::group_keys)?,
+            "having" => {
+                let having = if matches!(self.peek(), Some('"' | '\'')) {
+                    let (text, at) = self.inner_text()?;
+                    let mut inner = Parser::new(&self.text[..at + text.len()], at, self.nested);
+                    let cond = inner.having_or(0)?;
+                    inner.blanks();
+                    if inner.at < inner.text.len() {
+                        return Err(inner.error("unexpected", "and, or, or the end of the condition is expected here"));
+                    }
+                    cond
+                } else {
+                    self.having_compare()?
+                };
+                self.query.having = Some(match self.query.having.take() {
+                    Some(other) => Having::And(vec![other, having]),
+                    None => having,
+                });
+            }
+            "bucket" | "downsample" => {
+                self.once("bucket", span)?;
+                let word = self.word(&[])?;
+                let auto = word.text.eq_ignore_ascii_case("auto");
+                self.bucket.width = Some((if auto { None } else { Some(width(&word)?) }, word.span));
+            }
+            "fill" => {
+                self.bucket.stray = Some(("fill", span));
+                let word = self.word(&[])?;
+                self.bucket.fill = Some(match word.text.to_ascii_lowercase().as_str() {
+                    "0" => Fill::Zero,
+                    "null" => Fill::Null,
+                    "previous" => Fill::Previous,
+                    _ => return Err(SrqlError::new("bad_value", word.span, "fill: takes 0, null or previous")),
+                });
+            }
+            "agg" => {
+                self.bucket.stray = Some(("agg", span));
+                let word = self.word(&[])?;
+                let name = word.text.to_ascii_lowercase();
+                if !["count", "sum", "avg", "min", "max"].contains(&name.as_str()) {
+                    return Err(SrqlError::new(
+                        "unknown_function",
+                        word.span,
+                        format!("agg: takes count, sum, avg, min or max, not {name:?}"),
+                    ));
+                }
+                self.bucket.agg = Some(name);
+            }
+            "series" => {
+                self.bucket.stray = Some(("series", span));
+                self.bucket.series = Some(self.key()?.0);
+            }
+            _ => {
+                self.bucket.stray = Some(("value_field", span));
+                self.bucket.value_field = Some(self.key()?.0);
+            }
+        }
+        if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
+            return Err(self.error("unexpected", format!("a blank is expected after {clause}:")));
+        }
+        Ok(())
+    }
+}

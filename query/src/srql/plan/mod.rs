@@ -1,0 +1,597 @@
+//! AST to plan: names and types are resolved against the catalog, then DataFusion's builder is used. Never SQL text.
+//!
+//! | file | plans |
+//! |---|---|
+//! | [`filter`] | which rows |
+//! | [`groups`] | `stats:`, `having:`, `top:` |
+//! | [`series`] | `bucket:`, `fill:` |
+//! | [`rollup`] | `rollup_stats:` |
+//! | this one | entities, joins, subqueries, rows |
+//!
+//! A field of another entity (`device.F`) is a column of a left join, called by its path; a subquery is a left join with
+//! its distinct values and a mark, so that it may stand anywhere in the boolean structure and is two-valued like every
+//! comparison.
+
+mod filter;
+mod groups;
+mod rollup;
+pub mod series;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow_schema::DataType;
+use chrono_tz::Tz;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::functions_nested::expr_fn as nested;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit};
+use datafusion::prelude::DataFrame;
+use radarflow_proto::rows::{Nature, Table};
+
+use super::SrqlError;
+use super::ast::{Expr, Fill, GroupKey, Key, Query, Span, Value};
+use super::parse::plain;
+use super::time::{self, Range};
+use crate::catalog::{self, Entity, Field, Kind};
+
+type Result<T> = std::result::Result<T, SrqlError>;
+
+/// Rows and groups without `limit:`.
+pub const DEFAULT_LIMIT: usize = 100;
+/// Greatest `limit:` of a page.
+pub const MAX_LIMIT: usize = 10_000;
+/// Span of event queries without `time:`, microseconds.
+const DEFAULT_SPAN_US: i64 = 86_400_000_000;
+/// Objects, and the field that says which row of `devices` they are.
+const OBJECTS: &[(&str, &str)] = &[
+    ("device", "device_uid"),
+    ("src_device", "src_device_uid"),
+    ("dst_device", "dst_device_uid"),
+    ("exporter_device", "exporter_device_uid"),
+];
+
+/// What a query becomes.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan, not limited yet.
+    pub frame: DataFrame,
+    /// Columns to show, in order.
+    pub columns: Vec<String>,
+    /// What it is sorted by: column, ascending. The last makes the order total.
+    pub order: Vec<(String, bool)>,
+    /// Rows asked for.
+    pub limit: Option<usize>,
+    /// Whether pages can follow: rows and groups yes, series no.
+    pub pages: bool,
+    /// The span looked at.
+    pub range: Option<Range>,
+    /// What a series shows where nothing was, and how wide its slices are, microseconds.
+    pub fill: Option<(Fill, i64)>,
+    /// Changes of meaning a user may not expect.
+    pub warnings: Vec<String>,
+}
+
+/// Where the rows of a table come from.
+pub trait Tables {
+    /// The rows that the asker may see.
+    fn rows(&self, table: Table) -> std::result::Result<DataFrame, DataFusionError>;
+}
+
+/// The entities a query asks for.
+pub fn entities(query: &Query) -> Result<Vec<&'static Entity>> {
+    query.entities.iter().map(|(name, span)| entity(name, *span)).collect()
+}
+
+fn entity(name: &str, span: Span) -> Result<&'static Entity> {
+    if catalog::NOT_AVAILABLE.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(SrqlError::new("entity_not_available", span, format!("{name} is not available here")));
+    }
+    catalog::find(name).ok_or_else(|| {
+        let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
+        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
+    })
+}
+
+/// What names mean in a query.
+struct Names<'a> {
+    /// The entity; a union's has the fields of all.
+    entity: Entity,
+    /// What makes a row one.
+    unique: Vec<String>,
+    zone: Tz,
+    now_us: i64,
+    tables: &'a dyn Tables,
+    /// The mark of each subquery, by its place.
+    marks: BTreeMap<Span, String>,
+}
+
+/// A field, or a value in a map field.
+struct Target {
+    expr: Df,
+    kind: Kind,
+    /// As errors call it.
+    field: String,
+    /// Its column, where it is one.
+    column: Option<String>,
+}
+
+/// Plans a query. `pinned` is the span that an earlier page looked at.
+pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Range>) -> Result<Planned> {
+    let entities = entities(query)?;
+    let zone = match &query.tz {
+        None => Tz::UTC,
+        Some(tz) => plain(&tz.text).parse().map_err(|_| {
+            SrqlError::new("unknown_time_zone", tz.span, format!("there is no time zone {:?}", plain(&tz.text)))
+        })?,
+    };
+    let mut warnings = query.warnings.clone();
+    let of_one = |entity: &Entity| Names {
+        unique: unique(entity),
+        entity: entity.clone(),
+        zone,
+        now_us,
+        tables,
+        marks: BTreeMap::new(),
+    };
+    let mut range = pinned;
+    let (mut names, mut frame) = match entities[..] {
+        [one] => {
+            let names = of_one(one);
+            let frame = names.bounded(query, &mut range, &mut warnings)?;
+            (names, frame)
+        }
+        _ => {
+            let union = union(query, &entities)?;
+            let mut whole: Option<DataFrame> = None;
+            for entity in &entities {
+                let rows = of_one(entity).bounded(query, &mut range, &mut warnings)?;
+                let rows = rows.select(union.columns(entity)).map_err(defect)?;
+                whole = Some(match whole {
+                    Some(before) => before.union(rows).map_err(defect)?,
+                    None => rows,
+                });
+            }
+            let names = Names { unique: union.unique, ..of_one(&union.entity) };
+            (names, whole.ok_or_else(|| SrqlError::new("entity_missing", (0, 0), "no entity"))?)
+        }
+    };
+    frame = names.objects(query, frame)?;
+    frame = names.subqueries(&query.filter, frame)?;
+    for call in &query.stats {
+        if let Some(only) = &call.only {
+            frame = names.subqueries(only, frame)?;
+        }
+    }
+    frame = frame.filter(names.filter(&query.filter)?).map_err(defect)?;
+    let limit = match query.limit {
+        Some(n) if n > MAX_LIMIT => {
+            let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
+            return Err(SrqlError::new("limit_too_large", (0, 0), detail));
+        }
+        other => other,
+    };
+    if let Some((_, span)) = query.units.filter(|_| query.stats.is_empty()) {
+        return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
+    }
+    if let Some(span) = query.include_deleted.filter(|_| entities.iter().all(|e| e.table != Table::Device)) {
+        return Err(SrqlError::new("clause_not_applicable", span, "include_deleted: is of devices"));
+    }
+    let mut planned = if let Some(rollup) = &query.rollup {
+        names.rollup(query, rollup, frame)?
+    } else if query.bucket.is_some() {
+        names.bucket(query, frame, range)?
+    } else if query.stats.is_empty() {
+        names.rows(query, frame)?
+    } else {
+        names.groups(query, frame, range)?
+    };
+    planned.limit = limit.or(planned.limit);
+    planned.range = range;
+    warnings.append(&mut planned.warnings);
+    planned.warnings = warnings;
+    Ok(planned)
+}
+
+fn defect(error: impl std::borrow::Borrow<DataFusionError>) -> SrqlError {
+    SrqlError::new("cannot_plan", (0, 0), error.borrow().strip_backtrace())
+}
+
+fn timestamp(us: i64) -> Df {
+    lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())))
+}
+
+/// The columns that make a row one.
+fn unique(entity: &Entity) -> Vec<String> {
+    let row_id = entity.fields.iter().find(|f| f.name == "row_id").map(|f| vec![f.name.to_owned()]);
+    row_id.unwrap_or_else(|| entity.table.key().iter().map(|k| (*k).to_owned()).collect())
+}
+
+/// Several entities as one.
+struct Union {
+    entity: Entity,
+    unique: Vec<String>,
+    /// The type of each field's column.
+    types: BTreeMap<&'static str, DataType>,
+}
+
+/// The fields that a query names, by their first segment.
+fn named(query: &Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    keys(query, &mut |key| {
+        names.insert(key.path[0].to_ascii_lowercase());
+    });
+    names
+}
+
+/// Every key of a query, those of its subqueries left out.
+fn keys<'q>(query: &'q Query, each: &mut dyn FnMut(&'q Key)) {
+    fn of_filter<'q>(expr: &'q Expr, each: &mut dyn FnMut(&'q Key)) {
+        match expr {
+            Expr::And(all) | Expr::Or(all) => all.iter().for_each(|e| of_filter(e, each)),
+            Expr::Not(inner) => of_filter(inner, each),
+            Expr::Filter(key, _) => each(key),
+            Expr::Text(_) => {}
+        }
+    }
+    of_filter(&query.filter, each);
+    query.sort.iter().for_each(|s| each(&s.key));
+    query.fields.iter().for_each(&mut *each);
+    for call in &query.stats {
+        call.field.iter().for_each(&mut *each);
+        if let Some(only) = &call.only {
+            of_filter(only, each);
+        }
+    }
+    for group in &query.by {
+        match group {
+            GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => each(key),
+            GroupKey::Time(..) => {}
+        }
+    }
+    if let Some(bucket) = &query.bucket {
+        bucket.series.iter().chain(&bucket.value_field).for_each(&mut *each);
+    }
+}
+
+fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
+    let span = (query.entities[0].1.0, query.entities[query.entities.len() - 1].1.1);
+    let named = named(query);
+    let mut fields =
+        vec![Field { name: "entity", doc: "Which entity the row is of.", kind: Kind::Text, hidden: false }];
+    for entity in entities {
+        for field in entity.fields.iter().filter(|f| !f.hidden) {
+            let shared = entities.iter().all(|e| e.fields.iter().any(|f| f.name == field.name));
+            let wanted = named.iter().any(|name| entity.field(name).is_some_and(|f| f.name == field.name));
+            let kept = shared || wanted || field.name == "row_id" || entity.time == Some(field.name);
+            match fields.iter().find(|f| f.name == field.name) {
+                Some(known) if known.kind != field.kind && (shared || wanted) => {
+                    let detail = format!(
+                        "{} is {} in one of these entities and {} in another",
+                        field.name,
+                        known.kind.name(),
+                        field.kind.name()
+                    );
+                    return Err(SrqlError::new("type_conflict", span, detail));
+                }
+                Some(_) => {}
+                None if kept => fields.push(field.clone()),
+                None => {}
+            }
+        }
+    }
+    let time = entities.iter().all(|e| e.time.is_some()).then_some("time");
+    if time.is_some() && !fields.iter().any(|f| f.name == "time") {
+        fields.push(Field { name: "time", doc: "When it happened.", kind: Kind::Time, hidden: false });
+    }
+    let mut unique = vec!["entity".to_owned()];
+    for entity in entities {
+        for column in self::unique(entity) {
+            if let Some(field) = entity.fields.iter().find(|f| f.name == column).cloned()
+                && !fields.iter().any(|f| f.name == field.name)
+            {
+                fields.push(Field { hidden: true, ..field });
+            }
+            if !unique.contains(&column) {
+                unique.push(column);
+            }
+        }
+    }
+    let sort = time.unwrap_or("entity");
+    let table = entities[0].table;
+    let mut types = BTreeMap::new();
+    for entity in entities {
+        for column in entity.table.columns() {
+            types.entry(column.name).or_insert(column.data_type);
+        }
+    }
+    Ok(Union { entity: Entity { name: "the union", table, fields, time, sort }, unique, types })
+}
+
+impl Union {
+    /// An entity's rows as the union has them.
+    fn columns(&self, entity: &Entity) -> Vec<Df> {
+        let schema = entity.table.schema();
+        let column = |field: &Field| {
+            if field.name == "entity" {
+                return lit(entity.name).alias("entity");
+            }
+            let own = if field.name == "time" { entity.time.unwrap_or("time") } else { field.name };
+            match schema.field_with_name(own) {
+                Ok(_) => ident(own).alias(field.name),
+                Err(_) => {
+                    let data_type = self.types.get(field.name).cloned().unwrap_or(DataType::Utf8);
+                    cast(lit(ScalarValue::Null), data_type).alias(field.name)
+                }
+            }
+        };
+        self.entity.fields.iter().map(column).collect()
+    }
+}
+
+impl Names<'_> {
+    /// The rows within the span of time, less what is hidden; of each key the newest, if that is asked for.
+    fn bounded(&self, query: &Query, range: &mut Option<Range>, warnings: &mut Vec<String>) -> Result<DataFrame> {
+        let mut rows = self.tables.rows(self.entity.table).map_err(defect)?;
+        if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
+            *range = self.range(query, warnings)?;
+        }
+        if let (Some(field), Some(range)) = (self.entity.time, *range) {
+            let from = range.from.map(|us| ident(field).gt_eq(timestamp(us)));
+            let to = range.to.map(|us| ident(field).lt(timestamp(us)));
+            if let Some(within) = from.into_iter().chain(to).reduce(Df::and) {
+                rows = rows.filter(within).map_err(defect)?;
+            }
+        }
+        if self.entity.table == Table::Device && query.include_deleted.is_none() {
+            rows = rows.filter(ident("deleted_at").is_null()).map_err(defect)?;
+        }
+        match query.latest {
+            Some(span) if self.entity.table.nature() == Nature::Event => self.latest(rows, span),
+            _ => Ok(rows),
+        }
+    }
+
+    /// Of each key the newest row.
+    fn latest(&self, rows: DataFrame, span: Span) -> Result<DataFrame> {
+        let key: &[&str] = match self.entity.table {
+            Table::HealthEvent => &["partition", "entity_type", "entity_id"],
+            Table::AlertHistory => &["alert_id"],
+            Table::Notification => &["receiver", "group_key"],
+            Table::Flow => &["partition", "sampler_address", "src_endpoint_ip", "dst_endpoint_ip"],
+            Table::Log | Table::Trap => &["partition", "source_ip"],
+            Table::MergeAudit => &["partition", "record"],
+            _ => {
+                let detail = format!("{} has no key to take the newest row of", self.entity.name);
+                return Err(SrqlError::new("latest_not_applicable", span, detail));
+            }
+        };
+        let schema = self.entity.table.schema();
+        let key = key.iter().filter(|k| schema.field_with_name(k).is_ok()).map(|k| ident(*k)).collect();
+        let time = self.entity.time.unwrap_or(self.entity.sort);
+        let newest = row_number()
+            .partition_by(key)
+            .order_by(vec![ident(time).sort(false, false), ident("row_id").sort(false, false)])
+            .build()
+            .map_err(defect)?
+            .alias("__newest");
+        let columns: Vec<Df> = schema.fields().iter().map(|f| ident(f.name())).collect();
+        let rows = rows.window(vec![newest]).and_then(|r| r.filter(ident("__newest").eq(lit(1u64))));
+        rows.and_then(|r| r.select(columns)).map_err(defect)
+    }
+
+    fn range(&self, query: &Query, warnings: &mut Vec<String>) -> Result<Option<Range>> {
+        let Some(literal) = &query.time else {
+            if self.entity.time.is_none() || self.bounds_time(&query.filter) {
+                return Ok(None);
+            }
+            warnings.push("no time: given; the last 24 hours were searched".to_owned());
+            return Ok(Some(Range { from: Some(self.now_us - DEFAULT_SPAN_US), to: None }));
+        };
+        if self.entity.time.is_none() {
+            let detail = format!("{} has no time of its own; filter one of its time fields instead", self.entity.name);
+            return Err(SrqlError::new("time_not_applicable", literal.span, detail));
+        }
+        let text = plain(&literal.text);
+        time::span(&text, self.zone, self.now_us).map(Some).ok_or_else(|| {
+            SrqlError::new(
+                "bad_time",
+                literal.span,
+                format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
+            )
+        })
+    }
+
+    /// Whether a top-level filter bounds the time field itself.
+    fn bounds_time(&self, filter: &Expr) -> bool {
+        match filter {
+            Expr::And(all) => all.iter().any(|e| self.bounds_time(e)),
+            Expr::Filter(key, _) => {
+                key.path.len() == 1 && self.entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t))
+            }
+            _ => false,
+        }
+    }
+
+    /// The objects a key may mean: several where any of them counts, none where it is a field.
+    fn object(&self, key: &Key) -> Vec<&'static str> {
+        let first = key.path[0].to_ascii_lowercase();
+        if key.path.len() < 2 || self.entity.field(&first).is_some() {
+            return Vec::new();
+        }
+        let has = |uid: &str| self.entity.fields.iter().any(|f| f.name == uid);
+        let one = OBJECTS.iter().find(|(object, uid)| *object == first && has(uid));
+        match one {
+            Some((object, _)) => vec![*object],
+            None if first == "device" => {
+                OBJECTS.iter().filter(|(_, uid)| has(uid)).map(|(object, _)| *object).collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Joins the rows of `devices` that keys speak of.
+    fn objects(&self, query: &Query, mut frame: DataFrame) -> Result<DataFrame> {
+        let mut wanted: BTreeSet<&'static str> = BTreeSet::new();
+        keys(query, &mut |key| wanted.extend(self.object(key)));
+        for (object, uid) in OBJECTS.iter().filter(|(object, _)| wanted.contains(object)) {
+            let devices = self.tables.rows(Table::Device).map_err(defect)?;
+            let schema = Table::Device.schema();
+            let renamed = schema.fields().iter().map(|f| ident(f.name()).alias(format!("{object}.{}", f.name())));
+            let devices = devices.select(renamed.collect::<Vec<_>>()).map_err(defect)?;
+            let on = ident(*uid).eq(ident(format!("{object}.uid")));
+            frame = frame.join_on(devices, JoinType::Left, [on]).map_err(defect)?;
+        }
+        Ok(frame)
+    }
+
+    /// Joins the values of subqueries, each with a mark.
+    fn subqueries(&mut self, expr: &Expr, mut frame: DataFrame) -> Result<DataFrame> {
+        match expr {
+            Expr::And(all) | Expr::Or(all) => {
+                for e in all {
+                    frame = self.subqueries(e, frame)?;
+                }
+            }
+            Expr::Not(inner) => frame = self.subqueries(inner, frame)?,
+            Expr::Filter(key, Value::Sub(query, span)) => {
+                let target = self.one(key)?;
+                if matches!(target.kind, Kind::List | Kind::Map | Kind::Bytes) {
+                    let detail = format!("{} is {}; a subquery gives single values", target.field, target.kind.name());
+                    return Err(SrqlError::new("not_comparable", key.span, detail));
+                }
+                let n = self.marks.len();
+                let (key, value, mark) = (format!("__key{n}"), format!("__value{n}"), format!("__in{n}"));
+                let given = self.given(query, &target, *span)?;
+                let given = given.select(vec![cast(ident("__given"), DataType::Utf8).alias(&value)]);
+                let given = given.and_then(|g| g.filter(ident(&value).is_not_null())).and_then(DataFrame::distinct);
+                let given = given.and_then(|g| g.with_column(&mark, lit(true))).map_err(defect)?;
+                frame = frame.with_column(&key, cast(target.expr, DataType::Utf8)).map_err(defect)?;
+                let on = ident(&key).eq(ident(&value));
+                frame = frame.join_on(given, JoinType::Left, [on]).map_err(defect)?;
+                self.marks.insert(*span, mark);
+            }
+            Expr::Filter(..) | Expr::Text(_) => {}
+        }
+        Ok(frame)
+    }
+
+    /// The values that a subquery gives, as `__given`: its only field, else that of the field outside, else the device.
+    fn given(&self, query: &Query, target: &Target, span: Span) -> Result<DataFrame> {
+        let mut inner = query.clone();
+        let column = match (&query.fields[..], &query.stats[..]) {
+            ([], []) => {
+                let entity = entities(query)?[0];
+                let has = |name: &str| entity.fields.iter().any(|f| f.name == name);
+                let outside = target.column.as_deref().filter(|c| has(c));
+                let device = ["device_uid", "uid"].into_iter().find(|c| has(c));
+                let Some(column) = outside.or(device) else {
+                    let detail = format!("{} has neither {} nor a device; say fields:", entity.name, target.field);
+                    return Err(SrqlError::new("field_missing", span, detail));
+                };
+                inner.fields = vec![Key { path: vec![column.to_owned()], span }];
+                None
+            }
+            ([_], []) => None,
+            (_, [_, ..]) if !query.by.is_empty() => None,
+            _ => return Err(SrqlError::new("one_column", span, "a subquery gives one column: say fields:<field>")),
+        };
+        let planned = plan(&inner, self.tables, self.now_us, None)?;
+        let column = column.unwrap_or_else(|| planned.columns[0].clone());
+        let mut frame = planned.frame;
+        if let Some(limit) = query.limit {
+            let order = planned.order.iter().map(|(c, ascending)| ident(c).sort(*ascending, false)).collect();
+            frame = frame.sort(order).and_then(|f| f.limit(0, Some(limit))).map_err(defect)?;
+        }
+        frame.select(vec![ident(column).alias("__given")]).map_err(defect)
+    }
+
+    /// What a key means: a value, or where an object may be several, a value of each.
+    fn targets(&self, key: &Key) -> Result<Vec<Target>> {
+        let objects = self.object(key);
+        if objects.is_empty() {
+            return self.value(&self.entity, "", key).map(|t| vec![t]);
+        }
+        let devices = catalog::find("devices").expect("there are devices");
+        let inner = Key { path: key.path[1..].to_vec(), span: key.span };
+        objects.iter().map(|object| self.value(devices, &format!("{object}."), &inner)).collect()
+    }
+
+    /// What a key means where it must mean one thing.
+    fn one(&self, key: &Key) -> Result<Target> {
+        let mut targets = self.targets(key)?;
+        if targets.len() > 1 {
+            let detail = "say which device: src_device, dst_device or exporter_device";
+            return Err(SrqlError::new("ambiguous_field", key.span, detail));
+        }
+        targets.pop().ok_or_else(|| SrqlError::new("unknown_field", key.span, "there is no such field"))
+    }
+
+    fn value(&self, entity: &Entity, prefix: &str, key: &Key) -> Result<Target> {
+        let name = &key.path[0];
+        let field = entity.field(name).ok_or_else(|| {
+            let detail = format!("{} has no field {name:?}", entity.name);
+            SrqlError::new("unknown_field", key.span, detail).suggest(entity.nearest(name))
+        })?;
+        let column = format!("{prefix}{}", field.name);
+        if key.path.len() == 1 {
+            return Ok(Target { expr: ident(&column), kind: field.kind, field: column.clone(), column: Some(column) });
+        }
+        if field.kind != Kind::Map {
+            let detail = format!("{} is {}; it has no parts", field.name, field.kind.name());
+            return Err(SrqlError::new("not_a_map", key.span, detail));
+        }
+        let inner = key.path[1..].join(".");
+        let value = nested::array_element(nested::map_extract(ident(&column), lit(inner.as_str())), lit(1i64));
+        Ok(Target { expr: value, kind: Kind::Text, field: format!("{column}.{inner}"), column: None })
+    }
+
+    /// A column for a key, made if it is none yet.
+    fn column(&self, frame: DataFrame, key: &Key) -> Result<(DataFrame, String, Kind)> {
+        let target = self.one(key)?;
+        match target.column {
+            Some(column) => Ok((frame, column, target.kind)),
+            None => {
+                let frame = frame.with_column(&target.field, target.expr).map_err(defect)?;
+                Ok((frame, target.field, target.kind))
+            }
+        }
+    }
+
+    fn rows(&self, query: &Query, mut frame: DataFrame) -> Result<Planned> {
+        let mut order = Vec::new();
+        for sort in &query.sort {
+            let (with, column, kind) = self.column(frame, &sort.key)?;
+            frame = with;
+            if matches!(kind, Kind::List | Kind::Map | Kind::Bytes) {
+                let detail = format!("{column} is {}; it has no order to sort by", kind.name());
+                return Err(SrqlError::new("not_ordered", sort.key.span, detail));
+            }
+            order.push((column, sort.ascending));
+        }
+        if order.is_empty() {
+            order.push((self.entity.sort.to_owned(), false));
+        }
+        order.extend(self.unique.iter().map(|c| (c.clone(), false)));
+        let mut columns = Vec::new();
+        for key in &query.fields {
+            let (with, column, _) = self.column(frame, key)?;
+            frame = with;
+            if !columns.contains(&column) {
+                columns.push(column);
+            }
+        }
+        if columns.is_empty() {
+            columns = self.entity.fields.iter().filter(|f| !f.hidden).map(|f| f.name.to_owned()).collect();
+        }
+        Ok(Planned {
+            frame,
+            columns,
+            order,
+            limit: Some(DEFAULT_LIMIT),
+            pages: true,
+            range: None,
+            fill: None,
+            warnings: Vec::new(),
+        })
+    }
+}

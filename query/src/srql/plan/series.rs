@@ -1,0 +1,173 @@
+//! `bucket:`: series over time, and what stands in them where nothing was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::{DataType, Field, Schema};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
+use datafusion::prelude::DataFrame;
+
+use super::super::SrqlError;
+use super::super::ast::{Aggregate, Fill, Query};
+use super::super::time::Range;
+use super::groups::largest;
+use super::{Names, Planned, Result, defect, timestamp};
+
+/// Slices that `bucket:auto` makes of a span, about.
+const AUTO_SLICES: i64 = 120;
+/// Rows that filling may make.
+pub const MAX_FILLED: usize = 100_000;
+/// Widths that people read easily, seconds.
+const NICE: &[i64] = &[1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 604_800];
+
+impl Names<'_> {
+    /// The start of the slice of time a row is in: in the time zone of the query, so that a day begins at its midnight.
+    pub(super) fn slice(&self, width_us: i64) -> Result<Df> {
+        let time = self.entity.time.unwrap_or(self.entity.sort);
+        let nanos = arrow::datatypes::IntervalMonthDayNano::new(0, 0, width_us * 1000);
+        let width = lit(ScalarValue::IntervalMonthDayNano(Some(nanos)));
+        let bin = |at: Df, origin: Df| datafusion::functions::expr_fn::date_bin(width.clone(), at, origin);
+        let zoned = |zone: Option<&str>| DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, zone.map(Into::into));
+        if self.zone == chrono_tz::UTC {
+            return Ok(cast(bin(ident(time), timestamp(0)), zoned(Some("UTC"))));
+        }
+        let local =
+            datafusion::functions::expr_fn::to_local_time(vec![cast(ident(time), zoned(Some(self.zone.name())))]);
+        let origin = lit(ScalarValue::TimestampMicrosecond(Some(0), None));
+        Ok(cast(cast(bin(local, origin), zoned(Some(self.zone.name()))), zoned(Some("UTC"))))
+    }
+
+    pub(super) fn bucket(&self, query: &Query, mut frame: DataFrame, range: Option<Range>) -> Result<Planned> {
+        let Some(bucket) = &query.bucket else {
+            return Err(SrqlError::new("bucket_missing", (0, 0), "bucket: is missing"));
+        };
+        if self.entity.time.is_none() {
+            let detail = format!("{} has no time to make buckets of", self.entity.name);
+            return Err(SrqlError::new("time_not_applicable", bucket.span, detail));
+        }
+        let other = [("stats", !query.stats.is_empty()), ("fields", !query.fields.is_empty())];
+        if let Some((clause, _)) = other.into_iter().find(|(_, stands)| *stands) {
+            let detail = format!("bucket: and {clause}: cannot stand together");
+            return Err(SrqlError::new("clause_conflict", bucket.span, detail));
+        }
+        if let Some(sort) = query.sort.iter().find(|s| s.key.path != ["timestamp"]) {
+            let detail = "a series is sorted by timestamp";
+            return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(Some("timestamp")));
+        }
+        let width = match bucket.width_us {
+            Some(width) => width,
+            None => {
+                let to = range.and_then(|r| r.to).unwrap_or(self.now_us);
+                let span = range.and_then(|r| r.from).map_or(86_400_000_000, |from| to - from);
+                let wanted = span / 1_000_000 / AUTO_SLICES;
+                NICE.iter().copied().find(|s| *s >= wanted).unwrap_or(NICE[NICE.len() - 1]) * 1_000_000
+            }
+        };
+        let series = match &bucket.series {
+            Some(key) => cast(self.one(key)?.expr, DataType::Utf8),
+            None => lit(ScalarValue::Utf8(None)),
+        };
+        let call = Aggregate {
+            function: bucket.agg.clone(),
+            field: bucket.value_field.clone(),
+            quantile: None,
+            only: None,
+            alias: "value".to_owned(),
+            span: bucket.span,
+        };
+        let call = self.aggregate(&call)?;
+        let mut series = vec![(series, "series".to_owned())];
+        let mut columns = ["timestamp", "series", "value"].map(str::to_owned).to_vec();
+        let mut calls = vec![call.clone()];
+        if let Some(top) = &query.top {
+            frame = largest(frame, &mut series, call, top)?;
+            if top.other {
+                calls.push(datafusion::functions_aggregate::expr_fn::bool_and(ident("__is_other")).alias("is_other"));
+                columns.push("is_other".to_owned());
+            }
+        }
+        let mut keys = vec![self.slice(width)?.alias("timestamp")];
+        keys.extend(series.into_iter().map(|(expr, name)| cast(expr, DataType::Utf8).alias(name)));
+        let frame = frame.aggregate(keys, calls).map_err(defect)?;
+        let newest_first = query.sort.first().is_some_and(|s| s.key.path[0] == "timestamp" && !s.ascending);
+        let order = vec![("timestamp".to_owned(), !newest_first), ("series".to_owned(), true)];
+        let fill = bucket.fill.map(|fill| (fill, width));
+        Ok(Planned { frame, columns, order, limit: None, pages: false, range: None, fill, warnings: Vec::new() })
+    }
+}
+
+/// Fills the slices of a span where a series has nothing. Rows are (timestamp, series, value), whatever follows is left
+/// out.
+pub fn fill(
+    batches: &[RecordBatch],
+    fill: Fill,
+    width_us: i64,
+    span: Range,
+) -> std::result::Result<RecordBatch, String> {
+    let mut values: BTreeMap<(Option<String>, i64), Option<f64>> = BTreeMap::new();
+    let (mut series, mut times) = (BTreeSet::new(), BTreeSet::new());
+    for batch in batches {
+        let at = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+        let names: &StringArray = batch.column(1).as_string();
+        let numbers = arrow::compute::cast(batch.column(2), &DataType::Float64).map_err(|e| e.to_string())?;
+        let numbers: &Float64Array = numbers.as_primitive();
+        for row in 0..batch.num_rows() {
+            let name = names.is_valid(row).then(|| names.value(row).to_owned());
+            series.insert(name.clone());
+            times.insert(at.value(row));
+            values.insert((name, at.value(row)), numbers.is_valid(row).then(|| numbers.value(row)));
+        }
+    }
+    let (Some(first), Some(last)) = (times.first().copied(), times.last().copied()) else {
+        return Err("there is nothing to fill".to_owned());
+    };
+    // The span begins in the slice of its first instant, and ends before its end.
+    let before_first = span.from.map_or(0, |from| (first - from + width_us - 1).div_euclid(width_us).max(0));
+    let after_last = span.to.map_or(0, |to| (to - 1 - last).div_euclid(width_us).max(0));
+    let (first, last) = (first - before_first * width_us, last + after_last * width_us);
+    let slices = ((last - first) / width_us + 1) as usize;
+    if slices.saturating_mul(series.len()) > MAX_FILLED {
+        return Err(format!("filling would make more than {MAX_FILLED} rows; use wider buckets or fewer series"));
+    }
+    // Slices that daylight saving moves are where the data has them.
+    times.extend(
+        (0..slices as i64)
+            .map(|n| first + n * width_us)
+            .filter(|at| {
+                let near = times.range(at - width_us + 1..at + width_us).next();
+                near.is_none()
+            })
+            .collect::<Vec<_>>(),
+    );
+    let mut before: BTreeMap<&Option<String>, Option<f64>> = BTreeMap::new();
+    let (mut at_out, mut names_out, mut values_out) = (Vec::new(), Vec::new(), Vec::new());
+    for at in &times {
+        for name in &series {
+            let value = match values.get(&(name.clone(), *at)) {
+                Some(value) => *value,
+                None => match fill {
+                    Fill::Zero => Some(0.0),
+                    Fill::Null => None,
+                    Fill::Previous => before.get(name).copied().flatten(),
+                },
+            };
+            before.insert(name, value);
+            at_out.push(*at);
+            names_out.push(name.clone());
+            values_out.push(value);
+        }
+    }
+    let at = TimestampMicrosecondArray::from(at_out).with_timezone("UTC");
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(at), Arc::new(StringArray::from(names_out)), Arc::new(Float64Array::from(values_out))];
+    let fields: Vec<Field> = ["timestamp", "series", "value"]
+        .iter()
+        .zip(&columns)
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true))
+        .collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| e.to_string())
+}

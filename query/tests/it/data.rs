@@ -1,0 +1,174 @@
+//! The data set: two sites of one tenant, and a device of another. "Now" is 2024-03-31T12:00:00Z.
+
+use std::net::IpAddr;
+
+use arrow_array::RecordBatch;
+use radarflow_proto::cell::IpBytes;
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{Alert, BatchBuilder, Change, Device, Flow, HealthEvent, Log, Row, StateRow, Table};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// "Now", milliseconds.
+pub(crate) const NOW: i64 = 1_711_886_400_000;
+
+/// So many minutes before now, microseconds.
+fn ago(minutes: i64) -> i64 {
+    (NOW - minutes * 60_000) * 1000
+}
+
+/// A row of what every such row has, and what this one has.
+fn row<R: DeserializeOwned>(base: &Value, more: &Value) -> R {
+    let mut all = base.clone();
+    for (key, value) in more.as_object().expect("an object") {
+        all[key] = value.clone();
+    }
+    serde_json::from_value(all).expect("a row")
+}
+
+fn batch<R: Row>(rows: &[R]) -> RecordBatch {
+    let mut builder = R::Batch::default();
+    rows.iter().for_each(|row| builder.push(row));
+    builder.finish()
+}
+
+fn devices() -> Vec<StateRow> {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "display_name": "", "ip_addresses": [], "mac_addresses": [],
+        "discovery_sources": [], "availability": "unknown", "first_seen_time": ago(100_000), "last_seen_time": ago(5),
+        "lifecycle": "identified", "metadata": {}, "epoch": 1,
+    });
+    let device = |more: Value| StateRow::Device(row::<Device>(&base, &more));
+    vec![
+        device(json!({"uid": "sr:core1", "display_name": "core1", "hostname": "core1", "ip": "10.0.0.1",
+            "ip_addresses": ["10.0.0.1", "10.0.1.1"], "mac": "0CEA14000001", "mac_addresses": ["0CEA14000001"],
+            "type": "router", "vendor_name": "Cisco", "model": "ASR1001", "discovery_sources": ["netbox", "mapper"],
+            "is_available": true, "availability": "available", "lifecycle": "managed",
+            "metadata": {"rack": "r1", "role": "core", "port count": "48"}})),
+        device(json!({"uid": "sr:core2", "display_name": "core2", "hostname": "core2", "ip": "10.0.0.2",
+            "ip_addresses": ["10.0.0.2"], "type": "router", "vendor_name": "Juniper", "discovery_sources": ["netbox"],
+            "is_available": false, "availability": "unavailable", "last_seen_time": ago(30),
+            "metadata": {"rack": "r2", "role": "core"}})),
+        device(json!({"uid": "sr:web1", "display_name": "web1", "hostname": "web1.example.net", "ip": "10.0.0.10",
+            "ip_addresses": ["10.0.0.10", "2001:db8::10"], "mac": "0CEA1400000A", "type": "server", "os": "Linux 6.1",
+            "vendor_name": "Dell", "discovery_sources": ["armis", "netbox", "agent"], "is_available": true,
+            "availability": "available", "lifecycle": "managed", "agent_id": "agent-web1",
+            "metadata": {"rack": "r1", "role": "web"}})),
+        device(json!({"uid": "sr:web2", "display_name": "web2", "hostname": "web2.example.net", "ip": "10.0.0.11",
+            "ip_addresses": ["10.0.0.11"], "type": "server", "vendor_name": "dell", "discovery_sources": ["armis"],
+            "last_seen_time": ago(3000), "metadata": {"role": "web"}})),
+        device(json!({"uid": "sr:cam1", "display_name": "O'Brien's cam_1", "name": "O'Brien's cam_1",
+            "ip": "10.0.2.7", "ip_addresses": ["10.0.2.7"], "type": "camera", "vendor_name": "Axis",
+            "discovery_sources": ["sweep"], "lifecycle": "discovered", "last_seen_time": ago(90)})),
+        device(json!({"uid": "sr:old", "display_name": "old", "hostname": "old", "lifecycle": "decommissioned",
+            "discovery_sources": ["netbox"], "last_seen_time": ago(50_000), "deleted_at": ago(1000),
+            "deleted_by": "ann", "deleted_reason": "sold"})),
+        device(json!({"uid": "sr:b1", "partition": "site-b", "display_name": "core1", "hostname": "core1",
+            "ip": "10.0.0.1", "ip_addresses": ["10.0.0.1"], "type": "router", "vendor_name": "Cisco",
+            "discovery_sources": ["netbox"], "is_available": true, "availability": "available"})),
+        device(json!({"uid": "sr:u1", "tenant_id": "u", "display_name": "theirs", "hostname": "theirs"})),
+    ]
+}
+
+fn alerts() -> Vec<StateRow> {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "fingerprint": "f", "rule": "device-offline", "title": "core2 is offline",
+        "description": "", "severity": "critical", "status": "pending", "source_type": "device", "source_id": "sr:core2",
+        "triggered_at": ago(20), "notification_count": 0, "occurrence_count": 1, "labels": {}, "annotations": {}, "epoch": 2,
+    });
+    let alert = |more: Value| StateRow::Alert(row::<Alert>(&base, &more));
+    vec![
+        alert(json!({"id": "a-1", "device_uid": "sr:core2"})),
+        alert(json!({"id": "a-2", "rule": "log-burst", "title": "many errors", "severity": "warning",
+            "status": "resolved", "source_id": "10.0.0.10", "device_uid": "sr:web1", "triggered_at": ago(200),
+            "resolved_at": ago(150)})),
+    ]
+}
+
+fn bytes_of(ip: &str) -> IpBytes {
+    IpBytes::from(ip.parse::<IpAddr>().expect("an address"))
+}
+
+fn flows() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "bytes_total": 0, "packets_total": 0,
+        "bytes_raw": 0, "packets_raw": 0, "sampling_source": "unknown", "sampler_address": "10.0.0.1",
+        "flow_type": "netflow_v9", "exporter_device_uid": "sr:core1",
+    });
+    let rows: Vec<Flow> = [
+        (1, 5, "10.0.0.10", "10.0.2.7", "https", 443, 6_000, "sr:web1", Some("sr:cam1")),
+        (2, 6, "10.0.0.10", "8.8.8.8", "dns", 53, 200, "sr:web1", None),
+        (3, 7, "10.0.0.11", "8.8.8.8", "dns", 53, 300, "sr:web2", None),
+        (4, 12, "10.0.0.11", "10.0.0.10", "https", 443, 9_000, "sr:web2", Some("sr:web1")),
+        (5, 13, "10.0.2.7", "10.0.0.10", "rtsp", 554, 50_000, "sr:cam1", Some("sr:web1")),
+        (6, 65, "10.0.0.10", "2001:db8::99", "https", 443, 1_000, "sr:web1", None),
+        (7, 2_000, "10.0.0.10", "10.0.2.7", "https", 443, 700, "sr:web1", Some("sr:cam1")),
+        (8, 6_000, "10.0.2.7", "1.1.1.1", "dns", 53, 100, "sr:cam1", None),
+    ]
+    .into_iter()
+    .map(|(n, minutes, src, dst, app, port, bytes, from, to)| {
+        row(
+            &base,
+            &json!({"row_id": n, "time": ago(minutes), "src_endpoint_ip": src, "dst_endpoint_ip": dst, "app": app,
+                "src_endpoint_ip_bin": bytes_of(src), "dst_endpoint_ip_bin": bytes_of(dst), "dst_endpoint_port": port, "protocol_num": if port == 53 { 17 } else { 6 },
+                "protocol_name": if port == 53 { "udp" } else { "tcp" }, "bytes_total": bytes,
+                "packets_total": bytes / 100, "src_device_uid": from, "dst_device_uid": to}),
+        )
+    })
+    .collect();
+    batch(&rows)
+}
+
+fn logs() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "parse_status": "ok", "attributes": {},
+    });
+    let rows: Vec<Log> = [
+        (11, 3, "10.0.0.1", 3, "error", "Interface Gi0/1: link down", Some("sr:core1")),
+        (12, 4, "10.0.0.1", 6, "info", "Interface Gi0/1: link up", Some("sr:core1")),
+        (13, 8, "10.0.0.10", 4, "warning", "disk 91% full", Some("sr:web1")),
+        (14, 9, "10.0.0.10", 3, "error", "cannot connect to 10.0.0.11", Some("sr:web1")),
+        (15, 70, "10.0.0.99", 2, "critical", "unknown sender", None),
+        (16, 1_500, "10.0.0.10", 7, "debug", "tick", Some("sr:web1")),
+    ]
+    .into_iter()
+    .map(|(n, minutes, source, number, severity, body, device)| {
+        row(
+            &base,
+            &json!({"row_id": n, "time": ago(minutes), "source_ip": source, "severity_number": number,
+                "severity": severity, "body": body, "device_uid": device,
+                "attributes": if number == 3 { json!({"code": "17", "user": "root"}) } else { json!({}) }}),
+        )
+    })
+    .collect();
+    batch(&rows)
+}
+
+fn health() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "entity_type": "agent", "entity_id": "agent-1",
+        "old_state": "connected", "new_state": "disconnected", "reason": "silent", "duration_seconds": 60,
+    });
+    let event = |n: i64, minutes: i64, old: &str, new: &str| {
+        row::<HealthEvent>(
+            &base,
+            &json!({"row_id": n, "recorded_at": ago(minutes), "old_state": old, "new_state": new}),
+        )
+    };
+    batch(&[event(21, 50, "connected", "disconnected"), event(22, 40, "disconnected", "connected")])
+}
+
+/// What the dataflow would have said.
+pub(crate) fn epochs() -> Vec<EpochOutput> {
+    let changes = |rows: Vec<StateRow>| rows.into_iter().map(|row| Change { before: None, after: Some(row) }).collect();
+    vec![
+        EpochOutput { epoch: 1, clock_ms: NOW - 1000, changes: changes(devices()), ..EpochOutput::default() },
+        EpochOutput {
+            epoch: 2,
+            clock_ms: NOW,
+            changes: changes(alerts()),
+            events: vec![(Table::Flow, flows()), (Table::Log, logs()), (Table::HealthEvent, health())],
+            ..EpochOutput::default()
+        },
+    ]
+}

@@ -1,0 +1,150 @@
+//! The query language on a fixed data set: `tests/srql/*.srql` hold queries and what they answer.
+//!
+//! A file is made of blocks with a blank line between them: comments (`#`), the query, then `= columns` and the rows, or
+//! `! code from-to` for a mistake and its place. With `RADARFLOW_BLESS=1` the answers are written anew; read the
+//! difference before you believe it.
+
+mod data;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use radarflow_proto::fact::Role;
+use radarflow_query::access::Actor;
+use radarflow_query::engine::{Answer, Engine, QueryError};
+use radarflow_query::live::Live;
+use serde_json::Value;
+
+fn engine() -> Arc<Engine> {
+    let live = Arc::new(Live::new(None));
+    for epoch in data::epochs() {
+        live.apply(&epoch);
+    }
+    Arc::new(Engine::new(live, [7; 32]).expect("an engine starts"))
+}
+
+fn actor(tenant: &str, partitions: &[&str]) -> Actor {
+    Actor {
+        name: "test".into(),
+        tenant: tenant.into(),
+        role: Role::Viewer,
+        partitions: partitions.iter().map(|p| (*p).to_owned()).collect(),
+    }
+}
+
+fn json(answer: &Answer) -> Vec<Value> {
+    let mut writer = arrow::json::writer::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    let batches: Vec<_> = answer.batches.iter().collect();
+    writer.write_batches(&batches).and_then(|()| writer.finish()).expect("rows are JSON");
+    let bytes = writer.into_inner();
+    if bytes.is_empty() { Vec::new() } else { serde_json::from_slice(&bytes).expect("rows are JSON") }
+}
+
+/// An answer as files have it.
+async fn said(engine: &Arc<Engine>, query: &str) -> String {
+    match engine.query(&actor("t", &[]), query, None, None).await {
+        Ok(answer) => {
+            let columns: Vec<String> = answer.schema.fields().iter().map(|f| f.name().clone()).collect();
+            let mut out = format!("= {}\n", columns.join(" | "));
+            for row in json(&answer) {
+                let cells = columns.iter().map(|c| match &row[c] {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                let _ = writeln!(out, "{}", cells.collect::<Vec<_>>().join(" | "));
+            }
+            out
+        }
+        Err(QueryError::Language(e)) => format!("! {} {}-{} {e}\n", e.code, e.start, e.end),
+        Err(other) => format!("! {other:?}\n"),
+    }
+}
+
+#[tokio::test]
+async fn every_query_answers_what_its_file_says() {
+    let engine = engine();
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/srql");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    let (mut wrong, mut n) = (Vec::new(), 0);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut written = String::new();
+        for block in text.split("\n\n").map(|b| b.trim_matches('\n')).filter(|b| !b.is_empty()) {
+            let lines: Vec<&str> = block.lines().collect();
+            let comments = lines.iter().take_while(|l| l.starts_with('#')).count();
+            let Some(query) = lines.get(comments) else {
+                let _ = writeln!(written, "{block}\n");
+                continue;
+            };
+            let expected = lines[comments + 1..].iter().fold(String::new(), |all, line| all + line + "\n");
+            let got = said(&engine, query).await;
+            n += 1;
+            if got != expected {
+                wrong.push(format!("{}: {query}\nexpected\n{expected}got\n{got}", file.display()));
+            }
+            let comments = lines[..comments].iter().fold(String::new(), |all, line| all + line + "\n");
+            let _ = writeln!(written, "{comments}{query}\n{got}");
+        }
+        if std::env::var_os("RADARFLOW_BLESS").is_some() {
+            std::fs::write(&file, written.trim_end().to_owned() + "\n").unwrap();
+        }
+    }
+    assert!(n > 100, "there are {n} queries");
+    assert!(wrong.is_empty() || std::env::var_os("RADARFLOW_BLESS").is_some(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn nobody_sees_another_tenant_or_partition() {
+    let engine = engine();
+    let count = async |actor: &Actor, query: &str| {
+        let answer = engine.query(actor, query, None, None).await.expect("it answers");
+        json(&answer).len()
+    };
+    let queries = [
+        "in:devices include_deleted:true",
+        "in:flows time:last_7d",
+        "in:(flows,logs) time:last_7d",
+        "in:logs time:last_7d device.vendor_name:*",
+        r#"in:devices uid:(in:flows time:last_7d fields:src_device_uid)"#,
+        r#"in:flows time:last_7d stats:"count() as n by src_endpoint_ip""#,
+    ];
+    for query in queries {
+        assert_eq!(count(&actor("nobody", &[]), query).await, 0, "{query}");
+        assert_eq!(count(&actor("t", &["nowhere"]), query).await, 0, "{query}");
+        assert!(count(&actor("t", &[]), query).await > 0, "{query}");
+    }
+    // Joins and subqueries are narrowed like everything else.
+    let bound = actor("t", &["site-b"]);
+    let all = count(&actor("t", &[]), queries[4]).await;
+    assert!(count(&bound, queries[4]).await < all);
+    assert_eq!(count(&actor("u", &[]), "in:devices").await, 1);
+}
+
+#[tokio::test]
+async fn pages_repeat_and_lose_nothing() {
+    let engine = engine();
+    let actor = actor("t", &[]);
+    for query in [
+        "in:devices sort:hostname:asc fields:uid limit:2",
+        "in:(flows,logs) time:last_7d fields:row_id limit:3",
+        r#"in:flows time:last_7d stats:"count() as n by src_endpoint_ip, app" limit:2"#,
+        "in:devices sort:metadata.rack:asc fields:uid limit:2",
+        "in:logs time:last_7d sort:device.vendor_name:asc fields:row_id limit:3",
+    ] {
+        let whole = query.rsplit_once(" limit").unwrap().0;
+        let whole = json(&engine.query(&actor, whole, None, None).await.unwrap());
+        let (mut paged, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = engine.query(&actor, query, cursor.as_deref(), None).await.unwrap();
+            paged.extend(json(&page));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, whole, "{query}");
+    }
+}
