@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
@@ -34,6 +35,7 @@ use crate::live::{Live, View};
 use crate::srql::plan::{self, Planned, series};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
+use crate::stream::Streams;
 
 /// Memory of all queries together, bytes.
 pub const MEMORY: usize = 2 << 30;
@@ -134,6 +136,7 @@ pub struct Engine {
     threads: Threads,
     key: [u8; 32],
     metrics: Metrics,
+    streams: Streams,
 }
 
 /// What queries did.
@@ -203,7 +206,8 @@ impl Engine {
         let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
         let metrics = Metrics { queries: Family::default(), running: Gauge::default(), seconds };
         let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
-        Ok(Engine { live, runtime, running: Mutex::default(), threads, key, metrics })
+        let streams = Streams::default();
+        Ok(Engine { live, runtime, running: Mutex::default(), threads, key, metrics, streams })
     }
 
     /// The tables it reads.
@@ -268,13 +272,7 @@ impl Engine {
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let (engine, actor, text, cursor) = (self.clone(), actor.clone(), text.to_owned(), cursor.map(str::to_owned));
-        let task = self.threads.spawn(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await });
-        let Some(mut task) = task else { return Err(QueryError::Busy) };
-        match tokio::time::timeout(TIME_LIMIT, &mut task.0).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
-            Err(_) => Err(QueryError::TimedOut),
-        }
+        self.on_threads(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
     }
 
     async fn run(
@@ -287,6 +285,10 @@ impl Engine {
         let started = Instant::now();
         let mut query = parse::parse(text)?;
         let entities = plan::entities(&query)?;
+        if let Some(span) = query.stream {
+            let detail = "a live query is asked at /api/query/stream";
+            return Err(SrqlError::new("stream_elsewhere", span, detail).into());
+        }
         let cursor_text = cursor.map(str::to_owned).or_else(|| query.cursor.take().map(|c| parse::plain(&c.text)));
         query.cursor = None;
         let hash = query_hash(text);
@@ -325,7 +327,57 @@ impl Engine {
         Ok(Answer { batches, schema, next_cursor: next, limit, meta })
     }
 
-    fn session(&self) -> SessionContext {
+    /// The live queries.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// The plan of a query over a version of the tables.
+    pub(crate) fn plan(&self, actor: &Actor, query: &ast::Query, view: &View) -> Result<Planned, QueryError> {
+        let ctx = self.session();
+        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch };
+        Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
+    }
+
+    /// All rows of a query, if they are no more than `most`.
+    pub(crate) async fn whole(
+        self: &Arc<Self>,
+        actor: &Actor,
+        query: &ast::Query,
+        view: &View,
+        most: usize,
+    ) -> Result<Vec<RecordBatch>, QueryError> {
+        let mut planned = self.plan(actor, query, view)?;
+        let asked = query.limit;
+        planned.limit = Some(asked.unwrap_or(most));
+        let now_us = view.clock_ms * 1000;
+        let answer = self.on_threads(async move { execute(planned, None, now_us).await }).await?;
+        if answer.truncated && asked.is_none() {
+            return Err(QueryError::TooLarge(format!("more than {most} rows; narrow the query, or say limit:")));
+        }
+        Ok(answer.batches)
+    }
+
+    /// The columns that a plan shows, in no order.
+    pub(crate) async fn columns(self: &Arc<Self>, planned: Planned) -> Result<Vec<RecordBatch>, QueryError> {
+        let planned = Planned { order: Vec::new(), pages: false, limit: None, fill: None, ..planned };
+        Ok(self.on_threads(async move { execute(planned, None, 0).await }).await?.batches)
+    }
+
+    /// Runs a part of a query on the threads of queries, within their time.
+    async fn on_threads<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let Some(mut task) = self.threads.spawn(task) else { return Err(QueryError::Busy) };
+        match tokio::time::timeout(TIME_LIMIT, &mut task.0).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
+            Err(_) => Err(QueryError::TimedOut),
+        }
+    }
+
+    pub(crate) fn session(&self) -> SessionContext {
         let config = SessionConfig::new()
             .with_information_schema(false)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
@@ -377,6 +429,18 @@ impl plan::Tables for Scoped<'_> {
             Nature::State => Ok(rows),
         }
     }
+}
+
+/// Rows as a JSON array.
+pub(crate) fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
+    let refs: Vec<&RecordBatch> = batches.iter().collect();
+    // Every type a table has can be written as JSON.
+    if writer.write_batches(&refs).and_then(|()| writer.finish()).is_err() {
+        return b"[]".to_vec();
+    }
+    let out = writer.into_inner();
+    if out.is_empty() { b"[]".to_vec() } else { out }
 }
 
 /// Names a query apart from its cursor.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use arrow::json::LineDelimitedWriter;
-use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::RecordBatch;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Response, sse};
 use axum::routing::{delete, get, post, put};
 use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Kind, Origin};
@@ -22,10 +21,10 @@ use tokio::sync::broadcast;
 use crate::access::{Actor, Tokens, hash, new_token};
 use crate::catalog;
 use crate::devices;
-use crate::engine::{Answer, Engine, QueryError};
+use crate::engine::{Answer, Engine, QueryError, json_rows};
 use crate::explain;
 use crate::links;
-use crate::runs;
+use crate::{runs, stream};
 
 /// Largest request body, bytes.
 pub const MAX_BODY: usize = 2 << 20;
@@ -63,6 +62,7 @@ fn router(api: Shared) -> Router {
         .route("/api/catalog", get(catalog_document))
         .route("/api/query", post(query))
         .route("/api/query/validate", post(validate))
+        .route("/api/query/stream", get(stream_query))
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
@@ -84,6 +84,12 @@ pub async fn serve(
     api: Shared,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let engine = api.engine.clone();
+    let stop = async move {
+        stop.await;
+        // Streams are ended, or the server would wait for their clients.
+        engine.streams().close();
+    };
     axum::serve(socket, router(api)).with_graceful_shutdown(stop).await
 }
 
@@ -283,6 +289,39 @@ async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) 
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watch {
+    q: String,
+}
+
+/// `GET /api/query/stream?q=…`: server-sent events.
+async fn stream_query(State(api): State<Shared>, headers: HeaderMap, UrlQuery(watch): UrlQuery<Watch>) -> Response {
+    let actor = match api.allowed(&headers, Action::Query) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    let events = match stream::start(&api.engine, &actor, &watch.q) {
+        Ok(events) => events,
+        Err(error) => return refuse(&error, &watch.q),
+    };
+    let events = futures::stream::unfold((events, api, headers), |(mut events, api, headers)| async move {
+        let event = events.recv().await?;
+        // A token that was revoked meanwhile hears no more.
+        let allowed = api.allowed(&headers, Action::Query).is_ok();
+        let event = if allowed { event } else { stream::Event::End };
+        if !allowed {
+            events.close();
+        }
+        let (name, data) = event.parts();
+        let epoch = data["epoch"].as_u64().map(|e| e.to_string());
+        let sent = sse::Event::default().event(name).data(data.to_string());
+        let sent = epoch.into_iter().fold(sent, sse::Event::id);
+        Some((Ok::<_, std::convert::Infallible>(sent), (events, api, headers)))
+    });
+    sse::Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response()
+}
+
 async fn validate(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
     if let Err(denied) = api.allowed(&headers, Action::Query) {
         return denied;
@@ -339,17 +378,6 @@ fn semantic(name: &str, data_type: &arrow_schema::DataType) -> &'static str {
         t if t.is_numeric() => "value",
         _ => "label",
     }
-}
-
-fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    let refs: Vec<&RecordBatch> = batches.iter().collect();
-    // Every type a table has can be written as JSON.
-    if writer.write_batches(&refs).and_then(|()| writer.finish()).is_err() {
-        return b"[]".to_vec();
-    }
-    let out = writer.into_inner();
-    if out.is_empty() { b"[]".to_vec() } else { out }
 }
 
 fn render(answer: &Answer, format: Format) -> Response {

@@ -21,3 +21,4 @@ mod links;
 pub mod live;
 mod runs;
 pub mod srql;
+pub mod stream;

@@ -21,9 +21,10 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
+use crate::stream::BEHIND;
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
 pub const MAX_FRESH_BYTES: usize = 64 << 20;
@@ -165,6 +166,7 @@ pub struct Live {
     applier: Mutex<Applier>,
     view: RwLock<Arc<View>>,
     epoch: watch::Sender<u64>,
+    epochs: broadcast::Sender<Arc<EpochOutput>>,
 }
 
 #[derive(Default)]
@@ -176,7 +178,8 @@ struct Applier {
 impl Live {
     /// Empty tables over a lake, if there is one.
     pub fn new(lake: Option<PathBuf>) -> Self {
-        Live { lake, applier: Mutex::default(), view: RwLock::default(), epoch: watch::Sender::new(0) }
+        let (epochs, _) = broadcast::channel(BEHIND);
+        Live { lake, applier: Mutex::default(), view: RwLock::default(), epoch: watch::Sender::new(0), epochs }
     }
 
     /// The newest version.
@@ -190,8 +193,13 @@ impl Live {
         let _ = self.epoch.subscribe().wait_for(|at| *at >= epoch).await;
     }
 
+    /// Epochs from now on, each after it was published.
+    pub fn epochs(&self) -> broadcast::Receiver<Arc<EpochOutput>> {
+        self.epochs.subscribe()
+    }
+
     /// Takes in an epoch and publishes it.
-    pub fn apply(&self, output: &EpochOutput) {
+    pub fn apply(&self, output: &Arc<EpochOutput>) {
         let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
         let Applier { state, view } = &mut *applier;
         let mut by_table: BTreeMap<(Tenant, Table), Vec<&Change>> = BTreeMap::new();
@@ -223,6 +231,8 @@ impl Live {
             view.clock_ms = output.clock_ms;
         }
         self.publish(view);
+        // Nobody may be listening.
+        let _ = self.epochs.send(output.clone());
     }
 
     fn publish(&self, view: &View) {
@@ -271,6 +281,14 @@ fn tenant_of(batch: &RecordBatch) -> String {
     column.filter(|c| !arrow_array::Array::is_empty(*c)).map(|c| c.value(0).to_owned()).unwrap_or_default()
 }
 
+/// Rows of the partitions that an actor is bound to.
+pub fn seen_by(frame: DataFrame, actor: &Actor) -> Result<DataFrame> {
+    if actor.partitions.is_empty() {
+        return Ok(frame);
+    }
+    frame.filter(ident("partition").in_list(actor.partitions.iter().map(|p| lit(p.as_str())).collect(), false))
+}
+
 impl View {
     /// A table as an actor may see it: its tenant's rows, of the partitions it is bound to.
     pub fn table(&self, ctx: &SessionContext, actor: &Actor, table: Table) -> Result<DataFrame> {
@@ -279,10 +297,23 @@ impl View {
             Nature::State => self.state_frame(ctx, actor, table, &schema)?,
             Nature::Event => self.event_frame(ctx, actor, table, &schema)?,
         };
-        if actor.partitions.is_empty() {
-            return Ok(frame);
-        }
-        frame.filter(ident("partition").in_list(actor.partitions.iter().map(|p| lit(p.as_str())).collect(), false))
+        seen_by(frame, actor)
+    }
+
+    /// Whether these tables of a tenant are as they were.
+    pub fn same(&self, other: &View, tenant: &str, tables: &[Table]) -> bool {
+        tables.iter().all(|table| {
+            let key = (tenant.to_owned(), *table);
+            let state = match (self.state.get(&key), other.state.get(&key)) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            let fresh = match (self.fresh.get(&key), other.fresh.get(&key)) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            state && fresh
+        })
     }
 
     fn state_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
@@ -441,7 +472,7 @@ mod tests {
                         changes.push(Change { before, after });
                     }
                 }
-                live.apply(&EpochOutput { epoch: epoch as u64 + 1, changes, ..EpochOutput::default() });
+                live.apply(&EpochOutput { epoch: epoch as u64 + 1, changes, ..EpochOutput::default() }.into());
                 let view = live.view();
                 let got: BTreeMap<String, String> = view.rows::<IpOwnership>("t").into_iter().map(|o| (o.ip, o.device_uid.unwrap())).collect();
                 assert_eq!(got, expected);

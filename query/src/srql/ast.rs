@@ -190,6 +190,8 @@ pub struct Query {
     pub latest: Option<Span>,
     /// `explain:`
     pub explain: bool,
+    /// `stream:`, `mode:`
+    pub stream: Option<Span>,
     /// `sort:`
     pub sort: Vec<Sort>,
     /// `limit:`

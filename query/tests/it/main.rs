@@ -5,6 +5,7 @@
 //! difference before you believe it.
 
 mod data;
+mod stream;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use serde_json::Value;
 fn engine() -> Arc<Engine> {
     let live = Arc::new(Live::new(None));
     for epoch in data::epochs() {
-        live.apply(&epoch);
+        live.apply(&epoch.into());
     }
     Arc::new(Engine::new(live, [7; 32]).expect("an engine starts"))
 }

@@ -94,6 +94,19 @@ impl Parser<'_> {
                 self.once("explain", span)?;
                 self.query.explain = self.truth("explain")?;
             }
+            "stream" => {
+                self.once("stream", span)?;
+                self.query.stream = self.truth("stream")?.then_some(span);
+            }
+            "mode" => {
+                self.once("stream", span)?;
+                let word = self.word(&[])?;
+                self.query.stream = match word.text.to_ascii_lowercase().as_str() {
+                    "stream" => Some(span),
+                    "snapshot" => None,
+                    _ => return Err(SrqlError::new("bad_value", word.span, "mode: takes stream or snapshot")),
+                };
+            }
             "window" | "time_bucket" => {
                 self.once("window", span)?;
                 let word = self.word(&[])?;

@@ -29,6 +29,8 @@ const CLAUSES: &[&str] = &[
     "include_deleted",
     "latest",
     "explain",
+    "stream",
+    "mode",
     "sort",
     "order",
     "limit",
@@ -55,9 +57,9 @@ const CLAUSES: &[&str] = &[
     "units",
 ];
 /// Clauses that the language has and this build refuses by name.
-const LATER: &[&str] = &["at", "stream", "mode"];
+const LATER: &[&str] = &["at"];
 /// Fields that stand for a row of another entity.
-pub(super) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
+pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
 const FUNCTIONS: &[&str] = &[
     "count",
     "count_distinct",
@@ -105,6 +107,7 @@ fn empty() -> Query {
         include_deleted: None,
         latest: None,
         explain: false,
+        stream: None,
         sort: Vec::new(),
         limit: None,
         cursor: None,

@@ -1,0 +1,400 @@
+//! Live queries: a snapshot, then exact changes. The sum of what a client received equals a fresh query at that epoch.
+//!
+//! A query over the rows of one state table is kept by the changes of each epoch alone: the rows that went and the rows
+//! that came are filtered like a table of their own. Every other query (groups, joins, spans of time that slide) is asked
+//! again when something it reads has changed, not more often than it can bear, and the difference is sent.
+//!
+//! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. What a stream holds is
+//! bounded: [`MAX_ROWS`] rows, [`BEHIND`] epochs, [`UNSENT`] events.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use datafusion::common::DataFusionError;
+use datafusion::prelude::{DataFrame, SessionContext};
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{Nature, StateRow, Table, state_batch};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::access::Actor;
+use crate::engine::{Engine, QueryError, json_rows};
+use crate::live::{View, seen_by};
+use crate::srql::ast::{Expr, Query, Value as Compared};
+use crate::srql::{SrqlError, parse, plan};
+
+/// Rows that a stream may hold.
+pub const MAX_ROWS: usize = 10_000;
+/// Epochs that a stream may be behind.
+pub const BEHIND: usize = 256;
+/// Events that may wait for a client.
+pub const UNSENT: usize = 64;
+/// Streams of one tenant.
+pub const STREAMS_TENANT: usize = 64;
+/// Rows of one event.
+const ROWS_EVENT: usize = 1000;
+/// How often a client hears that nothing happened.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Least time between two askings.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often a span of time that slides is looked at.
+const SLIDE: Duration = Duration::from_secs(5);
+
+/// What a client is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Rows as of an epoch; the last part says so. With `reset`, what was sent before no longer counts.
+    Snapshot {
+        /// Which epoch.
+        epoch: u64,
+        /// The rows.
+        rows: Vec<Value>,
+        /// Whether it is complete.
+        last: bool,
+        /// Whether it is a new one.
+        reset: bool,
+    },
+    /// Rows that came and went.
+    Change {
+        /// At which epoch.
+        epoch: u64,
+        /// Came.
+        added: Vec<Value>,
+        /// Went.
+        removed: Vec<Value>,
+    },
+    /// Everything up to this epoch was sent.
+    Frontier(u64),
+    /// It cannot go on.
+    Failed(String),
+    /// The server ends it.
+    End,
+}
+
+impl Event {
+    /// Its name and data, as server-sent events have them.
+    pub fn parts(&self) -> (&'static str, Value) {
+        match self {
+            Event::Snapshot { epoch, rows, last, reset } => {
+                ("snapshot", json!({"epoch": epoch, "rows": rows, "last": last, "reset": reset}))
+            }
+            Event::Change { epoch, added, removed } => {
+                ("change", json!({"epoch": epoch, "added": added, "removed": removed}))
+            }
+            Event::Frontier(epoch) => ("frontier", json!({"epoch": epoch})),
+            Event::Failed(detail) => ("error", json!({"detail": detail})),
+            Event::End => ("end", json!({})),
+        }
+    }
+}
+
+/// The streams there are.
+pub struct Streams {
+    running: Mutex<BTreeMap<String, usize>>,
+    closing: watch::Sender<bool>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Streams { running: Mutex::default(), closing: watch::Sender::new(false) }
+    }
+}
+
+impl Streams {
+    /// Ends all of them.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// How many there are.
+    pub fn running(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+/// One stream, for as long as it runs.
+struct Running(Arc<Engine>, String);
+
+impl Running {
+    fn admit(engine: &Arc<Engine>, tenant: &str) -> Option<Running> {
+        let mut running = engine.streams().running.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = running.entry(tenant.to_owned()).or_default();
+        if *of_tenant >= STREAMS_TENANT {
+            return None;
+        }
+        *of_tenant += 1;
+        Some(Running(engine.clone(), tenant.to_owned()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.0.streams().running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = running.get_mut(&self.1) {
+            *n -= 1;
+            if *n == 0 {
+                running.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// The epochs as the live tables take them in.
+struct OneTable {
+    ctx: SessionContext,
+    table: Table,
+    rows: DataFrame,
+}
+
+impl plan::Tables for OneTable {
+    fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
+        debug_assert_eq!(table, self.table, "a query that is kept row by row reads one table");
+        let _ = &self.ctx;
+        Ok(self.rows.clone())
+    }
+}
+
+/// A live query.
+struct Stream {
+    engine: Arc<Engine>,
+    actor: Actor,
+    query: Query,
+    /// The tables it reads.
+    tables: Vec<Table>,
+    /// Whether the rows of an epoch can be judged by themselves.
+    by_row: bool,
+    /// Whether the clock alone changes its answer.
+    slides: bool,
+    to: mpsc::Sender<Event>,
+    _running: Running,
+}
+
+/// Why a stream ends.
+enum Ended {
+    /// The client left, or the server stops.
+    Quietly,
+    /// It has to be said.
+    Failed(QueryError),
+}
+
+impl From<QueryError> for Ended {
+    fn from(error: QueryError) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+/// Whether an expression's comparisons can be made with a row alone.
+fn by_itself(expr: &Expr) -> bool {
+    match expr {
+        Expr::And(all) | Expr::Or(all) => all.iter().all(by_itself),
+        Expr::Not(inner) => by_itself(inner),
+        Expr::Filter(key, value) => !matches!(value, Compared::Sub(..)) && !parse::OBJECTS.contains(&&*key.path[0]),
+        Expr::Text(_) => true,
+    }
+}
+
+/// The tables of subqueries, and of devices where keys speak of them.
+fn tables_below(expr: &Expr, tables: &mut Vec<Table>) -> Result<(), SrqlError> {
+    match expr {
+        Expr::And(all) | Expr::Or(all) => all.iter().try_for_each(|e| tables_below(e, tables)),
+        Expr::Not(inner) => tables_below(inner, tables),
+        Expr::Filter(_, Compared::Sub(query, _)) => {
+            tables.extend(plan::entities(query)?.iter().map(|e| e.table));
+            tables_below(&query.filter, tables)
+        }
+        Expr::Filter(..) | Expr::Text(_) => Ok(()),
+    }
+}
+
+/// Begins a live query; its events come out of the receiver.
+pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str) -> Result<mpsc::Receiver<Event>, QueryError> {
+    let mut query = parse::parse(text)?;
+    let entities = plan::entities(&query)?;
+    if query.cursor.is_some() || query.explain {
+        let detail = "cursor: and explain: are not for streams";
+        return Err(SrqlError::new("clause_conflict", (0, text.len()), detail).into());
+    }
+    query.stream = None;
+    let mut tables: Vec<Table> = entities.iter().map(|e| e.table).collect();
+    tables_below(&query.filter, &mut tables)?;
+    tables.push(Table::Device);
+    let plain = query.stats.is_empty() && query.bucket.is_none() && query.rollup.is_none() && query.limit.is_none();
+    let relative = text.contains("now") || text.contains("today");
+    let keys_alone =
+        query.sort.iter().map(|s| &s.key).chain(&query.fields).all(|k| !parse::OBJECTS.contains(&&*k.path[0]));
+    let state = matches!(entities[..], [one] if one.table.nature() == Nature::State);
+    let by_row = state && plain && !relative && keys_alone && by_itself(&query.filter);
+    let slides = relative || entities.iter().any(|e| e.time.is_some());
+    // What is wrong with it is said at once.
+    let view = engine.live().view();
+    engine.plan(actor, &query, &view)?;
+    let running = Running::admit(engine, &actor.tenant).ok_or(QueryError::Busy)?;
+    let (to, events) = mpsc::channel(UNSENT);
+    let stream =
+        Stream { engine: engine.clone(), actor: actor.clone(), query, tables, by_row, slides, to, _running: running };
+    tokio::spawn(stream.run());
+    Ok(events)
+}
+
+type Rows = BTreeMap<String, i64>;
+
+fn count(rows: &[Value], into: &mut Rows, sign: i64) {
+    for row in rows {
+        let key = row.to_string();
+        let n = into.entry(key.clone()).or_default();
+        *n += sign;
+        if *n == 0 {
+            into.remove(&key);
+        }
+    }
+}
+
+/// Rows that were counted up and down, as those that came and those that went.
+fn apart(net: &Rows) -> (Vec<Value>, Vec<Value>) {
+    let rows = |sign: i64| {
+        let wanted = net.iter().filter(move |(_, n)| n.signum() == sign);
+        wanted.flat_map(|(row, n)| {
+            let row: Value = serde_json::from_str(row).unwrap_or_default();
+            std::iter::repeat_n(row, n.unsigned_abs() as usize)
+        })
+    };
+    (rows(1).collect(), rows(-1).collect())
+}
+
+impl Stream {
+    async fn run(self) {
+        let mut closing = self.engine.streams().closing.subscribe();
+        let ended = tokio::select! {
+            ended = self.follow() => ended,
+            _ = closing.wait_for(|closing| *closing) => Ended::Quietly,
+            () = self.to.closed() => return,
+        };
+        let last = match ended {
+            Ended::Quietly => Event::End,
+            Ended::Failed(error) => Event::Failed(match error {
+                QueryError::Language(e) => e.to_string(),
+                QueryError::TooLarge(detail) | QueryError::Failed(detail) => detail,
+                other => format!("{other:?}"),
+            }),
+        };
+        let _ = self.to.send(last).await;
+    }
+
+    async fn follow(&self) -> Ended {
+        let mut reset = false;
+        loop {
+            // First the ear, then the eye: nothing can happen between.
+            let mut epochs = self.engine.live().epochs();
+            match self.from_here(&mut epochs, reset).await {
+                // It fell behind.
+                Ok(()) => reset = true,
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Ended> {
+        self.to.send(event).await.map_err(|_| Ended::Quietly)
+    }
+
+    /// A snapshot, and changes until the stream falls behind.
+    async fn from_here(&self, epochs: &mut broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
+        let mut view = self.engine.live().view();
+        let rows = self.ask(&view).await?;
+        let mut known = Rows::new();
+        if !self.by_row {
+            count(&rows, &mut known, 1);
+        }
+        let mut parts = rows.chunks(ROWS_EVENT).peekable();
+        loop {
+            let rows = parts.next().unwrap_or_default().to_vec();
+            let last = parts.peek().is_none();
+            self.send(Event::Snapshot { epoch: view.epoch, rows, last, reset }).await?;
+            if last {
+                break;
+            }
+        }
+        let mut at = view.epoch;
+        let (mut told, mut told_at, mut asked_at) = (at, Instant::now(), Instant::now());
+        let mut pause = AGAIN;
+        loop {
+            match tokio::time::timeout(HEARTBEAT, epochs.recv()).await {
+                Ok(Ok(output)) if output.epoch > at => {
+                    at = output.epoch;
+                    if self.by_row {
+                        let (added, removed) = self.changed(&output).await?;
+                        if !added.is_empty() || !removed.is_empty() {
+                            self.send(Event::Change { epoch: at, added, removed }).await?;
+                            (told, told_at) = (at, Instant::now());
+                        }
+                    }
+                }
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Ok(()),
+                Ok(Err(broadcast::error::RecvError::Closed)) => return Err(Ended::Quietly),
+            }
+            if !self.by_row && asked_at.elapsed() >= pause {
+                let now = self.engine.live().view();
+                let moved = !now.same(&view, &self.actor.tenant, &self.tables);
+                if moved || (self.slides && asked_at.elapsed() >= SLIDE) {
+                    let began = Instant::now();
+                    let rows = self.ask(&now).await?;
+                    let mut net: Rows = known.iter().map(|(row, n)| (row.clone(), -n)).collect();
+                    count(&rows, &mut net, 1);
+                    known.clear();
+                    count(&rows, &mut known, 1);
+                    let (added, removed) = apart(&net);
+                    at = now.epoch;
+                    if !net.is_empty() {
+                        self.send(Event::Change { epoch: at, added, removed }).await?;
+                        (told, told_at) = (at, Instant::now());
+                    }
+                    asked_at = Instant::now();
+                    // Asking takes a fifth of the time at most.
+                    pause = AGAIN.max(began.elapsed() * 4);
+                    view = now;
+                } else if !moved {
+                    view = now;
+                    at = at.max(view.epoch);
+                }
+            }
+            // What was not looked at yet is not promised.
+            let until = if self.by_row { at } else { view.epoch };
+            if until > told && told_at.elapsed() >= HEARTBEAT {
+                self.send(Event::Frontier(until)).await?;
+                (told, told_at) = (until, Instant::now());
+            }
+        }
+    }
+
+    /// The whole answer.
+    async fn ask(&self, view: &View) -> Result<Vec<Value>, QueryError> {
+        let batches = self.engine.whole(&self.actor, &self.query, view, MAX_ROWS).await?;
+        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
+    }
+
+    /// The rows that came and went with an epoch.
+    async fn changed(&self, output: &EpochOutput) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
+        let table = self.tables[0];
+        let ours = |row: &&StateRow| row.table() == table && row.tenant() == self.actor.tenant;
+        let before: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.before.as_ref()).filter(ours).collect();
+        let after: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.after.as_ref()).filter(ours).collect();
+        let mut net = Rows::new();
+        for (rows, sign) in [(before, -1), (after, 1)] {
+            if rows.is_empty() {
+                continue;
+            }
+            let ctx = self.engine.session();
+            let failed = |e: DataFusionError| QueryError::Failed(e.strip_backtrace());
+            let frame = ctx.read_batch(state_batch(table, rows.iter().copied())).map_err(failed)?;
+            let rows = seen_by(frame, &self.actor).map_err(failed)?;
+            let only = OneTable { ctx, table, rows };
+            let planned = plan::plan(&self.query, &only, output.clock_ms * 1000, None)?;
+            let batches = self.engine.columns(planned).await?;
+            let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)).unwrap_or_default();
+            count(&rows, &mut net, sign);
+        }
+        Ok(apart(&net))
+    }
+}

@@ -1,0 +1,197 @@
+//! Live queries: what a client received sums up to a fresh query, whatever happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{Change, StateRow};
+use radarflow_query::engine::Engine;
+use radarflow_query::stream::{Event, STREAMS_TENANT, start};
+use serde_json::Value;
+use tokio::sync::mpsc::Receiver;
+
+use crate::{actor, data, engine, json};
+
+/// What a client has.
+#[derive(Default)]
+struct Client {
+    rows: BTreeMap<String, i64>,
+    epoch: u64,
+    snapshots: usize,
+    /// More of a snapshot follows.
+    partial: bool,
+}
+
+impl Client {
+    fn count(&mut self, rows: &[Value], sign: i64) {
+        for row in rows {
+            let n = self.rows.entry(row.to_string()).or_default();
+            *n += sign;
+            assert!(*n >= 0, "only what was there goes: {row}");
+        }
+        self.rows.retain(|_, n| *n > 0);
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Snapshot { epoch, rows, last, reset } => {
+                assert_eq!(*reset, self.snapshots > 0, "only the first is none that resets");
+                if !self.partial {
+                    self.rows.clear();
+                }
+                self.partial = !last;
+                self.snapshots += usize::from(*last);
+                self.epoch = if *last { *epoch } else { 0 };
+                self.count(rows, 1);
+            }
+            Event::Change { epoch, added, removed } => {
+                assert!(*epoch > self.epoch, "changes come in order");
+                self.epoch = *epoch;
+                self.count(removed, -1);
+                self.count(added, 1);
+            }
+            Event::Frontier(epoch) => self.epoch = *epoch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes events until it has everything of an epoch.
+    async fn until(&mut self, events: &mut Receiver<Event>, epoch: u64) {
+        while self.epoch < epoch {
+            let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+            self.take(&event.expect("the epoch comes").expect("the stream goes on"));
+        }
+    }
+}
+
+async fn fresh(engine: &Arc<Engine>, query: &str) -> BTreeMap<String, i64> {
+    let query = format!("{query} limit:10000");
+    let answer = engine.query(&actor("t", &[]), &query, None, None).await.expect("it answers");
+    let mut rows = BTreeMap::new();
+    for row in json(&answer) {
+        *rows.entry(row.to_string()).or_default() += 1;
+    }
+    rows
+}
+
+fn devices() -> Vec<StateRow> {
+    let first = data::epochs().remove(0);
+    first.changes.into_iter().filter_map(|c| c.after).collect()
+}
+
+/// An epoch in which some devices change, come and go.
+fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
+    let mut next = |below: usize| {
+        // SplitMix64.
+        *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % below as u64) as usize
+    };
+    let mut changes = Vec::new();
+    for n in 0..1 + next(4) {
+        if now.len() > 3 && next(4) == 0 {
+            let before = now.swap_remove(next(now.len()));
+            changes.push(Change { before: Some(before), after: None });
+            continue;
+        }
+        let at = next(now.len());
+        let before = now[at].clone();
+        let StateRow::Device(mut device) = before.clone() else { continue };
+        device.vendor_name = Some(["Cisco", "Dell", "Axis"][next(3)].to_owned());
+        device.is_available = [Some(true), Some(false), None][next(3)];
+        if next(3) == 0 {
+            device.uid = format!("sr:new-{epoch}-{n}");
+            device.partition = ["default", "site-b"][next(2)].to_owned();
+            let after = StateRow::Device(device).at(epoch);
+            now.push(after.clone());
+            changes.push(Change { before: None, after: Some(after) });
+        } else if !changes.iter().any(|c: &Change| c.key() == before.key()) {
+            let after = StateRow::Device(device).at(epoch);
+            now[at] = after.clone();
+            changes.push(Change { before: Some(before), after: Some(after) });
+        }
+    }
+    // A key changes once an epoch.
+    let mut seen = std::collections::BTreeSet::new();
+    changes.retain(|c| seen.insert(c.key()));
+    EpochOutput { epoch, clock_ms: data::NOW + epoch as i64, changes, ..EpochOutput::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_received_sums_up_to_a_fresh_query() {
+    let engine = engine();
+    let queries = [
+        "in:devices",
+        "in:devices vendor_name:Cisco fields:uid,hostname stream:true",
+        "in:devices !is_available:true fields:vendor_name",
+        r#"in:devices stats:"count() as n by vendor_name""#,
+        "in:devices uid:(in:alerts fields:device_uid) fields:uid,vendor_name",
+        "in:alerts device.vendor_name:Cisco fields:id",
+    ];
+    let mut clients: Vec<_> = queries
+        .iter()
+        .map(|query| (Client::default(), start(&engine, &actor("t", &[]), query).expect("it starts")))
+        .collect();
+    let mut bound =
+        (Client::default(), start(&engine, &actor("t", &["site-b"]), "in:devices fields:partition").unwrap());
+    let (mut now, mut random) = (devices(), 7);
+    now.retain(|row| row.tenant() == "t");
+    for epoch in 3..60 {
+        let output = churn(epoch, &mut now, &mut random);
+        // What a change takes away is what is there: rows made anew have their key only once.
+        engine.live().apply(&output.into());
+        if epoch % 8 == 0 {
+            for (query, (client, events)) in queries.iter().zip(&mut clients) {
+                client.until(events, epoch).await;
+                let query = query.trim_end_matches(" stream:true");
+                assert_eq!(client.rows, fresh(&engine, query).await, "{query} at {epoch}");
+            }
+            bound.0.until(&mut bound.1, epoch).await;
+            assert!(bound.0.rows.keys().all(|row| row.contains("site-b")), "{:?}", bound.0.rows);
+        }
+    }
+    assert!(clients.iter().all(|(client, _)| client.snapshots == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_is_told_with_a_fresh_snapshot() {
+    let engine = engine();
+    let mut events = start(&engine, &actor("t", &[]), "in:devices").unwrap();
+    let mut client = Client::default();
+    client.until(&mut events, 2).await;
+    let (mut now, mut random) = (devices(), 9);
+    now.retain(|row| row.tenant() == "t");
+    let last = 1200;
+    for epoch in 3..=last {
+        engine.live().apply(&churn(epoch, &mut now, &mut random).into());
+    }
+    client.until(&mut events, last).await;
+    assert!(client.snapshots > 1, "it was behind");
+    assert_eq!(client.rows, fresh(&engine, "in:devices").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_counted_bounded_and_leave_nothing_behind() {
+    let engine = engine();
+    let of = |tenant: &str| start(&engine, &actor(tenant, &[]), "in:devices");
+    let streams: Vec<_> = (0..STREAMS_TENANT).map(|_| of("t").expect("there is room")).collect();
+    assert!(of("t").is_err(), "a tenant has so many");
+    assert!(of("u").is_ok(), "another has its own");
+    drop(streams);
+    while engine.streams().running() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for wrong in ["in:devices cursor:x", "in:devices explain:true", "in:devices nothing:1", "in:nothing"] {
+        assert!(start(&engine, &actor("t", &[]), wrong).is_err(), "{wrong}");
+    }
+    let mut events = of("t").unwrap();
+    engine.streams().close();
+    let mut last = None;
+    while let Some(event) = events.recv().await {
+        last = Some(event);
+    }
+    assert_eq!(last, Some(Event::End));
+}
