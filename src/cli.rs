@@ -16,7 +16,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
 use serde_json::{Value, json};
 
-use crate::{config, demo, explain, serve, table, tools};
+use crate::{config, demo, explain, follow, serve, table, tools};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -72,6 +72,9 @@ enum Command {
         /// How to print the answer.
         #[arg(long, value_enum)]
         format: Option<Output>,
+        /// Go on: print each row that comes or goes.
+        #[arg(long)]
+        live: bool,
         #[command(flatten)]
         at: At,
     },
@@ -265,7 +268,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(serve_until_told(&config, migrate))?;
         }
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
-        Command::Query { srql, format, at } => return runtime.block_on(query(&srql, format, &at.url, &at.token)),
+        Command::Query { srql, format, live: true, at } => {
+            let ndjson = format.map_or(!std::io::stdout().is_terminal(), |f| f != Output::Table);
+            runtime.block_on(follow::follow(&srql, &at, ndjson))?;
+        }
+        Command::Query { srql, format, live: false, at } => {
+            return runtime.block_on(query(&srql, format, &at.url, &at.token));
+        }
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::Token { command } => runtime.block_on(make_token(command))?,

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod demo;
 mod explain;
+mod follow;
 mod metrics;
 mod reap;
 mod serve;

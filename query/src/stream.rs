@@ -286,7 +286,7 @@ impl Stream {
         loop {
             // First the ear, then the eye: nothing can happen between.
             let mut epochs = self.engine.live().epochs();
-            match self.from_here(&mut epochs, reset).await {
+            match self.keep_told(&mut epochs, reset).await {
                 // It fell behind.
                 Ok(()) => reset = true,
                 Err(ended) => return ended,
@@ -299,7 +299,7 @@ impl Stream {
     }
 
     /// A snapshot, and changes until the stream falls behind.
-    async fn from_here(&self, epochs: &mut broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
+    async fn keep_told(&self, epochs: &mut broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
         let mut view = self.engine.live().view();
         let rows = self.ask(&view).await?;
         let mut known = Rows::new();

@@ -8,6 +8,7 @@ mod crash;
 mod devices;
 mod explain;
 mod links;
+mod live;
 mod mtls;
 mod pipeline;
 mod pull;

@@ -120,7 +120,7 @@ async fn mistakes_say_where_and_what_instead() {
         ("in:devices (a:1", "bracket_open", 12),
         ("in:logs time:soon", "bad_time", 14),
         ("in:device_graph", "entity_not_available", 4),
-        ("in:devices limit:99999", "limit_too_large", 1),
+        ("in:devices limit:99999", "limit_too_large", 18),
     ] {
         let (status, problem) = server.post("/api/query", &server.token, &json!({"query": query})).await;
         assert_eq!(
