@@ -47,7 +47,7 @@ impl Kind {
 }
 
 /// A field of an entity.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Its name.
     pub name: &'static str,
@@ -60,7 +60,7 @@ pub struct Field {
 }
 
 /// Something that can be asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entity {
     /// Its name.
     pub name: &'static str,

@@ -32,6 +32,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
 use crate::live::{Live, View};
+use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned, series};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
@@ -325,6 +326,36 @@ impl Engine {
             warnings,
         };
         Ok(Answer { batches, schema, next_cursor: next, limit, meta })
+    }
+
+    /// What could stand at a place of a query: what the catalog knows, and the most frequent values of the data that the
+    /// actor may see. Of events those of the last minutes are looked at.
+    pub async fn complete(
+        self: &Arc<Self>,
+        actor: &Actor,
+        text: &str,
+        offset: usize,
+    ) -> Result<(std::ops::Range<usize>, Vec<Item>), QueryError> {
+        let done = complete::complete(text, offset);
+        let mut items = done.items;
+        if let Some(wanted) = done.values {
+            let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+            let view = self.live.view();
+            let ctx = self.session();
+            let rows = view.table(&ctx, actor, wanted.entity.table).map_err(failed)?;
+            let plan = plan::values(&wanted, rows, view.clock_ms * 1000)?;
+            let batches = self.on_threads(async move { plan.collect().await.map_err(failed) }).await?;
+            for batch in &batches {
+                let values: &StringArray = batch.column(0).as_string();
+                let counts = batch.column(1).as_primitive::<arrow_array::types::Int64Type>();
+                items.extend((0..batch.num_rows()).filter(|row| values.is_valid(*row)).map(|row| Item {
+                    text: complete::written(values.value(row), &wanted),
+                    kind: "value",
+                    detail: format!("{} times", counts.value(row)),
+                }));
+            }
+        }
+        Ok((done.replaces, items))
     }
 
     /// The live queries.

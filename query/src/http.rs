@@ -62,6 +62,8 @@ fn router(api: Shared) -> Router {
         .route("/api/catalog", get(catalog_document))
         .route("/api/query", post(query))
         .route("/api/query/validate", post(validate))
+        .route("/api/query/complete", post(complete))
+        .route("/api/query/explain", post(explain_query))
         .route("/api/query/stream", get(stream_query))
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
@@ -285,6 +287,50 @@ async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) 
     }
     match api.engine.query(&actor, &ask.query, ask.cursor.as_deref(), ask.limit).await {
         Ok(answer) => render(&answer, format),
+        Err(error) => refuse(&error, &ask.query),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    query: String,
+    cursor_offset: usize,
+}
+
+/// `POST /api/query/complete`; offsets are bytes.
+async fn complete(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
+    let actor = match api.allowed(&headers, Action::Query) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    let typed: Typed = match body(request).await {
+        Ok(typed) => typed,
+        Err(bad) => return bad,
+    };
+    match api.engine.complete(&actor, &typed.query, typed.cursor_offset).await {
+        Ok((replaces, items)) => {
+            axum::Json(json!({"replaces": [replaces.start, replaces.end], "items": items})).into_response()
+        }
+        Err(error) => refuse(&error, &typed.query),
+    }
+}
+
+/// `POST /api/query/explain`: the plan of a query.
+async fn explain_query(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
+    let actor = match api.allowed(&headers, Action::Query) {
+        Ok(actor) => actor,
+        Err(denied) => return denied,
+    };
+    let ask: Ask = match body(request).await {
+        Ok(ask) => ask,
+        Err(bad) => return bad,
+    };
+    match api.engine.query(&actor, &format!("{} explain:true", ask.query), None, ask.limit).await {
+        Ok(answer) => {
+            let rows: Value = serde_json::from_slice(&json_rows(&answer.batches)).unwrap_or_default();
+            axum::Json(json!({"plans": rows, "meta": answer.meta})).into_response()
+        }
         Err(error) => refuse(&error, &ask.query),
     }
 }

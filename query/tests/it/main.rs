@@ -149,3 +149,23 @@ async fn pages_repeat_and_lose_nothing() {
         assert_eq!(paged, whole, "{query}");
     }
 }
+
+#[tokio::test]
+async fn values_are_offered_most_frequent_first_and_only_ones_own() {
+    let engine = engine();
+    let offered = async |actor: &Actor, text: &str| {
+        let (_, items) = engine.complete(actor, text, text.len()).await.expect("it answers");
+        items.into_iter().map(|i| i.text).collect::<Vec<_>>()
+    };
+    let t = actor("t", &[]);
+    assert_eq!(offered(&t, "in:devices vendor_name:").await, ["Cisco", "Axis", "Dell", "Juniper", "dell"]);
+    assert_eq!(offered(&t, "in:devices vendor_name:de").await, ["Dell", "dell"]);
+    assert_eq!(offered(&t, "in:devices discovery_sources:(ar").await, ["armis"]);
+    assert_eq!(offered(&t, "in:devices metadata.").await, ["role:", "rack:", "`port count`:"]);
+    assert_eq!(offered(&t, "in:devices metadata.rack:").await, ["r1", "r2"]);
+    assert_eq!(offered(&t, "in:devices display_name:O").await, [r"'O\'Brien\'s cam_1'"]);
+    assert_eq!(offered(&t, "in:logs severity:").await, ["error", "info", "warning"], "of the last minutes");
+    assert_eq!(offered(&t, "in:logs device.vendor_name:C").await, ["Cisco"]);
+    assert_eq!(offered(&actor("t", &["site-b"]), "in:devices hostname:").await, ["core1"]);
+    assert!(offered(&actor("nobody", &[]), "in:devices hostname:").await.is_empty());
+}

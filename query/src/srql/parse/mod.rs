@@ -21,7 +21,7 @@ pub const MAX_ITEMS: usize = 10_000;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
-const CLAUSES: &[&str] = &[
+pub(crate) const CLAUSES: &[&str] = &[
     "in",
     "time",
     "timeframe",
@@ -60,7 +60,7 @@ const CLAUSES: &[&str] = &[
 const LATER: &[&str] = &["at"];
 /// Fields that stand for a row of another entity.
 pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
-const FUNCTIONS: &[&str] = &[
+pub(crate) const FUNCTIONS: &[&str] = &[
     "count",
     "count_distinct",
     "sum",

@@ -17,6 +17,8 @@ mod groups;
 mod rollup;
 pub mod series;
 
+pub use rollup::ROLLUPS;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
@@ -30,6 +32,7 @@ use radarflow_proto::rows::{Nature, Table};
 
 use super::SrqlError;
 use super::ast::{Expr, Fill, GroupKey, Key, Query, Span, Value};
+use super::complete::Values;
 use super::parse::plain;
 use super::time::{self, Range};
 use crate::catalog::{self, Entity, Field, Kind};
@@ -190,6 +193,45 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     warnings.append(&mut planned.warnings);
     planned.warnings = warnings;
     Ok(planned)
+}
+
+/// Values that a completion offers.
+const VALUES: usize = 20;
+/// Events of so long are looked at for them, microseconds.
+const RECENT_US: i64 = 15 * 60_000_000;
+
+/// The most frequent values that begin as wanted, with their counts.
+pub fn values(wanted: &Values, mut rows: DataFrame, now_us: i64) -> Result<DataFrame> {
+    if let Some(time) = wanted.entity.time {
+        rows = rows.filter(ident(time).gt_eq(timestamp(now_us - RECENT_US))).map_err(defect)?;
+    }
+    if wanted.entity.table == Table::Device {
+        rows = rows.filter(ident("deleted_at").is_null()).map_err(defect)?;
+    }
+    let column = ident(wanted.field.name);
+    let value = match (wanted.field.kind, &wanted.key) {
+        (Kind::Map, Some(key)) => nested::array_element(nested::map_extract(column, lit(key.as_str())), lit(1i64)),
+        (Kind::Map, None) => nested::map_keys(column),
+        _ => column,
+    };
+    let several = wanted.field.kind == Kind::List || (wanted.field.kind == Kind::Map && wanted.key.is_none());
+    let mut frame = rows.select(vec![value.alias("value")]).map_err(defect)?;
+    if several {
+        frame = frame.unnest_columns(&["value"]).map_err(defect)?;
+    }
+    let mut pattern = String::new();
+    for c in wanted.prefix.chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    let frame = frame.filter(ident("value").ilike(lit(pattern))).map_err(defect)?;
+    let count = datafusion::functions_aggregate::expr_fn::count(lit(1i64)).alias("count");
+    let frame = frame.aggregate(vec![ident("value")], vec![count]).map_err(defect)?;
+    let order = vec![ident("count").sort(false, false), ident("value").sort(true, false)];
+    frame.sort(order).and_then(|f| f.limit(0, Some(VALUES))).map_err(defect)
 }
 
 fn defect(error: impl std::borrow::Borrow<DataFusionError>) -> SrqlError {

@@ -11,7 +11,7 @@ use super::super::ast::{Query, Span};
 use super::{Names, Planned, Result, defect};
 
 /// The roll-ups there are: entity, name.
-pub(super) const ROLLUPS: &[(Table, &str)] = &[
+pub const ROLLUPS: &[(Table, &str)] = &[
     (Table::Device, "inventory_summary"),
     (Table::Log, "severity"),
     (Table::Flow, "traffic"),
