@@ -78,6 +78,9 @@ pub struct Entity {
 pub const NOT_AVAILABLE: &[&str] =
     &["bmp_events", "device_graph", "graph_cypher", "field_survey_samples", "wifi_sites"];
 
+/// A field of devices that hangs on the clock: it is computed where it is asked for.
+pub const STATUS_COLOR: &str = "status_color";
+
 /// Other names of fields: (entity or empty for all, other name, name).
 const ALIASES: &[(&str, &str, &str)] = &[
     ("devices", "device_id", "uid"),
@@ -116,11 +119,23 @@ const ALIASES: &[(&str, &str, &str)] = &[
 pub static ENTITIES: LazyLock<Vec<Entity>> = LazyLock::new(|| Table::ALL.iter().map(|t| entity(*t)).collect());
 
 fn entity(table: Table) -> Entity {
-    let fields = table
-        .columns()
-        .into_iter()
-        .map(|c| Field { name: c.name, doc: c.doc, kind: kind(c.name, &c.data_type), hidden: c.name.ends_with("_bin") })
-        .collect();
+    let stored = |c: radarflow_proto::rows::Column| Field {
+        name: c.name,
+        doc: c.doc,
+        kind: kind(c.name, &c.data_type),
+        hidden: c.name.ends_with("_bin"),
+    };
+    let fields: Vec<Field> = table.columns().into_iter().map(stored).collect();
+    let computed = match table {
+        Table::Device => Some(Field {
+            name: STATUS_COLOR,
+            doc: "`green`: available; `yellow`: not, but seen within the hour; `red`.",
+            kind: Kind::Text,
+            hidden: true,
+        }),
+        _ => None,
+    };
+    let fields = fields.into_iter().chain(computed).collect();
     let time = match table {
         _ if table.nature() == Nature::State => None,
         Table::HealthEvent => Some("recorded_at"),

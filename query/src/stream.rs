@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::access::Actor;
+use crate::catalog::STATUS_COLOR;
 use crate::engine::{Engine, QueryError, json_rows};
 use crate::live::{View, seen_by};
 use crate::srql::ast::{Expr, Query, Value as Compared};
@@ -220,7 +221,8 @@ pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str) -> Result<mpsc::Re
     tables_below(&query.filter, &mut tables)?;
     tables.push(Table::Device);
     let plain = query.stats.is_empty() && query.bucket.is_none() && query.rollup.is_none() && query.limit.is_none();
-    let relative = text.contains("now") || text.contains("today");
+    let clocked = ["now", "today", STATUS_COLOR];
+    let relative = clocked.iter().any(|word| text.to_ascii_lowercase().contains(word));
     let keys_alone =
         query.sort.iter().map(|s| &s.key).chain(&query.fields).all(|k| !parse::OBJECTS.contains(&&*k.path[0]));
     let state = matches!(entities[..], [one] if one.table.nature() == Nature::State);

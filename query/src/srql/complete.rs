@@ -59,7 +59,7 @@ fn entity(text: &str) -> Option<&'static Entity> {
 }
 
 fn fields(entity: Option<&'static Entity>, prefix: &str) -> Vec<Item> {
-    let shown = |f: &&Field| !f.hidden && f.name.starts_with(prefix);
+    let shown = |f: &&Field| !f.name.ends_with("_bin") && f.name.starts_with(prefix);
     let fields = entity.into_iter().flat_map(|e| &e.fields).filter(shown);
     fields.map(|f| item(f.name, "field", format!("{}: {}", f.kind.name(), f.doc))).collect()
 }
@@ -126,10 +126,14 @@ pub fn complete(text: &str, offset: usize) -> Completion {
         _ => Vec::new(),
     };
     let values = if CLAUSES.contains(&&*lower) { None } else { values(entity, key, prefix) };
+    let colors = values.as_ref().filter(|v| v.field.name == catalog::STATUS_COLOR);
+    let colors = colors.map(|_| words(&["green", "yellow", "red"], &low, "value"));
     let booleans =
         values.as_ref().filter(|v| v.field.kind == Kind::Bool).map(|_| words(&["true", "false"], &low, "value"));
-    let values = values.filter(|v| matches!(v.field.kind, Kind::Text | Kind::Ip | Kind::Mac | Kind::List | Kind::Map));
-    Completion { replaces, items: booleans.unwrap_or(items), values }
+    let values = values
+        .filter(|_| colors.is_none())
+        .filter(|v| matches!(v.field.kind, Kind::Text | Kind::Ip | Kind::Mac | Kind::List | Kind::Map));
+    Completion { replaces, items: booleans.or(colors).unwrap_or(items), values }
 }
 
 fn values(entity: Option<&'static Entity>, key: &str, prefix: &str) -> Option<Values> {
@@ -216,6 +220,10 @@ mod tests {
         assert_eq!(at("in:logs device.ven|"), ("ven".into(), vec!["vendor_name".into()], None));
         assert_eq!(at("in:logs device.vendor_name:C|").2, values("devices.vendor_name", None, "C"));
         assert_eq!(at("in:devices is_available:t|").1, ["true"]);
+        assert_eq!(
+            (at("in:devices status_color:y|").1, at("in:devices status_color:y|").2),
+            (vec!["yellow".into()], None)
+        );
         assert_eq!(at("in:flows sort:bytes_t|").1, ["bytes_total"]);
         assert_eq!(at(r#"in:flows stats:"count() by ap|"#).1, ["app"]);
         assert_eq!(at("in:flows stats:me|").1, ["median"]);

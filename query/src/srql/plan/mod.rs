@@ -26,7 +26,7 @@ use chrono_tz::Tz;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions_nested::expr_fn as nested;
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit};
+use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::{Nature, Table};
 
@@ -43,6 +43,8 @@ type Result<T> = std::result::Result<T, SrqlError>;
 pub const DEFAULT_LIMIT: usize = 100;
 /// Greatest `limit:` of a page.
 pub const MAX_LIMIT: usize = 10_000;
+/// A device that was seen within it is yellow at worst, microseconds.
+const RECENTLY_US: i64 = 3_600_000_000;
 /// Span of event queries without `time:`, microseconds.
 const DEFAULT_SPAN_US: i64 = 86_400_000_000;
 /// Objects, and the field that says which row of `devices` they are.
@@ -371,9 +373,20 @@ impl Union {
 }
 
 impl Names<'_> {
+    /// The rows of a table, with what is computed of them.
+    fn all(&self, table: Table) -> Result<DataFrame> {
+        let rows = self.tables.rows(table).map_err(defect)?;
+        if table != Table::Device {
+            return Ok(rows);
+        }
+        let recent = ident("last_seen_time").gt_eq(timestamp(self.now_us - RECENTLY_US));
+        let mut color = when(ident("is_available").is_true(), lit("green")).when(recent, lit("yellow"));
+        rows.with_column(catalog::STATUS_COLOR, color.otherwise(lit("red")).map_err(defect)?).map_err(defect)
+    }
+
     /// The rows within the span of time, less what is hidden; of each key the newest, if that is asked for.
     fn bounded(&self, query: &Query, range: &mut Option<Range>, warnings: &mut Vec<String>) -> Result<DataFrame> {
-        let mut rows = self.tables.rows(self.entity.table).map_err(defect)?;
+        let mut rows = self.all(self.entity.table)?;
         if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
             *range = self.range(query, warnings)?;
         }
@@ -476,9 +489,9 @@ impl Names<'_> {
         let mut wanted: BTreeSet<&'static str> = BTreeSet::new();
         keys(query, &mut |key| wanted.extend(self.object(key)));
         for (object, uid) in OBJECTS.iter().filter(|(object, _)| wanted.contains(object)) {
-            let devices = self.tables.rows(Table::Device).map_err(defect)?;
-            let schema = Table::Device.schema();
-            let renamed = schema.fields().iter().map(|f| ident(f.name()).alias(format!("{object}.{}", f.name())));
+            let devices = self.all(Table::Device)?;
+            let fields = catalog::find("devices").into_iter().flat_map(|e| &e.fields);
+            let renamed = fields.map(|f| ident(f.name).alias(format!("{object}.{}", f.name)));
             let devices = devices.select(renamed.collect::<Vec<_>>()).map_err(defect)?;
             let on = ident(*uid).eq(ident(format!("{object}.uid")));
             frame = frame.join_on(devices, JoinType::Left, [on]).map_err(defect)?;
