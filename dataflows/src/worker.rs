@@ -154,121 +154,46 @@ impl Workers {
     }
 }
 
-struct Inputs {
-    sightings: InputHandleVec<u64, Keyed<Name, Arrival>>,
-    listed: InputHandleVec<u64, Keyed<ListingKey, ListingEvent>>,
-    polls: InputHandleVec<u64, Keyed<Name, Poll>>,
-    probes: InputHandleVec<u64, Keyed<TargetKey, Looked>>,
-    beats: InputHandleVec<u64, Keyed<AgentKey, Beat>>,
-    log_hits: InputHandleVec<u64, Keyed<LogSource, i64>>,
-    pairs: InputHandleVec<u64, Keyed<AlertKey, crate::alerts::PairEvent>>,
-    deltas: InputHandleVec<u64, Keyed<SourceKey, Delta>>,
-    facts: InputHandleVec<u64, Keyed<String, String>>,
-    steps: InputHandleVec<u64, Keyed<AlertKey, LifeEvent>>,
-    device_steps: InputHandleVec<u64, Keyed<Name, (u64, DeviceStep)>>,
-    deliveries: InputHandleVec<u64, Keyed<GroupKey, GroupEvent>>,
-    batches: InputHandleVec<u64, EventBatch>,
+/// The inputs of the dataflow: what the decoder gives, one input each.
+macro_rules! inputs {
+    ($($name:ident: $type:ty,)*) => {
+        struct Inputs {
+            $($name: InputHandleVec<u64, $type>,)*
+        }
+
+        impl Inputs {
+            fn new() -> Self {
+                Inputs { $($name: InputHandleVec::new(),)* }
+            }
+
+            fn send(&mut self, mut decoded: Decoded) {
+                $(self.$name.send_batch(&mut decoded.$name);)*
+            }
+
+            fn advance(&mut self, epoch: u64) {
+                $(
+                    self.$name.advance_to(epoch);
+                    self.$name.flush();
+                )*
+            }
+        }
+    };
 }
 
-macro_rules! each_input {
-    ($inputs:expr, $input:ident => $body:expr) => {{
-        let inputs = $inputs;
-        {
-            let $input = &mut inputs.sightings;
-            $body;
-        }
-        {
-            let $input = &mut inputs.listed;
-            $body;
-        }
-        {
-            let $input = &mut inputs.polls;
-            $body;
-        }
-        {
-            let $input = &mut inputs.probes;
-            $body;
-        }
-        {
-            let $input = &mut inputs.beats;
-            $body;
-        }
-        {
-            let $input = &mut inputs.log_hits;
-            $body;
-        }
-        {
-            let $input = &mut inputs.pairs;
-            $body;
-        }
-        {
-            let $input = &mut inputs.deltas;
-            $body;
-        }
-        {
-            let $input = &mut inputs.facts;
-            $body;
-        }
-        {
-            let $input = &mut inputs.steps;
-            $body;
-        }
-        {
-            let $input = &mut inputs.device_steps;
-            $body;
-        }
-        {
-            let $input = &mut inputs.deliveries;
-            $body;
-        }
-        {
-            let $input = &mut inputs.batches;
-            $body;
-        }
-    }};
-}
-
-impl Inputs {
-    fn new() -> Self {
-        Inputs {
-            sightings: InputHandleVec::new(),
-            listed: InputHandleVec::new(),
-            polls: InputHandleVec::new(),
-            probes: InputHandleVec::new(),
-            beats: InputHandleVec::new(),
-            log_hits: InputHandleVec::new(),
-            pairs: InputHandleVec::new(),
-            deltas: InputHandleVec::new(),
-            facts: InputHandleVec::new(),
-            steps: InputHandleVec::new(),
-            device_steps: InputHandleVec::new(),
-            deliveries: InputHandleVec::new(),
-            batches: InputHandleVec::new(),
-        }
-    }
-
-    fn send(&mut self, mut decoded: Decoded) {
-        self.sightings.send_batch(&mut decoded.sightings);
-        self.listed.send_batch(&mut decoded.listed);
-        self.polls.send_batch(&mut decoded.polls);
-        self.probes.send_batch(&mut decoded.probes);
-        self.beats.send_batch(&mut decoded.beats);
-        self.log_hits.send_batch(&mut decoded.log_hits);
-        self.pairs.send_batch(&mut decoded.pairs);
-        self.deltas.send_batch(&mut decoded.deltas);
-        self.facts.send_batch(&mut decoded.facts);
-        self.steps.send_batch(&mut decoded.steps);
-        self.device_steps.send_batch(&mut decoded.device_steps);
-        self.deliveries.send_batch(&mut decoded.deliveries);
-        self.batches.send_batch(&mut decoded.batches);
-    }
-
-    fn advance(&mut self, epoch: u64) {
-        each_input!(self, input => {
-            input.advance_to(epoch);
-            input.flush();
-        });
-    }
+inputs! {
+    sightings: Keyed<Name, Arrival>,
+    listed: Keyed<ListingKey, ListingEvent>,
+    polls: Keyed<Name, Poll>,
+    probes: Keyed<TargetKey, Looked>,
+    beats: Keyed<AgentKey, Beat>,
+    log_hits: Keyed<LogSource, i64>,
+    pairs: Keyed<AlertKey, crate::alerts::PairEvent>,
+    deltas: Keyed<SourceKey, Delta>,
+    facts: Keyed<String, String>,
+    steps: Keyed<AlertKey, LifeEvent>,
+    device_steps: Keyed<Name, (u64, DeviceStep)>,
+    deliveries: Keyed<GroupKey, GroupEvent>,
+    batches: EventBatch,
 }
 
 fn run(

@@ -2,13 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{Home, armis};
-
-fn netbox(id: &str, ip: &str, host: &str) -> String {
-    format!(
-        r#"{{"source":"netbox","ip":"{ip}","hostname":"{host}","timestamp":1700000000,"metadata":{{"netbox_device_id":"{id}"}},"sync_meta":{{"sync_service_id":"n1"}}}}"#
-    )
-}
+use crate::server::{Home, armis, netbox};
 
 #[tokio::test]
 async fn identity_is_explained_with_witnesses() {

@@ -195,6 +195,13 @@ pub fn status(agent: &str, kind: &str, message: &str) -> GatewayStatusRequest {
     }
 }
 
+/// A NetBox item.
+pub fn netbox(id: &str, ip: &str, host: &str) -> String {
+    format!(
+        r#"{{"source":"netbox","ip":"{ip}","hostname":"{host}","timestamp":1700000000,"metadata":{{"netbox_device_id":"{id}"}},"sync_meta":{{"sync_service_id":"n1"}}}}"#
+    )
+}
+
 /// An Armis item.
 pub fn armis(id: usize, ip: &str, second: i64) -> String {
     format!(
