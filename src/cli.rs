@@ -14,6 +14,7 @@ use radarflow_connectors::sources::{SourceError, entry, kafka, nats, pull};
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_query::access::new_token;
+use radarflow_query::srql::words;
 use serde_json::{Value, json};
 
 use crate::{config, demo, explain, follow, serve, table, tools};
@@ -481,6 +482,13 @@ fn docs(what: Docs) -> String {
     let mut out = String::new();
     match what {
         Docs::Srql => {
+            let tables = [("Terms", words::FORMS), ("Clauses", words::CLAUSES), ("Functions", words::FUNCTIONS)];
+            for (title, rows) in tables {
+                out.push_str(&format!("# {title}\n"));
+                rows.iter().for_each(|(word, doc)| out.push_str(&format!("- `{word}`: {doc}\n")));
+                out.push('\n');
+            }
+            out.push_str("# Entities\n\n");
             for entity in radarflow_query::catalog::ENTITIES.iter() {
                 out.push_str(&format!("## {}\n{}\n\n", entity.name, entity.table.doc()));
                 for field in &entity.fields {

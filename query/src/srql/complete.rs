@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::parse::{CLAUSES, FUNCTIONS, OBJECTS};
+use super::parse::OBJECTS;
 use super::plan::ROLLUPS;
+use super::words::{self, CLAUSES, FUNCTIONS};
 use crate::catalog::{self, Entity, Field, Kind};
 
 /// Something that could stand there.
@@ -64,8 +65,8 @@ fn fields(entity: Option<&'static Entity>, prefix: &str) -> Vec<Item> {
     fields.map(|f| item(f.name, "field", format!("{}: {}", f.kind.name(), f.doc))).collect()
 }
 
-fn words(words: &[&str], prefix: &str, kind: &'static str) -> Vec<Item> {
-    words.iter().filter(|w| w.starts_with(prefix)).map(|w| item(*w, kind, "")).collect()
+fn of_these(these: &[&str], prefix: &str, kind: &'static str) -> Vec<Item> {
+    these.iter().filter(|w| w.starts_with(prefix)).map(|w| item(*w, kind, "")).collect()
 }
 
 /// What could stand at `offset`.
@@ -106,18 +107,19 @@ pub fn complete(text: &str, offset: usize) -> Completion {
         "sort" | "order" | "fields" | "select" | "groupby" | "series" | "value_field" => fields(entity, &low),
         "stats" if value.contains(" by ") => fields(entity, &low),
         "stats" => {
-            let functions = words(FUNCTIONS, &low, "function");
-            functions.into_iter().chain(fields(entity, &low)).collect()
+            let functions = FUNCTIONS.iter().filter(|(name, _)| name.starts_with(&low));
+            let functions = functions.map(|(name, doc)| item(*name, "function", *doc));
+            functions.chain(fields(entity, &low)).collect()
         }
         "time" | "timeframe" => {
-            words(&["last_15m", "last_1h", "last_24h", "last_7d", "today", "yesterday"], &low, "value")
+            of_these(&["last_15m", "last_1h", "last_24h", "last_7d", "today", "yesterday"], &low, "value")
         }
-        "latest" | "include_deleted" | "explain" | "stream" | "other" => words(&["true", "false"], &low, "value"),
-        "units" => words(&["bps", "Bps", "pps"], prefix, "value"),
-        "fill" => words(&["0", "null", "previous"], &low, "value"),
-        "agg" => words(&["count", "sum", "avg", "min", "max"], &low, "function"),
+        "latest" | "include_deleted" | "explain" | "stream" | "other" => of_these(&["true", "false"], &low, "value"),
+        "units" => of_these(&["bps", "Bps", "pps"], prefix, "value"),
+        "fill" => of_these(&["0", "null", "previous"], &low, "value"),
+        "agg" => of_these(&["count", "sum", "avg", "min", "max"], &low, "function"),
         "bucket" | "downsample" | "window" | "time_bucket" => {
-            words(&["1m", "5m", "15m", "1h", "6h", "1d"], &low, "value")
+            of_these(&["1m", "5m", "15m", "1h", "6h", "1d"], &low, "value")
         }
         "rollup_stats" => {
             let of = ROLLUPS.iter().filter(|(t, name)| entity.is_some_and(|e| e.table == *t) && name.starts_with(&low));
@@ -125,11 +127,11 @@ pub fn complete(text: &str, offset: usize) -> Completion {
         }
         _ => Vec::new(),
     };
-    let values = if CLAUSES.contains(&&*lower) { None } else { values(entity, key, prefix) };
+    let values = if words::clause(&lower).is_some() { None } else { values(entity, key, prefix) };
     let colors = values.as_ref().filter(|v| v.field.name == catalog::STATUS_COLOR);
-    let colors = colors.map(|_| words(&["green", "yellow", "red"], &low, "value"));
+    let colors = colors.map(|_| of_these(&["green", "yellow", "red"], &low, "value"));
     let booleans =
-        values.as_ref().filter(|v| v.field.kind == Kind::Bool).map(|_| words(&["true", "false"], &low, "value"));
+        values.as_ref().filter(|v| v.field.kind == Kind::Bool).map(|_| of_these(&["true", "false"], &low, "value"));
     let values = values
         .filter(|_| colors.is_none())
         .filter(|v| matches!(v.field.kind, Kind::Text | Kind::Ip | Kind::Mac | Kind::List | Kind::Map));
@@ -185,8 +187,8 @@ fn key_at(entity: Option<&'static Entity>, typed: &str, start: usize, offset: us
         let objects = OBJECTS.iter().filter(has).filter(|o| o.starts_with(&low));
         items.extend(objects.map(|o| item(format!("{o}."), "field", "the device")));
     }
-    let clauses = CLAUSES.iter().filter(|c| c.starts_with(&low));
-    items.extend(clauses.map(|c| item(format!("{c}:"), "clause", "")));
+    let clauses = CLAUSES.iter().filter(|(name, _)| name.starts_with(&low));
+    items.extend(clauses.map(|(name, doc)| item(format!("{name}:"), "clause", *doc)));
     Completion { replaces: start..offset, items, values: None }
 }
 

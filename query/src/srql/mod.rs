@@ -1,11 +1,12 @@
-//! SRQL: text to AST ([`parse`]), AST to plan ([`plan`]); what could stand somewhere ([`complete`]). Every error knows
-//! where it is.
+//! SRQL: text to AST ([`parse`]), AST to plan ([`plan`]); what could stand somewhere ([`complete`]). The
+//! words there are: [`words`]. Every error knows where it is.
 
 pub mod ast;
 pub mod complete;
 pub mod parse;
 pub mod plan;
 pub mod time;
+pub mod words;
 
 use serde::Serialize;
 

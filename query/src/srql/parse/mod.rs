@@ -8,6 +8,7 @@ mod stats;
 
 use super::SrqlError;
 use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
+use super::words;
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -21,65 +22,10 @@ pub const MAX_ITEMS: usize = 10_000;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
-pub(crate) const CLAUSES: &[&str] = &[
-    "in",
-    "time",
-    "timeframe",
-    "tz",
-    "include_deleted",
-    "latest",
-    "explain",
-    "stream",
-    "mode",
-    "sort",
-    "order",
-    "limit",
-    "cursor",
-    "fields",
-    "select",
-    "stats",
-    "groupby",
-    "window",
-    "time_bucket",
-    "top",
-    "by",
-    "other",
-    "having",
-    "bucket",
-    "downsample",
-    "agg",
-    "series",
-    "value_field",
-    "value-field",
-    "field",
-    "fill",
-    "rollup_stats",
-    "units",
-];
 /// Clauses that the language has and this build refuses by name.
 const LATER: &[&str] = &["at"];
 /// Fields that stand for a row of another entity.
 pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
-pub(crate) const FUNCTIONS: &[&str] = &[
-    "count",
-    "count_distinct",
-    "sum",
-    "avg",
-    "min",
-    "max",
-    "stddev",
-    "median",
-    "percentile",
-    "first",
-    "last",
-    "rate",
-    "group_uniq_array",
-    "count_if",
-    "sum_if",
-    "avg_if",
-    "min_if",
-    "max_if",
-];
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -381,7 +327,7 @@ impl<'a> Parser<'a> {
         self.at += 1;
         let name = key.path[0].to_ascii_lowercase();
         if !backquoted && key.path.len() == 1 {
-            if let Some(clause) = CLAUSES.iter().find(|c| **c == name) {
+            if let Some(clause) = words::clause(&name) {
                 if depth > 0 || negated {
                     return Err(SrqlError::new(
                         "clause_inside",

@@ -3,7 +3,8 @@
 use super::super::SrqlError;
 use super::super::ast::{Aggregate, Expr, GroupKey, Having, Op};
 use super::super::time;
-use super::{FUNCTIONS, MAX_DEPTH, Parser, Result, plain};
+use super::super::words;
+use super::{MAX_DEPTH, Parser, Result, plain};
 
 impl<'a> Parser<'a> {
     /// The text between quotes, and where it begins.
@@ -74,13 +75,13 @@ impl<'a> Parser<'a> {
             let start = self.at;
             let function = self.name()?.to_ascii_lowercase();
             let percent = function.strip_prefix('p').and_then(|n| n.parse::<f64>().ok());
-            if percent.is_none() && !FUNCTIONS.contains(&function.as_str()) {
+            if percent.is_none() && !words::is_function(&function) {
                 return Err(SrqlError::new(
                     "unknown_function",
                     (start, self.at),
                     format!("unknown function {function:?}"),
                 )
-                .suggest(crate::catalog::nearest(&function, FUNCTIONS.iter().copied())));
+                .suggest(crate::catalog::nearest(&function, words::FUNCTIONS.iter().map(|(name, _)| *name))));
             }
             // p99.9: the dot is part of the name.
             let mut quantile = percent.map(|p| p / 100.0);

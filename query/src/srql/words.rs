@@ -1,0 +1,90 @@
+//! The words of the language, each with what it means. Parsing, completion and `radarflow docs srql` read these.
+
+/// Forms of a term: how it is written, what it means.
+pub const FORMS: &[(&str, &str)] = &[
+    ("f:v, f:~v", "equals; equals regardless of case"),
+    ("f:a*b?, f:%ab%", "wildcard, regardless of case: `*` and `%` any run, `?` one character"),
+    ("f:(a,b*,>5), f:[a,b]", "any of; on lists any element"),
+    ("f:>5, f:5..10, f:..10", "comparison, closed range; of numbers, times, addresses and values in maps"),
+    ("f:/re/i", "regular expression, without white space (write `\\s`)"),
+    ("f:10.0.0.0/8, f:10.0.0.1-10.0.0.9", "network, address range"),
+    ("f:null, f:*, f:\"\"", "missing, present, missing or empty"),
+    ("m.k:v, m:k, m:(k:v k2:v2)", "a value in a map, a key of it, several of them"),
+    ("device.F:v, src_device.F:v", "a field of the device that the row is of; on flows `device` is any of the three"),
+    ("f:(in:… fields:g), !f:(in:…)", "one of the values another query gives; none of them"),
+    ("\"some text\"", "any text field contains it"),
+    ("a b, a AND b, a OR b, NOT a, !a, (…)", "both, either, not; NOT before AND before OR"),
+    ("`limit`:5, a\\*b, 'a*b'", "a field called like a clause; a character that means itself"),
+];
+
+/// Clauses: the name, what it says.
+pub const CLAUSES: &[(&str, &str)] = &[
+    ("in", "the entity, or several: in:(flows,logs)"),
+    ("time", "the span: last_24h, today, 2024-06-01, [a,b], a..b, >=now-1h"),
+    ("timeframe", "the same as time:"),
+    ("tz", "the time zone of dates and slices: Europe/Berlin"),
+    ("include_deleted", "true: deleted devices too"),
+    ("latest", "true: of each key the newest row"),
+    ("explain", "true: the plan instead of the rows"),
+    ("stream", "true: a live query, at /api/query/stream"),
+    ("mode", "stream or snapshot"),
+    ("sort", "f:asc,g:desc; missing values last"),
+    ("order", "the same as sort:"),
+    ("limit", "rows or groups of a page, 100 by default"),
+    ("cursor", "where the next page begins"),
+    ("fields", "columns to show"),
+    ("select", "the same as fields:"),
+    ("stats", "\"count() as n, sum(f) by key, g:24, time(5m)\""),
+    ("groupby", "keys of the groups"),
+    ("window", "groups in slices of time: 5m"),
+    ("time_bucket", "the same as window:"),
+    ("top", "the largest groups over the whole span"),
+    ("by", "the aggregate that top: goes by"),
+    ("other", "true: the rest as one row"),
+    ("having", "a condition on groups: \"n>5 and not (key=x)\""),
+    ("bucket", "a series over time: 5m, auto"),
+    ("downsample", "the same as bucket:"),
+    ("agg", "what a series counts: count, sum, avg, min, max"),
+    ("series", "what makes a series"),
+    ("value_field", "what is aggregated in a series"),
+    ("value-field", "the same as value_field:"),
+    ("field", "the same as value_field:"),
+    ("fill", "0, null or previous, where a series has nothing"),
+    (
+        "rollup_stats",
+        "the numbers of a dashboard: devices inventory_summary, logs severity, flows traffic, alerts states",
+    ),
+    ("units", "sums a second: bps, Bps, pps"),
+];
+
+/// Functions: the name, what it gives.
+pub const FUNCTIONS: &[(&str, &str)] = &[
+    ("count", "rows, or rows where the field is present"),
+    ("count_distinct", "different values"),
+    ("sum", "their sum"),
+    ("avg", "their mean"),
+    ("min", "the least"),
+    ("max", "the greatest"),
+    ("stddev", "their standard deviation"),
+    ("median", "the middle one, exactly"),
+    ("percentile", "percentile(f, 0.95), approximately; also p95(f), p99.9(f)"),
+    ("first", "the value of the oldest row"),
+    ("last", "the value of the newest row"),
+    ("rate", "their sum a second"),
+    ("group_uniq_array", "the different values, sorted"),
+    ("count_if", "rows that a filter keeps: count_if(app:dns)"),
+    ("sum_if", "of the rows that a filter keeps: sum_if(bytes_total, app:dns)"),
+    ("avg_if", "of the rows that a filter keeps"),
+    ("min_if", "of the rows that a filter keeps"),
+    ("max_if", "of the rows that a filter keeps"),
+];
+
+/// The clause of that name.
+pub fn clause(name: &str) -> Option<&'static str> {
+    CLAUSES.iter().map(|(clause, _)| *clause).find(|clause| *clause == name)
+}
+
+/// Whether there is a function of that name.
+pub fn is_function(name: &str) -> bool {
+    FUNCTIONS.iter().any(|(function, _)| *function == name)
+}
