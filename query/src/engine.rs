@@ -181,7 +181,7 @@ impl<T> Drop for Ended<T> {
 }
 
 /// A query that is under way, however it ends.
-struct Running<'a>(&'a Engine, &'a str);
+pub(crate) struct Running<'a>(&'a Engine, &'a str);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -253,7 +253,8 @@ impl Engine {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit<'a>(&'a self, tenant: &'a str) -> Option<Running<'a>> {
+    /// Room for one more of a tenant's questions, kept until it is dropped.
+    pub(crate) fn admit<'a>(&'a self, tenant: &'a str) -> Option<Running<'a>> {
         let mut running = self.running();
         let of_tenant = running.get(tenant).copied().unwrap_or(0);
         if of_tenant >= CONCURRENT_TENANT || running.values().sum::<usize>() >= CONCURRENT {

@@ -17,7 +17,8 @@ use radarflow_reconcile::identity::name::seed;
 use serde_json::json;
 
 use crate::access::Actor;
-use crate::http::{Api, Shared, problem};
+use crate::engine::QueryError;
+use crate::http::{Api, Shared, problem, refuse};
 use crate::links::{leads_to, named};
 use crate::live::View;
 
@@ -74,7 +75,9 @@ impl Api {
             .ok_or_else(|| problem(StatusCode::NOT_FOUND, "not_found", &format!("there is no device {uid}"), json!({})))
     }
 
-    async fn find(&self, wanted: Wanted) -> Result<Vec<Placed>, Response> {
+    /// Finding reads every device: it counts among the questions a tenant may ask at once.
+    async fn find(&self, tenant: &str, wanted: Wanted) -> Result<Vec<Placed>, Response> {
+        let _running = self.engine.admit(tenant).ok_or_else(|| refuse(&QueryError::Busy, ""))?;
         let found = self.records.find(wanted).await.ok_or_else(|| {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         })?;
@@ -92,11 +95,11 @@ pub(crate) async fn explain_device(
     let view = api.engine.live().view();
     let device = api.device(&view, &actor, &uid)?;
     let tenant = actor.tenant.clone();
-    let own = api.find(Wanted::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
+    let own = api.find(&tenant, Wanted::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
     let names = names(&own);
     let sharing =
         Wanted::Sharing { tenant: tenant.clone(), partition: device.partition.clone(), identifiers: names.clone() };
-    let mut near = api.find(sharing).await?;
+    let mut near = api.find(&tenant, sharing).await?;
     near.retain(|p| p.uid != device.uid);
     let known = known(&api, &view, &actor, &device.partition, &names);
     let explanation = explain(&own, &near, &known);
@@ -149,7 +152,8 @@ pub(crate) async fn why_not(
         return Err(problem(StatusCode::CONFLICT, "one_device", &detail, json!({"uid": a.uid})));
     }
     let tenant = actor.tenant.clone();
-    let found = api.find(Wanted::Devices { tenant, uids: vec![a.uid.clone(), b.uid.clone()] }).await?;
+    let wanted = Wanted::Devices { tenant: tenant.clone(), uids: vec![a.uid.clone(), b.uid.clone()] };
+    let found = api.find(&tenant, wanted).await?;
     let (of_a, of_b): (Vec<Placed>, Vec<Placed>) = found.into_iter().partition(|p| p.uid == a.uid);
     let names: Vec<Identifier> = names(&of_a).into_iter().chain(names(&of_b)).collect();
     let known = known(&api, &view, &actor, &a.partition, &names);

@@ -382,7 +382,7 @@ async fn validate(State(api): State<Shared>, headers: HeaderMap, request: Reques
     }
 }
 
-fn refuse(error: &QueryError, query: &str) -> Response {
+pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
     match error {
         QueryError::Language(e) => {
             let (line, column) = e.position(query);
