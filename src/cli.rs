@@ -226,6 +226,7 @@ enum Output {
     Ndjson,
     Csv,
     Arrow,
+    Parquet,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -382,6 +383,7 @@ async fn query(srql: &str, format: Option<Output>, url: &str, token: &str) -> Re
         Output::Table | Output::Json => "json",
         Output::Ndjson => "ndjson",
         Output::Csv => "csv",
+        Output::Parquet => "parquet",
         Output::Arrow => "arrow",
     };
     let response = reqwest::Client::new()

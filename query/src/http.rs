@@ -10,6 +10,7 @@ use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response, sse};
 use axum::routing::{delete, get, post, put};
+use datafusion::parquet::arrow::ArrowWriter;
 use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, FactSink, FindRecords, Outcome};
@@ -228,6 +229,7 @@ enum Format {
     Ndjson,
     Csv,
     Arrow,
+    Parquet,
 }
 
 fn format(asked: Option<&str>, headers: &HeaderMap) -> Option<Format> {
@@ -237,10 +239,12 @@ fn format(asked: Option<&str>, headers: &HeaderMap) -> Option<Format> {
         Some("ndjson") => Some(Format::Ndjson),
         Some("csv") => Some(Format::Csv),
         Some("arrow") => Some(Format::Arrow),
+        Some("parquet") => Some(Format::Parquet),
         Some(_) => None,
         None if accept.contains("application/x-ndjson") => Some(Format::Ndjson),
         None if accept.contains("text/csv") => Some(Format::Csv),
         None if accept.contains("application/vnd.apache.arrow.stream") => Some(Format::Arrow),
+        None if accept.contains("application/vnd.apache.parquet") => Some(Format::Parquet),
         None => Some(Format::Json),
     }
 }
@@ -278,7 +282,12 @@ async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) 
         Err(bad) => return bad,
     };
     let Some(format) = format(ask.format.as_deref(), &headers) else {
-        return problem(StatusCode::BAD_REQUEST, "bad_format", "format is json, ndjson, csv or arrow", json!({}));
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "bad_format",
+            "format is json, ndjson, csv, arrow or parquet",
+            json!({}),
+        );
     };
     if let Some(epoch) = ask.min_epoch
         && tokio::time::timeout(OUTCOME_WAIT, api.engine.live().reach(epoch)).await.is_err()
@@ -480,6 +489,16 @@ fn render(answer: &Answer, format: Format) -> Response {
             });
             match written {
                 Ok(bytes) => content("application/vnd.apache.arrow.stream", bytes),
+                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "failed", &error.to_string(), json!({})),
+            }
+        }
+        Format::Parquet => {
+            let written = ArrowWriter::try_new(Vec::new(), answer.schema.clone(), None).and_then(|mut w| {
+                answer.batches.iter().try_for_each(|b| w.write(b))?;
+                w.into_inner()
+            });
+            match written {
+                Ok(bytes) => content("application/vnd.apache.parquet", bytes),
                 Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "failed", &error.to_string(), json!({})),
             }
         }

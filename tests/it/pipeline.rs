@@ -163,6 +163,13 @@ async fn the_language_on_real_rows() {
     ] {
         assert_eq!(server.rows(query).await.len(), n, "{query}");
     }
+    // The same answer as a Parquet file.
+    let ask = json!({"query": "in:devices fields:uid,metadata,last_seen", "format": "parquet"});
+    let request = reqwest::Client::new().post(format!("{}/api/query", server.http)).bearer_auth(&server.token);
+    let file = request.json(&ask).send().await.unwrap().bytes().await.unwrap();
+    let reader = datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let rows: usize = reader.build().unwrap().map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(rows, 30);
     let top = server.rows("in:devices sort:hostname:asc limit:2 fields:hostname").await;
     assert_eq!(top, [json!({"hostname": "host-0"}), json!({"hostname": "host-1"})]);
     let groups = server.rows("in:devices stats:\"count() as n by ip:24\" having:\"n>=10\" sort:ip:asc").await;
