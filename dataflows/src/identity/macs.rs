@@ -47,6 +47,8 @@ pub(super) struct Macs<'scope> {
     pub(super) held: Rel<'scope>,
     /// By MAC: the device that holds it ([`Value::Name`]).
     pub(super) holders: Rel<'scope>,
+    /// The same, of MACs that no component asserts.
+    pub(super) groups: Rel<'scope>,
     /// MACs that name nobody ([`Value::Loose`]).
     pub(super) loose: Rel<'scope>,
 }
@@ -232,7 +234,7 @@ pub(super) fn macs<'scope>(
     });
     // An operator's link holds a MAC that nobody asserts any more.
     let gone = lookup(&gone, &owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
-    Macs { placed, held, holders, loose: ambiguous.concat(&gone) }
+    Macs { placed, held, holders, groups: by_group, loose: ambiguous.concat(&gone) }
 }
 
 /// Which device a group of anchorless records is.

@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
 use ownership::Claims;
-use relations::{Value, each, join, lookup, reduce};
+use relations::{Value, distinct, each, join, lookup, reduce};
 
 /// Names a device while the dataflow computes: its component's least identifier, its address, or its record.
 pub type Component = Name;
@@ -210,7 +210,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         members: devices.clone(),
         alone: with_address(true),
         aliases,
-        linked: of_named(&linked, &macs.holders, &best),
+        linked: of_named(&linked, &macs, &best),
         uids: best.clone(),
     });
     let by_themselves = each(&with_address(false), |record, v, out| {
@@ -382,18 +382,31 @@ fn linked<'scope>(
     })
 }
 
-/// The same, of devices that are there; a MAC in a cannot-link stands for the device that holds it.
+/// The same, of devices that are there; a MAC in a cannot-link stands for the device that holds it, and a component
+/// without records is the device of the free MACs that are linked to it.
 fn of_named<'scope>(
     linked: &relations::Rel<'scope>,
-    holders: &relations::Rel<'scope>,
+    macs: &macs::Macs<'scope>,
     uids: &relations::Rel<'scope>,
 ) -> relations::Rel<'scope> {
     let by_device = each(linked, |id, v, out| match v {
-        Value::Must(device) | Value::MustIf(device) => out.push((device, Value::Name(id))),
+        Value::Must(device) => out.push((device, Value::Name(id))),
         Value::Barred(device) => out.push((device, Value::Barred(id))),
         _ => {}
     });
-    let by_device = lookup(&by_device, holders, |device, v, holder| match (v, holder) {
+    let by_component = each(linked, |id, v, out| {
+        if let Value::MustIf(component) = v {
+            out.push((component, Value::Name(id)));
+        }
+    });
+    let group = join(linked, &macs.groups, |_, link, device| match (link, device) {
+        (Value::MustIf(component), Value::Name(_)) => Some((*component, device.clone())),
+        _ => None,
+    });
+    let by_group =
+        lookup(&by_component, &distinct(&group), |component, id, group| Some((renamed(component, group), id.clone())));
+    let by_device = by_device.concat(&by_group);
+    let by_device = lookup(&by_device, &macs.holders, |device, v, holder| match (v, holder) {
         (Value::Barred(_), Some(Value::Name(holder))) => Some((*holder, v.clone())),
         _ => Some((device, v.clone())),
     });

@@ -564,6 +564,10 @@ impl World {
             let spoken = of_devices.iter().any(|(s, _)| s.ips.contains(&ip)) || known_by().next().is_some();
             if is_linked(&seed) && spoken {
                 let d = device_of_id(&seed);
+                // Where nobody is there, the device of the free MACs that are linked to it.
+                let group = all_free().find(|m| is_linked(m) && must.of(m) == must.of(&seed));
+                let group = group.and_then(|m| group_device.get(&of_macs.of(&m)).cloned());
+                let d = if peopled(&d) { d } else { group.unwrap_or(d) };
                 if let Some(uid) = name.get(&d).filter(|_| !barred(&d, &seed)) {
                     claims.push((9, i64::MIN, uid.clone(), d));
                 }
