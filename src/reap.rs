@@ -33,7 +33,7 @@ pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, sink: Arc<d
                 let fact = Fact::Reaped { tenant: tenant.to_owned(), records: records.to_vec() };
                 let body = serde_json::to_vec(&fact).expect("facts are JSON");
                 if let Err(error) = sink.append(origin.clone(), vec![entry(None, body)]).await {
-                    tracing::warn!(%error, tenant, "deleted devices stay for now");
+                    tracing::warn!(%error, tenant, "records of deleted devices could not be let go; they are named again in an hour");
                 }
             }
         }

@@ -228,7 +228,7 @@ pub struct ServiceHead {
 pub struct StagedHead {
     /// The run.
     pub run: String,
-    /// Chunk number from 0.
+    /// Chunk number from 0; on the marker of a listing: how many there were.
     pub chunk: u32,
     /// On the marker: whether the run is released, or discarded.
     pub release: bool,

@@ -46,18 +46,20 @@ fn names(records: &[Placed]) -> Vec<Identifier> {
 fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identifier]) -> Known {
     let mut known = Known { policy: (api.policy)(&actor.tenant), ..Known::default() };
     known.links = view.rows::<Link>(&actor.tenant).into_iter().filter(|l| l.partition == partition).collect();
-    for id in names {
-        if id.kind == IdKind::Ip {
-            let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip", &id.value);
-            let owner = owned.into_iter().find(|o| o.partition == partition).and_then(|o| o.device_uid);
-            known.owners.extend(owner.map(|owner| (id.value.clone(), owner)));
-        } else {
-            let rows = view.rows_where::<DeviceIdentifier>(&actor.tenant, "identifier_value", &id.value);
-            let here = |i: &&DeviceIdentifier| {
-                i.partition == partition && i.identifier_type == id.kind.name() && i.source_instance == id.namespace
-            };
-            let row = rows.iter().find(here).filter(|i| i.state != "held");
-            known.loose.extend(row.map(|i| (seed(id), i.state.clone())));
+    let values: BTreeSet<&str> = names.iter().map(|id| id.value.as_str()).collect();
+    for owned in view.rows_where_any::<IpOwnership>(&actor.tenant, "ip", &values) {
+        if owned.partition == partition {
+            known.owners.extend(owned.device_uid.map(|uid| (owned.ip, uid)));
+        }
+    }
+    for row in view.rows_where_any::<DeviceIdentifier>(&actor.tenant, "identifier_value", &values) {
+        let is = |id: &&Identifier| {
+            id.kind.name() == row.identifier_type
+                && id.namespace == row.source_instance
+                && id.value == row.identifier_value
+        };
+        if row.partition == partition && row.state != "held" {
+            known.loose.extend(names.iter().find(is).map(|id| (seed(id), row.state.clone())));
         }
     }
     known

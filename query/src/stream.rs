@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use datafusion::common::DataFusionError;
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::DataFrame;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Nature, StateRow, Table, state_batch};
 use serde_json::{Value, json};
@@ -141,18 +141,12 @@ impl Drop for Running {
     }
 }
 
-/// The epochs as the live tables take them in.
-struct OneTable {
-    ctx: SessionContext,
-    table: Table,
-    rows: DataFrame,
-}
+/// Some rows in place of a table: a query that is kept row by row reads no other.
+struct These(DataFrame);
 
-impl plan::Tables for OneTable {
-    fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
-        debug_assert_eq!(table, self.table, "a query that is kept row by row reads one table");
-        let _ = &self.ctx;
-        Ok(self.rows.clone())
+impl plan::Tables for These {
+    fn rows(&self, _: Table) -> Result<DataFrame, DataFusionError> {
+        Ok(self.0.clone())
     }
 }
 
@@ -391,8 +385,7 @@ impl Stream {
             let failed = |e: DataFusionError| QueryError::Failed(e.strip_backtrace());
             let frame = ctx.read_batch(state_batch(table, rows.iter().copied())).map_err(failed)?;
             let rows = seen_by(frame, &self.actor).map_err(failed)?;
-            let only = OneTable { ctx, table, rows };
-            let planned = plan::plan(&self.query, &only, output.clock_ms * 1000, None)?;
+            let planned = plan::plan(&self.query, &These(rows), output.clock_ms * 1000, None)?;
             let batches = self.engine.columns(planned).await?;
             let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)).unwrap_or_default();
             count(&rows, &mut net, sign);

@@ -91,7 +91,7 @@ impl Staging {
     }
 
     fn marker(&self, release: bool, listing: Option<Listing>) -> Entry {
-        entry(self.peer, line(&StagedHead { run: self.run.clone(), chunk: 0, release, listing }))
+        entry(self.peer, line(&StagedHead { run: self.run.clone(), chunk: self.next, release, listing }))
     }
 }
 

@@ -266,8 +266,11 @@ impl Decoder {
             };
             self.runs.stage(head.run, owner, head.chunk, at.place, body.slice_ref(chunk), tick.live_ms);
         } else if head.release {
-            let there = self.runs.release(head.run, at.place, head.listing.clone());
-            if let Some(listing) = head.listing.filter(|_| !there) {
+            // What was given up for its age, or lost, makes a listing incomplete: it must withdraw nothing.
+            let whole = self.runs.chunks(&head.run) == head.chunk as usize;
+            let listing = head.listing.map(|l| Listing { complete: l.complete && whole, ..l });
+            self.runs.release(head.run, at.place, listing.clone());
+            if let Some(listing) = listing.filter(|_| head.chunk == 0) {
                 // A source that has nothing at all.
                 self.complete(&at.origin.tenant, &listing);
             }

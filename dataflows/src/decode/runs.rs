@@ -127,16 +127,20 @@ impl Runs {
         self.dirty.insert(name);
     }
 
-    /// A run is complete. Tells whether there is anything of it.
-    pub fn release(&mut self, name: String, place: Place, listing: Option<Listing>) -> bool {
-        let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return false };
+    /// Chunks of a run that are kept.
+    pub fn chunks(&self, name: &str) -> usize {
+        self.runs.get(name).map_or(0, |run| run.chunks.len())
+    }
+
+    /// A run is complete.
+    pub fn release(&mut self, name: String, place: Place, listing: Option<Listing>) {
+        let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return };
         run.released = Some(place);
         if let Some(listing) = listing {
             self.listings.insert(name.clone(), listing.into());
         }
         self.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
         self.dirty.insert(name);
-        true
     }
 
     /// A run will not be complete.

@@ -258,11 +258,11 @@ pub fn release(run: &str, tenant: &'static str, release: bool) -> Input {
     Input { kind: Kind::Release, tenant, partition: String::new(), peer: None, body }
 }
 
-/// The end of a staged run of NetBox's, which lists its items.
-pub fn listed(run: &str, complete: bool, approved: bool) -> Input {
+/// The end of a staged run of NetBox's, which lists its items in so many chunks.
+pub fn listed(run: &str, chunks: u32, complete: bool, approved: bool) -> Input {
     let (instance, run) = ("main".to_owned(), run.to_owned());
     let listing = Listing { kind: SourceKind::NetBox, instance, run: run.clone(), complete, approved };
-    let body = staged_head(&run, 0, true, Some(listing)).into();
+    let body = staged_head(&run, chunks, true, Some(listing)).into();
     Input { kind: Kind::Release, tenant: "t", partition: String::new(), peer: None, body }
 }
 

@@ -13,7 +13,7 @@ fn listing(run: &mut Run, name: &str, ids: &[usize], complete: bool, approved: b
     for (page, ids) in ids.chunks(10).enumerate() {
         run.tick(vec![staged(name, page as u32, "t", &ids.iter().map(item).collect::<Vec<_>>())]);
     }
-    run.tick(vec![listed(name, complete, approved)]);
+    run.tick(vec![listed(name, ids.len().div_ceil(10) as u32, complete, approved)]);
     // A released run is read a share a frame.
     (0..ids.len() / 2 + 3).for_each(|_| {
         run.tick(vec![]);
@@ -68,6 +68,24 @@ fn s40_a_listing_that_breaks_off_deletes_nothing() {
     // Listed again with the content and the time it had, it is there again.
     listing(&mut run, "r4", &(0..40).collect::<Vec<_>>(), true, false);
     assert_eq!((run.tables.devices().len(), brake(&run)), (40, None));
+}
+
+#[test]
+fn a_listing_that_was_given_up_or_came_in_parts_deletes_nothing() {
+    let mut run = run();
+    listing(&mut run, "r1", &(0..40).collect::<Vec<_>>(), true, false);
+    // Its pages came; its end came after they had been discarded for their age.
+    let page = |n: u32| staged("r2", n, "t", &[netbox("1", "10.0.0.2", 1, "")]);
+    run.tick(vec![page(0), page(1)]);
+    run.tick_after(16 * 60_000, vec![]);
+    run.tick(vec![listed("r2", 2, true, false)]);
+    // So did the end of one whose last page came when the others were gone; and an end that came twice.
+    run.tick(vec![staged("r3", 0, "t", &[netbox("1", "10.0.0.2", 1, "")])]);
+    run.tick_after(16 * 60_000, vec![]);
+    run.tick(vec![staged("r3", 1, "t", &[netbox("1", "10.0.0.2", 1, "")]), listed("r3", 2, true, false)]);
+    run.tick(vec![listed("r3", 2, true, false)]);
+    (0..5).for_each(|_| drop(run.tick(vec![]).devices()));
+    assert_eq!(run.tables.devices().len(), 40);
 }
 
 #[test]
