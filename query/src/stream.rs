@@ -281,11 +281,14 @@ impl Stream {
         let mut reset = false;
         loop {
             // First the ear, then the eye: nothing can happen between.
-            let mut epochs = self.engine.live().epochs();
-            match self.keep_told(&mut epochs, reset).await {
-                // It fell behind.
+            let epochs = self.engine.live().epochs();
+            match self.keep_told(epochs, reset).await {
+                // It fell behind. Until its client has taken something nothing is kept for it.
                 Ok(()) => reset = true,
                 Err(ended) => return ended,
+            }
+            if self.to.reserve_many(UNSENT / 2).await.is_err() {
+                return Ended::Quietly;
             }
         }
     }
@@ -294,8 +297,17 @@ impl Stream {
         self.to.send(event).await.map_err(|_| Ended::Quietly)
     }
 
+    /// Sends if there is room, which there is unless the client has stalled.
+    fn offer(&self, event: Event) -> Result<bool, Ended> {
+        match self.to.try_send(event) {
+            Ok(()) => Ok(true),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Ended::Quietly),
+        }
+    }
+
     /// A snapshot, and changes until the stream falls behind.
-    async fn keep_told(&self, epochs: &mut broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
+    async fn keep_told(&self, mut epochs: broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
         let mut view = self.engine.live().view();
         let rows = self.ask(&view).await?;
         let mut known = Rows::new();
@@ -321,7 +333,9 @@ impl Stream {
                     if self.by_row {
                         let (added, removed) = self.changed(&output).await?;
                         if !added.is_empty() || !removed.is_empty() {
-                            self.send(Event::Change { epoch: at, added, removed }).await?;
+                            if !self.offer(Event::Change { epoch: at, added, removed })? {
+                                return Ok(());
+                            }
                             (told, told_at) = (at, Instant::now());
                         }
                     }
@@ -343,7 +357,9 @@ impl Stream {
                     let (added, removed) = apart(&net);
                     at = now.epoch;
                     if !net.is_empty() {
-                        self.send(Event::Change { epoch: at, added, removed }).await?;
+                        if !self.offer(Event::Change { epoch: at, added, removed })? {
+                            return Ok(());
+                        }
                         (told, told_at) = (at, Instant::now());
                     }
                     asked_at = Instant::now();
@@ -358,7 +374,8 @@ impl Stream {
             // What was not looked at yet is not promised.
             let until = if self.by_row { at } else { view.epoch };
             if until > told && told_at.elapsed() >= HEARTBEAT {
-                self.send(Event::Frontier(until)).await?;
+                // Where there is no room for it, a client has enough to read.
+                self.offer(Event::Frontier(until))?;
                 (told, told_at) = (until, Instant::now());
             }
         }
