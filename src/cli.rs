@@ -17,7 +17,9 @@ use radarflow_query::access::new_token;
 use radarflow_query::srql::words;
 use serde_json::{Value, json};
 
-use crate::{config, demo, explain, follow, serve, table, tools};
+use crate::import::Import;
+use crate::whatif::Suppose;
+use crate::{config, demo, enrichment, explain, follow, serve, table, tools, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -105,22 +107,44 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Say which devices would merge, split or be called otherwise, were something else true. Nothing is applied.
+    #[command(after_help = "Examples:\n  radarflow what-if --must armis:42 netbox:7\n  \
+        radarflow what-if --cannot sr:14f9ca79-be46-436f-b6b5-9a83ca66a350 mac:0CEA1432D278\n  \
+        radarflow what-if --policy off")]
+    WhatIf {
+        #[command(flatten)]
+        suppose: Suppose,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
     /// Make tokens.
     Token {
         #[command(subcommand)]
         command: TokenCommand,
     },
-    /// Push an inventory file, a JSON array of device updates or one a line, to a running server.
-    #[command(after_help = "Example: radarflow import devices.json --source cmdb")]
+    /// Push an inventory file to a running server: JSON, JSON a line, or CSV; as one run, taken whole or not at all.
+    #[command(after_help = "Examples:\n  radarflow import devices.ndjson --source armis/main\n  \
+        radarflow import cmdb.csv --source servicenow/main --mapping cmdb.yaml --complete")]
     Import {
-        /// The file.
+        /// The file: `.json`, `.ndjson`, `.jsonl` or `.csv`.
         file: PathBuf,
-        /// Names the source instance.
-        #[arg(long)]
+        /// The inventory and its instance: `armis/…`, `netbox/…`, or a type of your own.
+        #[arg(long, value_name = "NAME/INSTANCE")]
         source: String,
-        /// The server's gRPC gateway.
-        #[arg(long, default_value = "http://127.0.0.1:50052")]
-        gateway: String,
+        /// What its columns mean (YAML); without it, items are device updates.
+        #[arg(long)]
+        mapping: Option<PathBuf>,
+        /// It lists everything: what it lacks is withdrawn.
+        #[arg(long)]
+        complete: bool,
+        /// Site of items that name none.
+        #[arg(long)]
+        partition: Option<String>,
+        #[command(flatten)]
+        at: At,
     },
     /// Send the UDP payloads of a pcap capture to a listener.
     #[command(after_help = "Example: radarflow replay netflow.pcap --to 127.0.0.1:2055 --rate 1000")]
@@ -279,10 +303,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
+        Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,
         Command::Token { command } => runtime.block_on(make_token(command))?,
-        Command::Import { file, source, gateway } => {
-            let n = runtime.block_on(tools::import(&file, &source, &gateway))?;
-            say(&format!("{n} items are durable"))?;
+        Command::Import { file, source, mapping, complete, partition, at } => {
+            let import = Import { file, source, mapping, complete, partition };
+            let (items, epoch) = runtime.block_on(import.run(&at))?;
+            say(&format!("{items} items are durable, in epoch {epoch}"))?;
         }
         Command::Replay { file, to, rate } => {
             let n = tools::replay(&file, to, rate)?;
@@ -315,6 +341,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::CheckConfig { config } => {
             let config = config::load(config.as_deref())?;
+            config.mappings()?;
+            let (_, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
+            if !bad.is_empty() {
+                let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
+                bail!("[enrichment]\n{}", bad.join("\n"));
+            }
             if let Some(p) = &config.sinks.postgres {
                 runtime.block_on(postgres::check(&p.url)).context("[sinks.postgres]")?;
             }

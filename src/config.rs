@@ -11,6 +11,7 @@ use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
 use radarflow_reconcile::identity::normalise;
+use radarflow_reconcile::mapping::Mapping;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -40,6 +41,32 @@ pub(crate) struct Config {
     pub(crate) sinks: Sinks,
     /// Who is told.
     pub(crate) receivers: Vec<ReceiverConfig>,
+    /// Rules that tell what devices are.
+    pub(crate) enrichment: Enrichment,
+    /// Files that say what the columns of pushed inventories mean, by name.
+    pub(crate) mappings: BTreeMap<String, PathBuf>,
+}
+
+impl Config {
+    /// The mappings, read.
+    pub(crate) fn mappings(&self) -> Result<BTreeMap<String, Mapping>> {
+        let read = |(name, path): (&String, &PathBuf)| Ok((name.clone(), mapping(path)?));
+        self.mappings.iter().map(read).collect::<Result<_>>().context("[mappings]")
+    }
+}
+
+/// Reads a mapping file.
+pub(crate) fn mapping(path: &Path) -> Result<Mapping> {
+    let yaml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Mapping::read(&yaml).with_context(|| path.display().to_string())
+}
+
+/// Rules that tell what devices are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Enrichment {
+    /// Files, or folders of them; of rules of one name the last file's counts, before the program's own.
+    pub(crate) rules: Vec<PathBuf>,
 }
 
 /// The HTTP API.
@@ -330,6 +357,8 @@ impl Default for Config {
             sources: Sources::default(),
             sinks: Sinks::default(),
             receivers: Vec::new(),
+            enrichment: Enrichment::default(),
+            mappings: BTreeMap::new(),
         }
     }
 }

@@ -3,14 +3,17 @@
 mod cli;
 mod config;
 mod demo;
+mod enrichment;
 mod explain;
 mod follow;
+mod import;
 mod metrics;
 mod reap;
 mod serve;
 mod table;
 mod tools;
 mod watch;
+mod whatif;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 //! world in. End: stop the sources, close the last frame, let every sink finish, snapshot, leave.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,23 +20,31 @@ use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sources::udp::Datagrams;
-use radarflow_connectors::sources::{Durable, Listener, Stop, entry, grpc, kafka, nats, pull, stage, syslog_tcp, udp};
+use radarflow_connectors::sources::{
+    Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, syslog_tcp, udp,
+};
 use radarflow_dataflows::decode::durable_offsets;
+use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_dataflows::output::{Merge, Merged};
 use radarflow_dataflows::worker::{Start, Workers};
+use radarflow_proto::cell::Time;
+use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, NewInstances, Wanted};
+use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, NewInstances, Wanted};
+use radarflow_proto::record::RecordKey;
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
+use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use tokio::sync::broadcast;
 
 use crate::config::Config;
+use crate::enrichment;
 use crate::metrics;
 use crate::reap;
 use crate::watch::Watch;
@@ -84,6 +92,8 @@ struct Registry {
     conditions: Mutex<BTreeMap<(String, String), OwnCondition>>,
     /// How far an address alone links, a tenant.
     policies: Mutex<BTreeMap<String, IpLink>>,
+    /// The rules that tell what devices are.
+    enrichment: Mutex<Vec<Rule>>,
 }
 
 impl Registry {
@@ -97,6 +107,9 @@ impl Registry {
                 Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
                 Fact::IpLink { tenant, policy, .. } => {
                     self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), *policy);
+                }
+                Fact::EnrichmentRules { rules } => {
+                    self.enrichment.lock().unwrap_or_else(PoisonError::into_inner).clone_from(rules);
                 }
                 Fact::Condition(c) => {
                     let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +138,21 @@ impl Registry {
             .filter(orphan)
             .map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() }))
             .collect()
+    }
+
+    /// What to append so that the rules about devices are the configured ones, and what is wrong with them is told.
+    fn enrichment_changes(&self, rules: Vec<Rule>, bad: &[BadRule]) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        if *self.enrichment.lock().unwrap_or_else(PoisonError::into_inner) != rules {
+            facts.push(Fact::EnrichmentRules { rules });
+        }
+        let now = enrichment::conditions(bad);
+        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |c: &&OwnCondition| c.rule == enrichment::INVALID;
+        let over = conditions.values().filter(known).filter(|c| !now.iter().any(|n| n.entity == c.entity));
+        facts.extend(over.map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() })));
+        facts.extend(now.into_iter().filter(|n| !conditions.values().any(|c| c == n)).map(Fact::Condition));
+        facts
     }
 
     /// What to append so that the receivers are the configured ones.
@@ -178,6 +206,25 @@ impl FindRecords for Finder {
                 Some(found)
             });
             found.await.ok().flatten()
+        })
+    }
+
+    fn imagine(&self, mut question: Imagine) -> BoxFuture<Option<Imagined>> {
+        let records = question.records.iter().map(|found| found.record.clone()).collect();
+        let remembered = self.find(Wanted::Remembered { records });
+        Box::pin(async move {
+            // Every worker tells its share of each record.
+            let remembered = remembered.await?;
+            let mut by_key: BTreeMap<RecordKey, (Vec<IpAddr>, Vec<(IpAddr, Time)>)> = BTreeMap::new();
+            for share in remembered {
+                let (settled, aliases) = by_key.entry(share.record.key).or_default();
+                settled.extend(share.settled);
+                aliases.extend(share.aliases);
+            }
+            for found in &mut question.records {
+                (found.settled, found.aliases) = by_key.remove(&found.record.key).unwrap_or_default();
+            }
+            tokio::task::spawn_blocking(move || imagine(&question)).await.ok()
         })
     }
 }
@@ -424,8 +471,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for source in &config.sources.kafka {
         kafka_running.push(kafka::start(source.source(), sink.clone(), durable.clone(), stop.clone())?);
     }
+    let runs = inventory::Runs::new(sink.clone(), registry.clone(), room.clone());
     for inventory in config.sources.inventories() {
-        pull::start(inventory, sink.clone(), registry.clone(), room.clone(), stop.clone())?;
+        pull::start(inventory, runs.clone(), stop.clone())?;
     }
     let engine = Arc::new(Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?);
     let metrics = {
@@ -445,6 +493,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         sink,
         outcomes,
         records: Arc::new(Finder(feed.clone())),
+        inventories: Arc::new(runs),
+        mappings: config.mappings()?,
         policy: Arc::new(policy),
         ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
         metrics,
@@ -491,6 +541,11 @@ async fn standing_facts(
     let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
     let mut facts = registry.receiver_changes(&receivers);
     facts.extend(registry.orphans(config));
+    let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
+    for bad in &bad {
+        tracing::error!("{bad}");
+    }
+    facts.extend(registry.enrichment_changes(rules, &bad));
     let mut first = None;
     if tokens.is_empty() {
         let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());

@@ -1,86 +1,17 @@
-//! Commands that send: an inventory file through the gateway, a capture's datagrams to a listener.
+//! Commands that send: a capture's datagrams to a listener.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
-use radarflow_proto::grpc::{GatewayServiceStatus, GatewayStatusRequest};
-use serde_json::Value;
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
-
-/// Items of one push.
-const CHUNK: usize = 1000;
-/// Pushes at once: each waits for its frame.
-const CONCURRENT: usize = 16;
 
 fn bar(n: u64) -> ProgressBar {
     // On anything but a terminal it draws nothing.
     let style =
         ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec}").unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(n).with_style(style)
-}
-
-/// Pushes a file of device updates, a JSON array or one object a line, as source instance `name`; tells how many.
-pub(crate) async fn import(file: &Path, name: &str, gateway: &str) -> Result<usize> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut items: Vec<Value> = if text.trim_start().starts_with('[') {
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON array", file.display()))?
-    } else {
-        let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-        let item = |(n, l): (usize, &str)| {
-            serde_json::from_str(l).with_context(|| format!("{} line {}", file.display(), n + 1))
-        };
-        lines.map(item).collect::<Result<_>>()?
-    };
-    for (n, item) in items.iter_mut().enumerate() {
-        let Some(object) = item.as_object_mut() else { bail!("item {} of {} is no object", n + 1, file.display()) };
-        let meta = object.entry("sync_meta").or_insert_with(|| Value::Object(Default::default()));
-        if let Some(meta) = meta.as_object_mut() {
-            meta.entry("sync_service_id").or_insert_with(|| Value::String(name.to_owned()));
-        }
-    }
-    let channel =
-        Channel::from_shared(gateway.to_owned())?.connect().await.with_context(|| format!("cannot reach {gateway}"))?;
-    let client = AgentGatewayServiceClient::new(channel);
-    let progress = bar(items.len() as u64);
-    let mut pushes = JoinSet::new();
-    for chunk in items.chunks(CHUNK) {
-        let service = GatewayServiceStatus {
-            service_name: "import".to_owned(),
-            available: true,
-            message: serde_json::to_vec(chunk)?.into(),
-            service_type: "sync".to_owned(),
-            source: "results".to_owned(),
-            ..GatewayServiceStatus::default()
-        };
-        let request = GatewayStatusRequest {
-            services: vec![service],
-            agent_id: format!("import-{name}"),
-            ..GatewayStatusRequest::default()
-        };
-        if pushes.len() >= CONCURRENT {
-            settle(&mut pushes, &progress).await?;
-        }
-        let (mut client, n) = (client.clone(), chunk.len() as u64);
-        pushes.spawn(async move { client.push_status(request).await.map(|_| n) });
-    }
-    while !pushes.is_empty() {
-        settle(&mut pushes, &progress).await?;
-    }
-    progress.finish_and_clear();
-    Ok(items.len())
-}
-
-/// Waits for one of the pushes.
-async fn settle(pushes: &mut JoinSet<Result<u64, tonic::Status>>, progress: &ProgressBar) -> Result<()> {
-    if let Some(pushed) = pushes.join_next().await {
-        progress.inc(pushed?.context("the gateway refused")?);
-    }
-    Ok(())
 }
 
 /// Sends the UDP payloads of a capture (pcap, Ethernet or raw IP) to an address, at most `rate` a second; tells how many.

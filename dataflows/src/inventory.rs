@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use differential_dataflow::trace::implementations::{ValBuilder, ValSpine};
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::Record;
-use radarflow_proto::rows::Device;
 use radarflow_reconcile::availability::{State, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
-use radarflow_reconcile::inventory::{Parts, device};
+use radarflow_reconcile::inventory::{Parts, describe};
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 
+use crate::enrich::{Devices, Packed};
 use crate::health::Seen;
 use crate::identity::{Component, Identity, Rel};
 use crate::keyed::encode;
@@ -38,12 +39,12 @@ fn address(seen: &Seen) -> Name {
     ip_name(Scope::of(&seen.target.tenant, &seen.target.partition).name, seen.target.ip)
 }
 
-/// Builds the relation.
+/// Builds the relation, as records describe devices; what rules add is [`crate::enrich`]'s.
 pub fn devices<'scope>(
     identity: &Identity<'scope>,
     seen: &Rel<'scope, Seen>,
     lives: Rel<'scope, (Component, Arc<Life>)>,
-) -> Rel<'scope, Device> {
+) -> Devices<'scope> {
     let by_target = seen.clone().map(|s| (address(&s), (s.vantage, s.state, s.since)));
     let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
         (*component, Part::Seen(vantage.clone(), *state, *since))
@@ -56,8 +57,8 @@ pub fn devices<'scope>(
         .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
         .concat(vantages)
         .concat(lives.map(|(c, life)| (c, Part::Life(life))));
-    // Rows are kept packed: unpacked they are the largest thing there is, and only their changes are looked at.
-    let rows = parts.reduce_named("Device", |_, parts, out| {
+    let parts = parts.arrange_by_key_named("Parts");
+    let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {
         let records: Vec<Record> =
             parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v.record()) } else { None }).collect();
         let mut row = Parts { records: records.iter().collect(), ..Parts::default() };
@@ -82,9 +83,16 @@ pub fn devices<'scope>(
         if !vantages.is_empty() {
             row.availability = Some(combine(vantages.into_iter().map(|(v, (state, since))| (v, state, since))));
         }
-        if let Some(device) = device(&row).filter(|_| !row.uid.is_empty()) {
-            out.push((Arc::<[u8]>::from(encode(&device)), 1));
+        if let Some(described) = describe(&row).filter(|_| !row.uid.is_empty()) {
+            out.push((Packed::from(encode(&described)), 1));
         }
-    });
-    rows.map(|(_, packed)| postcard::from_bytes(&packed).expect("a packed row unpacks"))
+    };
+    parts.reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<_, _, _, _>, _, _>(
+        "Device",
+        device,
+        |rows, c, changes| {
+            rows.clear();
+            rows.extend(changes.drain(..).map(|(row, epoch, diff)| ((*c, row), epoch, diff)));
+        },
+    )
 }

@@ -200,8 +200,34 @@ pub trait Machine: 'static {
 }
 
 struct Slot<S> {
-    state: S,
+    state: Option<S>,
     due: Option<i64>,
+    /// Stepped since the last snapshot.
+    dirty: bool,
+}
+
+/// Looked up, never iterated.
+#[allow(clippy::disallowed_types)]
+type Slots<K, S> = std::collections::HashMap<K, Slot<S>>;
+
+/// Events in the order of their keys and positions, as runs of one key; keys whose timer is due have a run of their own.
+fn runs<K: Ord, E>(mut events: Vec<Keyed<K, E>>, due: BTreeSet<K>) -> Vec<(K, Vec<E>)> {
+    events.sort_by(|a, b| (&a.key, a.position).cmp(&(&b.key, b.position)));
+    let mut runs: Vec<(K, Vec<E>)> = Vec::with_capacity(events.len() + due.len());
+    let mut due = due.into_iter().peekable();
+    for Keyed { key, event, .. } in events {
+        if let Some((_, run)) = runs.last_mut().filter(|(last, _)| *last == key) {
+            run.push(event);
+            continue;
+        }
+        while let Some(silent) = due.next_if(|k| *k < key) {
+            runs.push((silent, Vec::new()));
+        }
+        due.next_if(|k| *k == key);
+        runs.push((key, vec![event]));
+    }
+    runs.extend(due.map(|key| (key, Vec::new())));
+    runs
 }
 
 /// Runs a machine over a stream of keyed events.
@@ -214,16 +240,16 @@ pub fn machine<'scope, M: Machine>(
     let pact = Exchange::new(|k: &Keyed<M::Key, M::Event>| route(&k.key));
     events.unary_frontier(pact, M::NAME, move |capability, _info| {
         let mut capability = Some(capability.delayed(&cx.restored));
-        let mut slots: BTreeMap<M::Key, Slot<M::State>> = BTreeMap::new();
+        let mut slots: Slots<M::Key, M::State> = Slots::new();
         let mut timers: BTreeSet<(i64, M::Key)> = BTreeSet::new();
-        let mut dirty: BTreeSet<M::Key> = BTreeSet::new();
+        let mut dirty: Vec<M::Key> = Vec::new();
         let mut stash: BTreeMap<u64, Vec<Keyed<M::Key, M::Event>>> = BTreeMap::new();
         let mut restored = Vec::new();
         for (key, state) in cx.restore::<M::Key, M::State>(M::NAME) {
             machine.restored(&key, &state, &mut restored);
             let due = machine.due_ms(&state);
             timers.extend(due.map(|due| (due, key.clone())));
-            slots.insert(key, Slot { state, due });
+            slots.insert(key, Slot { state: Some(state), due, dirty: false });
         }
         let mut next = cx.restored + 1;
         let mut out = Vec::new();
@@ -244,57 +270,51 @@ pub fn machine<'scope, M: Machine>(
             let Some(held) = capability.as_mut() else { return };
             while next < upper {
                 let tick = cx.tick(next).expect("every epoch is announced before its data");
-                let mut events = stash.remove(&next).unwrap_or_default();
-                events.sort_by(|a, b| (&a.key, a.position).cmp(&(&b.key, b.position)));
-                let mut grouped: BTreeMap<M::Key, Vec<M::Event>> = BTreeMap::new();
-                for Keyed { key, event, .. } in events {
-                    match grouped.last_entry() {
-                        Some(mut last) if *last.key() == key => last.get_mut().push(event),
-                        _ => {
-                            grouped.insert(key, vec![event]);
-                        }
-                    }
-                }
                 let now = match M::CLOCK {
                     Clock::Live => tick.live_ms,
                     Clock::Wall => tick.clock_ms,
                 };
-                while timers.first().is_some_and(|(due, _)| *due <= now) {
+                let mut due = BTreeSet::new();
+                while timers.first().is_some_and(|(at, _)| *at <= now) {
                     let (_, key) = timers.pop_first().expect("there is a first timer");
                     if let Some(slot) = slots.get_mut(&key) {
                         slot.due = None;
                     }
-                    grouped.entry(key).or_default();
+                    due.insert(key);
                 }
-                for (key, events) in grouped {
-                    let slot = slots.remove(&key);
-                    let old_due = slot.as_ref().and_then(|s| s.due);
-                    let mut state = slot.map(|s| s.state);
-                    machine.step(&tick, &key, &mut state, events, &mut out);
-                    let due = state.as_ref().and_then(|s| machine.due_ms(s));
-                    if due != old_due {
-                        if let Some(old) = old_due {
+                for (key, events) in runs(stash.remove(&next).unwrap_or_default(), due) {
+                    let slot = slots.entry(key.clone()).or_insert(Slot { state: None, due: None, dirty: false });
+                    machine.step(&tick, &key, &mut slot.state, events, &mut out);
+                    let due = slot.state.as_ref().and_then(|s| machine.due_ms(s));
+                    if due != slot.due {
+                        if let Some(old) = slot.due {
                             timers.remove(&(old, key.clone()));
                         }
                         timers.extend(due.map(|due| (due, key.clone())));
+                        slot.due = due;
                     }
-                    dirty.insert(key.clone());
-                    if let Some(state) = state {
-                        slots.insert(key, Slot { state, due });
+                    if !slot.dirty {
+                        slot.dirty = true;
+                        dirty.push(key.clone());
+                    }
+                    if slot.state.is_none() {
+                        slots.remove(&key);
                     }
                 }
                 held.downgrade(&next);
                 output.session(held).give_iterator(out.drain(..));
                 if cx.wants_snapshot(next) {
-                    let entries = std::mem::take(&mut dirty)
-                        .into_iter()
-                        .map(|key| StateEntry {
-                            collection: M::NAME,
-                            value: slots.get(&key).map(|slot| encode(&slot.state)),
-                            key: encode(&key),
-                        })
-                        .collect();
-                    cx.save(next, entries);
+                    dirty.sort();
+                    dirty.dedup();
+                    let entry = |key: M::Key| {
+                        let slot = slots.get_mut(&key);
+                        let value = slot.and_then(|slot| {
+                            slot.dirty = false;
+                            slot.state.as_ref().map(encode)
+                        });
+                        StateEntry { collection: M::NAME, value, key: encode(&key) }
+                    };
+                    cx.save(next, dirty.drain(..).map(entry).collect());
                 }
                 next += 1;
             }

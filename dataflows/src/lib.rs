@@ -13,7 +13,7 @@
 //! ```
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
-//! * **relations** ([`identity`], [`inventory`]) are differential collections: facts in, facts out, with retractions;
+//! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections: facts in, facts out, with retractions;
 //! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
 //!   keyed state with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
@@ -26,6 +26,7 @@ pub mod alerts;
 pub mod aliases;
 pub mod attribution;
 pub mod decode;
+pub mod enrich;
 pub mod health;
 pub mod identity;
 pub mod inventory;

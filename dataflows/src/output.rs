@@ -20,10 +20,11 @@ use radarflow_proto::rows::{
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
-use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::vec::Map;
 
-use crate::keyed::{Context, StateEntry, Tick};
+use crate::keyed::{Context, StateEntry, Tick, route};
 
 /// A row of an event table that the dataflow itself makes; its `row_id` and `epoch` are set here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub enum DerivedRow {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Said {
-    State(Arc<StateRow>, isize),
+    Change(Change),
     Rows(Table, String, RecordBatch),
     Derived(DerivedRow),
     Due(Box<DueNotification>),
@@ -138,14 +139,13 @@ impl Merge {
 fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     let tick = workers[0].tick;
     let mut output = EpochOutput { epoch: tick.epoch, clock_ms: tick.clock_ms, ..EpochOutput::default() };
-    let mut state: Vec<(Arc<StateRow>, isize)> = Vec::new();
     let mut rows: BTreeMap<(Table, String), Vec<RecordBatch>> = BTreeMap::new();
     let mut derived = Vec::new();
     let mut snapshot = None;
     for worker in workers {
         for said in worker.said {
             match said {
-                Said::State(row, diff) => state.push((row, diff)),
+                Said::Change(change) => output.changes.push(change),
                 Said::Rows(table, tenant, batch) => rows.entry((table, tenant)).or_default().push(batch),
                 Said::Derived(row) => derived.push(row),
                 Said::Due(due) => output.due.push(*due),
@@ -163,7 +163,8 @@ fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     output.settled.sort();
     output.outcomes.sort();
     output.reaped.sort();
-    output.changes = changes(state, tick.epoch);
+    // Every worker has its keys in order: this merges.
+    output.changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
     for ((table, _), batches) in rows {
         output.events.extend(batches.into_iter().map(|batch| (table, batch)));
     }
@@ -172,35 +173,81 @@ fn merge(workers: Vec<WorkerEpoch>) -> Merged {
     Merged { output, snapshot }
 }
 
-/// The net change of each key, in the order of tables and keys.
-fn changes(state: Vec<(Arc<StateRow>, isize)>, epoch: u64) -> Vec<Change> {
-    let mut by_key: Vec<(Table, String, Arc<StateRow>, isize)> =
-        state.into_iter().map(|(row, diff)| (row.table(), row.key(), row, diff)).collect();
-    by_key.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let mut rows = by_key.into_iter().peekable();
-    let mut out = Vec::new();
-    while let Some((table, key, row, diff)) = rows.next() {
-        // A key has few rows in an epoch; the same row said and unsaid is nothing.
+/// A row of a state table, on its way to the worker that nets its key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Update {
+    table: Table,
+    key: Arc<str>,
+    row: Box<StateRow>,
+    epoch: u64,
+    diff: isize,
+}
+
+/// The net change of each key at each epoch, in the order of tables and keys. A row that is said and unsaid, by whatever
+/// relations, is no change.
+pub fn net<'scope>(
+    rows: Stream<'scope, u64, Vec<(StateRow, u64, isize)>>,
+    cx: &Context,
+) -> Stream<'scope, u64, Vec<Change>> {
+    let updates = rows.map(|(row, epoch, diff)| Update {
+        table: row.table(),
+        key: row.key().into(),
+        row: Box::new(row),
+        epoch,
+        diff,
+    });
+    let first = cx.restored;
+    let pact = Exchange::new(|u: &Update| route(&u.key));
+    updates.unary_frontier(pact, "Net", move |capability, _| {
+        let mut capability = Some(capability.delayed(&first));
+        let mut stash: BTreeMap<u64, Vec<Update>> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|_, data| {
+                for update in data.drain(..) {
+                    stash.entry(update.epoch).or_default().push(update);
+                }
+            });
+            let Some(upper) = frontier.frontier().first().copied() else {
+                capability = None;
+                return;
+            };
+            let Some(held) = capability.as_mut() else { return };
+            while let Some(entry) = stash.first_entry().filter(|e| *e.key() < upper) {
+                let (epoch, updates) = entry.remove_entry();
+                held.downgrade(&epoch);
+                output.session(held).give_iterator(changes(updates, epoch).into_iter());
+            }
+            held.downgrade(&upper.max(first));
+        }
+    })
+}
+
+fn changes(mut updates: Vec<Update>, epoch: u64) -> Vec<Change> {
+    updates.sort_unstable_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    let mut updates = updates.into_iter().peekable();
+    let mut changes = Vec::with_capacity(updates.len());
+    while let Some(Update { table, key, row, diff, .. }) = updates.next() {
+        // A key has few rows in an epoch.
         let mut net = vec![(row, diff)];
-        while let Some((_, _, row, diff)) = rows.next_if(|r| r.0 == table && r.1 == key) {
+        while let Some(Update { row, diff, .. }) = updates.next_if(|u| u.table == table && u.key == key) {
             match net.iter_mut().find(|(known, _)| *known == row) {
                 Some((_, n)) => *n += diff,
                 None => net.push((row, diff)),
             }
         }
-        let mut change = Change { before: None, after: None };
+        let mut change = Change { table, key, before: None, after: None };
         for (row, diff) in net {
             match diff {
                 0 => {}
-                1.. => change.after = Some(Arc::unwrap_or_clone(row).at(epoch)),
-                _ => change.before = Some(Arc::unwrap_or_clone(row)),
+                1.. => change.after = Some(row.at(epoch)),
+                _ => change.before = Some(*row),
             }
         }
         if change.before.is_some() || change.after.is_some() {
-            out.push(change);
+            changes.push(change);
         }
     }
-    out
+    changes
 }
 
 /// Numbers derived rows in their order and makes batches of them, one a table and tenant.

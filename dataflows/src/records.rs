@@ -61,9 +61,20 @@ impl Version {
         Version { key: name(&record.key), hash: name_of_bytes(&body), stale: false, says: Assertions::of(record), body }
     }
 
+    /// The same, of an agent that was not confirmed for a day.
+    pub fn grown_stale(self) -> Self {
+        Version { stale: true, ..self }
+    }
+
     /// The record.
     pub fn record(&self) -> Record {
         postcard::from_bytes(&self.body).expect("a packed record unpacks")
+    }
+
+    /// The record's strong identifiers, without unpacking the rest.
+    fn ids(&self) -> Vec<Identifier> {
+        let (head, _): (Head<'_>, _) = postcard::take_from_bytes(&self.body).expect("a packed record unpacks");
+        head.ids
     }
 
     /// How strongly it claims its addresses.
@@ -74,6 +85,18 @@ impl Version {
     fn order(&self) -> (Time, bool, Name) {
         (self.says.at, self.says.deleted, self.hash)
     }
+}
+
+/// How a packed record begins.
+#[derive(Deserialize)]
+#[allow(dead_code)]
+struct Head<'a> {
+    #[serde(borrow)]
+    key: (&'a str, SourceKind, &'a str, Option<&'a str>, &'a str),
+    partition: &'a str,
+    event_time: Time,
+    deleted: bool,
+    ids: Vec<Identifier>,
 }
 
 impl PartialEq for Version {
@@ -254,7 +277,7 @@ impl Machine for Records {
             if let Some(mut old) = state.take() {
                 publish(&old.version, -1, out);
                 if old.version.says.kind == SourceKind::Agent && !old.version.says.deleted {
-                    old.version = Version { stale: true, ..(*old.version).clone() }.into();
+                    old.version = (*old.version).clone().grown_stale().into();
                     publish(&old.version, 1, out);
                     *state = Some(old);
                 } else {
@@ -271,17 +294,20 @@ impl Machine for Records {
                 continue;
             };
             let version = &sighting.version;
-            if !version.says.deleted {
-                out.extend(asserted(version).map(|id| RecordOut::Assertion(id, Assertion::Seen(version.clone()))));
-            }
             match state {
                 Some(old) => {
+                    let known = version.hash == old.version.hash;
                     old.sighted_ms = tick.live_ms;
                     let newer = version.order() > old.version.order();
                     let repeated = version.says.kind == SourceKind::Agent && says_the_same(&old.version, version);
                     old.claim(&sighting);
                     let changed = newer && !repeated;
                     let revived = repeated && old.version.stale;
+                    // What becomes live is seen by that; what is live already was seen when it did.
+                    if !known && !changed && !version.says.deleted {
+                        let seen = |id| RecordOut::Assertion(id, Assertion::Seen(version.clone()));
+                        out.extend(asserted(version).map(seen));
+                    }
                     if changed || revived {
                         publish(&old.version, -1, out);
                         old.version = if newer {
@@ -360,9 +386,8 @@ impl FirstSeenState {
 
 /// The identifier of that name, of those a version asserts.
 fn known(version: &Version, name: Name) -> Known {
-    let record = version.record();
     let scope = &version.says.scope;
-    let strong = record.ids.into_iter().find(|id| scope.id(id).name == name);
+    let strong = version.ids().into_iter().find(|id| scope.id(id).name == name);
     let id = strong.or_else(|| version.says.global_macs().find(|m| m.name == name).map(|m| mac_identifier(m.value)));
     let id = id.expect("an assertion names what its version asserts");
     Known { scope: scope.clone(), uid: identifier_uid(&scope.partition, &id).into(), id }

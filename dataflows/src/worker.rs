@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
-use radarflow_proto::fact::{DeviceStep, Fact, Link, LinkKind, OwnCondition, Receiver as Notified, Stage};
+use radarflow_proto::fact::{DeviceGroup, DeviceStep, Fact, Link, LinkKind, OwnCondition, Receiver as Notified, Stage};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::{FoundRecord, Wanted};
@@ -28,14 +28,14 @@ use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Grou
 use crate::aliases::{Aliases, Poll, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
-use crate::keyed::{Context, Keyed, Restored, Tick, machine, route};
+use crate::keyed::{Context, Keyed, Restored, Tick, machine};
 use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
 use crate::listings::{ListingEvent, ListingKey, ListingOut, Listings};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
 use crate::records::{Arrival, Name, changes, records, stamped};
 use crate::sources::{Delta, SourceKey, sources};
-use crate::{attribution, identity, inventory, output};
+use crate::{attribution, enrich, identity, inventory, output};
 
 /// Frames a worker's channel holds.
 pub const FRAMES_QUEUED: usize = 64;
@@ -309,6 +309,7 @@ fn build<'scope>(
     });
     let moves = machine(moves, cx, Merges);
     let devices = inventory::devices(&identity, &targets, lived.lives);
+    let devices = enrich::enriched(devices, facts.clone(), cx);
 
     // Conditions, from whatever notices them.
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
@@ -352,32 +353,34 @@ fn build<'scope>(
 
     // What is said.
     let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
-    let links = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
+    let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
+        Ok(Fact::DeviceGroup(group)) => Some((StateRow::DeviceGroup(group_row(group)), diff)),
         _ => None,
-    })
-    .as_collection();
-    // Rows are large and their keys are text: they are netted by hash, behind a pointer.
-    let rows = identity
-        .rows
-        .concat(devices.map(StateRow::Device))
-        .concat(links)
-        .map(|row| (route(&row), Arc::new(row)))
-        .consolidate();
-    let ledgers = sources(inputs.deltas.to_stream(scope), cx);
-    let said: Stream<'scope, u64, Vec<Said>> = changes(rows, |(_, row), diff| Said::State(row, diff))
-        .concat(ledgers.map(|(row, diff)| Said::State(row.into(), diff)))
+    });
+    let rows = identity.rows.concat(devices.map(StateRow::Device)).inner;
+    let rows = rows
+        .concat(stated)
+        .concat(stamped(sources(inputs.deltas.to_stream(scope), cx), Some))
+        .concat(stamped(health.clone(), |out| match out {
+            HealthOut::Row(row, diff) => Some((row, diff)),
+            _ => None,
+        }))
+        .concat(stamped(lives.clone(), |out| match out {
+            LifeOut::Row(alert, diff) => Some((StateRow::Alert(alert), diff)),
+            _ => None,
+        }));
+    let said: Stream<'scope, u64, Vec<Said>> = output::net(rows, cx)
+        .map(Said::Change)
         .concat(events.map(|(table, tenant, batch)| Said::Rows(table, tenant, batch)))
         .concat(health.flat_map(|out| match out {
-            HealthOut::Row(row, diff) => Some(Said::State(row.into(), diff)),
             HealthOut::Happened(row) => Some(Said::Derived(row)),
-            HealthOut::Condition(..) => None,
+            HealthOut::Row(..) | HealthOut::Condition(..) => None,
         }))
         .concat(lives.flat_map(|out| match out {
-            LifeOut::Row(alert, diff) => Some(Said::State(StateRow::Alert(alert).into(), diff)),
             LifeOut::Happened(row) => Some(Said::Derived(row)),
             LifeOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
-            LifeOut::Firing(..) => None,
+            LifeOut::Row(..) | LifeOut::Firing(..) => None,
         }))
         .concat(moves.map(Said::Derived))
         .concat(reaped.map(|(record, partition)| Said::Reaped(record, partition)))
@@ -413,6 +416,21 @@ fn link_row(link: Link) -> radarflow_proto::rows::Link {
         b: seed(&link.b),
         actor: link.actor.name,
         reason: link.reason,
+        epoch: 0,
+    }
+}
+
+/// A group of devices as a row.
+fn group_row(group: DeviceGroup) -> radarflow_proto::rows::DeviceGroup {
+    radarflow_proto::rows::DeviceGroup {
+        tenant_id: group.tenant,
+        partition: "default".to_owned(),
+        name: group.name,
+        condition: group.condition,
+        members: group.members,
+        description: group.description,
+        actor: group.actor.name,
+        reason: group.reason,
         epoch: 0,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::enrich::Rule;
 use crate::record::{IdKind, Identifier, RecordKey, SourceKind};
 
 /// Who did something.
@@ -83,6 +84,24 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// Devices that are spoken of by one name.
+    DeviceGroup(DeviceGroup),
+    /// Nothing is spoken of by that name any more.
+    DeviceGroupGone {
+        /// Customer.
+        tenant: String,
+        /// The name.
+        name: String,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// The rules that tell what devices are, all of them.
+    EnrichmentRules {
+        /// In the order of their names.
+        rules: Vec<Rule>,
+    },
     /// What becomes of a run that the brake holds.
     RunDecision(RunDecision),
     /// A step of a device's life cycle, asked for by an actor.
@@ -144,6 +163,9 @@ impl Fact {
             Fact::Link(link) => Some(format!("link/{}/{}", link.tenant, link.id)),
             Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
+            Fact::DeviceGroup(group) => Some(format!("device_group/{}/{}", group.tenant, group.name)),
+            Fact::DeviceGroupGone { tenant, name, .. } => Some(format!("device_group/{tenant}/{name}")),
+            Fact::EnrichmentRules { .. } => Some("enrichment_rules".to_owned()),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot
             | Fact::RunDecision(_)
@@ -206,6 +228,11 @@ impl Fact {
             Fact::Reaped { tenant, records } => {
                 (tenant, Some("system".to_owned()), format!("{} records", records.len()), None)
             }
+            Fact::DeviceGroup(g) => (&g.tenant, Some(g.actor.name.clone()), g.name.clone(), Some(g.reason.clone())),
+            Fact::DeviceGroupGone { tenant, name, actor, reason } => {
+                (tenant, Some(actor.name.clone()), name.clone(), Some(reason.clone()))
+            }
+            Fact::EnrichmentRules { rules } => (&String::new(), None, format!("{} rules", rules.len()), None),
             Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
@@ -216,6 +243,25 @@ impl Fact {
         let tenant = (!tenant.is_empty()).then(|| tenant.clone());
         Some(Audited { tenant, actor, action, subject, reason, detail: detail.to_string() })
     }
+}
+
+/// Devices that an operator speaks of by one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceGroup {
+    /// Customer.
+    pub tenant: String,
+    /// The name.
+    pub name: String,
+    /// What they are like, in terms of the query language; `None` where they are listed.
+    pub condition: Option<String>,
+    /// Those that are listed, by uid.
+    pub members: Vec<String>,
+    /// What it is for.
+    pub description: String,
+    /// Who.
+    pub actor: Actor,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an operator says of two identifiers. It holds until it is taken back, whatever sources say.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`grpc`] | the agents' gRPC service, generated from `proto/monitoring.proto` |
 //! | [`frame`] | the ledger's frames: what is durable, byte by byte |
+//! | [`enrich`] | rules that tell what a device is |
 //! | [`fact`] | operator facts and configuration facts |
 //! | [`record`] | what a source says about one item: the input of identity |
 //! | [`payload`] | the JSON payloads agents push: sync, sweep, ICMP, heartbeats |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod enrich;
 pub mod fact;
 pub mod flow;
 pub mod frame;

@@ -1,17 +1,21 @@
 //! How the parts reach each other without knowing each other: sources and the API append inputs through [`FactSink`];
 //! sinks and live tables receive whole epochs as [`EpochOutput`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use async_trait::async_trait;
 use thiserror::Error;
 
+use crate::cell::Time;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
-use crate::payload::DueNotification;
-use crate::record::{Identifier, Record, RecordKey};
+use crate::payload::{DeviceUpdate, DueNotification};
+use crate::record::{Identifier, Record, RecordKey, SourceKind};
 use crate::rows::{Change, Table};
 
 /// Why an input was not made durable.
@@ -82,7 +86,7 @@ pub struct Outcome {
 }
 
 /// A live record and where identity put it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundRecord {
     /// The record.
     pub record: Record,
@@ -90,6 +94,12 @@ pub struct FoundRecord {
     pub uid: String,
     /// What put it there, as the audit spells it.
     pub how: &'static str,
+    /// An agent's that was not confirmed for a day.
+    pub stale: bool,
+    /// Addresses that it has claimed in three runs; where it was asked for.
+    pub settled: Vec<IpAddr>,
+    /// Confirmed aliases that it reports; where it was asked for.
+    pub aliases: Vec<(IpAddr, Time)>,
 }
 
 /// Which records are wanted.
@@ -111,12 +121,115 @@ pub enum Wanted {
         /// Identifiers, MACs, addresses.
         identifiers: Vec<Identifier>,
     },
+    /// These, with what is remembered of them: `settled` and `aliases`, and nothing else.
+    Remembered {
+        /// Which.
+        records: Vec<Record>,
+    },
+    /// All of a site.
+    Site {
+        /// Customer.
+        tenant: String,
+        /// Site.
+        partition: String,
+    },
+}
+
+/// Records found at most by one worker; whoever gets so many does not have them all.
+pub const MAX_FOUND: usize = 2000;
+
+/// Records of a site found at most by one worker.
+pub const MAX_OF_SITE: usize = 50_000;
+
+/// Something else that might be true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Supposed {
+    /// A link made or taken back, a policy.
+    Fact(Fact),
+    /// A record that says this.
+    Record(Record),
+    /// No such record.
+    Gone(RecordKey),
+}
+
+/// What identity is imagined on: records that share nothing with others, and what is remembered of them.
+#[derive(Clone, Debug, Default)]
+pub struct Imagine {
+    /// The records.
+    pub records: Vec<FoundRecord>,
+    /// When identifiers were first seen, where it is known.
+    pub first_seen: Vec<(Identifier, Time)>,
+    /// Links and the policy that hold.
+    pub facts: Vec<Fact>,
+    /// What would be true instead.
+    pub then: Vec<Supposed>,
+}
+
+/// By record: what its device is called, and what puts it there.
+pub type Places = BTreeMap<RecordKey, (String, &'static str)>;
+
+/// Where records are, and where they would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imagined {
+    /// As it is.
+    pub before: Places,
+    /// As it would be.
+    pub after: Places,
 }
 
 /// Finds live records for who asks why identity is as it is: a bounded number, in no order, as of the newest epoch.
 pub trait FindRecords: Send + Sync + 'static {
     /// Finds them; `None` when the dataflow does not answer in time.
     fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>>;
+
+    /// What identity would make of something else.
+    fn imagine(&self, question: Imagine) -> BoxFuture<Option<Imagined>>;
+}
+
+/// Whose run it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOf {
+    /// Customer.
+    pub tenant: String,
+    /// Site of items that name none.
+    pub partition: String,
+    /// Whoever brings it may speak of that site alone, whatever items say.
+    pub bound: bool,
+    /// Kind of source.
+    pub kind: SourceKind,
+    /// The inventory: `armis`, `netbox`, or the type of another integration.
+    pub name: String,
+    /// The instance of it.
+    pub instance: String,
+    /// Names the run.
+    pub run: String,
+}
+
+impl RunOf {
+    /// The instance as records name it: other integrations' are counted by type.
+    pub fn speaker(&self) -> String {
+        match self.kind {
+            SourceKind::Integration => format!("{}.{}", self.name, self.instance),
+            _ => self.instance.clone(),
+        }
+    }
+}
+
+/// Takes inventories.
+pub trait InventoryRuns: Send + Sync + 'static {
+    /// Begins a run.
+    fn begin(&self, of: RunOf) -> Box<dyn InventoryRun>;
+}
+
+/// A run of an inventory. What was given of it is applied when it ends, or not at all.
+#[async_trait]
+pub trait InventoryRun: Send {
+    /// Makes items durable; waits while there is no room.
+    async fn page(&mut self, items: Vec<DeviceUpdate>) -> Result<(), AppendError>;
+    /// Ends it; a complete one listed everything, and what it lacks is withdrawn. Gives the epoch.
+    async fn end(self: Box<Self>, complete: bool) -> Result<u64, AppendError>;
+    /// Forgets it.
+    async fn discard(self: Box<Self>) -> Result<u64, AppendError>;
 }
 
 /// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for

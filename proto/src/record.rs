@@ -57,7 +57,7 @@ pub struct Identifier {
 }
 
 /// Who says it, which decides precedence and what it may claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SourceKind {
     /// An agent about itself.
     Agent,
@@ -66,6 +66,7 @@ pub enum SourceKind {
     /// NetBox sync.
     NetBox,
     /// Any other integration.
+    #[default]
     Integration,
     /// SNMP discovery.
     Mapper,
@@ -91,7 +92,7 @@ impl SourceKind {
 }
 
 /// Which item of which feed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RecordKey {
     /// Customer.
     pub tenant: String,
@@ -106,7 +107,7 @@ pub struct RecordKey {
 }
 
 /// The newest version of one item, normalised.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Which item.
     pub key: RecordKey,

@@ -5,6 +5,7 @@
 //! lead every key.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -246,6 +247,9 @@ tables! {
         deleted_reason: Option<String>,
         /// What the records say beside the columns.
         metadata: Tags,
+        /// Which rule set which column: `type`, `vendor_name`, `model` or `os` to its `rule_id`; `oui` where the MAC told
+        /// the vendor.
+        enriched_by: Tags,
         /// Epoch of this version.
         epoch: i64,
     }
@@ -326,6 +330,28 @@ tables! {
         a: String,
         /// The other.
         b: String,
+        /// Who said it.
+        actor: String,
+        /// Why.
+        reason: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Groups of devices that operators named: `group:NAME` on devices, `device.group:NAME` elsewhere.
+    State DeviceGroup DeviceGroupBatch "device_groups" postgres "device_groups" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a group is the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What its devices are like, in terms of the query language; null where they are listed.
+        condition: Option<String>,
+        /// The devices listed, by uid.
+        members: Vec<String>,
+        /// What it is for.
+        description: String,
         /// Who said it.
         actor: String,
         /// Why.
@@ -803,6 +829,7 @@ pub enum StateRow {
     DeviceRedirect(DeviceRedirect),
     IpOwnership(IpOwnership),
     Link(Link),
+    DeviceGroup(DeviceGroup),
     Agent(Agent),
     Alert(Alert),
     Source(Source),
@@ -816,6 +843,7 @@ macro_rules! each_state {
             StateRow::DeviceRedirect($row) => $body,
             StateRow::IpOwnership($row) => $body,
             StateRow::Link($row) => $body,
+            StateRow::DeviceGroup($row) => $body,
             StateRow::Agent($row) => $body,
             StateRow::Alert($row) => $body,
             StateRow::Source($row) => $body,
@@ -879,12 +907,16 @@ pub fn state_batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a StateRow
             }
         };
     }
-    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, Agent, Alert, Source)
+    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, DeviceGroup, Agent, Alert, Source)
 }
 
 /// What happened to one key of a state table at one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// The table it happened to.
+    pub table: Table,
+    /// The key it happened to, as [`Row::key`] writes it.
+    pub key: Arc<str>,
     /// The row before; `None` when it is new.
     pub before: Option<StateRow>,
     /// The row after; `None` when it is gone.
@@ -892,17 +924,9 @@ pub struct Change {
 }
 
 impl Change {
-    /// The table it happened to.
-    pub fn table(&self) -> Table {
-        self.row().table()
-    }
-
-    /// The key it happened to.
-    pub fn key(&self) -> String {
-        self.row().key()
-    }
-
-    fn row(&self) -> &StateRow {
-        self.after.as_ref().or(self.before.as_ref()).expect("a change has a row on one side")
+    /// From one row to another of the same key; `None` of nothing to nothing.
+    pub fn new(before: Option<StateRow>, after: Option<StateRow>) -> Option<Self> {
+        let row = after.as_ref().or(before.as_ref())?;
+        Some(Change { table: row.table(), key: row.key().into(), before, after })
     }
 }

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
+use crate::groups;
 use crate::live::{Live, View};
 use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned, series};
@@ -299,6 +300,7 @@ impl Engine {
             query.limit = Some(limit);
         }
         let view = self.live.view();
+        groups::expand(&mut query, &view, actor)?;
         let ctx = self.session();
         let pinned_epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
         let tables = Scoped { view: &view, ctx: &ctx, actor, epoch: pinned_epoch };

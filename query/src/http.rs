@@ -13,7 +13,7 @@ use axum::routing::{delete, get, post, put};
 use datafusion::parquet::arrow::ArrowWriter;
 use radarflow_proto::fact::{Actor as FactActor, AlertStatus, Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::ports::{AppendError, FactSink, FindRecords, Outcome};
+use radarflow_proto::ports::{AppendError, FactSink, FindRecords, InventoryRuns, Outcome};
 use radarflow_reconcile::access::{Action, may};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,8 +24,10 @@ use crate::catalog;
 use crate::devices;
 use crate::engine::{Answer, Engine, QueryError, json_rows};
 use crate::explain;
+use crate::groups;
+use crate::inventories::{self, Mappings};
 use crate::links;
-use crate::{runs, stream};
+use crate::{runs, stream, whatif};
 
 /// Largest request body, bytes.
 pub const MAX_BODY: usize = 2 << 20;
@@ -43,6 +45,10 @@ pub struct Api {
     pub outcomes: broadcast::Sender<Outcome>,
     /// Finds records, for explanations.
     pub records: Arc<dyn FindRecords>,
+    /// Takes inventories.
+    pub inventories: Arc<dyn InventoryRuns>,
+    /// What the columns of inventories mean, by name.
+    pub mappings: Mappings,
     /// How far an address alone links, a tenant.
     pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
     /// Whether the ledger is caught up.
@@ -73,9 +79,12 @@ fn router(api: Shared) -> Router {
         .route("/api/devices/{uid}/why-not/{other}", get(explain::why_not))
         .route("/api/devices/{uid}/{act}", post(devices::step_device))
         .route("/api/sources/{kind}/{instance}/runs/{run}/{decision}", post(runs::decide_run))
+        .route("/api/device-groups/{name}", put(groups::put_group).delete(groups::remove_group))
+        .route("/api/inventories/{name}/{instance}", post(inventories::push))
         .route("/api/links", post(links::make_link))
         .route("/api/links/{id}", delete(links::remove_link))
         .route("/api/identity/ip_link", put(links::set_ip_link))
+        .route("/api/identity/what-if", post(whatif::what_if))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", json!({})) })
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)

@@ -38,7 +38,7 @@ pub(crate) struct NewLink {
 
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-enum End {
+pub(crate) enum End {
     Device {
         uid: String,
     },
@@ -53,7 +53,7 @@ enum End {
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Why {
-    reason: String,
+    pub(crate) reason: String,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +73,7 @@ pub(crate) fn who(actor: &Actor) -> FactActor {
 
 /// An identifier as identity writes it.
 #[allow(clippy::result_large_err)]
-fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifier, Response> {
+pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifier, Response> {
     if value.len() > MAX_VALUE {
         return Err(bad(&format!("an identifier has at most {MAX_VALUE} bytes")));
     }
@@ -95,7 +95,7 @@ fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifi
 
 impl End {
     #[allow(clippy::result_large_err)]
-    fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
+    pub(crate) fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
         match self {
             End::Identifier { r#type, source_instance, value } => identifier(r#type, source_instance, value),
             End::Device { uid } => {

@@ -63,9 +63,9 @@ struct StateTable {
 
 impl StateTable {
     fn apply(&mut self, table: Table, changes: &[&Change]) {
-        let mut new: Vec<&StateRow> = Vec::new();
+        let (mut new, mut keys) = (Vec::<&StateRow>::new(), Vec::new());
         for change in changes {
-            if let Some((segment, row)) = self.index.remove(change.key().as_str()) {
+            if let Some((segment, row)) = self.index.remove(&change.key) {
                 let segment = &mut self.segments[segment];
                 let n = segment.batch.num_rows();
                 let dead = Arc::make_mut(&mut segment.dead);
@@ -73,11 +73,13 @@ impl StateTable {
                 dead[row] = true;
                 segment.live -= 1;
             }
-            new.extend(change.after.as_ref());
+            if let Some(after) = &change.after {
+                new.push(after);
+                keys.push(change.key.clone());
+            }
         }
         if !new.is_empty() {
             let batch = state_batch(table, new.iter().copied());
-            let keys = new.iter().map(|state| Arc::from(state.key())).collect();
             self.push(batch, keys);
         }
         self.merge(table);
@@ -206,7 +208,7 @@ impl Live {
         for change in &output.changes {
             let row = change.after.as_ref().or(change.before.as_ref());
             if let Some(row) = row {
-                by_table.entry((row.tenant().to_owned(), row.table())).or_default().push(change);
+                by_table.entry((row.tenant().to_owned(), change.table)).or_default().push(change);
             }
         }
         for (key, changes) in by_table {
@@ -475,9 +477,7 @@ mod tests {
                         Some(StateRow::IpOwnership(o)) => { expected.insert(o.ip.clone(), o.device_uid.clone().unwrap()); }
                         _ => { expected.remove(&ip.to_string()); }
                     }
-                    if before.is_some() || after.is_some() {
-                        changes.push(Change { before, after });
-                    }
+                    changes.extend(Change::new(before, after));
                 }
                 live.apply(&EpochOutput { epoch: epoch as u64 + 1, changes, ..EpochOutput::default() }.into());
                 let view = live.view();

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::access::Actor;
 use crate::catalog::STATUS_COLOR;
 use crate::engine::{Engine, QueryError, json_rows};
+use crate::groups;
 use crate::live::{View, seen_by};
 use crate::srql::ast::{Expr, Query, Value as Compared};
 use crate::srql::{SrqlError, parse, plan};
@@ -211,6 +212,7 @@ pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str) -> Result<mpsc::Re
         return Err(SrqlError::new("clause_conflict", (0, text.len()), detail).into());
     }
     query.stream = None;
+    groups::expand(&mut query, &engine.live().view(), actor)?;
     let mut tables: Vec<Table> = entities.iter().map(|e| e.table).collect();
     tables_below(&query.filter, &mut tables)?;
     tables.push(Table::Device);

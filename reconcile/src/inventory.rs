@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::record::{Record, SourceKind};
 use radarflow_proto::rows::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::availability::Availability;
+use crate::enrich::FIELDS;
 use crate::lifecycle::{self, Life};
 
 /// How far a source is trusted about attributes.
@@ -36,12 +38,22 @@ pub struct Parts<'a> {
     pub life: Life,
 }
 
-/// The row. `None` without records: there is no such device.
-pub fn device(parts: &Parts<'_>) -> Option<Device> {
+/// A device as its records describe it, before rules add to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Described {
+    /// The row.
+    pub device: Device,
+    /// How far the source of each of the [`FIELDS`] is trusted; 0 where nobody says it.
+    pub trust: [u8; 4],
+}
+
+/// The description. `None` without records: there is no such device.
+pub fn describe(parts: &Parts<'_>) -> Option<Described> {
     let mut records = parts.records.clone();
     records.sort_by(|a, b| rank(b).cmp(&rank(a)));
     let best = *records.first()?;
     let attribute = |name: &str| records.iter().find_map(|r| r.attributes.get(name)).cloned();
+    let trust = |field| records.iter().find(|r| r.attributes.contains_key(field)).map_or(0, |r| confidence(r.key.kind));
     let hostname = records.iter().find_map(|r| r.hostname.clone());
     let name = attribute("name");
     let ip = {
@@ -64,7 +76,7 @@ pub fn device(parts: &Parts<'_>) -> Option<Device> {
     let sources: BTreeSet<&str> = records.iter().map(|r| r.key.kind.name()).collect();
     let display_name =
         hostname.clone().or_else(|| name.clone()).or_else(|| ip.clone()).unwrap_or_else(|| parts.uid.to_owned());
-    Some(Device {
+    let device = Device {
         tenant_id: best.key.tenant.clone(),
         partition: best.partition.clone(),
         uid: parts.uid.to_owned(),
@@ -93,8 +105,10 @@ pub fn device(parts: &Parts<'_>) -> Option<Device> {
         deleted_by,
         deleted_reason,
         metadata: Tags(metadata),
+        enriched_by: Tags::default(),
         epoch: 0,
-    })
+    };
+    Some(Described { device, trust: FIELDS.map(trust) })
 }
 
 fn rank(record: &Record) -> (u8, Time, &radarflow_proto::record::RecordKey) {
@@ -128,7 +142,7 @@ mod tests {
         let agent = record(SourceKind::Agent, 1, Some("from-agent"), None);
         let armis = record(SourceKind::Armis, 9, Some("from-armis"), Some("m1"));
         for records in [vec![&agent, &armis], vec![&armis, &agent]] {
-            let device = device(&Parts { uid: "sr:x", records, ..Parts::default() }).unwrap();
+            let Described { device, .. } = describe(&Parts { uid: "sr:x", records, ..Parts::default() }).unwrap();
             assert_eq!((device.hostname.as_deref(), device.model.as_deref()), (Some("from-agent"), Some("m1")));
             assert_eq!((device.first_seen_time, device.last_seen_time), (Time(1), Time(9)));
             assert_eq!((device.is_available, device.availability.as_str()), (None, "unknown"));

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`identity`] | what an identifier is, what a record asserts and claims, how a device is named |
 //! | [`inventory`] | a device's row, from its records by precedence |
+//! | [`enrich`] | what a device is, by rules over what it says of itself |
+//! | [`mapping`] | what the columns of any inventory mean |
 //! | [`lifecycle`] | what operators make of a device, and what its records do to that |
 //! | [`availability`] | whether a target is up, from its probes |
 //! | [`alert`] | an alert's life cycle |
@@ -15,7 +17,10 @@
 pub mod access;
 pub mod alert;
 pub mod availability;
+pub mod enrich;
 pub mod identity;
 pub mod inventory;
 pub mod lifecycle;
+pub mod mapping;
 pub mod notify;
+mod yaml;

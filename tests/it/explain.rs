@@ -55,5 +55,36 @@ async fn identity_is_explained_with_witnesses() {
     assert!(said.contains("exclusive: one holds armis:1, the other armis:2"), "{said}");
     let (code, said) = command(&["explain", "sr:nobody"]).await;
     assert!(code != Some(0) && said.contains("there is no device sr:nobody"), "{said}");
+
+    // What would be, were they one; and were what makes one of two not so. Nothing is applied.
+    let changes =
+        json!({"changes": [{"link": {"kind": "must", "a": {"type": "armis", "value": "1"}, "b": {"uid": uid(1)}}}]});
+    let (status, what) = server.post("/api/identity/what-if", &admin, &changes).await;
+    assert_eq!(status, 200, "{what}");
+    assert_eq!(what["merged"].as_array().map(Vec::len), Some(1), "{what}");
+    let of: Vec<_> = what["merged"][0]["of"].as_array().unwrap().clone();
+    assert!(of.contains(&json!(uid(0))) && of.contains(&json!(uid(1))), "{what}");
+    assert_eq!(what["records_looked_at"], 3);
+    let netbox = format!("netbox/n1/{}", 9);
+    let changes = json!({"changes": [{"record": {"device": uid(0), "record": netbox, "hostname": "other"}}]});
+    let (_, what) = server.post("/api/identity/what-if", &admin, &changes).await;
+    assert_eq!(
+        (&what["split"][0]["of"], what["split"][0]["into"].as_array().map(Vec::len)),
+        (&json!(uid(0)), Some(2)),
+        "{what}"
+    );
+    // The name stays with what was seen first.
+    assert_eq!((&what["moved"][0]["record"], &what["moved"][0]["from"]), (&json!("armis/a1/1"), &json!(uid(0))));
+    assert_eq!(server.rows("in:devices").await.len(), 2, "nothing was applied");
+    let (code, said) = command(&["what-if", "--policy", "off"]).await;
+    assert!(code == Some(0) && said.contains(&format!("split    {}", uid(0))), "{said}");
+    let (_, said) = command(&["what-if", "--cannot", "armis:1", "netbox:9"]).await;
+    assert!(said.contains("split") && said.contains("3 records were looked at"), "{said}");
+    let (_, said) = command(&["what-if", "--gone", &uid(1), "armis/a1/2"]).await;
+    assert!(said.contains("gone     sr:"), "{said}");
+    let (code, said) = command(&["what-if", "--gone", &uid(1), "armis/a1/77"]).await;
+    assert!(code != Some(0) && said.contains("has no record armis/a1/77"), "{said}");
+    let (code, said) = command(&["what-if"]).await;
+    assert!(code != Some(0) && said.contains("nothing is supposed"), "{said}");
     server.stop();
 }

@@ -12,5 +12,6 @@ mod live;
 mod mtls;
 mod pipeline;
 mod pull;
+mod push;
 mod sinks;
 mod tools;

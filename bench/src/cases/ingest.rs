@@ -212,14 +212,14 @@ async fn measure() -> Result<()> {
     std::fs::write(&file, inventory.devices.iter().map(Device::armis).collect::<Vec<_>>().join("\n"))?;
     let started = Instant::now();
     let imported = Command::new(std::env::current_exe()?.with_file_name("radarflow"))
-        .args(["import", "--source", "armis-main", "--gateway"])
-        .arg(format!("http://{}", program.ports["grpc"]))
+        .args(["import", "--source", "armis/main", "--token", &token, "--url"])
+        .arg(format!("http://{}", program.ports["http"]))
         .arg(&file)
         .stdout(Stdio::null())
         .status()?;
     anyhow::ensure!(imported.success());
     let (count, at) = program.settle(&token, "in:devices stats:\"count() as n\"", records as u64).await?;
-    crate::rate("inventory, gRPC to answer, records", count as usize, at.duration_since(started))?;
+    crate::rate("inventory, HTTP to answer, records", count as usize, at.duration_since(started))?;
     for (what, query) in [
         ("SRQL point query", "in:devices metadata.armis_device_id:4711 limit:1"),
         ("SRQL uid query", "in:devices hostname:server-4711 limit:1"),

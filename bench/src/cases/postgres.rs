@@ -60,6 +60,7 @@ fn rows(n: usize, version: i64) -> Vec<Device> {
         deleted_by: None,
         deleted_reason: None,
         metadata: Tags([("armis_device_id".to_owned(), d.n.to_string())].into()),
+        enriched_by: Tags::default(),
         epoch: version,
     };
     network.devices.iter().map(device).collect()
@@ -91,7 +92,7 @@ async fn measure(server: &str) -> Result<()> {
             .chunks(EPOCH)
             .map(|chunk| {
                 epoch += 1;
-                let changes = chunk.iter().map(|d| Change { before: None, after: Some(StateRow::Device(d.clone())) });
+                let changes = chunk.iter().filter_map(|d| Change::new(None, Some(StateRow::Device(d.clone()))));
                 Arc::new(EpochOutput { epoch, changes: changes.collect(), ..EpochOutput::default() })
             })
             .collect();

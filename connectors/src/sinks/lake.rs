@@ -184,7 +184,7 @@ const HISTORY: [(&str, fn() -> DataType, &str); 3] = [
 fn history(output: &EpochOutput) -> Vec<(LakeTable, RecordBatch)> {
     let mut by_table: BTreeMap<Table, (Vec<StateRow>, Vec<bool>)> = BTreeMap::new();
     for change in &output.changes {
-        let (rows, gone) = by_table.entry(change.table()).or_default();
+        let (rows, gone) = by_table.entry(change.table).or_default();
         let Some(row) = change.after.as_ref().or(change.before.as_ref()) else { continue };
         rows.push(row.clone().at(output.epoch));
         gone.push(change.after.is_none());

@@ -141,7 +141,7 @@ struct Sink {
     /// What the database has; `None` until it was asked.
     frontier: Option<u64>,
     /// Net change by table and key.
-    state: BTreeMap<(Table, String), Option<StateRow>>,
+    state: BTreeMap<(Table, Arc<str>), Option<StateRow>>,
     /// Rows of event tables as COPY lines, with their epoch.
     events: BTreeMap<Table, Vec<(u64, String)>>,
     bytes: usize,
@@ -210,7 +210,7 @@ impl Sink {
             return;
         }
         for change in &output.changes {
-            if self.state.insert((change.table(), change.key()), change.after.clone()).is_none() {
+            if self.state.insert((change.table, change.key.clone()), change.after.clone()).is_none() {
                 self.bytes += CHANGE_BYTES;
             }
         }
@@ -290,7 +290,7 @@ impl Sink {
         for table in Table::ALL.iter().copied().filter(|t| !t.postgres().is_empty()) {
             let (mut upserts, mut deletes) = (String::new(), String::new());
             if table.nature() == Nature::State {
-                let range = (table, String::new())..;
+                let range = (table, Arc::from(""))..;
                 for ((t, key), row) in self.state.range(range).take_while(|((t, _), _)| *t == table) {
                     debug_assert_eq!(*t, table);
                     match row {

@@ -4,34 +4,36 @@
 //! records. It is for people who ask why, not for queries.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
-use radarflow_proto::ports::{FoundRecord, Wanted};
-use radarflow_proto::record::IdKind;
+use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_OF_SITE, Wanted};
+use radarflow_proto::record::{IdKind, Record};
 use radarflow_reconcile::identity::assertions::Scope;
 use timely::progress::Antichain;
 
+use super::cross::claimed;
 use super::relations::{Rel, Value};
-use crate::records::{Live, Name};
+use crate::records::{Live, Name, Version};
 
 type Trace = TraceAgent<ValSpine<Name, Value, u64, isize>>;
-
-/// Records of one answer.
-pub const MAX_FOUND: usize = 2000;
 
 /// What can be read of identity.
 pub struct Inspect {
     members: Trace,
     uids: Trace,
+    settled: Trace,
+    aliases: Trace,
 }
 
 /// What is wanted, by name.
 enum Sought {
     Devices { tenant: Name, uids: BTreeSet<String> },
     Sharing { scope: Name, names: BTreeSet<Name>, macs: BTreeSet<u64> },
+    Site { scope: Name },
 }
 
 impl Sought {
@@ -40,6 +42,9 @@ impl Sought {
             Wanted::Devices { tenant, uids } => {
                 Sought::Devices { tenant: Scope::of(tenant, "").tenant_name, uids: uids.iter().cloned().collect() }
             }
+            // Not looked for among devices.
+            Wanted::Remembered { .. } => Sought::Devices { tenant: Name::default(), uids: BTreeSet::new() },
+            Wanted::Site { tenant, partition } => Sought::Site { scope: Scope::of(tenant, partition).name },
             Wanted::Sharing { tenant, partition, identifiers } => {
                 let scope = Scope::of(tenant, partition);
                 let macs = identifiers.iter().filter(|id| id.kind == IdKind::Mac);
@@ -55,7 +60,14 @@ impl Sought {
     fn device(&self, uid: &str) -> bool {
         match self {
             Sought::Devices { uids, .. } => uids.contains(uid),
-            Sought::Sharing { .. } => true,
+            Sought::Sharing { .. } | Sought::Site { .. } => true,
+        }
+    }
+
+    fn most(&self) -> usize {
+        match self {
+            Sought::Site { .. } => MAX_OF_SITE,
+            _ => MAX_FOUND,
         }
     }
 
@@ -63,6 +75,7 @@ impl Sought {
         let says = &live.says;
         match self {
             Sought::Devices { tenant, .. } => says.scope.tenant_name == *tenant,
+            Sought::Site { scope } => says.scope.name == *scope,
             Sought::Sharing { scope, names, macs } => {
                 says.scope.name == *scope
                     && (says.ids.iter().any(|id| names.contains(&id.name))
@@ -75,14 +88,14 @@ impl Sought {
 }
 
 impl Inspect {
-    pub(super) fn new(members: &Rel<'_>, uids: &Rel<'_>) -> Self {
-        Inspect { members: members.trace(), uids: uids.trace() }
+    pub(super) fn new(members: &Rel<'_>, uids: &Rel<'_>, settled: &Rel<'_>, aliases: &Rel<'_>) -> Self {
+        Inspect { members: members.trace(), uids: uids.trace(), settled: settled.trace(), aliases: aliases.trace() }
     }
 
     /// Lets go of what was before an epoch.
     pub fn advance(&mut self, epoch: u64) {
         let frontier = Antichain::from_elem(epoch);
-        for trace in [&mut self.members, &mut self.uids] {
+        for trace in [&mut self.members, &mut self.uids, &mut self.settled, &mut self.aliases] {
             trace.set_logical_compaction(frontier.borrow());
             trace.set_physical_compaction(frontier.borrow());
         }
@@ -90,7 +103,10 @@ impl Inspect {
 
     /// This worker's share of the records that are wanted.
     pub fn find(&mut self, wanted: &Wanted) -> Vec<FoundRecord> {
-        let sought = Sought::of(wanted);
+        let sought = match wanted {
+            Wanted::Remembered { records } => return self.remembered(records),
+            wanted => Sought::of(wanted),
+        };
         let mut found = Vec::new();
         let all = Antichain::new();
         let (Some(uids), Some(members)) =
@@ -116,13 +132,52 @@ impl Inspect {
             values(&mut members, &of_members, |v| {
                 if let Value::Member(live, how) = v
                     && sought.record(live)
-                    && found.len() < MAX_FOUND
+                    && found.len() < sought.most()
                 {
-                    found.push(FoundRecord { record: live.record(), uid: uid.to_string(), how: how.name() });
+                    let (uid, how, stale) = (uid.to_string(), how.name(), live.stale);
+                    found.push(FoundRecord { record: live.record(), uid, how, stale, ..FoundRecord::default() });
                 }
             });
         }
         found
+    }
+
+    /// This worker's share of what is remembered of records.
+    fn remembered(&mut self, records: &[Record]) -> Vec<FoundRecord> {
+        let all = Antichain::new();
+        let (Some(settled), Some(aliases)) =
+            (self.settled.batches_through(all.borrow()), self.aliases.batches_through(all.borrow()))
+        else {
+            return vec![];
+        };
+        let (mut settled, of_settled) = cursor_list(settled);
+        let (mut aliases, of_aliases) = cursor_list(aliases);
+        let remembered = |record: &Record| {
+            let version = Version::new(record);
+            let mut found = FoundRecord { record: record.clone(), ..FoundRecord::default() };
+            for address in &version.says.ips {
+                seek(&mut settled, &of_settled, claimed(version.key, address.name), |_| found.settled.push(address.ip));
+            }
+            seek(&mut aliases, &of_aliases, version.key, |v| {
+                if let Value::Alias(at, ip) = v {
+                    found.aliases.push((IpAddr::V6(*ip).to_canonical(), *at));
+                }
+            });
+            found
+        };
+        records.iter().map(remembered).collect()
+    }
+}
+
+/// The values of a name, wherever the cursor is.
+fn seek<C>(cursor: &mut C, storage: &C::Storage, name: Name, each: impl FnMut(&Value))
+where
+    C: for<'a> Cursor<Key<'a> = &'a Name, Val<'a> = &'a Value, Diff = isize>,
+{
+    cursor.rewind_keys(storage);
+    cursor.seek_key(storage, &name);
+    if cursor.get_key(storage) == Some(&name) {
+        values(cursor, storage, each);
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`ownership`] | 3: addresses |
 //! | [`lives`] | which device the steps that operators took belong to |
 //! | [`inspect`] | reading it, for explanations |
+//! | [`imagine`] | what it would be, were something else true |
 //! | this one | 4: names and redirects |
 //!
 //! ```text
@@ -26,6 +27,7 @@
 
 mod anchors;
 mod cross;
+pub mod imagine;
 pub mod inspect;
 mod links;
 mod lives;
@@ -145,8 +147,9 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         IpAddr::V4(v4) => (record, Value::Alias(at, v4.to_ipv6_mapped())),
         IpAddr::V6(v6) => (record, Value::Alias(at, v6)),
     });
-    let aliases = aliases.into();
-    let settled = said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There)).into();
+    let aliases: relations::Rel<'_> = aliases.into();
+    let settled: relations::Rel<'_> =
+        said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There)).into();
     let of_kind = |strong: bool| {
         each(&seen, move |id, v, out| {
             if let Value::Seen(seen) = &v
@@ -157,7 +160,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         })
     };
     let anchors = anchors::anchors(&versions, &of_kind(true), &links);
-    let cross = cross::cross(&anchors, &links, settled);
+    let cross = cross::cross(&anchors, &links, settled.clone());
     let anchored = lookup(&anchors.members, &cross.relabel, |component, v, group| {
         let (live, linked) = match v {
             Value::Live(live) => (live, false),
@@ -209,7 +212,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
     let ownership = ownership::ownership(Claims {
         members: devices.clone(),
         alone: with_address(true),
-        aliases,
+        aliases: aliases.clone(),
         linked: of_named(&linked, &macs, &best),
         uids: best.clone(),
     });
@@ -264,31 +267,41 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         (Value::Seen(seen), Value::Uid(uid)) => Some((seen.name, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
-    let held_rows = holders.clone().flat_map(|(_, v)| match v {
-        Value::Called(seen, uid) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
-            device_uid: Some(uid.to_string()),
-            first_seen: Some(seen.first),
-            ..identifier_row(&seen.id, "held")
-        })),
+    let redirect = |seen: &Seen, uid: &Arc<str>| {
+        (seen.id.uid != *uid).then(|| {
+            StateRow::DeviceRedirect(DeviceRedirect {
+                tenant_id: seen.id.scope.tenant.clone(),
+                partition: seen.id.scope.partition.clone(),
+                from_uid: seen.id.uid.to_string(),
+                to_uid: uid.to_string(),
+                identifier: seed(&seen.id.id),
+                epoch: 0,
+            })
+        })
+    };
+    let held_rows = holders.flat_map(move |(_, v)| match v {
+        Value::Called(seen, uid) => {
+            let held = StateRow::DeviceIdentifier(DeviceIdentifier {
+                device_uid: Some(uid.to_string()),
+                first_seen: Some(seen.first),
+                ..identifier_row(&seen.id, "held")
+            });
+            [Some(held), redirect(&seen, &uid)].into_iter().flatten()
+        }
+        _ => [None, None].into_iter().flatten(),
+    });
+    let gone_rows = gone.flat_map(move |(_, v)| match v {
+        Value::Called(seen, uid) => redirect(&seen, &uid),
         _ => None,
     });
     let loose_rows = loose.flat_map(|(_, v)| match v {
-        Value::Loose(Standing::Ambiguous, seen) => {
-            Some(StateRow::DeviceIdentifier(identifier_row(&seen.id, "ambiguous")))
-        }
-        Value::Loose(Standing::Contested, seen) => {
-            Some(StateRow::DeviceIdentifier(identifier_row(&seen.id, "contested")))
-        }
-        _ => None,
-    });
-    let redirects = holders.concat(&gone).flat_map(|(_, v)| match v {
-        Value::Called(seen, uid) if seen.id.uid != uid => Some(StateRow::DeviceRedirect(DeviceRedirect {
-            tenant_id: seen.id.scope.tenant.clone(),
-            partition: seen.id.scope.partition.clone(),
-            from_uid: seen.id.uid.to_string(),
-            to_uid: uid.to_string(),
-            identifier: seed(&seen.id.id),
-            epoch: 0,
+        Value::Loose(Standing::Ambiguous, seen) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
+            first_seen: Some(seen.first),
+            ..identifier_row(&seen.id, "ambiguous")
+        })),
+        Value::Loose(Standing::Contested, seen) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
+            first_seen: Some(seen.first),
+            ..identifier_row(&seen.id, "contested")
         })),
         _ => None,
     });
@@ -304,7 +317,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         }
         _ => None,
     });
-    let inspect = inspect::Inspect::new(&members, &uids);
+    let inspect = inspect::Inspect::new(&members, &uids, &settled, &aliases);
     Identity {
         members: members.flat_map(|(device, v)| match v {
             Value::Member(live, _) => Some((device, live)),
@@ -320,7 +333,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
             _ => None,
         }),
         owners: ownership.owners.flat_map(|(a, v)| if let Value::Name(device) = v { Some((a, device)) } else { None }),
-        rows: held_rows.concat(loose_rows).concat(redirects).concat(owner_rows),
+        rows: held_rows.concat(loose_rows).concat(gone_rows).concat(owner_rows),
         attribution,
         lives,
         inspect,

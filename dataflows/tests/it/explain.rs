@@ -101,7 +101,7 @@ fn s20_the_record_that_carries_both_identifiers_is_the_witness() {
     ])]);
     let why = why(&run, &run.tables.uids()[0]);
     let records: Vec<_> = why.records.iter().map(|r| r.record.as_str()).collect();
-    assert_eq!(records, ["armis/main/X", "integration/main/S", "netbox/main/N"]);
+    assert_eq!(records, ["armis/main/X", "integration/snow.main/S", "netbox/main/N"]);
     assert_eq!(why.records[1].identifiers, ["integration:S", "armis:X", "netbox:N"]);
     let in_force: Vec<_> =
         why.edges.iter().filter(|e| e.rule == "strong_identifier" && e.in_force).map(|e| e.asserts.as_str()).collect();

@@ -28,7 +28,7 @@ pub struct Tables {
 impl Tables {
     pub fn apply(&mut self, output: &EpochOutput) {
         for change in &output.changes {
-            let key = (change.table(), change.key());
+            let key = (change.table, change.key.to_string());
             match (&change.before, &change.after) {
                 (before, Some(after)) => {
                     let old = self.state.insert(key, after.clone().at(0));
@@ -40,6 +40,12 @@ impl Tables {
         for (table, batch) in &output.events {
             *self.events.entry(*table).or_default() += batch.num_rows();
         }
+    }
+
+    /// The rows of one tenant.
+    pub fn of_tenant(&self, tenant: &str) -> Tables {
+        let own = self.state.iter().filter(|(_, row)| row.tenant() == tenant);
+        Tables { state: own.map(|(key, row)| (key.clone(), row.clone())).collect(), events: BTreeMap::new() }
     }
 
     pub fn devices(&self) -> Vec<&Device> {
@@ -218,9 +224,14 @@ pub fn fact(fact: &Fact) -> Input {
 
 /// The source instances the tests speak of: one of each kind, marked as bearing the bare names.
 pub fn instances() -> Vec<Input> {
+    instances_of("t")
+}
+
+/// The same, of a tenant.
+pub fn instances_of(tenant: &str) -> Vec<Input> {
     [(IdKind::Armis, "main"), (IdKind::NetBox, "main"), (IdKind::Integration, "snow.main")]
         .map(|(kind, instance)| {
-            fact(&Fact::Instance { tenant: "t".to_owned(), kind, instance: instance.to_owned(), legacy: true })
+            fact(&Fact::Instance { tenant: tenant.to_owned(), kind, instance: instance.to_owned(), legacy: true })
         })
         .into()
 }

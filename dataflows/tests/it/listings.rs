@@ -95,7 +95,7 @@ fn an_unchanged_listing_changes_nothing() {
     let said = run.outputs_seen.len();
     listing(&mut run, "r2", &(0..40).collect::<Vec<_>>(), true, false);
     let changed = run.outputs_seen[said..].iter().flat_map(|o| &o.changes);
-    let tables: Vec<_> = changed.map(radarflow_proto::rows::Change::table).collect();
+    let tables: Vec<_> = changed.map(|c| c.table).collect();
     assert!(tables.iter().all(|t| *t == radarflow_proto::rows::Table::Source), "{tables:?}");
 }
 

@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_stands_before_the_cursor_decides() {
-        assert_eq!(at("in:dev|").1, ["devices", "device_redirects"]);
+        assert_eq!(at("in:dev|").1, ["devices", "device_redirects", "device_groups"]);
         assert_eq!(at("in:devices host|"), ("host".into(), vec!["hostname".into()], None));
         assert!(at("in:devices li|").1.contains(&"limit:".to_owned()));
         assert_eq!(at("in:devices hostname:we|").2, values("devices.hostname", None, "we"));

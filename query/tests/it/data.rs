@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use arrow_array::RecordBatch;
 use radarflow_proto::cell::IpBytes;
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Alert, BatchBuilder, Change, Device, Flow, HealthEvent, Log, Row, StateRow, Table};
+use radarflow_proto::rows::{
+    Alert, BatchBuilder, Change, Device, DeviceGroup, Flow, HealthEvent, Log, Row, StateRow, Table,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -36,7 +38,7 @@ fn devices() -> Vec<StateRow> {
     let base = json!({
         "tenant_id": "t", "partition": "default", "display_name": "", "ip_addresses": [], "mac_addresses": [],
         "discovery_sources": [], "availability": "unknown", "first_seen_time": ago(100_000), "last_seen_time": ago(5),
-        "lifecycle": "identified", "metadata": {}, "epoch": 1,
+        "lifecycle": "identified", "metadata": {}, "enriched_by": {}, "epoch": 1,
     });
     let device = |more: Value| StateRow::Device(row::<Device>(&base, &more));
     vec![
@@ -82,6 +84,21 @@ fn alerts() -> Vec<StateRow> {
         alert(json!({"id": "a-2", "rule": "log-burst", "title": "many errors", "severity": "warning",
             "status": "resolved", "source_id": "10.0.0.10", "device_uid": "sr:web1", "triggered_at": ago(200),
             "resolved_at": ago(150)})),
+    ]
+}
+
+fn groups() -> Vec<StateRow> {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "members": [], "description": "", "actor": "ann", "reason": "r", "epoch": 2,
+    });
+    let group = |more: Value| StateRow::DeviceGroup(row::<DeviceGroup>(&base, &more));
+    vec![
+        group(json!({"name": "core", "condition": "metadata.role:core OR hostname:core*"})),
+        group(json!({"name": "web servers", "condition": "type:server !os:*"})),
+        group(json!({"name": "cameras", "members": ["sr:cam1", "sr:gone"]})),
+        group(json!({"name": "logging", "condition": "uid:(in:logs time:last_7d fields:device_uid)"})),
+        group(json!({"name": "talking", "condition": "uid:(in:flows time:last_7d fields:src_device_uid)"})),
+        group(json!({"name": "theirs", "tenant_id": "u", "condition": "uid:*"})),
     ]
 }
 
@@ -160,13 +177,13 @@ fn health() -> RecordBatch {
 
 /// What the dataflow would have said.
 pub(crate) fn epochs() -> Vec<EpochOutput> {
-    let changes = |rows: Vec<StateRow>| rows.into_iter().map(|row| Change { before: None, after: Some(row) }).collect();
+    let changes = |rows: Vec<StateRow>| rows.into_iter().filter_map(|row| Change::new(None, Some(row))).collect();
     vec![
         EpochOutput { epoch: 1, clock_ms: NOW - 1000, changes: changes(devices()), ..EpochOutput::default() },
         EpochOutput {
             epoch: 2,
             clock_ms: NOW,
-            changes: changes(alerts()),
+            changes: changes(alerts().into_iter().chain(groups()).collect()),
             events: vec![(Table::Flow, flows()), (Table::Log, logs()), (Table::HealthEvent, health())],
             ..EpochOutput::default()
         },

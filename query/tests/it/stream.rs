@@ -94,7 +94,7 @@ fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
     for n in 0..1 + next(4) {
         if now.len() > 3 && next(4) == 0 {
             let before = now.swap_remove(next(now.len()));
-            changes.push(Change { before: Some(before), after: None });
+            changes.extend(Change::new(Some(before), None));
             continue;
         }
         let at = next(now.len());
@@ -107,16 +107,16 @@ fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
             device.partition = ["default", "site-b"][next(2)].to_owned();
             let after = StateRow::Device(device).at(epoch);
             now.push(after.clone());
-            changes.push(Change { before: None, after: Some(after) });
-        } else if !changes.iter().any(|c: &Change| c.key() == before.key()) {
+            changes.extend(Change::new(None, Some(after)));
+        } else if !changes.iter().any(|c: &Change| *c.key == *before.key()) {
             let after = StateRow::Device(device).at(epoch);
             now[at] = after.clone();
-            changes.push(Change { before: Some(before), after: Some(after) });
+            changes.extend(Change::new(Some(before), Some(after)));
         }
     }
     // A key changes once an epoch.
     let mut seen = std::collections::BTreeSet::new();
-    changes.retain(|c| seen.insert(c.key()));
+    changes.retain(|c| seen.insert(c.key.clone()));
     EpochOutput { epoch, clock_ms: data::NOW + epoch as i64, changes, ..EpochOutput::default() }
 }
 

@@ -41,13 +41,20 @@ impl MacReason {
     }
 }
 
+/// Without separators, in upper case.
 fn strip_mac(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, ':' | '-' | '.') && !c.is_whitespace()).collect()
+    let mut hex = String::with_capacity(12);
+    hex.extend(text.chars().filter(|c| !matches!(c, ':' | '-' | '.') && !c.is_whitespace()));
+    hex.make_ascii_uppercase();
+    hex
 }
 
 /// One MAC.
 pub fn mac(text: &str) -> Result<Mac, MacReason> {
-    let hex = strip_mac(text).to_ascii_uppercase();
+    stripped_mac(strip_mac(text))
+}
+
+fn stripped_mac(hex: String) -> Result<Mac, MacReason> {
     if hex.len() != 12 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(MacReason::Malformed);
     }
@@ -72,16 +79,17 @@ pub fn mac(text: &str) -> Result<Mac, MacReason> {
 pub fn macs(text: &str) -> (Vec<Mac>, Vec<MacReason>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
-    let mut take = |piece: &str| match mac(piece) {
+    let mut take = |hex: String| match stripped_mac(hex) {
         Ok(mac) if !seen.insert(mac.clone()) => {}
         Ok(mac) => good.push(mac),
         Err(reason) => bad.push(reason),
     };
     for piece in text.split([',', ';']).map(str::trim).filter(|p| !p.is_empty()) {
-        if strip_mac(piece).len() == 12 {
-            take(piece);
+        let hex = strip_mac(piece);
+        if hex.len() == 12 {
+            take(hex);
         } else {
-            piece.split_whitespace().for_each(&mut take);
+            piece.split_whitespace().map(strip_mac).for_each(&mut take);
         }
     }
     (good, bad)

@@ -176,6 +176,8 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
         return Err(RecordError::BadName("integration type", integration_kind));
     }
     let qualified = format!("{integration_kind}.{instance}");
+    // Items of two types may bear one id.
+    let speaker = if kind == SourceKind::Integration { qualified.clone() } else { instance.clone() };
     let key = match kind {
         SourceKind::Armis => armis.clone().ok_or(RecordError::NoKey("armis", "armis_device_id"))?,
         SourceKind::NetBox => netbox.clone().ok_or(RecordError::NoKey("netbox", "netbox_device_id"))?,
@@ -256,7 +258,7 @@ pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Insta
         key: RecordKey {
             tenant: at.tenant.to_owned(),
             kind,
-            instance,
+            instance: speaker,
             partition: matches!(kind, SourceKind::Mapper | SourceKind::Sweep).then(|| partition.clone()),
             key,
         },

@@ -13,20 +13,18 @@ pub mod netbox;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use radarflow_proto::fact::{Fact, OwnCondition};
-use radarflow_proto::frame::{Kind, Origin};
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead, SyncMeta};
-use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
+use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
 use radarflow_proto::record::SourceKind;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::stage::{self, Room, Staging, split_array};
-use super::{Stop, entry, now_us};
+use super::inventory::Runs;
+use super::{Stop, now_us};
 
 /// The rule of the alert that an inventory cannot be read.
 pub const FAILED: &str = "sync-failed";
@@ -289,16 +287,10 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
 }
 
 /// Asks an inventory from now on, until told to stop.
-pub fn start(
-    inventory: Inventory,
-    sink: Arc<dyn FactSink>,
-    instances: Arc<dyn NewInstances>,
-    room: Room,
-    stop: Stop,
-) -> Result<(), reqwest::Error> {
+pub fn start(inventory: Inventory, runs: Runs, stop: Stop) -> Result<(), reqwest::Error> {
     let common = inventory.common().clone();
     let client = Client::new(&common, TRIES, stop.clone())?;
-    let puller = Puller { inventory, common, client, sink, instances, room };
+    let puller = Puller { inventory, common, client, runs };
     tokio::spawn(puller.run(stop));
     Ok(())
 }
@@ -307,9 +299,7 @@ struct Puller {
     inventory: Inventory,
     common: Common,
     client: Client,
-    sink: Arc<dyn FactSink>,
-    instances: Arc<dyn NewInstances>,
-    room: Room,
+    runs: Runs,
 }
 
 impl Puller {
@@ -360,22 +350,22 @@ impl Puller {
 
     /// Stages the pages of a run and ends it.
     async fn stage(&self, mut pages: impl Pages, full: bool) -> Result<usize, PullError> {
-        let origin = Origin {
-            kind: Kind::Status,
+        let kind = self.inventory.kind();
+        let mut run = Box::new(self.runs.run(RunOf {
             tenant: self.common.tenant.clone(),
-            // Items say theirs.
-            partition: String::new(),
-            feed: format!("{}:{}", self.inventory.kind().name(), self.common.name),
-        };
-        let run = format!("{}-{}", self.common.name, now_us() / 1000);
-        let mut staging = None;
+            partition: self.common.partition.clone(),
+            bound: false,
+            kind,
+            name: kind.name().to_owned(),
+            instance: self.common.name.clone(),
+            run: format!("{}-{}", self.common.name, now_us() / 1000),
+        }));
         let mut items = 0;
         let result = async {
-            while let Some(page) = pages.next().await? {
-                stage::wait(&self.room).await;
+            while let Some(mut page) = pages.next().await? {
                 items += page.len();
-                let staging = staging.get_or_insert_with(|| Staging::new(self.sink.clone(), &origin, None));
-                self.page(staging, page, &run).await?;
+                page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
+                run.page(page).await?;
                 if self.client.stop.is_told() {
                     return Err(PullError::Stopped);
                 }
@@ -383,57 +373,11 @@ impl Puller {
             Ok(())
         }
         .await;
-        // A listing without items is one, too.
-        let staging = match staging {
-            None if result.is_ok() && full => Staging::new(self.sink.clone(), &origin, None),
-            None => return result.map(|()| 0),
-            Some(staging) => staging,
-        };
-        let listing = Listing {
-            kind: self.inventory.kind(),
-            instance: self.common.name.clone(),
-            run,
-            complete: full && result.is_ok(),
-            approved: false,
-        };
-        staging.end(true, Some(listing)).await?;
+        // A listing without items is one, too; a part without any is nothing.
+        if items > 0 || (full && result.is_ok()) {
+            run.end(full && result.is_ok()).await?;
+        }
         result.map(|()| items)
-    }
-
-    async fn page(&self, staging: &mut Staging, mut page: Vec<DeviceUpdate>, run: &str) -> Result<(), PullError> {
-        for update in &mut page {
-            update.source = self.inventory.kind().name().to_owned();
-            update.sync_meta = SyncMeta { sync_service_id: self.common.name.clone(), sync_run_id: run.to_owned() };
-            if update.partition.is_empty() {
-                update.partition.clone_from(&self.common.partition);
-            }
-        }
-        let message = serde_json::to_vec(&page).expect("updates are JSON");
-        let facts = self.instances.facts(&self.common.tenant, &message);
-        for fact in facts {
-            self.say(&fact).await?;
-        }
-        let service = ServiceHead {
-            name: self.common.name.clone(),
-            kind: "sync".to_owned(),
-            source: "results".to_owned(),
-            available: true,
-        };
-        let push = AgentPush { service: Some(service), ..AgentPush::default() };
-        let pieces = split_array(&message).unwrap_or_default();
-        let entries: Vec<_> = pieces.iter().map(|piece| entry(None, push.with(piece))).collect();
-        Ok(staging.push(&entries).await?)
-    }
-
-    async fn say(&self, fact: &Fact) -> Result<(), AppendError> {
-        let origin = Origin {
-            kind: Kind::Fact,
-            tenant: self.common.tenant.clone(),
-            partition: String::new(),
-            feed: "radarflow".to_owned(),
-        };
-        let body = serde_json::to_vec(fact).expect("facts are JSON");
-        self.sink.append(Arc::new(origin), vec![entry(None, body)]).await.map(drop)
     }
 
     /// Says whether the inventory can be read; tells whether that is durable.
@@ -447,6 +391,6 @@ impl Puller {
             description: failed.unwrap_or_default().to_owned(),
             holds: failed.is_some(),
         };
-        self.say(&Fact::Condition(condition)).await.is_ok()
+        self.runs.say(&self.common.tenant, &Fact::Condition(condition)).await.is_ok()
     }
 }

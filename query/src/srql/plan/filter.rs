@@ -35,10 +35,10 @@ impl Names<'_> {
                 let any = texts.map(|f| ident(f.name).ilike(lit(pattern.as_str())).is_true());
                 any.reduce(Df::or).unwrap_or_else(|| lit(false))
             }
-            Expr::Filter(_, Value::Sub(_, span)) => {
+            Expr::Filter(key, Value::Sub(_, span)) => {
                 let mark = self
                     .marks
-                    .get(span)
+                    .get(&(key.path.clone(), *span))
                     .ok_or_else(|| SrqlError::new("subquery_not_available", *span, "a subquery cannot stand here"))?;
                 ident(mark).is_true()
             }

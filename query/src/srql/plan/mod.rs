@@ -107,7 +107,7 @@ struct Names<'a> {
     now_us: i64,
     tables: &'a dyn Tables,
     /// The mark of each subquery, by its place.
-    marks: BTreeMap<Span, String>,
+    marks: BTreeMap<(Vec<String>, Span), String>,
 }
 
 /// A field, or a value in a map field.
@@ -514,7 +514,7 @@ impl Names<'_> {
                     let detail = format!("{} is {}; a subquery gives single values", target.field, target.kind.name());
                     return Err(SrqlError::new("not_comparable", key.span, detail));
                 }
-                let n = self.marks.len();
+                let (n, of) = (self.marks.len(), (key.path.clone(), *span));
                 let (key, value, mark) = (format!("__key{n}"), format!("__value{n}"), format!("__in{n}"));
                 let given = self.given(query, &target, *span)?;
                 let given = given.select(vec![cast(ident("__given"), DataType::Utf8).alias(&value)]);
@@ -523,7 +523,7 @@ impl Names<'_> {
                 frame = frame.with_column(&key, cast(target.expr, DataType::Utf8)).map_err(defect)?;
                 let on = ident(&key).eq(ident(&value));
                 frame = frame.join_on(given, JoinType::Left, [on]).map_err(defect)?;
-                self.marks.insert(*span, mark);
+                self.marks.insert(of, mark);
             }
             Expr::Filter(..) | Expr::Text(_) => {}
         }

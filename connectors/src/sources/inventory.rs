@@ -1,0 +1,108 @@
+//! Runs of inventories, whoever brings them: pages are staged under one run, whose end says whether it listed everything.
+//! A run is applied when it ends, or not at all; what a complete one lacks is withdrawn (`dataflows::listings`).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use radarflow_proto::fact::Fact;
+use radarflow_proto::frame::{Kind, Origin};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead, SyncMeta};
+use radarflow_proto::ports::{AppendError, FactSink, InventoryRun, InventoryRuns, NewInstances, RunOf};
+
+use super::entry;
+use super::stage::{self, Room, Staging, split_array};
+
+/// Makes runs.
+#[derive(Clone)]
+pub struct Runs {
+    sink: Arc<dyn FactSink>,
+    instances: Arc<dyn NewInstances>,
+    room: Room,
+}
+
+impl Runs {
+    /// Runs that end in that ledger, where there is room.
+    pub fn new(sink: Arc<dyn FactSink>, instances: Arc<dyn NewInstances>, room: Room) -> Self {
+        Runs { sink, instances, room }
+    }
+
+    /// A run that begins now.
+    pub(super) fn run(&self, of: RunOf) -> Run {
+        let origin = Origin {
+            kind: Kind::Status,
+            tenant: of.tenant.clone(),
+            // Items say theirs.
+            partition: String::new(),
+            feed: format!("{}:{}", of.name, of.instance),
+        };
+        Run { staging: Staging::new(self.sink.clone(), &origin, None), runs: self.clone(), of }
+    }
+
+    /// Makes a fact durable.
+    pub(super) async fn say(&self, tenant: &str, fact: &Fact) -> Result<(), AppendError> {
+        let origin = Origin {
+            kind: Kind::Fact,
+            tenant: tenant.to_owned(),
+            partition: String::new(),
+            feed: "radarflow".to_owned(),
+        };
+        let body = serde_json::to_vec(fact).expect("facts are JSON");
+        self.sink.append(Arc::new(origin), vec![entry(None, body)]).await.map(drop)
+    }
+}
+
+impl InventoryRuns for Runs {
+    fn begin(&self, of: RunOf) -> Box<dyn InventoryRun> {
+        Box::new(self.run(of))
+    }
+}
+
+/// One run.
+pub(super) struct Run {
+    runs: Runs,
+    staging: Staging,
+    of: RunOf,
+}
+
+#[async_trait]
+impl InventoryRun for Run {
+    async fn page(&mut self, mut items: Vec<DeviceUpdate>) -> Result<(), AppendError> {
+        stage::wait(&self.runs.room).await;
+        for update in &mut items {
+            let (sync_service_id, sync_run_id) = (self.of.instance.clone(), self.of.run.clone());
+            update.sync_meta = SyncMeta { sync_service_id, sync_run_id };
+            if update.partition.is_empty() || self.of.bound {
+                update.partition.clone_from(&self.of.partition);
+            }
+        }
+        let message = serde_json::to_vec(&items).expect("updates are JSON");
+        for fact in self.runs.instances.facts(&self.of.tenant, &message) {
+            self.runs.say(&self.of.tenant, &fact).await?;
+        }
+        let service = ServiceHead {
+            name: self.of.instance.clone(),
+            kind: "sync".to_owned(),
+            source: "results".to_owned(),
+            available: true,
+        };
+        let push = AgentPush { service: Some(service), ..AgentPush::default() };
+        let pieces = split_array(&message).unwrap_or_default();
+        let entries: Vec<_> = pieces.iter().map(|piece| entry(None, push.with(piece))).collect();
+        self.staging.push(&entries).await
+    }
+
+    async fn end(self: Box<Self>, complete: bool) -> Result<u64, AppendError> {
+        let listing = Listing {
+            kind: self.of.kind,
+            instance: self.of.speaker(),
+            run: self.of.run.clone(),
+            complete,
+            approved: false,
+        };
+        self.staging.end(true, Some(listing)).await
+    }
+
+    async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
+        self.staging.end(false, None).await
+    }
+}

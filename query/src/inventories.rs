@@ -1,0 +1,239 @@
+//! Inventories that are pushed: one request is one run, taken whole or not at all.
+//!
+//! Items are device updates, or whatever a named mapping makes device updates of. A JSON document or CSV is read whole
+//! ([`MAX_DOCUMENT`]); a JSON item a line is read as it comes, however much there is.
+
+use std::collections::BTreeMap;
+
+use axum::body::BodyDataStream;
+use axum::extract::{Path, Query as UrlQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
+use radarflow_reconcile::access::{Action, sees};
+use radarflow_reconcile::identity::normalise;
+use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, line, rows};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::access::Actor;
+use crate::http::{Shared, command_id, problem};
+
+/// Largest document that is read whole, bytes.
+pub const MAX_DOCUMENT: usize = 64 << 20;
+/// Longest line, bytes.
+const MAX_LINE: usize = 1 << 20;
+/// Items of one page.
+const PAGE: usize = 1000;
+/// What sources of other kinds call themselves: nobody may push as one of them.
+const RESERVED: [&str; 6] = ["agent", "mapper", "sweep", "operator", "snmp", "integration"];
+
+/// The named mappings.
+pub type Mappings = BTreeMap<String, Mapping>;
+
+/// How a run is taken.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct How {
+    /// Everything there is: what it lacks is withdrawn.
+    #[serde(default)]
+    complete: bool,
+    /// Names the run; one is made up without it.
+    run: Option<String>,
+    /// Site of items that name none.
+    partition: Option<String>,
+    /// A mapping of the configuration.
+    mapping: Option<String>,
+}
+
+fn bad(code: &str, detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, code, detail, json!({}))
+}
+
+fn unreadable(error: &MappingError) -> Response {
+    bad("unreadable", &format!("{error}; nothing of the run was taken"))
+}
+
+fn not_durable(error: &AppendError) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "not_durable", &error.to_string(), json!({}))
+}
+
+#[allow(clippy::result_large_err)]
+fn format(headers: &HeaderMap) -> Result<Format, Response> {
+    let said = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    match said.split(';').next().unwrap_or_default().trim() {
+        "application/json" => Ok(Format::Json),
+        "application/x-ndjson" | "application/jsonl" | "application/jsonlines" => Ok(Format::Lines),
+        "text/csv" => Ok(Format::Csv),
+        other => Err(problem(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported",
+            &format!("{other} is none of application/json, application/x-ndjson, text/csv"),
+            json!({}),
+        )),
+    }
+}
+
+/// Whose run it is, if the actor may bring it.
+#[allow(clippy::result_large_err)]
+fn run_of(actor: &Actor, name: &str, instance: &str, how: &How) -> Result<RunOf, Response> {
+    let plain = |text: &str| !text.is_empty() && text.len() <= 64 && !text.contains(['.', ':', '/', '\0', '\u{1f}']);
+    if !plain(name) || RESERVED.contains(&name) || name != name.to_ascii_lowercase() {
+        return Err(bad(
+            "bad_source",
+            "an inventory is armis, netbox or a type of your own, lower case, without . : /",
+        ));
+    }
+    let Some(instance) = normalise::instance(instance).filter(|i| !i.is_empty() && i.len() <= 255) else {
+        return Err(bad("bad_source", "a source instance has a name without : and /"));
+    };
+    let partition = match (&how.partition, actor.partitions.as_slice()) {
+        (Some(said), _) => said.clone(),
+        (None, [only]) => only.clone(),
+        (None, _) => String::new(),
+    };
+    let Some(partition) = normalise::partition(&partition) else {
+        return Err(bad("bad_partition", "a partition has no : and no /"));
+    };
+    let bound = !actor.partitions.is_empty();
+    if !sees(&actor.partitions, &partition) || (bound && how.complete) {
+        let detail = "this token is bound to partitions: name one of them, and no complete run";
+        return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
+    }
+    let run = how.run.clone().unwrap_or_else(command_id);
+    let (tenant, kind) = (actor.tenant.clone(), Whose::named(name).kind);
+    Ok(RunOf { tenant, partition, bound, kind, name: name.to_owned(), instance, run })
+}
+
+/// What items are and whose.
+struct Reader<'a> {
+    mapping: Option<&'a Mapping>,
+    whose: Whose,
+}
+
+impl Reader<'_> {
+    fn update(&self, item: &Value) -> Result<DeviceUpdate, serde_json::Error> {
+        if let Some(mapping) = self.mapping {
+            return Ok(mapping.update(item, &self.whose));
+        }
+        let mut update: DeviceUpdate = serde::Deserialize::deserialize(item)?;
+        belong(&mut update, &self.whose);
+        Ok(update)
+    }
+
+    fn updates(&self, items: &[Value], first: usize) -> Result<Vec<DeviceUpdate>, MappingError> {
+        let update = |(n, item): (usize, &Value)| {
+            self.update(item)
+                .map_err(|e| MappingError::Json { line: first + n, reason: format!("no device update: {e}") })
+        };
+        items.iter().enumerate().map(update).collect()
+    }
+}
+
+/// `POST /api/inventories/{name}/{instance}`
+pub(crate) async fn push(
+    State(api): State<Shared>,
+    Path((name, instance)): Path<(String, String)>,
+    UrlQuery(how): UrlQuery<How>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Import)?;
+    let format = format(&headers)?;
+    let of = run_of(&actor, &name, &instance, &how)?;
+    let mapping = match &how.mapping {
+        None => None,
+        Some(name) => Some(api.mappings.get(name).ok_or_else(|| {
+            let known: Vec<&str> = api.mappings.keys().map(String::as_str).collect();
+            bad("no_mapping", &format!("there is no mapping {name}; there are: {}", known.join(", ")))
+        })?),
+    };
+    if format == Format::Csv && mapping.is_none() {
+        return Err(bad(
+            "no_mapping",
+            "what the columns of CSV mean is told by a mapping of the configuration: ?mapping=…",
+        ));
+    }
+    let reader = Reader { mapping, whose: Whose::named(&name) };
+    let id = of.run.clone();
+    let mut run = api.inventories.begin(of);
+    let body = request.into_body();
+    let taken = match format {
+        Format::Lines => lines(&mut *run, &reader, body.into_data_stream()).await,
+        _ => document(&mut *run, &reader, format, body).await,
+    };
+    let items = match taken {
+        Ok(items) => items,
+        Err(refused) => {
+            // What was staged would be forgotten by itself, later.
+            let _ = run.discard().await;
+            return Err(refused);
+        }
+    };
+    let epoch = run.end(how.complete).await.map_err(|e| not_durable(&e))?;
+    Ok(axum::Json(json!({"run": id, "items": items, "complete": how.complete, "epoch": epoch})).into_response())
+}
+
+/// Takes a document whole.
+async fn document(
+    run: &mut dyn InventoryRun,
+    reader: &Reader<'_>,
+    format: Format,
+    body: axum::body::Body,
+) -> Result<usize, Response> {
+    let bytes = axum::body::to_bytes(body, MAX_DOCUMENT).await.map_err(|_| {
+        let detail =
+            format!("a document has at most {MAX_DOCUMENT} bytes; send one item a line (application/x-ndjson)");
+        problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({}))
+    })?;
+    let updates = match reader.mapping {
+        Some(mapping) => mapping.document(format, &bytes, &reader.whose),
+        None => rows(format, &bytes, None).and_then(|items| reader.updates(&items, 1)),
+    };
+    let mut updates = updates.map_err(|e| unreadable(&e))?;
+    let items = updates.len();
+    while !updates.is_empty() {
+        let rest = updates.split_off(updates.len().min(PAGE));
+        run.page(updates).await.map_err(|e| not_durable(&e))?;
+        updates = rest;
+    }
+    Ok(items)
+}
+
+/// Takes an item a line, as they come.
+async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, mut body: BodyDataStream) -> Result<usize, Response> {
+    let (mut rest, mut page) = (Vec::<u8>::new(), Vec::<DeviceUpdate>::new());
+    let (mut number, mut items) = (0, 0);
+    loop {
+        let chunk = match body.next().await {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(_)) => return Err(bad("broken_off", "the request broke off; nothing of the run was taken")),
+            None if rest.is_empty() => break,
+            // The last line may lack its end.
+            None => b"\n".as_slice().into(),
+        };
+        rest.extend_from_slice(&chunk);
+        let mut begin = 0;
+        while let Some(end) = rest[begin..].iter().position(|b| *b == b'\n').map(|at| begin + at) {
+            number += 1;
+            if let Some(item) = line(number, &rest[begin..end]).map_err(|e| unreadable(&e))? {
+                page.extend(reader.updates(std::slice::from_ref(&item), number).map_err(|e| unreadable(&e))?);
+                items += 1;
+            }
+            begin = end + 1;
+            if page.len() >= PAGE {
+                run.page(std::mem::take(&mut page)).await.map_err(|e| not_durable(&e))?;
+            }
+        }
+        rest.drain(..begin);
+        if rest.len() > MAX_LINE {
+            return Err(bad("too_large", &format!("line {} has more than {MAX_LINE} bytes", number + 1)));
+        }
+    }
+    if !page.is_empty() {
+        run.page(page).await.map_err(|e| not_durable(&e))?;
+    }
+    Ok(items)
+}

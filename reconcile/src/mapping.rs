@@ -1,0 +1,361 @@
+//! Inventories in shapes of their own, CSV or JSON, as device updates: a mapping says which column is what.
+//!
+//! ```yaml
+//! items: /result            # of JSON: where the list is; without it the document is the list, or an item a line
+//! id: sys_id                # a column; of JSON also a pointer: /location/name
+//! ip: [ip_address, mgmt_ip] # several: all of them, of addresses and MACs; elsewhere the first that says something
+//! mac: mac_address
+//! hostname: name
+//! time: sys_updated_on
+//! time_format: "%Y-%m-%d %H:%M:%S"   # UTC; without it RFC 3339 or a number of s, ms, µs, ns
+//! partition: { value: site-b }       # the same for every item
+//! deleted: { from: install_status, is: [retired, absent] }
+//! attributes: { vendor_name: manufacturer, model: model_id, type: class, os: os }
+//! metadata: { owner: assigned_to }
+//! ```
+//! An item without an identity of its own is passed on: the dataflow rejects it by name, where everybody looks for it.
+
+use std::collections::BTreeMap;
+
+use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::record::SourceKind;
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+/// Which column is what.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    items: Option<String>,
+    #[serde(default)]
+    id: Columns,
+    #[serde(default)]
+    ip: Columns,
+    #[serde(default)]
+    mac: Columns,
+    #[serde(default)]
+    hostname: Columns,
+    #[serde(default)]
+    time: Columns,
+    time_format: Option<String>,
+    #[serde(default)]
+    partition: Columns,
+    deleted: Option<Deleted>,
+    #[serde(default)]
+    attributes: BTreeMap<String, Columns>,
+    #[serde(default)]
+    metadata: BTreeMap<String, Columns>,
+}
+
+/// Where a value is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Columns {
+    One(String),
+    Many(Vec<String>),
+    Fixed { value: String },
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Columns::Many(Vec::new())
+    }
+}
+
+/// What says that an item is gone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deleted {
+    from: String,
+    is: Vec<String>,
+}
+
+/// Why a mapping or a document cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum MappingError {
+    /// The mapping itself.
+    #[error("the mapping, line {line}: {reason}")]
+    Mapping {
+        /// From 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An attribute that devices do not have.
+    #[error("the mapping sets the attribute `{0}`; there are {1}")]
+    Attribute(String, String),
+    /// CSV that is none.
+    #[error("line {line} is no CSV: {reason}")]
+    Csv {
+        /// From 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// JSON that is none.
+    #[error("line {line} is no JSON: {reason}")]
+    Json {
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No list where one should be.
+    #[error("there is no list at `{0}`")]
+    NoList(String),
+}
+
+/// Attributes that a mapping can set, as device updates spell them.
+const ATTRIBUTES: [&str; 5] = ["name", "type", "vendor_name", "model", "os"];
+
+/// How a document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON document.
+    Json,
+    /// A JSON document a line.
+    Lines,
+    /// Comma-separated values, the first line names the columns.
+    Csv,
+}
+
+/// Whose inventory it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Armis, NetBox or another integration.
+    pub kind: SourceKind,
+    /// The type of another integration: `servicenow`.
+    pub integration: String,
+}
+
+impl Whose {
+    /// By the name of an inventory: `armis`, `netbox`, or a type of integration.
+    pub fn named(name: &str) -> Self {
+        let kind = match name {
+            "armis" => SourceKind::Armis,
+            "netbox" => SourceKind::NetBox,
+            _ => SourceKind::Integration,
+        };
+        Whose { kind, integration: name.to_owned() }
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(n) => n.to_string(),
+        Value::Bool(b) => b.to_string(),
+        // References: what they show, else what they are.
+        Value::Object(o) => return ["display_value", "display", "name", "value"].iter().find_map(|k| text(o.get(*k)?)),
+        Value::Array(list) => list.iter().filter_map(text).collect::<Vec<_>>().join(","),
+        Value::Null => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+fn at(item: &Value, column: &str) -> Option<String> {
+    let value = if column.starts_with('/') { item.pointer(column) } else { item.get(column) };
+    value.and_then(text)
+}
+
+impl Columns {
+    fn all(&self, item: &Value) -> Vec<String> {
+        match self {
+            Columns::One(column) => at(item, column).into_iter().collect(),
+            Columns::Many(columns) => columns.iter().filter_map(|c| at(item, c)).collect(),
+            Columns::Fixed { value } => vec![value.clone()],
+        }
+    }
+
+    fn first(&self, item: &Value) -> Option<String> {
+        self.all(item).into_iter().next()
+    }
+}
+
+impl Mapping {
+    /// Reads a mapping file.
+    pub fn read(yaml: &str) -> Result<Self, MappingError> {
+        let mapping: Mapping =
+            crate::yaml::read(yaml).map_err(|(line, reason)| MappingError::Mapping { line, reason })?;
+        match mapping.attributes.keys().find(|a| !ATTRIBUTES.contains(&a.as_str())) {
+            Some(unknown) => Err(MappingError::Attribute(unknown.clone(), ATTRIBUTES.join(", "))),
+            None => Ok(mapping),
+        }
+    }
+
+    /// One item as a device update.
+    pub fn update(&self, item: &Value, whose: &Whose) -> DeviceUpdate {
+        let mut metadata: BTreeMap<String, String> =
+            self.metadata.iter().filter_map(|(key, from)| Some((key.clone(), from.first(item)?))).collect();
+        for (attribute, from) in &self.attributes {
+            metadata.extend(from.first(item).map(|value| (attribute.clone(), value)));
+        }
+        metadata.extend(self.id.first(item).map(|id| (id_key(whose).to_owned(), id)));
+        if let Some(deleted) = &self.deleted
+            && at(item, &deleted.from)
+                .is_some_and(|said| deleted.is.iter().any(|gone| gone.eq_ignore_ascii_case(&said)))
+        {
+            metadata.insert("_deleted".to_owned(), "true".to_owned());
+        }
+        let mut update = DeviceUpdate {
+            partition: self.partition.first(item).unwrap_or_default(),
+            ip: self.ip.all(item).join(","),
+            timestamp: self.time.first(item).map_or(Value::Null, |said| self.time(&said)),
+            mac: Some(self.mac.all(item).join(",")).filter(|m| !m.is_empty()),
+            hostname: self.hostname.first(item),
+            metadata,
+            ..DeviceUpdate::default()
+        };
+        belong(&mut update, whose);
+        update
+    }
+
+    fn time(&self, said: &str) -> Value {
+        let read = self.time_format.as_ref().and_then(|format| {
+            let time = chrono::NaiveDateTime::parse_from_str(said, format);
+            let date = || chrono::NaiveDate::parse_from_str(said, format).ok()?.and_hms_opt(0, 0, 0);
+            time.ok().or_else(date)
+        });
+        read.map_or_else(|| Value::String(said.to_owned()), |at| Value::from(at.and_utc().timestamp_micros()))
+    }
+
+    /// The items of a document as device updates.
+    pub fn document(&self, format: Format, body: &[u8], whose: &Whose) -> Result<Vec<DeviceUpdate>, MappingError> {
+        Ok(rows(format, body, self.items.as_deref())?.iter().map(|item| self.update(item, whose)).collect())
+    }
+}
+
+/// Which key of an update's metadata is the item's identity.
+fn id_key(whose: &Whose) -> &'static str {
+    match whose.kind {
+        SourceKind::Armis => "armis_device_id",
+        SourceKind::NetBox => "netbox_device_id",
+        _ => "integration_id",
+    }
+}
+
+/// An update is its inventory's, whatever it says.
+pub fn belong(update: &mut DeviceUpdate, whose: &Whose) {
+    update.source = whose.kind.name().to_owned();
+    if whose.kind == SourceKind::Integration {
+        update.source.clone_from(&whose.integration);
+        update.metadata.insert("integration_type".to_owned(), whose.integration.clone());
+    }
+}
+
+/// A line of a document whose items stand a line each. Blank ones are none.
+pub fn line(number: usize, line: &[u8]) -> Result<Option<Value>, MappingError> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(line).map(Some).map_err(|e| MappingError::Json { line: number, reason: e.to_string() })
+}
+
+/// The items of a document.
+pub fn rows(format: Format, body: &[u8], items: Option<&str>) -> Result<Vec<Value>, MappingError> {
+    match format {
+        Format::Lines => {
+            let lines = body.split(|b| *b == b'\n').enumerate();
+            lines.filter_map(|(n, text)| line(n + 1, text).transpose()).collect()
+        }
+        Format::Json => {
+            let mut document: Value = serde_json::from_slice(body)
+                .map_err(|e| MappingError::Json { line: e.line(), reason: e.to_string() })?;
+            let pointer = items.unwrap_or_default();
+            match document.pointer_mut(pointer).map(Value::take) {
+                Some(Value::Array(list)) => Ok(list),
+                _ => Err(MappingError::NoList(if pointer.is_empty() { "/".to_owned() } else { pointer.to_owned() })),
+            }
+        }
+        Format::Csv => {
+            let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+            let bad = |e: csv::Error| MappingError::Csv {
+                line: e.position().map_or(1, csv::Position::line),
+                reason: e.to_string(),
+            };
+            let mut reader =
+                csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter(body)).from_reader(body);
+            let columns = reader.headers().map_err(bad)?.clone();
+            let row = |record: Result<csv::StringRecord, csv::Error>| {
+                let record = record.map_err(bad)?;
+                let cells = columns.iter().zip(&record).map(|(c, v)| (c.to_owned(), Value::from(v)));
+                Ok(Value::Object(cells.collect()))
+            };
+            reader.records().map(row).collect()
+        }
+    }
+}
+
+/// What separates columns: spreadsheets of many countries write semicolons.
+fn delimiter(body: &[u8]) -> u8 {
+    let first = body.split(|b| *b == b'\n').next().unwrap_or_default();
+    let count = |d: u8| first.iter().filter(|b| **b == d).count();
+    [b',', b';', b'\t'].into_iter().max_by_key(|d| (count(*d), *d == b',')).unwrap_or(b',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YAML: &str = "items: /result\nid: sys_id\nip: [ip_address, /mgmt/ip]\nmac: mac\nhostname: [fqdn, name]\n\
+                        time: updated\ntime_format: \"%Y-%m-%d %H:%M:%S\"\npartition: {value: site-b}\n\
+                        deleted: {from: state, is: [retired]}\nattributes: {vendor_name: maker, model: /model/name}\n\
+                        metadata: {owner: owner}\n";
+
+    #[test]
+    fn a_document_of_any_shape_is_read() {
+        let mapping = Mapping::read(YAML).unwrap();
+        let body = r#"{"result":[
+            {"sys_id":"a1","ip_address":"10.0.0.1","mgmt":{"ip":"10.0.0.2"},"mac":"00:11:22:33:44:55","name":"h1",
+             "updated":"2024-02-03 04:05:06","maker":{"display_value":"Acme","link":"x"},"model":{"name":"M"},"owner":7},
+            {"sys_id":"a2","state":"Retired"}]}"#;
+        let updates = mapping.document(Format::Json, body.as_bytes(), &Whose::named("servicenow")).unwrap();
+        let a = &updates[0];
+        assert_eq!(
+            (a.source.as_str(), a.ip.as_str(), a.hostname.as_deref()),
+            ("servicenow", "10.0.0.1,10.0.0.2", Some("h1"))
+        );
+        assert_eq!((a.partition.as_str(), a.timestamp.as_i64()), ("site-b", Some(1_706_933_106_000_000)));
+        let metadata: Vec<_> = a.metadata.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            metadata,
+            [
+                ("integration_id", "a1"),
+                ("integration_type", "servicenow"),
+                ("model", "M"),
+                ("owner", "7"),
+                ("vendor_name", "Acme")
+            ]
+        );
+        assert_eq!(updates[1].metadata.get("_deleted").map(String::as_str), Some("true"));
+    }
+
+    #[test]
+    fn spreadsheets_are_read_whatever_separates() {
+        let mapping = Mapping::read("id: Asset\nip: IP\nhostname: Name\n").unwrap();
+        for csv in ["\u{feff}Asset,IP,Name\n7, 10.0.0.7 ,\"h,7\"\n", "Asset;IP;Name\r\n7;10.0.0.7;\"h,7\"\r\n"] {
+            let updates = mapping.document(Format::Csv, csv.as_bytes(), &Whose::named("netbox")).unwrap();
+            assert_eq!(updates.len(), 1, "{csv}");
+            assert_eq!((updates[0].ip.as_str(), updates[0].hostname.as_deref()), ("10.0.0.7", Some("h,7")));
+            assert_eq!(updates[0].metadata.get("netbox_device_id").map(String::as_str), Some("7"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_where() {
+        let whose = Whose::named("x");
+        let mapping = Mapping::read("id: a").unwrap();
+        let said = |format, body: &str| mapping.document(format, body.as_bytes(), &whose).unwrap_err().to_string();
+        assert!(
+            said(Format::Csv, "a,b\n1,2\n3\n").starts_with("line 3 is no CSV"),
+            "{}",
+            said(Format::Csv, "a,b\n1,2\n3\n")
+        );
+        assert!(said(Format::Lines, "{\"a\":1}\n\n{oops\n").starts_with("line 3 is no JSON"));
+        assert_eq!(said(Format::Json, "{\"a\":1}"), "there is no list at `/`");
+        let error = Mapping::read("id: a\nattributes: {colour: c}").unwrap_err().to_string();
+        assert!(error.contains("`colour`; there are name, type"), "{error}");
+        assert!(matches!(Mapping::read("id: a\nidd: b\n"), Err(MappingError::Mapping { line: 2, .. })));
+    }
+}

@@ -1,0 +1,61 @@
+//! The rules that tell what devices are: those of the program, and those of the configured files.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use radarflow_proto::enrich::Rule;
+use radarflow_proto::fact::OwnCondition;
+use radarflow_reconcile::enrich::file::{self, BadRule};
+
+/// The condition "rules of a file are left out".
+pub(crate) const INVALID: &str = "enrichment-rules-invalid";
+/// Longest file, bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The rules of the program under those of files, and what of them is wrong.
+pub(crate) fn rules(paths: &[PathBuf]) -> Result<(Vec<Rule>, Vec<BadRule>)> {
+    let (mut rules, mut bad) = (file::builtin(), Vec::new());
+    for path in files(paths)? {
+        let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+        if size > MAX_FILE {
+            bail!("{} has {size} bytes; a file of rules has {MAX_FILE} at most", path.display());
+        }
+        let yaml = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (own, wrong) = file::read(&path.display().to_string(), &yaml);
+        rules = file::override_rules(rules, own);
+        bad.extend(wrong);
+    }
+    Ok((rules, bad))
+}
+
+/// Files, and of folders the YAML files in them, by name.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let is_yaml = |p: &Path| p.extension().is_some_and(|e| e == "yaml" || e == "yml");
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let mut inside = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+            inside.retain(|p| is_yaml(p));
+            inside.sort();
+            files.extend(inside);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+/// What is told of rules that are left out: one condition a file.
+pub(crate) fn conditions(bad: &[BadRule]) -> Vec<OwnCondition> {
+    let of_file = |bad: &[BadRule]| OwnCondition {
+        tenant: "default".to_owned(),
+        rule: INVALID.to_owned(),
+        entity: bad[0].file.clone(),
+        severity: "warning".to_owned(),
+        title: format!("{} of {} left out", if bad.len() == 1 { "a rule" } else { "rules" }, bad[0].file),
+        description: bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        holds: true,
+    };
+    bad.chunk_by(|a, b| a.file == b.file).map(of_file).collect()
+}
