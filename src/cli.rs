@@ -17,7 +17,7 @@ use radarflow_query::access::new_token;
 use radarflow_query::srql::words;
 use serde_json::{Value, json};
 
-use crate::import::Import;
+use crate::import::{Import, ServiceRadar};
 use crate::whatif::Suppose;
 use crate::{config, demo, enrichment, explain, follow, serve, table, tools, whatif};
 
@@ -143,6 +143,14 @@ enum Command {
         /// Site of items that name none.
         #[arg(long)]
         partition: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take a ServiceRadar's inventory over from its Postgres: devices, and every name they have had.
+    #[command(after_help = "Example: radarflow import-serviceradar --from postgres://reader@db/serviceradar")]
+    ImportServiceradar {
+        #[command(flatten)]
+        from: ServiceRadar,
         #[command(flatten)]
         at: At,
     },
@@ -310,6 +318,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let (items, epoch) = runtime.block_on(import.run(&at))?;
             say(&format!("{items} items are durable, in epoch {epoch}"))?;
         }
+        Command::ImportServiceradar { from, at } => say(&format!("taken over: {}", runtime.block_on(from.run(&at))?))?,
         Command::Replay { file, to, rate } => {
             let n = tools::replay(&file, to, rate)?;
             say(&format!("{n} datagrams sent"))?;

@@ -1,10 +1,12 @@
-//! Pushing an inventory file: read here under its mapping, sent as one item a line.
+//! Pushing an inventory: a file, read here under its mapping, or a ServiceRadar's; sent as one item a line.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use futures::stream;
+use radarflow_connectors::sources::serviceradar;
 use radarflow_reconcile::mapping::{Format, Mapping, Whose, rows};
+use radarflow_reconcile::replace::{Reading, TABLES};
 use serde_json::Value;
 
 use crate::cli::At;
@@ -57,30 +59,81 @@ impl Import {
             bail!("--source is NAME/INSTANCE: armis/main, servicenow/emea");
         };
         let lines = self.lines(&Whose::named(name))?;
-        let mut url = reqwest::Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
-            .pop_if_empty()
-            .extend(["api", "inventories", name, instance]);
+        let mut query = Vec::new();
         if self.complete {
-            url.query_pairs_mut().append_pair("complete", "true");
+            query.push(("complete", "true"));
         }
-        if let Some(partition) = &self.partition {
-            url.query_pairs_mut().append_pair("partition", partition);
+        query.extend(self.partition.as_deref().map(|partition| ("partition", partition)));
+        let (items, epoch) = post(at, &["api", "inventories", name, instance], &query, &lines).await?;
+        Ok((items, epoch.unwrap_or_default()))
+    }
+}
+
+/// Posts a JSON object a line; tells how many were taken, and in which epoch the last is.
+pub(crate) async fn post(
+    at: &At,
+    path: &[&str],
+    query: &[(&str, &str)],
+    lines: &[String],
+) -> Result<(u64, Option<u64>)> {
+    let mut url = reqwest::Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
+    url.path_segments_mut()
+        .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
+        .pop_if_empty()
+        .extend(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    let pieces: Vec<Result<String, std::io::Error>> =
+        lines.chunks(PIECE).map(|piece| Ok(piece.join("\n") + "\n")).collect();
+    let request = reqwest::Client::new()
+        .post(url)
+        .bearer_auth(&at.token)
+        .header("content-type", "application/x-ndjson")
+        .body(reqwest::Body::wrap_stream(stream::iter(pieces)));
+    let response = request.send().await.with_context(|| format!("cannot reach {}", at.url))?;
+    let ok = response.status().is_success();
+    let answer: Value = response.json().await.context("the server's answer is no JSON")?;
+    match answer["items"].as_u64().filter(|_| ok) {
+        Some(items) => Ok((items, answer["epoch"].as_u64())),
+        None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
+    }
+}
+
+/// What to take over from a ServiceRadar.
+#[derive(clap::Args)]
+pub(crate) struct ServiceRadar {
+    /// Its Postgres; where its tables are not on the search path, `…?options=-csearch_path%3Dplatform`.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// The instance that its Armis and NetBox syncs will have here: a later sync of that name takes the devices over.
+    #[arg(long, default_value = "main")]
+    instance: String,
+    /// Site of devices that name none.
+    #[arg(long, default_value = "default")]
+    partition: String,
+}
+
+impl ServiceRadar {
+    /// Takes its devices and names over; tells what was taken.
+    pub(crate) async fn run(&self, at: &At) -> Result<String> {
+        let mut reading = Reading::default();
+        serviceradar::read(&self.from, &TABLES, |table, row| reading.row(table, row)).await?;
+        let inventory = reading.finish();
+        let mut told = Vec::new();
+        for (name, devices) in &inventory.devices {
+            let lines = devices.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+            let query = [("partition", self.partition.as_str())];
+            let (items, _) = post(at, &["api", "inventories", name, &self.instance], &query, &lines).await?;
+            told.push(format!("{items} devices of {name}/{}", self.instance));
         }
-        let pieces: Vec<Result<String, std::io::Error>> =
-            lines.chunks(PIECE).map(|piece| Ok(piece.join("\n") + "\n")).collect();
-        let request = reqwest::Client::new()
-            .post(url)
-            .bearer_auth(&at.token)
-            .header("content-type", "application/x-ndjson")
-            .body(reqwest::Body::wrap_stream(stream::iter(pieces)));
-        let response = request.send().await.with_context(|| format!("cannot reach {}", at.url))?;
-        let ok = response.status().is_success();
-        let answer: Value = response.json().await.context("the server's answer is no JSON")?;
-        match (answer["items"].as_u64(), answer["epoch"].as_u64()) {
-            (Some(items), Some(epoch)) if ok => Ok((items, epoch)),
-            _ => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
-        }
+        let line = |(uid, (partition, identifiers)): (&String, &(String, Vec<String>))| {
+            let partition = if partition.is_empty() { &self.partition } else { partition };
+            serde_json::json!({"uid": uid, "partition": partition, "identifiers": identifiers}).to_string()
+        };
+        let lines: Vec<String> = inventory.names.iter().map(line).collect();
+        let (names, _) = post(at, &["api", "identity", "imported-uids"], &[], &lines).await?;
+        told.push(format!("{names} names"));
+        Ok(told.join(", "))
     }
 }

@@ -12,7 +12,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
-use radarflow_proto::fact::{DeviceGroup, DeviceStep, Fact, Link, LinkKind, OwnCondition, Receiver as Notified, Stage};
+use radarflow_proto::fact::{
+    DeviceGroup, DeviceStep, Fact, ImportedUid, Link, LinkKind, OwnCondition, Receiver as Notified, Stage,
+};
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::{FoundRecord, Wanted};
@@ -355,6 +357,7 @@ fn build<'scope>(
     let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
     let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
+        Ok(Fact::ImportedUid(imported)) => Some((StateRow::ImportedUid(imported_row(imported)), diff)),
         Ok(Fact::DeviceGroup(group)) => Some((StateRow::DeviceGroup(group_row(group)), diff)),
         _ => None,
     });
@@ -416,6 +419,17 @@ fn link_row(link: Link) -> radarflow_proto::rows::Link {
         b: seed(&link.b),
         actor: link.actor.name,
         reason: link.reason,
+        epoch: 0,
+    }
+}
+
+/// An imported name as a row.
+fn imported_row(imported: ImportedUid) -> radarflow_proto::rows::ImportedUid {
+    radarflow_proto::rows::ImportedUid {
+        tenant_id: imported.tenant,
+        partition: imported.partition,
+        uid: imported.uid,
+        identifiers: imported.identifiers.iter().map(seed).collect(),
         epoch: 0,
     }
 }

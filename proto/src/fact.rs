@@ -84,6 +84,8 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// A name that a device had in a system that was replaced.
+    ImportedUid(ImportedUid),
     /// Devices that are spoken of by one name.
     DeviceGroup(DeviceGroup),
     /// Nothing is spoken of by that name any more.
@@ -163,6 +165,7 @@ impl Fact {
             Fact::Link(link) => Some(format!("link/{}/{}", link.tenant, link.id)),
             Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
+            Fact::ImportedUid(i) => Some(format!("imported_uid/{}/{}/{}", i.tenant, i.partition, i.uid)),
             Fact::DeviceGroup(group) => Some(format!("device_group/{}/{}", group.tenant, group.name)),
             Fact::DeviceGroupGone { tenant, name, .. } => Some(format!("device_group/{tenant}/{name}")),
             Fact::EnrichmentRules { .. } => Some("enrichment_rules".to_owned()),
@@ -238,11 +241,26 @@ impl Fact {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
                 (tenant, Some(actor.name.clone()), alert_id.clone(), reason)
             }
-            Fact::Snapshot | Fact::Delivery { .. } => return None,
+            // Thousands at once: the run that brought them is told, not each.
+            Fact::Snapshot | Fact::Delivery { .. } | Fact::ImportedUid(_) => return None,
         };
         let tenant = (!tenant.is_empty()).then(|| tenant.clone());
         Some(Audited { tenant, actor, action, subject, reason, detail: detail.to_string() })
     }
+}
+
+/// A name that a device had in a system that was replaced. It never links: it leads to whoever holds the identifiers that
+/// the device had there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedUid {
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// The name.
+    pub uid: String,
+    /// The identifiers, in order of priority.
+    pub identifiers: Vec<Identifier>,
 }
 
 /// Devices that an operator speaks of by one name.

@@ -338,6 +338,21 @@ tables! {
         epoch: i64,
     }
 
+    /// Names that devices had in a system that was replaced, and the identifiers they had there. Such a name leads to the
+    /// device that holds the first of them that anything holds.
+    State ImportedUid ImportedUidBatch "imported_uids" postgres "imported_uids" key [tenant_id, partition, uid] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The name it had.
+        uid: String,
+        /// Its identifiers there, as `type:value`, in order of priority.
+        identifiers: Vec<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// Groups of devices that operators named: `group:NAME` on devices, `device.group:NAME` elsewhere.
     State DeviceGroup DeviceGroupBatch "device_groups" postgres "device_groups" key [tenant_id, partition, name] {
         /// Customer.
@@ -829,6 +844,7 @@ pub enum StateRow {
     DeviceRedirect(DeviceRedirect),
     IpOwnership(IpOwnership),
     Link(Link),
+    ImportedUid(ImportedUid),
     DeviceGroup(DeviceGroup),
     Agent(Agent),
     Alert(Alert),
@@ -843,6 +859,7 @@ macro_rules! each_state {
             StateRow::DeviceRedirect($row) => $body,
             StateRow::IpOwnership($row) => $body,
             StateRow::Link($row) => $body,
+            StateRow::ImportedUid($row) => $body,
             StateRow::DeviceGroup($row) => $body,
             StateRow::Agent($row) => $body,
             StateRow::Alert($row) => $body,
@@ -907,7 +924,7 @@ pub fn state_batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a StateRow
             }
         };
     }
-    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, DeviceGroup, Agent, Alert, Source)
+    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, Agent, Alert, Source)
 }
 
 /// What happened to one key of a state table at one epoch.

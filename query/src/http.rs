@@ -6,7 +6,7 @@ use arrow::json::LineDelimitedWriter;
 use arrow_array::RecordBatch;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query as UrlQuery, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response, sse};
 use axum::routing::{delete, get, post, put};
@@ -25,6 +25,7 @@ use crate::devices;
 use crate::engine::{Answer, Engine, QueryError, json_rows};
 use crate::explain;
 use crate::groups;
+use crate::imported;
 use crate::inventories::{self, Mappings};
 use crate::links;
 use crate::{runs, stream, whatif};
@@ -75,18 +76,20 @@ fn router(api: Shared) -> Router {
         .route("/api/tokens", post(make_token))
         .route("/api/snapshot", post(snapshot))
         .route("/api/alerts/{id}/{step}", post(step_alert))
+        .route("/api/devices/{uid}", get(imported::device))
         .route("/api/devices/{uid}/explain", get(explain::explain_device))
         .route("/api/devices/{uid}/why-not/{other}", get(explain::why_not))
         .route("/api/devices/{uid}/{act}", post(devices::step_device))
         .route("/api/sources/{kind}/{instance}/runs/{run}/{decision}", post(runs::decide_run))
         .route("/api/device-groups/{name}", put(groups::put_group).delete(groups::remove_group))
-        .route("/api/inventories/{name}/{instance}", post(inventories::push))
+        .route("/api/inventories/{name}/{instance}", post(inventories::push).layer(DefaultBodyLimit::disable()))
         .route("/api/links", post(links::make_link))
         .route("/api/links/{id}", delete(links::remove_link))
         .route("/api/identity/ip_link", put(links::set_ip_link))
+        .route("/api/identity/imported-uids", post(imported::import_uids).layer(DefaultBodyLimit::disable()))
         .route("/api/identity/what-if", post(whatif::what_if))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", json!({})) })
-        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
 }
 
@@ -155,6 +158,11 @@ impl Api {
     }
 
     pub(crate) async fn append(&self, actor: &Actor, fact: &Fact) -> Result<u64, Response> {
+        self.append_facts(actor, std::slice::from_ref(fact)).await
+    }
+
+    /// Makes facts durable, all in one frame.
+    pub(crate) async fn append_facts(&self, actor: &Actor, facts: &[Fact]) -> Result<u64, Response> {
         let origin = Arc::new(Origin {
             kind: Kind::Fact,
             tenant: actor.tenant.clone(),
@@ -163,8 +171,9 @@ impl Api {
         });
         let now_us =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
-        let body = serde_json::to_vec(fact).unwrap_or_default().into();
-        self.sink.append(origin, vec![Entry { peer: None, received_us: now_us, body }]).await.map_err(|error| {
+        let body = |fact| serde_json::to_vec(fact).unwrap_or_default().into();
+        let entries = facts.iter().map(|fact| Entry { peer: None, received_us: now_us, body: body(fact) }).collect();
+        self.sink.append(origin, entries).await.map_err(|error| {
             let status = match error {
                 AppendError::Full => StatusCode::TOO_MANY_REQUESTS,
                 _ => StatusCode::SERVICE_UNAVAILABLE,

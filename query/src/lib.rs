@@ -18,6 +18,7 @@ mod explain;
 pub mod functions;
 pub mod groups;
 pub mod http;
+pub mod imported;
 pub mod inventories;
 mod links;
 pub mod live;

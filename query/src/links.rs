@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
 use crate::http::{Api, Shared, body, optional_body, problem};
+use crate::imported::imported;
 use crate::live::View;
 
 /// Longest identifier, bytes.
@@ -93,6 +94,16 @@ pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Resu
     Ok(Identifier { kind, namespace: namespace.to_owned(), value })
 }
 
+/// An identifier as seeds write it.
+#[allow(clippy::result_large_err)]
+pub(crate) fn read_seed(text: &str) -> Result<Identifier, Response> {
+    let Some((kind, value)) = text.split_once(':') else {
+        return Err(bad(&format!("{text:?} is no identifier: type:value, or type@instance:value")));
+    };
+    let (kind, instance) = kind.split_once('@').unwrap_or((kind, ""));
+    identifier(kind, instance, value)
+}
+
 impl End {
     #[allow(clippy::result_large_err)]
     pub(crate) fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
@@ -109,11 +120,16 @@ impl End {
     }
 }
 
-/// The device that a uid leads to: itself, or one hop on.
+/// The device that a uid leads to: itself, or one hop on; of an imported one, whoever holds its identifiers.
 pub(crate) fn leads_to(view: &View, actor: &Actor, uid: &str) -> String {
     let redirects = view.rows_where::<DeviceRedirect>(&actor.tenant, "from_uid", uid);
     let seen = redirects.into_iter().find(|r| sees(&actor.partitions, &r.partition));
-    seen.map_or_else(|| uid.to_owned(), |r| r.to_uid)
+    if let Some(redirect) = seen {
+        return redirect.to_uid;
+    }
+    let there = || !view.rows_where::<rows::Device>(&actor.tenant, "uid", uid).is_empty();
+    let imported = if there() { None } else { imported(view, actor, uid) };
+    imported.unwrap_or_else(|| uid.to_owned())
 }
 
 /// The identifier that names a device best; its address, if nothing else does.
@@ -233,6 +249,14 @@ pub(crate) async fn set_ip_link(State(api): State<Shared>, headers: HeaderMap, r
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_are_read_back() {
+        for text in ["armis:1", "netbox@emea:vm:7", "mac:0CEA1432D278", "ip:2001:db8::1", "integration@snow.main:x"] {
+            assert_eq!(seed(&read_seed(text).unwrap()), text);
+        }
+        assert!(read_seed("armis").is_err() && read_seed("colour:red").is_err());
+    }
 
     #[test]
     fn identifiers_are_written_as_identity_writes_them() {

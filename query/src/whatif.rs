@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use crate::access::Actor;
 use crate::engine::QueryError;
 use crate::http::{Api, Shared, body, command_id, problem, refuse};
-use crate::links::{End, identifier, who};
+use crate::links::{End, identifier, read_seed, who};
 use crate::live::View;
 
 /// Records that are looked at at most.
@@ -77,16 +77,6 @@ struct Edit {
 
 fn bad(detail: &str) -> Response {
     problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
-}
-
-/// An identifier as seeds write it.
-#[allow(clippy::result_large_err)]
-fn read_seed(text: &str) -> Result<Identifier, Response> {
-    let Some((kind, value)) = text.split_once(':') else {
-        return Err(bad(&format!("{text:?} is no identifier: type:value, or type@instance:value")));
-    };
-    let (kind, instance) = kind.split_once('@').unwrap_or((kind, ""));
-    identifier(kind, instance, value)
 }
 
 /// Everything a record may share with another.
@@ -403,19 +393,4 @@ fn difference(imagined: &Imagined) -> Value {
     let gone: Vec<&String> =
         before.iter().filter(|(_, r)| across(r, &imagined.after).is_empty()).map(|(u, _)| u).collect();
     json!({"merged": merged, "split": split, "renamed": renamed, "gone": gone, "moved": moved})
-}
-
-#[cfg(test)]
-mod tests {
-    use radarflow_reconcile::identity::name::seed;
-
-    use super::*;
-
-    #[test]
-    fn seeds_are_read_back() {
-        for text in ["armis:1", "netbox@emea:vm:7", "mac:0CEA1432D278", "ip:2001:db8::1", "integration@snow.main:x"] {
-            assert_eq!(seed(&read_seed(text).unwrap()), text);
-        }
-        assert!(read_seed("armis").is_err() && read_seed("colour:red").is_err());
-    }
 }

@@ -13,5 +13,6 @@ mod mtls;
 mod pipeline;
 mod pull;
 mod push;
+mod replace;
 mod sinks;
 mod tools;

@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod kafka;
 pub mod nats;
 pub mod pull;
+pub mod serviceradar;
 pub mod stage;
 pub mod subjects;
 pub mod syslog_tcp;

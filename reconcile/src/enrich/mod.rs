@@ -75,7 +75,9 @@ impl Pattern {
                 let inside = text.strip_prefix('/').and_then(|t| t.strip_suffix('/')).filter(|t| !t.is_empty());
                 let regex = inside.map_or_else(|| regex::escape(text), str::to_owned);
                 let built = RegexBuilder::new(&regex).case_insensitive(true).size_limit(MAX_REGEX).build();
-                built.map(Pattern::Found).map_err(|e| format!("`{text}` is no regular expression: {e}"))
+                // Of what it says, the last line says why.
+                let why = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                built.map(Pattern::Found).map_err(|e| format!("`{text}` is no regular expression: {}", why(e)))
             }
         }
     }

@@ -1,0 +1,164 @@
+//! Names that devices had in a system that was replaced: they lead to whoever holds the identifiers they had there.
+
+use axum::body::BodyDataStream;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use radarflow_proto::fact::{Fact, ImportedUid};
+use radarflow_proto::record::Identifier;
+use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership};
+use radarflow_reconcile::access::{Action, sees};
+use radarflow_reconcile::identity::normalise;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::access::Actor;
+use crate::http::{Api, Shared, problem};
+use crate::links::{leads_to, read_seed};
+use crate::live::View;
+
+/// Longest line, bytes.
+const MAX_LINE: usize = 64 << 10;
+/// Identifiers of one name at most.
+const MAX_IDENTIFIERS: usize = 256;
+/// Names made durable at once.
+const AT_ONCE: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    uid: String,
+    #[serde(default)]
+    partition: String,
+    /// `type:value`, or `type@instance:value`.
+    identifiers: Vec<String>,
+}
+
+fn bad(detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
+}
+
+impl Line {
+    #[allow(clippy::result_large_err)]
+    fn fact(self, actor: &Actor) -> Result<Fact, Response> {
+        let partition = normalise::partition(&self.partition).ok_or_else(|| bad("a partition has no : and no /"))?;
+        if self.uid.trim().is_empty() || self.uid.len() > 255 || self.uid.contains(char::is_control) {
+            return Err(bad("a name has 1 to 255 bytes"));
+        }
+        if self.identifiers.len() > MAX_IDENTIFIERS {
+            return Err(bad(&format!("{}: a name has {MAX_IDENTIFIERS} identifiers at most", self.uid)));
+        }
+        // What no source would count as an identifier leads nowhere: it is left out.
+        let read = self.identifiers.iter().filter_map(|seed| read_seed(seed).ok());
+        let mut identifiers: Vec<Identifier> = read.collect();
+        identifiers.sort();
+        identifiers.dedup();
+        Ok(Fact::ImportedUid(ImportedUid { tenant: actor.tenant.clone(), partition, uid: self.uid, identifiers }))
+    }
+}
+
+/// `POST /api/identity/imported-uids`: a JSON object a line.
+pub(crate) async fn import_uids(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Import)?;
+    if !actor.partitions.is_empty() {
+        let detail = "imported names are the whole tenant's; this token is bound to partitions";
+        return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
+    }
+    let (items, epoch) = take(&api, &actor, request.into_body().into_data_stream()).await?;
+    if let Some(epoch) = epoch {
+        api.engine.live().reach(epoch).await;
+    }
+    Ok(axum::Json(json!({"items": items, "epoch": epoch})).into_response())
+}
+
+async fn take(api: &Api, actor: &Actor, mut body: BodyDataStream) -> Result<(usize, Option<u64>), Response> {
+    let (mut rest, mut facts) = (Vec::<u8>::new(), Vec::new());
+    let (mut items, mut epoch, mut ended) = (0, None, false);
+    while !ended {
+        match body.next().await {
+            Some(Ok(chunk)) => rest.extend_from_slice(&chunk),
+            Some(Err(_)) => return Err(bad("the request broke off; send it again: what was taken is the same")),
+            None => {
+                ended = true;
+                rest.push(b'\n');
+            }
+        }
+        let mut begin = 0;
+        while let Some(end) = rest[begin..].iter().position(|b| *b == b'\n').map(|at| begin + at) {
+            let line = rest[begin..end].trim_ascii();
+            begin = end + 1;
+            if line.is_empty() {
+                continue;
+            }
+            items += 1;
+            let line: Line = serde_json::from_slice(line).map_err(|e| bad(&format!("name {items}: {e}")))?;
+            facts.push(line.fact(actor)?);
+        }
+        rest.drain(..begin);
+        if rest.len() > MAX_LINE {
+            return Err(bad(&format!("a line has {MAX_LINE} bytes at most")));
+        }
+        while facts.len() >= AT_ONCE || (ended && !facts.is_empty()) {
+            let now: Vec<Fact> = facts.drain(..facts.len().min(AT_ONCE)).collect();
+            epoch = Some(api.append_facts(actor, &now).await?);
+        }
+    }
+    Ok((items, epoch))
+}
+
+/// The device that an imported name leads to.
+pub(crate) fn imported(view: &View, actor: &Actor, uid: &str) -> Option<String> {
+    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", uid);
+    let known = known.into_iter().find(|i| sees(&actor.partitions, &i.partition))?;
+    known.identifiers.iter().find_map(|seed| {
+        let id = read_seed(seed).ok()?;
+        let held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "identifier_value", &id.value);
+        let is = |i: &&DeviceIdentifier| {
+            i.partition == known.partition && i.identifier_type == id.kind.name() && i.source_instance == id.namespace
+        };
+        let owned = || {
+            let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip", &id.value);
+            owned.into_iter().find(|o| o.partition == known.partition)?.device_uid
+        };
+        if id.kind.is_strong() || id.kind == radarflow_proto::record::IdKind::Mac {
+            held.iter().find(is)?.device_uid.clone()
+        } else {
+            owned()
+        }
+    })
+}
+
+/// `GET /api/devices/{uid}`: the device that any name leads to.
+pub(crate) async fn device(
+    State(api): State<Shared>,
+    Path(uid): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let view = api.engine.live().view();
+    let found = leads_to(&view, &actor, &uid);
+    let devices = view.rows_where::<Device>(&actor.tenant, "uid", &found);
+    if let Some(device) = devices.into_iter().find(|d| sees(&actor.partitions, &d.partition)) {
+        return Ok(
+            axum::Json(json!({"asked": uid, "uid": device.uid, "device": device, "epoch": view.epoch})).into_response()
+        );
+    }
+    // A name that leads nowhere says why not.
+    let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", &uid);
+    let shared = owned.into_iter().find(|o| o.device_uid.is_none() && sees(&actor.partitions, &o.partition));
+    if let Some(shared) = shared {
+        let detail = format!("{} is claimed by too many devices to be any one's", shared.ip);
+        return Err(problem(StatusCode::CONFLICT, "contested", &detail, json!({"ip": shared.ip})));
+    }
+    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", &uid);
+    if let Some(known) = known.into_iter().find(|i| sees(&actor.partitions, &i.partition)) {
+        let detail = format!("{uid} was imported, and nothing holds its identifiers now");
+        return Err(problem(StatusCode::GONE, "gone", &detail, json!({"identifiers": known.identifiers})));
+    }
+    Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("there is no device {uid}"), json!({})))
+}
