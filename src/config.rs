@@ -10,8 +10,9 @@ use radarflow_connectors::secret::SecretError;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
+use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::identity::normalise;
-use radarflow_reconcile::mapping::Mapping;
+use radarflow_reconcile::mapping::{Mapping, Whose};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -116,6 +117,40 @@ pub(crate) struct Sources {
     pub(crate) kafka: Vec<Kafka>,
     pub(crate) netbox: Vec<NetBox>,
     pub(crate) armis: Vec<Armis>,
+    /// Sources that say only what they know.
+    pub(crate) partial: Vec<Partial>,
+}
+
+/// A source whose records are filled from what it said before.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Partial {
+    /// `armis/main`, `netbox/main`, `servicenow/emea`.
+    #[serde(deserialize_with = "source")]
+    pub(crate) name: (String, String),
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+}
+
+impl Partial {
+    /// Its tenant, kind and instance, as records have them.
+    pub(crate) fn source(&self) -> (String, SourceKind, String) {
+        let (name, instance) = &self.name;
+        let kind = Whose::named(name).kind;
+        let instance = if kind == SourceKind::Integration { format!("{name}.{instance}") } else { instance.clone() };
+        (self.tenant.clone(), kind, instance)
+    }
+}
+
+/// A source by name and instance.
+fn source<'de, D: serde::Deserializer<'de>>(from: D) -> Result<(String, String), D::Error> {
+    let text = String::deserialize(from)?;
+    match text.split_once('/') {
+        Some((name, instance)) if !name.is_empty() && !instance.is_empty() && !instance.contains('/') => {
+            Ok((name.to_owned(), instance.to_owned()))
+        }
+        _ => Err(serde::de::Error::custom(format!("{text:?} is no NAME/INSTANCE, as in armis/main"))),
+    }
 }
 
 /// A NetBox.

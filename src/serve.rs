@@ -3,7 +3,7 @@
 //! Start: take the data directory, open the ledger, load the newest usable snapshot, replay what follows, then let the
 //! world in. End: stop the sources, close the last frame, let every sink finish, snapshot, leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, NewInstances, Wanted};
-use radarflow_proto::record::RecordKey;
+use radarflow_proto::record::{RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
@@ -43,7 +43,7 @@ use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use tokio::sync::broadcast;
 
-use crate::config::Config;
+use crate::config::{Config, Partial};
 use crate::enrichment;
 use crate::metrics;
 use crate::reap;
@@ -94,6 +94,8 @@ struct Registry {
     policies: Mutex<BTreeMap<String, IpLink>>,
     /// The rules that tell what devices are.
     enrichment: Mutex<Vec<Rule>>,
+    /// Partial sources.
+    partial: Mutex<BTreeSet<(String, SourceKind, String)>>,
 }
 
 impl Registry {
@@ -107,6 +109,15 @@ impl Registry {
                 Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
                 Fact::IpLink { tenant, policy, .. } => {
                     self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), *policy);
+                }
+                Fact::PartialSource { tenant, kind, instance, partial } => {
+                    let mut known = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+                    let source = (tenant.clone(), *kind, instance.clone());
+                    if *partial {
+                        known.insert(source)
+                    } else {
+                        known.remove(&source)
+                    };
                 }
                 Fact::EnrichmentRules { rules } => {
                     self.enrichment.lock().unwrap_or_else(PoisonError::into_inner).clone_from(rules);
@@ -153,6 +164,21 @@ impl Registry {
         facts.extend(over.map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() })));
         facts.extend(now.into_iter().filter(|n| !conditions.values().any(|c| c == n)).map(Fact::Condition));
         facts
+    }
+
+    /// What to append so that the partial sources are the configured ones.
+    fn partial_changes(&self, config: &Config) -> Vec<Fact> {
+        let configured: BTreeSet<_> = config.sources.partial.iter().map(Partial::source).collect();
+        let known = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let fact = |partial| {
+            move |(tenant, kind, instance): &(String, SourceKind, String)| Fact::PartialSource {
+                tenant: tenant.clone(),
+                kind: *kind,
+                instance: instance.clone(),
+                partial,
+            }
+        };
+        configured.difference(&known).map(fact(true)).chain(known.difference(&configured).map(fact(false))).collect()
     }
 
     /// What to append so that the receivers are the configured ones.
@@ -541,6 +567,7 @@ async fn standing_facts(
     let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
     let mut facts = registry.receiver_changes(&receivers);
     facts.extend(registry.orphans(config));
+    facts.extend(registry.partial_changes(config));
     let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
     for bad in &bad {
         tracing::error!("{bad}");

@@ -5,7 +5,8 @@
 //!                     ├─► claimed for long (Δ)
 //!                     └─► assertions ─► [first-seen machine] ─► first seen (Δ), last record (Δ)
 //! ```
-//! A version that is not newer changes nothing but first-seen. A deletion is a version too: it is kept as a tombstone
+//! A version that is not newer changes nothing but first-seen; what a partial source says is made whole first
+//! (`reconcile::partial`). A deletion is a version too: it is kept as a tombstone
 //! for one retention, so that an older sighting that arrives late does not bring the item back. Sweeps leave when their
 //! time-to-live ends. A heartbeat that says what is known already is no version; an agent that has not said anything
 //! for a day is *stale*, which is part of its version. What a complete listing of its source lacks is *withdrawn*: nothing is
@@ -23,6 +24,7 @@ use radarflow_proto::record::{Identifier, Record, SourceKind};
 use radarflow_reconcile::identity::assertions::{Assertions, Scope, mac_identifier};
 use radarflow_reconcile::identity::name::{identifier_uid, name, name_of_bytes};
 use radarflow_reconcile::identity::{ClaimClass, SETTLED_RUNS};
+use radarflow_reconcile::partial::Sayings;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
@@ -140,6 +142,8 @@ pub struct Sighting {
     pub version: Live,
     /// Names the run of its source that said it; of a source without runs, the minute.
     pub run: u32,
+    /// Its source is partial: what it does not say it said before.
+    pub partial: bool,
 }
 
 /// What happens to a record.
@@ -182,6 +186,8 @@ struct RecordState {
     deleted: Time,
     /// The runs that claimed an address since then, newest first; no more of an address than count.
     runs: Vec<Claimed>,
+    /// Of a partial source, what it said so far.
+    sayings: Sayings,
 }
 
 /// Claims a record's runs are remembered for.
@@ -221,6 +227,23 @@ fn says_the_same(a: &Version, b: &Version) -> bool {
     let (mut a, b) = (a.record(), b.record());
     a.event_time = b.event_time;
     a == b
+}
+
+/// The version that a sighting makes, with what was said before where its source is partial.
+fn whole(sighting: &Sighting, state: &mut Option<RecordState>) -> (Live, Sayings) {
+    if !sighting.partial {
+        return (sighting.version.clone(), Sayings::default());
+    }
+    let mut sayings = Sayings::default();
+    if let Some(old) = state {
+        sayings = std::mem::take(&mut old.sayings);
+        if sayings.is_empty() {
+            // Its source was not partial before.
+            sayings.say(old.version.record());
+        }
+    }
+    let whole = sayings.say(sighting.version.record());
+    (Version::new(&whole).into(), sayings)
 }
 
 impl RecordState {
@@ -293,36 +316,35 @@ impl Machine for Records {
                 }
                 continue;
             };
-            let version = &sighting.version;
+            let (version, sayings) = whole(&sighting, state);
             match state {
                 Some(old) => {
                     let known = version.hash == old.version.hash;
                     old.sighted_ms = tick.live_ms;
-                    let newer = version.order() > old.version.order();
-                    let repeated = version.says.kind == SourceKind::Agent && says_the_same(&old.version, version);
+                    old.sayings = sayings;
+                    let newer = if sighting.partial { !known } else { version.order() > old.version.order() };
+                    let repeated = version.says.kind == SourceKind::Agent && says_the_same(&old.version, &version);
                     old.claim(&sighting);
                     let changed = newer && !repeated;
                     let revived = repeated && old.version.stale;
                     // What becomes live is seen by that; what is live already was seen when it did.
-                    if !known && !changed && !version.says.deleted {
-                        let seen = |id| RecordOut::Assertion(id, Assertion::Seen(version.clone()));
-                        out.extend(asserted(version).map(seen));
+                    // Of what a partial source says only a part may.
+                    let said = &sighting.version;
+                    if !said.says.deleted && (sighting.partial || (!known && !changed)) {
+                        let seen = |id| RecordOut::Assertion(id, Assertion::Seen(said.clone()));
+                        out.extend(asserted(said).map(seen));
                     }
                     if changed || revived {
                         publish(&old.version, -1, out);
-                        old.version = if newer {
-                            sighting.version
-                        } else {
-                            Version { stale: false, ..(*old.version).clone() }.into()
-                        };
+                        old.version =
+                            if newer { version } else { Version { stale: false, ..(*old.version).clone() }.into() };
                         publish(&old.version, 1, out);
                     }
                 }
                 None => {
-                    publish(version, 1, out);
-                    let version = version.clone();
+                    publish(&version, 1, out);
                     let (deleted, runs) = (Time(i64::MIN), Vec::new());
-                    let new = state.insert(RecordState { version, sighted_ms: tick.live_ms, deleted, runs });
+                    let new = state.insert(RecordState { version, sighted_ms: tick.live_ms, deleted, runs, sayings });
                     new.claim(&sighting);
                 }
             }

@@ -60,6 +60,17 @@ pub enum Fact {
         /// Whether its devices bear the bare names: the first of its kind.
         legacy: bool,
     },
+    /// A source says only what it knows: what a record of it does not say it said before.
+    PartialSource {
+        /// Customer.
+        tenant: String,
+        /// Its kind.
+        kind: SourceKind,
+        /// Its instance, as records name it.
+        instance: String,
+        /// Whether it is.
+        partial: bool,
+    },
     /// An operator says that two identifiers name one device, or two.
     Link(Link),
     /// The link of that id no longer holds.
@@ -162,6 +173,9 @@ impl Fact {
             Fact::Instance { tenant, kind, instance, .. } => {
                 Some(format!("instance/{tenant}/{}/{instance}", kind.name()))
             }
+            Fact::PartialSource { tenant, kind, instance, .. } => {
+                Some(format!("partial/{tenant}/{}/{instance}", kind.name()))
+            }
             Fact::Link(link) => Some(format!("link/{}/{}", link.tenant, link.id)),
             Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
@@ -216,6 +230,7 @@ impl Fact {
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
             Fact::TokenRevoked { id } => (&String::new(), None, id.clone(), None),
             Fact::Instance { tenant, instance, .. } => (tenant, None, instance.clone(), None),
+            Fact::PartialSource { tenant, instance, .. } => (tenant, None, instance.clone(), None),
             Fact::Link(l) => (&l.tenant, Some(l.actor.name.clone()), l.id.clone(), Some(l.reason.clone())),
             Fact::LinkGone { tenant, id, actor, reason } => {
                 (tenant, Some(actor.name.clone()), id.clone(), Some(reason.clone()))

@@ -10,6 +10,7 @@
 //! | [`lifecycle`] | what operators make of a device, and what its records do to that |
 //! | [`availability`] | whether a target is up, from its probes |
 //! | [`alert`] | an alert's life cycle |
+//! | [`partial`] | what the sayings of a partial source amount to |
 //! | [`replace`] | what a ServiceRadar's inventory says here |
 //! | [`notify`] | who is told what, when |
 //! | [`access`] | who may do what |
@@ -24,5 +25,6 @@ pub mod inventory;
 pub mod lifecycle;
 pub mod mapping;
 pub mod notify;
+pub mod partial;
 pub mod replace;
 mod yaml;

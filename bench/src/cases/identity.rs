@@ -1,7 +1,9 @@
 //! The dataflow alone, two workers: the first load of an inventory, an unchanged re-sync, one change, a sync of 10,000;
-//! and beside it what a program would do that knows no increments: all of it again, by union-find, for each change.
+//! and beside it what a program would do that knows no increments: all of it again for each change, by union-find, and as
+//! sets in Postgres where `RADARFLOW_TEST_POSTGRES` names one.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use radarflow_proto::record::{IdKind, Identifier};
 use radarflow_reconcile::identity::ClaimClass;
 use radarflow_reconcile::identity::normalise::short_hostname;
 use radarflow_reconcile::identity::sources::{Instances, Received, device_update};
+use sqlx::{Connection, Executor, PgConnection};
 
 const NOW: i64 = 1_700_000_000;
 const WORKERS: usize = 2;
@@ -92,6 +95,77 @@ fn resident_mib() -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
+/// What the comparisons read of a record.
+fn read(items: &[String]) -> anyhow::Result<Vec<radarflow_proto::record::Record>> {
+    let at = Received { tenant: "default", partition: None, at_us: NOW * 1_000_000 };
+    let instances = Instances::default();
+    items.iter().map(|item| Ok(device_update(&serde_json::from_str(item)?, &at, &instances)?)).collect()
+}
+
+/// The same as [`from_scratch`], as sets: labels that spread along edges until none changes. Tells how many devices there
+/// are, and how long it took with the records already there.
+async fn as_sets(server: &str, items: &[String]) -> anyhow::Result<(usize, Duration)> {
+    let name = format!("sets{}", std::process::id());
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await?;
+    admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await?;
+    let mut db = PgConnection::connect(&format!("{server}/{name}")).await?;
+    db.execute(
+        "CREATE TABLE record (r int PRIMARY KEY, class int, at bigint);
+         CREATE TABLE identifier (r int, id text); CREATE TABLE address (r int, ip inet, host text);",
+    )
+    .await?;
+    let (mut records, mut ids, mut addresses) = (String::new(), String::new(), String::new());
+    for (r, record) in read(items)?.iter().enumerate() {
+        let class = ClaimClass::of(record.key.kind) as i32;
+        let _ = writeln!(records, "{r}\t{class}\t{}", record.event_time.0);
+        for id in &record.ids {
+            let _ = writeln!(ids, "{r}\t{}/{}/{}", id.kind.name(), id.namespace, id.value);
+        }
+        for ip in &record.ips {
+            let host = record.hostname.as_deref().map_or("\\N", short_hostname);
+            let _ = writeln!(addresses, "{r}\t{ip}\t{host}");
+        }
+    }
+    for (table, rows) in [("record", records), ("identifier", ids), ("address", addresses)] {
+        let mut copy = db.copy_in_raw(&format!("COPY {table} FROM STDIN")).await?;
+        copy.send(rows.into_bytes()).await?;
+        copy.finish().await?;
+    }
+    db.execute("ANALYZE").await?;
+    let started = Instant::now();
+    db.execute(
+        "CREATE TABLE edge AS
+             SELECT a.r AS x, b.r AS y FROM (SELECT id, min(r) AS r FROM identifier GROUP BY id) a
+                 JOIN identifier b USING (id) WHERE a.r <> b.r
+             UNION SELECT a.r, b.r FROM (SELECT ip, host, min(r) AS r FROM address WHERE host IS NOT NULL GROUP BY ip, host) a
+                 JOIN address b USING (ip, host) WHERE a.r <> b.r;
+         INSERT INTO edge SELECT y, x FROM edge;
+         CREATE INDEX ON edge (x);
+         CREATE TABLE label AS SELECT r, r AS l FROM record;
+         CREATE UNIQUE INDEX ON label (r);
+         ANALYZE edge; ANALYZE label;",
+    )
+    .await?;
+    loop {
+        let spread =
+            "UPDATE label SET l = m.l FROM (SELECT e.y AS r, min(label.l) AS l FROM edge e JOIN label ON label.r = e.x
+                      GROUP BY 1) m WHERE label.r = m.r AND m.l < label.l";
+        if db.execute(spread).await?.rows_affected() == 0 {
+            break;
+        }
+    }
+    db.execute(
+        "CREATE TABLE owner AS SELECT DISTINCT ON (ip) ip, l FROM address JOIN record USING (r) JOIN label USING (r)
+         ORDER BY ip, class DESC, at DESC",
+    )
+    .await?;
+    let took = started.elapsed();
+    let (devices,): (i64,) = sqlx::query_as("SELECT count(DISTINCT l) FROM label").fetch_one(&mut db).await?;
+    drop(db);
+    admin.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {name}"))).await?;
+    Ok((devices as usize, took))
+}
+
 /// Devices by strong identifiers, by address and host name, and the owner of every address, from scratch: less than the
 /// definition asks for, on one thread. Tells how many devices there are.
 fn from_scratch(items: &[String]) -> anyhow::Result<usize> {
@@ -102,14 +176,11 @@ fn from_scratch(items: &[String]) -> anyhow::Result<usize> {
         }
         x
     }
-    let at = Received { tenant: "default", partition: None, at_us: NOW * 1_000_000 };
-    let instances = Instances::default();
     let mut parents: Vec<usize> = (0..items.len()).collect();
     let mut by_id: HashMap<Identifier, usize> = HashMap::new();
     let mut by_place: HashMap<(IpAddr, String), usize> = HashMap::new();
     let mut owners: HashMap<IpAddr, (ClaimClass, Time, usize)> = HashMap::new();
-    for (n, item) in items.iter().enumerate() {
-        let record = device_update(&serde_json::from_str(item)?, &at, &instances)?;
+    for (n, record) in read(items)?.into_iter().enumerate() {
         for id in record.ids {
             let other = *by_id.entry(id).or_insert(n);
             let (a, b) = (root(&mut parents, n), root(&mut parents, other));
@@ -145,8 +216,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     };
     let items = all(&network);
     let before = resident_mib();
-    let (changes, took) = run.feed(frames(&items));
-    crate::rate("identity, first load, records", items.len(), took)?;
+    let (changes, loaded) = run.feed(frames(&items));
+    crate::rate("identity, first load, records", items.len(), loaded)?;
     let grown = resident_mib() - before;
     let per_record = grown * 1024.0 * 1024.0 / items.len() as f64;
     crate::figure(
@@ -154,7 +225,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         &format!("{grown:.0} MiB, {per_record:.0} bytes a record, {changes} row changes"),
     )?;
     let (changes, again) = run.feed(frames(&items));
-    let share = again.as_secs_f64() / took.as_secs_f64();
+    let share = again.as_secs_f64() / loaded.as_secs_f64();
     crate::figure(
         "identity, unchanged re-sync",
         &format!("{:.3} s, {share:.2} of the load, {changes} row changes", again.as_secs_f64()),
@@ -187,6 +258,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
             again.as_secs_f64() / times[100].as_secs_f64(),
             again.as_secs_f64() / took.as_secs_f64(),
             moved.len()
+        ),
+    )?;
+    let Ok(server) = std::env::var("RADARFLOW_TEST_POSTGRES") else {
+        return crate::figure("identity, from scratch as sets", "left out: RADARFLOW_TEST_POSTGRES names no server");
+    };
+    let (same, sets) = tokio::runtime::Runtime::new()?.block_on(as_sets(&server, &items))?;
+    anyhow::ensure!(same == devices, "union-find finds {devices} devices, Postgres {same}");
+    crate::figure(
+        "identity, from scratch as sets in Postgres",
+        &format!(
+            "{:.3} s for {same} devices: {:.0} times one change, {:.2} of the sync of {}, {:.2} of the first load",
+            sets.as_secs_f64(),
+            sets.as_secs_f64() / times[100].as_secs_f64(),
+            sets.as_secs_f64() / took.as_secs_f64(),
+            moved.len(),
+            sets.as_secs_f64() / loaded.as_secs_f64(),
         ),
     )
 }

@@ -8,7 +8,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
     AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, StagedHead, Sweep, instant_us,
 };
-use radarflow_proto::record::Record;
+use radarflow_proto::record::{Record, RecordKey};
 use radarflow_proto::wire::Cursor;
 use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::{Name, name};
@@ -96,7 +96,9 @@ impl Decoder {
             self.out.listed.push(Keyed { key: key.clone(), position: at.order, event });
         }
         let key = version.key;
-        let event = Arrival::Sighted(Sighting { version: version.into(), run });
+        let source = |key: &RecordKey| (key.tenant.clone(), key.kind, key.instance.clone());
+        let partial = !self.partial.is_empty() && self.partial.contains(&source(&record.key));
+        let event = Arrival::Sighted(Sighting { version: version.into(), run, partial });
         self.out.sightings.push(Keyed { key, position: at.order, event });
     }
 

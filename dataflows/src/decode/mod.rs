@@ -22,6 +22,7 @@ use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
+use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
     Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
 };
@@ -174,6 +175,8 @@ pub struct Decoder {
     offsets: BTreeMap<String, Offsets>,
     dirty: std::collections::BTreeSet<(&'static str, Vec<u8>)>,
     instances: Instances,
+    /// Partial sources: tenant, kind, instance.
+    partial: std::collections::BTreeSet<(String, SourceKind, String)>,
     builders: BTreeMap<(String, String), Builders>,
     out: Decoded,
 }
@@ -197,6 +200,7 @@ impl Decoder {
             offsets: BTreeMap::new(),
             dirty: Default::default(),
             instances: Instances::default(),
+            partial: Default::default(),
             builders: BTreeMap::new(),
             out: Decoded::default(),
         };
@@ -279,8 +283,19 @@ impl Decoder {
     }
 
     fn note(&mut self, fact: &Fact) {
-        if let Fact::Instance { tenant, kind, instance, legacy } = fact {
-            self.instances.note(tenant, *kind, instance, *legacy);
+        match fact {
+            Fact::Instance { tenant, kind, instance, legacy } => {
+                self.instances.note(tenant, *kind, instance, *legacy);
+            }
+            Fact::PartialSource { tenant, kind, instance, partial } => {
+                let source = (tenant.clone(), *kind, instance.clone());
+                if *partial {
+                    self.partial.insert(source)
+                } else {
+                    self.partial.remove(&source)
+                };
+            }
+            _ => {}
         }
     }
 

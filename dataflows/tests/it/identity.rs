@@ -1,8 +1,9 @@
 //! The identity definition's scenarios, by their numbers, through the whole dataflow.
 
+use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::{Actor, Fact, IpLink, Link, LinkKind, Role};
 use radarflow_proto::payload::AgentPush;
-use radarflow_proto::record::{IdKind, Identifier};
+use radarflow_proto::record::{IdKind, Identifier, SourceKind};
 use radarflow_proto::rows::{MergeAudit, StateRow};
 use radarflow_reconcile::identity::name::uid;
 
@@ -82,16 +83,48 @@ fn standing(run: &Run, value: &str) -> Option<String> {
     })
 }
 
+/// Armis says only what it knows.
+fn partial_armis(partial: bool) -> Input {
+    let (tenant, instance) = ("t".to_owned(), "main".to_owned());
+    fact(&Fact::PartialSource { tenant, kind: SourceKind::Armis, instance, partial })
+}
+
 #[test]
-fn s06_fields_of_two_sources_make_one_device() {
+fn s06_one_id_of_a_partial_source_twice_in_a_batch() {
+    let items = [full("armis", "1", "", "0CEA1432D278", "", 1, ""), full("armis", "1", "", "", "h1", 2, "")];
+    for order in [[0, 1], [1, 0]] {
+        let mut run = run();
+        run.tick(vec![partial_armis(true)]);
+        let tables = run.tick(vec![sync(&order.map(|n| items[n].clone()))]);
+        assert_eq!(tables.uids(), [armis_uid("1")]);
+        let device = tables.device(&armis_uid("1"));
+        assert_eq!(
+            (device.mac.as_deref(), device.hostname.as_deref()),
+            (Some("0CEA1432D278"), Some("h1")),
+            "{order:?}"
+        );
+        assert_eq!(standing(&run, "0CEA1432D278").as_deref(), Some("held"));
+        // A restart forgets nothing of it.
+        run.tick(vec![fact(&Fact::Snapshot)]);
+        let start = Start { epoch: run.epoch, gap_ms: 0, state: run.snapshot.clone() };
+        let mut again = Run::from(1, start, run.clock_ms);
+        let tables = again.tick(vec![sync(&[full("armis", "1", "10.0.0.9", "", "", 3, "")])]);
+        let device = tables.device(&armis_uid("1"));
+        assert_eq!((device.mac.as_deref(), device.ip.as_deref()), (Some("0CEA1432D278"), Some("10.0.0.9")));
+        // A deletion forgets what was said before it, also what comes later.
+        let gone = full("armis", "1", "", "", "", 4, r#","_deleted":"true""#);
+        assert!(again.tick(vec![sync(&[gone])]).uids().is_empty());
+        again.tick(vec![sync(&[full("armis", "1", "", "", "late", 3, "")])]);
+        let tables = again.tick(vec![sync(&[full("armis", "1", "10.0.0.8", "", "", 5, "")])]);
+        let device = tables.device(&armis_uid("1"));
+        assert_eq!((device.mac.as_deref(), device.hostname.as_deref()), (None, None));
+        assert_eq!(device.ip.as_deref(), Some("10.0.0.8"));
+    }
+    // A source that is not partial says everything each time.
     let mut run = run();
-    let tables = run.tick(vec![sync(&[
-        full("armis", "1", "", "0CEA1432D278", "", 1, ""),
-        full("armis", "1", "", "0CEA1432D278", "h1", 2, ""),
-    ])]);
-    assert_eq!(tables.uids(), [armis_uid("1")]);
-    let device = tables.device(&armis_uid("1"));
-    assert_eq!((device.mac.as_deref(), device.hostname.as_deref()), (Some("0CEA1432D278"), Some("h1")));
+    run.tick(vec![sync(&items)]);
+    let device = run.tables.device(&armis_uid("1")).clone();
+    assert_eq!((device.mac, device.hostname.as_deref()), (None, Some("h1")));
 }
 
 #[test]
