@@ -18,6 +18,8 @@ struct World {
     devices: BTreeMap<u64, String>,
     /// Pages that answer 503, by offset.
     broken: BTreeSet<usize>,
+    /// Pages that are not answered at all, by offset.
+    silent: BTreeSet<usize>,
     /// Answers 429 to the next request.
     busy: bool,
     /// Requests by path.
@@ -41,6 +43,11 @@ type Asked = Query<HashMap<String, String>>;
 
 /// NetBox's lists: a token, `limit` and `offset`, and a `next` that names a host only its proxy knows.
 async fn netbox_devices(State(world): State<Shared>, headers: HeaderMap, Query(q): Asked) -> Response {
+    let offset: usize = q.get("offset").and_then(|v| v.parse().ok()).unwrap_or_default();
+    if world.lock().unwrap().silent.contains(&offset) {
+        *world.lock().unwrap().asked.entry("silent".into()).or_default() += 1;
+        std::future::pending::<()>().await;
+    }
     let mut world = world.lock().unwrap();
     *world.asked.entry("devices".into()).or_default() += 1;
     if headers.get("authorization").and_then(|v| v.to_str().ok()) != Some("Token hush") {
@@ -186,6 +193,33 @@ async fn netbox_is_listed_and_what_it_lacks_is_withdrawn() {
     assert_eq!(server.rows("in:audit action:run_decision").await[0]["reason"], "moved out");
     let sources = server.rows("in:sources source:netbox*").await;
     assert_eq!(sources[0]["rejected"], 0);
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_listing_loses_and_withdraws_nothing() {
+    let world = Shared::default();
+    put(&world, 1..=200);
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new(&format!(
+        "[[sources.netbox]]\nname = \"dc1\"\nurl = \"{url}/prefix\"\ntoken = \"hush\"\npage = 40\ninterval_s = 1\n\
+         full_interval_s = 0\npause_ms = 1\ninterfaces = false\n"
+    ));
+    let server = home.start();
+    devices(&server, 201).await;
+    // The next listing lacks some and has others; it is killed when half of it is durable.
+    put(&world, 201..=220);
+    (1..=10).for_each(|id| drop(world.lock().unwrap().devices.remove(&id)));
+    world.lock().unwrap().silent.insert(120);
+    while world.lock().unwrap().asked.get("silent").is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.kill();
+    let server = home.start();
+    // Half a listing is none: what it said is not there, and what it did not say is.
+    assert_eq!(server.rows(r#"in:devices stats:"count() as n""#).await[0]["n"], json!(201));
+    world.lock().unwrap().silent.clear();
+    devices(&server, 211).await;
     server.stop();
 }
 

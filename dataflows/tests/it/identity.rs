@@ -712,3 +712,42 @@ fn more_claimants_than_a_device_could_have_own_nothing() {
     let shared = tables.owner("default", "172.17.0.1").unwrap();
     assert_eq!((shared.device_uid, shared.class.as_str()), (None, "shared"));
 }
+
+#[test]
+fn a_mac_and_an_address_of_very_many_are_nobodys_and_slow_nobody() {
+    let mut run = run();
+    let item = |n: usize, ip: &str, second: i64| {
+        full("armis", &n.to_string(), ip, "0CEA14FFFFFF", &format!("h{n}"), second, "")
+    };
+    let all = 20_000;
+    for epoch in 0..4 {
+        let items: Vec<String> = (epoch * all / 4..(epoch + 1) * all / 4).map(|n| item(n, "10.9.9.9", 1)).collect();
+        run.tick(vec![sync(&items)]);
+    }
+    let count = |run: &Run| run.tables.devices().len();
+    assert_eq!(count(&run), all);
+    assert_eq!(standing(&run, "0CEA14FFFFFF").as_deref(), Some("ambiguous"));
+    let owner = run.tables.owner("default", "10.9.9.9").expect("the address is known");
+    assert_eq!((owner.device_uid, owner.class.as_str()), (None, "shared"));
+    assert!(run.tables.devices().iter().all(|d| d.ip.is_none()));
+    // One of them says something else: that alone changes.
+    let before = run.outputs_seen.len();
+    run.tick(vec![sync(&[item(7, "10.9.9.7", 2)])]);
+    let changes: usize = run.outputs_seen[before..].iter().map(|o| o.changes.len()).sum();
+    assert!(changes <= 3, "{changes} rows for one record");
+    assert_eq!(run.tables.device(&armis_uid("7")).ip.as_deref(), Some("10.9.9.7"));
+}
+
+#[test]
+fn a_record_of_ten_thousand_macs_is_one_record() {
+    let mut run = run();
+    let macs: Vec<String> = (0..10_000).map(|n| format!("0CEA{n:08X}")).collect();
+    let tables = run.tick(vec![sync(&[
+        full("armis", "1", "10.0.0.1", &macs.join(","), "h1", 1, ""),
+        full("armis", "2", "10.0.0.2", &macs[5], "h2", 1, ""),
+        full("mapper", "primary", "10.0.0.3", &macs.join(","), "h3", 1, ""),
+    ])]);
+    assert_eq!(tables.devices().len(), 3);
+    // The first is asserted, the others shown: what they share links nobody.
+    assert_eq!(tables.device(&armis_uid("2")).mac.as_deref(), Some(&*macs[5]));
+}
