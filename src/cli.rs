@@ -72,6 +72,9 @@ enum Command {
     Query {
         /// The query.
         srql: String,
+        /// It is SQL: a table an entity, with what you may see.
+        #[arg(long, conflicts_with = "live")]
+        sql: bool,
         /// How to print the answer.
         #[arg(long, value_enum)]
         format: Option<Output>,
@@ -302,12 +305,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(serve_until_told(&config, migrate))?;
         }
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
-        Command::Query { srql, format, live: true, at } => {
+        Command::Query { srql, format, live: true, at, .. } => {
             let ndjson = format.map_or(!std::io::stdout().is_terminal(), |f| f != Output::Table);
             runtime.block_on(follow::follow(&srql, &at, ndjson))?;
         }
-        Command::Query { srql, format, live: false, at } => {
-            return runtime.block_on(query(&srql, format, &at.url, &at.token));
+        Command::Query { srql, sql, format, live: false, at } => {
+            return runtime.block_on(query(&srql, sql, format, &at));
         }
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
@@ -418,7 +421,8 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
     server.stop().await
 }
 
-async fn query(srql: &str, format: Option<Output>, url: &str, token: &str) -> Result<ExitCode> {
+async fn query(srql: &str, sql: bool, format: Option<Output>, at: &At) -> Result<ExitCode> {
+    let (url, token) = (&at.url, &at.token);
     let format = format.unwrap_or(if std::io::stdout().is_terminal() { Output::Table } else { Output::Ndjson });
     let wire = match format {
         Output::Table | Output::Json => "json",
@@ -428,9 +432,9 @@ async fn query(srql: &str, format: Option<Output>, url: &str, token: &str) -> Re
         Output::Arrow => "arrow",
     };
     let response = reqwest::Client::new()
-        .post(format!("{}/api/query", url.trim_end_matches('/')))
+        .post(format!("{}/api/{}", url.trim_end_matches('/'), if sql { "sql" } else { "query" }))
         .bearer_auth(token)
-        .json(&json!({"query": srql, "format": wire}))
+        .json(&json!({if sql { "sql" } else { "query" }: srql, "format": wire}))
         .send()
         .await
         .with_context(|| format!("cannot reach {url}; is the server running?"))?;

@@ -314,21 +314,36 @@ impl Engine {
             let range = range.map(|r| (r.from, r.to));
             self.seal(&Cursor { query: hash.clone(), tenant: actor.tenant.clone(), epoch: pinned_epoch, range, last })
         });
+        let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
+        let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
+        meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
+        meta.warnings = warnings;
+        Ok(Answer { batches, schema, next_cursor: next, limit, meta })
+    }
+
+    /// What is told beside an answer.
+    pub(crate) fn meta(
+        &self,
+        view: &View,
+        actor: &Actor,
+        entities: &[&crate::catalog::Entity],
+        started: Instant,
+        batches: &[RecordBatch],
+        truncated: bool,
+    ) -> Meta {
         let now_ms =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
-        let meta = Meta {
+        Meta {
             epoch: view.epoch,
             frontier_time: radarflow_proto::cell::Time::from_ms(view.clock_ms).to_string(),
             lag_ms: (now_ms - view.clock_ms).max(0),
             elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
-            time_range: range.map(|r| [r.from.map(instant), r.to.map(instant)]),
+            time_range: None,
             truncated,
-            completeness: completeness(&view, actor, &entities),
-            warnings,
-        };
-        Ok(Answer { batches, schema, next_cursor: next, limit, meta })
+            completeness: completeness(view, actor, entities),
+            warnings: Vec::new(),
+        }
     }
 
     /// What could stand at a place of a query: what the catalog knows, and the most frequent values of the data that the
@@ -399,7 +414,7 @@ impl Engine {
     }
 
     /// Runs a part of a query on the threads of queries, within their time.
-    async fn on_threads<T: Send + 'static>(
+    pub(crate) async fn on_threads<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
@@ -483,7 +498,7 @@ fn query_hash(text: &str) -> String {
     hex::encode(&Sha256::digest(words.join(" "))[..8])
 }
 
-fn failed(error: impl std::borrow::Borrow<datafusion::error::DataFusionError>) -> QueryError {
+pub(crate) fn failed(error: impl std::borrow::Borrow<datafusion::error::DataFusionError>) -> QueryError {
     use datafusion::error::DataFusionError as E;
     let error = error.borrow();
     match error.find_root() {

@@ -69,6 +69,7 @@ fn router(api: Shared) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/catalog", get(catalog_document))
         .route("/api/query", post(query))
+        .route("/api/sql", post(sql))
         .route("/api/query/validate", post(validate))
         .route("/api/query/complete", post(complete))
         .route("/api/query/explain", post(explain_query))
@@ -300,12 +301,7 @@ async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) 
         Err(bad) => return bad,
     };
     let Some(format) = format(ask.format.as_deref(), &headers) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "bad_format",
-            "format is json, ndjson, csv, arrow or parquet",
-            json!({}),
-        );
+        return bad_format();
     };
     if let Some(epoch) = ask.min_epoch
         && tokio::time::timeout(OUTCOME_WAIT, api.engine.live().reach(epoch)).await.is_err()
@@ -316,6 +312,28 @@ async fn query(State(api): State<Shared>, headers: HeaderMap, request: Request) 
         Ok(answer) => render(&answer, format),
         Err(error) => refuse(&error, &ask.query),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskSql {
+    sql: String,
+    limit: Option<usize>,
+    format: Option<String>,
+}
+
+/// `POST /api/sql`
+async fn sql(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let ask: AskSql = body(request).await?;
+    let format = format(ask.format.as_deref(), &headers).ok_or_else(bad_format)?;
+    let answer = api.engine.sql(&actor, &ask.sql, ask.limit).await.map_err(|error| refuse(&error, &ask.sql))?;
+    Ok(render(&answer, format))
+}
+
+fn bad_format() -> Response {
+    let detail = "format is json, ndjson, csv, arrow or parquet";
+    problem(StatusCode::BAD_REQUEST, "bad_format", detail, json!({}))
 }
 
 #[derive(Deserialize)]

@@ -23,6 +23,7 @@ pub mod inventories;
 mod links;
 pub mod live;
 mod runs;
+pub mod sql;
 pub mod srql;
 pub mod stream;
 pub mod whatif;

@@ -211,7 +211,7 @@ async fn a_kill_in_the_middle_of_a_listing_loses_and_withdraws_nothing() {
     put(&world, 201..=220);
     (1..=10).for_each(|id| drop(world.lock().unwrap().devices.remove(&id)));
     world.lock().unwrap().silent.insert(120);
-    while world.lock().unwrap().asked.get("silent").is_none() {
+    while !world.lock().unwrap().asked.contains_key("silent") {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     server.kill();

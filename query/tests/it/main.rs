@@ -169,3 +169,46 @@ async fn values_are_offered_most_frequent_first_and_only_ones_own() {
     assert_eq!(offered(&actor("t", &["site-b"]), "in:devices hostname:").await, ["core1"]);
     assert!(offered(&actor("nobody", &[]), "in:devices hostname:").await.is_empty());
 }
+
+#[tokio::test]
+async fn sql_sees_what_its_asker_may_see_and_changes_nothing() {
+    let engine = engine();
+    let rows = async |actor: &Actor, sql: &str, limit| match engine.sql(actor, sql, limit).await {
+        Ok(answer) => (json(&answer), answer.meta.truncated),
+        Err(error) => panic!("{sql}: {error:?}"),
+    };
+    let all = actor("t", &[]);
+    let bound = actor("t", &["site-b"]);
+    let count = "SELECT count(*) AS n FROM devices";
+    assert_eq!(rows(&all, count, None).await.0[0]["n"], 7, "the deleted one is among them");
+    assert_eq!(rows(&bound, count, None).await.0[0]["n"], 1);
+    assert_eq!(rows(&actor("nobody", &[]), count, None).await.0[0]["n"], 0);
+    let joined = "WITH talk AS (SELECT src_device_uid AS uid, sum(bytes_total) AS b FROM flows GROUP BY 1) \
+                  SELECT d.hostname, t.b, rank() OVER (ORDER BY t.b DESC) AS r FROM talk t JOIN devices d USING (uid) \
+                  WHERE d.hostname IS NOT NULL ORDER BY r";
+    let found = rows(&all, joined, None).await.0;
+    assert_eq!((&found[0]["hostname"], &found[0]["r"]), (&"web2.example.net".into(), &1.into()), "{found:?}");
+    let (found, truncated) = rows(&all, "SELECT uid FROM devices ORDER BY uid", Some(2)).await;
+    assert_eq!((found.len(), truncated), (2, true));
+    for wrong in [
+        "DROP TABLE devices",
+        "INSERT INTO devices SELECT * FROM devices",
+        "COPY devices TO '/tmp/devices.csv'",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE TABLE t AS SELECT * FROM devices",
+        "CREATE VIEW t AS SELECT 1",
+        "SET datafusion.execution.batch_size = 1",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM information_schema.tables",
+        "SHOW TABLES",
+        "SELECT 1; SELECT 2",
+        "SELECT nothing FROM devices",
+        "SELEC 1",
+        "",
+    ] {
+        let said = engine.sql(&all, wrong, None).await;
+        assert!(matches!(said, Err(QueryError::Language(_))), "{wrong}: {:?}", said.map(|a| json(&a)));
+    }
+    assert!(engine.sql(&all, count, Some(1_000_000)).await.is_err());
+}
