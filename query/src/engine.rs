@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arrow::compute::take_record_batch;
 use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::{Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::DataType;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -80,6 +81,8 @@ pub struct Answer {
     pub schema: arrow_schema::SchemaRef,
     /// Where the next page begins.
     pub next_cursor: Option<String>,
+    /// Where the page before it is; `None` on the first.
+    pub prev_cursor: Option<String>,
     /// Rows asked for.
     pub limit: Option<usize>,
     /// About the answer.
@@ -126,7 +129,11 @@ struct Cursor {
     tenant: String,
     epoch: u64,
     range: Option<(Option<i64>, Option<i64>)>,
-    last: Vec<Option<String>>,
+    /// The row that the page lies beyond.
+    edge: Vec<Option<String>>,
+    /// It lies before it.
+    #[serde(default)]
+    back: bool,
 }
 
 /// Runs queries over live tables.
@@ -309,16 +316,21 @@ impl Engine {
         let planned = plan::plan(&query, &tables, now_us, pinned)?;
         let answer =
             if query.explain { explain(planned).await? } else { execute(planned, cursor.as_ref(), now_us).await? };
-        let Executed { batches, schema, last, limit, range, warnings, truncated } = answer;
-        let next = last.filter(|_| truncated).map(|last| {
-            let range = range.map(|r| (r.from, r.to));
-            self.seal(&Cursor { query: hash.clone(), tenant: actor.tenant.clone(), epoch: pinned_epoch, range, last })
-        });
+        let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
+        let back = cursor.as_ref().is_some_and(|c| c.back);
+        let seal = |edge: &Vec<Option<String>>, back| {
+            let (query, tenant, range) = (hash.clone(), actor.tenant.clone(), range.map(|r| (r.from, r.to)));
+            self.seal(&Cursor { query, tenant, epoch: pinned_epoch, range, edge: edge.clone(), back })
+        };
+        // Whoever came from somewhere may go back there.
+        let (more_before, more_after) = if back { (truncated, true) } else { (cursor.is_some(), truncated) };
+        let next = edges.as_ref().filter(|_| more_after).map(|(_, last)| seal(last, false));
+        let prev = edges.as_ref().filter(|_| more_before).map(|(first, _)| seal(first, true));
         let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
         let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
         meta.warnings = warnings;
-        Ok(Answer { batches, schema, next_cursor: next, limit, meta })
+        Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
     }
 
     /// What is told beside an answer.
@@ -513,7 +525,8 @@ pub(crate) fn failed(error: impl std::borrow::Borrow<datafusion::error::DataFusi
 struct Executed {
     batches: Vec<RecordBatch>,
     schema: arrow_schema::SchemaRef,
-    last: Option<Vec<Option<String>>>,
+    /// What the first and the last row are sorted by.
+    edges: Option<(Vec<Option<String>>, Vec<Option<String>>)>,
     limit: Option<usize>,
     range: Option<Range>,
     warnings: Vec<String>,
@@ -535,23 +548,42 @@ fn carried_back(text: &str, data_type: &DataType) -> Expr {
     }
 }
 
-/// Rows after `last` in the order.
-fn after(order: &[(String, bool)], last: &[Option<String>], types: &[DataType]) -> Expr {
+/// Rows beyond a row in the order: after it, or before it. Missing values come last either way.
+fn beyond(order: &[(String, bool)], edge: &[Option<String>], types: &[DataType], back: bool) -> Expr {
     let mut any = lit(false);
     let mut equal = lit(true);
-    for (((name, ascending), value), data_type) in order.iter().zip(last).zip(types) {
+    for (((name, ascending), value), data_type) in order.iter().zip(edge).zip(types) {
         let column = ident(name);
-        if let Some(value) = value {
-            let value = carried_back(value, data_type);
-            let beyond = if *ascending { column.clone().gt(value.clone()) } else { column.clone().lt(value.clone()) };
-            // Missing values come last either way.
-            any = any.or(equal.clone().and(beyond.is_true().or(column.clone().is_null())));
-            equal = equal.and(column.eq(value).is_true());
-        } else {
-            equal = equal.and(column.is_null());
+        match value {
+            Some(value) => {
+                let value = carried_back(value, data_type);
+                let greater = *ascending != back;
+                let one = if greater { column.clone().gt(value.clone()) } else { column.clone().lt(value.clone()) };
+                let mut one = one.is_true();
+                if !back {
+                    one = one.or(column.clone().is_null());
+                }
+                any = any.or(equal.clone().and(one));
+                equal = equal.and(column.eq(value).is_true());
+            }
+            None => {
+                if back {
+                    any = any.or(equal.clone().and(column.clone().is_not_null()));
+                }
+                equal = equal.and(column.is_null());
+            }
         }
     }
     any
+}
+
+/// Rows in the opposite order.
+fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, arrow_schema::ArrowError> {
+    let reverse = |batch: &RecordBatch| {
+        let rows: UInt64Array = (0..batch.num_rows() as u64).rev().collect();
+        take_record_batch(batch, &rows)
+    };
+    batches.iter().rev().map(reverse).collect()
 }
 
 async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {
@@ -562,13 +594,15 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Resu
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     if let Some(cursor) = cursor {
-        if cursor.last.len() != order.len() || !pages {
+        if cursor.edge.len() != order.len() || !pages {
             return Err(QueryError::Cursor("the cursor belongs to another query"));
         }
-        frame = frame.filter(after(&order, &cursor.last, &types)).map_err(failed)?;
+        frame = frame.filter(beyond(&order, &cursor.edge, &types, cursor.back)).map_err(failed)?;
     }
+    // The page before is the last rows of those before: the first ones backwards.
+    let back = cursor.is_some_and(|c| c.back);
     if !order.is_empty() {
-        let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending, false)).collect();
+        let sort = order.iter().map(|(name, ascending)| ident(name).sort(*ascending != back, back)).collect();
         frame = frame.sort(sort).map_err(failed)?;
     }
     if let Some(limit) = limit {
@@ -606,14 +640,21 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Resu
             }
         }
     }
-    let last = batches.iter().rev().find(|b| b.num_rows() > 0).filter(|_| pages).map(|batch| {
-        (shown..batch.num_columns())
-            .map(|c| {
-                let column: &StringArray = batch.column(c).as_string();
-                column.is_valid(batch.num_rows() - 1).then(|| column.value(batch.num_rows() - 1).to_owned())
-            })
-            .collect()
-    });
+    if back {
+        batches = reversed(&batches).map_err(|e| QueryError::Failed(e.to_string()))?;
+    }
+    batches.retain(|b| b.num_rows() > 0);
+    let keys = |batch: &RecordBatch, row: usize| {
+        let key = |c: usize| {
+            let column: &StringArray = batch.column(c).as_string();
+            column.is_valid(row).then(|| column.value(row).to_owned())
+        };
+        (shown..batch.num_columns()).map(key).collect::<Vec<_>>()
+    };
+    let edges = match (batches.first(), batches.last()) {
+        (Some(first), Some(last)) if pages => Some((keys(first, 0), keys(last, last.num_rows() - 1))),
+        _ => None,
+    };
     let batches = batches
         .iter()
         .map(|b| b.project(&(0..shown).collect::<Vec<_>>()))
@@ -628,9 +669,9 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Resu
             _ => filled,
         };
         let (schema, batches) = (filled.schema(), vec![filled]);
-        return Ok(Executed { batches, schema, last: None, limit, range, warnings, truncated });
+        return Ok(Executed { batches, schema, edges: None, limit, range, warnings, truncated });
     }
-    Ok(Executed { batches, schema, last, limit, range, warnings, truncated })
+    Ok(Executed { batches, schema, edges, limit, range, warnings, truncated })
 }
 
 fn newest_first(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
@@ -650,7 +691,7 @@ async fn explain(planned: Planned) -> Result<Executed, QueryError> {
     let explained = frame.explain(false, false).map_err(failed)?;
     let schema: arrow_schema::SchemaRef = Arc::new(explained.schema().as_arrow().clone());
     let batches = explained.collect().await.map_err(failed)?;
-    Ok(Executed { batches, schema, last: None, limit: None, range, warnings, truncated: false })
+    Ok(Executed { batches, schema, edges: None, limit: None, range, warnings, truncated: false })
 }
 
 /// The loss ledgers of the feeds that bring an entity.

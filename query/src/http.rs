@@ -491,7 +491,7 @@ fn render(answer: &Answer, format: Format) -> Response {
                 "table"
             };
             let tail = json!({
-                "pagination": {"next_cursor": answer.next_cursor, "prev_cursor": null, "limit": answer.limit},
+                "pagination": {"next_cursor": answer.next_cursor, "prev_cursor": answer.prev_cursor, "limit": answer.limit},
                 "viz": {"columns": columns, "suggestions": [suggestion]},
                 "meta": answer.meta,
                 "error": null,

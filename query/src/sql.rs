@@ -88,6 +88,6 @@ impl Engine {
             left -= batch.num_rows();
         }
         let meta = self.meta(&view, actor, &entities, started, &batches, truncated);
-        Ok(Answer { batches, schema, next_cursor: None, limit: Some(limit), meta })
+        Ok(Answer { batches, schema, next_cursor: None, prev_cursor: None, limit: Some(limit), meta })
     }
 }

@@ -268,7 +268,7 @@ async fn garbage_on_every_port_changes_nothing_but_counters() {
 
 #[tokio::test]
 async fn a_tenant_and_a_partition_see_their_own() {
-    let mut home = Home::new("[[syslog]]\naddr = \"127.0.0.2:0\"\ntenant = \"other\"\n");
+    let mut home = Home::new("[[syslog]]\naddr = \"127.0.0.2:0\"\ntenant = \"stranger\"\n");
     // The listener of the other tenant is the second of its kind.
     home.config = home.config.replacen(
         "[[syslog]]\naddr = \"127.0.0.1:0\"",
@@ -278,7 +278,7 @@ async fn a_tenant_and_a_partition_see_their_own() {
     let server = home.start();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     // `port` keeps the last of a kind: the other tenant's.
-    socket.send_to(b"<14>Jan  1 00:00:00 h a: secret of other", server.port("syslog")).unwrap();
+    socket.send_to(b"<14>Jan  1 00:00:00 h a: secret of stranger", server.port("syslog")).unwrap();
     server.push("a", "sweep", r#"{"hosts":[{"host":"10.0.0.1","available":true}]}"#).await.unwrap();
     server.count("devices", 1).await;
     let server = &server;
@@ -286,7 +286,7 @@ async fn a_tenant_and_a_partition_see_their_own() {
     let (status, made) = token(json!({"name": "bound", "role": "viewer", "partitions": ["dc1"]})).await;
     assert_eq!(status, 201, "{made}");
     let bound = made["token"].as_str().unwrap().to_owned();
-    assert_eq!(token(json!({"name": "x", "role": "viewer", "tenant": "other"})).await.0, 403);
+    assert_eq!(token(json!({"name": "x", "role": "viewer", "tenant": "stranger"})).await.0, 403);
     for entity in [
         "devices",
         "ip_ownership",
@@ -303,7 +303,7 @@ async fn a_tenant_and_a_partition_see_their_own() {
     ] {
         assert_eq!(server.rows_as(&bound, &format!("in:{entity}")).await.len(), 0, "{entity}");
         let all = server.rows(&format!("in:{entity}")).await;
-        assert!(!serde_json::to_string(&all).unwrap().contains("other"), "{entity}: {all:?}");
+        assert!(!serde_json::to_string(&all).unwrap().contains("stranger"), "{entity}: {all:?}");
     }
     assert_eq!(server.post("/api/tokens", &bound, &json!({"name": "x", "role": "admin"})).await.0, 403);
 }

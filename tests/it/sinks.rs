@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::Row;
 
-use crate::server::{Home, armis};
+use crate::server::{Home, armis, lake_count};
 
 /// A database of its own on the test services' Postgres.
 pub(crate) async fn database() -> String {
@@ -220,4 +220,42 @@ async fn a_sink_that_is_down_holds_no_other_and_misses_nothing() {
     server.count("logs", 100).await;
     server.stop();
     assert_eq!(crate::server::lake_count(&home.lake("logs")).await, 100);
+}
+
+#[tokio::test]
+async fn a_lake_that_an_older_version_made_is_grown() {
+    let mut home = Home::new("");
+    home.start().stop();
+    // The table as it was before a column was declared.
+    let log = home.lake("devices_history").join("_delta_log/00000000000000000000.json");
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let older = |line: &str| {
+        let mut action: Value = serde_json::from_str(line).unwrap();
+        if let Some(schema) = action.pointer_mut("/metaData/schemaString") {
+            let mut fields: Value = serde_json::from_str(schema.as_str().unwrap()).unwrap();
+            fields["fields"].as_array_mut().unwrap().retain(|f| f["name"] != "enriched_by");
+            *schema = fields.to_string().into();
+        }
+        action.to_string()
+    };
+    let older: Vec<String> = lines.lines().map(older).collect();
+    let named = |text: &str| text.matches("enriched_by").count();
+    assert!(named(&older.concat()) < named(&lines), "the schema is the older one");
+    std::fs::write(&log, older.join("\n")).unwrap();
+
+    let server = home.start();
+    server.push("runner", "sync", &format!("[{}]", armis(1, "10.1.0.1", 1))).await.unwrap();
+    server.count("devices", 1).await;
+    server.stop();
+    let path = home.lake("devices_history");
+    assert_eq!(lake_count(&path).await, 1);
+    let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy()).unwrap();
+    let table = deltalake::DeltaTable::try_from_url(url).await.unwrap();
+    let context = datafusion::prelude::SessionContext::new();
+    let rows = context.read_table(table.table_provider().await.unwrap()).unwrap();
+    let rows = rows.select_columns(&["hostname", "enriched_by", "gone"]).unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(arrow_array::RecordBatch::num_rows).sum::<usize>(), 1);
+    // And again, with nothing to add.
+    home.start().stop();
+    assert_eq!(lake_count(&path).await, 1);
 }

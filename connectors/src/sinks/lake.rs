@@ -26,7 +26,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
-use deltalake::kernel::{StructType, Transaction};
+use deltalake::kernel::{StructField, StructType, Transaction};
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
 use radarflow_proto::cell::{Cell, RowId, Time};
@@ -221,6 +221,8 @@ fn delta(table: LakeTable) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
 
 struct Writer {
     table: LakeTable,
+    /// Names of the columns, in the order the table has them.
+    columns: Vec<String>,
     delta: DeltaTable,
     /// Epochs at or before this are committed.
     committed: u64,
@@ -364,12 +366,12 @@ impl Writer {
         let path = root.join(table.name());
         std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
+        let schema: StructType = table
+            .schema()
+            .as_ref()
+            .try_into_kernel()
+            .map_err(|source| LakeError::Arrow { table: table.name(), source })?;
         if delta_table.version().is_none() {
-            let schema: StructType = table
-                .schema()
-                .as_ref()
-                .try_into_kernel()
-                .map_err(|source| LakeError::Arrow { table: table.name(), source })?;
             delta_table = delta_table
                 .create()
                 .with_table_name(table.name())
@@ -379,9 +381,21 @@ impl Writer {
                 .await
                 .map_err(delta(table))?;
         }
+        // A table that an older version made lacks what was declared since; rows that are there already have nothing in it.
+        let held = delta_table.snapshot().map_err(delta(table))?.schema();
+        let missing = schema.fields().filter(|f| held.field(f.name()).is_none());
+        let missing: Vec<StructField> =
+            missing.map(|f| StructField::new(f.name(), f.data_type().clone(), true)).collect();
+        if !missing.is_empty() {
+            tracing::info!(table = table.name(), columns = missing.len(), "the lake's table is grown by new columns");
+            delta_table = delta_table.add_columns().with_fields(missing).await.map_err(delta(table))?;
+        }
+        let columns = delta_table.snapshot().map_err(delta(table))?.schema();
+        let columns = columns.fields().map(|f| f.name().clone()).collect();
         let committed = newest_commit(table, &delta_table).await?;
         Ok(Writer {
             table,
+            columns,
             delta: delta_table,
             committed,
             pending: Vec::new(),
@@ -450,6 +464,8 @@ impl Writer {
     async fn write(&mut self) -> Result<(), LakeError> {
         let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
         let rows = sorted(self.table, &self.pending).map_err(arrow)?;
+        let places: Vec<usize> = self.columns.iter().filter_map(|c| rows.schema().index_of(c).ok()).collect();
+        let rows = rows.project(&places).map_err(arrow)?;
         let epoch = i64::try_from(self.last_epoch).unwrap_or(i64::MAX);
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))

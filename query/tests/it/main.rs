@@ -134,19 +134,29 @@ async fn pages_repeat_and_lose_nothing() {
         r#"in:flows time:last_7d stats:"count() as n by src_endpoint_ip, app" limit:2"#,
         "in:devices sort:metadata.rack:asc fields:uid limit:2",
         "in:logs time:last_7d sort:device.vendor_name:asc fields:row_id limit:3",
+        "in:devices sort:metadata.rack:desc,model:asc,uid:desc fields:uid limit:1",
     ] {
         let whole = query.rsplit_once(" limit").unwrap().0;
         let whole = json(&engine.query(&actor, whole, None, None).await.unwrap());
-        let (mut paged, mut cursor) = (Vec::new(), None);
+        let (mut pages, mut cursor) = (Vec::new(), None);
+        let mut page = engine.query(&actor, query, None, None).await.unwrap();
+        assert!(page.prev_cursor.is_none(), "nothing is before the first page: {query}");
         loop {
-            let page = engine.query(&actor, query, cursor.as_deref(), None).await.unwrap();
-            paged.extend(json(&page));
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
+            pages.push(json(&page));
+            let Some(next) = page.next_cursor else { break };
+            page = engine.query(&actor, query, Some(&next), None).await.unwrap();
+            cursor.clone_from(&page.prev_cursor);
         }
-        assert_eq!(paged, whole, "{query}");
+        assert_eq!(pages.concat(), whole, "{query}");
+        // And back: the same pages, each leading on to the one it came from.
+        for n in (0..pages.len() - 1).rev() {
+            let page = engine.query(&actor, query, cursor.as_deref(), None).await.unwrap();
+            assert_eq!(json(&page), pages[n], "{query}, back to page {n}");
+            let on = engine.query(&actor, query, page.next_cursor.as_deref(), None).await.unwrap();
+            assert_eq!(json(&on), pages[n + 1], "{query}, on from page {n}");
+            cursor = page.prev_cursor;
+            assert_eq!(cursor.is_none(), n == 0, "{query}, page {n}");
+        }
     }
 }
 
