@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use radarflow_proto::fact::{Fact, ImportedUid};
 use radarflow_proto::record::Identifier;
-use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership};
+use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership, StateRow, Table, state_batch};
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::normalise;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::access::Actor;
+use crate::engine::json_rows;
 use crate::http::{Api, Shared, problem};
 use crate::links::{leads_to, read_seed};
 use crate::live::View;
@@ -144,9 +145,11 @@ pub(crate) async fn device(
     let found = leads_to(&view, &actor, &uid);
     let devices = view.rows_where::<Device>(&actor.tenant, "uid", &found);
     if let Some(device) = devices.into_iter().find(|d| sees(&actor.partitions, &d.partition)) {
-        return Ok(
-            axum::Json(json!({"asked": uid, "uid": device.uid, "device": device, "epoch": view.epoch})).into_response()
-        );
+        let found = device.uid.clone();
+        let batch = state_batch(Table::Device, [&StateRow::Device(device)]);
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
+        let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
+        return Ok(axum::Json(answer).into_response());
     }
     // A name that leads nowhere says why not.
     let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", &uid);

@@ -56,7 +56,9 @@ async fn every_name_of_a_serviceradar_keeps_working() {
     };
     // Its name, and those of what was merged into it, at one hop.
     for old in ["sr:a", "sr:old", "sr:older"] {
-        assert_eq!(get(old).await.1["uid"], core, "{old}");
+        let (_, found) = get(old).await;
+        assert_eq!((&found["uid"], &found["device"]["hostname"]), (&core, &json!("core-1")), "{old}");
+        assert_eq!(found["device"]["last_seen_time"], "2024-01-02T03:04:05.123456Z");
     }
     // What comes back by itself: until then its names say so.
     let (status, said) = get("sr:b").await;
