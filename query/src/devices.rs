@@ -14,7 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::{Shared, body, command_id, problem};
-use crate::links::{leads_to, named, who};
+use crate::links::who;
+use crate::names::{leads_to, named};
 
 /// Longest reason, bytes.
 const MAX_REASON: usize = 1000;

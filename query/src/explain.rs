@@ -19,8 +19,8 @@ use serde_json::json;
 use crate::access::Actor;
 use crate::engine::QueryError;
 use crate::http::{Api, Shared, problem, refuse};
-use crate::links::{leads_to, named};
 use crate::live::View;
+use crate::names::{leads_to, named};
 
 /// Identifiers whose other holders are looked for.
 const MAX_SHARED: usize = 500;

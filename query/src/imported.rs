@@ -16,8 +16,8 @@ use serde_json::json;
 use crate::access::Actor;
 use crate::engine::json_rows;
 use crate::http::{Api, Shared, problem};
-use crate::links::{leads_to, read_seed};
 use crate::live::View;
+use crate::names::{leads_to, read_seed};
 
 /// Longest line, bytes.
 const MAX_LINE: usize = 64 << 10;

@@ -22,6 +22,7 @@ pub mod imported;
 pub mod inventories;
 mod links;
 pub mod live;
+mod names;
 mod runs;
 pub mod sql;
 pub mod srql;

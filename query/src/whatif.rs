@@ -24,8 +24,9 @@ use serde_json::{Value, json};
 use crate::access::Actor;
 use crate::engine::QueryError;
 use crate::http::{Api, Shared, body, command_id, problem, refuse};
-use crate::links::{End, identifier, read_seed, who};
+use crate::links::who;
 use crate::live::View;
+use crate::names::{End, identifier, read_seed};
 
 /// Records that are looked at at most.
 pub const MAX_LOOKED_AT: usize = 20_000;
@@ -262,7 +263,7 @@ pub(crate) async fn what_if(
                 then.push(Supposed::Fact(Fact::IpLink { tenant, policy: *policy, actor: by.clone(), reason }));
             }
             Change::Record(Edit { device, with, ips, macs, .. }) => {
-                devices.push(crate::links::leads_to(&view, &actor, device));
+                devices.push(crate::names::leads_to(&view, &actor, device));
                 for text in with {
                     ends.push(read_seed(text)?);
                 }
@@ -270,7 +271,7 @@ pub(crate) async fn what_if(
                 ends.extend(ips.iter().flatten().filter_map(|ip| identifier("ip", "", ip).ok()));
                 ends.extend(macs.iter().flatten().filter_map(|mac| identifier("mac", "", mac).ok()));
             }
-            Change::Gone { device, .. } => devices.push(crate::links::leads_to(&view, &actor, device)),
+            Change::Gone { device, .. } => devices.push(crate::names::leads_to(&view, &actor, device)),
         }
     }
     // Links may reach across: whatever they name is near.
