@@ -284,6 +284,7 @@ pub fn machine<'scope, M: Machine>(
                 }
                 for (key, events) in runs(stash.remove(&next).unwrap_or_default(), due) {
                     let slot = slots.entry(key.clone()).or_insert(Slot { state: None, due: None, dirty: false });
+                    let was_there = slot.state.is_some();
                     machine.step(&tick, &key, &mut slot.state, events, &mut out);
                     let due = slot.state.as_ref().and_then(|s| machine.due_ms(s));
                     if due != slot.due {
@@ -293,7 +294,8 @@ pub fn machine<'scope, M: Machine>(
                         timers.extend(due.map(|due| (due, key.clone())));
                         slot.due = due;
                     }
-                    if !slot.dirty {
+                    // What has no state and had none is nothing to a snapshot.
+                    if !slot.dirty && (was_there || slot.state.is_some()) {
                         slot.dirty = true;
                         dirty.push(key.clone());
                     }

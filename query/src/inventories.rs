@@ -103,6 +103,9 @@ fn run_of(actor: &Actor, name: &str, instance: &str, how: &How) -> Result<RunOf,
         return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
     }
     let run = how.run.clone().unwrap_or_else(command_id);
+    if run.is_empty() || run.len() > 255 || run.contains(|c: char| c == '/' || c.is_control()) {
+        return Err(bad("bad_run", "a run's name has 1 to 255 bytes and no /"));
+    }
     let (tenant, kind) = (actor.tenant.clone(), Whose::named(name).kind);
     Ok(RunOf { tenant, partition, bound, kind, name: name.to_owned(), instance, run })
 }
@@ -125,8 +128,7 @@ impl Reader<'_> {
 
     fn updates(&self, items: &[Value], first: usize) -> Result<Vec<DeviceUpdate>, MappingError> {
         let update = |(n, item): (usize, &Value)| {
-            self.update(item)
-                .map_err(|e| MappingError::Json { line: first + n, reason: format!("no device update: {e}") })
+            self.update(item).map_err(|e| MappingError::Item { number: first + n, reason: e.to_string() })
         };
         items.iter().enumerate().map(update).collect()
     }
@@ -219,7 +221,7 @@ async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, mut body: BodyDa
         while let Some(end) = rest[begin..].iter().position(|b| *b == b'\n').map(|at| begin + at) {
             number += 1;
             if let Some(item) = line(number, &rest[begin..end]).map_err(|e| unreadable(&e))? {
-                page.extend(reader.updates(std::slice::from_ref(&item), number).map_err(|e| unreadable(&e))?);
+                page.extend(reader.updates(std::slice::from_ref(&item), items + 1).map_err(|e| unreadable(&e))?);
                 items += 1;
             }
             begin = end + 1;

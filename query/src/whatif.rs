@@ -173,7 +173,10 @@ impl Api {
         let mut near = Neighbourhood { records: BTreeMap::new(), asked: BTreeSet::new(), ask: Vec::new() };
         near.want(ends);
         if !devices.is_empty() {
-            near.take(self.records(Wanted::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?);
+            let mut found = self.records(Wanted::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
+            // A uid may be one of another site, which is none of the question's and perhaps not the asker's to see.
+            found.retain(|f| f.record.partition == partition);
+            near.take(found);
         }
         for _ in 0..MAX_ROUNDS {
             if near.ask.is_empty() {

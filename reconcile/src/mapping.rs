@@ -101,6 +101,14 @@ pub enum MappingError {
         /// What is wrong.
         reason: String,
     },
+    /// An item that is none.
+    #[error("item {number} is no device update: {reason}")]
+    Item {
+        /// From 1.
+        number: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// No list where one should be.
     #[error("there is no list at `{0}`")]
     NoList(String),

@@ -84,6 +84,12 @@ async fn identity_is_explained_with_witnesses() {
     assert!(said.contains("gone     sr:"), "{said}");
     let (code, said) = command(&["what-if", "--gone", &uid(1), "armis/a1/77"]).await;
     assert!(code != Some(0) && said.contains("has no record armis/a1/77"), "{said}");
+    // A record of a site that the asker may not see is not reached by its device's name.
+    let bound = json!({"name": "c", "role": "viewer", "partitions": ["elsewhere"]});
+    let (_, made) = server.post("/api/tokens", &admin, &bound).await;
+    let gone = json!({"partition": "elsewhere", "changes": [{"gone": {"device": uid(1), "record": "armis/a1/2"}}]});
+    let (status, said) = server.post("/api/identity/what-if", made["token"].as_str().unwrap(), &gone).await;
+    assert_eq!(status, 404, "{said}");
     let (code, said) = command(&["what-if"]).await;
     assert!(code != Some(0) && said.contains("nothing is supposed"), "{said}");
     server.stop();

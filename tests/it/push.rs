@@ -81,6 +81,7 @@ async fn inventories_of_any_shape_are_pushed() {
         ("/api/inventories/mapper/x", "application/json", "[]", "bad_source"),
         ("/api/inventories/cmdb/main", "text/csv", "a\n1\n", "no_mapping"),
         ("/api/inventories/cmdb/main?mapping=x", "text/csv", "a\n1\n", "no_mapping"),
+        ("/api/inventories/cmdb/main?run=a/b", "application/json", "[]", "bad_run"),
         ("/api/inventories/cmdb/main", "text/html", "", "unsupported"),
         ("/api/inventories/cmdb/main", "application/json", "{}", "unreadable"),
         ("/api/inventories/cmdb/main", "application/json", "[7]", "unreadable"),

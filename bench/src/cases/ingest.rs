@@ -213,7 +213,7 @@ async fn measure() -> Result<()> {
     let started = Instant::now();
     let imported = Command::new(std::env::current_exe()?.with_file_name("radarflow"))
         .args(["import", "--source", "armis/main", "--token", &token, "--url"])
-        .arg(format!("http://{}", program.ports["http"]))
+        .arg(&program.http)
         .arg(&file)
         .stdout(Stdio::null())
         .status()?;
