@@ -11,7 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 kafka_version=4.1.0
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/radarflow"
 kafka_jars="$cache/kafka-$kafka_version"
-python="$cache/python"
+# Another list of packages is another folder.
+python="$cache/python-2"
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -45,7 +46,8 @@ make_python() {
     rm -rf "$python.unfinished"
     python3 -m venv "$python.unfinished" >&2
     "$python.unfinished/bin/python" -m pip install -q --disable-pip-version-check \
-        deltalake duckdb pyarrow grpcio grpcio-tools >&2
+        deltalake duckdb pyarrow grpcio grpcio-tools websockets schemathesis \
+        adbc-driver-manager adbc-driver-flightsql >&2
     mv -T "$python.unfinished" "$python"
 }
 

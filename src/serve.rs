@@ -31,6 +31,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
+use radarflow_proto::lake::LakeTable;
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, NewInstances, Wanted};
 use radarflow_proto::record::{RecordKey, SourceKind};
@@ -308,10 +309,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
 
     // Sinks and queries.
     let lake_path = config.sinks.lake.path.clone().unwrap_or_else(|| dir.path("lake"));
-    let live = Arc::new(Live::new(config.sinks.lake.enabled.then(|| lake_path.clone())));
+    let live = Arc::new(Live::new(config.sinks.lake.enabled.then(|| lake_path.clone()), start_epoch));
     let lake = if config.sinks.lake.enabled {
         let live = live.clone();
-        let on_commit = Arc::new(move |table, epoch| -> radarflow_proto::ports::BoxFuture<()> {
+        let on_commit = Arc::new(move |table: LakeTable, epoch| -> radarflow_proto::ports::BoxFuture<()> {
             let live = live.clone();
             Box::pin(async move {
                 if let Err(error) = live.committed(table, epoch).await {

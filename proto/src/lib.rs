@@ -12,6 +12,7 @@
 //! | [`syslog`], [`snmp`] | message decoders |
 //! | [`flow`] | one flow, whatever protocol brought it |
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
+//! | [`lake`] | the lake's tables: events, and the versions of state |
 //! | [`ports`] | how the parts reach each other without knowing each other |
 //!
 //! Nothing here does I/O or reads a clock; every decoder takes bytes and returns values or a named error, and never
@@ -23,6 +24,7 @@ pub mod enrich;
 pub mod fact;
 pub mod flow;
 pub mod frame;
+pub mod lake;
 pub mod netflow;
 pub mod offsets;
 pub mod packet;

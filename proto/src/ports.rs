@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::cell::Time;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
+use crate::lake::Versions;
 use crate::payload::{DeviceUpdate, DueNotification};
 use crate::record::{Identifier, Record, RecordKey, SourceKind};
 use crate::rows::{Change, Table};
@@ -74,6 +75,8 @@ pub struct EpochOutput {
     pub outcomes: Vec<Outcome>,
     /// Records to go, and the site of each: their devices have been deleted for one retention.
     pub reaped: Vec<(RecordKey, String)>,
+    /// `changes` as rows of histories; see [`EpochOutput::versions`].
+    pub versions: Versions,
 }
 
 /// What became of a command.

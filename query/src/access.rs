@@ -3,8 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use axum::http::StatusCode;
+use axum::response::Response;
 use radarflow_proto::fact::{Fact, Role, Token};
+use serde_json::json;
 use sha2::{Digest, Sha256};
+
+use crate::http::problem;
 
 /// Who asks, and what they may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,18 @@ pub struct Actor {
     pub role: Role,
     /// The sites they are bound to; empty for all of the tenant's.
     pub partitions: Vec<String>,
+}
+
+impl Actor {
+    /// What is the whole tenant's is not for those who are bound to partitions.
+    #[allow(clippy::result_large_err)]
+    pub(crate) fn whole(&self, what: &str) -> Result<(), Response> {
+        if self.partitions.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("{what} is the whole tenant's; this token is bound to partitions");
+        Err(problem(StatusCode::FORBIDDEN, "forbidden", &detail, json!({})))
+    }
 }
 
 /// The tokens there are.

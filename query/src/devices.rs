@@ -8,69 +8,83 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Anchor, DeviceAct, DeviceStep, Fact, Stage};
 use radarflow_proto::rows::Device;
-use radarflow_reconcile::access::{Action, sees};
+use radarflow_reconcile::access::Action;
 use radarflow_reconcile::lifecycle;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::http::{Shared, body, command_id, problem};
 use crate::links::who;
-use crate::names::{leads_to, named};
+use crate::names::named;
 
 /// Longest reason, bytes.
 const MAX_REASON: usize = 1000;
 
-#[derive(Deserialize)]
+/// Why it is asked.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    reason: String,
+pub(crate) struct Asked {
+    /// For the audit.
+    #[schema(max_length = 1000)]
+    pub(crate) reason: String,
 }
 
-/// `POST /api/devices/{uid}/{act}`
+/// How a device stands now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stands {
+    /// The device.
+    uid: String,
+    /// Its stage.
+    lifecycle: Option<String>,
+    /// Since when it is deleted.
+    deleted_at: Option<String>,
+    /// Since when all this holds.
+    epoch: u64,
+}
+
+/// Takes a device a step on in its life cycle.
+#[utoipa::path(
+    post, path = "/api/devices/{uid}/{act}", tag = "devices", request_body = Asked,
+    params(
+        ("uid" = String, Path, description = "Any name of the device."),
+        ("act" = String, Path, description = "manage, decommission, delete, restore"),
+    ),
+    responses((status = 200, description = "How it stands now.", body = Stands))
+)]
 pub(crate) async fn step_device(
     State(api): State<Shared>,
     Path((uid, act)): Path<(String, String)>,
     headers: HeaderMap,
     request: Request,
-) -> Response {
-    let actor = match api.allowed(&headers, Action::StepDevice) {
-        Ok(actor) => actor,
-        Err(denied) => return denied,
-    };
-    let Some(act) = [DeviceAct::Manage, DeviceAct::Decommission, DeviceAct::Delete, DeviceAct::Restore]
-        .into_iter()
-        .find(|known| known.name() == act)
-    else {
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::StepDevice)?;
+    let acts = [DeviceAct::Manage, DeviceAct::Decommission, DeviceAct::Delete, DeviceAct::Restore];
+    let act = acts.into_iter().find(|known| known.name() == act).ok_or_else(|| {
         let detail = "what may be asked of a device is manage, decommission, delete, restore";
-        return problem(StatusCode::NOT_FOUND, "not_found", detail, json!({}));
-    };
-    let Asked { reason } = match body(request).await {
-        Ok(asked) => asked,
-        Err(bad) => return bad,
-    };
+        problem(StatusCode::NOT_FOUND, "not_found", detail, json!({}))
+    })?;
+    let Asked { reason } = body(request).await?;
     if reason.len() > MAX_REASON {
         let detail = format!("a reason has at most {MAX_REASON} bytes");
-        return problem(StatusCode::BAD_REQUEST, "bad_request", &detail, json!({}));
+        return Err(problem(StatusCode::BAD_REQUEST, "bad_request", &detail, json!({})));
     }
     let view = api.engine.live().view();
-    let uid = leads_to(&view, &actor, &uid);
-    let found = view.rows_where::<Device>(&actor.tenant, "uid", &uid);
-    let Some(device) = found.iter().find(|d| sees(&actor.partitions, &d.partition)) else {
-        return problem(StatusCode::NOT_FOUND, "not_found", "there is no such device", json!({}));
-    };
+    let device = api.device(&view, &actor, &uid)?;
+    let uid = device.uid;
     let from = Stage::of_name(&device.lifecycle).unwrap_or(Stage::Discovered);
-    let deleted = device.deleted_at.is_some();
-    if let Err(refused) = lifecycle::check(from, deleted, act) {
-        return refusal(&refused.to_string(), &refused.allowed);
-    }
-    let Some(id) = named(&view, &actor, &device.partition, &uid) else {
+    lifecycle::check(from, device.deleted_at.is_some(), act).map_err(|refused| {
+        let allowed: Vec<&str> = refused.allowed.iter().map(|a| a.name()).collect();
+        problem(StatusCode::CONFLICT, "refused", &refused.to_string(), json!({"allowed": allowed}))
+    })?;
+    let id = named(&view, &actor, &device.partition, &uid).ok_or_else(|| {
         let detail = "neither an identifier nor an address names this device; delete its record at its source";
-        return problem(StatusCode::CONFLICT, "refused", detail, json!({}));
-    };
+        problem(StatusCode::CONFLICT, "refused", detail, json!({}))
+    })?;
     let command = command_id();
     let step = DeviceStep {
         tenant: actor.tenant.clone(),
-        partition: device.partition.clone(),
+        partition: device.partition,
         uid: uid.clone(),
         anchor: Anchor::Identifier(id),
         from,
@@ -79,21 +93,8 @@ pub(crate) async fn step_device(
         reason,
         command_id: command.clone(),
     };
-    match api.command(&actor, &Fact::DeviceStep(step), &command).await {
-        Ok(epoch) => {
-            let now = api.engine.live().view().rows_where::<Device>(&actor.tenant, "uid", &uid);
-            let now = now.first();
-            let deleted_at = now.and_then(|d| d.deleted_at).map(|at| at.to_string());
-            let answer = json!({
-                "uid": uid, "lifecycle": now.map(|d| &d.lifecycle), "deleted_at": deleted_at, "epoch": epoch,
-            });
-            axum::Json(answer).into_response()
-        }
-        Err(refused) => refused,
-    }
-}
-
-fn refusal(detail: &str, allowed: &[DeviceAct]) -> Response {
-    let allowed: Vec<&str> = allowed.iter().map(|a| a.name()).collect();
-    problem(StatusCode::CONFLICT, "refused", detail, json!({"allowed": allowed}))
+    let epoch = api.command(&actor, &Fact::DeviceStep(step), &command).await?;
+    let now = api.engine.live().view().rows_where::<Device>(&actor.tenant, "uid", &uid).into_iter().next();
+    let deleted_at = now.as_ref().and_then(|d| d.deleted_at).map(|at| at.to_string());
+    Ok(axum::Json(Stands { uid, lifecycle: now.map(|d| d.lifecycle), deleted_at, epoch }).into_response())
 }

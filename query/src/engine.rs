@@ -21,6 +21,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use futures::StreamExt;
 use hmac::{Hmac, KeyInit, Mac};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,10 +31,13 @@ use prometheus_client::registry::{Registry, Unit};
 use radarflow_proto::rows::{Nature, Source, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::groups;
 use crate::live::{Live, View};
+use crate::sql::{CATALOG, SCHEMA};
 use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned, series};
 use crate::srql::time::Range;
@@ -44,6 +48,12 @@ use crate::stream::Streams;
 pub const MEMORY: usize = 2 << 30;
 /// Time one query may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Time that all rows of one query may take, where they are taken as they come.
+pub const EXPORT_TIME: Duration = Duration::from_secs(600);
+/// How long rows may wait for whoever asked for them.
+pub const STALLED: Duration = Duration::from_secs(60);
+/// Batches that may wait for them.
+const EXPORT_AHEAD: usize = 2;
 /// Queries at once.
 pub const CONCURRENT: usize = 16;
 /// Queries of one tenant at once: the others keep room.
@@ -90,7 +100,7 @@ pub struct Answer {
 }
 
 /// About an answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Meta {
     /// Every table was read at this epoch.
     pub epoch: u64,
@@ -104,6 +114,9 @@ pub struct Meta {
     pub rows: usize,
     /// The span looked at.
     pub time_range: Option<[Option<String>; 2]>,
+    /// The time asked of, where it is not now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// Whether there are more rows than asked for.
     pub truncated: bool,
     /// Share of the data known to have been sent that is there; of sources that lost some, which.
@@ -115,7 +128,7 @@ pub struct Meta {
 }
 
 /// How much of what was sent arrived and was stored.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Completeness {
     /// Of all sources.
     pub share: f64,
@@ -129,6 +142,9 @@ struct Cursor {
     tenant: String,
     epoch: u64,
     range: Option<(Option<i64>, Option<i64>)>,
+    /// The time asked of.
+    #[serde(default)]
+    at: Option<i64>,
     /// The row that the page lies beyond.
     edge: Vec<Option<String>>,
     /// It lies before it.
@@ -189,18 +205,50 @@ impl<T> Drop for Ended<T> {
 }
 
 /// A query that is under way, however it ends.
-pub(crate) struct Running<'a>(&'a Engine, &'a str);
+pub(crate) struct Running(Arc<Engine>, String);
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.metrics.running.dec();
         let mut running = self.0.running();
-        if let Some(n) = running.get_mut(self.1) {
+        if let Some(n) = running.get_mut(&self.1) {
             *n -= 1;
             if *n == 0 {
-                running.remove(self.1);
+                running.remove(&self.1);
             }
         }
+    }
+}
+
+/// Rows as they come: all of them, however many, of which a few wait for whoever reads them. It ends when it is dropped.
+pub struct Export {
+    /// Their schema.
+    pub schema: arrow_schema::SchemaRef,
+    /// The epoch they were read at.
+    pub epoch: u64,
+    /// Where the next page begins, where it is one.
+    pub next_cursor: Option<String>,
+    rows: mpsc::Receiver<Result<RecordBatch, QueryError>>,
+    _task: Option<Ended<()>>,
+}
+
+impl Export {
+    /// The next rows.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        self.rows.recv().await
+    }
+}
+
+impl From<Answer> for Export {
+    /// Rows that are there already.
+    fn from(answer: Answer) -> Export {
+        let (to, rows) = mpsc::channel(answer.batches.len().max(1));
+        for batch in answer.batches {
+            // There is room for all of them.
+            let _ = to.try_send(Ok(batch));
+        }
+        let (schema, epoch, next_cursor) = (answer.schema, answer.meta.epoch, answer.next_cursor);
+        Export { schema, epoch, next_cursor, rows, _task: None }
     }
 }
 
@@ -237,7 +285,102 @@ impl Engine {
             Some(_running) => self.bounded(actor, text, cursor, limit).await,
             None => Err(QueryError::Busy),
         };
-        let outcome = match &answer {
+        self.count(&answer, started);
+        answer
+    }
+
+    /// Answers a query with its rows alone, as they come; without `limit:` with all of them.
+    pub async fn export(
+        self: &Arc<Self>,
+        actor: &Actor,
+        text: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Export, QueryError> {
+        if cursor.is_some() || limit.is_some() {
+            return Ok(Export::from(self.query(actor, text, cursor, limit).await?));
+        }
+        let started = Instant::now();
+        let begun = self.begin_export(actor, text).await;
+        match begun {
+            // It is a page after all.
+            Ok(None) => return Ok(Export::from(self.query(actor, text, None, None).await?)),
+            Ok(Some(export)) => {
+                self.count(&Ok(()), started);
+                Ok(export)
+            }
+            Err(error) => {
+                let refused = Err(error);
+                self.count(&refused, started);
+                refused
+            }
+        }
+    }
+
+    async fn begin_export(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<Export>, QueryError> {
+        let running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+        let (engine, actor, text) = (self.clone(), actor.clone(), text.to_owned());
+        let shaped = async move {
+            let prepared = engine.prepare(&actor, &text, None, None)?;
+            let Prepared { mut planned, query, view, .. } = prepared;
+            if query.limit.is_some() || query.explain || planned.fill.is_some() {
+                return Ok(None);
+            }
+            planned.limit = None;
+            planned.pages = false;
+            Ok(Some((shape(planned, None)?.frame, view.epoch)))
+        };
+        let Some((frame, epoch)) = self.on_threads(shaped).await? else { return Ok(None) };
+        self.send(running, frame, epoch).map(Some)
+    }
+
+    /// The columns that an export of a query has.
+    pub async fn srql_schema(
+        self: &Arc<Self>,
+        actor: &Actor,
+        text: &str,
+    ) -> Result<arrow_schema::SchemaRef, QueryError> {
+        let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+        let (engine, actor, text) = (self.clone(), actor.clone(), text.to_owned());
+        let shaped = async move {
+            let planned = engine.prepare(&actor, &text, None, None)?.planned;
+            shape(Planned { pages: false, ..planned }, None)
+        };
+        let frame = self.on_threads(shaped).await?.frame;
+        Ok(Arc::new(frame.schema().as_arrow().clone()))
+    }
+
+    /// Runs a plan for whoever takes its rows.
+    pub(crate) fn send(&self, running: Running, frame: DataFrame, epoch: u64) -> Result<Export, QueryError> {
+        let schema: arrow_schema::SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let (to, rows) = mpsc::channel(EXPORT_AHEAD);
+        let task = self.threads.spawn(async move {
+            let _running = running;
+            let all = async {
+                let mut batches = frame.execute_stream().await.map_err(failed)?;
+                while let Some(batch) = batches.next().await {
+                    let batch = batch.map_err(failed)?;
+                    if batch.num_rows() > 0 {
+                        match tokio::time::timeout(STALLED, to.send(Ok(batch))).await {
+                            Ok(Ok(())) => {}
+                            Ok(Err(_)) => return Ok(()),
+                            Err(_) => return Err(QueryError::TimedOut),
+                        }
+                    }
+                }
+                Ok(())
+            };
+            let ended = tokio::time::timeout(EXPORT_TIME, all).await.unwrap_or(Err(QueryError::TimedOut));
+            if let Err(error) = ended {
+                let _ = tokio::time::timeout(STALLED, to.send(Err(error))).await;
+            }
+        });
+        let task = task.ok_or(QueryError::Busy)?;
+        Ok(Export { schema, epoch, next_cursor: None, rows, _task: Some(task) })
+    }
+
+    pub(crate) fn count<T>(&self, answer: &Result<T, QueryError>, started: Instant) {
+        let outcome = match answer {
             Ok(_) => "ok",
             Err(QueryError::Busy) => "busy",
             Err(QueryError::TimedOut) => "timeout",
@@ -246,7 +389,6 @@ impl Engine {
         };
         self.metrics.queries.get_or_create(&[("outcome", outcome)]).inc();
         self.metrics.seconds.observe(started.elapsed().as_secs_f64());
-        answer
     }
 
     /// Makes its metrics known.
@@ -262,7 +404,7 @@ impl Engine {
     }
 
     /// Room for one more of a tenant's questions, kept until it is dropped.
-    pub(crate) fn admit<'a>(&'a self, tenant: &'a str) -> Option<Running<'a>> {
+    pub(crate) fn admit(self: &Arc<Self>, tenant: &str) -> Option<Running> {
         let mut running = self.running();
         let of_tenant = running.get(tenant).copied().unwrap_or(0);
         if of_tenant >= CONCURRENT_TENANT || running.values().sum::<usize>() >= CONCURRENT {
@@ -271,7 +413,7 @@ impl Engine {
         running.insert(tenant.to_owned(), of_tenant + 1);
         drop(running);
         self.metrics.running.inc();
-        Some(Running(self, tenant))
+        Some(Running(self.clone(), tenant.to_owned()))
     }
 
     async fn bounded(
@@ -285,14 +427,14 @@ impl Engine {
         self.on_threads(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
     }
 
-    async fn run(
+    /// A query as it will run, over one version of the tables.
+    fn prepare(
         &self,
         actor: &Actor,
         text: &str,
         cursor: Option<&str>,
         limit: Option<usize>,
-    ) -> Result<Answer, QueryError> {
-        let started = Instant::now();
+    ) -> Result<Prepared, QueryError> {
         let mut query = parse::parse(text)?;
         let entities = plan::entities(&query)?;
         if let Some(span) = query.stream {
@@ -309,18 +451,37 @@ impl Engine {
         let view = self.live.view();
         groups::expand(&mut query, &view, actor)?;
         let ctx = self.session();
-        let pinned_epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
-        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch: pinned_epoch };
-        let now_us = view.clock_ms * 1000;
+        let epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
+        let clock_us = view.clock_ms * 1000;
+        let at = plan::at(&query, clock_us)?.map(|at| cursor.as_ref().and_then(|c| c.at).unwrap_or(at));
+        if let Some(said) = query.at.as_ref().filter(|_| !view.history) {
+            let detail = "what was before is kept in the lake, which is switched off";
+            return Err(SrqlError::new("no_history", said.span, detail).into());
+        }
+        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch, at };
+        let now_us = at.unwrap_or(clock_us);
         let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
         let planned = plan::plan(&query, &tables, now_us, pinned)?;
+        Ok(Prepared { query, entities, view, planned, cursor, hash, epoch, at, now_us })
+    }
+
+    async fn run(
+        &self,
+        actor: &Actor,
+        text: &str,
+        cursor: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Answer, QueryError> {
+        let started = Instant::now();
+        let prepared = self.prepare(actor, text, cursor, limit)?;
+        let Prepared { query, entities, view, planned, cursor, hash, epoch, at, now_us } = prepared;
         let answer =
             if query.explain { explain(planned).await? } else { execute(planned, cursor.as_ref(), now_us).await? };
         let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
         let back = cursor.as_ref().is_some_and(|c| c.back);
         let seal = |edge: &Vec<Option<String>>, back| {
             let (query, tenant, range) = (hash.clone(), actor.tenant.clone(), range.map(|r| (r.from, r.to)));
-            self.seal(&Cursor { query, tenant, epoch: pinned_epoch, range, edge: edge.clone(), back })
+            self.seal(&Cursor { query, tenant, epoch, range, at, edge: edge.clone(), back })
         };
         // Whoever came from somewhere may go back there.
         let (more_before, more_after) = if back { (truncated, true) } else { (cursor.is_some(), truncated) };
@@ -329,6 +490,7 @@ impl Engine {
         let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
         let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
+        meta.at = at.map(instant);
         meta.warnings = warnings;
         Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
     }
@@ -352,6 +514,7 @@ impl Engine {
             elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
             time_range: None,
+            at: None,
             truncated,
             completeness: completeness(view, actor, entities),
             warnings: Vec::new(),
@@ -396,7 +559,7 @@ impl Engine {
     /// The plan of a query over a version of the tables.
     pub(crate) fn plan(&self, actor: &Actor, query: &ast::Query, view: &View) -> Result<Planned, QueryError> {
         let ctx = self.session();
-        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch };
+        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch, at: None };
         Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
     }
 
@@ -441,6 +604,7 @@ impl Engine {
     pub(crate) fn session(&self) -> SessionContext {
         let config = SessionConfig::new()
             .with_information_schema(false)
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         SessionContext::new_with_config_rt(config, self.runtime.clone())
     }
@@ -480,10 +644,16 @@ struct Scoped<'a> {
     ctx: &'a SessionContext,
     actor: &'a Actor,
     epoch: u64,
+    /// What `at:` asks of, microseconds.
+    at: Option<i64>,
 }
 
 impl plan::Tables for Scoped<'_> {
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
+        if let Some(at) = self.at {
+            let held = self.view.table_at(self.ctx, self.actor, table, at)?;
+            return held.ok_or_else(|| DataFusionError::Plan(format!("{} keeps no history", table.name())));
+        }
         let rows = self.view.table(self.ctx, self.actor, table)?;
         match table.nature() {
             Nature::Event => rows.filter(ident("epoch").lt_eq(lit(i64::try_from(self.epoch).unwrap_or(i64::MAX)))),
@@ -586,8 +756,29 @@ fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, arrow_schema::A
     batches.iter().rev().map(reverse).collect()
 }
 
-async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {
-    let Planned { mut frame, columns, order, limit, pages, range, fill, warnings } = planned;
+/// A query as it will run.
+struct Prepared {
+    query: ast::Query,
+    entities: Vec<&'static crate::catalog::Entity>,
+    view: Arc<View>,
+    planned: Planned,
+    cursor: Option<Cursor>,
+    hash: String,
+    /// Events up to this epoch are looked at.
+    epoch: u64,
+    at: Option<i64>,
+    now_us: i64,
+}
+
+/// A plan in its final shape: what is beyond the cursor, in order, as many as are asked for and one more.
+struct Shaped {
+    frame: DataFrame,
+    /// Columns that are shown; behind them stand the keys of the order, where pages can follow.
+    shown: usize,
+}
+
+fn shape(planned: Planned, cursor: Option<&Cursor>) -> Result<Shaped, QueryError> {
+    let Planned { mut frame, columns, order, limit, pages, .. } = planned;
     let types: Vec<DataType> = order
         .iter()
         .map(|(name, _)| frame.schema().field_with_unqualified_name(name).map(|f| f.data_type().clone()))
@@ -622,7 +813,15 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Resu
             order.iter().zip(&types).enumerate().map(|(i, ((name, _), t))| carried(name, t).alias(format!("__k{i}"))),
         );
     }
-    frame = frame.select(select).map_err(failed)?;
+    let frame = frame.select(select).map_err(failed)?;
+    Ok(Shaped { frame, shown })
+}
+
+async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {
+    let (limit, pages, range, fill) = (planned.limit, planned.pages, planned.range, planned.fill);
+    let (warnings, newest) = (planned.warnings.clone(), matches!(planned.order.first(), Some((_, false))));
+    let back = cursor.is_some_and(|c| c.back);
+    let Shaped { frame, shown } = shape(planned, cursor)?;
     let full: arrow_schema::SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let schema =
         Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
@@ -664,10 +863,8 @@ async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Resu
         let span = Range { from: range.and_then(|r| r.from), to: range.and_then(|r| r.to).or(Some(now_us)) };
         let filled = series::fill(&batches, fill, width_us, span)
             .map_err(|detail| QueryError::Language(SrqlError::new("too_many_buckets", (0, 0), detail)))?;
-        let filled = match order.first() {
-            Some((_, false)) => newest_first(&filled).map_err(|e| QueryError::Failed(e.to_string()))?,
-            _ => filled,
-        };
+        let filled =
+            if newest { newest_first(&filled).map_err(|e| QueryError::Failed(e.to_string()))? } else { filled };
         let (schema, batches) = (filled.schema(), vec![filled]);
         return Ok(Executed { batches, schema, edges: None, limit, range, warnings, truncated });
     }

@@ -68,7 +68,7 @@ fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identi
 impl Api {
     /// The device that a uid leads to, if the actor may see it.
     #[allow(clippy::result_large_err)]
-    fn device(&self, view: &View, actor: &Actor, uid: &str) -> Result<Device, Response> {
+    pub(crate) fn device(&self, view: &View, actor: &Actor, uid: &str) -> Result<Device, Response> {
         let uid = leads_to(view, actor, uid);
         let found = view.rows_where::<Device>(&actor.tenant, "uid", &uid);
         found
@@ -87,7 +87,12 @@ impl Api {
     }
 }
 
-/// `GET /api/devices/{uid}/explain`
+/// Tells why a device is one: its records, what links them, what was dropped and why.
+#[utoipa::path(
+    get, path = "/api/devices/{uid}/explain", tag = "identity",
+    params(("uid" = String, Path, description = "Any name of the device.")),
+    responses((status = 200, description = "Records, links with their witnesses, what was dropped, names, addresses.", body = serde_json::Map<String, serde_json::Value>))
+)]
 pub(crate) async fn explain_device(
     State(api): State<Shared>,
     Path(uid): Path<String>,
@@ -140,7 +145,15 @@ pub(crate) async fn explain_device(
     Ok(axum::Json(answer).into_response())
 }
 
-/// `GET /api/devices/{uid}/why-not/{other}`
+/// Tells why two devices are two: the strongest evidence between them, and the rule that keeps them apart.
+#[utoipa::path(
+    get, path = "/api/devices/{uid}/why-not/{other}", tag = "identity",
+    params(
+        ("uid" = String, Path, description = "Any name of one device."),
+        ("other" = String, Path, description = "Any name of the other."),
+    ),
+    responses((status = 200, description = "What keeps them apart, and the evidence.", body = serde_json::Map<String, serde_json::Value>))
+)]
 pub(crate) async fn why_not(
     State(api): State<Shared>,
     Path((uid, other)): Path<(String, String)>,

@@ -16,9 +16,10 @@ use radarflow_proto::rows::{DeviceGroup, DeviceRedirect};
 use radarflow_reconcile::access::Action;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::access::Actor;
-use crate::http::{Shared, body, optional_body, problem};
+use crate::http::{Done, Shared, body, optional_body, problem};
 use crate::links::{Why, who};
 use crate::live::View;
 use crate::srql::SrqlError;
@@ -223,7 +224,8 @@ fn check(condition: &str) -> Result<(), SrqlError> {
         || query.explain
         || query.having.is_some()
         || query.top.is_some()
-        || query.time.is_some();
+        || query.time.is_some()
+        || query.at.is_some();
     if clauses {
         return refuse("a group's condition has terms about devices, and no clauses");
     }
@@ -247,14 +249,20 @@ fn is_group(key: &Key) -> bool {
     key.path.last().is_some_and(|last| last == GROUP)
 }
 
-#[derive(Deserialize)]
+/// What a group is: a condition, or members.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewGroup {
+pub(crate) struct NewGroup {
+    /// Terms of the language; whatever they hold of is in the group.
+    #[schema(example = "type:router OR hostname:core*")]
     condition: Option<String>,
+    /// Devices, by any of their names.
     #[serde(default)]
     members: Vec<String>,
+    /// What it is for.
     #[serde(default)]
     description: String,
+    /// For the audit.
     reason: String,
 }
 
@@ -262,17 +270,12 @@ fn bad(detail: &str) -> Response {
     problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
 }
 
-/// Groups are the whole tenant's.
-#[allow(clippy::result_large_err)]
-fn whole(actor: &Actor) -> Result<(), Response> {
-    if actor.partitions.is_empty() {
-        return Ok(());
-    }
-    let detail = "a group is the whole tenant's; this token is bound to partitions";
-    Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})))
-}
-
-/// `PUT /api/device-groups/{name}`
+/// Makes a group of devices, or makes it another.
+#[utoipa::path(
+    put, path = "/api/device-groups/{name}", tag = "devices", request_body = NewGroup,
+    params(("name" = String, Path, description = "The group.")),
+    responses((status = 200, description = "It is what was said.", body = Done))
+)]
 pub(crate) async fn put_group(
     State(api): State<Shared>,
     Path(name): Path<String>,
@@ -280,7 +283,7 @@ pub(crate) async fn put_group(
     request: Request,
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Link)?;
-    whole(&actor)?;
+    actor.whole("a group")?;
     if name.trim() != name || name.is_empty() || name.len() > 64 || name.contains(|c: char| c.is_control() || c == '*')
     {
         return Err(bad("a group's name has 1 to 64 bytes, no * and no blanks around it"));
@@ -320,10 +323,15 @@ pub(crate) async fn put_group(
     });
     let epoch = api.append(&actor, &fact).await?;
     api.engine.live().reach(epoch).await;
-    Ok(axum::Json(json!({"epoch": epoch})).into_response())
+    Ok(axum::Json(Done { epoch }).into_response())
 }
 
-/// `DELETE /api/device-groups/{name}`
+/// Removes a group of devices; they stay.
+#[utoipa::path(
+    delete, path = "/api/device-groups/{name}", tag = "devices", request_body(content = Option<Why>),
+    params(("name" = String, Path, description = "The group.")),
+    responses((status = 200, description = "It is gone.", body = Done))
+)]
 pub(crate) async fn remove_group(
     State(api): State<Shared>,
     Path(name): Path<String>,
@@ -331,7 +339,7 @@ pub(crate) async fn remove_group(
     request: Request,
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Link)?;
-    whole(&actor)?;
+    actor.whole("a group")?;
     let why: Why = optional_body(request).await?;
     let view = api.engine.live().view();
     if !view.rows::<DeviceGroup>(&actor.tenant).iter().any(|g| g.name == name) {
@@ -340,7 +348,7 @@ pub(crate) async fn remove_group(
     let gone = Fact::DeviceGroupGone { tenant: actor.tenant.clone(), name, actor: who(&actor), reason: why.reason };
     let epoch = api.append(&actor, &gone).await?;
     api.engine.live().reach(epoch).await;
-    Ok(axum::Json(json!({"epoch": epoch})).into_response())
+    Ok(axum::Json(Done { epoch }).into_response())
 }
 
 #[cfg(test)]

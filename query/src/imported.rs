@@ -10,8 +10,9 @@ use radarflow_proto::record::Identifier;
 use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership, StateRow, Table, state_batch};
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::normalise;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::engine::json_rows;
@@ -59,22 +60,37 @@ impl Line {
     }
 }
 
-/// `POST /api/identity/imported-uids`: a JSON object a line.
+/// What was taken.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Taken {
+    /// So many names.
+    items: usize,
+    /// Since when they lead somewhere.
+    epoch: Option<u64>,
+}
+
+/// Takes names that devices had in a system that was replaced, a JSON object a line:
+/// `{"uid": …, "partition": …, "identifiers": ["type:value", …]}`.
+#[utoipa::path(
+    post, path = "/api/identity/imported-uids", tag = "inventories",
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, description = "What was taken.", body = Taken))
+)]
 pub(crate) async fn import_uids(
     State(api): State<Shared>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
-    if !actor.partitions.is_empty() {
-        let detail = "imported names are the whole tenant's; this token is bound to partitions";
-        return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
-    }
+    actor.whole("an imported name")?;
     let (items, epoch) = take(&api, &actor, request.into_body().into_data_stream()).await?;
+    if items == 0 {
+        return Err(bad("there is no name in the request: send a JSON object a line"));
+    }
     if let Some(epoch) = epoch {
         api.engine.live().reach(epoch).await;
     }
-    Ok(axum::Json(json!({"items": items, "epoch": epoch})).into_response())
+    Ok(axum::Json(Taken { items, epoch }).into_response())
 }
 
 async fn take(api: &Api, actor: &Actor, mut body: BodyDataStream) -> Result<(usize, Option<u64>), Response> {
@@ -134,7 +150,12 @@ pub(crate) fn imported(view: &View, actor: &Actor, uid: &str) -> Option<String> 
     })
 }
 
-/// `GET /api/devices/{uid}`: the device that any name leads to.
+/// Finds the device that a name leads to: its own, a former one, one of a system that was replaced.
+#[utoipa::path(
+    get, path = "/api/devices/{uid}", tag = "devices",
+    params(("uid" = String, Path, description = "Any name of the device.")),
+    responses((status = 200, description = "What was asked, its name now, the device.", body = serde_json::Map<String, serde_json::Value>))
+)]
 pub(crate) async fn device(
     State(api): State<Shared>,
     Path(uid): Path<String>,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::BodyDataStream;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,11 +16,12 @@ use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, line, rows};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Actor;
-use crate::http::{Shared, command_id, problem};
+use crate::http::{Shared, bad_query, command_id, problem};
 
 /// Largest document that is read whole, bytes.
 pub const MAX_DOCUMENT: usize = 64 << 20;
@@ -34,8 +36,9 @@ const RESERVED: [&str; 6] = ["agent", "mapper", "sweep", "operator", "snmp", "in
 pub type Mappings = BTreeMap<String, Mapping>;
 
 /// How a run is taken.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct How {
     /// Everything there is: what it lacks is withdrawn.
     #[serde(default)]
@@ -134,15 +137,41 @@ impl Reader<'_> {
     }
 }
 
-/// `POST /api/inventories/{name}/{instance}`
+/// A run that was taken.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RunTaken {
+    /// Its name.
+    run: String,
+    /// So many items.
+    items: usize,
+    /// Whether it listed everything.
+    complete: bool,
+    /// The epoch it was released at.
+    epoch: u64,
+}
+
+/// Takes an inventory: one request is one run, taken whole or not at all.
+#[utoipa::path(
+    post, path = "/api/inventories/{name}/{instance}", tag = "inventories",
+    params(
+        ("name" = String, Path, description = "armis, netbox, or a type of your own."),
+        ("instance" = String, Path, description = "Which of them."),
+        How,
+    ),
+    request_body(content(
+        (Vec<serde_json::Map<String, Value>> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+    ), description = "Items: device updates, or what a mapping of the configuration reads."),
+    responses((status = 200, description = "The run.", body = RunTaken))
+)]
 pub(crate) async fn push(
     State(api): State<Shared>,
     Path((name, instance)): Path<(String, String)>,
-    UrlQuery(how): UrlQuery<How>,
+    how: Result<UrlQuery<How>, QueryRejection>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
+    let UrlQuery(how) = how.map_err(|e| bad_query(&e))?;
     let format = format(&headers)?;
     let of = run_of(&actor, &name, &instance, &how)?;
     let mapping = match &how.mapping {
@@ -175,7 +204,7 @@ pub(crate) async fn push(
         }
     };
     let epoch = run.end(how.complete).await.map_err(|e| not_durable(&e))?;
-    Ok(axum::Json(json!({"run": id, "items": items, "complete": how.complete, "epoch": epoch})).into_response())
+    Ok(axum::Json(RunTaken { run: id, items, complete: how.complete, epoch }).into_response())
 }
 
 /// Takes a document whole.

@@ -7,14 +7,17 @@
 //! lake (epoch ≤ cut) ────────────────────────────────┘
 //! ```
 //! The tenant, and the partitions an actor is bound to, are enforced where a table is handed to the plan, never by
-//! editing query text. There is no SQL text anywhere.
+//! editing query text. There is no SQL text but what an asker brings.
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod administer;
+mod ask;
 pub mod catalog;
 mod devices;
 pub mod engine;
 mod explain;
+mod flight;
 pub mod functions;
 pub mod groups;
 pub mod http;
@@ -23,6 +26,8 @@ pub mod inventories;
 mod links;
 pub mod live;
 mod names;
+mod openapi;
+mod render;
 mod runs;
 pub mod sql;
 pub mod srql;

@@ -11,35 +11,62 @@ use radarflow_proto::rows;
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::name::seed;
 use radarflow_reconcile::identity::normalise;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::access::Actor;
-use crate::http::{Shared, body, optional_body, problem};
+use crate::http::{Done, Shared, body, optional_body, problem};
 use crate::names::End;
 
-#[derive(Deserialize)]
+/// A link to be made.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewLink {
+    /// `must` be one device, `cannot` be one.
+    #[schema(value_type = String, example = "cannot")]
     kind: LinkKind,
+    /// The site of both.
     #[serde(default)]
     partition: String,
+    /// One end.
     a: End,
+    /// The other.
     b: End,
+    /// For the audit.
     reason: String,
 }
 
-#[derive(Deserialize, Default)]
+/// A link that was made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MadeLink {
+    /// Names it.
+    link_id: String,
+    /// The identifier at one end.
+    a: String,
+    /// The identifier at the other.
+    b: String,
+    /// Since when it holds.
+    epoch: u64,
+}
+
+/// Why it is done.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Why {
+    /// For the audit.
     pub(crate) reason: String,
 }
 
-#[derive(Deserialize)]
+/// How far an address alone links.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPolicy {
+    /// `corroborated`, `immediate`, `off`.
+    #[schema(value_type = String, example = "corroborated")]
     policy: IpLink,
+    /// For the audit.
     reason: String,
 }
 
@@ -51,28 +78,25 @@ pub(crate) fn who(actor: &Actor) -> FactActor {
     FactActor { name: actor.name.clone(), role: actor.role }
 }
 
-/// `POST /api/links`
-pub(crate) async fn make_link(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
-    let actor = match api.allowed(&headers, Action::Link) {
-        Ok(actor) => actor,
-        Err(denied) => return denied,
-    };
-    let new: NewLink = match body(request).await {
-        Ok(new) => new,
-        Err(bad) => return bad,
-    };
-    let Some(partition) = normalise::partition(&new.partition) else {
-        return bad("a partition has no : and no /");
-    };
+/// Says that two identifiers name one device, or that they never do.
+#[utoipa::path(
+    post, path = "/api/links", tag = "identity", request_body = NewLink,
+    responses((status = 201, description = "The link.", body = MadeLink))
+)]
+pub(crate) async fn make_link(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Link)?;
+    let new: NewLink = body(request).await?;
+    let partition = normalise::partition(&new.partition).ok_or_else(|| bad("a partition has no : and no /"))?;
     if !sees(&actor.partitions, &partition) {
-        return problem(StatusCode::NOT_FOUND, "not_found", "there is no such partition", json!({}));
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", "there is no such partition", json!({})));
     }
-    let (a, b) = match (new.a.resolve(&api, &actor, &partition), new.b.resolve(&api, &actor, &partition)) {
-        (Ok(a), Ok(b)) => (a, b),
-        (Err(refused), _) | (_, Err(refused)) => return refused,
-    };
+    let (a, b) = (new.a.resolve(&api, &actor, &partition)?, new.b.resolve(&api, &actor, &partition)?);
     if a == b {
-        return bad("a link has two ends; these are one identifier");
+        return Err(bad("a link has two ends; these are one identifier"));
     }
     // One link for two identifiers: what is said last replaces what was said before.
     let (a, b) = if a < b { (a, b) } else { (b, a) };
@@ -88,66 +112,51 @@ pub(crate) async fn make_link(State(api): State<Shared>, headers: HeaderMap, req
         actor: who(&actor),
         reason: new.reason,
     };
-    match api.append(&actor, &Fact::Link(link)).await {
-        Ok(epoch) => {
-            api.engine.live().reach(epoch).await;
-            let made = json!({"link_id": id, "a": shown_a, "b": shown_b, "epoch": epoch});
-            (StatusCode::CREATED, axum::Json(made)).into_response()
-        }
-        Err(refused) => refused,
-    }
+    let epoch = api.append(&actor, &Fact::Link(link)).await?;
+    api.engine.live().reach(epoch).await;
+    Ok((StatusCode::CREATED, axum::Json(MadeLink { link_id: id, a: shown_a, b: shown_b, epoch })).into_response())
 }
 
-/// `DELETE /api/links/{id}`
+/// Takes a link back.
+#[utoipa::path(
+    delete, path = "/api/links/{id}", tag = "identity", request_body(content = Option<Why>),
+    params(("id" = String, Path, description = "The link.")),
+    responses((status = 200, description = "It is gone.", body = Done))
+)]
 pub(crate) async fn remove_link(
     State(api): State<Shared>,
     Path(id): Path<String>,
     headers: HeaderMap,
     request: Request,
-) -> Response {
-    let actor = match api.allowed(&headers, Action::Link) {
-        Ok(actor) => actor,
-        Err(denied) => return denied,
-    };
-    let why: Why = match optional_body(request).await {
-        Ok(why) => why,
-        Err(bad) => return bad,
-    };
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Link)?;
+    let why: Why = optional_body(request).await?;
     let links = api.engine.live().view().rows_where::<rows::Link>(&actor.tenant, "link_id", &id);
     if !links.iter().any(|l| sees(&actor.partitions, &l.partition)) {
-        return problem(StatusCode::NOT_FOUND, "not_found", "there is no such link", json!({}));
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", "there is no such link", json!({})));
     }
     let gone = Fact::LinkGone { tenant: actor.tenant.clone(), id, actor: who(&actor), reason: why.reason };
-    match api.append(&actor, &gone).await {
-        Ok(epoch) => {
-            api.engine.live().reach(epoch).await;
-            axum::Json(json!({"epoch": epoch})).into_response()
-        }
-        Err(refused) => refused,
-    }
+    let epoch = api.append(&actor, &gone).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
 }
 
-/// `PUT /api/identity/ip_link`
-pub(crate) async fn set_ip_link(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Response {
-    let actor = match api.allowed(&headers, Action::SetPolicy) {
-        Ok(actor) => actor,
-        Err(denied) => return denied,
-    };
-    if !actor.partitions.is_empty() {
-        let detail = "a policy is the whole tenant's; this token is bound to partitions";
-        return problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({}));
-    }
-    let new: NewPolicy = match body(request).await {
-        Ok(new) => new,
-        Err(bad) => return bad,
-    };
+/// Says how far an address alone links.
+#[utoipa::path(
+    put, path = "/api/identity/ip_link", tag = "identity", request_body = NewPolicy,
+    responses((status = 200, description = "It holds.", body = Done))
+)]
+pub(crate) async fn set_ip_link(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::SetPolicy)?;
+    actor.whole("a policy")?;
+    let new: NewPolicy = body(request).await?;
     let fact =
         Fact::IpLink { tenant: actor.tenant.clone(), policy: new.policy, actor: who(&actor), reason: new.reason };
-    match api.append(&actor, &fact).await {
-        Ok(epoch) => {
-            api.engine.live().reach(epoch).await;
-            axum::Json(json!({"epoch": epoch})).into_response()
-        }
-        Err(refused) => refused,
-    }
+    let epoch = api.append(&actor, &fact).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
 }

@@ -3,11 +3,12 @@
 //! A state table of one tenant is a list of segments: an immutable batch and a bitmap of the rows that are gone. An
 //! epoch's new rows are a new small segment; segments of like size are merged, so that publishing costs the change (and
 //! its share of a merge), not the table. An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
-//! cut moves, and the memory goes, in one swap after a commit.
+//! cut moves, and the memory goes, in one swap after a commit. The versions of state tables are kept in the same way, so
+//! that what held at a time can be asked for before the lake has it.
 //!
 //! Tables are kept apart by tenant: a request gets the tables of its actor's tenant and can name no other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,10 +16,12 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow_array::{Array, BooleanArray, RecordBatch, StringArray};
 use arrow_schema::SchemaRef;
 use datafusion::catalog::{MemTable, TableProvider};
-use datafusion::common::{DataFusionError, Result};
-use datafusion::logical_expr::{Expr, cast, ident, lit};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::{Expr, JoinType, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
+use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
@@ -28,6 +31,12 @@ use crate::stream::BEHIND;
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
 pub const MAX_FRESH_BYTES: usize = 64 << 20;
+
+/// Epochs of which it is known what they changed, for whoever missed them.
+pub const RECENT_EPOCHS: usize = 1024;
+/// Changes, and bytes of event rows, that these have at most.
+const RECENT_CHANGES: usize = 50_000;
+const RECENT_BYTES: usize = 32 << 20;
 
 #[derive(Clone, Debug)]
 struct Segment {
@@ -157,18 +166,50 @@ pub struct View {
     pub epoch: u64,
     /// Its clock, milliseconds since 1970.
     pub clock_ms: i64,
+    /// Whether what held before can be asked for: the lake keeps it.
+    pub history: bool,
     state: BTreeMap<(Tenant, Table), Arc<Vec<Segment>>>,
-    fresh: BTreeMap<(Tenant, Table), Arc<Fresh>>,
-    stored: BTreeMap<Table, Stored>,
+    fresh: BTreeMap<(Tenant, LakeTable), Arc<Fresh>>,
+    stored: BTreeMap<LakeTable, Stored>,
 }
 
 /// Applies epochs and publishes versions.
 pub struct Live {
     lake: Option<PathBuf>,
+    /// The epoch at which the dataflow says again what it restored: no new versions.
+    start: u64,
     applier: Mutex<Applier>,
     view: RwLock<Arc<View>>,
     epoch: watch::Sender<u64>,
     epochs: broadcast::Sender<Arc<EpochOutput>>,
+    recent: Mutex<Recent>,
+}
+
+/// The last epochs.
+#[derive(Default)]
+struct Recent {
+    epochs: VecDeque<Arc<EpochOutput>>,
+    changes: usize,
+    bytes: usize,
+}
+
+impl Recent {
+    fn size(output: &EpochOutput) -> (usize, usize) {
+        (output.changes.len(), output.events.iter().map(|(_, batch)| batch.get_array_memory_size()).sum())
+    }
+
+    fn push(&mut self, output: Arc<EpochOutput>) {
+        let (changes, bytes) = Recent::size(&output);
+        self.changes += changes;
+        self.bytes += bytes;
+        self.epochs.push_back(output);
+        while self.epochs.len() > RECENT_EPOCHS || self.changes > RECENT_CHANGES || self.bytes > RECENT_BYTES {
+            let Some(oldest) = self.epochs.pop_front() else { break };
+            let (changes, bytes) = Recent::size(&oldest);
+            self.changes -= changes;
+            self.bytes -= bytes;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -178,10 +219,20 @@ struct Applier {
 }
 
 impl Live {
-    /// Empty tables over a lake, if there is one.
-    pub fn new(lake: Option<PathBuf>) -> Self {
+    /// Empty tables over a lake, if there is one. `start` is the epoch at which the dataflow says again what it restored.
+    pub fn new(lake: Option<PathBuf>, start: u64) -> Self {
         let (epochs, _) = broadcast::channel(BEHIND);
-        Live { lake, applier: Mutex::default(), view: RwLock::default(), epoch: watch::Sender::new(0), epochs }
+        let applier = Applier { view: View { history: lake.is_some(), ..View::default() }, ..Applier::default() };
+        let view = RwLock::new(Arc::new(applier.view.clone()));
+        Live {
+            lake,
+            start,
+            applier: Mutex::new(applier),
+            view,
+            epoch: watch::Sender::new(0),
+            epochs,
+            recent: Mutex::default(),
+        }
     }
 
     /// The newest version.
@@ -198,6 +249,15 @@ impl Live {
     /// Epochs from now on, each after it was published.
     pub fn epochs(&self) -> broadcast::Receiver<Arc<EpochOutput>> {
         self.epochs.subscribe()
+    }
+
+    /// The epochs after one, if all of them are known still.
+    pub fn since(&self, epoch: u64) -> Option<Vec<Arc<EpochOutput>>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Epochs follow one another; the first one known tells what came before it.
+        let known = recent.epochs.front().is_some_and(|first| first.epoch <= epoch + 1);
+        let newest = recent.epochs.back().is_some_and(|last| last.epoch >= epoch);
+        (known && newest).then(|| recent.epochs.iter().filter(|o| o.epoch > epoch).cloned().collect())
     }
 
     /// Takes in an epoch and publishes it.
@@ -217,15 +277,15 @@ impl Live {
             view.state.insert(key, Arc::new(table.segments.clone()));
         }
         for (table, batch) in &output.events {
-            // What the lake has committed before a restart is read from there.
-            if output.epoch <= view.stored.get(table).map_or(0, |s| s.cut) {
-                continue;
-            }
-            let fresh = view.fresh.entry((tenant_of(batch), *table)).or_default();
-            let fresh = Arc::make_mut(fresh);
-            fresh.batches.push((output.epoch, batch.clone()));
-            if self.lake.is_none() {
-                fresh.bound();
+            self.keep(view, LakeTable::Events(*table), output.epoch, batch);
+        }
+        // Without a lake there is no history to ask for.
+        if view.history {
+            for (table, batch) in output.versions() {
+                let unheard = view.stored.get(table).is_none_or(|s| s.cut == 0);
+                if output.epoch > self.start || unheard {
+                    self.keep(view, *table, output.epoch, batch);
+                }
             }
         }
         view.epoch = output.epoch;
@@ -233,8 +293,23 @@ impl Live {
             view.clock_ms = output.clock_ms;
         }
         self.publish(view);
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(output.clone());
         // Nobody may be listening.
         let _ = self.epochs.send(output.clone());
+    }
+
+    /// Keeps rows until the lake has them.
+    fn keep(&self, view: &mut View, table: LakeTable, epoch: u64, batch: &RecordBatch) {
+        // What the lake has committed before a restart is read from there.
+        if epoch <= view.stored.get(&table).map_or(0, |s| s.cut) {
+            return;
+        }
+        let fresh = view.fresh.entry((tenant_of(batch), table)).or_default();
+        let fresh = Arc::make_mut(fresh);
+        fresh.batches.push((epoch, batch.clone()));
+        if self.lake.is_none() {
+            fresh.bound();
+        }
     }
 
     fn publish(&self, view: &View) {
@@ -243,7 +318,7 @@ impl Live {
     }
 
     /// The lake has everything of a table up to `cut`: read it from there.
-    pub async fn committed(&self, table: Table, cut: u64) -> Result<()> {
+    pub async fn committed(&self, table: LakeTable, cut: u64) -> Result<()> {
         let Some(root) = &self.lake else { return Ok(()) };
         let path = root.join(table.name());
         let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy())
@@ -310,7 +385,8 @@ impl View {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
-            let fresh = match (self.fresh.get(&key), other.fresh.get(&key)) {
+            let told = (tenant.to_owned(), LakeTable::Events(*table));
+            let fresh = match (self.fresh.get(&told), other.fresh.get(&told)) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (a, b) => a.is_none() && b.is_none(),
             };
@@ -324,17 +400,43 @@ impl View {
     }
 
     fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
+        self.told_frame(ctx, actor, LakeTable::Events(table), schema)
+    }
+
+    /// What an actor may see of a state table as it was at a time, microseconds; `None` where no history is kept.
+    pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at_us: i64) -> Result<Option<DataFrame>> {
+        let Some(history) = LakeTable::history_of(table) else { return Ok(None) };
+        let at = lit(ScalarValue::TimestampMicrosecond(Some(at_us), Some("UTC".into())));
+        let versions = self.told_frame(ctx, actor, history, &history.arriving())?.filter(ident("time").lt_eq(at))?;
+        // The newest version of each key is found by its key alone; only it is read whole.
+        let key = table.key().iter().map(|k| ident(*k)).collect();
+        let newest = versions.clone().aggregate(key, vec![max(ident("row_id")).alias("__newest")])?;
+        let newest = newest.select(vec![ident("__newest")])?;
+        let held = versions.join_on(newest, JoinType::LeftSemi, [ident("row_id").eq(ident("__newest"))])?;
+        let columns: Vec<Expr> = table.schema().fields().iter().map(|f| ident(f.name())).collect();
+        let held = held.filter(ident("gone").is_false())?.select(columns)?;
+        seen_by(held, actor).map(Some)
+    }
+
+    /// Rows of a table of the lake: stored ones, and those in memory.
+    fn told_frame(
+        &self,
+        ctx: &SessionContext,
+        actor: &Actor,
+        table: LakeTable,
+        schema: &SchemaRef,
+    ) -> Result<DataFrame> {
         let fresh = self.fresh.get(&(actor.tenant.clone(), table)).cloned().unwrap_or_default();
         let batches: Vec<RecordBatch> = fresh.batches.iter().map(|(_, b)| b.clone()).collect();
         let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));
-        self.event_union(ctx, table, schema, batches, ours)
+        self.told_union(ctx, table, schema, batches, ours)
     }
 
     /// The lake's rows up to the cut that are wanted, and those in memory.
-    fn event_union(
+    fn told_union(
         &self,
         ctx: &SessionContext,
-        table: Table,
+        table: LakeTable,
         schema: &SchemaRef,
         batches: Vec<RecordBatch>,
         wanted: Expr,
@@ -359,10 +461,11 @@ impl View {
     pub async fn events_between(&self, table: Table, after: u64, until: u64) -> Result<Vec<RecordBatch>> {
         let ctx = SessionContext::new();
         let n = |epoch: u64| lit(i64::try_from(epoch).unwrap_or(i64::MAX));
-        let fresh = self.fresh.iter().filter(|((_, t), _)| *t == table).flat_map(|(_, f)| &f.batches);
+        let told = LakeTable::Events(table);
+        let fresh = self.fresh.iter().filter(|((_, t), _)| *t == told).flat_map(|(_, f)| &f.batches);
         let batches = fresh.map(|(_, batch)| batch.clone()).collect();
         let wanted = ident("epoch").gt(n(after));
-        let all = self.event_union(&ctx, table, &table.schema(), batches, wanted.clone())?;
+        let all = self.told_union(&ctx, told, &table.schema(), batches, wanted.clone())?;
         all.filter(wanted.and(ident("epoch").lt_eq(n(until))))?.collect().await
     }
 
@@ -465,7 +568,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn the_published_rows_are_the_changes_summed(steps in proptest::collection::vec(proptest::collection::vec((0usize..40, proptest::option::of(0usize..5)), 0..12), 0..40)) {
-            let live = Live::new(None);
+            let live = Live::new(None, 0);
             let mut expected: BTreeMap<String, String> = BTreeMap::new();
             for (epoch, step) in steps.into_iter().enumerate() {
                 let step: BTreeMap<usize, Option<usize>> = step.into_iter().collect();

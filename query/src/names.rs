@@ -10,6 +10,7 @@ use radarflow_reconcile::access::sees;
 use radarflow_reconcile::identity::normalise;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::http::{Api, problem};
@@ -25,16 +26,22 @@ fn bad(detail: &str) -> Response {
 
 /// What a request says that a link is between: a device, which stands for the identifier that names it best, or an
 /// identifier.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub(crate) enum End {
+    /// A device.
     Device {
+        /// Any of its names.
         uid: String,
     },
+    /// An identifier.
     Identifier {
+        /// agent, armis, integration, netbox, mac, ip
         r#type: String,
+        /// Which source's; of agents, MACs and addresses none.
         #[serde(default)]
         source_instance: String,
+        /// The identifier.
         value: String,
     },
 }

@@ -6,33 +6,43 @@ use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Fact, RunDecision};
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::access::Action;
-use serde::Deserialize;
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
+use crate::devices::Asked;
 use crate::http::{Shared, body, command_id, problem};
 use crate::links::who;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Why {
-    reason: String,
+/// What was decided of a run.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Decided {
+    /// Released, or rejected.
+    released: bool,
+    /// Since when.
+    epoch: u64,
 }
 
-/// `POST /api/sources/{kind}/{instance}/runs/{run}/{decision}`
+/// Releases a run that the brake holds, or rejects it.
+#[utoipa::path(
+    post, path = "/api/sources/{kind}/{instance}/runs/{run}/{decision}", tag = "inventories",
+    request_body = Asked,
+    params(
+        ("kind" = String, Path, description = "armis, netbox, integration"),
+        ("instance" = String, Path, description = "Its instance."),
+        ("run" = String, Path, description = "The run."),
+        ("decision" = String, Path, description = "release, reject"),
+    ),
+    responses((status = 200, description = "What was decided.", body = Decided))
+)]
 pub(crate) async fn decide_run(
     State(api): State<Shared>,
     Path((kind, instance, run, decision)): Path<(String, String, String, String)>,
     headers: HeaderMap,
     request: Request,
-) -> Response {
-    let actor = match api.allowed(&headers, Action::DecideRun) {
-        Ok(actor) => actor,
-        Err(denied) => return denied,
-    };
-    if !actor.partitions.is_empty() {
-        let detail = "a source's run is the whole tenant's; this token is bound to partitions";
-        return problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({}));
-    }
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::DecideRun)?;
+    actor.whole("a source's run")?;
     let kinds = [SourceKind::Armis, SourceKind::NetBox, SourceKind::Integration];
     let (Some(kind), Some(release)) = (
         kinds.into_iter().find(|k| k.name() == kind),
@@ -43,17 +53,12 @@ pub(crate) async fn decide_run(
         },
     ) else {
         let detail = "a run of armis, netbox or integration is released or rejected: /runs/{run}/release, …/reject";
-        return problem(StatusCode::NOT_FOUND, "not_found", detail, json!({}));
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", detail, json!({})));
     };
-    let Why { reason } = match body(request).await {
-        Ok(why) => why,
-        Err(bad) => return bad,
-    };
+    let Asked { reason } = body(request).await?;
     let command = command_id();
     let (tenant, actor_name, id) = (actor.tenant.clone(), who(&actor), command.clone());
     let decision = RunDecision { tenant, kind, instance, run, release, actor: actor_name, reason, command_id: id };
-    match api.command(&actor, &Fact::RunDecision(decision), &command).await {
-        Ok(epoch) => axum::Json(json!({"released": release, "epoch": epoch})).into_response(),
-        Err(refused) => refused,
-    }
+    let epoch = api.command(&actor, &Fact::RunDecision(decision), &command).await?;
+    Ok(axum::Json(Decided { released: release, epoch }).into_response())
 }

@@ -7,17 +7,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow_schema::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::access::Actor;
 use crate::catalog::{ENTITIES, Entity};
-use crate::engine::{Answer, Engine, QueryError, failed};
+use crate::engine::{Answer, Engine, Export, QueryError, failed};
 use crate::live::View;
 use crate::srql::SrqlError;
 use crate::srql::plan::MAX_LIMIT;
 
+/// What the entities are in, as SQL calls it.
+pub(crate) const CATALOG: &str = "radarflow";
+/// What they are in there.
+pub(crate) const SCHEMA: &str = "public";
 /// Longest statement, bytes.
 const MAX_SQL: usize = 64 << 10;
 
@@ -53,32 +58,72 @@ fn session(
     Ok(ctx)
 }
 
+/// A statement, planned over one version of the tables.
+struct Statement {
+    frame: DataFrame,
+    view: Arc<View>,
+    entities: Vec<&'static Entity>,
+}
+
 impl Engine {
     /// Answers a statement with `limit` rows at most.
     pub async fn sql(self: &Arc<Self>, actor: &Actor, sql: &str, limit: Option<usize>) -> Result<Answer, QueryError> {
+        let limit = limit.unwrap_or(MAX_LIMIT);
+        if limit > MAX_LIMIT {
+            return Err(refused(format!("a page has {MAX_LIMIT} rows at most; aggregate, or page by a key")));
+        }
+        let started = Instant::now();
+        let running = self.admit(&actor.tenant).ok_or(QueryError::Busy);
+        let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
+        let answer = match running {
+            Ok(_running) => self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await,
+            Err(busy) => Err(busy),
+        };
+        self.count(&answer, started);
+        answer
+    }
+
+    /// Answers a statement with all its rows, as they come.
+    pub async fn export_sql(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<Export, QueryError> {
+        let started = Instant::now();
+        let begun = async {
+            let running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+            let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
+            let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
+            self.send(running, statement.frame, statement.view.epoch)
+        };
+        let begun = begun.await;
+        self.count(&begun, started);
+        begun
+    }
+
+    /// The columns a statement gives.
+    pub async fn sql_schema(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<SchemaRef, QueryError> {
+        let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+        let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
+        let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
+        Ok(Arc::new(statement.frame.schema().as_arrow().clone()))
+    }
+
+    async fn statement(&self, actor: &Actor, sql: &str) -> Result<Statement, QueryError> {
         if sql.len() > MAX_SQL {
             return Err(refused(format!("a statement has {MAX_SQL} bytes at most")));
         }
-        let limit = limit.unwrap_or(MAX_LIMIT);
-        if limit > MAX_LIMIT {
-            return Err(refused(format!("an answer has {MAX_LIMIT} rows at most; aggregate, or page by a key")));
-        }
-        let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
-        let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
-        self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await
-    }
-
-    async fn read(&self, actor: &Actor, sql: &str, limit: usize) -> Result<Answer, QueryError> {
-        let started = Instant::now();
         let view = self.live().view();
         let entities = named(sql);
         let ctx = session(self, &view, actor, &entities)?;
         let plan = ctx.state().create_logical_plan(sql).await.map_err(|e| mistake(&e))?;
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads.verify_plan(&plan).map_err(|e| mistake(&e))?;
-        let frame = ctx.execute_logical_plan(plan).await.and_then(|f| f.limit(0, Some(limit + 1)));
-        let frame = frame.map_err(|e| mistake(&e))?;
-        let schema: arrow_schema::SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let frame = ctx.execute_logical_plan(plan).await.map_err(|e| mistake(&e))?;
+        Ok(Statement { frame, view, entities })
+    }
+
+    async fn read(&self, actor: &Actor, sql: &str, limit: usize) -> Result<Answer, QueryError> {
+        let started = Instant::now();
+        let Statement { frame, view, entities } = self.statement(actor, sql).await?;
+        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let frame = frame.limit(0, Some(limit + 1)).map_err(|e| mistake(&e))?;
         let mut batches = frame.collect().await.map_err(|e| mistake(&e))?;
         let mut left = limit;
         let mut truncated = false;

@@ -4,8 +4,10 @@
 //! that came are filtered like a table of their own. Every other query (groups, joins, spans of time that slide) is asked
 //! again when something it reads has changed, not more often than it can bear, and the difference is sent.
 //!
-//! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. What a stream holds is
-//! bounded: [`MAX_ROWS`] rows, [`BEHIND`] epochs, [`UNSENT`] events.
+//! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that was cut off says
+//! which event it saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and
+//! every other begins anew, with a snapshot that says so. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
+//! epochs, [`UNSENT`] events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,6 +77,16 @@ pub enum Event {
 }
 
 impl Event {
+    /// What a client that is cut off after it may go on from: it has everything up to this epoch.
+    pub fn id(&self) -> Option<String> {
+        match self {
+            Event::Snapshot { epoch, last: true, .. } | Event::Change { epoch, .. } | Event::Frontier(epoch) => {
+                Some(epoch.to_string())
+            }
+            _ => None,
+        }
+    }
+
     /// Its name and data, as server-sent events have them.
     pub fn parts(&self) -> (&'static str, Value) {
         match self {
@@ -203,12 +215,18 @@ fn tables_below(expr: &Expr, tables: &mut Vec<Table>) -> Result<(), SrqlError> {
     }
 }
 
-/// Begins a live query; its events come out of the receiver.
-pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str) -> Result<mpsc::Receiver<Event>, QueryError> {
+/// Begins a live query; its events come out of the receiver. `seen` is the id of the last event that the client had before
+/// it was cut off.
+pub fn start(
+    engine: &Arc<Engine>,
+    actor: &Actor,
+    text: &str,
+    seen: Option<&str>,
+) -> Result<mpsc::Receiver<Event>, QueryError> {
     let mut query = parse::parse(text)?;
     let entities = plan::entities(&query)?;
-    if query.cursor.is_some() || query.explain {
-        let detail = "cursor: and explain: are not for streams";
+    if query.cursor.is_some() || query.explain || query.at.is_some() {
+        let detail = "cursor:, at: and explain: are not for streams";
         return Err(SrqlError::new("clause_conflict", (0, text.len()), detail).into());
     }
     query.stream = None;
@@ -231,7 +249,9 @@ pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str) -> Result<mpsc::Re
     let (to, events) = mpsc::channel(UNSENT);
     let stream =
         Stream { engine: engine.clone(), actor: actor.clone(), query, tables, by_row, slides, to, _running: running };
-    tokio::spawn(stream.run());
+    // Whatever was seen of a stream that is not this server's counts for nothing.
+    let seen = seen.map(|id| id.trim().parse().unwrap_or(0));
+    tokio::spawn(stream.run(seen));
     Ok(events)
 }
 
@@ -261,10 +281,10 @@ fn apart(net: &Rows) -> (Vec<Value>, Vec<Value>) {
 }
 
 impl Stream {
-    async fn run(self) {
+    async fn run(self, seen: Option<u64>) {
         let mut closing = self.engine.streams().closing.subscribe();
         let ended = tokio::select! {
-            ended = self.follow() => ended,
+            ended = self.follow(seen) => ended,
             _ = closing.wait_for(|closing| *closing) => Ended::Quietly,
             () = self.to.closed() => return,
         };
@@ -279,12 +299,12 @@ impl Stream {
         let _ = self.to.send(last).await;
     }
 
-    async fn follow(&self) -> Ended {
-        let mut reset = false;
+    async fn follow(&self, mut seen: Option<u64>) -> Ended {
+        let mut reset = seen.is_some();
         loop {
             // First the ear, then the eye: nothing can happen between.
             let epochs = self.engine.live().epochs();
-            match self.keep_told(epochs, reset).await {
+            match self.keep_told(epochs, reset, seen.take()).await {
                 // It fell behind. Until its client has taken something nothing is kept for it.
                 Ok(()) => reset = true,
                 Err(ended) => return ended,
@@ -309,23 +329,36 @@ impl Stream {
     }
 
     /// A snapshot, and changes until the stream falls behind.
-    async fn keep_told(&self, mut epochs: broadcast::Receiver<Arc<EpochOutput>>, reset: bool) -> Result<(), Ended> {
+    async fn keep_told(
+        &self,
+        mut epochs: broadcast::Receiver<Arc<EpochOutput>>,
+        reset: bool,
+        seen: Option<u64>,
+    ) -> Result<(), Ended> {
         let mut view = self.engine.live().view();
-        let rows = self.ask(&view).await?;
         let mut known = Rows::new();
-        if !self.by_row {
-            count(&rows, &mut known, 1);
-        }
-        let mut parts = rows.chunks(ROWS_EVENT).peekable();
-        loop {
-            let rows = parts.next().unwrap_or_default().to_vec();
-            let last = parts.peek().is_none();
-            self.send(Event::Snapshot { epoch: view.epoch, rows, last, reset }).await?;
-            if last {
-                break;
+        let missed = seen.filter(|_| self.by_row).and_then(|seen| Some((seen, self.engine.live().since(seen)?)));
+        let mut at = match missed {
+            Some((seen, missed)) => {
+                let mut at = seen;
+                for output in missed {
+                    at = output.epoch;
+                    let (added, removed) = self.changed(&output).await?;
+                    if !added.is_empty() || !removed.is_empty() {
+                        self.send(Event::Change { epoch: at, added, removed }).await?;
+                    }
+                }
+                at
             }
-        }
-        let mut at = view.epoch;
+            None => {
+                let rows = self.ask(&view).await?;
+                if !self.by_row {
+                    count(&rows, &mut known, 1);
+                }
+                self.snapshot(&view, &rows, reset).await?;
+                view.epoch
+            }
+        };
         let (mut told, mut told_at, mut asked_at) = (at, Instant::now(), Instant::now());
         let mut pause = AGAIN;
         loop {
@@ -379,6 +412,18 @@ impl Stream {
                 // Where there is no room for it, a client has enough to read.
                 self.offer(Event::Frontier(until))?;
                 (told, told_at) = (until, Instant::now());
+            }
+        }
+    }
+
+    async fn snapshot(&self, view: &View, rows: &[Value], reset: bool) -> Result<(), Ended> {
+        let mut parts = rows.chunks(ROWS_EVENT).peekable();
+        loop {
+            let rows = parts.next().unwrap_or_default().to_vec();
+            let last = parts.peek().is_none();
+            self.send(Event::Snapshot { epoch: view.epoch, rows, last, reset }).await?;
+            if last {
+                return Ok(());
             }
         }
     }

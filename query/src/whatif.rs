@@ -20,6 +20,7 @@ use radarflow_reconcile::identity::explain::label;
 use radarflow_reconcile::identity::normalise;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::engine::QueryError;
@@ -37,23 +38,39 @@ const MAX_ROUNDS: usize = 64;
 /// Changes of one question.
 const MAX_CHANGES: usize = 100;
 
-#[derive(Deserialize)]
+/// What would be true instead.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(crate) struct Question {
+    /// The site it is asked of.
     #[serde(default)]
     partition: String,
+    /// What would be otherwise, all of it at once.
+    #[schema(min_items = 1, max_items = 100)]
     changes: Vec<Change>,
 }
 
-#[derive(Deserialize)]
+/// `corroborated`, `immediate`, `off`.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+struct Policy(IpLink);
+
+/// Something that would be otherwise.
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Change {
     /// Two identifiers named one device, or two.
-    Link { kind: LinkKind, a: End, b: End },
+    Link {
+        #[schema(value_type = String, example = "must")]
+        kind: LinkKind,
+        a: End,
+        b: End,
+    },
     /// A link were taken back.
     Unlink { id: String },
     /// An address alone linked otherwise.
-    Policy(IpLink),
+    Policy(Policy),
     /// A record said something else.
     Record(Edit),
     /// A record were gone: `kind/instance/key` of a device.
@@ -61,7 +78,7 @@ enum Change {
 }
 
 /// What a record would say: only what is named is another.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Edit {
     device: String,
@@ -218,7 +235,11 @@ fn link(
     Fact::Link(Link { tenant, partition, id, kind, a, b, actor: by, reason })
 }
 
-/// `POST /api/identity/what-if`
+/// Tells what identity would make of another link, another policy, another record; nothing is applied.
+#[utoipa::path(
+    post, path = "/api/identity/what-if", tag = "identity", request_body = Question,
+    responses((status = 200, description = "Devices that would merge, split, be renamed, and the records that would move.", body = serde_json::Map<String, Value>))
+)]
 pub(crate) async fn what_if(
     State(api): State<Shared>,
     headers: HeaderMap,
@@ -263,7 +284,7 @@ pub(crate) async fn what_if(
             Change::Policy(policy) => {
                 whole = true;
                 let (tenant, reason) = (actor.tenant.clone(), String::new());
-                then.push(Supposed::Fact(Fact::IpLink { tenant, policy: *policy, actor: by.clone(), reason }));
+                then.push(Supposed::Fact(Fact::IpLink { tenant, policy: policy.0, actor: by.clone(), reason }));
             }
             Change::Record(Edit { device, with, ips, macs, .. }) => {
                 devices.push(crate::names::leads_to(&view, &actor, device));

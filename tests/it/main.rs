@@ -3,6 +3,7 @@
 #[allow(unreachable_pub, missing_docs)]
 mod server;
 
+mod api;
 mod brokers;
 mod crash;
 mod devices;

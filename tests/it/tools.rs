@@ -22,7 +22,7 @@ fn tool(name: &str) -> PathBuf {
     if sbin.exists() { sbin } else { PathBuf::from(name) }
 }
 
-fn python(script: &str, args: &[&str]) -> String {
+pub(crate) fn python(script: &str, args: &[&str]) -> String {
     let python = std::env::var("RADARFLOW_TEST_PYTHON").expect("eval \"$(deploy/services.sh up)\" names it");
     // The readers' own threads sometimes abort an interpreter that ends in the ordinary way, with all work done.
     let script = format!("{script}\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n");

@@ -5,9 +5,7 @@
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
 //! epochs at or before a table's identifier are dropped on arrival.
 //!
-//! Beside every event table stands, for every state table, its `<table>_history`: a row a version, from the epoch that
-//! made it, and an end marker (`gone`) where a key ended. What held at an epoch is each key's newest row up to it. The
-//! loss ledgers (`sources`) move with every datagram and have none.
+//! Which tables there are is said in `radarflow_proto::lake`.
 //!
 //! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD. Every
 //! [`COMPACT_COMMITS`] commits the small files of a table are put together; `row_id` stays.
@@ -20,18 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructField, StructType, Transaction};
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::file::properties::WriterProperties;
-use radarflow_proto::cell::{Cell, RowId, Time};
+use radarflow_proto::cell::Time;
+use radarflow_proto::lake::{DATE, LakeTable};
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Nature, StateRow, Table, state_batch};
+use radarflow_proto::rows::Table;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,7 +76,7 @@ pub enum LakeError {
 }
 
 /// Tells the readers of a table that its rows up to an epoch are in the lake now.
-pub type OnCommit = Arc<dyn Fn(Table, u64) -> radarflow_proto::ports::BoxFuture<()> + Send + Sync>;
+pub type OnCommit = Arc<dyn Fn(LakeTable, u64) -> radarflow_proto::ports::BoxFuture<()> + Send + Sync>;
 
 /// The way in.
 #[derive(Clone)]
@@ -93,119 +91,8 @@ enum Message {
     Flush(oneshot::Sender<()>),
 }
 
-/// Columns that the lake adds: the date of the row's own time.
-pub const DATE: &str = "date";
-
-/// A table of the lake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LakeTable {
-    /// The rows of an event table.
-    Events(Table),
-    /// The versions of a state table.
-    History(Table),
-}
-
-impl LakeTable {
-    /// Every table.
-    pub fn all() -> impl Iterator<Item = LakeTable> {
-        Table::ALL.iter().copied().filter_map(|table| match table.nature() {
-            Nature::Event => Some(LakeTable::Events(table)),
-            Nature::State if table == Table::Source => None,
-            Nature::State => Some(LakeTable::History(table)),
-        })
-    }
-
-    /// Its folder and name.
-    pub fn name(self) -> String {
-        match self {
-            LakeTable::Events(table) => table.name().to_owned(),
-            LakeTable::History(table) => format!("{}_history", table.name()),
-        }
-    }
-
-    /// What a row is.
-    pub fn doc(self) -> String {
-        match self {
-            LakeTable::Events(table) => table.doc().to_owned(),
-            LakeTable::History(table) => format!("Versions of the rows of `{}`.", table.name()),
-        }
-    }
-
-    /// The column that dates a row.
-    pub fn time_column(self) -> &'static str {
-        match self {
-            LakeTable::Events(Table::HealthEvent) => "recorded_at",
-            _ => "time",
-        }
-    }
-
-    /// The columns that rows arrive with.
-    fn arriving(self) -> SchemaRef {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
-        let mut fields: Vec<Field> = table.schema().fields().iter().map(|f| (**f).clone()).collect();
-        if let LakeTable::History(_) = self {
-            fields.extend(HISTORY.map(|(name, kind, _)| Field::new(name, kind(), false)));
-        }
-        Arc::new(Schema::new(fields))
-    }
-
-    /// Its schema.
-    pub fn schema(self) -> SchemaRef {
-        let mut fields: Vec<Field> = self.arriving().fields().iter().map(|f| (**f).clone()).collect();
-        fields.push(Field::new(DATE, DataType::Utf8, false));
-        Arc::new(Schema::new(fields))
-    }
-
-    /// Its columns with what they mean.
-    pub fn columns(self) -> Vec<(String, &'static str)> {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
-        let mut columns: Vec<(String, &'static str)> =
-            table.columns().into_iter().map(|c| (c.name.to_owned(), c.doc)).collect();
-        if let LakeTable::History(_) = self {
-            columns.extend(HISTORY.map(|(name, _, doc)| (name.to_owned(), doc)));
-        }
-        columns.push((DATE.to_owned(), "Day of the row's own time, UTC; a partition column."));
-        columns
-    }
-
-    fn is_busy(self) -> bool {
-        matches!(self, LakeTable::Events(Table::Flow | Table::Log | Table::Trap | Table::Reject))
-    }
-}
-
-/// The columns that a history has beside those of its table.
-const HISTORY: [(&str, fn() -> DataType, &str); 3] = [
-    ("row_id", <RowId as Cell>::data_type, "Unique: the version's epoch, and its place among those of the epoch."),
-    ("time", <Time as Cell>::data_type, "The epoch's clock."),
-    ("gone", <bool as Cell>::data_type, "Whether the key ended here; the other columns are those of its last version."),
-];
-
-/// The versions that an epoch made, by table.
-fn history(output: &EpochOutput) -> Vec<(LakeTable, RecordBatch)> {
-    let mut by_table: BTreeMap<Table, (Vec<StateRow>, Vec<bool>)> = BTreeMap::new();
-    for change in &output.changes {
-        let (rows, gone) = by_table.entry(change.table).or_default();
-        let Some(row) = change.after.as_ref().or(change.before.as_ref()) else { continue };
-        rows.push(row.clone().at(output.epoch));
-        gone.push(change.after.is_none());
-    }
-    by_table
-        .into_iter()
-        .filter(|(table, _)| *table != Table::Source)
-        .filter_map(|(table, (rows, gone))| {
-            let table_rows = state_batch(table, &rows);
-            let (mut ids, mut times) = (<RowId as Cell>::builder(), <Time as Cell>::builder());
-            for n in 0..rows.len() {
-                RowId::new(output.epoch, 0, n as u32).append(&mut ids);
-                Time::from_ms(output.clock_ms).append(&mut times);
-            }
-            let mut columns = table_rows.columns().to_vec();
-            columns.extend([Arc::new(ids.finish()) as ArrayRef, Arc::new(times.finish())]);
-            columns.push(Arc::new(BooleanArray::from(gone)));
-            let history = LakeTable::History(table);
-            Some((history, RecordBatch::try_new(history.arriving(), columns).ok()?))
-        })
-        .collect()
+fn is_busy(table: LakeTable) -> bool {
+    matches!(table, LakeTable::Events(Table::Flow | Table::Log | Table::Trap | Table::Reject))
 }
 
 /// Opens a table's folder, which must exist.
@@ -244,9 +131,7 @@ impl Lake {
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
             let writer = Writer::open(root, table).await?;
-            if let LakeTable::Events(table) = table
-                && writer.committed > 0
-            {
+            if writer.committed > 0 {
                 on_commit(table, writer.committed).await;
             }
             writers.insert(table, writer);
@@ -323,11 +208,11 @@ impl Sink {
                 writer.take(output.epoch, batch.clone());
             }
         }
-        if output.epoch > self.start {
-            for (table, batch) in history(output) {
-                if let Some(writer) = self.writers.get_mut(&table) {
-                    writer.take(output.epoch, batch);
-                }
+        for (table, batch) in output.versions() {
+            // What is said again at a start is no new version, unless this lake has never heard of it.
+            let writer = self.writers.get_mut(table);
+            if let Some(writer) = writer.filter(|w| output.epoch > self.start || w.committed == 0) {
+                writer.take(output.epoch, batch.clone());
             }
         }
     }
@@ -342,11 +227,7 @@ impl Sink {
                 continue;
             }
             match writer.commit().await {
-                Ok(()) => {
-                    if let LakeTable::Events(table) = writer.table {
-                        (self.on_commit)(table, writer.committed).await;
-                    }
-                }
+                Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
                 Err(error) => tracing::error!(%error, "the lake refused a commit; trying again"),
             }
         }
@@ -441,7 +322,7 @@ impl Writer {
     }
 
     fn is_due(&self) -> bool {
-        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if self.table.is_busy() { BUSY_AGE } else { QUIET_AGE }
+        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
     }
 
     /// Commits what waits; when that fails it waits on, and whether it was made is looked into first the next time.
@@ -530,6 +411,7 @@ fn dates(time: &ArrayRef) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use radarflow_proto::cell::RowId;
     use radarflow_proto::rows::{BatchBuilder, Reject, RejectBatch};
 
     fn rows() -> RecordBatch {

@@ -182,6 +182,8 @@ pub struct Query {
     pub filter: Expr,
     /// `time:`
     pub time: Option<Literal>,
+    /// `at:`
+    pub at: Option<Literal>,
     /// `tz:`
     pub tz: Option<Literal>,
     /// `include_deleted:`

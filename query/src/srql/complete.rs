@@ -3,14 +3,17 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::observables::{self, OBSERVABLE};
 use super::parse::OBJECTS;
 use super::plan::ROLLUPS;
 use super::words::{self, CLAUSES, FUNCTIONS};
 use crate::catalog::{self, Entity, Field, Kind};
+use crate::groups::GROUP;
 
 /// Something that could stand there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Item {
     /// The text that replaces what was typed.
     pub text: String,
@@ -127,7 +130,13 @@ pub fn complete(text: &str, offset: usize) -> Completion {
         }
         _ => Vec::new(),
     };
-    let values = if words::clause(&lower).is_some() { None } else { values(entity, key, prefix) };
+    let of_groups = lower == GROUP || lower.ends_with(".group");
+    let values = match words::clause(&lower) {
+        Some(_) => None,
+        // Whoever asks for devices by group is offered the names of groups.
+        None if of_groups => values(catalog::find("device_groups"), "name", prefix),
+        None => values(entity, key, prefix),
+    };
     let colors = values.as_ref().filter(|v| v.field.name == catalog::STATUS_COLOR);
     let colors = colors.map(|_| of_these(&["green", "yellow", "red"], &low, "value"));
     let booleans =
@@ -171,6 +180,9 @@ fn key_at(entity: Option<&'static Entity>, typed: &str, start: usize, offset: us
     let low = typed.to_ascii_lowercase();
     if let Some((object, rest)) = low.split_once('.') {
         let replaces = start + object.len() + 1..offset;
+        if object == OBSERVABLE {
+            return Completion { replaces, items: observables::offered(rest), values: None };
+        }
         if OBJECTS.contains(&object) {
             return Completion { replaces, items: fields(catalog::find("devices"), rest), values: None };
         }
@@ -231,6 +243,9 @@ mod tests {
         assert_eq!(at("in:flows stats:me|").1, ["median"]);
         assert_eq!(at("in:flows time:last_1|").1, ["last_15m", "last_1h"]);
         assert_eq!(at("in:devices rollup_stats:|").1, ["inventory_summary"]);
+        assert_eq!(at("in:devices group:co|").2, values("device_groups.name", None, "co"));
+        assert_eq!(at("in:flows !dst_device.group:(a,co|").2, values("device_groups.name", None, "co"));
+        assert_eq!(at("in:flows observable.i|").1, ["ip"]);
         assert!(at("|").1.contains(&"in:".to_owned()));
     }
 

@@ -3,15 +3,17 @@
 
 pub mod ast;
 pub mod complete;
+mod observables;
 pub mod parse;
 pub mod plan;
 pub mod time;
 pub mod words;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A mistake in a query, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SrqlError {
     /// Names the kind of mistake.
     pub code: &'static str,

@@ -34,11 +34,11 @@ fn batch<R: Row>(rows: &[R]) -> RecordBatch {
     builder.finish()
 }
 
-fn devices() -> Vec<StateRow> {
+pub(crate) fn devices() -> Vec<StateRow> {
     let base = json!({
         "tenant_id": "t", "partition": "default", "display_name": "", "ip_addresses": [], "mac_addresses": [],
         "discovery_sources": [], "availability": "unknown", "first_seen_time": ago(100_000), "last_seen_time": ago(5),
-        "lifecycle": "identified", "metadata": {}, "enriched_by": {}, "epoch": 1,
+        "lifecycle": "identified", "metadata": {}, "enriched_by": {}, "epoch": 2,
     });
     let device = |more: Value| StateRow::Device(row::<Device>(&base, &more));
     vec![
@@ -175,15 +175,40 @@ fn health() -> RecordBatch {
     batch(&[event(21, 50, "connected", "disconnected"), event(22, 40, "disconnected", "connected")])
 }
 
+/// A device as it was three days ago.
+fn earlier(row: &StateRow) -> StateRow {
+    let StateRow::Device(now) = row else { unreachable!("a device") };
+    StateRow::Device(Device { vendor_name: Some("AXIS".into()), ip: Some("10.0.2.8".into()), ..now.clone() })
+}
+
+/// A device that is no more.
+fn gone() -> StateRow {
+    let cam = devices().swap_remove(4);
+    let StateRow::Device(cam) = cam else { unreachable!("a device") };
+    StateRow::Device(Device { uid: "sr:gone".into(), display_name: "gone".into(), ..cam })
+}
+
 /// What the dataflow would have said.
 pub(crate) fn epochs() -> Vec<EpochOutput> {
-    let changes = |rows: Vec<StateRow>| rows.into_iter().filter_map(|row| Change::new(None, Some(row))).collect();
+    let changes = |epoch, rows: Vec<StateRow>| -> Vec<Change> {
+        rows.into_iter().filter_map(|row| Change::new(None, Some(row.at(epoch)))).collect()
+    };
+    let cam = earlier(&devices()[4]);
+    let mut second = changes(2, devices().into_iter().filter(|d| d.key() != cam.key()).collect());
+    second.extend(Change::new(Some(cam.clone()), Some(devices().swap_remove(4).at(2))));
+    second.extend(Change::new(Some(gone()), None));
     vec![
-        EpochOutput { epoch: 1, clock_ms: NOW - 1000, changes: changes(devices()), ..EpochOutput::default() },
         EpochOutput {
-            epoch: 2,
+            epoch: 1,
+            clock_ms: NOW - 259_200_000,
+            changes: changes(1, vec![cam, gone()]),
+            ..EpochOutput::default()
+        },
+        EpochOutput { epoch: 2, clock_ms: NOW - 1000, changes: second, ..EpochOutput::default() },
+        EpochOutput {
+            epoch: 3,
             clock_ms: NOW,
-            changes: changes(alerts().into_iter().chain(groups()).collect()),
+            changes: changes(3, alerts().into_iter().chain(groups()).collect()),
             events: vec![(Table::Flow, flows()), (Table::Log, logs()), (Table::HealthEvent, health())],
             ..EpochOutput::default()
         },

@@ -17,7 +17,8 @@ use radarflow_query::live::Live;
 use serde_json::Value;
 
 fn engine() -> Arc<Engine> {
-    let live = Arc::new(Live::new(None));
+    // Nothing is ever committed to this lake: all there is is in memory.
+    let live = Arc::new(Live::new(Some("no-lake".into()), 0));
     for epoch in data::epochs() {
         live.apply(&epoch.into());
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, StateRow};
-use radarflow_query::engine::Engine;
-use radarflow_query::stream::{Event, STREAMS_TENANT, start};
+use radarflow_query::access::Actor;
+use radarflow_query::engine::{Engine, QueryError};
+use radarflow_query::live::RECENT_EPOCHS;
+use radarflow_query::stream::{Event, STREAMS_TENANT};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
@@ -76,8 +78,11 @@ async fn fresh(engine: &Arc<Engine>, query: &str) -> BTreeMap<String, i64> {
 }
 
 fn devices() -> Vec<StateRow> {
-    let first = data::epochs().remove(0);
-    first.changes.into_iter().filter_map(|c| c.after).collect()
+    data::devices()
+}
+
+fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Receiver<Event>, QueryError> {
+    radarflow_query::stream::start(engine, actor, query, None)
 }
 
 /// An epoch in which some devices change, come and go.
@@ -139,7 +144,7 @@ async fn what_clients_received_sums_up_to_a_fresh_query() {
         (Client::default(), start(&engine, &actor("t", &["site-b"]), "in:devices fields:partition").unwrap());
     let (mut now, mut random) = (devices(), 7);
     now.retain(|row| row.tenant() == "t");
-    for epoch in 3..60 {
+    for epoch in 4..60 {
         let output = churn(epoch, &mut now, &mut random);
         // What a change takes away is what is there: rows made anew have their key only once.
         engine.live().apply(&output.into());
@@ -161,16 +166,92 @@ async fn a_client_that_stalls_is_told_with_a_fresh_snapshot() {
     let engine = engine();
     let mut events = start(&engine, &actor("t", &[]), "in:devices").unwrap();
     let mut client = Client::default();
-    client.until(&mut events, 2).await;
+    client.until(&mut events, 3).await;
     let (mut now, mut random) = (devices(), 9);
     now.retain(|row| row.tenant() == "t");
     let last = 1200;
-    for epoch in 3..=last {
+    for epoch in 4..=last {
         engine.live().apply(&churn(epoch, &mut now, &mut random).into());
     }
     client.until(&mut events, last).await;
     assert!(client.snapshots > 1, "it was behind");
     assert_eq!(client.rows, fresh(&engine, "in:devices").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_cut_off_goes_on_where_it_was() {
+    let engine = engine();
+    let actor = actor("t", &[]);
+    let again = |query: &str, seen: &str| radarflow_query::stream::start(&engine, &actor, query, Some(seen)).unwrap();
+    let (query, grouped) = ("in:devices fields:uid,vendor_name", r#"in:devices stats:"count() as n by vendor_name""#);
+    let (mut now, mut random) = (devices(), 11);
+    now.retain(|row| row.tenant() == "t");
+    let mut client = Client::default();
+    let mut events = start(&engine, &actor, query).unwrap();
+    let mut at = 3;
+    for _ in 0..20 {
+        client.until(&mut events, at).await;
+        drop(events);
+        for _ in 0..9 {
+            at += 1;
+            engine.live().apply(&churn(at, &mut now, &mut random).into());
+        }
+        // What it saw last is what it says; more than it says it never had.
+        events = again(query, &client.epoch.to_string());
+    }
+    client.until(&mut events, at).await;
+    assert_eq!(client.rows, fresh(&engine, query).await);
+    assert_eq!(client.snapshots, 1, "it needed no other");
+
+    // What cannot be gone on with begins anew, and says so: groups, epochs too long ago, ids of somebody else.
+    let long_ago = at;
+    for _ in 0..=RECENT_EPOCHS {
+        at += 1;
+        engine.live().apply(&churn(at, &mut now, &mut random).into());
+    }
+    for (query, seen) in
+        [(query, long_ago.to_string()), (query, (at + 100).to_string()), (query, "x".into()), (grouped, at.to_string())]
+    {
+        let first = again(query, &seen).recv().await.unwrap();
+        assert!(matches!(first, Event::Snapshot { reset: true, .. }), "{query} {seen}: {first:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_held_then_is_what_the_tables_showed_then() {
+    let engine = engine();
+    let actors = [actor("t", &[]), actor("t", &["site-b"]), actor("u", &[])];
+    let queries = [
+        "in:devices include_deleted:true sort:uid",
+        "in:devices vendor_name:(Cisco,Dell) sort:is_available,uid fields:uid,is_available,ip_addresses,metadata",
+        r#"in:devices stats:"count() as n, max(last_seen_time) as m by vendor_name, partition""#,
+        "in:alerts device.vendor_name:Juniper fields:id,device.hostname",
+    ];
+    let (mut now, mut random) = (devices(), 13);
+    now.retain(|row| row.tenant() == "t");
+    let mut then = Vec::new();
+    for epoch in 4..60 {
+        engine.live().apply(&churn(epoch, &mut now, &mut random).into());
+        if epoch % 7 != 0 {
+            continue;
+        }
+        let at = radarflow_proto::cell::Time::from_ms(data::NOW + epoch as i64);
+        for actor in &actors {
+            for query in queries {
+                let answer = engine.query(actor, query, None, None).await.expect("it answers");
+                then.push((actor, query, at, json(&answer)));
+            }
+        }
+    }
+    let mut different = 0;
+    for (actor, query, at, showed) in &then {
+        let asked = format!("{query} at:{at}");
+        let answer = engine.query(actor, &asked, None, None).await.unwrap_or_else(|e| panic!("{asked}: {e:?}"));
+        assert_eq!(json(&answer), *showed, "{asked}");
+        let fresh = engine.query(actor, query, None, None).await.expect("it answers");
+        different += usize::from(json(&fresh) != *showed);
+    }
+    assert!(different > 20, "most of it is another today: {different}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,14 @@ impl Parser<'_> {
                 self.last_wins("time");
                 self.query.time = Some(self.literal(&[])?);
             }
+            "at" => {
+                self.once("at", span)?;
+                if self.nested > 0 {
+                    let detail = "at: is said once, of the whole query";
+                    return Err(SrqlError::new("clause_not_here", span, detail));
+                }
+                self.query.at = Some(self.literal(&[])?);
+            }
             "tz" => {
                 self.once("tz", span)?;
                 self.query.tz = Some(self.literal(&[])?);

@@ -8,7 +8,7 @@ mod stats;
 
 use super::SrqlError;
 use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
-use super::words;
+use super::{observables, words};
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -22,8 +22,6 @@ pub const MAX_ITEMS: usize = 10_000;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
-/// Clauses that the language has and this build refuses by name.
-const LATER: &[&str] = &["at"];
 /// Fields that stand for a row of another entity.
 pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
 
@@ -49,6 +47,7 @@ fn empty() -> Query {
         entities: Vec::new(),
         filter: Expr::And(Vec::new()),
         time: None,
+        at: None,
         tz: None,
         include_deleted: None,
         latest: None,
@@ -151,6 +150,7 @@ impl<'a> Parser<'a> {
             (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
             (None, None, None) => {}
         }
+        observables::expand(&mut query)?;
         Ok(query)
     }
 
@@ -326,21 +326,16 @@ impl<'a> Parser<'a> {
         };
         self.at += 1;
         let name = key.path[0].to_ascii_lowercase();
-        if !backquoted && key.path.len() == 1 {
-            if let Some(clause) = words::clause(&name) {
-                if depth > 0 || negated {
-                    return Err(SrqlError::new(
-                        "clause_inside",
-                        key.span,
-                        format!("{clause}: stands at the top level only"),
-                    ));
-                }
-                self.clause(clause, key.span)?;
-                return Ok(Expr::And(Vec::new()));
+        if !backquoted
+            && key.path.len() == 1
+            && let Some(clause) = words::clause(&name)
+        {
+            if depth > 0 || negated {
+                let detail = format!("{clause}: stands at the top level only");
+                return Err(SrqlError::new("clause_inside", key.span, detail));
             }
-            if LATER.contains(&name.as_str()) {
-                return Err(SrqlError::new("clause_not_available", key.span, format!("{name}: is not available")));
-            }
+            self.clause(clause, key.span)?;
+            return Ok(Expr::And(Vec::new()));
         }
         let not = self.eat('!');
         if not && negated {

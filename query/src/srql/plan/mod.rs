@@ -28,6 +28,7 @@ use datafusion::functions_nested::expr_fn as nested;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
+use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
 
 use super::SrqlError;
@@ -78,7 +79,7 @@ pub struct Planned {
 
 /// Where the rows of a table come from.
 pub trait Tables {
-    /// The rows that the asker may see.
+    /// The rows that the asker may see; with `at:`, as they were then.
     fn rows(&self, table: Table) -> std::result::Result<DataFrame, DataFusionError>;
 }
 
@@ -95,6 +96,54 @@ fn entity(name: &str, span: Span) -> Result<&'static Entity> {
         let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
         SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
     })
+}
+
+fn zone(query: &Query) -> Result<Tz> {
+    let Some(tz) = &query.tz else { return Ok(Tz::UTC) };
+    plain(&tz.text).parse().map_err(|_| {
+        SrqlError::new("unknown_time_zone", tz.span, format!("there is no time zone {:?}", plain(&tz.text)))
+    })
+}
+
+/// The time that a query asks of, microseconds. It asks of current state then, and of nothing that has a time of its own.
+pub fn at(query: &Query, now_us: i64) -> Result<Option<i64>> {
+    let Some(literal) = &query.at else { return Ok(None) };
+    let text = plain(&literal.text);
+    let at = time::instant(&text, zone(query)?, now_us).and_then(|r| r.from).ok_or_else(|| {
+        let detail = format!("{text:?} is no instant; as now-1h, 2024-06-01 or 2024-06-01T10:00");
+        SrqlError::new("bad_time", literal.span, detail)
+    })?;
+    if at > now_us {
+        return Err(SrqlError::new("at_in_the_future", literal.span, "at: asks of what was, not of what will be"));
+    }
+    current(query, literal.span)?;
+    Ok(Some(at))
+}
+
+/// Nothing in it has a time of its own.
+fn current(query: &Query, span: Span) -> Result<()> {
+    for entity in entities(query)? {
+        if LakeTable::history_of(entity.table).is_none() {
+            let detail = match entity.table.nature() {
+                Nature::Event => format!("{} are events: time: says which; at: is of current state", entity.name),
+                Nature::State => format!("{} keep no history", entity.name),
+            };
+            return Err(SrqlError::new("at_not_applicable", span, detail));
+        }
+    }
+    let mut below = Vec::new();
+    subqueries(&query.filter, &mut below);
+    query.stats.iter().filter_map(|call| call.only.as_ref()).for_each(|only| subqueries(only, &mut below));
+    below.into_iter().try_for_each(|inner| current(inner, span))
+}
+
+fn subqueries<'q>(expr: &'q Expr, into: &mut Vec<&'q Query>) {
+    match expr {
+        Expr::And(all) | Expr::Or(all) => all.iter().for_each(|e| subqueries(e, into)),
+        Expr::Not(inner) => subqueries(inner, into),
+        Expr::Filter(_, Value::Sub(query, _)) => into.push(query),
+        Expr::Filter(..) | Expr::Text(_) => {}
+    }
 }
 
 /// What names mean in a query.
@@ -123,12 +172,7 @@ struct Target {
 /// Plans a query. `pinned` is the span that an earlier page looked at.
 pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Range>) -> Result<Planned> {
     let entities = entities(query)?;
-    let zone = match &query.tz {
-        None => Tz::UTC,
-        Some(tz) => plain(&tz.text).parse().map_err(|_| {
-            SrqlError::new("unknown_time_zone", tz.span, format!("there is no time zone {:?}", plain(&tz.text)))
-        })?,
-    };
+    let zone = zone(query)?;
     let mut warnings = query.warnings.clone();
     let of_one = |entity: &Entity| Names {
         unique: unique(entity),
@@ -175,8 +219,13 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
         }
         other => other,
     };
-    if let Some((_, span)) = query.units.filter(|_| query.stats.is_empty()) {
-        return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
+    if let Some((_, span)) = query.units {
+        if query.stats.is_empty() {
+            return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
+        }
+        if entities.iter().any(|e| e.table != Table::Flow) {
+            return Err(SrqlError::new("clause_not_applicable", span, "units: are of flows"));
+        }
     }
     if let Some(span) = query.include_deleted.filter(|_| entities.iter().all(|e| e.table != Table::Device)) {
         return Err(SrqlError::new("clause_not_applicable", span, "include_deleted: is of devices"));

@@ -1,0 +1,145 @@
+//! What administrators and operators ask of the program itself: tokens, snapshots, steps of alerts.
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use radarflow_proto::fact::{AlertStatus, Fact, Role, Token};
+use radarflow_proto::rows::Alert;
+use radarflow_reconcile::access::{Action, sees};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::access::{hash, new_token};
+use crate::http::{Done, Shared, body, command_id, optional_body, problem};
+use crate::links::{Why, who};
+
+/// A token to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewToken {
+    /// Who will use it.
+    name: String,
+    /// One's own.
+    #[serde(default)]
+    tenant: Option<String>,
+    /// `viewer`, `operator`, `admin`.
+    #[schema(value_type = String, example = "viewer")]
+    role: Role,
+    /// The only partitions it may see; none for all.
+    #[serde(default)]
+    partitions: Vec<String>,
+    /// When it ends, milliseconds since 1970.
+    #[serde(default)]
+    expires_ms: Option<i64>,
+}
+
+/// A token that was made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Made {
+    /// Names it in the audit.
+    id: String,
+    /// The token; it is shown once.
+    token: String,
+    /// When it became visible.
+    epoch: u64,
+}
+
+/// Makes a token.
+#[utoipa::path(
+    post, path = "/api/tokens", tag = "administration", request_body = NewToken,
+    responses((status = 201, description = "The token.", body = Made))
+)]
+pub(crate) async fn make_token(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::ManageTokens)?;
+    let new: NewToken = body(request).await?;
+    let tenant = new.tenant.unwrap_or_else(|| actor.tenant.clone());
+    if tenant != actor.tenant || !actor.partitions.is_empty() {
+        let detail = "an unbound administrator makes tokens of their own tenant";
+        return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
+    }
+    let text = new_token();
+    let sha256 = hash(&text);
+    let token = Token {
+        id: sha256[..16].to_owned(),
+        name: new.name,
+        sha256,
+        tenant,
+        role: new.role,
+        partitions: new.partitions,
+        expires_ms: new.expires_ms,
+    };
+    let id = token.id.clone();
+    let epoch = api.append(&actor, &Fact::Token(token)).await?;
+    api.engine.live().reach(epoch).await;
+    Ok((StatusCode::CREATED, axum::Json(Made { id, token: text, epoch })).into_response())
+}
+
+/// Takes a snapshot of the state.
+#[utoipa::path(
+    post, path = "/api/snapshot", tag = "administration",
+    responses((status = 200, description = "The epoch it is of.", body = Done))
+)]
+pub(crate) async fn snapshot(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Maintain)?;
+    let epoch = api.append(&actor, &Fact::Snapshot).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
+}
+
+/// Where an alert is now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stepped {
+    /// Its status.
+    status: &'static str,
+    /// Since when.
+    epoch: u64,
+}
+
+/// Takes an alert a step on.
+#[utoipa::path(
+    post, path = "/api/alerts/{id}/{step}", tag = "alerts", request_body(content = Option<Why>),
+    params(
+        ("id" = String, Path, description = "The alert."),
+        ("step" = String, Path, description = "acknowledge, escalate, resolve, suppress, reopen"),
+    ),
+    responses((status = 200, description = "Where it is now.", body = Stepped))
+)]
+pub(crate) async fn step_alert(
+    State(api): State<Shared>,
+    Path((id, step)): Path<(String, String)>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::StepAlert)?;
+    let not_found = |detail| problem(StatusCode::NOT_FOUND, "not_found", detail, json!({}));
+    let to = match step.as_str() {
+        "acknowledge" => AlertStatus::Acknowledged,
+        "resolve" => AlertStatus::Resolved,
+        "escalate" => AlertStatus::Escalated,
+        "suppress" => AlertStatus::Suppressed,
+        "reopen" => AlertStatus::Pending,
+        _ => return Err(not_found("steps are acknowledge, escalate, resolve, suppress, reopen")),
+    };
+    let why: Why = optional_body(request).await?;
+    // An actor bound to partitions sees no other's alerts, and moves none.
+    let alerts = api.engine.live().view().rows_where::<Alert>(&actor.tenant, "id", &id);
+    if !alerts.iter().any(|a| sees(&actor.partitions, &a.partition)) {
+        return Err(not_found("there is no such alert"));
+    }
+    let command = command_id();
+    let fact = Fact::AlertStep {
+        tenant: actor.tenant.clone(),
+        alert_id: id,
+        to,
+        actor: who(&actor),
+        reason: why.reason,
+        command_id: command.clone(),
+    };
+    let epoch = api.command(&actor, &fact, &command).await?;
+    Ok(axum::Json(Stepped { status: to.name(), epoch }).into_response())
+}
