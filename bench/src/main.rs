@@ -1,7 +1,8 @@
 //! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
 //!
-//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`, `postgres`. Sizes by environment: `RADARFLOW_BENCH_RECORDS`
-//! (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000). `ingest` runs the `radarflow` program that lies beside
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`, `postgres`, `query`. Sizes by environment:
+//! `RADARFLOW_BENCH_RECORDS` (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000), `RADARFLOW_BENCH_DEVICES`
+//! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000). `ingest` runs the `radarflow` program that lies beside
 //! this one.
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("postgres") {
         cases::postgres::run()?;
+    }
+    if wants("query") {
+        cases::query::run()?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ struct Function {
     body: usize,
 }
 
-const BODIES: [Body; 3] = [ip_bytes_body, ip_mask_body, any_like_body];
+const BODIES: [Body; 4] = [ip_bytes_body, ip_mask_body, any_like_body, any_within_body];
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {
@@ -51,6 +51,8 @@ static IP_BYTES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_bytes"
 static IP_MASK: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_mask", 2, DataType::Utf8, 1));
 static ANY_LIKE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("any_like", 2, DataType::Boolean, 2));
 
+static ANY_WITHIN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("any_within", 3, DataType::Boolean, 3));
+
 /// The sixteen bytes of an address's text; null where it is none.
 pub fn ip_bytes(text: Expr) -> Expr {
     IP_BYTES.call(vec![text])
@@ -64,6 +66,11 @@ pub fn ip_mask(text: Expr, bits: u8) -> Expr {
 /// Whether any element of a list matches a regular expression.
 pub fn any_like(list: Expr, pattern: &str) -> Expr {
     ANY_LIKE.call(vec![list, lit(pattern)])
+}
+
+/// Whether any address of a list is one of these.
+pub fn any_within(list: Expr, low: Expr, high: Expr) -> Expr {
+    ANY_WITHIN.call(vec![list, low, high])
 }
 
 fn text(array: &ArrayRef) -> Result<&arrow_array::StringArray> {
@@ -104,6 +111,18 @@ fn any_like_body(args: &[ArrayRef]) -> Result<ArrayRef> {
     for i in 0..lists.len() {
         let items = lists.value(i);
         out.append_value(lists.is_valid(i) && text(&items)?.iter().flatten().any(|item| pattern.is_match(item)));
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn any_within_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let (low, high) = (args[1].as_binary::<i32>().value(0), args[2].as_binary::<i32>().value(0));
+    let within = |ip: &str| ip.parse::<IpAddr>().is_ok_and(|ip| (low..=high).contains(&&IpBytes::from(ip).0[..]));
+    let mut out = BooleanBuilder::new();
+    let lists = args[0].as_list::<i32>();
+    for i in 0..lists.len() {
+        let items = lists.value(i);
+        out.append_value(lists.is_valid(i) && text(&items)?.iter().flatten().any(within));
     }
     Ok(Arc::new(out.finish()))
 }

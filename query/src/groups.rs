@@ -95,7 +95,7 @@ impl Known<'_> {
             Value::Null => return Ok(Expr::Not(Box::new(self.term(columns, &Value::Present, span)?))),
             Value::Present => self.groups().iter().collect(),
             Value::Is(name) => self.named(name)?,
-            Value::Any(all) => {
+            Value::Any(all) | Value::All(all) => {
                 let mut groups = Vec::new();
                 for value in all {
                     match value {

@@ -14,6 +14,7 @@ pub mod access;
 mod administer;
 mod ask;
 pub mod catalog;
+pub mod codes;
 mod devices;
 pub mod engine;
 mod explain;

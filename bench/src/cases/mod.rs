@@ -4,3 +4,4 @@ pub(crate) mod decode;
 pub(crate) mod identity;
 pub(crate) mod ingest;
 pub(crate) mod postgres;
+pub(crate) mod query;

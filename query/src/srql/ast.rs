@@ -45,8 +45,10 @@ pub enum Value {
     Range(Option<Literal>, Option<Literal>),
     /// `f:/re/i`
     Regex(String, bool, Span),
-    /// `f:(a,b)`, `f:[a,b]`
+    /// `f:(a,b)`
     Any(Vec<Value>),
+    /// `f:[a,b]`: of a list all of them, of anything else any.
+    All(Vec<Value>),
     /// `f:(in:…)`: a value that the query gives.
     Sub(Box<Query>, Span),
 }

@@ -10,6 +10,7 @@ use super::parse::OBJECTS;
 use super::plan::ROLLUPS;
 use super::words::{self, CLAUSES, FUNCTIONS};
 use crate::catalog::{self, Entity, Field, Kind};
+use crate::codes;
 use crate::groups::GROUP;
 
 /// Something that could stand there.
@@ -141,10 +142,15 @@ pub fn complete(text: &str, offset: usize) -> Completion {
     let colors = colors.map(|_| of_these(&["green", "yellow", "red"], &low, "value"));
     let booleans =
         values.as_ref().filter(|v| v.field.kind == Kind::Bool).map(|_| of_these(&["true", "false"], &low, "value"));
+    let labels = values.as_ref().filter(|v| v.field.kind == Kind::Number).and_then(|v| codes::of(v.field.name));
+    let labels = labels.map(|codes| {
+        let like = codes.labels().into_iter().filter(|label| label.starts_with(&low));
+        like.map(|label| item(label, "value", "")).collect()
+    });
     let values = values
         .filter(|_| colors.is_none())
         .filter(|v| matches!(v.field.kind, Kind::Text | Kind::Ip | Kind::Mac | Kind::List | Kind::Map));
-    Completion { replaces, items: booleans.or(colors).unwrap_or(items), values }
+    Completion { replaces, items: booleans.or(colors).or(labels).unwrap_or(items), values }
 }
 
 fn values(entity: Option<&'static Entity>, key: &str, prefix: &str) -> Option<Values> {
@@ -246,6 +252,8 @@ mod tests {
         assert_eq!(at("in:devices group:co|").2, values("device_groups.name", None, "co"));
         assert_eq!(at("in:flows !dst_device.group:(a,co|").2, values("device_groups.name", None, "co"));
         assert_eq!(at("in:flows observable.i|").1, ["ip"]);
+        assert_eq!(at("in:flows tcp_flags:(syn,a|").1, ["ack"]);
+        assert_eq!(at("in:flows protocol_num:tc|").1, ["tcp"]);
         assert!(at("|").1.contains(&"in:".to_owned()));
     }
 

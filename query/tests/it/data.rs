@@ -129,6 +129,7 @@ fn flows() -> RecordBatch {
             &json!({"row_id": n, "time": ago(minutes), "src_endpoint_ip": src, "dst_endpoint_ip": dst, "app": app,
                 "src_endpoint_ip_bin": bytes_of(src), "dst_endpoint_ip_bin": bytes_of(dst), "dst_endpoint_port": port, "protocol_num": if port == 53 { 17 } else { 6 },
                 "protocol_name": if port == 53 { "udp" } else { "tcp" }, "bytes_total": bytes,
+                "tcp_flags": if port == 53 { json!(null) } else if n % 2 == 0 { json!(2) } else { json!(18) },
                 "packets_total": bytes / 100, "src_device_uid": from, "dst_device_uid": to}),
         )
     })

@@ -441,7 +441,7 @@ impl<'a> Parser<'a> {
                 continue;
             }
             if self.eat(close) {
-                return Ok(Value::Any(items));
+                return Ok(if close == ']' { Value::All(items) } else { Value::Any(items) });
             }
             return Err(match self.peek() {
                 None => SrqlError::new("bracket_open", (open, open + 1), "this list is not closed"),

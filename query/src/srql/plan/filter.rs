@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use arrow_schema::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::functions_nested::expr_fn as nested;
-use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
+use datafusion::logical_expr::{Expr as Df, Operator, binary_expr, cast, ident, lit};
 use radarflow_proto::cell::IpBytes;
 
 use super::super::SrqlError;
@@ -14,8 +14,9 @@ use super::super::ast::{Expr, Literal, Op, Value};
 use super::super::parse::{ORDINARY, plain};
 use super::super::time::{self, Range};
 use super::{Names, Result, Target, timestamp};
-use crate::catalog::Kind;
-use crate::functions::{any_like, ip_bytes};
+use crate::catalog::{self, Kind};
+use crate::codes::{self, Codes};
+use crate::functions::{any_like, any_within, ip_bytes};
 
 impl Names<'_> {
     pub(super) fn filter(&self, expr: &Expr) -> Result<Df> {
@@ -65,9 +66,11 @@ impl Names<'_> {
             Value::Sub(_, span) => {
                 Err(SrqlError::new("subquery_not_available", *span, "a subquery cannot stand in a list"))
             }
-            Value::Any(items) => {
-                let any = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
-                Ok(any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false)))
+            Value::Any(items) | Value::All(items) => {
+                let each = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
+                let several = matches!(target.kind, Kind::List | Kind::Map) && matches!(value, Value::All(_));
+                let together = if several { Df::and } else { Df::or };
+                Ok(each.into_iter().reduce(together).unwrap_or_else(|| lit(false)))
             }
             Value::Is(literal) => self.is(target, literal),
             Value::Fold(literal) => {
@@ -137,9 +140,10 @@ impl Names<'_> {
                 Some((low, high)) => Ok(self.ip_bytes(target).between(bytes(low), bytes(high)).is_true()),
                 None => wrong("bad_ip", "address, network or address range"),
             },
-            Kind::Number => match number(&text) {
-                Some(n) => Ok(cast(column(), DataType::Float64).eq(lit(n)).is_true()),
-                None => wrong("bad_number", "number"),
+            Kind::Number => match (number(&text), codes::of(target.own())) {
+                (Some(n), _) => Ok(cast(column(), DataType::Float64).eq(lit(n)).is_true()),
+                (None, Some(codes)) => self.coded(target, codes, literal),
+                (None, None) => wrong("bad_number", "number"),
             },
             Kind::Bool => match text.to_ascii_lowercase().as_str() {
                 "true" | "yes" | "1" => Ok(column().is_true()),
@@ -152,9 +156,38 @@ impl Names<'_> {
                 }
                 _ => wrong("bad_time", "instant or date"),
             },
+            Kind::List if target.field.ends_with("ip_addresses") => match ip_range(&text) {
+                Some((low, high)) if low == high => Ok(nested::array_has(column(), lit(low.to_string())).is_true()),
+                Some((low, high)) => Ok(any_within(column(), bytes(low), bytes(high)).is_true()),
+                None => wrong("bad_ip", "address, network or address range"),
+            },
+            Kind::List if target.field.ends_with("mac_addresses") => {
+                let mac = text.replace([':', '-', '.'], "").to_ascii_uppercase();
+                Ok(nested::array_has(column(), lit(mac)).is_true())
+            }
             Kind::List => Ok(nested::array_has(column(), lit(text)).is_true()),
             Kind::Map => Ok(nested::array_has(nested::map_keys(column()), lit(text)).is_true()),
             Kind::Bytes => wrong("bytes_not_comparable", "value"),
+        }
+    }
+
+    /// A label in place of a number.
+    fn coded(&self, target: &Target, codes: Codes, literal: &Literal) -> Result<Df> {
+        let label = plain(&literal.text);
+        match (codes, codes.number(&label)) {
+            (Codes::Labels(..), Some(n)) => Ok(target.expr.clone().eq(lit(n)).is_true()),
+            (Codes::Flags(_), Some(bit)) => {
+                let and = binary_expr(target.expr.clone(), Operator::BitwiseAnd, lit(bit));
+                Ok(and.not_eq(lit(0i64)).is_true())
+            }
+            (_, None) => {
+                let detail = format!("{label:?} is neither a number nor one of the labels of {}", target.field);
+                let labels = codes.labels();
+                let nearest = catalog::nearest(&label, labels.iter().map(String::as_str));
+                let mut error = SrqlError::new("bad_number", literal.span, detail).suggest(nearest);
+                error.expected = labels;
+                Err(error)
+            }
         }
     }
 

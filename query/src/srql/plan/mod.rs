@@ -169,6 +169,13 @@ struct Target {
     column: Option<String>,
 }
 
+impl Target {
+    /// Its field's own name.
+    fn own(&self) -> &str {
+        self.field.rsplit('.').next().unwrap_or(&self.field)
+    }
+}
+
 /// Plans a query. `pinned` is the span that an earlier page looked at.
 pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Range>) -> Result<Planned> {
     let entities = entities(query)?;
