@@ -14,7 +14,6 @@ use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_proto::lake::LakeTable;
 use radarflow_query::access::new_token;
-use radarflow_query::srql::words;
 use serde_json::{Value, json};
 
 use crate::import::{Import, ServiceRadar};
@@ -528,22 +527,7 @@ fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
 fn docs(what: Docs) -> String {
     let mut out = String::new();
     match what {
-        Docs::Srql => {
-            let tables = [("Terms", words::FORMS), ("Clauses", words::CLAUSES), ("Functions", words::FUNCTIONS)];
-            for (title, rows) in tables {
-                out.push_str(&format!("# {title}\n"));
-                rows.iter().for_each(|(word, doc)| out.push_str(&format!("- `{word}`: {doc}\n")));
-                out.push('\n');
-            }
-            out.push_str("# Entities\n\n");
-            for entity in radarflow_query::catalog::ENTITIES.iter() {
-                out.push_str(&format!("## {}\n{}\n\n", entity.name, entity.table.doc()));
-                for field in &entity.fields {
-                    out.push_str(&format!("- `{}` ({}): {}\n", field.name, field.kind.name(), field.doc));
-                }
-                out.push('\n');
-            }
-        }
+        Docs::Srql => out = radarflow_query::docs::srql(),
         Docs::Lake => {
             for table in LakeTable::all() {
                 out.push_str(&format!("## {}\n{}\n\n", table.name(), table.doc()));

@@ -82,7 +82,7 @@ pub const NOT_AVAILABLE: &[&str] =
 pub const STATUS_COLOR: &str = "status_color";
 
 /// Other names of fields: (entity or empty for all, other name, name).
-const ALIASES: &[(&str, &str, &str)] = &[
+pub const ALIASES: &[(&str, &str, &str)] = &[
     ("devices", "device_id", "uid"),
     ("devices", "device_uid", "uid"),
     ("devices", "boundary", "partition"),

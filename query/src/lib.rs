@@ -16,6 +16,7 @@ mod ask;
 pub mod catalog;
 pub mod codes;
 mod devices;
+pub mod docs;
 pub mod engine;
 mod explain;
 mod flight;

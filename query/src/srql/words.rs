@@ -1,10 +1,28 @@
 //! The words of the language, each with what it means. Parsing, completion and `radarflow docs srql` read these.
 
+/// Queries that show the language, with what they ask.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "in:devices hostname:%cam% !discovery_sources:(armis) sort:last_seen:desc limit:50",
+        "cameras that Armis does not know",
+    ),
+    (
+        "in:flows time:last_1h stats:\"sum(bytes_total) as bytes by src_endpoint_ip:24, app\" having:\"bytes>1e6\" limit:20",
+        "talkers by network",
+    ),
+    (
+        "in:logs (severity:(error,fatal) OR body:/link.*down/i) device.vendor_name:Cisco window:5m stats:\"count() as n by device_uid\"",
+        "errors of Cisco devices in slices of five minutes",
+    ),
+    ("in:devices uid:(in:alerts status:pending fields:device_uid) group:core", "core devices with an alert"),
+    ("in:devices at:now-1d is_available:false", "what was down a day ago"),
+];
+
 /// Forms of a term: how it is written, what it means.
 pub const FORMS: &[(&str, &str)] = &[
     ("f:v, f:~v", "equals; equals regardless of case"),
     ("f:a*b?, f:%ab%", "wildcard, regardless of case: `*` and `%` any run, `?` one character"),
-    ("f:(a,b*,>5), f:[a,b]", "any of; on lists any element"),
+    ("f:(a,b*,>5), f:[a,b]", "any of, on lists any element; in square brackets on lists all of them"),
     ("f:>5, f:5..10, f:..10", "comparison, closed range; of numbers, times, addresses and values in maps"),
     ("f:/re/i", "regular expression, without white space (write `\\s`)"),
     ("f:10.0.0.0/8, f:10.0.0.1-10.0.0.9", "network, address range"),

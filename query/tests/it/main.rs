@@ -5,6 +5,7 @@
 //! difference before you believe it.
 
 mod data;
+mod fuzz;
 mod stream;
 
 use std::fmt::Write as _;
@@ -96,6 +97,21 @@ async fn every_query_answers_what_its_file_says() {
     }
     assert!(n > 100, "there are {n} queries");
     assert!(wrong.is_empty() || std::env::var_os("RADARFLOW_BLESS").is_some(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn the_page_of_the_language_is_what_the_language_is() {
+    let page = radarflow_query::docs::srql();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/SRQL.md");
+    if std::env::var_os("RADARFLOW_BLESS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap();
+    assert!(kept == page, "radarflow docs srql > query/SRQL.md");
+    let engine = engine();
+    for (query, _) in radarflow_query::srql::words::EXAMPLES {
+        engine.query(&actor("t", &[]), query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+    }
 }
 
 #[tokio::test]
