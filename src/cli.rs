@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::import::{Import, ServiceRadar};
 use crate::whatif::Suppose;
-use crate::{config, demo, enrichment, explain, follow, serve, table, tools, whatif};
+use crate::{config, demo, enrichment, explain, follow, query, serve, tools, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -254,7 +254,7 @@ enum RoleArg {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     Table,
     Json,
     Ndjson,
@@ -309,7 +309,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(follow::follow(&srql, &at, ndjson))?;
         }
         Command::Query { srql, sql, format, live: false, at } => {
-            return runtime.block_on(query(&srql, sql, format, &at));
+            return runtime.block_on(query::query(&srql, sql, format, &at));
         }
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
@@ -418,53 +418,6 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
     }
     tracing::info!("stopping");
     server.stop().await
-}
-
-async fn query(srql: &str, sql: bool, format: Option<Output>, at: &At) -> Result<ExitCode> {
-    let (url, token) = (&at.url, &at.token);
-    let format = format.unwrap_or(if std::io::stdout().is_terminal() { Output::Table } else { Output::Ndjson });
-    let wire = match format {
-        Output::Table | Output::Json => "json",
-        Output::Ndjson => "ndjson",
-        Output::Csv => "csv",
-        Output::Parquet => "parquet",
-        Output::Arrow => "arrow",
-    };
-    let response = reqwest::Client::new()
-        .post(format!("{}/api/{}", url.trim_end_matches('/'), if sql { "sql" } else { "query" }))
-        .bearer_auth(token)
-        .json(&json!({if sql { "sql" } else { "query" }: srql, "format": wire}))
-        .send()
-        .await
-        .with_context(|| format!("cannot reach {url}; is the server running?"))?;
-    if !response.status().is_success() {
-        let problem: Value = response.json().await.unwrap_or_default();
-        eprintln!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
-        if let Some(column) = problem["column"].as_u64().filter(|_| problem["line"] == 1) {
-            let width = problem["token"].as_str().map_or(1, |t| t.chars().count().max(1));
-            eprintln!("  {srql}\n  {}{}", " ".repeat(column as usize - 1), "^".repeat(width));
-        }
-        return Ok(ExitCode::from(1));
-    }
-    let bytes = response.bytes().await?;
-    let mut out = std::io::stdout().lock();
-    if format == Output::Table {
-        let answer: Value = serde_json::from_slice(&bytes)?;
-        let rows = answer["results"].as_array().cloned().unwrap_or_default();
-        writeln!(out, "{}", table::render(&rows))?;
-        let meta = &answer["meta"];
-        let more = if meta["truncated"] == true { ", more follow" } else { "" };
-        writeln!(
-            out,
-            "{} rows{more}, {:.1} ms, epoch {}",
-            rows.len(),
-            meta["elapsed_ms"].as_f64().unwrap_or(0.0),
-            meta["epoch"]
-        )?;
-    } else {
-        out.write_all(&bytes)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn make_token(command: TokenCommand) -> Result<()> {

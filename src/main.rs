@@ -8,6 +8,7 @@ mod explain;
 mod follow;
 mod import;
 mod metrics;
+mod query;
 mod reap;
 mod serve;
 mod table;

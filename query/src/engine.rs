@@ -52,12 +52,29 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 pub const EXPORT_TIME: Duration = Duration::from_secs(600);
 /// How long rows may wait for whoever asked for them.
 pub const STALLED: Duration = Duration::from_secs(60);
+/// Stack of the threads that plan and run, bytes: plans are walked by recursion.
+const STACK: usize = 32 << 20;
 /// Batches that may wait for them.
 const EXPORT_AHEAD: usize = 2;
 /// Queries at once.
 pub const CONCURRENT: usize = 16;
 /// Queries of one tenant at once: the others keep room.
 pub const CONCURRENT_TENANT: usize = 8;
+
+/// What queries may take.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineLimits {
+    /// Memory of all of them together, bytes; what can be put on disk goes there beyond it.
+    pub memory: usize,
+    /// Time of one.
+    pub time: Duration,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        EngineLimits { memory: MEMORY, time: TIME_LIMIT }
+    }
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -159,6 +176,8 @@ pub struct Engine {
     /// Queries under way, by tenant.
     running: Mutex<BTreeMap<String, usize>>,
     threads: Threads,
+    /// What one query may take.
+    time: Duration,
     key: [u8; 32],
     metrics: Metrics,
     streams: Streams,
@@ -177,7 +196,15 @@ struct Threads(Option<tokio::runtime::Runtime>);
 
 impl Threads {
     fn start() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("query").enable_all().build()?;
+        // Plans give way now and then, not always soon: with a thread for each of their parts none waits for another, and
+        // the system shares the processors.
+        let parts = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONCURRENT * (parts + 1))
+            .thread_name("query")
+            .thread_stack_size(STACK)
+            .enable_all()
+            .build()?;
         Ok(Threads(Some(runtime)))
     }
 
@@ -255,8 +282,13 @@ impl From<Answer> for Export {
 impl Engine {
     /// An engine whose cursors are authenticated by `key`.
     pub fn new(live: Arc<Live>, key: [u8; 32]) -> Result<Self, QueryError> {
+        Self::with_limits(live, key, EngineLimits::default())
+    }
+
+    /// The same, with limits of one's own.
+    pub fn with_limits(live: Arc<Live>, key: [u8; 32], limits: EngineLimits) -> Result<Self, QueryError> {
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY)))
+            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory)))
             .build_arc()
             .map_err(|e| QueryError::Failed(e.to_string()))?;
         // From one to four thousand milliseconds, doubling.
@@ -264,7 +296,8 @@ impl Engine {
         let metrics = Metrics { queries: Family::default(), running: Gauge::default(), seconds };
         let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
         let streams = Streams::default();
-        Ok(Engine { live, runtime, running: Mutex::default(), threads, key, metrics, streams })
+        let time = limits.time;
+        Ok(Engine { live, runtime, running: Mutex::default(), threads, time, key, metrics, streams })
     }
 
     /// The tables it reads.
@@ -401,6 +434,11 @@ impl Engine {
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many queries are under way.
+    pub fn queries_running(&self) -> usize {
+        self.running().values().sum()
     }
 
     /// Room for one more of a tenant's questions, kept until it is dropped.
@@ -594,7 +632,7 @@ impl Engine {
         task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
         let Some(mut task) = self.threads.spawn(task) else { return Err(QueryError::Busy) };
-        match tokio::time::timeout(TIME_LIMIT, &mut task.0).await {
+        match tokio::time::timeout(self.time, &mut task.0).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
             Err(_) => Err(QueryError::TimedOut),

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef};
+use arrow_array::{Array, ArrayRef, StringArray};
 use arrow_schema::DataType;
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{
@@ -24,7 +24,7 @@ struct Function {
     body: usize,
 }
 
-const BODIES: [Body; 4] = [ip_bytes_body, ip_mask_body, any_like_body, any_within_body];
+const BODIES: [Body; 5] = [ip_bytes_body, ip_mask_body, any_like_body, any_within_body, as_text_body];
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {
@@ -53,6 +53,8 @@ static ANY_LIKE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("any_like"
 
 static ANY_WITHIN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("any_within", 3, DataType::Boolean, 3));
 
+static AS_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("as_text", 1, DataType::Utf8, 4));
+
 /// The sixteen bytes of an address's text; null where it is none.
 pub fn ip_bytes(text: Expr) -> Expr {
     IP_BYTES.call(vec![text])
@@ -73,7 +75,12 @@ pub fn any_within(list: Expr, low: Expr, high: Expr) -> Expr {
     ANY_WITHIN.call(vec![list, low, high])
 }
 
-fn text(array: &ArrayRef) -> Result<&arrow_array::StringArray> {
+/// A list, a map or bytes as text that is equal where they are: JSON with its keys in order, hexadecimal digits.
+pub fn as_text(value: Expr) -> Expr {
+    AS_TEXT.call(vec![value])
+}
+
+fn text(array: &ArrayRef) -> Result<&StringArray> {
     match array.as_string_opt::<i32>() {
         Some(strings) => Ok(strings),
         None => exec_err!("an address is text, not {}", array.data_type()),
@@ -125,4 +132,30 @@ fn any_within_body(args: &[ArrayRef]) -> Result<ArrayRef> {
         out.append_value(lists.is_valid(i) && text(&items)?.iter().flatten().any(within));
     }
     Ok(Arc::new(out.finish()))
+}
+
+fn as_text_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let array = &args[0];
+    let one = |row: usize| -> Result<Option<String>> {
+        if array.is_null(row) {
+            return Ok(None);
+        }
+        Ok(Some(match array.data_type() {
+            DataType::List(_) => {
+                let items = array.as_list::<i32>().value(row);
+                serde_json::Value::from_iter(text(&items)?.iter()).to_string()
+            }
+            DataType::Map(..) => {
+                let entries = array.as_map().value(row);
+                let (keys, values) = (text(entries.column(0))?, text(entries.column(1))?);
+                let sorted: std::collections::BTreeMap<_, _> = keys.iter().zip(values.iter()).collect();
+                let object = sorted.into_iter().filter_map(|(k, v)| Some((k?.to_owned(), v.into())));
+                serde_json::Value::Object(object.collect()).to_string()
+            }
+            DataType::Binary => hex::encode(array.as_binary::<i32>().value(row)),
+            other => return exec_err!("{other} is no list, map or bytes"),
+        }))
+    };
+    let texts = (0..array.len()).map(one).collect::<Result<StringArray>>()?;
+    Ok(Arc::new(texts))
 }

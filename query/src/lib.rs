@@ -31,6 +31,7 @@ mod names;
 mod openapi;
 mod render;
 mod runs;
+mod segment;
 pub mod sql;
 pub mod srql;
 pub mod stream;

@@ -1,7 +1,6 @@
 //! Live tables: the current state and the rows that are not in the lake yet, published as one immutable version an epoch.
 //!
-//! A state table of one tenant is a list of segments: an immutable batch and a bitmap of the rows that are gone. An
-//! epoch's new rows are a new small segment; segments of like size are merged, so that publishing costs the change (and
+//! A state table of one tenant is a list of segments: immutable rows and a bitmap of those that are gone. An epoch's new rows are a new small segment; segments of like size are merged, so that publishing costs the change (and
 //! its share of a merge), not the table. An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
 //! cut moves, and the memory goes, in one swap after a commit. The versions of state tables are kept in the same way, so
 //! that what held at a time can be asked for before the lake has it.
@@ -12,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arrow::compute::{concat_batches, filter_record_batch};
-use arrow_array::{Array, BooleanArray, RecordBatch, StringArray};
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::max;
-use datafusion::logical_expr::{Expr, JoinType, cast, ident, lit};
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, Operator, TableProviderFilterPushDown, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
 use radarflow_proto::lake::LakeTable;
@@ -27,6 +26,7 @@ use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
+use crate::segment::Segment;
 use crate::stream::BEHIND;
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
@@ -37,28 +37,6 @@ pub const RECENT_EPOCHS: usize = 1024;
 /// Changes, and bytes of event rows, that these have at most.
 const RECENT_CHANGES: usize = 50_000;
 const RECENT_BYTES: usize = 32 << 20;
-
-#[derive(Clone, Debug)]
-struct Segment {
-    batch: RecordBatch,
-    /// Rows that are gone; empty while none is.
-    dead: Arc<Vec<bool>>,
-    live: usize,
-}
-
-impl Segment {
-    fn rows(&self, projection: Option<&[usize]>) -> Result<RecordBatch> {
-        let batch = match projection {
-            Some(columns) => self.batch.project(columns)?,
-            None => self.batch.clone(),
-        };
-        if self.dead.is_empty() {
-            return Ok(batch);
-        }
-        let mask: BooleanArray = self.dead.iter().map(|dead| Some(!dead)).collect();
-        Ok(filter_record_batch(&batch, &mask)?)
-    }
-}
 
 /// A state table of one tenant, as the applier keeps it.
 #[derive(Default)]
@@ -75,12 +53,7 @@ impl StateTable {
         let (mut new, mut keys) = (Vec::<&StateRow>::new(), Vec::new());
         for change in changes {
             if let Some((segment, row)) = self.index.remove(&change.key) {
-                let segment = &mut self.segments[segment];
-                let n = segment.batch.num_rows();
-                let dead = Arc::make_mut(&mut segment.dead);
-                dead.resize(n, false);
-                dead[row] = true;
-                segment.live -= 1;
+                self.segments[segment].bury(row);
             }
             if let Some(after) = &change.after {
                 new.push(after);
@@ -89,17 +62,18 @@ impl StateTable {
         }
         if !new.is_empty() {
             let batch = state_batch(table, new.iter().copied());
-            self.push(batch, keys);
+            self.push(table, vec![batch], keys);
         }
         self.merge(table);
     }
 
-    fn push(&mut self, batch: RecordBatch, keys: Vec<Arc<str>>) {
+    fn push(&mut self, table: Table, batches: Vec<RecordBatch>, keys: Vec<Arc<str>>) {
+        let segment = Segment::new(&table.schema(), batches).expect("rows of a table have its schema");
         let at = self.segments.len();
         for (row, key) in keys.iter().enumerate() {
             self.index.insert(key.clone(), (at, row));
         }
-        self.segments.push(Segment { live: batch.num_rows(), batch, dead: Arc::default() });
+        self.segments.push(segment);
         self.keys.push(keys);
     }
 
@@ -110,7 +84,7 @@ impl StateTable {
         let mut rows = self.segments.last().map_or(0, |s| s.live);
         while from > 0 {
             let before = &self.segments[from - 1];
-            if before.live > rows * 2 && before.live * 2 >= before.batch.num_rows() {
+            if before.live > rows * 2 && before.live * 2 >= before.len() {
                 break;
             }
             from -= 1;
@@ -119,14 +93,12 @@ impl StateTable {
         if self.segments.len() - from < 2 {
             return;
         }
-        let parts: Vec<RecordBatch> = self.segments[from..].iter().filter_map(|s| s.rows(None).ok()).collect();
-        let Ok(batch) = concat_batches(&table.schema(), &parts) else { return };
-        let merged = self.segments.drain(from..).zip(self.keys.drain(from..));
-        let alive = merged.flat_map(|(segment, keys)| {
-            keys.into_iter().enumerate().filter(move |(row, _)| !segment.dead.get(*row).copied().unwrap_or(false))
-        });
-        let keys: Vec<Arc<str>> = alive.map(|(_, key)| key).collect();
-        self.push(batch, keys);
+        let (mut batches, mut alive) = (Vec::new(), Vec::with_capacity(rows));
+        for (segment, keys) in self.segments.drain(from..).zip(self.keys.drain(from..)) {
+            batches.extend(segment.batches(None).expect("a segment's rows are a batch"));
+            alive.extend(keys.into_iter().enumerate().filter(|(row, _)| !segment.is_dead(*row)).map(|(_, key)| key));
+        }
+        self.push(table, batches, alive);
     }
 }
 
@@ -454,7 +426,11 @@ impl View {
     /// Every row of every state table, of all tenants: for a sink that has to be filled anew.
     pub fn state_batches(&self) -> Vec<(Table, RecordBatch)> {
         let segments = self.state.iter().flat_map(|((_, table), segments)| segments.iter().map(|s| (*table, s)));
-        segments.filter_map(|(table, segment)| Some((table, segment.rows(None).ok()?))).collect()
+        let batches = |(table, segment): (Table, &Segment)| {
+            let batches = segment.batches(None).unwrap_or_default();
+            batches.into_iter().map(move |batch| (table, batch))
+        };
+        segments.flat_map(batches).collect()
     }
 
     /// Rows of an event table of the epochs `after < epoch ≤ until`, of all tenants.
@@ -478,16 +454,16 @@ impl View {
     /// Rows of a state table, for what is answered without a plan.
     pub fn rows<R: radarflow_proto::rows::Row>(&self, tenant: &str) -> Vec<R> {
         let Some(segments) = self.state.get(&(tenant.to_owned(), R::TABLE)) else { return Vec::new() };
-        let batches = segments.iter().filter_map(|s| s.rows(None).ok());
+        let batches = segments.iter().flat_map(|s| s.batches(None).unwrap_or_default());
         batches.flat_map(|b| (0..b.num_rows()).map(|i| R::read(&b, i)).collect::<Vec<_>>()).collect()
     }
 
-    /// The rows of a state table whose text column has a value; the column is scanned.
+    /// The rows of a state table whose text column has a value.
     pub fn rows_where<R: radarflow_proto::rows::Row>(&self, tenant: &str, column: &str, value: &str) -> Vec<R> {
         self.rows_where_any(tenant, column, &BTreeSet::from([value]))
     }
 
-    /// The same, of any of these values, in one scan. Nothing is copied but the rows found.
+    /// The same, of any of these values. Nothing is copied but the rows found.
     pub fn rows_where_any<R: radarflow_proto::rows::Row>(
         &self,
         tenant: &str,
@@ -495,24 +471,45 @@ impl View {
         values: &BTreeSet<&str>,
     ) -> Vec<R> {
         let Some(segments) = self.state.get(&(tenant.to_owned(), R::TABLE)) else { return Vec::new() };
-        let mut rows = Vec::new();
-        for Segment { batch, dead, .. } in segments.iter() {
-            let column = batch.column_by_name(column).and_then(|c| c.as_any().downcast_ref::<StringArray>());
-            let Some(texts) = column else { continue };
-            let there = |row: &usize| {
-                !dead.get(*row).copied().unwrap_or(false) && texts.is_valid(*row) && values.contains(texts.value(*row))
+        let of = |segment: &Segment| {
+            let rows = segment.find(column, values).unwrap_or_else(|| segment.scan(column, values));
+            let read = |row| {
+                let (batch, place) = segment.at(row);
+                R::read(batch, place)
             };
-            rows.extend((0..batch.num_rows()).filter(there).map(|row| R::read(batch, row)));
-        }
-        rows
+            rows.into_iter().map(read).collect::<Vec<R>>()
+        };
+        segments.iter().flat_map(of).collect()
     }
 }
 
-/// A state table's segments, projected before they are masked.
+/// A state table's segments.
 #[derive(Debug)]
 struct Segments {
     schema: SchemaRef,
     segments: Arc<Vec<Segment>>,
+}
+
+/// What a condition wants of a text column: one of some values.
+fn wanted(condition: &Expr) -> Option<(&str, BTreeSet<&str>)> {
+    fn literal(value: &Expr) -> Option<&str> {
+        match value {
+            Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
+            _ => None,
+        }
+    }
+    match condition {
+        Expr::IsTrue(inner) => wanted(inner),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
+            (Expr::Column(column), value) => Some((&column.name, BTreeSet::from([literal(value)?]))),
+            _ => None,
+        },
+        Expr::InList(InList { expr, list, negated: false }) => match &**expr {
+            Expr::Column(column) => Some((&column.name, list.iter().map(literal).collect::<Option<_>>()?)),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 #[async_trait::async_trait]
@@ -525,21 +522,41 @@ impl TableProvider for Segments {
         datafusion::logical_expr::TableType::Base
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // What an index finds is looked at again.
+        let answer = |filter: &&Expr| match wanted(filter) {
+            Some(_) => TableProviderFilterPushDown::Inexact,
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(answer).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn datafusion::catalog::Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn datafusion::physical_plan::ExecutionPlan>> {
-        let schema = match projection {
+        let columns = projection.map(Vec::as_slice);
+        let schema = match columns {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => self.schema.clone(),
         };
         let parts = state.config().target_partitions().max(1);
         let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); parts];
-        for (i, segment) in self.segments.iter().enumerate() {
-            partitions[i % parts].push(segment.rows(projection.map(Vec::as_slice))?);
+        let mut next = 0;
+        for segment in self.segments.iter() {
+            let found = filters.iter().filter_map(wanted).find_map(|(column, values)| segment.find(column, &values));
+            let batches = match found {
+                Some(rows) if rows.is_empty() => Vec::new(),
+                Some(rows) => vec![segment.take(&rows, columns)?],
+                None => segment.batches(columns)?,
+            };
+            for batch in batches {
+                partitions[next % parts].push(batch);
+                next += 1;
+            }
         }
         Ok(datafusion::datasource::memory::MemorySourceConfig::try_new_exec(&partitions, schema, None)?)
     }

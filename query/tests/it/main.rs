@@ -6,6 +6,7 @@
 
 mod data;
 mod fuzz;
+mod limits;
 mod stream;
 
 use std::fmt::Write as _;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
 use radarflow_query::access::Actor;
+use radarflow_query::catalog::ENTITIES;
 use radarflow_query::engine::{Answer, Engine, QueryError};
 use radarflow_query::live::Live;
 use serde_json::Value;
@@ -112,6 +114,45 @@ async fn the_page_of_the_language_is_what_the_language_is() {
     for (query, _) in radarflow_query::srql::words::EXAMPLES {
         engine.query(&actor("t", &[]), query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_of_every_entity_may_stand_in_every_clause() {
+    let engine = engine();
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for entity in ENTITIES.iter() {
+        let time = if entity.time.is_some() { " time:last_7d" } else { "" };
+        for field in &entity.fields {
+            let (e, f) = (entity.name, field.name);
+            let queries = [
+                format!("in:{e}{time} `{f}`:* !`{f}`:null fields:`{f}` sort:`{f}`:asc limit:3"),
+                format!("in:{e}{time} `{f}`:\"\" limit:1"),
+                format!(
+                    r#"in:{e}{time} stats:"count() as n, count(`{f}`) as v1, count_distinct(`{f}`) as v2, first(`{f}`) as v3, last(`{f}`) as v4, min(`{f}`) as v5, max(`{f}`) as v6, group_uniq_array(`{f}`) as v7 by `{f}`""#
+                ),
+            ];
+            for query in queries {
+                asked += 1;
+                match engine.query(&actor("t", &[]), &query, None, None).await {
+                    Ok(_) => {}
+                    // What is no number is said to be none.
+                    Err(QueryError::Language(e))
+                        if [
+                            "unknown_field",
+                            "bad_number",
+                            "bad_time",
+                            "bad_boolean",
+                            "bytes_not_comparable",
+                            "bad_ip",
+                        ]
+                        .contains(&e.code) => {}
+                    Err(error) => wrong.push(format!("{query}: {error:?}")),
+                }
+            }
+        }
+    }
+    assert!(asked > 500, "{asked}");
+    assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[tokio::test]

@@ -232,7 +232,7 @@ async fn what_held_then_is_what_the_tables_showed_then() {
     let mut then = Vec::new();
     for epoch in 4..60 {
         engine.live().apply(&churn(epoch, &mut now, &mut random).into());
-        if epoch % 7 != 0 {
+        if epoch % 14 != 0 {
             continue;
         }
         let at = radarflow_proto::cell::Time::from_ms(data::NOW + epoch as i64);
@@ -251,7 +251,7 @@ async fn what_held_then_is_what_the_tables_showed_then() {
         let fresh = engine.query(actor, query, None, None).await.expect("it answers");
         different += usize::from(json(&fresh) != *showed);
     }
-    assert!(different > 20, "most of it is another today: {different}");
+    assert!(different > 8, "most of it is another today: {different}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ pub const MAX_DEPTH: usize = 64;
 /// Items of a list.
 pub const MAX_ITEMS: usize = 10_000;
 
+/// Terms of a query, its subqueries' among them.
+pub const MAX_TERMS: usize = 1000;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
@@ -109,12 +111,14 @@ struct Parser<'a> {
     top_other: Option<(bool, Span)>,
     /// Queries around this one.
     nested: usize,
+    /// Terms so far, those of the queries around this one too.
+    terms: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
         let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested }
+        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0 }
     }
 
     /// The query, once all of it is read; it began at `start`.
@@ -308,6 +312,11 @@ impl<'a> Parser<'a> {
 
     fn filter(&mut self, depth: usize, negated: bool) -> Result<Expr> {
         let start = self.at;
+        self.terms += 1;
+        if self.terms > MAX_TERMS {
+            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
+            return Err(SrqlError::new("too_many_terms", (start, start), detail));
+        }
         let (key, backquoted) = match self.key() {
             Ok(key) if self.peek() == Some(':') => key,
             Ok((key, _)) if self.contains() => {
@@ -458,6 +467,7 @@ impl<'a> Parser<'a> {
         }
         let start = self.at;
         let mut inner = Parser::new(self.text, start, self.nested + 1);
+        inner.terms = self.terms;
         let filter = inner.or(0)?;
         inner.blanks();
         if !inner.eat(')') {
@@ -466,7 +476,7 @@ impl<'a> Parser<'a> {
                 Some(_) => inner.error("unexpected", "the subquery should end here"),
             });
         }
-        self.at = inner.at;
+        (self.at, self.terms) = (inner.at, inner.terms);
         Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
     }
 

@@ -23,11 +23,11 @@ impl Names<'_> {
         Ok(match expr {
             Expr::And(all) => {
                 let all = all.iter().map(|e| self.filter(e)).collect::<Result<Vec<_>>>()?;
-                all.into_iter().reduce(Df::and).unwrap_or_else(|| lit(true))
+                balanced(all, Df::and).unwrap_or_else(|| lit(true))
             }
             Expr::Or(any) => {
                 let any = any.iter().map(|e| self.filter(e)).collect::<Result<Vec<_>>>()?;
-                any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false))
+                balanced(any, Df::or).unwrap_or_else(|| lit(false))
             }
             Expr::Not(inner) => Df::Not(Box::new(self.filter(inner)?)),
             Expr::Text(literal) => {
@@ -67,10 +67,26 @@ impl Names<'_> {
                 Err(SrqlError::new("subquery_not_available", *span, "a subquery cannot stand in a list"))
             }
             Value::Any(items) | Value::All(items) => {
-                let each = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
-                let several = matches!(target.kind, Kind::List | Kind::Map) && matches!(value, Value::All(_));
-                let together = if several { Df::and } else { Df::or };
-                Ok(each.into_iter().reduce(together).unwrap_or_else(|| lit(false)))
+                if matches!(target.kind, Kind::List | Kind::Map) && matches!(value, Value::All(_)) {
+                    let each = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
+                    return Ok(balanced(each, Df::and).unwrap_or_else(|| lit(false)));
+                }
+                // Plain values are looked up in one set, however many they are.
+                let (mut these, mut each) = (Vec::new(), Vec::new());
+                for item in items {
+                    match same(target, item) {
+                        Some(value) => these.push(value),
+                        None => each.push(self.leaf(target, item)?),
+                    }
+                }
+                if !these.is_empty() {
+                    each.push(match target.kind {
+                        Kind::List => nested::array_has_any(column(), nested::make_array(these)).is_true(),
+                        Kind::Number => cast(column(), DataType::Float64).in_list(these, false).is_true(),
+                        _ => column().in_list(these, false).is_true(),
+                    });
+                }
+                Ok(balanced(each, Df::or).unwrap_or_else(|| lit(false)))
             }
             Value::Is(literal) => self.is(target, literal),
             Value::Fold(literal) => {
@@ -252,6 +268,39 @@ impl Names<'_> {
         };
         Ok(compared.is_true())
     }
+}
+
+/// The value that an item of a list must equal, where there is no more to it.
+fn same(target: &Target, item: &Value) -> Option<Df> {
+    let Value::Is(literal) = item else { return None };
+    let text = plain(&literal.text);
+    if text.is_empty() || has_wildcard(literal) {
+        return None;
+    }
+    match target.kind {
+        Kind::Text => Some(lit(text)),
+        Kind::Mac => Some(lit(text.replace([':', '-', '.'], "").to_ascii_uppercase())),
+        Kind::Ip => ip_range(&text).filter(|(low, high)| low == high).map(|(ip, _)| lit(ip.to_string())),
+        Kind::Number => number(&text).map(lit),
+        Kind::List if !target.field.ends_with("_addresses") => Some(lit(text)),
+        _ => None,
+    }
+}
+
+/// Many conditions as one, no deeper than it must be: plans are walked by recursion.
+fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
+    while all.len() > 1 {
+        let mut left = all.into_iter();
+        let mut pairs = Vec::new();
+        while let Some(a) = left.next() {
+            pairs.push(match left.next() {
+                Some(b) => together(a, b),
+                None => a,
+            });
+        }
+        all = pairs;
+    }
+    all.pop()
 }
 
 /// A number, with `k M G T P` and `Ki Mi Gi Ti Pi`.

@@ -7,17 +7,27 @@ use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, iden
 use datafusion::prelude::DataFrame;
 
 use super::super::SrqlError;
-use super::super::ast::{Aggregate, GroupKey, Having, Op, Query, Top, Units};
+use super::super::ast::{Aggregate, GroupKey, Having, Op, Query, Span, Top, Units};
 use super::super::time::Range;
 use super::filter::number;
-use super::{DEFAULT_LIMIT, Names, Planned, Result, defect};
+use super::{DEFAULT_LIMIT, Names, Planned, Result, Target, defect};
 use crate::catalog::{self, Kind};
-use crate::functions::ip_mask;
+use crate::functions::{as_text, ip_mask};
+
+/// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
+fn comparable(target: &Target, ordered: bool) -> Df {
+    match target.kind {
+        Kind::Map | Kind::Bytes => as_text(target.expr.clone()),
+        Kind::List if ordered => as_text(target.expr.clone()),
+        _ => target.expr.clone(),
+    }
+}
 
 impl Names<'_> {
     pub(super) fn aggregate(&self, call: &Aggregate) -> Result<Df> {
         let field = call.field.as_ref().map(|k| self.one(k)).transpose()?;
-        let expr = || field.as_ref().map(|t| t.expr.clone());
+        let ordered = matches!(call.function.as_str(), "min" | "max" | "group_uniq_array");
+        let expr = || field.as_ref().map(|t| comparable(t, ordered));
         let numeric = || -> Result<Df> {
             match &field {
                 Some(t) if t.kind == Kind::Number => Ok(t.expr.clone()),
@@ -68,15 +78,12 @@ impl Names<'_> {
     }
 
     /// The expression and name of a group key.
-    fn key(&self, key: &GroupKey) -> Result<(Df, String)> {
+    /// `span` is where errors about time are.
+    fn key(&self, key: &GroupKey, span: Span) -> Result<(Df, String)> {
         Ok(match key {
             GroupKey::Field(key, name) => {
                 let target = self.one(key)?;
-                if matches!(target.kind, Kind::Map | Kind::Bytes) {
-                    let detail = format!("{} is {}; it makes no groups", target.field, target.kind.name());
-                    return Err(SrqlError::new("not_groupable", key.span, detail));
-                }
-                (target.expr, name.clone())
+                (comparable(&target, false), name.clone())
             }
             GroupKey::Cidr(key, bits, name) => {
                 let target = self.one(key)?;
@@ -86,12 +93,12 @@ impl Names<'_> {
                 }
                 (ip_mask(target.expr, *bits), name.clone())
             }
-            GroupKey::Time(width, name) => (self.slice(*width)?, name.clone()),
+            GroupKey::Time(width, name) => (self.slice(*width, span)?, name.clone()),
         })
     }
 
     pub(super) fn groups(&self, query: &Query, mut frame: DataFrame, range: Option<Range>) -> Result<Planned> {
-        let mut keys = query.by.iter().map(|key| self.key(key)).collect::<Result<Vec<_>>>()?;
+        let mut keys = query.by.iter().map(|key| self.key(key, query.entities[0].1)).collect::<Result<Vec<_>>>()?;
         let mut calls = query.stats.iter().map(|a| self.aggregate(a)).collect::<Result<Vec<_>>>()?;
         if let Some(top) = &query.top {
             let by = match &top.by {
@@ -107,8 +114,8 @@ impl Names<'_> {
         let width = query.window.map(|(width, _)| width).or_else(|| {
             query.by.iter().find_map(|k| if let GroupKey::Time(width, _) = k { Some(*width) } else { None })
         });
-        if let Some((width, _)) = query.window {
-            keys.insert(0, (self.slice(width)?, "window_start".to_owned()));
+        if let Some((width, span)) = query.window {
+            keys.insert(0, (self.slice(width, span)?, "window_start".to_owned()));
         }
         let mut columns: Vec<String> =
             keys.iter().map(|(_, name)| name.clone()).filter(|name| name != "__other").collect();

@@ -37,6 +37,7 @@ use super::complete::Values;
 use super::parse::plain;
 use super::time::{self, Range};
 use crate::catalog::{self, Entity, Field, Kind};
+use crate::functions::as_text;
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -674,10 +675,12 @@ impl Names<'_> {
             let (with, column, kind) = self.column(frame, &sort.key)?;
             frame = with;
             if matches!(kind, Kind::List | Kind::Map | Kind::Bytes) {
-                let detail = format!("{column} is {}; it has no order to sort by", kind.name());
-                return Err(SrqlError::new("not_ordered", sort.key.span, detail));
+                let by = format!("__by_{column}");
+                frame = frame.with_column(&by, as_text(ident(&column))).map_err(defect)?;
+                order.push((by, sort.ascending));
+            } else {
+                order.push((column, sort.ascending));
             }
-            order.push((column, sort.ascending));
         }
         if order.is_empty() {
             order.push((self.entity.sort.to_owned(), false));

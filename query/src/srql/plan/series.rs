@@ -12,10 +12,11 @@ use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 
 use super::super::SrqlError;
-use super::super::ast::{Aggregate, Fill, Query};
+use super::super::ast::{Aggregate, Fill, Query, Span};
 use super::super::time::Range;
 use super::groups::largest;
 use super::{Names, Planned, Result, defect, timestamp};
+use crate::catalog::Kind;
 
 /// Slices that `bucket:auto` makes of a span, about.
 const AUTO_SLICES: i64 = 120;
@@ -26,8 +27,12 @@ const NICE: &[i64] = &[1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 4
 
 impl Names<'_> {
     /// The start of the slice of time a row is in: in the time zone of the query, so that a day begins at its midnight.
-    pub(super) fn slice(&self, width_us: i64) -> Result<Df> {
+    pub(super) fn slice(&self, width_us: i64, span: Span) -> Result<Df> {
         let time = self.entity.time.unwrap_or(self.entity.sort);
+        if self.entity.field(time).is_none_or(|f| f.kind != Kind::Time) {
+            let detail = format!("{} has no time to make slices of", self.entity.name);
+            return Err(SrqlError::new("time_not_applicable", span, detail));
+        }
         let nanos = arrow::datatypes::IntervalMonthDayNano::new(0, 0, width_us * 1000);
         let width = lit(ScalarValue::IntervalMonthDayNano(Some(nanos)));
         let bin = |at: Df, origin: Df| datafusion::functions::expr_fn::date_bin(width.clone(), at, origin);
@@ -90,7 +95,7 @@ impl Names<'_> {
                 columns.push("is_other".to_owned());
             }
         }
-        let mut keys = vec![self.slice(width)?.alias("timestamp")];
+        let mut keys = vec![self.slice(width, bucket.span)?.alias("timestamp")];
         keys.extend(series.into_iter().map(|(expr, name)| cast(expr, DataType::Utf8).alias(name)));
         let frame = frame.aggregate(keys, calls).map_err(defect)?;
         let newest_first = query.sort.first().is_some_and(|s| s.key.path[0] == "timestamp" && !s.ascending);
