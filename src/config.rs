@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::secret::SecretError;
+use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
@@ -265,6 +266,18 @@ pub(crate) struct LakeConfig {
     pub(crate) enabled: bool,
     /// `<data_dir>/lake` where nothing is said.
     pub(crate) path: Option<PathBuf>,
+    /// Days that rows of event tables are kept; for ever where nothing is said.
+    pub(crate) retention_days: Option<u32>,
+    /// Hours that files are kept which newer versions of a table do not have.
+    pub(crate) vacuum_after_hours: u32,
+}
+
+impl LakeConfig {
+    /// How long it keeps what.
+    pub(crate) fn keep(&self) -> Keep {
+        let hours = |n: u32| Duration::from_secs(u64::from(n) * 3600);
+        Keep { events: self.retention_days.map(|days| hours(days * 24)), files: hours(self.vacuum_after_hours) }
+    }
 }
 
 /// A receiver of notifications.
@@ -406,7 +419,8 @@ impl Default for Http {
 
 impl Default for LakeConfig {
     fn default() -> Self {
-        LakeConfig { enabled: true, path: None }
+        let vacuum_after_hours = (Keep::default().files.as_secs() / 3600) as u32;
+        LakeConfig { enabled: true, path: None, retention_days: None, vacuum_after_hours }
     }
 }
 
@@ -615,6 +629,7 @@ mod tests {
         assert_eq!((netbox.page, netbox.pause_ms), (default_netbox_page(), default_pause()));
         assert_eq!((armis.interval_s, armis.page), (default_armis_interval(), default_armis_page()));
         assert_eq!((armis.aql.as_str(), armis.pause_ms), (default_aql().as_str(), default_pause()));
+        assert_eq!(example.sinks.lake.vacuum_after_hours, default.sinks.lake.vacuum_after_hours);
         let receiver = &example.receivers[0];
         assert_eq!(
             (receiver.group_wait_ms, receiver.group_interval_ms, receiver.repeat_interval_ms),

@@ -320,7 +320,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 }
             })
         });
-        Some(Lake::start(&lake_path, start_epoch, on_commit).await?)
+        Some(Lake::start(&lake_path, start_epoch, config.sinks.lake.keep(), on_commit).await?)
     } else {
         None
     };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use radarflow_bench::network::Network;
-use radarflow_connectors::sinks::lake::Lake;
+use radarflow_connectors::sinks::lake::{Keep, Lake};
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
@@ -194,7 +194,7 @@ pub(crate) fn run() -> Result<()> {
             })
         })
     };
-    let lake = runtime.block_on(Lake::start(dir.path(), 0, on_commit))?;
+    let lake = runtime.block_on(Lake::start(dir.path(), 0, Keep::default(), on_commit))?;
     let flow: Flow = serde_json::from_value(json!({
         "tenant_id": "default", "partition": "default", "row_id": 0, "epoch": 0, "time": 0, "received_at": NOW * 1000,
         "bytes_total": 0, "packets_total": 0, "bytes_raw": 0, "packets_raw": 0, "sampling_source": "unknown",

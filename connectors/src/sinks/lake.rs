@@ -34,6 +34,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Applied;
+pub use super::upkeep::Keep;
+use super::upkeep::Upkeep;
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
@@ -121,16 +123,17 @@ struct Writer {
     last_epoch: u64,
     since: Instant,
     commits: u64,
+    upkeep: Upkeep,
     applied: Applied,
 }
 
 impl Lake {
     /// Opens the lake's tables, making those that are missing, and starts the sink. `start` is the epoch at which the
     /// dataflow says again what it restored: no new versions.
-    pub async fn start(root: &Path, start: u64, on_commit: OnCommit) -> Result<Lake, LakeError> {
+    pub async fn start(root: &Path, start: u64, keep: Keep, on_commit: OnCommit) -> Result<Lake, LakeError> {
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
-            let writer = Writer::open(root, table).await?;
+            let writer = Writer::open(root, table, keep).await?;
             if writer.committed > 0 {
                 on_commit(table, writer.committed).await;
             }
@@ -195,6 +198,7 @@ impl Sink {
                 _ = tick.tick() => {}
             }
             self.commit(Writer::is_due).await;
+            self.upkeep().await;
             self.report();
         }
         self.commit(|_| true).await;
@@ -234,6 +238,16 @@ impl Sink {
         self.applied.is_up(self.writers.values().all(|w| w.doubtful.is_none()));
     }
 
+    /// Looks after one table, if it is time for one.
+    async fn upkeep(&mut self) {
+        let Some(writer) = self.writers.values_mut().find_map(|w| w.upkeep.is_due().then_some(w)) else { return };
+        match writer.look_after().await {
+            // Its readers must not hold on to a version whose files are gone.
+            Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
+            Err(error) => tracing::warn!(%error, "upkeep of the lake failed; it is tried again within the hour"),
+        }
+    }
+
     fn report(&self) {
         for writer in self.writers.values() {
             writer.applied.set(writer.first_epoch.map_or(self.newest, |first| first - 1));
@@ -243,7 +257,7 @@ impl Sink {
 }
 
 impl Writer {
-    async fn open(root: &Path, table: LakeTable) -> Result<Writer, LakeError> {
+    async fn open(root: &Path, table: LakeTable, keep: Keep) -> Result<Writer, LakeError> {
         let path = root.join(table.name());
         std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
@@ -286,6 +300,7 @@ impl Writer {
             last_epoch: 0,
             since: Instant::now(),
             commits: 0,
+            upkeep: Upkeep::new(keep),
             applied: Applied::default(),
         })
     }
@@ -340,6 +355,13 @@ impl Writer {
             self.doubtful = Some(Instant::now() + RETRY);
         }
         made
+    }
+
+    async fn look_after(&mut self) -> Result<(), LakeError> {
+        let now_ms =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+        self.delta = self.upkeep.run(self.table, self.delta.clone(), now_ms).await.map_err(delta(self.table))?;
+        Ok(())
     }
 
     async fn write(&mut self) -> Result<(), LakeError> {
@@ -416,7 +438,12 @@ mod tests {
 
     fn rows() -> RecordBatch {
         let mut batch = RejectBatch::default();
-        batch.push(&Reject {
+        batch.push(&reject());
+        batch.finish()
+    }
+
+    fn reject() -> Reject {
+        Reject {
             tenant_id: "t".into(),
             partition: "p".into(),
             row_id: RowId::new(5, 0, 0),
@@ -427,15 +454,51 @@ mod tests {
             reason: "r".into(),
             bytes: vec![1],
             bytes_total: 1,
-        });
-        batch.finish()
+        }
+    }
+
+    async fn open(root: &Path, keep: Keep) -> Writer {
+        Writer::open(root, LakeTable::Events(Table::Reject), keep).await.unwrap()
+    }
+
+    /// Files of rows, whether a version has them or not.
+    fn files(root: &Path) -> usize {
+        let below = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|f| f.path());
+        let days = below(root.join("rejects")).flat_map(below).flat_map(below);
+        days.filter(|f| f.extension().is_some_and(|e| e == "parquet")).count()
+    }
+
+    #[tokio::test]
+    async fn what_is_past_its_retention_goes_and_its_files_after_it() {
+        let root = tempfile::tempdir().unwrap();
+        let keep = Keep { events: Some(Duration::from_secs(30 * 86_400)), files: Duration::ZERO };
+        let mut writer = open(root.path(), keep).await;
+        let now_us = |days: i64| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
+            now - days * 86_400_000_000
+        };
+        for (epoch, days) in [(5, 31), (6, 29), (7, 0)] {
+            let mut batch = RejectBatch::default();
+            batch.push(&Reject { row_id: RowId::new(epoch, 0, 0), time: Time(now_us(days)), ..reject() });
+            writer.take(epoch, batch.finish());
+            writer.commit().await.unwrap();
+        }
+        assert_eq!(files(root.path()), 3);
+        assert!(!writer.upkeep.is_due(), "a start is not slowed down");
+        writer.look_after().await.unwrap();
+        assert_eq!((files(root.path()), writer.delta.get_file_uris().unwrap().count()), (2, 2));
+        // It goes on, and knows after a restart what it has.
+        writer.take(8, rows());
+        writer.commit().await.unwrap();
+        let again = open(root.path(), keep).await;
+        assert_eq!((again.committed, again.delta.get_file_uris().unwrap().count()), (8, 3));
     }
 
     #[tokio::test]
     async fn a_commit_in_doubt_is_settled_by_the_table_and_a_replay_is_dropped() {
         let root = tempfile::tempdir().unwrap();
-        let mut made = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
-        let mut doubtful = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
+        let mut made = open(root.path(), Keep::default()).await;
+        let mut doubtful = open(root.path(), Keep::default()).await;
         for writer in [&mut made, &mut doubtful] {
             writer.take(5, rows());
         }
@@ -444,7 +507,7 @@ mod tests {
         made.commit().await.unwrap();
         doubtful.settle().await.unwrap();
         assert_eq!((doubtful.pending.len(), doubtful.committed), (0, 5), "it was made: it is not made again");
-        let mut again = Writer::open(root.path(), LakeTable::Events(Table::Reject)).await.unwrap();
+        let mut again = open(root.path(), Keep::default()).await;
         again.take(5, rows());
         assert!(again.pending.is_empty());
     }

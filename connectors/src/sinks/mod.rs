@@ -3,6 +3,7 @@
 
 pub mod lake;
 pub mod postgres;
+mod upkeep;
 pub mod webhook;
 
 use std::sync::Arc;
