@@ -36,7 +36,7 @@ use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::groups;
-use crate::live::{Live, View};
+use crate::live::{Live, Moment, View};
 use crate::sql::{CATALOG, SCHEMA};
 use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned, series};
@@ -50,6 +50,10 @@ pub const MEMORY: usize = 2 << 30;
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Time that all rows of one query may take, where they are taken as they come.
 pub const EXPORT_TIME: Duration = Duration::from_secs(600);
+/// Versions of the tables that are kept for those who page through them.
+pub const PINNED: usize = 32;
+/// How long they are kept after somebody asked.
+pub const PINNED_FOR: Duration = Duration::from_secs(120);
 /// How long rows may wait for whoever asked for them.
 pub const STALLED: Duration = Duration::from_secs(60);
 /// Stack of the threads that plan and run, bytes: plans are walked by recursion.
@@ -83,6 +87,8 @@ pub enum QueryError {
     Language(SrqlError),
     /// The cursor is not ours, or not this query's.
     Cursor(&'static str),
+    /// The version of the tables that it pages through is not known any more.
+    Expired,
     /// It took too long.
     TimedOut,
     /// Too many at once.
@@ -159,8 +165,9 @@ struct Cursor {
     tenant: String,
     epoch: u64,
     range: Option<(Option<i64>, Option<i64>)>,
+    /// The clock of the epoch, milliseconds since 1970.
+    clock_ms: i64,
     /// The time asked of.
-    #[serde(default)]
     at: Option<i64>,
     /// The row that the page lies beyond.
     edge: Vec<Option<String>>,
@@ -181,6 +188,31 @@ pub struct Engine {
     key: [u8; 32],
     metrics: Metrics,
     streams: Streams,
+    pins: Mutex<Pins>,
+}
+
+/// Versions of the tables that somebody pages through: by epoch, with when they were last asked for. What is let go of
+/// is found again in the history of the lake, slower.
+#[derive(Default)]
+struct Pins(BTreeMap<u64, (Arc<View>, Instant)>);
+
+impl Pins {
+    fn keep(&mut self, view: &Arc<View>) {
+        self.0.insert(view.epoch, (view.clone(), Instant::now()));
+        self.0.retain(|_, (_, asked)| asked.elapsed() < PINNED_FOR);
+        while self.0.len() > PINNED {
+            let Some(oldest) = self.0.iter().min_by_key(|(_, (_, asked))| *asked).map(|(epoch, _)| *epoch) else {
+                return;
+            };
+            self.0.remove(&oldest);
+        }
+    }
+
+    fn get(&mut self, epoch: u64) -> Option<Arc<View>> {
+        let (view, asked) = self.0.get_mut(&epoch)?;
+        *asked = Instant::now();
+        Some(view.clone())
+    }
 }
 
 /// What queries did.
@@ -188,6 +220,8 @@ struct Metrics {
     /// By outcome: `ok`, `refused` (the asker's mistake), `busy`, `timeout`, `failed`.
     queries: Family<[(&'static str, &'static str); 1], Counter>,
     running: Gauge,
+    /// Versions of the tables that are kept for those who page.
+    pinned: Gauge,
     seconds: Histogram,
 }
 
@@ -293,11 +327,22 @@ impl Engine {
             .map_err(|e| QueryError::Failed(e.to_string()))?;
         // From one to four thousand milliseconds, doubling.
         let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
-        let metrics = Metrics { queries: Family::default(), running: Gauge::default(), seconds };
+        let metrics =
+            Metrics { queries: Family::default(), running: Gauge::default(), pinned: Gauge::default(), seconds };
         let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
         let streams = Streams::default();
         let time = limits.time;
-        Ok(Engine { live, runtime, running: Mutex::default(), threads, time, key, metrics, streams })
+        Ok(Engine {
+            live,
+            runtime,
+            running: Mutex::default(),
+            threads,
+            time,
+            key,
+            metrics,
+            streams,
+            pins: Mutex::default(),
+        })
     }
 
     /// The tables it reads.
@@ -428,6 +473,8 @@ impl Engine {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("queries", "Queries answered, by outcome", self.metrics.queries.clone());
         registry.register("queries_running", "Queries under way", self.metrics.running.clone());
+        let pinned = self.metrics.pinned.clone();
+        registry.register("pinned_versions", "Versions of the tables kept for those who page through them", pinned);
         let seconds = self.metrics.seconds.clone();
         registry.register_with_unit("query_duration", "Time a query took", Unit::Seconds, seconds);
     }
@@ -486,21 +533,29 @@ impl Engine {
         if let Some(limit) = limit {
             query.limit = Some(limit);
         }
-        let view = self.live.view();
+        // Who comes with a cursor goes on in the version where they began.
+        let pins = || self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let pinned_view = cursor.as_ref().and_then(|c| pins().get(c.epoch));
+        let history = cursor.is_some() && pinned_view.is_none();
+        let view = pinned_view.unwrap_or_else(|| self.live.view());
         groups::expand(&mut query, &view, actor)?;
         let ctx = self.session();
-        let epoch = cursor.as_ref().map_or(view.epoch, |c| c.epoch);
-        let clock_us = view.clock_ms * 1000;
+        let (epoch, clock_ms) = cursor.as_ref().map_or((view.epoch, view.clock_ms), |c| (c.epoch, c.clock_ms));
+        let clock_us = clock_ms * 1000;
         let at = plan::at(&query, clock_us)?.map(|at| cursor.as_ref().and_then(|c| c.at).unwrap_or(at));
         if let Some(said) = query.at.as_ref().filter(|_| !view.history) {
             let detail = "what was before is kept in the lake, which is switched off";
             return Err(SrqlError::new("no_history", said.span, detail).into());
         }
-        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch, at };
+        if history && !view.history && entities.iter().any(|e| e.table.nature() == Nature::State) {
+            return Err(QueryError::Expired);
+        }
+        let moment = at.map(Moment::Time).or(history.then_some(Moment::Epoch(epoch)));
+        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch, at: moment };
         let now_us = at.unwrap_or(clock_us);
         let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
         let planned = plan::plan(&query, &tables, now_us, pinned)?;
-        Ok(Prepared { query, entities, view, planned, cursor, hash, epoch, at, now_us })
+        Ok(Prepared { query, entities, view, planned, cursor, hash, epoch, clock_ms, at, now_us })
     }
 
     async fn run(
@@ -512,19 +567,24 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let prepared = self.prepare(actor, text, cursor, limit)?;
-        let Prepared { query, entities, view, planned, cursor, hash, epoch, at, now_us } = prepared;
+        let Prepared { query, entities, view, planned, cursor, hash, epoch, clock_ms, at, now_us } = prepared;
         let answer =
             if query.explain { explain(planned).await? } else { execute(planned, cursor.as_ref(), now_us).await? };
         let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
         let back = cursor.as_ref().is_some_and(|c| c.back);
         let seal = |edge: &Vec<Option<String>>, back| {
             let (query, tenant, range) = (hash.clone(), actor.tenant.clone(), range.map(|r| (r.from, r.to)));
-            self.seal(&Cursor { query, tenant, epoch, range, at, edge: edge.clone(), back })
+            self.seal(&Cursor { query, tenant, epoch, clock_ms, range, at, edge: edge.clone(), back })
         };
         // Whoever came from somewhere may go back there.
         let (more_before, more_after) = if back { (truncated, true) } else { (cursor.is_some(), truncated) };
         let next = edges.as_ref().filter(|_| more_after).map(|(_, last)| seal(last, false));
         let prev = edges.as_ref().filter(|_| more_before).map(|(first, _)| seal(first, true));
+        if (next.is_some() || prev.is_some()) && view.epoch == epoch {
+            let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            pins.keep(&view);
+            self.metrics.pinned.set(pins.0.len() as i64);
+        }
         let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
         let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
@@ -682,13 +742,13 @@ struct Scoped<'a> {
     ctx: &'a SessionContext,
     actor: &'a Actor,
     epoch: u64,
-    /// What `at:` asks of, microseconds.
-    at: Option<i64>,
+    /// State as it was then, where it is not what the view has.
+    at: Option<Moment>,
 }
 
 impl plan::Tables for Scoped<'_> {
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
-        if let Some(at) = self.at {
+        if let Some(at) = self.at.filter(|_| table.nature() == Nature::State) {
             let held = self.view.table_at(self.ctx, self.actor, table, at)?;
             return held.ok_or_else(|| DataFusionError::Plan(format!("{} keeps no history", table.name())));
         }
@@ -804,6 +864,8 @@ struct Prepared {
     hash: String,
     /// Events up to this epoch are looked at.
     epoch: u64,
+    /// Its clock.
+    clock_ms: i64,
     at: Option<i64>,
     now_us: i64,
 }

@@ -283,6 +283,12 @@ pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
             &format!("{detail}; start again without a cursor"),
             json!({}),
         ),
+        QueryError::Expired => problem(
+            StatusCode::GONE,
+            "cursor_expired",
+            "what this cursor pages through is not kept any more; start again without a cursor",
+            json!({}),
+        ),
         QueryError::TimedOut => problem(
             StatusCode::REQUEST_TIMEOUT,
             "time_limit",

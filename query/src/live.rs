@@ -131,6 +131,15 @@ struct Stored {
 
 type Tenant = String;
 
+/// When.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// At the last epoch not after a time, microseconds since 1970.
+    Time(i64),
+    /// At an epoch.
+    Epoch(u64),
+}
+
 /// One published version: every table at one epoch.
 #[derive(Clone, Default)]
 pub struct View {
@@ -375,11 +384,16 @@ impl View {
         self.told_frame(ctx, actor, LakeTable::Events(table), schema)
     }
 
-    /// What an actor may see of a state table as it was at a time, microseconds; `None` where no history is kept.
-    pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at_us: i64) -> Result<Option<DataFrame>> {
-        let Some(history) = LakeTable::history_of(table) else { return Ok(None) };
-        let at = lit(ScalarValue::TimestampMicrosecond(Some(at_us), Some("UTC".into())));
-        let versions = self.told_frame(ctx, actor, history, &history.arriving())?.filter(ident("time").lt_eq(at))?;
+    /// What an actor may see of a state table as it was; `None` where no history is kept.
+    pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
+        let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
+        let until = match at {
+            Moment::Time(us) => {
+                ident("time").lt_eq(lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))))
+            }
+            Moment::Epoch(epoch) => ident("epoch").lt_eq(lit(i64::try_from(epoch).unwrap_or(i64::MAX))),
+        };
+        let versions = self.told_frame(ctx, actor, history, &history.arriving())?.filter(until)?;
         // The newest version of each key is found by its key alone; only it is read whole.
         let key = table.key().iter().map(|k| ident(*k)).collect();
         let newest = versions.clone().aggregate(key, vec![max(ident("row_id")).alias("__newest")])?;

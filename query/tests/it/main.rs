@@ -21,7 +21,11 @@ use serde_json::Value;
 
 fn engine() -> Arc<Engine> {
     // Nothing is ever committed to this lake: all there is is in memory.
-    let live = Arc::new(Live::new(Some("no-lake".into()), 0));
+    engine_over(Live::new(Some("no-lake".into()), 0))
+}
+
+fn engine_over(live: Live) -> Arc<Engine> {
+    let live = Arc::new(live);
     for epoch in data::epochs() {
         live.apply(&epoch.into());
     }

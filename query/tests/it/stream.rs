@@ -218,6 +218,61 @@ async fn a_client_that_was_cut_off_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_are_of_one_version_whatever_happens_meanwhile() {
+    use radarflow_query::engine::PINNED;
+    let queries = [
+        "in:devices sort:vendor_name:asc limit:2",
+        "in:devices is_available:true sort:is_available,hostname limit:1",
+        r#"in:devices stats:"count() as n by vendor_name,uid" limit:2"#,
+        "in:devices sort:status_color:asc fields:uid,status_color,vendor_name limit:2",
+    ];
+    let (kept, forgetful) = (engine(), crate::engine_over(radarflow_query::live::Live::new(None, 0)));
+    let actor = actor("t", &[]);
+    for (n, query) in queries.iter().enumerate() {
+        for (engine, forget) in [(&kept, false), (&kept, true), (&forgetful, false), (&forgetful, true)] {
+            let (mut now, mut random) = (Vec::new(), 17 + n as u64);
+            let start = engine.live().view().epoch;
+            now.extend(
+                engine.live().view().rows::<radarflow_proto::rows::Device>("t").into_iter().map(StateRow::Device),
+            );
+            let whole = query.rsplit_once(" limit").unwrap().0;
+            let whole = json(&engine.query(&actor, whole, None, None).await.unwrap());
+            let (mut pages, mut cursor) = (Vec::new(), None::<String>);
+            let mut epoch = start;
+            loop {
+                let page = match engine.query(&actor, query, cursor.as_deref(), None).await {
+                    Ok(page) => page,
+                    // Where nothing is kept it is said, not answered wrongly.
+                    Err(QueryError::Expired) if forget && !engine.live().view().history => {
+                        pages.clone_from(&whole);
+                        break;
+                    }
+                    Err(error) => panic!("{query}: {error:?}"),
+                };
+                pages.extend(json(&page));
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+                epoch += 1;
+                engine.live().apply(&churn(epoch, &mut now, &mut random).into());
+                if forget {
+                    // Others page too, until nobody remembers.
+                    for _ in 0..=PINNED {
+                        epoch += 1;
+                        let clock_ms = data::NOW + epoch as i64;
+                        let quiet = EpochOutput { epoch, clock_ms, ..EpochOutput::default() };
+                        engine.live().apply(&quiet.into());
+                        engine.query(&actor, "in:devices limit:1", None, None).await.unwrap();
+                    }
+                }
+            }
+            assert_eq!(pages, whole, "{query}, forget: {forget}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_held_then_is_what_the_tables_showed_then() {
     let engine = engine();
     let actors = [actor("t", &[]), actor("t", &["site-b"]), actor("u", &[])];
