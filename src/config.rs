@@ -23,6 +23,8 @@ use serde::Deserialize;
 pub(crate) struct Config {
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
+    /// Intake stops where less is free, MiB.
+    pub(crate) disk_reserve_mib: u64,
     /// Dataflow workers.
     pub(crate) workers: usize,
     /// The HTTP API.
@@ -395,6 +397,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             data_dir: PathBuf::from("radarflow-data"),
+            disk_reserve_mib: 256,
             workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
             http: Http::default(),
             grpc: vec![Grpc { addr: local(50052), tenant: default_name(), partition: String::new(), tls: None }],
@@ -613,6 +616,7 @@ mod tests {
         let example = parse(include_str!("../deploy/radarflow.example.toml"), none()).unwrap();
         let default = Config::default();
         assert_eq!(example.http.addr, default.http.addr);
+        assert_eq!(example.disk_reserve_mib, default.disk_reserve_mib);
         let ports = |sockets: &[Socket]| sockets.iter().map(|s| (s.addr, s.partition.clone())).collect::<Vec<_>>();
         for (said, is) in [
             (&example.netflow, &default.netflow),

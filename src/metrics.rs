@@ -85,6 +85,11 @@ impl Collector for Watched {
         let (epoch, reached) = (read(&intake.epoch), self.reached.load(Ordering::Acquire));
         for (name, help, value) in [
             ("ledger_epoch", "Newest durable epoch", epoch),
+            (
+                "ledger_disk_short",
+                "1 while the disk is nearly full and intake stopped",
+                u64::from(intake.disk_short.load(Ordering::Relaxed)),
+            ),
             ("ledger_clock_held", "1 while the wall clock is too far off to follow", read(&intake.clock_held)),
             (
                 "ledger_queued_bytes",

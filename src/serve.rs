@@ -527,7 +527,13 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         metrics,
     };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-    let watch = Watch { intake: intake.stats().clone(), sinks, sink: api.sink.clone() };
+    let watch = Watch {
+        intake: intake.stats().clone(),
+        sinks,
+        sink: api.sink.clone(),
+        disks: std::iter::once(config.data_dir.clone()).chain(lake.is_some().then_some(lake_path)).collect(),
+        reserve: config.disk_reserve_mib << 20,
+    };
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
     let mut stopped = stop;

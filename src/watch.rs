@@ -1,7 +1,11 @@
 //! Looks at the program itself and says as a fact what is wrong with it, so that it becomes an alert like any other:
-//! the wall clock stepped, or a sink's target does not answer.
+//! the wall clock stepped, a sink's target does not answer, the disk is nearly full.
+//!
+//! A disk is nearly full while there is still room for that: intake stops before the ledger cannot be written, so that the
+//! alert, what is sent of it and what people command are durable as ever. It goes on when there is room again.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,6 +27,16 @@ pub(crate) struct Watch {
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) sinks: Vec<(&'static str, Applied)>,
     pub(crate) sink: Arc<dyn FactSink>,
+    /// Folders that must have room: the data's, the lake's.
+    pub(crate) disks: Vec<PathBuf>,
+    /// How much, bytes.
+    pub(crate) reserve: u64,
+}
+
+/// Bytes that are free for us where a folder is; `None` where that cannot be told.
+fn free(path: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 impl Watch {
@@ -36,7 +50,7 @@ impl Watch {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.told() => return,
             }
-            let mut found = vec![self.clock()];
+            let mut found = vec![self.clock(), self.disk()];
             for ((name, applied), since) in self.sinks.iter().zip(&mut away) {
                 *since = if applied.up() { None } else { since.or(Some(Instant::now())) };
                 let down = since.is_some_and(|since| since.elapsed() > PATIENCE);
@@ -62,6 +76,30 @@ impl Watch {
                     };
                 }
             }
+        }
+    }
+
+    /// Stops intake where the disk is nearly full, and lets it go on once there is half as much room again.
+    fn disk(&self) -> OwnCondition {
+        let short = self.intake.disk_short.load(Ordering::Relaxed);
+        let wanted = if short { self.reserve + self.reserve / 2 } else { self.reserve };
+        let full = self.disks.iter().find(|path| free(path).is_some_and(|free| free < wanted));
+        if full.is_some() != short {
+            self.intake.disk_short.store(full.is_some(), Ordering::Relaxed);
+            match full {
+                Some(path) => tracing::error!(path = %path.display(), "the disk is nearly full; intake stops"),
+                None => tracing::info!("the disk has room again; intake goes on"),
+            }
+        }
+        OwnCondition {
+            rule: "disk-full".to_owned(),
+            entity: "disk".to_owned(),
+            title: "the disk is nearly full; intake has stopped".to_owned(),
+            description: format!(
+                "less than {} MiB are free; senders are refused, queries go on; make room, and intake goes on by itself",
+                self.reserve >> 20
+            ),
+            ..condition("critical", full.is_some())
         }
     }
 

@@ -7,6 +7,7 @@ mod api;
 mod brokers;
 mod crash;
 mod devices;
+mod disk;
 mod explain;
 mod links;
 mod live;

@@ -22,7 +22,7 @@
 //! again: intake goes on by itself when there is room.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -82,6 +82,8 @@ pub struct IntakeStats {
     pub clock_held: AtomicU64,
     /// Bytes of released runs that a frame reads now.
     pub release_bytes: AtomicU64,
+    /// Whether the disk is nearly full: only what people and the program itself say is taken, from the rest of it.
+    pub disk_short: AtomicBool,
 }
 
 /// How far the dataflow is, for the pace of frames.
@@ -198,8 +200,17 @@ impl Intake {
     }
 }
 
+/// Whether an origin speaks of the system, not of the network.
+fn own(origin: &Origin) -> bool {
+    origin.kind == Kind::Fact
+}
+
 impl FactSink for Intake {
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
+        if self.stats.disk_short.load(Ordering::Relaxed) && !parts.iter().all(|(origin, _)| own(origin)) {
+            let refused = AppendError::Storage("the disk is nearly full; intake goes on when there is room".to_owned());
+            return Box::pin(async { Err(refused) });
+        }
         let (urgent, room) = (self.urgent.clone(), self.room.clone());
         Box::pin(async move {
             let bytes = parts.iter().map(|(_, entries)| cost(entries)).sum::<usize>().min(QUEUE_BYTES);
@@ -214,7 +225,8 @@ impl FactSink for Intake {
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         let bytes = cost(&entries);
-        if !self.tenants.take(&origin.tenant, bytes) {
+        let short = self.stats.disk_short.load(Ordering::Relaxed) && !own(&origin);
+        if short || !self.tenants.take(&origin.tenant, bytes) {
             return Err(entries);
         }
         let tenant = origin.clone();
