@@ -11,3 +11,4 @@ mod listings;
 mod oracle;
 mod replay;
 mod runs;
+mod traces;

@@ -1,52 +1,42 @@
-//! Identity against a plain evaluation of its definition, from scratch, at every epoch, over random traces in a small
-//! and hostile universe: few identifiers, many collisions.
-//!
-//! The evaluation below is the definition's text on sets and maps, with nothing in common with the relations.
-//! `RADARFLOW_TRACES` sets how many traces, `RADARFLOW_SEED` replays one.
+//! Identity evaluated from scratch: the definition's text on sets and maps, with nothing in common with the relations. What
+//! it is held against is `traces.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use radarflow_dataflows::identity::imagine::imagine;
-use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, Fact, IpLink, Link, LinkKind, Role};
 use radarflow_proto::payload::AgentPush;
-use radarflow_proto::ports::{FoundRecord, Imagine, Places, Supposed, Wanted};
 use radarflow_proto::record::{IdKind, Identifier};
-use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::identity::name::uid;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 
 use crate::harness::*;
 
 /// What a source said of one item: the oracle's own form of it. Identifiers are seeds: `armis:1`, `mac:…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Saying {
-    second: i64,
-    deleted: bool,
+pub(super) struct Saying {
+    pub(super) second: i64,
+    pub(super) deleted: bool,
     /// (kind, key) of the record.
-    source: (&'static str, String),
+    pub(super) source: (&'static str, String),
     /// Strong identifiers beside the source's own.
-    carries: BTreeSet<String>,
-    macs: Vec<&'static str>,
-    ips: Vec<String>,
-    host: Option<&'static str>,
-    run: u32,
+    pub(super) carries: BTreeSet<String>,
+    pub(super) macs: Vec<&'static str>,
+    pub(super) ips: Vec<String>,
+    pub(super) host: Option<&'static str>,
+    pub(super) run: u32,
 }
 
 /// One step of a trace.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Say(Saying),
     Link(String, LinkKind, String, String),
     Unlink(String),
     Policy(IpLink),
 }
 
-const MACS: [&str; 5] = ["0C0000000001", "0C0000000002", "0C0000000003", "0E0000000001", "0E0000000002"];
+pub(super) const MACS: [&str; 5] = ["0C0000000001", "0C0000000002", "0C0000000003", "0E0000000001", "0E0000000002"];
 
-fn is_global(mac: &str) -> bool {
+pub(super) fn is_global(mac: &str) -> bool {
     mac.starts_with("0C")
 }
 
@@ -92,7 +82,7 @@ impl Saying {
         }
     }
 
-    fn input(&self) -> Input {
+    pub(super) fn input(&self) -> Input {
         let (kind, key) = &self.source;
         match *kind {
             "sweep" => return sweep("v", "", self.second, &[(key, true)]),
@@ -139,14 +129,14 @@ impl Saying {
 }
 
 impl Step {
-    fn input(&self, tenant: &str) -> Input {
+    pub(super) fn input(&self, tenant: &str) -> Input {
         match self {
             Step::Say(saying) => saying.input(),
             step => fact(&step.fact(tenant).unwrap()),
         }
     }
 
-    fn fact(&self, tenant: &str) -> Option<Fact> {
+    pub(super) fn fact(&self, tenant: &str) -> Option<Fact> {
         let actor = Actor { name: "oracle".into(), role: Role::Operator };
         let (tenant, reason) = (tenant.to_owned(), "test".to_owned());
         Some(match self {
@@ -167,7 +157,7 @@ impl Step {
     }
 }
 
-fn identifier(seed: &str) -> Identifier {
+pub(super) fn identifier(seed: &str) -> Identifier {
     let (kind, value) = seed.split_once(':').unwrap();
     let kind = match kind {
         "agent" => IdKind::Agent,
@@ -180,7 +170,7 @@ fn identifier(seed: &str) -> Identifier {
     Identifier { kind, namespace: String::new(), value: value.to_owned() }
 }
 
-fn field(kind: &str) -> &str {
+pub(super) fn field(kind: &str) -> &str {
     match kind {
         "armis" => "armis_device_id",
         "netbox" => "netbox_device_id",
@@ -189,23 +179,23 @@ fn field(kind: &str) -> &str {
     }
 }
 
-fn kind(seed: &str) -> &str {
+pub(super) fn kind(seed: &str) -> &str {
     seed.split(':').next().unwrap()
 }
 
 /// In order of priority.
-fn priority(seed: &str) -> usize {
+pub(super) fn priority(seed: &str) -> usize {
     ["agent", "armis", "integration", "netbox", "mac", "ip"].iter().position(|k| *k == kind(seed)).unwrap()
 }
 
 /// What a set of identifiers is one of at most: MACs and addresses do not exclude each other.
-fn namespace(seed: &str) -> &str {
+pub(super) fn namespace(seed: &str) -> &str {
     if priority(seed) < 4 { kind(seed) } else { seed }
 }
 
 /// Sets that are joined pair by pair: each element to the least of its set.
 #[derive(Clone, Default)]
-struct Sets(BTreeMap<String, String>);
+pub(super) struct Sets(BTreeMap<String, String>);
 
 impl Sets {
     fn of(&self, x: &str) -> String {
@@ -231,21 +221,21 @@ impl Sets {
 }
 
 /// Devices by uid: their addresses and kinds of sources; owners by address; identifiers by seed: state and uid.
-type Answer = (
+pub(super) type Answer = (
     BTreeMap<String, (Vec<String>, Vec<String>)>,
     BTreeMap<String, Option<String>>,
     BTreeMap<String, (String, Option<String>)>,
 );
 
 #[derive(Clone, Default)]
-struct World {
+pub(super) struct World {
     said: Vec<Saying>,
-    links: BTreeMap<String, (LinkKind, String, String)>,
+    pub(super) links: BTreeMap<String, (LinkKind, String, String)>,
     policy: IpLink,
 }
 
 impl World {
-    fn take(&mut self, step: &Step) {
+    pub(super) fn take(&mut self, step: &Step) {
         match step {
             Step::Say(saying) => self.said.push(saying.clone()),
             Step::Link(id, kind, a, b) => {
@@ -259,7 +249,7 @@ impl World {
     }
 
     /// The definition, evaluated on everything said so far.
-    fn answer(&self) -> Answer {
+    pub(super) fn answer(&self) -> Answer {
         // Section 1: the newest version of each record, first-seen, runs.
         let mut newest: BTreeMap<&(&str, String), &Saying> = BTreeMap::new();
         let mut first_seen: BTreeMap<String, i64> = BTreeMap::new();
@@ -437,7 +427,8 @@ impl World {
                 _ => Some(State::Ambiguous),
             }
         };
-        let states: BTreeMap<&str, State> = MACS.iter().filter_map(|m| Some((*m, state(m)?))).collect();
+        let macs: BTreeSet<&str> = MACS.into_iter().chain(live.iter().flat_map(|s| s.macs.iter().copied())).collect();
+        let states: BTreeMap<&str, State> = macs.into_iter().filter_map(|m| Some((m, state(m)?))).collect();
         let anchorless: Vec<&Saying> = live.iter().filter(|s| s.own().is_none()).copied().collect();
         let free = |s: &Saying| -> Vec<&'static str> {
             s.global_macs().into_iter().filter(|m| states.get(m) == Some(&State::Free)).collect()
@@ -634,288 +625,5 @@ impl World {
             .into_iter()
             .map(|(uid, (ips, sources))| (uid, (ips.into_iter().collect(), sources.into_iter().collect())));
         (devices.collect(), owners, standing)
-    }
-}
-
-fn answer(tables: &Tables) -> Answer {
-    let devices =
-        tables.devices().into_iter().map(|d| (d.uid.clone(), (d.ip_addresses.clone(), d.discovery_sources.clone())));
-    let owners = tables.state.values().filter_map(|r| match r {
-        StateRow::IpOwnership(o) => Some((o.ip.clone(), o.device_uid.clone())),
-        _ => None,
-    });
-    let identifiers = tables.state.values().filter_map(|r| match r {
-        StateRow::DeviceIdentifier(i) => {
-            Some((format!("{}:{}", i.identifier_type, i.identifier_value), (i.state.clone(), i.device_uid.clone())))
-        }
-        _ => None,
-    });
-    (devices.collect(), owners.collect(), identifiers.collect())
-}
-
-fn trace(rng: &mut StdRng) -> Vec<Step> {
-    let n = rng.random_range(3..24);
-    let mut seconds: Vec<i64> = (0..n).collect();
-    seconds.shuffle(rng);
-    let links = rng.random_bool(0.4);
-    let hosts = ["h1", "h2"];
-    seconds
-        .into_iter()
-        .map(|second| {
-            let pick = |rng: &mut StdRng, from: &[&'static str]| from[rng.random_range(0..from.len())];
-            let ip = |rng: &mut StdRng| format!("10.0.0.{}", rng.random_range(1..4));
-            if links && rng.random_bool(0.2) {
-                let end = |rng: &mut StdRng| match rng.random_range(0..8) {
-                    0 => format!("mac:{}", MACS[rng.random_range(0..3)]),
-                    1 => format!("ip:{}", ip(rng)),
-                    2 => format!("agent:{}", rng.random_range(1..3)),
-                    3 | 4 => format!("netbox:{}", rng.random_range(1..4)),
-                    _ => format!("armis:{}", rng.random_range(1..4)),
-                };
-                let id = format!("l{}", rng.random_range(0..3));
-                return match rng.random_range(0..8) {
-                    0 | 1 => Step::Unlink(id),
-                    2..=4 => Step::Link(id, LinkKind::Must, end(rng), end(rng)),
-                    _ => Step::Link(id, LinkKind::Cannot, end(rng), end(rng)),
-                };
-            }
-            if rng.random_bool(0.03) {
-                let policies = [IpLink::Corroborated, IpLink::Immediate, IpLink::Off];
-                return Step::Policy(policies[rng.random_range(0..3)]);
-            }
-            if rng.random_bool(0.1) {
-                let ip = ip(rng);
-                return Step::Say(Saying {
-                    second,
-                    deleted: false,
-                    source: ("sweep", ip.clone()),
-                    carries: BTreeSet::new(),
-                    macs: vec![],
-                    ips: vec![ip],
-                    host: None,
-                    run: 0,
-                });
-            }
-            let kind = pick(rng, &["armis", "netbox", "integration", "mapper", "agent"]);
-            let ips: BTreeSet<String> = (0..rng.random_range(0..3)).map(|_| ip(rng)).collect();
-            let mut ips: Vec<String> = ips.into_iter().collect();
-            let key = match kind {
-                // A polled address is the record's key, and its first address.
-                "mapper" => {
-                    let polled = ip(rng);
-                    ips = vec![polled.clone()];
-                    polled
-                }
-                _ => pick(rng, &["1", "2", "3"]).to_owned(),
-            };
-            let mut carries = BTreeSet::new();
-            if matches!(kind, "armis" | "netbox" | "integration") {
-                for other in ["agent", "armis", "netbox"] {
-                    if other != kind && rng.random_bool(0.25) {
-                        carries.insert(format!("{other}:{}", pick(rng, &["1", "2"])));
-                    }
-                }
-            }
-            let mut macs: Vec<&'static str> = Vec::new();
-            for _ in 0..if kind == "agent" { 0 } else { rng.random_range(0..3) } {
-                let mac = pick(rng, &MACS);
-                if !macs.contains(&mac) {
-                    macs.push(mac);
-                }
-            }
-            let host = rng.random_bool(0.4).then(|| pick(rng, &hosts));
-            // An agent that says nothing of itself is only a heartbeat.
-            let host = if kind == "agent" { host.or(Some("h3")) } else { host };
-            Step::Say(Saying {
-                second,
-                deleted: kind != "agent" && rng.random_bool(0.12),
-                source: (kind, key),
-                carries,
-                macs,
-                ips,
-                host,
-                // Runs of agents are minutes of receipt, all one here.
-                run: if kind == "agent" { 99 } else { rng.random_range(0..5) },
-            })
-        })
-        .collect()
-}
-
-/// Properties (d) and (f): a device holds one value of a namespace unless operators say otherwise; names are unique;
-/// every redirect is one hop and ends at a device that is there, as do identifiers and owned addresses.
-fn sound(tables: &Tables, operated: bool) {
-    let devices: BTreeSet<String> = tables.uids().into_iter().collect();
-    assert_eq!(devices.len(), tables.devices().len(), "names are unique");
-    let mut held: BTreeSet<(String, String, String)> = BTreeSet::new();
-    for row in tables.state.values() {
-        match row {
-            StateRow::DeviceRedirect(r) => {
-                assert!(devices.contains(&r.to_uid), "{r:?} ends nowhere");
-                assert!(!devices.contains(&r.from_uid), "{r:?} is the name of a device");
-            }
-            StateRow::DeviceIdentifier(i) => {
-                let Some(uid) = &i.device_uid else { continue };
-                assert!(devices.contains(uid), "{i:?} is held by nobody");
-                let one = held.insert((uid.clone(), i.identifier_type.clone(), i.source_instance.clone()));
-                assert!(one || operated || i.identifier_type == "mac", "{i:?} is the second of its namespace");
-            }
-            StateRow::IpOwnership(o) => {
-                assert!(o.device_uid.as_ref().is_none_or(|uid| devices.contains(uid)), "{o:?} is owned by nobody");
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Traces that share a dataflow, each the only one of its tenant: what one does must not show in another.
-const TOGETHER: [&str; 12] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9", "t10", "t11"];
-
-/// A trace on its way through a dataflow.
-struct Play {
-    tenant: &'static str,
-    seed: u64,
-    rng: StdRng,
-    world: World,
-    taken: Vec<Step>,
-    rest: Vec<Step>,
-}
-
-impl Play {
-    fn new(tenant: &'static str, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut rest = trace(&mut rng);
-        rest.reverse();
-        Play { tenant, seed, rng, world: World::default(), taken: Vec::new(), rest }
-    }
-
-    /// Takes some steps more.
-    fn inputs(&mut self) -> Vec<Input> {
-        let n = self.rng.random_range(1..=4).min(self.rest.len());
-        let now: Vec<Step> = (0..n).filter_map(|_| self.rest.pop()).collect();
-        now.iter().for_each(|step| self.world.take(step));
-        let inputs = now.iter().map(|step| Input { tenant: self.tenant, ..step.input(self.tenant) }).collect();
-        self.taken.extend(now);
-        inputs
-    }
-
-    /// What sources said in another order, some of it twice, in other batches.
-    fn permuted(&mut self) -> Vec<Vec<Input>> {
-        let (mut sayings, facts): (Vec<Step>, Vec<Step>) =
-            self.taken.iter().cloned().partition(|s| matches!(s, Step::Say(_)));
-        let again = sayings.iter().filter(|_| self.rng.random_bool(0.3)).cloned().collect::<Vec<_>>();
-        sayings.extend(again);
-        sayings.shuffle(&mut self.rng);
-        let batch = self.rng.random_range(1..=sayings.len().max(1));
-        let (before, after) = facts.split_at(facts.len() / 2);
-        let batches = [before].into_iter().chain(sayings.chunks(batch)).chain([after]);
-        let input = |step: &Step| Input { tenant: self.tenant, ..step.input(self.tenant) };
-        batches.map(|steps| steps.iter().map(input).collect()).collect()
-    }
-}
-
-fn check(seeds: &[u64]) {
-    let mut plays: Vec<Play> = TOGETHER.iter().zip(seeds).map(|(tenant, seed)| Play::new(tenant, *seed)).collect();
-    let workers = [1, 2, 4][(seeds[0] / TOGETHER.len() as u64 % 3) as usize];
-    let instances = || -> Vec<Input> { TOGETHER.iter().flat_map(|tenant| instances_of(tenant)).collect() };
-    let mut run = Run::new(workers);
-    run.tick(instances());
-    while plays.iter().any(|p| !p.rest.is_empty()) {
-        run.tick(plays.iter_mut().flat_map(Play::inputs).collect());
-        for play in &plays {
-            let (seed, taken) = (play.seed, &play.taken);
-            let tables = run.tables.of_tenant(play.tenant);
-            assert_eq!(answer(&tables), play.world.answer(), "seed {seed}, {workers} workers, after {taken:#?}");
-            sound(&tables, !play.world.links.is_empty());
-        }
-    }
-    // On other workers: the same devices.
-    let mut other = Run::new(3 - workers.min(2));
-    other.tick(instances());
-    let mut batches: Vec<_> = plays.iter_mut().map(|p| p.permuted().into_iter()).collect();
-    loop {
-        let now: Vec<Vec<Input>> = batches.iter_mut().filter_map(Iterator::next).collect();
-        if now.is_empty() {
-            break;
-        }
-        other.tick(now.into_iter().flatten().collect());
-    }
-    for play in &plays {
-        let (a, b) = (other.tables.of_tenant(play.tenant), run.tables.of_tenant(play.tenant));
-        assert_eq!(answer(&a), answer(&b), "seed {}, permuted", play.seed);
-    }
-}
-
-/// What is imagined of the next steps is what they then do: to each trace its last link, policy or record.
-#[test]
-fn what_is_imagined_is_what_happens() {
-    for seed in 0..200 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut steps = trace(&mut rng);
-        let Some(last) = steps.pop() else { continue };
-        // A sighting that is no newest version, or a sweep of what an agent said, is none of what is asked about.
-        let mut run = Run::new(1 + (seed % 2) as usize);
-        run.tick(instances());
-        run.tick(steps.iter().map(|step| step.input("t")).collect());
-        let records = everything(&run);
-        let first_seen = first_seen(&run.tables);
-        let links = steps.iter().filter_map(|step| step.fact("t")).collect();
-        let then = match &last {
-            Step::Say(said) if said.deleted => {
-                let key =
-                    |f: &&FoundRecord| f.record.key.kind.name() == said.source.0 && f.record.key.key == said.source.1;
-                records.iter().find(key).map(|f| Supposed::Gone(f.record.key.clone()))
-            }
-            Step::Say(_) => None,
-            step => step.fact("t").map(Supposed::Fact),
-        };
-        let Some(then) = then else { continue };
-        // The newest word is the last one's: a deletion counts whatever its time.
-        let last = match last {
-            Step::Say(said) => Step::Say(Saying { second: 1000, ..said }),
-            last => last,
-        };
-        let imagined = imagine(&Imagine { records, first_seen, facts: links, then: vec![then] });
-        assert_eq!(imagined.before, places(&run), "seed {seed}, before");
-        run.tick(vec![last.input("t")]);
-        assert_eq!(imagined.after, places(&run), "seed {seed}, after {last:?}");
-    }
-}
-
-fn everything(run: &Run) -> Vec<FoundRecord> {
-    let mut found = run.find(Wanted::Site { tenant: "t".into(), partition: "default".into() });
-    let records = found.iter().map(|f| f.record.clone()).collect();
-    for share in run.find(Wanted::Remembered { records }) {
-        let known = found.iter_mut().find(|f| f.record.key == share.record.key).unwrap();
-        known.settled.extend(share.settled);
-        known.aliases.extend(share.aliases);
-    }
-    found
-}
-
-fn places(run: &Run) -> Places {
-    everything(run).into_iter().map(|f| (f.record.key, (f.uid, f.how))).collect()
-}
-
-fn first_seen(tables: &Tables) -> Vec<(Identifier, Time)> {
-    let row = |row: &StateRow| match row {
-        StateRow::DeviceIdentifier(i) => {
-            Some((identifier(&format!("{}:{}", i.identifier_type, i.identifier_value)), i.first_seen?))
-        }
-        _ => None,
-    };
-    tables.state.values().filter_map(row).collect()
-}
-
-#[test]
-fn incremental_equals_from_scratch_at_every_epoch() {
-    let traces = std::env::var("RADARFLOW_TRACES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
-    let seeds: Vec<u64> = match std::env::var("RADARFLOW_SEED").ok().and_then(|n| n.parse().ok()) {
-        Some(seed) => vec![seed],
-        None => (0..traces).collect(),
-    };
-    for seeds in seeds.chunks(TOGETHER.len()) {
-        // Shown when the test fails.
-        eprintln!("RADARFLOW_SEED={}..", seeds[0]);
-        check(seeds);
     }
 }
