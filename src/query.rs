@@ -63,7 +63,8 @@ fn page(out: &mut impl Write, answer: &Value) -> std::io::Result<()> {
     let meta = &answer["meta"];
     let more = if meta["truncated"] == true { ", more follow" } else { "" };
     let took = meta["elapsed_ms"].as_f64().unwrap_or(0.0);
-    writeln!(out, "{} rows{more}, {took:.1} ms, epoch {}", rows.len(), meta["epoch"])?;
+    let plural = if rows.len() == 1 { "" } else { "s" };
+    writeln!(out, "{} row{plural}{more}, {took:.1} ms, epoch {}", rows.len(), meta["epoch"])?;
     for warning in meta["warnings"].as_array().into_iter().flatten() {
         eprintln!("note: {}", warning.as_str().unwrap_or_default());
     }

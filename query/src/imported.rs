@@ -1,10 +1,8 @@
 //! Names that devices had in a system that was replaced: they lead to whoever holds the identifiers they had there.
 
-use axum::body::BodyDataStream;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use radarflow_proto::fact::{Fact, ImportedUid};
 use radarflow_proto::record::Identifier;
 use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership, StateRow, Table, state_batch};
@@ -17,6 +15,7 @@ use utoipa::ToSchema;
 use crate::access::Actor;
 use crate::engine::json_rows;
 use crate::http::{Api, Shared, problem};
+use crate::lines::{BadLine, Lines};
 use crate::live::View;
 use crate::names::{leads_to, read_seed};
 
@@ -83,7 +82,7 @@ pub(crate) async fn import_uids(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
     actor.whole("an imported name")?;
-    let (items, epoch) = take(&api, &actor, request.into_body().into_data_stream()).await?;
+    let (items, epoch) = take(&api, &actor, request.into_body()).await?;
     if items == 0 {
         return Err(bad("there is no name in the request: send a JSON object a line"));
     }
@@ -93,39 +92,27 @@ pub(crate) async fn import_uids(
     Ok(axum::Json(Taken { items, epoch }).into_response())
 }
 
-async fn take(api: &Api, actor: &Actor, mut body: BodyDataStream) -> Result<(usize, Option<u64>), Response> {
-    let (mut rest, mut facts) = (Vec::<u8>::new(), Vec::new());
-    let (mut items, mut epoch, mut ended) = (0, None, false);
-    while !ended {
-        match body.next().await {
-            Some(Ok(chunk)) => rest.extend_from_slice(&chunk),
-            Some(Err(_)) => return Err(bad("the request broke off; send it again: what was taken is the same")),
-            None => {
-                ended = true;
-                rest.push(b'\n');
-            }
-        }
-        let mut begin = 0;
-        while let Some(end) = rest[begin..].iter().position(|b| *b == b'\n').map(|at| begin + at) {
-            let line = rest[begin..end].trim_ascii();
-            begin = end + 1;
-            if line.is_empty() {
-                continue;
-            }
+async fn take(api: &Api, actor: &Actor, body: axum::body::Body) -> Result<(usize, Option<u64>), Response> {
+    let mut lines = Lines::new(body, MAX_LINE);
+    let (mut facts, mut items, mut epoch) = (Vec::new(), 0, None);
+    loop {
+        let line = lines.next().await.map_err(|error| match error {
+            BadLine::Broken => bad("the request broke off; send it again: what was taken is the same"),
+            BadLine::TooLong(n) => bad(&format!("line {n} has more than {MAX_LINE} bytes")),
+        })?;
+        let ended = line.is_none();
+        if let Some((_, line)) = line {
             items += 1;
             let line: Line = serde_json::from_slice(line).map_err(|e| bad(&format!("name {items}: {e}")))?;
             facts.push(line.fact(actor)?);
         }
-        rest.drain(..begin);
-        if rest.len() > MAX_LINE {
-            return Err(bad(&format!("a line has {MAX_LINE} bytes at most")));
+        if facts.len() >= AT_ONCE || (ended && !facts.is_empty()) {
+            epoch = Some(api.append_facts(actor, &std::mem::take(&mut facts)).await?);
         }
-        while facts.len() >= AT_ONCE || (ended && !facts.is_empty()) {
-            let now: Vec<Fact> = facts.drain(..facts.len().min(AT_ONCE)).collect();
-            epoch = Some(api.append_facts(actor, &now).await?);
+        if ended {
+            return Ok((items, epoch));
         }
     }
-    Ok((items, epoch))
 }
 
 /// The device that an imported name leads to.

@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::BodyDataStream;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
 use radarflow_reconcile::access::{Action, sees};
@@ -22,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Actor;
 use crate::http::{Shared, bad_query, command_id, problem};
+use crate::lines::{BadLine, Lines};
 
 /// Largest document that is read whole, bytes.
 pub const MAX_DOCUMENT: usize = 64 << 20;
@@ -192,7 +191,7 @@ pub(crate) async fn push(
     let mut run = api.inventories.begin(of);
     let body = request.into_body();
     let taken = match format {
-        Format::Lines => lines(&mut *run, &reader, body.into_data_stream()).await,
+        Format::Lines => lines(&mut *run, &reader, body).await,
         _ => document(&mut *run, &reader, format, body).await,
     };
     let items = match taken {
@@ -234,37 +233,26 @@ async fn document(
 }
 
 /// Takes an item a line, as they come.
-async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, mut body: BodyDataStream) -> Result<usize, Response> {
-    let (mut rest, mut page) = (Vec::<u8>::new(), Vec::<DeviceUpdate>::new());
-    let (mut number, mut items) = (0, 0);
+async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, body: axum::body::Body) -> Result<usize, Response> {
+    let mut lines = Lines::new(body, MAX_LINE);
+    let (mut page, mut items) = (Vec::<DeviceUpdate>::new(), 0);
     loop {
-        let chunk = match body.next().await {
-            Some(Ok(chunk)) => chunk,
-            Some(Err(_)) => return Err(bad("broken_off", "the request broke off; nothing of the run was taken")),
-            None if rest.is_empty() => break,
-            // The last line may lack its end.
-            None => b"\n".as_slice().into(),
-        };
-        rest.extend_from_slice(&chunk);
-        let mut begin = 0;
-        while let Some(end) = rest[begin..].iter().position(|b| *b == b'\n').map(|at| begin + at) {
-            number += 1;
-            if let Some(item) = line(number, &rest[begin..end]).map_err(|e| unreadable(&e))? {
-                page.extend(reader.updates(std::slice::from_ref(&item), items + 1).map_err(|e| unreadable(&e))?);
-                items += 1;
-            }
-            begin = end + 1;
-            if page.len() >= PAGE {
-                run.page(std::mem::take(&mut page)).await.map_err(|e| not_durable(&e))?;
-            }
+        let next = lines.next().await.map_err(|error| match error {
+            BadLine::Broken => bad("broken_off", "the request broke off; nothing of the run was taken"),
+            BadLine::TooLong(n) => bad("too_large", &format!("line {n} has more than {MAX_LINE} bytes")),
+        })?;
+        let ended = next.is_none();
+        if let Some((number, text)) = next
+            && let Some(item) = line(number, text).map_err(|e| unreadable(&e))?
+        {
+            page.extend(reader.updates(std::slice::from_ref(&item), items + 1).map_err(|e| unreadable(&e))?);
+            items += 1;
         }
-        rest.drain(..begin);
-        if rest.len() > MAX_LINE {
-            return Err(bad("too_large", &format!("line {} has more than {MAX_LINE} bytes", number + 1)));
+        if page.len() >= PAGE || (ended && !page.is_empty()) {
+            run.page(std::mem::take(&mut page)).await.map_err(|e| not_durable(&e))?;
+        }
+        if ended {
+            return Ok(items);
         }
     }
-    if !page.is_empty() {
-        run.page(page).await.map_err(|e| not_durable(&e))?;
-    }
-    Ok(items)
 }

@@ -25,6 +25,7 @@ pub mod groups;
 pub mod http;
 pub mod imported;
 pub mod inventories;
+mod lines;
 mod links;
 pub mod live;
 mod names;
