@@ -6,6 +6,7 @@
 //! forged nor used for something else. Events that came after the first page's epoch are left out of the next ones.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,12 +32,13 @@ use prometheus_client::registry::{Registry, Unit};
 use radarflow_proto::rows::{Nature, Source, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use utoipa::ToSchema;
 
 use crate::access::Actor;
 use crate::groups;
 use crate::live::{Live, Moment, View};
+use crate::segment::is_indexed;
 use crate::sql::{CATALOG, SCHEMA};
 use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned, series};
@@ -64,6 +66,12 @@ const EXPORT_AHEAD: usize = 2;
 pub const CONCURRENT: usize = 16;
 /// Queries of one tenant at once: the others keep room.
 pub const CONCURRENT_TENANT: usize = 8;
+/// Queries that may wait for room; more are refused.
+pub const WAITING: usize = 1024;
+/// How long one waits.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Rows of a table from which on the keys of a page are found before its rows are.
+const NARROW_FIRST: usize = 20_000;
 
 /// What queries may take.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +190,10 @@ pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     /// Queries under way, by tenant.
     running: Mutex<BTreeMap<String, usize>>,
+    /// Somebody's place is free again.
+    freed: Notify,
+    /// Queries that wait for a place.
+    waiting: AtomicUsize,
     threads: Threads,
     /// What one query may take.
     time: Duration,
@@ -278,6 +290,17 @@ impl Drop for Running {
                 running.remove(&self.1);
             }
         }
+        drop(running);
+        self.0.freed.notify_waiters();
+    }
+}
+
+/// A query that waits for a place.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -336,6 +359,8 @@ impl Engine {
             live,
             runtime,
             running: Mutex::default(),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             threads,
             time,
             key,
@@ -359,9 +384,9 @@ impl Engine {
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let answer = match self.admit(&actor.tenant) {
-            Some(_running) => self.bounded(actor, text, cursor, limit).await,
-            None => Err(QueryError::Busy),
+        let answer = match self.admitted(&actor.tenant).await {
+            Ok(_running) => self.bounded(actor, text, cursor, limit).await,
+            Err(busy) => Err(busy),
         };
         self.count(&answer, started);
         answer
@@ -396,7 +421,7 @@ impl Engine {
     }
 
     async fn begin_export(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<Export>, QueryError> {
-        let running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+        let running = self.admitted(&actor.tenant).await?;
         let (engine, actor, text) = (self.clone(), actor.clone(), text.to_owned());
         let shaped = async move {
             let prepared = engine.prepare(&actor, &text, None, None)?;
@@ -481,6 +506,29 @@ impl Engine {
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, waiting for room as long as is decent.
+    pub(crate) async fn admitted(self: &Arc<Self>, tenant: &str) -> Result<Running, QueryError> {
+        let waits = Waits(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING {
+            return Err(QueryError::Busy);
+        }
+        let turn = async {
+            loop {
+                let freed = self.freed.notified();
+                tokio::pin!(freed);
+                // From here on nobody's leaving is missed.
+                freed.as_mut().enable();
+                if let Some(running) = self.admit(tenant) {
+                    return running;
+                }
+                freed.await;
+            }
+        };
+        let running = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| QueryError::Busy);
+        drop(waits);
+        running
     }
 
     /// How many queries are under way.
@@ -568,8 +616,22 @@ impl Engine {
         let started = Instant::now();
         let prepared = self.prepare(actor, text, cursor, limit)?;
         let Prepared { query, entities, view, planned, cursor, hash, epoch, clock_ms, at, now_us } = prepared;
-        let answer =
-            if query.explain { explain(planned).await? } else { execute(planned, cursor.as_ref(), now_us).await? };
+        let answer = if query.explain {
+            explain(planned).await?
+        } else {
+            let planned = match entities[..] {
+                [one]
+                    if at.is_none()
+                        && view.epoch == epoch
+                        && !finds(&query.filter)
+                        && view.len(&actor.tenant, one.table) >= NARROW_FIRST =>
+                {
+                    narrowed(planned, one.table, cursor.as_ref()).await?
+                }
+                _ => planned,
+            };
+            execute(planned, cursor.as_ref(), now_us).await?
+        };
         let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
         let back = cursor.as_ref().is_some_and(|c| c.back);
         let seal = |edge: &Vec<Option<String>>, back| {
@@ -630,7 +692,7 @@ impl Engine {
         let done = complete::complete(text, offset);
         let mut items = done.items;
         if let Some(wanted) = done.values {
-            let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+            let _running = self.admitted(&actor.tenant).await?;
             let view = self.live.view();
             let ctx = self.session();
             let rows = view.table(&ctx, actor, wanted.entity.table).map_err(failed)?;
@@ -703,6 +765,8 @@ impl Engine {
         let config = SessionConfig::new()
             .with_information_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            // Columns are text as the tables have it; views would be copied.
+            .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         SessionContext::new_with_config_rt(config, self.runtime.clone())
     }
@@ -915,6 +979,35 @@ fn shape(planned: Planned, cursor: Option<&Cursor>) -> Result<Shaped, QueryError
     }
     let frame = frame.select(select).map_err(failed)?;
     Ok(Shaped { frame, shown })
+}
+
+/// Whether a filter names one value of a column that is indexed.
+fn finds(filter: &ast::Expr) -> bool {
+    match filter {
+        ast::Expr::And(all) => all.iter().any(finds),
+        ast::Expr::Filter(key, ast::Value::Is(value)) => {
+            matches!(&key.path[..], [name] if is_indexed(name)) && !value.text.contains(['*', '?', '%', '/', '-'])
+        }
+        _ => false,
+    }
+}
+
+/// A page of a large table: what sorts first is found by the columns that it takes, and only then are its rows read, by
+/// their keys. The page is the same: whatever else has one of these keys sorts behind it.
+async fn narrowed(planned: Planned, table: Table, cursor: Option<&Cursor>) -> Result<Planned, QueryError> {
+    let key = table.key().iter().find(|key| is_indexed(key));
+    let (Some(key), Some(_), true) = (key, planned.limit, planned.pages) else { return Ok(planned) };
+    if !planned.order.iter().any(|(column, _)| column == key) {
+        return Ok(planned);
+    }
+    let narrow = Planned { columns: vec![(*key).to_owned()], ..planned.clone() };
+    let found = shape(narrow, cursor)?.frame.collect().await.map_err(failed)?;
+    let keys = found.iter().flat_map(|batch| {
+        let keys: &StringArray = batch.column(0).as_string();
+        keys.iter().flatten().map(|key| lit(key.to_owned())).collect::<Vec<_>>()
+    });
+    let frame = planned.frame.clone().filter(ident(*key).in_list(keys.collect(), false)).map_err(failed)?;
+    Ok(Planned { frame, ..planned })
 }
 
 async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {

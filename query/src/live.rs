@@ -437,6 +437,11 @@ impl View {
         stored.union(memory)
     }
 
+    /// How many rows a state table of a tenant has.
+    pub(crate) fn len(&self, tenant: &str, table: Table) -> usize {
+        self.state.get(&(tenant.to_owned(), table)).map_or(0, |segments| segments.iter().map(|s| s.live).sum())
+    }
+
     /// Every row of every state table, of all tenants: for a sink that has to be filled anew.
     pub fn state_batches(&self) -> Vec<(Table, RecordBatch)> {
         let segments = self.state.iter().flat_map(|((_, table), segments)| segments.iter().map(|s| (*table, s)));

@@ -30,6 +30,11 @@ const INDEXED: [&str; 12] = [
     "ip_uid",
 ];
 
+/// Whether one value of a column is found without looking at all.
+pub(crate) fn is_indexed(column: &str) -> bool {
+    INDEXED.contains(&column)
+}
+
 /// Where the values of a column are: by their hash, in order.
 #[derive(Debug)]
 struct Index(Vec<(u32, u32)>);
@@ -160,11 +165,19 @@ impl Segment {
 
     /// Some rows, as a batch.
     pub(crate) fn take(&self, rows: &[usize], projection: Option<&[usize]>) -> Result<RecordBatch, ArrowError> {
-        let chunks: Vec<RecordBatch> = match projection {
-            Some(columns) => self.chunks.iter().map(|c| c.project(columns)).collect::<Result<_, _>>()?,
-            None => self.chunks.to_vec(),
-        };
-        let places: Vec<(usize, usize)> = rows.iter().map(|row| (row / CHUNK, row % CHUNK)).collect();
+        // Only the chunks that have some are looked at; rows are in order.
+        let (mut chunks, mut places, mut last) = (Vec::new(), Vec::with_capacity(rows.len()), None);
+        for row in rows {
+            let chunk = row / CHUNK;
+            if last != Some(chunk) {
+                last = Some(chunk);
+                chunks.push(match projection {
+                    Some(columns) => self.chunks[chunk].project(columns)?,
+                    None => self.chunks[chunk].clone(),
+                });
+            }
+            places.push((chunks.len() - 1, row % CHUNK));
+        }
         interleave_record_batch(&chunks.iter().collect::<Vec<_>>(), &places)
     }
 

@@ -73,7 +73,7 @@ impl Engine {
             return Err(refused(format!("a page has {MAX_LIMIT} rows at most; aggregate, or page by a key")));
         }
         let started = Instant::now();
-        let running = self.admit(&actor.tenant).ok_or(QueryError::Busy);
+        let running = self.admitted(&actor.tenant).await;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
         let answer = match running {
             Ok(_running) => self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await,
@@ -87,7 +87,7 @@ impl Engine {
     pub async fn export_sql(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<Export, QueryError> {
         let started = Instant::now();
         let begun = async {
-            let running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+            let running = self.admitted(&actor.tenant).await?;
             let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
             let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
             self.send(running, statement.frame, statement.view.epoch)
@@ -99,7 +99,7 @@ impl Engine {
 
     /// The columns a statement gives.
     pub async fn sql_schema(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<SchemaRef, QueryError> {
-        let _running = self.admit(&actor.tenant).ok_or(QueryError::Busy)?;
+        let _running = self.admitted(&actor.tenant).await?;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
         let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
         Ok(Arc::new(statement.frame.schema().as_arrow().clone()))

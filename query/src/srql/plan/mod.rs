@@ -58,7 +58,7 @@ const OBJECTS: &[(&str, &str)] = &[
 ];
 
 /// What a query becomes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Planned {
     /// The plan, not limited yet.
     pub frame: DataFrame,
@@ -254,6 +254,8 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     Ok(planned)
 }
 
+/// Events that are looked at for a completion.
+const SAMPLE: usize = 100_000;
 /// Values that a completion offers.
 const VALUES: usize = 20;
 /// Events of so long are looked at for them, microseconds.
@@ -262,7 +264,8 @@ const RECENT_US: i64 = 15 * 60_000_000;
 /// The most frequent values that begin as wanted, with their counts.
 pub fn values(wanted: &Values, mut rows: DataFrame, now_us: i64) -> Result<DataFrame> {
     if let Some(time) = wanted.entity.time {
-        rows = rows.filter(ident(time).gt_eq(timestamp(now_us - RECENT_US))).map_err(defect)?;
+        let recent = rows.filter(ident(time).gt_eq(timestamp(now_us - RECENT_US)));
+        rows = recent.and_then(|rows| rows.limit(0, Some(SAMPLE))).map_err(defect)?;
     }
     if wanted.entity.table == Table::Device {
         rows = rows.filter(ident("deleted_at").is_null()).map_err(defect)?;
