@@ -29,7 +29,7 @@ use crate::{administer, ask, devices, explain, flight, groups, imported, links, 
 pub const MAX_BODY: usize = 2 << 20;
 const OUTCOME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Epochs that may be on their way to the tables.
-const MAX_AHEAD: u64 = 10_000;
+const MAX_AHEAD: u64 = 1000;
 
 /// What the API needs.
 pub struct Api {

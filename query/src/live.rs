@@ -274,7 +274,10 @@ impl Live {
             view.clock_ms = output.clock_ms;
         }
         self.publish(view);
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(output.clone());
+        // What is said again at a start changed nothing.
+        if output.epoch > self.start {
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(output.clone());
+        }
         // Nobody may be listening.
         let _ = self.epochs.send(output.clone());
     }
