@@ -1,7 +1,7 @@
-//! What administrators and operators ask of the program itself: tokens, snapshots, steps of alerts.
+//! What administrators and operators ask of the program itself: tokens, snapshots, steps of alerts, how it does.
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{AlertStatus, Fact, Role, Token};
 use radarflow_proto::rows::Alert;
@@ -142,4 +142,29 @@ pub(crate) async fn step_alert(
     };
     let epoch = api.command(&actor, &fact, &command).await?;
     Ok(axum::Json(Stepped { status: to.name(), epoch }).into_response())
+}
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "process", security(()), responses((status = 200, description = "It does.", body = String)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the ledger is caught up.
+#[utoipa::path(get, path = "/readyz", tag = "process", security(()), responses((status = 200, description = "It is.", body = String)))]
+pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Response> {
+    if (api.ready)() {
+        return Ok("ready\n");
+    }
+    Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the ledger is being replayed", json!({})))
+}
+
+/// Metrics, as Prometheus reads them.
+#[utoipa::path(
+    get, path = "/metrics", tag = "process", security(()),
+    responses((status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(crate) async fn metrics(State(api): State<Shared>) -> Response {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)())
+        .into_response()
 }

@@ -3,16 +3,16 @@
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query as UrlQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response, sse};
 use radarflow_reconcile::access::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::answer::{Meta, json_rows};
 use crate::catalog;
-use crate::engine::{Meta, json_rows};
-use crate::http::{Shared, bad_query, body, problem, refuse};
+use crate::http::{Shared, bad_query, body, refuse};
 use crate::render::{self, Format};
 use crate::srql::SrqlError;
 use crate::srql::complete::Item;
@@ -332,29 +332,4 @@ pub(crate) async fn catalog_document(State(api): State<Shared>, headers: HeaderM
         })
         .collect();
     Ok(axum::Json(json!({"entities": entities})).into_response())
-}
-
-/// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "process", security(()), responses((status = 200, description = "It does.", body = String)))]
-pub(crate) async fn healthz() -> &'static str {
-    "ok\n"
-}
-
-/// Whether the ledger is caught up.
-#[utoipa::path(get, path = "/readyz", tag = "process", security(()), responses((status = 200, description = "It is.", body = String)))]
-pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Response> {
-    if (api.ready)() {
-        return Ok("ready\n");
-    }
-    Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the ledger is being replayed", json!({})))
-}
-
-/// Metrics, as Prometheus reads them.
-#[utoipa::path(
-    get, path = "/metrics", tag = "process", security(()),
-    responses((status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"))
-)]
-pub(crate) async fn metrics(State(api): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)())
-        .into_response()
 }

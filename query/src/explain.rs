@@ -17,7 +17,6 @@ use radarflow_reconcile::identity::name::seed;
 use serde_json::json;
 
 use crate::access::Actor;
-use crate::engine::QueryError;
 use crate::http::{Api, Shared, problem, refuse};
 use crate::live::View;
 use crate::names::{leads_to, named};
@@ -79,7 +78,7 @@ impl Api {
 
     /// Finding reads every device: it counts among the questions a tenant may ask at once.
     async fn find(&self, tenant: &str, wanted: Wanted) -> Result<Vec<Placed>, Response> {
-        let _running = self.engine.admit(tenant).ok_or_else(|| refuse(&QueryError::Busy, ""))?;
+        let _running = self.engine.admit(tenant).await.map_err(|e| refuse(&e, ""))?;
         let found = self.records.find(wanted).await.ok_or_else(|| {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         })?;

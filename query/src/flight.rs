@@ -35,8 +35,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Actor;
+use crate::answer::Export;
 use crate::catalog::ENTITIES;
-use crate::engine::{Export, QueryError};
+use crate::engine::QueryError;
 use crate::http::Shared;
 use crate::sql::{CATALOG, SCHEMA};
 

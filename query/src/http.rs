@@ -67,9 +67,9 @@ pub(crate) struct Done {
 /// The routes and what is said of them.
 fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(openapi::Document::begin())
-        .routes(routes!(ask::healthz))
-        .routes(routes!(ask::readyz))
-        .routes(routes!(ask::metrics))
+        .routes(routes!(administer::healthz))
+        .routes(routes!(administer::readyz))
+        .routes(routes!(administer::metrics))
         .routes(routes!(ask::catalog_document))
         .routes(routes!(ask::query))
         .routes(routes!(ask::sql))

@@ -13,7 +13,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::access::Actor;
-use crate::engine::json_rows;
+use crate::answer::json_rows;
 use crate::http::{Api, Shared, problem};
 use crate::lines::{BadLine, Lines};
 use crate::live::View;

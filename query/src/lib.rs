@@ -12,9 +12,12 @@
 
 pub mod access;
 mod administer;
+pub mod admission;
+pub mod answer;
 mod ask;
 pub mod catalog;
 pub mod codes;
+pub mod cursor;
 mod devices;
 pub mod docs;
 pub mod engine;
@@ -30,6 +33,7 @@ mod links;
 pub mod live;
 mod names;
 mod openapi;
+mod page;
 mod render;
 mod runs;
 mod segment;

@@ -15,7 +15,8 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::errors::ParquetError;
 use serde_json::{Value, json};
 
-use crate::engine::{Answer, Export, QueryError, json_rows};
+use crate::answer::{Answer, Export, json_rows};
+use crate::engine::QueryError;
 use crate::http::{problem, refuse};
 
 /// The epoch that rows were read at, where there is no `meta` to say it.

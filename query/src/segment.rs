@@ -165,6 +165,11 @@ impl Segment {
 
     /// Some rows, as a batch.
     pub(crate) fn take(&self, rows: &[usize], projection: Option<&[usize]>) -> Result<RecordBatch, ArrowError> {
+        if rows.is_empty() {
+            let schema =
+                projection.map_or(Ok(self.schema.clone()), |columns| self.schema.project(columns).map(Arc::new));
+            return Ok(RecordBatch::new_empty(schema?));
+        }
         // Only the chunks that have some are looked at; rows are in order.
         let (mut chunks, mut places, mut last) = (Vec::new(), Vec::with_capacity(rows.len()), None);
         for row in rows {

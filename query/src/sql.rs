@@ -13,8 +13,9 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::access::Actor;
+use crate::answer::{Answer, Export};
 use crate::catalog::{ENTITIES, Entity};
-use crate::engine::{Answer, Engine, Export, QueryError, failed};
+use crate::engine::{Engine, QueryError, failed};
 use crate::live::View;
 use crate::srql::SrqlError;
 use crate::srql::plan::MAX_LIMIT;
@@ -73,7 +74,7 @@ impl Engine {
             return Err(refused(format!("a page has {MAX_LIMIT} rows at most; aggregate, or page by a key")));
         }
         let started = Instant::now();
-        let running = self.admitted(&actor.tenant).await;
+        let running = self.admit(&actor.tenant).await;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
         let answer = match running {
             Ok(_running) => self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await,
@@ -87,7 +88,7 @@ impl Engine {
     pub async fn export_sql(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<Export, QueryError> {
         let started = Instant::now();
         let begun = async {
-            let running = self.admitted(&actor.tenant).await?;
+            let running = self.admit(&actor.tenant).await?;
             let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
             let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
             self.send(running, statement.frame, statement.view.epoch)
@@ -99,7 +100,7 @@ impl Engine {
 
     /// The columns a statement gives.
     pub async fn sql_schema(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<SchemaRef, QueryError> {
-        let _running = self.admitted(&actor.tenant).await?;
+        let _running = self.admit(&actor.tenant).await?;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
         let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
         Ok(Arc::new(statement.frame.schema().as_arrow().clone()))

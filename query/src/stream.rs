@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::access::Actor;
+use crate::answer::json_rows;
 use crate::catalog::STATUS_COLOR;
-use crate::engine::{Engine, QueryError, json_rows};
+use crate::engine::{Engine, QueryError};
 use crate::groups;
 use crate::live::{View, seen_by};
 use crate::srql::ast::{Expr, Query, Value as Compared};

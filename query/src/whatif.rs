@@ -23,7 +23,6 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::access::Actor;
-use crate::engine::QueryError;
 use crate::http::{Api, Shared, body, command_id, problem, refuse};
 use crate::links::who;
 use crate::live::View;
@@ -255,7 +254,7 @@ pub(crate) async fn what_if(
         return Err(bad(&format!("a question has one to {MAX_CHANGES} changes")));
     }
     // Looking for records reads every device: it counts among the questions a tenant may ask at once.
-    let _running = api.engine.admit(&actor.tenant).ok_or_else(|| refuse(&QueryError::Busy, ""))?;
+    let _running = api.engine.admit(&actor.tenant).await.map_err(|e| refuse(&e, ""))?;
     let view = api.engine.live().view();
     let by = who(&actor);
 

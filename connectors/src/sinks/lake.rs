@@ -241,11 +241,15 @@ impl Sink {
     /// Looks after one table, if it is time for one.
     async fn upkeep(&mut self) {
         let Some(writer) = self.writers.values_mut().find_map(|w| w.upkeep.is_due().then_some(w)) else { return };
-        match writer.look_after().await {
-            // Its readers must not hold on to a version whose files are gone.
-            Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
-            Err(error) => tracing::warn!(%error, "upkeep of the lake failed; it is tried again within the hour"),
+        if let Err(error) = writer.look_after().await {
+            tracing::warn!(%error, "upkeep of the lake failed; it is tried again within the hour");
+            // A part of it may have been done.
+            if writer.settle().await.is_err() {
+                return;
+            }
         }
+        // Its readers must not hold on to a version whose files are gone.
+        (self.on_commit)(writer.table, writer.committed).await;
     }
 
     fn report(&self) {

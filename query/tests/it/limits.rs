@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, StateRow};
-use radarflow_query::engine::{CONCURRENT_TENANT, Engine, EngineLimits, QueryError};
+use radarflow_query::admission::CONCURRENT_TENANT;
+use radarflow_query::engine::{Engine, EngineLimits, QueryError};
 use radarflow_query::live::Live;
 
 use crate::{actor, data, json};

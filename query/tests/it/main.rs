@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
 use radarflow_query::access::Actor;
+use radarflow_query::answer::Answer;
 use radarflow_query::catalog::ENTITIES;
-use radarflow_query::engine::{Answer, Engine, QueryError};
+use radarflow_query::engine::{Engine, QueryError};
 use radarflow_query::live::Live;
 use serde_json::Value;
 

@@ -219,7 +219,7 @@ async fn a_client_that_was_cut_off_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_of_one_version_whatever_happens_meanwhile() {
-    use radarflow_query::engine::PINNED;
+    use radarflow_query::cursor::PINNED;
     let queries = [
         "in:devices sort:vendor_name:asc limit:2",
         "in:devices is_available:true sort:is_available,hostname limit:1",
