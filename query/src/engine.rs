@@ -11,6 +11,7 @@ use arrow_schema::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use prometheus_client::metrics::counter::Counter;
@@ -83,7 +84,8 @@ impl From<SrqlError> for QueryError {
 /// Runs queries over live tables.
 pub struct Engine {
     live: Arc<Live>,
-    runtime: Arc<RuntimeEnv>,
+    /// What every session begins with.
+    state: SessionState,
     places: Arc<Places>,
     threads: Threads,
     /// What one query may take.
@@ -123,7 +125,7 @@ impl Engine {
         let time = limits.time;
         Ok(Engine {
             live,
-            runtime,
+            state: state(runtime),
             places: Arc::default(),
             threads,
             time,
@@ -297,7 +299,10 @@ impl Engine {
         let history = cursor.is_some() && pinned_view.is_none();
         let view = pinned_view.unwrap_or_else(|| self.live.view());
         groups::expand(&mut query, &view, actor)?;
-        let ctx = self.session();
+        let ctx = match entities[..] {
+            [one] if one.table.nature() == Nature::State && page::finds(&query.filter) => self.session_for_few(),
+            _ => self.session(),
+        };
         let (epoch, clock_ms) = cursor.as_ref().map_or((view.epoch, view.clock_ms), |c| (c.epoch, c.clock_ms));
         let clock_us = clock_ms * 1000;
         let at = plan::at(&query, clock_us)?.map(|at| cursor.as_ref().and_then(|c| c.at).unwrap_or(at));
@@ -474,15 +479,33 @@ impl Engine {
         }
     }
 
+    /// A session that registers nothing: what all of them know is made once.
     pub(crate) fn session(&self) -> SessionContext {
-        let config = SessionConfig::new()
-            .with_information_schema(false)
-            .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            // Columns are text as the tables have it; views would be copied.
-            .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
-            .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-        SessionContext::new_with_config_rt(config, self.runtime.clone())
+        SessionContext::new_with_state(self.state.clone())
     }
+
+    /// The same for what an index finds: it is so little that planning is most of the work.
+    fn session_for_few(&self) -> SessionContext {
+        let mut state = self.state.clone();
+        let options = state.config_mut().options_mut();
+        (options.execution.target_partitions, options.optimizer.max_passes) = (1, 1);
+        SessionContext::new_with_state(state)
+    }
+
+    /// A session with a catalog of its own.
+    pub(crate) fn session_with_catalog(&self) -> SessionContext {
+        SessionContext::new_with_state(state(self.state.runtime_env().clone()))
+    }
+}
+
+fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
+    let config = SessionConfig::new()
+        .with_information_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        // Columns are text as the tables have it; views would be copied.
+        .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+    SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build()
 }
 
 /// Tables as an actor may see them, events up to an epoch.

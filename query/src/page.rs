@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow::compute::take_record_batch;
+use arrow::compute::{self, take_record_batch};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch, StringArray, UInt64Array};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
@@ -33,12 +33,16 @@ pub(crate) struct Executed {
     pub(crate) truncated: bool,
 }
 
-/// How a sort column travels in a cursor: as text that casts back.
-fn carried(name: &str, data_type: &DataType) -> Expr {
-    match data_type {
-        DataType::Timestamp(..) => cast(cast(ident(name), DataType::Int64), DataType::Utf8),
-        _ => cast(ident(name), DataType::Utf8),
-    }
+/// How a value of a sort column travels in a cursor: as text that casts back.
+fn carried(column: &ArrayRef, row: usize) -> Result<Option<String>, ArrowError> {
+    let value = column.slice(row, 1);
+    let value = match value.data_type() {
+        DataType::Timestamp(..) => compute::cast(&value, &DataType::Int64)?,
+        _ => value,
+    };
+    let text = compute::cast(&value, &DataType::Utf8)?;
+    let text: &StringArray = text.as_string();
+    Ok(text.is_valid(0).then(|| text.value(0).to_owned()))
 }
 
 fn carried_back(text: &str, data_type: &DataType) -> Expr {
@@ -78,7 +82,7 @@ fn beyond(order: &[(String, bool)], edge: &[Option<String>], types: &[DataType],
 }
 
 /// Rows in the opposite order.
-fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, arrow_schema::ArrowError> {
+fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
     let reverse = |batch: &RecordBatch| {
         let rows: UInt64Array = (0..batch.num_rows() as u64).rev().collect();
         take_record_batch(batch, &rows)
@@ -89,8 +93,10 @@ fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, arrow_schema::A
 /// A plan in its final shape: what is beyond the cursor, in order, as many as are asked for and one more.
 pub(crate) struct Shaped {
     pub(crate) frame: DataFrame,
-    /// Columns that are shown; behind them stand the keys of the order, where pages can follow.
+    /// Columns that are shown, the first ones.
     shown: usize,
+    /// Where the columns of the order are, if pages can follow.
+    keys: Vec<usize>,
 }
 
 pub(crate) fn shape(planned: Planned, cursor: Option<&Cursor>) -> Result<Shaped, QueryError> {
@@ -124,17 +130,23 @@ pub(crate) fn shape(planned: Planned, cursor: Option<&Cursor>) -> Result<Shaped,
         });
     }
     let shown = select.len();
-    if pages {
-        select.extend(
-            order.iter().zip(&types).enumerate().map(|(i, ((name, _), t))| carried(name, t).alias(format!("__k{i}"))),
-        );
+    let mut keys = Vec::new();
+    for ((name, _), data_type) in order.iter().zip(&types).filter(|_| pages) {
+        let there = columns.iter().position(|column| column == name);
+        keys.push(match there.filter(|_| !matches!(data_type, DataType::Decimal128(..))) {
+            Some(column) => column,
+            None => {
+                select.push(ident(name).alias(format!("__k{}", select.len())));
+                select.len() - 1
+            }
+        });
     }
     let frame = frame.select(select).map_err(failed)?;
-    Ok(Shaped { frame, shown })
+    Ok(Shaped { frame, shown, keys })
 }
 
 /// Whether a filter names one value of a column that is indexed.
-fn finds(filter: &ast::Expr) -> bool {
+pub(crate) fn finds(filter: &ast::Expr) -> bool {
     match filter {
         ast::Expr::And(all) => all.iter().any(finds),
         ast::Expr::Filter(key, ast::Value::Is(value)) => {
@@ -172,7 +184,7 @@ pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i
     let (limit, pages, range, fill) = (planned.limit, planned.pages, planned.range, planned.fill);
     let (warnings, newest) = (planned.warnings.clone(), matches!(planned.order.first(), Some((_, false))));
     let back = cursor.is_some_and(|c| c.back);
-    let Shaped { frame, shown } = shape(planned, cursor)?;
+    let Shaped { frame, shown, keys } = shape(planned, cursor)?;
     let full: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let schema =
         Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
@@ -194,15 +206,12 @@ pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i
         batches = reversed(&batches).map_err(|e| QueryError::Failed(e.to_string()))?;
     }
     batches.retain(|b| b.num_rows() > 0);
-    let keys = |batch: &RecordBatch, row: usize| {
-        let key = |c: usize| {
-            let column: &StringArray = batch.column(c).as_string();
-            column.is_valid(row).then(|| column.value(row).to_owned())
-        };
-        (shown..batch.num_columns()).map(key).collect::<Vec<_>>()
+    let edge = |batch: &RecordBatch, row: usize| {
+        let edge = keys.iter().map(|key| carried(batch.column(*key), row)).collect::<Result<Vec<_>, _>>();
+        edge.map_err(|e| QueryError::Failed(e.to_string()))
     };
     let edges = match (batches.first(), batches.last()) {
-        (Some(first), Some(last)) if pages => Some((keys(first, 0), keys(last, last.num_rows() - 1))),
+        (Some(first), Some(last)) if pages => Some((edge(first, 0)?, edge(last, last.num_rows() - 1)?)),
         _ => None,
     };
     let batches = batches

@@ -51,7 +51,7 @@ fn session(
     actor: &Actor,
     entities: &[&'static Entity],
 ) -> Result<SessionContext, QueryError> {
-    let ctx = engine.session();
+    let ctx = engine.session_with_catalog();
     for entity in entities {
         let rows = view.table(&ctx, actor, entity.table).map_err(failed)?;
         ctx.register_table(entity.name, rows.into_view()).map_err(failed)?;

@@ -111,9 +111,10 @@ impl Filler {
         Ok(())
     }
 
-    /// So many flows of the last `span`.
-    fn flows(&mut self, n: usize, span: Duration) {
-        let span_us = span.as_micros() as i64;
+    /// So many flows of a span, said as long before now as its ends are.
+    fn flows(&mut self, n: usize, ago: std::ops::Range<Duration>) {
+        let (newest_us, span_us) =
+            (NOW * 1000 - ago.start.as_micros() as i64, (ago.end - ago.start).as_micros() as i64);
         let mut batch = FlowBatch::default();
         for i in 0..n {
             let (src, dst) = self.network.talkers();
@@ -121,7 +122,7 @@ impl Filler {
             let row = &mut self.flow;
             row.row_id = RowId::new(self.epoch + 1, 0, i as u32);
             row.epoch = (self.epoch + 1) as i64;
-            row.time = Time(NOW * 1000 - (i as i64 * span_us) / n as i64);
+            row.time = Time(newest_us - span_us + (i as i64 * span_us) / n as i64);
             // A few talk much, as they do.
             let src = if self.flows % 3 == 0 {
                 std::net::Ipv4Addr::from(0x0a00_0000 + (self.flows % 1000) as u32)
@@ -137,6 +138,12 @@ impl Filler {
         }
         self.say(EpochOutput { events: vec![(Table::Flow, batch.finish())], ..EpochOutput::default() });
     }
+}
+
+/// A part of a span of time before now; the first part is the oldest.
+fn part_of(ago: std::ops::Range<Duration>, part: usize, parts: usize) -> std::ops::Range<Duration> {
+    let (step, left) = ((ago.end - ago.start) / parts as u32, (parts - part) as u32);
+    ago.start + step * (left - 1)..ago.start + step * left
 }
 
 struct Client {
@@ -209,9 +216,13 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     // Half of them, ten million at most, in the last hour; the others in the day before it.
     let recent = (flows / 2).min(10_000_000);
-    for i in 0..flows / BATCH {
-        let hours = if i * BATCH < flows - recent { 24 } else { 1 };
-        filler.flows(BATCH, Duration::from_secs(hours * 3600));
+    let hour = Duration::from_secs(3600);
+    let (parts, recent) = (flows / BATCH, recent / BATCH);
+    for part in 0..parts - recent {
+        filler.flows(BATCH, part_of(hour..24 * hour, part, parts - recent));
+    }
+    for part in 0..recent {
+        filler.flows(BATCH, part_of(Duration::ZERO..hour, part, recent));
     }
     runtime.block_on(filler.lake.flush());
     crate::rate("query: flows into the lake", flows, started.elapsed())?;
@@ -347,7 +358,7 @@ async fn dashboards(client: Arc<Client>, mut filler: Filler) -> Result<()> {
             let mut arrived = 0;
             while !stop.load(Ordering::Acquire) {
                 let started = Instant::now();
-                filler.flows(5000, Duration::from_millis(100));
+                filler.flows(5000, Duration::ZERO..Duration::from_millis(100));
                 arrived += 5000;
                 std::thread::sleep(Duration::from_millis(100).saturating_sub(started.elapsed()));
             }
