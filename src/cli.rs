@@ -17,6 +17,7 @@ use radarflow_query::access::new_token;
 use serde_json::{Value, json};
 
 use crate::import::{Import, ServiceRadar};
+use crate::sync::SyncCommand;
 use crate::whatif::Suppose;
 use crate::{config, demo, enrichment, explain, follow, query, serve, tools, whatif};
 
@@ -145,8 +146,18 @@ enum Command {
         /// Site of items that name none.
         #[arg(long)]
         partition: Option<String>,
+        /// Only say what would change, under a digest that `sync apply` takes.
+        #[arg(long)]
+        plan: bool,
         #[command(flatten)]
         at: At,
+    },
+    /// Look at what an inventory would change before it does, then apply exactly that.
+    #[command(after_help = "Examples:\n  radarflow sync plan netbox/main\n  \
+        radarflow sync apply 1f6c2a7d90b34e5f8a1b2c3d4e5f6071")]
+    Sync {
+        #[command(subcommand)]
+        command: SyncCommand,
     },
     /// Take a ServiceRadar's inventory over from its Postgres: devices, and every name they have had.
     #[command(after_help = "Example: radarflow import-serviceradar --from postgres://reader@db/serviceradar")]
@@ -315,11 +326,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,
         Command::Token { command } => runtime.block_on(make_token(command))?,
-        Command::Import { file, source, mapping, complete, partition, at } => {
-            let import = Import { file, source, mapping, complete, partition };
-            let (items, epoch) = runtime.block_on(import.run(&at))?;
-            say(&format!("{items} items are durable, in epoch {epoch}"))?;
+        Command::Import { file, source, mapping, complete, partition, plan, at } => {
+            let import = Import { file, source, mapping, complete, partition, plan };
+            say(&runtime.block_on(import.run(&at))?)?;
         }
+        Command::Sync { command } => say(&runtime.block_on(command.run())?)?,
         Command::ImportServiceradar { from, at } => say(&format!("taken over: {}", runtime.block_on(from.run(&at))?))?,
         Command::Replay { file, to, rate } => {
             let n = tools::replay(&file, to, rate)?;

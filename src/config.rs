@@ -181,6 +181,8 @@ pub(crate) struct NetBox {
     pub(crate) full_interval_s: u64,
     #[serde(default = "default_pause")]
     pub(crate) pause_ms: u64,
+    #[serde(default = "default_true")]
+    pub(crate) automatic: bool,
     #[serde(default = "default_netbox_page")]
     pub(crate) page: usize,
 }
@@ -205,6 +207,8 @@ pub(crate) struct Armis {
     pub(crate) interval_s: u64,
     #[serde(default = "default_pause")]
     pub(crate) pause_ms: u64,
+    #[serde(default = "default_true")]
+    pub(crate) automatic: bool,
     #[serde(default = "default_armis_page")]
     pub(crate) page: usize,
 }
@@ -465,6 +469,7 @@ impl NetBox {
             full_every: Duration::from_secs(self.full_interval_s),
             pause: Duration::from_millis(self.pause_ms),
             page: self.page.max(1),
+            automatic: self.automatic,
         };
         let (token, vrf) = (self.token.clone(), self.vrf.clone());
         Inventory::NetBox(netbox::Config { common, token, vrf, interfaces: self.interfaces })
@@ -484,6 +489,7 @@ impl Armis {
             full_every: Duration::ZERO,
             pause: Duration::from_millis(self.pause_ms),
             page: self.page.max(1),
+            automatic: self.automatic,
         };
         Inventory::Armis(armis::Config { common, secret_key: self.secret_key.clone(), aql: self.aql.clone() })
     }

@@ -10,7 +10,7 @@ use radarflow_reconcile::replace::{Reading, TABLES};
 use serde_json::Value;
 
 use crate::cli::At;
-use crate::config;
+use crate::{config, sync};
 
 /// Items of one piece of the request's body.
 const PIECE: usize = 1000;
@@ -22,6 +22,7 @@ pub(crate) struct Import {
     pub(crate) mapping: Option<PathBuf>,
     pub(crate) complete: bool,
     pub(crate) partition: Option<String>,
+    pub(crate) plan: bool,
 }
 
 impl Import {
@@ -53,8 +54,8 @@ impl Import {
         read().with_context(|| self.file.display().to_string())
     }
 
-    /// Pushes it; tells how many items became durable, and in which epoch.
-    pub(crate) async fn run(&self, at: &At) -> Result<(u64, u64)> {
+    /// Pushes it; tells what became of it.
+    pub(crate) async fn run(&self, at: &At) -> Result<String> {
         let Some((name, instance)) = self.source.split_once('/').filter(|(n, i)| !n.is_empty() && !i.is_empty()) else {
             bail!("--source is NAME/INSTANCE: armis/main, servicenow/emea");
         };
@@ -64,18 +65,19 @@ impl Import {
             query.push(("complete", "true"));
         }
         query.extend(self.partition.as_deref().map(|partition| ("partition", partition)));
-        let (items, epoch) = post(at, &["api", "inventories", name, instance], &query, &lines).await?;
-        Ok((items, epoch.unwrap_or_default()))
+        if self.plan {
+            query.push(("plan", "true"));
+        }
+        let answer = post(at, &["api", "inventories", name, instance], &query, &lines).await?;
+        if self.plan {
+            return sync::told(&answer);
+        }
+        Ok(format!("{} items are durable, in epoch {}", answer["items"], answer["epoch"]))
     }
 }
 
-/// Posts a JSON object a line; tells how many were taken, and in which epoch the last is.
-pub(crate) async fn post(
-    at: &At,
-    path: &[&str],
-    query: &[(&str, &str)],
-    lines: &[String],
-) -> Result<(u64, Option<u64>)> {
+/// Posts a JSON object a line; gives the answer.
+async fn post(at: &At, path: &[&str], query: &[(&str, &str)], lines: &[String]) -> Result<Value> {
     let mut url = reqwest::Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
     url.path_segments_mut()
         .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
@@ -94,10 +96,10 @@ pub(crate) async fn post(
     let response = request.send().await.with_context(|| format!("cannot reach {}", at.url))?;
     let ok = response.status().is_success();
     let answer: Value = response.json().await.context("the server's answer is no JSON")?;
-    match answer["items"].as_u64().filter(|_| ok) {
-        Some(items) => Ok((items, answer["epoch"].as_u64())),
-        None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
+    if !ok {
+        bail!("{}", answer["detail"].as_str().unwrap_or("the server refused"));
     }
+    Ok(answer)
 }
 
 /// What to take over from a ServiceRadar.
@@ -124,16 +126,16 @@ impl ServiceRadar {
         for (name, devices) in &inventory.devices {
             let lines = devices.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
             let query = [("partition", self.partition.as_str())];
-            let (items, _) = post(at, &["api", "inventories", name, &self.instance], &query, &lines).await?;
-            told.push(format!("{items} devices of {name}/{}", self.instance));
+            let taken = post(at, &["api", "inventories", name, &self.instance], &query, &lines).await?;
+            told.push(format!("{} devices of {name}/{}", taken["items"], self.instance));
         }
         let line = |(uid, (partition, identifiers)): (&String, &(String, Vec<String>))| {
             let partition = if partition.is_empty() { &self.partition } else { partition };
             serde_json::json!({"uid": uid, "partition": partition, "identifiers": identifiers}).to_string()
         };
         let lines: Vec<String> = inventory.names.iter().map(line).collect();
-        let (names, _) = post(at, &["api", "identity", "imported-uids"], &[], &lines).await?;
-        told.push(format!("{names} names"));
+        let taken = post(at, &["api", "identity", "imported-uids"], &[], &lines).await?;
+        told.push(format!("{} names", taken["items"]));
         Ok(told.join(", "))
     }
 }

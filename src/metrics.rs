@@ -17,6 +17,7 @@ use radarflow_connectors::sinks::Applied;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_query::engine::Engine;
 use radarflow_query::live::Live;
+use radarflow_query::plans::Plans;
 
 /// What is looked at when metrics are asked for.
 pub(crate) struct Watched {
@@ -38,9 +39,10 @@ impl std::fmt::Debug for Watched {
 }
 
 /// The registry with everything in it.
-pub(crate) fn registry(watched: Watched, engine: &Engine) -> Registry {
+pub(crate) fn registry(watched: Watched, engine: &Engine, plans: &Plans) -> Registry {
     let mut registry = Registry::with_prefix("radarflow");
     engine.register(&mut registry);
+    plans.register(&mut registry);
     registry.register_collector(Box::new(watched));
     registry
 }

@@ -40,6 +40,7 @@ use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
+use radarflow_query::plans::Plans;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use tokio::sync::broadcast;
@@ -139,8 +140,12 @@ impl Registry {
 
     /// Failures of inventories that nobody asks any more are over.
     fn orphans(&self, config: &Config) -> Vec<Fact> {
-        let asked: Vec<(String, String)> =
-            config.sources.inventories().map(|i| (i.tenant().to_owned(), i.source())).collect();
+        let asked: Vec<(String, String)> = config
+            .sources
+            .inventories()
+            .filter(|i| i.is_automatic())
+            .map(|i| (i.tenant().to_owned(), i.source()))
+            .collect();
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let orphan = |c: &&OwnCondition| {
             c.rule == pull::FAILED && !asked.iter().any(|(tenant, source)| *tenant == c.tenant && *source == c.entity)
@@ -499,17 +504,22 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         kafka_running.push(kafka::start(source.source(), sink.clone(), durable.clone(), stop.clone())?);
     }
     let runs = inventory::Runs::new(sink.clone(), registry.clone(), room.clone());
-    for inventory in config.sources.inventories() {
+    for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }
     let engine = Arc::new(Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?);
+    let plans = Arc::new(Plans::default());
     let metrics = {
         let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
         let sinks = sinks.clone();
         let tables = lake.as_ref().map(|l| l.tables().clone()).unwrap_or_default();
-        let registry = metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine);
+        let registry =
+            metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine, &plans);
         Arc::new(move || metrics::text(&registry))
     };
+    let asked = pull::Asked::new(config.sources.inventories().collect(), stop.clone());
+    let known = registry.clone();
+    let instances = move || known.instances.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let known = registry.clone();
     let policy = move |tenant: &str| {
         known.policies.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
@@ -521,6 +531,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         outcomes,
         records: Arc::new(Finder(feed.clone())),
         inventories: Arc::new(runs),
+        asked: Arc::new(asked),
+        instances: Arc::new(instances),
+        plans,
         mappings: config.mappings()?,
         policy: Arc::new(policy),
         ready: Arc::new(move || caught_up.load(Ordering::Acquire)),

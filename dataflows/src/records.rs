@@ -79,6 +79,12 @@ impl Version {
         head.ids
     }
 
+    /// The instance of its source, without unpacking the rest.
+    pub fn instance(&self) -> &str {
+        let (head, _): (Head<'_>, _) = postcard::take_from_bytes(&self.body).expect("a packed record unpacks");
+        head.key.2
+    }
+
     /// How strongly it claims its addresses.
     pub fn class(&self) -> ClaimClass {
         if self.stale { ClaimClass::StaleAgent } else { ClaimClass::of(self.says.kind) }

@@ -15,7 +15,7 @@ use crate::cell::Time;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
 use crate::lake::Versions;
-use crate::payload::{DeviceUpdate, DueNotification};
+use crate::payload::{DeviceUpdate, DueNotification, SyncMeta};
 use crate::record::{Identifier, Record, RecordKey, SourceKind};
 use crate::rows::{Change, Table};
 
@@ -136,12 +136,21 @@ pub enum Wanted {
         /// Site.
         partition: String,
     },
+    /// All of a source instance.
+    Listed {
+        /// Customer.
+        tenant: String,
+        /// Kind of source.
+        kind: SourceKind,
+        /// Its instance, as records name it.
+        instance: String,
+    },
 }
 
 /// Records found at most by one worker; whoever gets so many does not have them all.
 pub const MAX_FOUND: usize = 2000;
 
-/// Records of a site found at most by one worker.
+/// Records of a site, or of a source, found at most by one worker.
 pub const MAX_OF_SITE: usize = 50_000;
 
 /// Something else that might be true.
@@ -216,6 +225,26 @@ impl RunOf {
             _ => self.instance.clone(),
         }
     }
+
+    /// Makes an item one of the run.
+    pub fn own(&self, update: &mut DeviceUpdate) {
+        let (sync_service_id, sync_run_id) = (self.instance.clone(), self.run.clone());
+        update.sync_meta = SyncMeta { sync_service_id, sync_run_id };
+        if update.partition.is_empty() || self.bound {
+            update.partition.clone_from(&self.partition);
+        }
+    }
+}
+
+/// How a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It lists a part of what there is.
+    Part,
+    /// It lists everything: what it lacks is withdrawn, unless that is so much that somebody must be asked.
+    Whole,
+    /// The same, and somebody was asked.
+    Approved,
 }
 
 /// Takes inventories.
@@ -229,10 +258,30 @@ pub trait InventoryRuns: Send + Sync + 'static {
 pub trait InventoryRun: Send {
     /// Makes items durable; waits while there is no room.
     async fn page(&mut self, items: Vec<DeviceUpdate>) -> Result<(), AppendError>;
-    /// Ends it; a complete one listed everything, and what it lacks is withdrawn. Gives the epoch.
-    async fn end(self: Box<Self>, complete: bool) -> Result<u64, AppendError>;
+    /// Ends it. Gives the epoch.
+    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError>;
     /// Forgets it.
     async fn discard(self: Box<Self>) -> Result<u64, AppendError>;
+}
+
+/// Why an inventory was not read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// It cannot be asked, or does not answer as it should.
+    #[error("{0}")]
+    Source(String),
+    /// What it said was not made durable.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// The inventories of the configuration, which are asked.
+#[async_trait]
+pub trait AskedInventories: Send + Sync + 'static {
+    /// A run of everything that an inventory (`armis`, `main`) lists now; `None` where there is none of that name.
+    fn run_of(&self, tenant: &str, name: &str, instance: &str) -> Option<RunOf>;
+    /// Reads everything it lists into a run, and does not end it.
+    async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError>;
 }
 
 /// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::ports::{AppendError, FactSink, FindRecords, InventoryRuns, Outcome};
+use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
 use radarflow_reconcile::access::{Action, may};
+use radarflow_reconcile::identity::sources::Instances;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -23,6 +24,7 @@ use utoipa_axum::routes;
 use crate::access::{Actor, Tokens};
 use crate::engine::{Engine, QueryError};
 use crate::inventories::{self, Mappings};
+use crate::plans::{self, Plans};
 use crate::{administer, ask, devices, explain, flight, groups, imported, links, openapi, runs, whatif};
 
 /// Largest request body, bytes.
@@ -45,6 +47,12 @@ pub struct Api {
     pub records: Arc<dyn FindRecords>,
     /// Takes inventories.
     pub inventories: Arc<dyn InventoryRuns>,
+    /// Asks those of the configuration.
+    pub asked: Arc<dyn AskedInventories>,
+    /// The source instances there are.
+    pub instances: Arc<dyn Fn() -> Instances + Send + Sync>,
+    /// Runs that wait for somebody to look at what they would change.
+    pub plans: Arc<Plans>,
     /// What the columns of inventories mean, by name.
     pub mappings: Mappings,
     /// How far an address alone links, a tenant.
@@ -87,6 +95,9 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::decide_run))
         .routes(routes!(groups::put_group, groups::remove_group))
         .routes(routes!(inventories::push))
+        .routes(routes!(plans::plan_inventory))
+        .routes(routes!(plans::apply_plan))
+        .routes(routes!(plans::forget_plan))
         .routes(routes!(links::make_link))
         .routes(routes!(links::remove_link))
         .routes(routes!(links::set_ip_link))
@@ -252,6 +263,11 @@ pub(crate) async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Re
     })?;
     serde_json::from_slice(&bytes)
         .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
+}
+
+/// What a run brought was not made durable.
+pub(crate) fn not_durable(error: &AppendError) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "not_durable", &error.to_string(), json!({}))
 }
 
 /// What is wrong with what stands behind the `?` of a path.

@@ -10,7 +10,7 @@ use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
+use radarflow_proto::ports::{Ending, InventoryRun, RunOf};
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, line, rows};
@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Actor;
-use crate::http::{Shared, bad_query, command_id, problem};
+use crate::http::{Shared, bad_query, command_id, not_durable, problem};
 use crate::lines::{BadLine, Lines};
+use crate::plans::{Noted, Plan};
 
 /// Largest document that is read whole, bytes.
 pub const MAX_DOCUMENT: usize = 64 << 20;
@@ -42,6 +43,9 @@ pub(crate) struct How {
     /// Everything there is: what it lacks is withdrawn.
     #[serde(default)]
     complete: bool,
+    /// Nothing is applied: the answer is a plan of what would change, to be applied by its digest.
+    #[serde(default)]
+    plan: bool,
     /// Names the run; one is made up without it.
     run: Option<String>,
     /// Site of items that name none.
@@ -56,10 +60,6 @@ fn bad(code: &str, detail: &str) -> Response {
 
 fn unreadable(error: &MappingError) -> Response {
     bad("unreadable", &format!("{error}; nothing of the run was taken"))
-}
-
-fn not_durable(error: &AppendError) -> Response {
-    problem(StatusCode::SERVICE_UNAVAILABLE, "not_durable", &error.to_string(), json!({}))
 }
 
 #[allow(clippy::result_large_err)]
@@ -123,6 +123,10 @@ impl Reader<'_> {
         if let Some(mapping) = self.mapping {
             return Ok(mapping.update(item, &self.whose));
         }
+        // A list would be read as the fields in their order.
+        if !item.is_object() {
+            return Err(serde::de::Error::custom("an item is an object"));
+        }
         let mut update: DeviceUpdate = serde::Deserialize::deserialize(item)?;
         belong(&mut update, &self.whose);
         Ok(update)
@@ -160,7 +164,10 @@ pub(crate) struct RunTaken {
     request_body(content(
         (Vec<serde_json::Map<String, Value>> = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
     ), description = "Items: device updates, or what a mapping of the configuration reads."),
-    responses((status = 200, description = "The run.", body = RunTaken))
+    responses(
+        (status = 200, description = "The run.", body = RunTaken),
+        (status = 202, description = "Nothing is applied: a plan of what would change.", body = Plan),
+    )
 )]
 pub(crate) async fn push(
     State(api): State<Shared>,
@@ -187,14 +194,19 @@ pub(crate) async fn push(
         ));
     }
     let reader = Reader { mapping, whose: Whose::named(&name) };
+    if how.plan {
+        actor.whole("a plan")?;
+        let mut noted = Noted::begin(&api, of);
+        if let Err(refused) = read(&mut noted, &reader, format, request).await {
+            let _ = Box::new(noted).discard().await;
+            return Err(refused);
+        }
+        let plan = api.planned(noted, how.complete).await?;
+        return Ok((StatusCode::ACCEPTED, axum::Json(plan)).into_response());
+    }
     let id = of.run.clone();
     let mut run = api.inventories.begin(of);
-    let body = request.into_body();
-    let taken = match format {
-        Format::Lines => lines(&mut *run, &reader, body).await,
-        _ => document(&mut *run, &reader, format, body).await,
-    };
-    let items = match taken {
+    let items = match read(&mut *run, &reader, format, request).await {
         Ok(items) => items,
         Err(refused) => {
             // What was staged would be forgotten by itself, later.
@@ -202,8 +214,22 @@ pub(crate) async fn push(
             return Err(refused);
         }
     };
-    let epoch = run.end(how.complete).await.map_err(|e| not_durable(&e))?;
+    let ending = if how.complete { Ending::Whole } else { Ending::Part };
+    let epoch = run.end(ending).await.map_err(|e| not_durable(&e))?;
     Ok(axum::Json(RunTaken { run: id, items, complete: how.complete, epoch }).into_response())
+}
+
+/// Reads the items of a request into a run; counts them.
+async fn read(
+    run: &mut dyn InventoryRun,
+    reader: &Reader<'_>,
+    format: Format,
+    request: Request,
+) -> Result<usize, Response> {
+    match format {
+        Format::Lines => lines(run, reader, request.into_body()).await,
+        _ => document(run, reader, format, request.into_body()).await,
+    }
 }
 
 /// Takes a document whole.

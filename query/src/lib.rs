@@ -34,6 +34,7 @@ pub mod live;
 mod names;
 mod openapi;
 mod page;
+pub mod plans;
 mod render;
 mod runs;
 mod segment;

@@ -196,6 +196,70 @@ async fn netbox_is_listed_and_what_it_lacks_is_withdrawn() {
     server.stop();
 }
 
+/// What the command says, and whether it succeeded.
+async fn sync(server: &Server, args: &[&str]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_radarflow"));
+    let at = ["--url", &server.http, "--token", &server.token];
+    let done = command.arg("sync").args(args).args(at).output().await.unwrap();
+    (done.status.success(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+}
+
+#[tokio::test]
+async fn a_listing_is_looked_at_before_it_is_applied() {
+    let world = Shared::default();
+    put(&world, 1..=300);
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new(&format!(
+        "[[sources.netbox]]\nname = \"dc1\"\nurl = \"{url}/prefix\"\ntoken = \"hush\"\npage = 100\npause_ms = 1\n\
+         automatic = false\ninterfaces = false\n"
+    ));
+    let server = home.start();
+    let plan = async || {
+        let (done, said) = sync(&server, &["plan", "netbox/dc1"]).await;
+        assert!(done, "{said}");
+        let digest = said.trim().rsplit(' ').next().unwrap().to_owned();
+        (said, digest)
+    };
+    let (said, digest) = plan().await;
+    assert!(said.starts_with("netbox/dc1 lists 301 items: 301 new, 0 changed, 0 as they are, 0 gone"), "{said}");
+    assert!(said.contains("+ netbox/dc1/1  sw-1 10.9.0.2\n") && said.contains("+ 291 more"), "{said}");
+    assert!(server.rows("in:devices").await.is_empty(), "nothing is applied, and nothing is read by itself");
+    let (done, said) = sync(&server, &["apply", &digest]).await;
+    assert!(done && said.starts_with("applied, in epoch"), "{said}");
+    devices(&server, 301).await;
+    let (_, said) = sync(&server, &["apply", &digest]).await;
+    assert!(said.contains("no plan"), "it is applied once: {said}");
+    let (said, digest) = plan().await;
+    assert!(said.contains("0 new, 0 changed, 301 as they are, 0 gone"), "{said}");
+    assert_eq!(plan().await.1, digest, "the same changes are the same plan");
+
+    // More goes than the brake would let pass: somebody has looked at it.
+    (1..=110).for_each(|id| drop(world.lock().unwrap().devices.remove(&id)));
+    put(&world, 301..=302);
+    let (said, digest) = plan().await;
+    assert!(said.contains("193 items: 2 new, 0 changed, 191 as they are, 110 gone"), "{said}");
+    assert!(said.contains("- netbox/dc1/1  sw-1") && said.contains("+ netbox/dc1/301  sw-301"), "{said}");
+    assert!(sync(&server, &["apply", &digest]).await.0);
+    devices(&server, 193).await;
+    assert!(server.rows("in:alerts rule:brake-held").await.is_empty());
+
+    // A listing that breaks off is none; one that is forgotten was none; and not everybody may.
+    world.lock().unwrap().broken.insert(100);
+    let (done, said) = sync(&server, &["plan", "netbox/dc1"]).await;
+    assert!(!done && said.contains("503"), "{said}");
+    world.lock().unwrap().broken.clear();
+    let (_, digest) = plan().await;
+    server.metric("radarflow_plans_waiting 1").await;
+    assert!(sync(&server, &["forget", &digest]).await.0);
+    assert!(!sync(&server, &["apply", &digest]).await.0);
+    assert!(sync(&server, &["plan", "netbox/dc2"]).await.1.contains("no inventory netbox/dc2"));
+    let bound = json!({"name": "x", "role": "operator", "partitions": ["default"]});
+    let (_, made) = server.post("/api/tokens", &server.token, &bound).await;
+    let refused = server.post("/api/inventories/netbox/dc1/plan", made["token"].as_str().unwrap(), &json!({})).await;
+    assert_eq!(refused.0, 403);
+    server.stop();
+}
+
 #[tokio::test]
 async fn a_kill_in_the_middle_of_a_listing_loses_and_withdraws_nothing() {
     let world = Shared::default();

@@ -85,6 +85,8 @@ async fn inventories_of_any_shape_are_pushed() {
         ("/api/inventories/cmdb/main", "text/html", "", "unsupported"),
         ("/api/inventories/cmdb/main", "application/json", "{}", "unreadable"),
         ("/api/inventories/cmdb/main", "application/json", "[7]", "unreadable"),
+        ("/api/inventories/cmdb/main", "application/json", "[[]]", "unreadable"),
+        ("/api/inventories/cmdb/main", "application/x-ndjson", "[]", "unreadable"),
     ] {
         let (_, said) = post(&server, path, &token, kind, body).await;
         assert_eq!(said["code"], expected, "{path} {said}");
@@ -155,5 +157,53 @@ async fn rules_of_files_tell_what_devices_are() {
     let server = home.start();
     server.until("in:devices type:kiln enriched_by.type:ours", |rows| rows.len() == 1).await;
     server.until("in:alerts rule:enrichment-rules-invalid status:resolved", |rows| rows.len() == 1).await;
+    server.stop();
+}
+
+#[tokio::test]
+async fn what_is_pushed_may_be_planned_first() {
+    let mut home = Home::new("");
+    let server = home.start();
+    let file = home.dir.path().join("devices.ndjson");
+    let write = |items: &[(u32, &str, u32)]| {
+        let item = |(n, name, day): &(u32, &str, u32)| {
+            let metadata = json!({"integration_id": n.to_string()});
+            let timestamp = format!("2024-03-{day:02}T00:00:00Z");
+            json!({"ip": format!("10.30.0.{n}"), "hostname": name, "metadata": metadata, "timestamp": timestamp})
+                .to_string()
+        };
+        std::fs::write(&file, items.iter().map(item).collect::<Vec<_>>().join("\n")).unwrap();
+    };
+    let args = [file.to_str().unwrap(), "--source", "cmdb/main", "--complete"];
+    let planned = [&args[..], &["--plan"]].concat();
+    write(&[(1, "one", 1), (2, "two", 1)]);
+    let (done, said) = import(&server, &planned).await;
+    assert!(done && said.contains("2 items: 2 new"), "{said}");
+    assert!(server.rows("in:devices").await.is_empty());
+    assert!(import(&server, &args).await.0);
+    devices(&server, 2).await;
+
+    // Newer, older than what is known, another, and one that is not there any more.
+    write(&[(1, "first", 2), (3, "three", 1)]);
+    let (_, said) = import(&server, &planned).await;
+    assert!(said.contains("1 new, 1 changed, 0 as they are, 1 gone"), "{said}");
+    let old = said.trim().rsplit(' ').next().unwrap().to_owned();
+    write(&[(1, "premier", 3), (2, "two", 1)]);
+    assert!(import(&server, &args).await.0);
+    server.until("in:devices hostname:premier", |rows| rows.len() == 1).await;
+    // What it said is not what it would do now.
+    let (status, said) = server.post(&format!("/api/plans/{old}/apply"), &server.token, &json!({})).await;
+    assert_eq!((status, &said["code"]), (409, &json!("plan_outdated")), "{said}");
+    let plan = &said["plan"];
+    assert_eq!(
+        [&plan["create"], &plan["update"], &plan["unchanged"], &plan["delete"]],
+        [&json!(1), &json!(0), &json!(1), &json!(1)],
+        "the first is older than what is known now: {plan}"
+    );
+    let path = format!("/api/plans/{}/apply", plan["digest"].as_str().unwrap());
+    assert_eq!(server.post(&path, &server.token, &json!({})).await.0, 200);
+    let rows = server.until("in:devices sort:hostname:asc", |rows| rows.iter().any(|r| r["hostname"] == "three")).await;
+    let names: Vec<&Value> = rows.iter().map(|r| &r["hostname"]).collect();
+    assert_eq!(names, [&json!("premier"), &json!("three")]);
     server.stop();
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use radarflow_bench::network::Network;
 use radarflow_connectors::sinks::lake::{Keep, Lake};
 use radarflow_proto::cell::{RowId, Time};
@@ -18,14 +19,15 @@ use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{
-    AppendError, BoxFuture, EpochOutput, FactSink, FindRecords, FoundRecord, Imagine, Imagined, InventoryRun,
-    InventoryRuns, Part, RunOf, Wanted,
+    AppendError, AskedInventories, BoxFuture, EpochOutput, FactSink, FindRecords, FoundRecord, Imagine, Imagined,
+    InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
+use radarflow_reconcile::identity::sources::Instances;
 use serde_json::{Value, json};
 
 /// "Now", milliseconds.
@@ -51,6 +53,16 @@ impl FindRecords for Nobody {
     }
     fn imagine(&self, _: Imagine) -> BoxFuture<Option<Imagined>> {
         Box::pin(async { None })
+    }
+}
+
+#[async_trait]
+impl AskedInventories for Nobody {
+    fn run_of(&self, _: &str, _: &str, _: &str) -> Option<RunOf> {
+        None
+    }
+    async fn read(&self, of: &RunOf, _: &mut dyn InventoryRun) -> Result<(), ReadError> {
+        Err(ReadError::Source(format!("there is no {}", of.name)))
     }
 }
 
@@ -246,6 +258,9 @@ pub(crate) fn run() -> Result<()> {
         outcomes: tokio::sync::broadcast::channel(1).0,
         records: Arc::new(Nobody),
         inventories: Arc::new(Nobody),
+        asked: Arc::new(Nobody),
+        instances: Arc::new(Instances::default),
+        plans: Arc::default(),
         mappings: Default::default(),
         policy: Arc::new(|_| IpLink::default()),
         ready: Arc::new(|| true),

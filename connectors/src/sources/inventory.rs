@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Kind, Origin};
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead, SyncMeta};
-use radarflow_proto::ports::{AppendError, FactSink, InventoryRun, InventoryRuns, NewInstances, RunOf};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead};
+use radarflow_proto::ports::{AppendError, Ending, FactSink, InventoryRun, InventoryRuns, NewInstances, RunOf};
 
 use super::entry;
 use super::stage::{self, Room, Staging, split_array};
@@ -68,13 +68,7 @@ pub(super) struct Run {
 impl InventoryRun for Run {
     async fn page(&mut self, mut items: Vec<DeviceUpdate>) -> Result<(), AppendError> {
         stage::wait(&self.runs.room).await;
-        for update in &mut items {
-            let (sync_service_id, sync_run_id) = (self.of.instance.clone(), self.of.run.clone());
-            update.sync_meta = SyncMeta { sync_service_id, sync_run_id };
-            if update.partition.is_empty() || self.of.bound {
-                update.partition.clone_from(&self.of.partition);
-            }
-        }
+        items.iter_mut().for_each(|update| self.of.own(update));
         let message = serde_json::to_vec(&items).expect("updates are JSON");
         for fact in self.runs.instances.facts(&self.of.tenant, &message) {
             self.runs.say(&self.of.tenant, &fact).await?;
@@ -91,13 +85,13 @@ impl InventoryRun for Run {
         self.staging.push(&entries).await
     }
 
-    async fn end(self: Box<Self>, complete: bool) -> Result<u64, AppendError> {
+    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError> {
         let listing = Listing {
             kind: self.of.kind,
             instance: self.of.speaker(),
             run: self.of.run.clone(),
-            complete,
-            approved: false,
+            complete: ending != Ending::Part,
+            approved: ending == Ending::Approved,
         };
         self.staging.end(true, Some(listing)).await
     }

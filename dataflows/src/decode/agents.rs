@@ -14,6 +14,7 @@ use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::runs::{Owner, Place};
@@ -117,12 +118,12 @@ impl Decoder {
         let Some(items) = self.items(at, message, "device updates") else { return (0, 1) };
         let (mut rows, mut rejected) = (0, 0);
         for item in items {
-            let record = serde_json::from_str::<DeviceUpdate>(item.get())
-                .map_err(|e| format!("not a device update: {e}"))
-                .and_then(|u| match sources::device_update(&u, received, &self.instances) {
+            let record = object::<DeviceUpdate>(&item).map_err(|e| format!("not a device update: {e}")).and_then(|u| {
+                match sources::device_update(&u, received, &self.instances) {
                     Ok(record) => Ok((record, u.sync_meta.sync_run_id)),
                     Err(error) => Err(error.to_string()),
-                });
+                }
+            });
             match record {
                 Ok((record, run)) => {
                     rows += 1;
@@ -143,11 +144,12 @@ impl Decoder {
         let (mut rows, mut rejected) = (0, 0);
         let mut polls: BTreeMap<(Name, u32), Poll> = BTreeMap::new();
         for item in items {
-            let interface = serde_json::from_str::<InterfaceRow>(item.get())
-                .map_err(|e| format!("not an interface: {e}"))
-                .and_then(|row| match sources::interface(&row, received) {
-                    Ok(interface) => Ok((row, interface)),
-                    Err(error) => Err(error.to_string()),
+            let interface =
+                object::<InterfaceRow>(&item).map_err(|e| format!("not an interface: {e}")).and_then(|row| {
+                    match sources::interface(&row, received) {
+                        Ok(interface) => Ok((row, interface)),
+                        Err(error) => Err(error.to_string()),
+                    }
                 });
             let (row, interface) = match interface {
                 Ok(interface) => interface,
@@ -323,6 +325,14 @@ impl Decoder {
             self.listing = None;
         }
     }
+}
+
+/// An item that is an object: a list would be read as the fields in their order.
+fn object<T: DeserializeOwned>(item: &RawValue) -> serde_json::Result<T> {
+    if !item.get().starts_with('{') {
+        return Err(serde::de::Error::custom("it is no object"));
+    }
+    serde_json::from_str(item.get())
 }
 
 /// Names a run.

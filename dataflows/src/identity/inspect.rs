@@ -11,7 +11,7 @@ use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
 use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_OF_SITE, Wanted};
-use radarflow_proto::record::{IdKind, Record};
+use radarflow_proto::record::{IdKind, Record, SourceKind};
 use radarflow_reconcile::identity::assertions::Scope;
 use timely::progress::Antichain;
 
@@ -34,6 +34,7 @@ enum Sought {
     Devices { tenant: Name, uids: BTreeSet<String> },
     Sharing { scope: Name, names: BTreeSet<Name>, macs: BTreeSet<u64> },
     Site { scope: Name },
+    Listed { tenant: Name, kind: SourceKind, instance: String },
 }
 
 impl Sought {
@@ -45,6 +46,9 @@ impl Sought {
             // Not looked for among devices.
             Wanted::Remembered { .. } => Sought::Devices { tenant: Name::default(), uids: BTreeSet::new() },
             Wanted::Site { tenant, partition } => Sought::Site { scope: Scope::of(tenant, partition).name },
+            Wanted::Listed { tenant, kind, instance } => {
+                Sought::Listed { tenant: Scope::of(tenant, "").tenant_name, kind: *kind, instance: instance.clone() }
+            }
             Wanted::Sharing { tenant, partition, identifiers } => {
                 let scope = Scope::of(tenant, partition);
                 let macs = identifiers.iter().filter(|id| id.kind == IdKind::Mac);
@@ -60,13 +64,13 @@ impl Sought {
     fn device(&self, uid: &str) -> bool {
         match self {
             Sought::Devices { uids, .. } => uids.contains(uid),
-            Sought::Sharing { .. } | Sought::Site { .. } => true,
+            Sought::Sharing { .. } | Sought::Site { .. } | Sought::Listed { .. } => true,
         }
     }
 
     fn most(&self) -> usize {
         match self {
-            Sought::Site { .. } => MAX_OF_SITE,
+            Sought::Site { .. } | Sought::Listed { .. } => MAX_OF_SITE,
             _ => MAX_FOUND,
         }
     }
@@ -76,6 +80,9 @@ impl Sought {
         match self {
             Sought::Devices { tenant, .. } => says.scope.tenant_name == *tenant,
             Sought::Site { scope } => says.scope.name == *scope,
+            Sought::Listed { tenant, kind, instance } => {
+                says.kind == *kind && says.scope.tenant_name == *tenant && live.instance() == instance
+            }
             Sought::Sharing { scope, names, macs } => {
                 says.scope.name == *scope
                     && (says.ids.iter().any(|id| names.contains(&id.name))

@@ -15,9 +15,10 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{AppendError, InventoryRun, RunOf};
+use radarflow_proto::ports::{AppendError, AskedInventories, Ending, InventoryRun, ReadError, RunOf};
 use radarflow_proto::record::SourceKind;
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -32,6 +33,8 @@ pub const FAILED: &str = "sync-failed";
 pub const MAX_ANSWER: usize = 64 << 20;
 /// Times a request is sent.
 const TRIES: u32 = 6;
+/// The same where somebody waits for the answer.
+const ASKED_TRIES: u32 = 3;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Longest wait for an answer.
@@ -58,6 +61,8 @@ pub struct Common {
     pub pause: Duration,
     /// Items a page.
     pub page: usize,
+    /// It is read by itself; otherwise only when somebody asks for a plan.
+    pub automatic: bool,
 }
 
 /// An inventory.
@@ -85,6 +90,25 @@ impl Inventory {
     /// Names it: `kind/instance`.
     pub fn source(&self) -> String {
         format!("{}/{}", self.kind().name(), self.common().name)
+    }
+
+    /// Whether it is read by itself.
+    pub fn is_automatic(&self) -> bool {
+        self.common().automatic
+    }
+
+    /// A run of it that begins now.
+    fn run_of(&self) -> RunOf {
+        let common = self.common();
+        RunOf {
+            tenant: common.tenant.clone(),
+            partition: common.partition.clone(),
+            bound: false,
+            kind: self.kind(),
+            name: self.kind().name().to_owned(),
+            instance: common.name.clone(),
+            run: format!("{}-{}", common.name, now_us() / 1000),
+        }
     }
 
     fn kind(&self) -> SourceKind {
@@ -295,6 +319,80 @@ pub fn start(inventory: Inventory, runs: Runs, stop: Stop) -> Result<(), reqwest
     Ok(())
 }
 
+/// Reads everything an inventory lists, or what changed since, into a run; counts the items.
+async fn read_all(
+    inventory: &Inventory,
+    client: &Client,
+    since_us: Option<i64>,
+    run: &mut dyn InventoryRun,
+    items: &mut usize,
+) -> Result<(), PullError> {
+    match inventory {
+        Inventory::Armis(config) => {
+            read_pages(armis::Search::new(config, client.clone()), SourceKind::Armis, client, run, items).await
+        }
+        Inventory::NetBox(config) => {
+            let lists = netbox::Lists::new(config, client.clone(), since_us);
+            read_pages(lists, SourceKind::NetBox, client, run, items).await
+        }
+    }
+}
+
+async fn read_pages(
+    mut pages: impl Pages,
+    kind: SourceKind,
+    client: &Client,
+    run: &mut dyn InventoryRun,
+    items: &mut usize,
+) -> Result<(), PullError> {
+    while let Some(mut page) = pages.next().await? {
+        *items += page.len();
+        page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
+        run.page(page).await?;
+        if client.stop.is_told() {
+            return Err(PullError::Stopped);
+        }
+    }
+    Ok(())
+}
+
+/// The inventories of the configuration, for whoever wants one read now.
+pub struct Asked {
+    inventories: Vec<Inventory>,
+    stop: Stop,
+}
+
+impl Asked {
+    /// These, until told to stop.
+    pub fn new(inventories: Vec<Inventory>, stop: Stop) -> Self {
+        Asked { inventories, stop }
+    }
+
+    fn find(&self, tenant: &str, name: &str, instance: &str) -> Option<&Inventory> {
+        let is = |i: &&Inventory| (i.tenant(), i.kind().name(), i.common().name.as_str()) == (tenant, name, instance);
+        self.inventories.iter().find(is)
+    }
+}
+
+#[async_trait]
+impl AskedInventories for Asked {
+    fn run_of(&self, tenant: &str, name: &str, instance: &str) -> Option<RunOf> {
+        self.find(tenant, name, instance).map(Inventory::run_of)
+    }
+
+    async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError> {
+        let Some(inventory) = self.find(&of.tenant, &of.name, &of.instance) else {
+            return Err(ReadError::Source(format!("there is no inventory {}/{}", of.name, of.instance)));
+        };
+        let client = Client::new(inventory.common(), ASKED_TRIES, self.stop.clone())
+            .map_err(|e| ReadError::Source(e.without_url().to_string()))?;
+        read_all(inventory, &client, None, into, &mut 0).await.map_err(|error| match error {
+            PullError::Append(error) => ReadError::Append(error),
+            error => ReadError::Source(error.to_string()),
+        })
+    }
+}
+
 struct Puller {
     inventory: Inventory,
     common: Common,
@@ -338,44 +436,13 @@ impl Puller {
 
     /// One run: of everything, or of what changed.
     async fn once(&self, since_us: Option<i64>) -> Result<usize, PullError> {
-        match &self.inventory {
-            Inventory::Armis(config) => {
-                self.stage(armis::Search::new(config, self.client.clone()), since_us.is_none()).await
-            }
-            Inventory::NetBox(config) => {
-                self.stage(netbox::Lists::new(config, self.client.clone(), since_us), since_us.is_none()).await
-            }
-        }
-    }
-
-    /// Stages the pages of a run and ends it.
-    async fn stage(&self, mut pages: impl Pages, full: bool) -> Result<usize, PullError> {
-        let kind = self.inventory.kind();
-        let mut run = Box::new(self.runs.run(RunOf {
-            tenant: self.common.tenant.clone(),
-            partition: self.common.partition.clone(),
-            bound: false,
-            kind,
-            name: kind.name().to_owned(),
-            instance: self.common.name.clone(),
-            run: format!("{}-{}", self.common.name, now_us() / 1000),
-        }));
+        let full = since_us.is_none();
+        let mut run = Box::new(self.runs.run(self.inventory.run_of()));
         let mut items = 0;
-        let result = async {
-            while let Some(mut page) = pages.next().await? {
-                items += page.len();
-                page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
-                run.page(page).await?;
-                if self.client.stop.is_told() {
-                    return Err(PullError::Stopped);
-                }
-            }
-            Ok(())
-        }
-        .await;
+        let result = read_all(&self.inventory, &self.client, since_us, &mut *run, &mut items).await;
         // A listing without items is one, too; a part without any is nothing.
         if items > 0 || (full && result.is_ok()) {
-            run.end(full && result.is_ok()).await?;
+            run.end(if full && result.is_ok() { Ending::Whole } else { Ending::Part }).await?;
         }
         result.map(|()| items)
     }

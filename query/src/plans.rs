@@ -1,0 +1,419 @@
+//! Plans: what a run of an inventory would change, told before it is applied; then exactly that, or nothing.
+//!
+//! ```text
+//! items ─► staged, and noted ─► compared with the records that stand ─► plan, under a digest
+//! digest ─► compared again: the same? ─► the run ends, as one that somebody looked at
+//! ```
+//! The digest names the source and every change. Where the records have changed meanwhile there is another plan, under
+//! another digest, to be looked at. What is planned waits in the ledger and costs room there: a plan that nobody applies
+//! is forgotten after [`KEPT`], and its run with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use radarflow_proto::cell::Time;
+use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::ports::{AppendError, Ending, InventoryRun, ReadError, RunOf, Wanted};
+use radarflow_proto::record::Record;
+use radarflow_reconcile::access::Action;
+use radarflow_reconcile::identity::explain::label;
+use radarflow_reconcile::identity::name::{Name, name};
+use radarflow_reconcile::identity::sources::{Instances, Received, device_update};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use crate::http::{Api, Done, Shared, not_durable, problem, refuse};
+
+/// Plans that wait to be applied.
+pub const MAX_PLANS: usize = 16;
+/// Items of one plan.
+pub const MAX_PLANNED: usize = 100_000;
+/// How long a plan waits. What is staged is given up after fifteen minutes.
+pub const KEPT: Duration = Duration::from_secs(600);
+/// Records that a plan shows of each kind of change.
+const SAMPLES: usize = 10;
+
+/// What an item says.
+struct Item {
+    /// Names its content, whenever it was said.
+    content: Name,
+    /// Which of two versions is newer, as the dataflow has it.
+    order: (Time, bool, Name),
+    shown: Sample,
+}
+
+impl Item {
+    /// That it is gone.
+    fn gone(&self) -> bool {
+        self.order.1
+    }
+}
+
+fn order(record: &Record) -> (Time, bool, Name) {
+    (record.event_time, record.deleted, name(record))
+}
+
+/// A run that is read and noted, and will not end before somebody says so.
+pub(crate) struct Noted {
+    run: Box<dyn InventoryRun>,
+    notes: Notes,
+}
+
+/// What a run says.
+struct Notes {
+    of: RunOf,
+    instances: Instances,
+    /// By the key of its record.
+    items: BTreeMap<String, Item>,
+    listed: usize,
+    rejected: usize,
+}
+
+impl Noted {
+    pub(crate) fn begin(api: &Api, of: RunOf) -> Noted {
+        let (run, instances) = (api.inventories.begin(of.clone()), (api.instances)());
+        Noted { run, notes: Notes { of, instances, items: BTreeMap::new(), listed: 0, rejected: 0 } }
+    }
+}
+
+impl Notes {
+    fn note(&mut self, update: &DeviceUpdate, now_us: i64) {
+        let received = Received { tenant: &self.of.tenant, partition: None, at_us: now_us };
+        let Ok(record) = device_update(update, &received, &self.instances) else {
+            self.rejected += 1;
+            return;
+        };
+        let item = Item { content: content(&record), order: order(&record), shown: Sample::of(&record) };
+        // Said twice, the newest counts.
+        let newest = self.items.get(&record.key.key).is_none_or(|old| old.order <= item.order);
+        if newest {
+            self.items.insert(record.key.key, item);
+        }
+    }
+}
+
+#[async_trait]
+impl InventoryRun for Noted {
+    async fn page(&mut self, mut items: Vec<DeviceUpdate>) -> Result<(), AppendError> {
+        let notes = &mut self.notes;
+        notes.listed += items.len();
+        if notes.listed > MAX_PLANNED {
+            // It will be refused: nothing more of it is kept.
+            return Ok(());
+        }
+        items.iter_mut().for_each(|update| notes.of.own(update));
+        let updates = items.clone();
+        // New instances are made known by it.
+        self.run.page(items).await?;
+        let now_us =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        updates.iter().for_each(|update| notes.note(update, now_us));
+        Ok(())
+    }
+
+    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError> {
+        self.run.end(ending).await
+    }
+
+    async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
+        self.run.discard().await
+    }
+}
+
+/// Names what a record says, whenever it says it.
+fn content(record: &Record) -> Name {
+    name(&Record { event_time: Time::default(), ..record.clone() })
+}
+
+/// What would change.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Plan {
+    /// Names the plan, and applies it.
+    digest: String,
+    /// The source: `armis/main`.
+    source: String,
+    /// Its run.
+    run: String,
+    /// Whether it lists everything, so that what it lacks goes.
+    complete: bool,
+    /// Items it lists.
+    items: usize,
+    /// Records that would be new.
+    create: usize,
+    /// Records that would say something else.
+    update: usize,
+    /// Records that would go.
+    delete: usize,
+    /// Records that would stay as they are.
+    unchanged: usize,
+    /// Items that would be rejected, each with a row in `rejects`.
+    rejected: usize,
+    /// Some of the records.
+    samples: Samples,
+}
+
+/// Some records of each kind of change.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Samples {
+    create: Vec<Sample>,
+    update: Vec<Sample>,
+    delete: Vec<Sample>,
+}
+
+/// A record, as a plan shows it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Sample {
+    /// Names it: `armis/main/17`.
+    record: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    ips: Vec<String>,
+}
+
+impl Sample {
+    fn of(record: &Record) -> Sample {
+        let ips = record.ips.iter().map(ToString::to_string).collect();
+        Sample { record: label(record), hostname: record.hostname.clone(), ips }
+    }
+}
+
+/// Compares what a run says with the records that stand.
+fn plan(noted: &Notes, complete: bool, standing: &[Record]) -> Plan {
+    let mut digest = Sha256::new();
+    let mut plan = Plan {
+        digest: String::new(),
+        source: format!("{}/{}", noted.of.name, noted.of.instance),
+        run: noted.of.run.clone(),
+        complete,
+        items: noted.listed,
+        create: 0,
+        update: 0,
+        delete: 0,
+        unchanged: 0,
+        rejected: noted.rejected,
+        samples: Samples::default(),
+    };
+    digest.update(format!("{}\0{}\0{complete}\0{}\0", noted.of.tenant, plan.source, noted.rejected));
+    let standing: BTreeMap<&str, &Record> = standing.iter().map(|record| (record.key.key.as_str(), record)).collect();
+    let keys: BTreeSet<&str> = noted.items.keys().map(String::as_str).chain(standing.keys().copied()).collect();
+    for key in keys {
+        let (item, old) = (noted.items.get(key), standing.get(key));
+        let (change, count, samples) = match (item, old) {
+            (Some(item), None) if !item.gone() => ("create", &mut plan.create, Some(&mut plan.samples.create)),
+            (Some(item), Some(old)) if item.gone() && item.order > order(old) => {
+                ("delete", &mut plan.delete, Some(&mut plan.samples.delete))
+            }
+            // What is older than what is known changes nothing.
+            (Some(item), Some(old)) if !item.gone() && item.order > order(old) && item.content != content(old) => {
+                ("update", &mut plan.update, Some(&mut plan.samples.update))
+            }
+            (None, Some(_)) if complete => ("delete", &mut plan.delete, Some(&mut plan.samples.delete)),
+            (Some(_), Some(_)) => ("", &mut plan.unchanged, None),
+            _ => continue,
+        };
+        *count += 1;
+        let Some(samples) = samples else { continue };
+        let now = item.map(|item| item.content);
+        digest.update(format!("{change}\0{key}\0{now:?}\0{:?}\n", old.map(|old| content(old))));
+        if samples.len() < SAMPLES {
+            samples.extend(item.map(|item| item.shown.clone()).or_else(|| old.map(|old| Sample::of(old))));
+        }
+    }
+    plan.digest = hex::encode(&digest.finalize()[..16]);
+    plan
+}
+
+struct Waiting {
+    noted: Noted,
+    complete: bool,
+    since: Instant,
+}
+
+/// The plans that wait, by tenant and digest.
+#[derive(Default)]
+pub struct Plans {
+    waiting: Mutex<BTreeMap<(String, String), Waiting>>,
+    gauge: Gauge,
+}
+
+impl Plans {
+    /// Makes its metric known.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("plans_waiting", "Plans of inventory runs that wait to be applied", self.gauge.clone());
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(String, String), Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a plan; one of the same source gives way to it, and those that waited too long.
+    fn keep(&self, digest: &str, noted: Noted, complete: bool) {
+        let key = (noted.notes.of.tenant.clone(), digest.to_owned());
+        let source = |noted: &Noted| {
+            let of = &noted.notes.of;
+            (of.tenant.clone(), of.name.clone(), of.instance.clone())
+        };
+        let mut waiting = self.waiting();
+        let mut gone: Vec<(String, String)> = waiting
+            .iter()
+            .filter(|(_, w)| source(&w.noted) == source(&noted) || w.since.elapsed() >= KEPT)
+            .map(|(key, _)| key.clone())
+            .collect();
+        if waiting.len() - gone.len() >= MAX_PLANS {
+            let left = waiting.iter().filter(|(key, _)| !gone.contains(key));
+            let oldest = left.min_by_key(|(_, w)| w.since).map(|(key, _)| key.clone());
+            gone.extend(oldest);
+        }
+        for key in gone {
+            if let Some(old) = waiting.remove(&key) {
+                // What is left of it would be given up by itself, later.
+                tokio::spawn(Box::new(old.noted).discard());
+            }
+        }
+        waiting.insert(key, Waiting { noted, complete, since: Instant::now() });
+        self.gauge.set(waiting.len() as i64);
+    }
+
+    fn take(&self, tenant: &str, digest: &str) -> Option<Waiting> {
+        let mut waiting = self.waiting();
+        let taken = waiting.remove(&(tenant.to_owned(), digest.to_owned()));
+        self.gauge.set(waiting.len() as i64);
+        drop(waiting);
+        let taken = taken?;
+        if taken.since.elapsed() < KEPT {
+            return Some(taken);
+        }
+        tokio::spawn(Box::new(taken.noted).discard());
+        None
+    }
+}
+
+impl Api {
+    /// Plans what was noted, or forgets it and says why not.
+    pub(crate) async fn planned(&self, noted: Noted, complete: bool) -> Result<Plan, Response> {
+        if noted.notes.listed > MAX_PLANNED {
+            let _ = Box::new(noted).discard().await;
+            let detail = format!("a plan is of {MAX_PLANNED} items at most");
+            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({})));
+        }
+        match self.compared(&noted.notes, complete).await {
+            Ok(plan) => {
+                self.plans.keep(&plan.digest, noted, complete);
+                Ok(plan)
+            }
+            Err(refused) => {
+                let _ = Box::new(noted).discard().await;
+                Err(refused)
+            }
+        }
+    }
+
+    /// What a run would change now.
+    async fn compared(&self, noted: &Notes, complete: bool) -> Result<Plan, Response> {
+        // Finding reads every device: it counts among the questions a tenant may ask at once.
+        let _running = self.engine.admit(&noted.of.tenant).await.map_err(|e| refuse(&e, ""))?;
+        let (tenant, kind, instance) = (noted.of.tenant.clone(), noted.of.kind, noted.of.speaker());
+        let found = self.records.find(Wanted::Listed { tenant, kind, instance }).await.ok_or_else(|| {
+            problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
+        })?;
+        let standing: Vec<Record> = found.into_iter().map(|found| found.record).collect();
+        Ok(plan(noted, complete, &standing))
+    }
+}
+
+/// Asks an inventory of the configuration for everything it lists, and tells what would change.
+#[utoipa::path(
+    post, path = "/api/inventories/{name}/{instance}/plan", tag = "inventories",
+    params(
+        ("name" = String, Path, description = "armis, netbox"),
+        ("instance" = String, Path, description = "Which of them."),
+    ),
+    responses((status = 200, description = "What would change.", body = Plan))
+)]
+pub(crate) async fn plan_inventory(
+    State(api): State<Shared>,
+    Path((name, instance)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Import)?;
+    actor.whole("an inventory of the configuration")?;
+    let Some(of) = api.asked.run_of(&actor.tenant, &name, &instance) else {
+        let detail = format!("the configuration has no inventory {name}/{instance} under [sources]");
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({})));
+    };
+    let mut noted = Noted::begin(&api, of.clone());
+    if let Err(error) = api.asked.read(&of, &mut noted).await {
+        let _ = Box::new(noted).discard().await;
+        return Err(match error {
+            ReadError::Append(error) => not_durable(&error),
+            ReadError::Source(detail) => problem(StatusCode::BAD_GATEWAY, "source_unreadable", &detail, json!({})),
+        });
+    }
+    Ok(axum::Json(api.planned(noted, true).await?).into_response())
+}
+
+/// Applies a plan, if it still is one: exactly what it said, or nothing.
+#[utoipa::path(
+    post, path = "/api/plans/{digest}/apply", tag = "inventories",
+    params(("digest" = String, Path, description = "The plan.")),
+    responses((status = 200, description = "Since when it is applied.", body = Done))
+)]
+pub(crate) async fn apply_plan(
+    State(api): State<Shared>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Import)?;
+    actor.whole("a plan")?;
+    let Some(Waiting { noted, complete, .. }) = api.plans.take(&actor.tenant, &digest) else {
+        let detail = format!("no plan {digest} waits; one that is not applied is forgotten after {} s", KEPT.as_secs());
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({})));
+    };
+    // Nobody else can apply it meanwhile.
+    match api.compared(&noted.notes, complete).await {
+        Ok(plan) if plan.digest == digest => {}
+        Ok(plan) => {
+            api.plans.keep(&plan.digest, noted, complete);
+            let detail = format!("what stands has changed since; what would change now is plan {}", plan.digest);
+            return Err(problem(StatusCode::CONFLICT, "plan_outdated", &detail, json!({"plan": plan})));
+        }
+        Err(refused) => {
+            api.plans.keep(&digest, noted, complete);
+            return Err(refused);
+        }
+    }
+    let ending = if complete { Ending::Approved } else { Ending::Part };
+    let epoch = Box::new(noted).end(ending).await.map_err(|e| not_durable(&e))?;
+    Ok(axum::Json(Done { epoch }).into_response())
+}
+
+/// Forgets a plan.
+#[utoipa::path(
+    delete, path = "/api/plans/{digest}", tag = "inventories",
+    params(("digest" = String, Path, description = "The plan.")),
+    responses((status = 204, description = "It is forgotten."))
+)]
+pub(crate) async fn forget_plan(
+    State(api): State<Shared>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Import)?;
+    actor.whole("a plan")?;
+    match api.plans.take(&actor.tenant, &digest) {
+        Some(waiting) => {
+            Box::new(waiting.noted).discard().await.map_err(|e| not_durable(&e))?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        None => Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("no plan {digest} waits"), json!({}))),
+    }
+}
