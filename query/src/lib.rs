@@ -28,6 +28,7 @@ pub mod groups;
 pub mod http;
 pub mod imported;
 pub mod inventories;
+mod led;
 mod lines;
 mod links;
 pub mod live;

@@ -26,6 +26,7 @@ use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
+use crate::led::led;
 use crate::segment::Segment;
 use crate::stream::BEHIND;
 
@@ -384,7 +385,8 @@ impl View {
     }
 
     fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
-        self.told_frame(ctx, actor, LakeTable::Events(table), schema)
+        let told = self.told_frame(ctx, actor, LakeTable::Events(table), schema)?;
+        led(told, schema, self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect)))
     }
 
     /// What an actor may see of a state table as it was; `None` where no history is kept.

@@ -285,3 +285,46 @@ async fn sql_sees_what_its_asker_may_see_and_changes_nothing() {
     }
     assert!(engine.sql(&all, count, Some(1_000_000)).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_name_devices_as_they_are_called_today() {
+    use radarflow_proto::ports::EpochOutput;
+    use radarflow_proto::rows::{Change, DeviceRedirect, StateRow};
+    let engine = engine();
+    let count = async |query: &str| {
+        let answer =
+            engine.query(&actor("t", &[]), query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+        json(&answer)
+    };
+    let web = r#"in:flows time:last_7d src_device_uid:"sr:web2" stats:count()"#;
+    let old = r#"in:flows time:last_7d src_device_uid:"sr:web1" stats:count()"#;
+    let (before, moved) = (count(web).await[0]["count"].as_i64(), count(old).await[0]["count"].as_i64());
+    let redirect = |from: &str, to: &str, identifier: &str| {
+        StateRow::DeviceRedirect(DeviceRedirect {
+            tenant_id: "t".into(),
+            partition: "default".into(),
+            from_uid: from.into(),
+            to_uid: to.into(),
+            identifier: identifier.into(),
+            epoch: 4,
+        })
+    };
+    // Two turn out to be one; and who has an address now is not who had it then.
+    let rows = [redirect("sr:web1", "sr:web2", "armis@main:1"), redirect("sr:cam1", "sr:core1", "ip:10.0.2.7")];
+    let changes = rows.into_iter().filter_map(|row| Change::new(None, Some(row))).collect();
+    let told = EpochOutput { epoch: 4, clock_ms: data::NOW, changes, ..EpochOutput::default() };
+    engine.live().apply(&told.into());
+    assert_eq!(count(old).await[0]["count"], 0);
+    assert_eq!(count(web).await[0]["count"].as_i64(), Some(before.unwrap() + moved.unwrap()));
+    let talks = count(r#"in:flows time:last_7d stats:"count() as n by src_device_uid" sort:src_device_uid:asc"#).await;
+    let talks: Vec<_> = talks.iter().map(|row| row["src_device_uid"].as_str()).collect();
+    assert_eq!(talks, [Some("sr:cam1"), Some("sr:web2")]);
+    let named = count(r#"in:flows time:last_7d dst_device_uid:"sr:web2" fields:dst_device.hostname limit:1"#).await;
+    assert!(named[0]["dst_device.hostname"].is_string(), "{named:?}");
+    let sql = "SELECT count(*) AS n FROM logs WHERE device_uid = 'sr:web2'";
+    let answer = engine.sql(&actor("t", &[]), sql, None).await.unwrap();
+    assert_eq!(json(&answer)[0]["n"], 3);
+    // What is stored is as it was, and others see their own.
+    let mine = engine.query(&actor("u", &[]), "in:device_redirects", None, None).await.unwrap();
+    assert_eq!(mine.meta.rows, 0);
+}
