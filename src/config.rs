@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::secret::SecretError;
+use radarflow_connectors::sinks::armis::WriteBack;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
@@ -199,6 +200,10 @@ pub(crate) struct Armis {
     pub(crate) secret_key: String,
     #[serde(default = "default_aql")]
     pub(crate) aql: String,
+    /// The custom property that tells whether a device answers; nothing is written without it.
+    pub(crate) write_back: Option<String>,
+    #[serde(default = "default_write_back")]
+    pub(crate) write_back_interval_s: u64,
     #[serde(default = "default_name")]
     pub(crate) tenant: String,
     #[serde(default = "default_name")]
@@ -349,6 +354,10 @@ fn default_interval() -> u64 {
 fn default_full_interval() -> u64 {
     86_400
 }
+fn default_write_back() -> u64 {
+    60
+}
+
 fn default_armis_interval() -> u64 {
     3600
 }
@@ -477,6 +486,13 @@ impl NetBox {
 }
 
 impl Armis {
+    /// What is written back, and where.
+    pub(crate) fn write_back(&self) -> Option<(armis::Config, WriteBack)> {
+        let every = Duration::from_secs(self.write_back_interval_s.max(1));
+        let Inventory::Armis(config) = self.source() else { return None };
+        self.write_back.clone().map(|property| (config, WriteBack { property, every }))
+    }
+
     fn source(&self) -> Inventory {
         let every = Duration::from_secs(self.interval_s.max(1));
         let common = Common {

@@ -15,10 +15,10 @@ use arrow_array::RecordBatch;
 use radarflow_connectors::ledger::intake::{self, Intake, Progress};
 use radarflow_connectors::ledger::snapshot::Snapshots;
 use radarflow_connectors::ledger::{self, DataDir};
-use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
+use radarflow_connectors::sinks::{Applied, armis};
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{
     Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, syslog_tcp, udp,
@@ -34,7 +34,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, NewInstances, Wanted};
-use radarflow_proto::record::{RecordKey, SourceKind};
+use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
@@ -45,7 +45,7 @@ use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use tokio::sync::broadcast;
 
-use crate::config::{Config, Partial};
+use crate::config::{Armis, Config, Partial};
 use crate::enrichment;
 use crate::metrics;
 use crate::reap;
@@ -147,8 +147,17 @@ impl Registry {
             .map(|i| (i.tenant().to_owned(), i.source()))
             .collect();
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let told: Vec<(String, String)> = config
+            .sources
+            .armis
+            .iter()
+            .filter(|a| a.write_back.is_some())
+            .map(|a| (a.tenant.clone(), format!("armis/{}", a.name)))
+            .collect();
         let orphan = |c: &&OwnCondition| {
-            c.rule == pull::FAILED && !asked.iter().any(|(tenant, source)| *tenant == c.tenant && *source == c.entity)
+            let of =
+                |known: &[(String, String)]| !known.iter().any(|(t, source)| *t == c.tenant && *source == c.entity);
+            (c.rule == pull::FAILED && of(&asked)) || (c.rule == armis::FAILED && of(&told))
         };
         conditions
             .values()
@@ -517,6 +526,23 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine, &plans);
         Arc::new(move || metrics::text(&registry))
     };
+    let (known, tables, ready) = (registry.clone(), live.clone(), caught_up.clone());
+    let availability: armis::Availability = Arc::new(move |tenant: &str, instance: &str| {
+        // While the ledger is read again, the tables show what was.
+        if !ready.load(Ordering::Acquire) {
+            return BTreeMap::new();
+        }
+        let instances = known.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespace = instances.namespace(tenant, IdKind::Armis, instance);
+        drop(instances);
+        let known = tables.view().availability(tenant, IdKind::Armis.name(), &namespace);
+        known.into_iter().filter_map(|(id, there)| Some((id.parse().ok()?, there))).collect()
+    });
+    for (source, what) in config.sources.armis.iter().filter_map(Armis::write_back) {
+        let dir = config.data_dir.join("write-back");
+        armis::start(source, what, &dir, availability.clone(), runs.clone(), stop.clone())
+            .with_context(|| format!("cannot write to {}", dir.display()))?;
+    }
     let asked = pull::Asked::new(config.sources.inventories().collect(), stop.clone());
     let known = registry.clone();
     let instances = move || known.instances.lock().unwrap_or_else(PoisonError::into_inner).clone();

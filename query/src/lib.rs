@@ -15,6 +15,7 @@ mod administer;
 pub mod admission;
 pub mod answer;
 mod ask;
+mod availability;
 pub mod catalog;
 pub mod codes;
 pub mod cursor;

@@ -482,6 +482,14 @@ impl View {
         batches.flat_map(|b| (0..b.num_rows()).map(|i| R::read(&b, i)).collect::<Vec<_>>()).collect()
     }
 
+    /// Some columns of a state table's rows.
+    pub(crate) fn columns(&self, tenant: &str, table: Table, names: &[&str]) -> Vec<RecordBatch> {
+        let Some(segments) = self.state.get(&(tenant.to_owned(), table)) else { return Vec::new() };
+        let schema = table.schema();
+        let places: Vec<usize> = names.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+        segments.iter().flat_map(|s| s.batches(Some(&places)).unwrap_or_default()).collect()
+    }
+
     /// The rows of a state table whose text column has a value.
     pub fn rows_where<R: radarflow_proto::rows::Row>(&self, tenant: &str, column: &str, value: &str) -> Vec<R> {
         self.rows_where_any(tenant, column, &BTreeSet::from([value]))

@@ -28,6 +28,10 @@ struct World {
     incremental: usize,
     /// The token that is valid, and how many requests it still is.
     token: (u64, usize),
+    /// What was written back, in order.
+    written: Vec<(u64, bool)>,
+    /// What is written back is refused.
+    refuses: bool,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -369,6 +373,85 @@ async fn armis_is_searched_with_tokens_that_end() {
     assert_eq!(server.rows("in:devices hostname:sw-5").await[0]["epoch"], epoch);
     world.lock().unwrap().devices.remove(&9);
     devices(&server, 49).await;
+    server.stop();
+}
+
+/// Armis' custom properties, many devices at once.
+async fn armis_properties(
+    State(world): State<Shared>,
+    headers: HeaderMap,
+    axum::Json(body): axum::Json<Vec<Value>>,
+) -> Response {
+    let mut world = world.lock().unwrap();
+    let (token, left) = world.token;
+    let said = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if said != format!("Bearer t{token}") || left == 0 {
+        return (StatusCode::UNAUTHORIZED, r#"{"message":"Invalid access token."}"#).into_response();
+    }
+    world.token.1 -= 1;
+    if world.refuses {
+        return (StatusCode::BAD_REQUEST, r#"{"message":"no such property"}"#).into_response();
+    }
+    assert!(body.len() <= 500, "{} devices at once", body.len());
+    for device in &body {
+        let properties = device["customProperties"].as_object().unwrap();
+        assert_eq!(properties.len(), 1);
+        world.written.push((device["id"].as_u64().unwrap(), properties["Answers"].as_bool().unwrap()));
+    }
+    (StatusCode::ACCEPTED, axum::Json(json!({"data": {}, "success": true}))).into_response()
+}
+
+#[tokio::test]
+async fn armis_is_told_which_devices_answer() {
+    let world = Shared::default();
+    put(&world, 1..=20);
+    let router = Router::new()
+        .route("/api/v1/access_token/", post(armis_token))
+        .route("/api/v1/search/", get(armis_search))
+        .route("/api/v1/devices/custom-properties/_bulk/", post(armis_properties))
+        .with_state(world.clone());
+    let url = serve(router).await;
+    let mut home = Home::new(&format!(
+        "[[sources.armis]]\nname = \"main\"\nurl = \"{url}\"\nsecret_key = \"s&cret\"\npause_ms = 1\n\
+         write_back = \"Answers\"\nwrite_back_interval_s = 1\n"
+    ));
+    let server = home.start();
+    devices(&server, 20).await;
+    let sweep = async |server: &Server, hosts: &[(u64, bool)]| {
+        let host = |(n, up): &(u64, bool)| json!({"host": format!("10.7.0.{n}"), "available": up});
+        let hosts: Vec<Value> = hosts.iter().map(host).collect();
+        server.push("scanner", "sweep", &json!({"hosts": hosts}).to_string()).await.unwrap();
+    };
+    let written = async |n: usize| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while world.lock().unwrap().written.len() < n {
+            assert!(std::time::Instant::now() < end, "{:?}", world.lock().unwrap().written);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        world.lock().unwrap().written.clone()
+    };
+    // Whoever answers is told; of whom nothing is known nothing is.
+    sweep(&server, &[(1, true), (2, true), (3, true)]).await;
+    assert_eq!(written(3).await, [(1, true), (2, true), (3, true)]);
+
+    // What Armis refuses is told to somebody, and again to Armis.
+    world.lock().unwrap().refuses = true;
+    for _ in 0..3 {
+        sweep(&server, &[(2, false)]).await;
+    }
+    server.until("in:devices hostname:sw-2", |rows| rows[0]["is_available"] == json!(false)).await;
+    let alert = server.until("in:alerts rule:write-back-failed status:pending", |rows| rows.len() == 1).await;
+    assert!(alert[0]["description"].as_str().unwrap().contains("no such property"), "{alert:?}");
+    world.lock().unwrap().refuses = false;
+    assert_eq!(written(4).await[3..], [(2, false)]);
+    server.until("in:alerts rule:write-back-failed status:resolved", |rows| rows.len() == 1).await;
+
+    // After a start nothing is told again but what changes.
+    server.stop();
+    let server = home.start();
+    devices(&server, 20).await;
+    sweep(&server, &[(4, true)]).await;
+    assert_eq!(written(5).await[4..], [(4, true)]);
     server.stop();
 }
 

@@ -1,6 +1,7 @@
 //! Sinks: one file a target. Each takes whole epochs in order, writes in its own time, and stores its frontier with what
 //! it wrote. [`Applied`] tells how far a sink is, for snapshots and metrics.
 
+pub mod armis;
 pub mod lake;
 pub mod postgres;
 mod upkeep;

@@ -39,7 +39,7 @@ impl Runs {
     }
 
     /// Makes a fact durable.
-    pub(super) async fn say(&self, tenant: &str, fact: &Fact) -> Result<(), AppendError> {
+    pub(crate) async fn say(&self, tenant: &str, fact: &Fact) -> Result<(), AppendError> {
         let origin = Origin {
             kind: Kind::Fact,
             tenant: tenant.to_owned(),

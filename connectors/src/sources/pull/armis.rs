@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use radarflow_proto::payload::DeviceUpdate;
-use reqwest::{StatusCode, Url};
+use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -66,11 +66,17 @@ struct Device {
     last_seen: Value,
 }
 
-/// One search.
-pub(super) struct Search<'a> {
+/// Asks with a token that is valid.
+pub(crate) struct Session<'a> {
     config: &'a Config,
     client: Client,
     token: Option<String>,
+}
+
+/// One search.
+pub(super) struct Search<'a> {
+    config: &'a Config,
+    session: Session<'a>,
     /// The offset of the next page; `None` after the last.
     from: Option<u64>,
     tally: Tally,
@@ -78,7 +84,13 @@ pub(super) struct Search<'a> {
 
 impl<'a> Search<'a> {
     pub(super) fn new(config: &'a Config, client: Client) -> Self {
-        Search { config, client, token: None, from: Some(0), tally: Tally::default() }
+        Search { config, session: Session::new(config, client), from: Some(0), tally: Tally::default() }
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(config: &'a Config, client: Client) -> Self {
+        Session { config, client, token: None }
     }
 
     async fn token(&mut self) -> Result<String, PullError> {
@@ -96,16 +108,21 @@ impl<'a> Search<'a> {
         Ok(self.token.insert(answer.data.access_token).clone())
     }
 
-    async fn search(&mut self, url: &Url) -> Result<Found, PullError> {
+    /// Sends a request until there is an answer; an ended token is no answer, once.
+    pub(crate) async fn ask(
+        &mut self,
+        url: &Url,
+        request: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<(StatusCode, Vec<u8>), PullError> {
         for again in [true, false] {
             let token = self.token().await?;
-            let request = || self.client.http.get(url.clone()).bearer_auth(&token);
+            let request = || request(&self.client.http).bearer_auth(&token);
             let (status, said) = self.client.send(url, request).await?;
             if status == StatusCode::UNAUTHORIZED && again {
                 self.token = None;
                 continue;
             }
-            return read::<Answer<Found>>(url, status, &said).map(|answer| answer.data);
+            return Ok((status, said));
         }
         unreachable!("the second answer is returned, whatever it is")
     }
@@ -123,8 +140,9 @@ impl Pages for Search<'_> {
         let Some(from) = self.from else { return Ok(None) };
         let length = self.config.common.page.to_string();
         let query = [("aql", self.config.aql.clone()), ("from", from.to_string()), ("length", length)];
-        let url = self.client.url("/api/v1/search/", &query);
-        let found = self.search(&url).await?;
+        let url = self.session.client.url("/api/v1/search/", &query);
+        let (status, said) = self.session.ask(&url, |http| http.get(url.clone())).await?;
+        let found = read::<Answer<Found>>(&url, status, &said)?.data;
         self.tally.seen.extend(found.results.iter().map(|d| d.id));
         // A page that leads nowhere new would be asked for without end.
         self.from = found.next.filter(|next| *next > from && !found.results.is_empty());

@@ -32,7 +32,7 @@ pub const FAILED: &str = "sync-failed";
 /// Largest answer, bytes.
 pub const MAX_ANSWER: usize = 64 << 20;
 /// Times a request is sent.
-const TRIES: u32 = 6;
+pub(crate) const TRIES: u32 = 6;
 /// The same where somebody waits for the answer.
 const ASKED_TRIES: u32 = 3;
 /// Longest pause between two tries.
@@ -174,7 +174,7 @@ trait Pages: Send {
 
 /// An HTTP client that tries again.
 #[derive(Clone)]
-struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     pause: Duration,
@@ -183,7 +183,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(common: &Common, tries: u32, stop: Stop) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(common: &Common, tries: u32, stop: Stop) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             // A redirect would take the token elsewhere.
@@ -194,7 +194,7 @@ impl Client {
     }
 
     /// A path below the base, which keeps its own.
-    fn url(&self, path: &str, query: &[(&str, String)]) -> Url {
+    pub(crate) fn url(&self, path: &str, query: &[(&str, String)]) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         url.set_query(None);
@@ -272,7 +272,7 @@ fn brief(said: &[u8]) -> String {
 }
 
 /// Reads an answer that should be fine.
-fn read<T: DeserializeOwned>(url: &Url, status: StatusCode, said: &[u8]) -> Result<T, PullError> {
+pub(crate) fn read<T: DeserializeOwned>(url: &Url, status: StatusCode, said: &[u8]) -> Result<T, PullError> {
     if !status.is_success() {
         return Err(PullError::Refused { url: shown(url), status, said: brief(said) });
     }
