@@ -412,6 +412,7 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
         ("sflow", &server.sflow),
         ("syslog", &server.syslog),
         ("syslog-tcp", &server.syslog_tcp),
+        ("ipfix-tcp", &server.ipfix_tcp),
         ("traps", &server.traps),
         ("grpc", &server.grpc),
     ] {

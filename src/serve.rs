@@ -21,7 +21,7 @@ use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sinks::{Applied, armis};
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{
-    Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, syslog_tcp, udp,
+    Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, tcp, udp,
 };
 use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::identity::imagine::imagine;
@@ -60,6 +60,7 @@ pub(crate) struct Server {
     pub(crate) sflow: Vec<SocketAddr>,
     pub(crate) syslog: Vec<SocketAddr>,
     pub(crate) syslog_tcp: Vec<SocketAddr>,
+    pub(crate) ipfix_tcp: Vec<SocketAddr>,
     pub(crate) traps: Vec<SocketAddr>,
     pub(crate) grpc: Vec<SocketAddr>,
     /// The administrator's token, where this start made the first.
@@ -485,7 +486,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let traps = start_udp(Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
     let mut syslog_tcp = Vec::new();
     for socket in &config.syslog {
-        syslog_tcp.push(syslog_tcp::start(&socket.listener(), sink.clone(), stop.clone()).await?);
+        syslog_tcp.push(tcp::syslog(&socket.listener(), sink.clone(), stop.clone()).await?);
+    }
+    let mut ipfix_tcp = Vec::new();
+    for socket in &config.netflow {
+        ipfix_tcp.push(tcp::ipfix(&socket.listener(), sink.clone(), stop.clone()).await?);
     }
     let mut grpc_addrs = Vec::new();
     let staged = backlog.clone();
@@ -598,7 +603,18 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         http: http_task,
         _dir: dir,
     };
-    Ok(Server { http: http_addr, netflow, sflow, syslog, syslog_tcp, traps, grpc: grpc_addrs, first_token, parts })
+    Ok(Server {
+        http: http_addr,
+        netflow,
+        sflow,
+        syslog,
+        syslog_tcp,
+        ipfix_tcp,
+        traps,
+        grpc: grpc_addrs,
+        first_token,
+        parts,
+    })
 }
 
 /// Compares the configuration with the standing facts and appends the difference; makes the first token.

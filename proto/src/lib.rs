@@ -24,6 +24,7 @@ pub mod enrich;
 pub mod fact;
 pub mod flow;
 pub mod frame;
+pub mod framing;
 pub mod lake;
 pub mod netflow;
 pub mod offsets;

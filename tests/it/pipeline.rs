@@ -249,7 +249,7 @@ async fn garbage_on_every_port_changes_nothing_but_counters() {
     for port in ["netflow", "sflow", "syslog", "traps"] {
         server.send(port, &noise);
     }
-    for port in ["syslog-tcp", "grpc"] {
+    for port in ["syslog-tcp", "ipfix-tcp", "grpc"] {
         for bytes in &noise[..60] {
             let mut half_open = TcpStream::connect(server.port(port)).unwrap();
             let _ = half_open.write_all(bytes);

@@ -72,11 +72,20 @@ async fn softflowd_exports_and_all_readers_count_the_same() {
             .arg(&pcap));
     }
     server.count("flows", 36).await;
+    // IPFIX over TCP: another exporter, as it has another address.
+    run(Command::new(tool("softflowd"))
+        .args(["-d", "-n", &server.port("ipfix-tcp").to_string(), "-v", "10", "-P", "tcp", "-p"])
+        .arg(home.dir.path().join("pid"))
+        .arg("-c")
+        .arg(home.dir.path().join("ctl-tcp"))
+        .arg("-r")
+        .arg(&pcap));
+    server.count("flows", 48).await;
     let sums = "in:flows stats:\"count() as n, sum(bytes_raw) as b, sum(packets_raw) as p by flow_type\" \
                 sort:flow_type:asc";
     let rows = server.rows(sums).await;
-    let of = |v: &str| json!({"flow_type": v, "n": 12, "b": 6000, "p": 60});
-    assert_eq!(rows, [of("ipfix"), of("netflow_v5"), of("netflow_v9")]);
+    let of = |v: &str, n: u64| json!({"flow_type": v, "n": 12 * n, "b": 6000 * n, "p": 60 * n});
+    assert_eq!(rows, [of("ipfix", 2), of("netflow_v5", 1), of("netflow_v9", 1)]);
     server.stop();
     let script = "
 import sys, json, duckdb, deltalake
@@ -86,7 +95,7 @@ n, b, p = duckdb.sql(f'select count(*), sum(bytes_raw), sum(packets_raw) from re
 print(json.dumps([int(n), int(b), int(p), table.to_pyarrow_table().num_rows]))
 ";
     let read: Value = serde_json::from_str(&python(script, &[home.lake("flows").to_str().unwrap()])).unwrap();
-    assert_eq!(read, json!([36, 18_000, 180, 36]));
+    assert_eq!(read, json!([48, 24_000, 240, 48]));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ pub mod pull;
 pub mod serviceradar;
 pub mod stage;
 pub mod subjects;
-pub mod syslog_tcp;
+pub mod tcp;
 pub mod udp;
 
 use std::collections::BTreeMap;

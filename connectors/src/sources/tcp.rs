@@ -1,11 +1,13 @@
-//! Syslog over TCP, octet-counted or by line (RFC 6587). A connection reads on while what it read before becomes
-//! durable, [`OUTSTANDING`] appends at most: a slow ledger slows its senders.
+//! Streams of messages over TCP: syslog, octet-counted or by line (RFC 6587), and IPFIX (RFC 7011). A connection reads on
+//! while what it read before becomes durable, [`OUTSTANDING`] appends at most: a slow ledger slows its senders. Where a
+//! stream does not tell any more where its messages begin, the connection is closed.
 
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use radarflow_proto::frame::{Entry, Kind, Origin};
+use radarflow_proto::framing::{Framing, IpfixFramer};
 use radarflow_proto::ports::FactSink;
 use radarflow_proto::syslog::Framer;
 use tokio::io::AsyncReadExt;
@@ -20,16 +22,35 @@ pub const OUTSTANDING: usize = 16;
 pub const CONNECTIONS: usize = 4096;
 const READ: usize = 256 << 10;
 
-/// Listens; the returned address is the one it got.
-pub async fn start(
+/// Listens for syslog; the returned address is the one it got.
+pub async fn syslog(
     listener: &Listener,
     sink: Arc<dyn FactSink>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    let bind = |source| SourceError::Bind { what: "syslog", addr: listener.addr, source };
+    start::<Framer>(Kind::Syslog, "syslog", listener, sink, stop).await
+}
+
+/// Listens for IPFIX; the returned address is the one it got.
+pub async fn ipfix(
+    listener: &Listener,
+    sink: Arc<dyn FactSink>,
+    stop: Stop,
+) -> Result<std::net::SocketAddr, SourceError> {
+    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, sink, stop).await
+}
+
+async fn start<F: Framing + 'static>(
+    kind: Kind,
+    what: &'static str,
+    listener: &Listener,
+    sink: Arc<dyn FactSink>,
+    stop: Stop,
+) -> Result<std::net::SocketAddr, SourceError> {
+    let bind = |source| SourceError::Bind { what, addr: listener.addr, source };
     let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
-    let origin = origin(Kind::Syslog, "syslog", &Listener { addr, ..listener.clone() });
+    let origin = origin(kind, what, &Listener { addr, ..listener.clone() });
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stopped = stop.clone();
     tokio::spawn(async move {
@@ -42,7 +63,7 @@ pub async fn start(
             let Ok((stream, peer)) = accepted else { continue };
             let (origin, sink, stop) = (origin.clone(), sink.clone(), stop.clone());
             tokio::spawn(async move {
-                read(stream, peer, origin, sink, stop).await;
+                read(F::default(), stream, peer, origin, sink, stop).await;
                 drop(permit);
             });
         }
@@ -51,13 +72,13 @@ pub async fn start(
 }
 
 async fn read(
+    mut framer: impl Framing,
     mut stream: TcpStream,
     peer: std::net::SocketAddr,
     origin: Arc<Origin>,
     sink: Arc<dyn FactSink>,
     mut stop: Stop,
 ) {
-    let mut framer = Framer::default();
     let mut buffer = vec![0u8; READ];
     let mut appends = FuturesUnordered::new();
     loop {
@@ -66,7 +87,7 @@ async fn read(
             Some(result) = appends.next(), if !appends.is_empty() => {
                 if let Err(error) = result {
                     // The sender learns by the closed connection that what follows was not taken.
-                    tracing::warn!(%error, %peer, "syslog connection closed");
+                    tracing::warn!(%error, %peer, feed = origin.feed, "connection closed");
                     return;
                 }
             }
@@ -79,6 +100,10 @@ async fn read(
                 if !messages.is_empty() {
                     let entries: Vec<Entry> = messages.into_iter().map(|m| entry(Some(peer), m)).collect();
                     appends.push(sink.append(origin.clone(), entries));
+                }
+                if framer.is_lost() {
+                    tracing::warn!(%peer, feed = origin.feed, "no message where one should begin: connection closed");
+                    break;
                 }
                 if n == 0 {
                     break;
