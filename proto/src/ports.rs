@@ -150,8 +150,11 @@ pub enum Wanted {
 /// Records found at most by one worker; whoever gets so many does not have them all.
 pub const MAX_FOUND: usize = 2000;
 
-/// Records of a site, or of a source, found at most by one worker.
+/// Records of a site found at most by one worker.
 pub const MAX_OF_SITE: usize = 50_000;
+
+/// Records of a source found at most by one worker.
+pub const MAX_LISTED: usize = 100_000;
 
 /// Something else that might be true.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use radarflow_proto::cell::Time;
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{AppendError, Ending, InventoryRun, ReadError, RunOf, Wanted};
+use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RunOf, Wanted};
 use radarflow_proto::record::Record;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::identity::explain::label;
@@ -35,8 +35,6 @@ use crate::http::{Api, Done, Shared, not_durable, problem, refuse};
 
 /// Plans that wait to be applied.
 pub const MAX_PLANS: usize = 16;
-/// Items of one plan.
-pub const MAX_PLANNED: usize = 100_000;
 /// How long a plan waits. What is staged is given up after fifteen minutes.
 pub const KEPT: Duration = Duration::from_secs(600);
 /// Records that a plan shows of each kind of change.
@@ -106,7 +104,7 @@ impl InventoryRun for Noted {
     async fn page(&mut self, mut items: Vec<DeviceUpdate>) -> Result<(), AppendError> {
         let notes = &mut self.notes;
         notes.listed += items.len();
-        if notes.listed > MAX_PLANNED {
+        if notes.listed >= MAX_LISTED {
             // It will be refused: nothing more of it is kept.
             return Ok(());
         }
@@ -297,13 +295,17 @@ impl Plans {
     }
 }
 
+fn too_large(what: &str) -> Response {
+    let detail = format!("{what} {MAX_LISTED} items or more: too many to plan");
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({}))
+}
+
 impl Api {
     /// Plans what was noted, or forgets it and says why not.
     pub(crate) async fn planned(&self, noted: Noted, complete: bool) -> Result<Plan, Response> {
-        if noted.notes.listed > MAX_PLANNED {
+        if noted.notes.listed >= MAX_LISTED {
             let _ = Box::new(noted).discard().await;
-            let detail = format!("a plan is of {MAX_PLANNED} items at most");
-            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({})));
+            return Err(too_large("it lists"));
         }
         match self.compared(&noted.notes, complete).await {
             Ok(plan) => {
@@ -325,6 +327,9 @@ impl Api {
         let found = self.records.find(Wanted::Listed { tenant, kind, instance }).await.ok_or_else(|| {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         })?;
+        if found.len() >= MAX_LISTED {
+            return Err(too_large("the source has"));
+        }
         let standing: Vec<Record> = found.into_iter().map(|found| found.record).collect();
         Ok(plan(noted, complete, &standing))
     }

@@ -10,7 +10,7 @@ use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
-use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_OF_SITE, Wanted};
+use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_LISTED, MAX_OF_SITE, Wanted};
 use radarflow_proto::record::{IdKind, Record, SourceKind};
 use radarflow_reconcile::identity::assertions::Scope;
 use timely::progress::Antichain;
@@ -70,7 +70,8 @@ impl Sought {
 
     fn most(&self) -> usize {
         match self {
-            Sought::Site { .. } | Sought::Listed { .. } => MAX_OF_SITE,
+            Sought::Site { .. } => MAX_OF_SITE,
+            Sought::Listed { .. } => MAX_LISTED,
             _ => MAX_FOUND,
         }
     }
