@@ -309,10 +309,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Serve { config, data_dir, workers, migrate } => {
-            let mut config = config::load(config.as_deref())?;
-            config.data_dir = data_dir.unwrap_or(config.data_dir);
-            config.workers = workers.unwrap_or(config.workers);
-            runtime.block_on(serve_until_told(&config, migrate))?;
+            let load = || -> Result<config::Config> {
+                let mut loaded = config::load(config.as_deref())?;
+                loaded.data_dir = data_dir.clone().unwrap_or(loaded.data_dir);
+                loaded.workers = workers.unwrap_or(loaded.workers);
+                Ok(loaded)
+            };
+            runtime.block_on(serve_until_told(load, migrate))?;
         }
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
         Command::Query { srql, format, live: true, at, .. } => {
@@ -402,11 +405,13 @@ fn say(text: &str) -> Result<()> {
     Ok(())
 }
 
-async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> {
+async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bool) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    let config = load()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = serve::start(config, migrate).await?;
+    let server = serve::start(&config, migrate).await?;
     for (name, addrs) in [
         ("netflow", &server.netflow),
         ("sflow", &server.sflow),
@@ -424,12 +429,38 @@ async fn serve_until_told(config: &config::Config, migrate: bool) -> Result<()> 
         say(&format!("admin token: {token}"))?;
     }
     say(&format!("ready: http://{}", server.http))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&server, &config, load()).await,
+        }
     }
     tracing::info!("stopping");
     server.stop().await
+}
+
+/// Takes over what may change while the server runs; what is wrong with the configuration changes nothing.
+async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<config::Config>) {
+    let changes = async {
+        let config = loaded?;
+        let changes = server.reload(&config).await?;
+        Ok::<_, anyhow::Error>((changes, config.differs_for_good(began)))
+    };
+    match changes.await {
+        Ok((changes, restart)) => {
+            let mut lines = vec![format!("reloaded: {} changes", changes.len())];
+            lines.extend(changes.into_iter().map(|change| format!("  {change}")));
+            if restart {
+                lines.push(
+                    "  listeners, paths, sources or limits are configured otherwise: that needs a start".to_owned(),
+                );
+            }
+            // Nobody may be reading.
+            let _ = say(&lines.join("\n"));
+        }
+        Err(error) => tracing::error!("the configuration is as it was: {error:#}"),
+    }
 }
 
 async fn make_token(command: TokenCommand) -> Result<()> {

@@ -557,6 +557,20 @@ impl ReceiverConfig {
     }
 }
 
+impl Config {
+    /// Whether anything differs that only a start takes over.
+    pub(crate) fn differs_for_good(&self, began: &Config) -> bool {
+        let of_start = |config: &Config| {
+            let mut config = config.clone();
+            config.receivers.clear();
+            config.enrichment.rules.clear();
+            config.sources.partial.clear();
+            format!("{config:?}")
+        };
+        of_start(self) != of_start(began)
+    }
+}
+
 /// Reads the file, if one is named, and the environment.
 pub(crate) fn load(file: Option<&Path>) -> Result<Config> {
     let text = match file {
@@ -605,7 +619,9 @@ fn set(table: &mut toml::Table, path: &[String], value: &str) -> Result<()> {
 
 /// Adds the nearest known key to an "unknown field" error.
 fn explain(error: &str) -> String {
-    let names: Vec<&str> = error.split('`').skip(1).step_by(2).collect();
+    // The section it is in stands on a line of its own.
+    let said = error.lines().find(|line| line.contains("unknown field")).unwrap_or(error);
+    let names: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
     if !error.contains("unknown field") || names.len() < 2 {
         return error.to_owned();
     }

@@ -79,6 +79,7 @@ struct Parts {
     feed: Arc<Mutex<Option<Workers>>>,
     lake: Option<Lake>,
     live: Arc<Live>,
+    registry: Arc<Registry>,
     reached: Arc<AtomicU64>,
     snapshots: Arc<Mutex<Snapshots>>,
     applied: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -165,6 +166,20 @@ impl Registry {
             .filter(orphan)
             .map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() }))
             .collect()
+    }
+
+    /// What to append so that the standing facts are what the configuration says.
+    fn changes(&self, config: &Config) -> Result<Vec<Fact>> {
+        let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
+        let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
+        for bad in &bad {
+            tracing::error!("{bad}");
+        }
+        let mut facts = self.receiver_changes(&receivers);
+        facts.extend(self.orphans(config));
+        facts.extend(self.partial_changes(config));
+        facts.extend(self.enrichment_changes(rules, &bad));
+        Ok(facts)
     }
 
     /// What to append so that the rules about devices are the configured ones, and what is wrong with them is told.
@@ -597,6 +612,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         feed,
         lake,
         live,
+        registry,
         reached,
         snapshots,
         applied,
@@ -626,15 +642,7 @@ async fn standing_facts(
     live: &Live,
     http: SocketAddr,
 ) -> Result<Option<String>> {
-    let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
-    let mut facts = registry.receiver_changes(&receivers);
-    facts.extend(registry.orphans(config));
-    facts.extend(registry.partial_changes(config));
-    let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
-    for bad in &bad {
-        tracing::error!("{bad}");
-    }
-    facts.extend(registry.enrichment_changes(rules, &bad));
+    let mut facts = registry.changes(config)?;
     let mut first = None;
     if tokens.is_empty() {
         let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());
@@ -649,6 +657,13 @@ async fn standing_facts(
     if facts.is_empty() {
         return Ok(None);
     }
+    let epoch = append_configured(&**sink, &facts).await?;
+    live.reach(epoch).await;
+    Ok(first)
+}
+
+/// Appends what the configuration says.
+async fn append_configured(sink: &dyn FactSink, facts: &[Fact]) -> Result<u64> {
     let origin = Arc::new(Origin {
         kind: Kind::Fact,
         tenant: "default".to_owned(),
@@ -656,9 +671,23 @@ async fn standing_facts(
         feed: "configuration".to_owned(),
     });
     let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
-    let epoch = sink.append(origin, entries).await?;
-    live.reach(epoch).await;
-    Ok(first)
+    Ok(sink.append(origin, entries).await?)
+}
+
+/// A fact of the configuration, as the operator reads it.
+fn told(fact: &Fact) -> String {
+    match fact {
+        Fact::Receiver(receiver) => format!("receiver {} of {} is told now as it says", receiver.name, receiver.tenant),
+        Fact::ReceiverGone { tenant, name } => format!("receiver {name} of {tenant} is gone"),
+        Fact::EnrichmentRules { rules } => format!("{} rules about devices", rules.len()),
+        Fact::PartialSource { kind, instance, partial, .. } => {
+            let what = if *partial { "is partial" } else { "is not partial any more" };
+            format!("source {}/{instance} {what}", kind.name())
+        }
+        Fact::Condition(condition) if condition.holds => format!("{}: {}", condition.title, condition.description),
+        Fact::Condition(condition) => format!("{}: over", condition.title),
+        other => format!("{other:?}"),
+    }
 }
 
 /// The fact that makes a token an administrator's of the default tenant.
@@ -681,6 +710,17 @@ pub(crate) fn token(name: &str, tenant: &str, role: Role, partitions: Vec<String
 }
 
 impl Server {
+    /// Compares the configuration with the standing facts and appends the difference; tells what it is. Listeners, paths,
+    /// sources that are asked and limits are as they were at the start.
+    pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>> {
+        let facts = self.parts.registry.changes(config)?;
+        if !facts.is_empty() {
+            let epoch = append_configured(&self.parts.intake, &facts).await?;
+            self.parts.live.reach(epoch).await;
+        }
+        Ok(facts.iter().map(told).collect())
+    }
+
     /// Makes a token; it works when this returns.
     pub(crate) async fn make_token(&self, name: &str, tenant: &str, role: Role) -> Result<String> {
         let text = new_token();

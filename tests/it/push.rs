@@ -157,6 +157,25 @@ async fn rules_of_files_tell_what_devices_are() {
     let server = home.start();
     server.until("in:devices type:kiln enriched_by.type:ours", |rows| rows.len() == 1).await;
     server.until("in:alerts rule:enrichment-rules-invalid status:resolved", |rows| rows.len() == 1).await;
+
+    // While it runs, as soon as it is told: of the configuration what can be told again, too.
+    std::fs::write(&file, rules("hearth").replace("'/(/'", "fine")).unwrap();
+    let config = home.dir.path().join("radarflow.toml");
+    let receiver = "[[receivers]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9\"\nkind = \"alertmanager\"\n";
+    std::fs::write(&config, format!("{}{receiver}", home.config)).unwrap();
+    server.hang_up();
+    server.until("in:devices type:hearth enriched_by.type:ours", |rows| rows.len() == 1).await;
+    server.until("in:audit action:receiver", |rows| rows.len() == 1).await;
+    // What is wrong changes nothing.
+    std::fs::write(&file, rules("stove").replace("'/(/'", "fine")).unwrap();
+    std::fs::write(&config, format!("{}nonsense = 1\n", home.config)).unwrap();
+    server.hang_up();
+    server.push("scanner", "mapper", &json!([poll(3, "ACME model 9000")]).to_string()).await.unwrap();
+    server.until("in:devices type:hearth enriched_by.type:ours", |rows| rows.len() == 2).await;
+    std::fs::write(&config, &home.config).unwrap();
+    server.hang_up();
+    server.until("in:devices type:stove enriched_by.type:ours", |rows| rows.len() == 2).await;
+    server.until("in:audit action:receiver_gone", |rows| rows.len() == 1).await;
     server.stop();
 }
 

@@ -86,6 +86,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        assert!(Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap().success());
+    }
+
     /// SIGTERM; it must leave with 0 within ten seconds.
     pub fn stop(mut self) {
         let pid = self.child.id().to_string();
