@@ -524,7 +524,7 @@ impl plan::Tables for Scoped<'_> {
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
         if let Some(at) = self.at.filter(|_| table.nature() == Nature::State) {
             let held = self.view.table_at(self.ctx, self.actor, table, at)?;
-            self.lost.set(held.is_none());
+            self.lost.set(self.lost.get() || held.is_none());
             return held.ok_or_else(|| DataFusionError::Plan(format!("{} keeps no history", table.name())));
         }
         let rows = self.view.table(self.ctx, self.actor, table)?;

@@ -233,6 +233,7 @@ fn plan(noted: &Notes, complete: bool, standing: &[Record]) -> Plan {
 struct Waiting {
     noted: Noted,
     complete: bool,
+    /// Since what it says is staged. However often it is looked at, it waits no longer: the ledger gives it up.
     since: Instant,
 }
 
@@ -254,8 +255,8 @@ impl Plans {
     }
 
     /// Keeps a plan; one of the same source gives way to it, and those that waited too long.
-    fn keep(&self, digest: &str, noted: Noted, complete: bool) {
-        let key = (noted.notes.of.tenant.clone(), digest.to_owned());
+    fn keep(&self, digest: &str, plan: Waiting) {
+        let key = (plan.noted.notes.of.tenant.clone(), digest.to_owned());
         let source = |noted: &Noted| {
             let of = &noted.notes.of;
             (of.tenant.clone(), of.name.clone(), of.instance.clone())
@@ -263,7 +264,7 @@ impl Plans {
         let mut waiting = self.waiting();
         let mut gone: Vec<(String, String)> = waiting
             .iter()
-            .filter(|(_, w)| source(&w.noted) == source(&noted) || w.since.elapsed() >= KEPT)
+            .filter(|(_, w)| source(&w.noted) == source(&plan.noted) || w.since.elapsed() >= KEPT)
             .map(|(key, _)| key.clone())
             .collect();
         if waiting.len() - gone.len() >= MAX_PLANS {
@@ -277,17 +278,17 @@ impl Plans {
                 tokio::spawn(Box::new(old.noted).discard());
             }
         }
-        waiting.insert(key, Waiting { noted, complete, since: Instant::now() });
+        waiting.insert(key, plan);
         self.gauge.set(waiting.len() as i64);
     }
 
-    fn take(&self, tenant: &str, digest: &str) -> Option<Waiting> {
+    fn take(&self, tenant: &str, digest: &str, now: Instant) -> Option<Waiting> {
         let mut waiting = self.waiting();
         let taken = waiting.remove(&(tenant.to_owned(), digest.to_owned()));
         self.gauge.set(waiting.len() as i64);
         drop(waiting);
         let taken = taken?;
-        if taken.since.elapsed() < KEPT {
+        if now.saturating_duration_since(taken.since) < KEPT {
             return Some(taken);
         }
         tokio::spawn(Box::new(taken.noted).discard());
@@ -307,9 +308,10 @@ impl Api {
             let _ = Box::new(noted).discard().await;
             return Err(too_large("it lists"));
         }
+        let since = Instant::now();
         match self.compared(&noted.notes, complete).await {
             Ok(plan) => {
-                self.plans.keep(&plan.digest, noted, complete);
+                self.plans.keep(&plan.digest, Waiting { noted, complete, since });
                 Ok(plan)
             }
             Err(refused) => {
@@ -379,25 +381,25 @@ pub(crate) async fn apply_plan(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
     actor.whole("a plan")?;
-    let Some(Waiting { noted, complete, .. }) = api.plans.take(&actor.tenant, &digest) else {
+    let Some(waiting) = api.plans.take(&actor.tenant, &digest, Instant::now()) else {
         let detail = format!("no plan {digest} waits; one that is not applied is forgotten after {} s", KEPT.as_secs());
         return Err(problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({})));
     };
     // Nobody else can apply it meanwhile.
-    match api.compared(&noted.notes, complete).await {
+    match api.compared(&waiting.noted.notes, waiting.complete).await {
         Ok(plan) if plan.digest == digest => {}
         Ok(plan) => {
-            api.plans.keep(&plan.digest, noted, complete);
+            api.plans.keep(&plan.digest, waiting);
             let detail = format!("what stands has changed since; what would change now is plan {}", plan.digest);
             return Err(problem(StatusCode::CONFLICT, "plan_outdated", &detail, json!({"plan": plan})));
         }
         Err(refused) => {
-            api.plans.keep(&digest, noted, complete);
+            api.plans.keep(&digest, waiting);
             return Err(refused);
         }
     }
-    let ending = if complete { Ending::Approved } else { Ending::Part };
-    let epoch = Box::new(noted).end(ending).await.map_err(|e| not_durable(&e))?;
+    let ending = if waiting.complete { Ending::Approved } else { Ending::Part };
+    let epoch = Box::new(waiting.noted).end(ending).await.map_err(|e| not_durable(&e))?;
     Ok(axum::Json(Done { epoch }).into_response())
 }
 
@@ -414,11 +416,66 @@ pub(crate) async fn forget_plan(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
     actor.whole("a plan")?;
-    match api.plans.take(&actor.tenant, &digest) {
+    match api.plans.take(&actor.tenant, &digest, Instant::now()) {
         Some(waiting) => {
             Box::new(waiting.noted).discard().await.map_err(|e| not_durable(&e))?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         None => Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("no plan {digest} waits"), json!({}))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use radarflow_proto::record::SourceKind;
+
+    use super::*;
+
+    struct Nothing;
+
+    #[async_trait]
+    impl InventoryRun for Nothing {
+        async fn page(&mut self, _: Vec<DeviceUpdate>) -> Result<(), AppendError> {
+            Ok(())
+        }
+        async fn end(self: Box<Self>, _: Ending) -> Result<u64, AppendError> {
+            Ok(1)
+        }
+        async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
+            Ok(1)
+        }
+    }
+
+    fn waiting(instance: &str, since: Instant) -> Waiting {
+        let of = RunOf {
+            tenant: "t".into(),
+            partition: "default".into(),
+            bound: false,
+            kind: SourceKind::NetBox,
+            name: "netbox".into(),
+            instance: instance.into(),
+            run: "1".into(),
+        };
+        let notes = Notes { of, instances: Instances::default(), items: BTreeMap::new(), listed: 0, rejected: 0 };
+        Waiting { noted: Noted { run: Box::new(Nothing), notes }, complete: true, since }
+    }
+
+    #[tokio::test]
+    async fn a_plan_waits_no_longer_than_its_run_is_staged() {
+        let (plans, now) = (Plans::default(), Instant::now());
+        plans.keep("a", waiting("dc1", now));
+        // Looked at again, it is as old as it was.
+        let again = plans.take("t", "a", now + KEPT / 2).unwrap();
+        plans.keep("a", again);
+        assert!(plans.take("t", "a", now + KEPT).is_none());
+        // Another of its source takes its place; and nobody else sees it.
+        plans.keep("a", waiting("dc1", now));
+        plans.keep("b", waiting("dc1", now));
+        assert!(plans.take("t", "a", now).is_none() && plans.take("u", "b", now).is_none());
+        assert!(plans.take("t", "b", now).is_some());
+        for n in 0..MAX_PLANS + 3 {
+            plans.keep(&n.to_string(), waiting(&n.to_string(), now));
+        }
+        assert_eq!(plans.waiting().len(), MAX_PLANS);
     }
 }
