@@ -11,6 +11,7 @@ mod metrics;
 mod query;
 mod reap;
 mod serve;
+mod standing;
 mod sync;
 mod table;
 mod tools;
