@@ -197,6 +197,9 @@ pub trait Machine: 'static {
 
     /// What a restored state says again, so that relations built from the output are as before.
     fn restored(&mut self, key: &Self::Key, state: &Self::State, out: &mut Vec<Self::Output>);
+
+    /// Takes in an event that relations say again at a restart: it has happened before, and asks for no answer.
+    fn again(&mut self, _key: &Self::Key, _state: &mut Option<Self::State>, _event: Self::Event) {}
 }
 
 struct Slot<S> {
@@ -261,6 +264,16 @@ pub fn machine<'scope, M: Machine>(
             }
             input.for_each(|time, data| {
                 let epoch = *time.least().expect("events are stamped with an epoch");
+                if epoch <= cx.restored {
+                    for Keyed { key, event, .. } in data.drain(..) {
+                        let slot = slots.entry(key.clone()).or_insert(Slot { state: None, due: None, dirty: false });
+                        machine.again(&key, &mut slot.state, event);
+                        if slot.state.is_none() {
+                            slots.remove(&key);
+                        }
+                    }
+                    return;
+                }
                 stash.entry(epoch).or_default().append(data);
             });
             let Some(upper) = frontier.frontier().first().copied() else {

@@ -8,26 +8,20 @@
 //! it had never been said (so that it is back as it was when it is listed again). A run that does not end complete
 //! withdraws nothing.
 //!
-//! *The brake*: a listing that lacks more than a fifth of the items, and more than [`GUARD_ITEMS`], is held: nothing goes,
-//! an alert tells, and an operator releases or rejects it. The next complete listing takes its place. The first one of a
+//! *The brake* (`reconcile::brakes`): a listing that lacks too much is held: nothing goes, an alert tells, and an operator releases or rejects it. The next complete listing takes its place. The first one of a
 //! source is judged like any other: it has nothing to withdraw.
 
 use std::collections::BTreeMap;
 
 use radarflow_proto::fact::RunDecision;
-use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::brakes::too_many;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertKey;
 use crate::keyed::{Machine, Tick};
 use crate::records::Name;
-
-/// A listing may lack as many items without anybody being asked.
-pub const GUARD_ITEMS: usize = 100;
-/// It may lack one in so many.
-pub const GUARD_SHARE: usize = 5;
 
 /// A source instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,8 +83,8 @@ pub enum ListingOut {
     Withdrawn(Name),
     /// A run is held, or no longer.
     Held(AlertKey, Condition, isize),
-    /// What became of a command.
-    Outcome(Outcome),
+    /// Somebody has decided about a run. If its listing is not held: the run whose is.
+    Decided(RunDecision, Result<(), Option<String>>),
 }
 
 /// Withdraws what complete listings lack.
@@ -136,14 +130,14 @@ impl Listing {
         let absent = self.items.iter().filter(|(_, last)| **last != name);
         let absent: Vec<(Name, u32)> = absent.map(|(record, last)| (*record, *last)).collect();
         self.held = None;
-        if !approved && absent.len() > GUARD_ITEMS && absent.len() * GUARD_SHARE > self.items.len() {
+        if !approved && too_many(absent.len(), self.items.len()) {
             self.held = Some(Held { run, absent, of: self.items.len() });
         } else {
             self.withdraw(absent, out);
         }
     }
 
-    fn decide(&mut self, decision: &RunDecision, out: &mut Vec<ListingOut>) -> Result<(), String> {
+    fn decide(&mut self, decision: &RunDecision, out: &mut Vec<ListingOut>) -> Result<(), Option<String>> {
         match self.held.take() {
             Some(held) if held.run == decision.run => {
                 if decision.release {
@@ -152,9 +146,9 @@ impl Listing {
                 Ok(())
             }
             held => {
-                let other = held.as_ref().map_or("none".to_owned(), |h| h.run.clone());
+                let other = held.as_ref().map(|h| h.run.clone());
                 self.held = held;
-                Err(format!("run {} is not held; held: {other}", decision.run))
+                Err(other)
             }
         }
     }
@@ -187,8 +181,8 @@ impl Machine for Listings {
                 }
                 ListingEvent::Complete { run, name, approved } => listing.complete(run, name, approved, out),
                 ListingEvent::Decide(decision) => {
-                    let refused = listing.decide(&decision, out).err();
-                    out.push(ListingOut::Outcome(Outcome { command_id: decision.command_id, refused }));
+                    let decided = listing.decide(&decision, out);
+                    out.push(ListingOut::Decided(decision, decided));
                 }
             }
         }

@@ -41,6 +41,15 @@ pub const SWEEP_TTL_MS: i64 = 86_400_000;
 /// How long an agent's word about its addresses is the strongest, milliseconds.
 pub const AGENT_FRESH_MS: i64 = 86_400_000;
 
+/// A run of a source, by names that differ where it matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RunName {
+    /// The source instance.
+    pub source: u32,
+    /// Its run; of a source without runs, the minute.
+    pub run: u32,
+}
+
 /// One version of a record: what identity reads of it, and all of it, packed. Compared by names: equal names are equal
 /// content.
 #[derive(Clone, Debug)]
@@ -51,6 +60,8 @@ pub struct Version {
     pub hash: Name,
     /// An agent's record that was not confirmed for a day.
     pub stale: bool,
+    /// Who said so.
+    pub by: RunName,
     /// What identity reads.
     pub says: Assertions,
     body: Box<[u8]>,
@@ -60,7 +71,13 @@ impl Version {
     /// Of a record.
     pub fn new(record: &Record) -> Self {
         let body = encode(record).into_boxed_slice();
-        Version { key: name(&record.key), hash: name_of_bytes(&body), stale: false, says: Assertions::of(record), body }
+        let (key, hash, by) = (name(&record.key), name_of_bytes(&body), RunName::default());
+        Version { key, hash, stale: false, by, says: Assertions::of(record), body }
+    }
+
+    /// The same, said by a run.
+    pub fn said_by(self, by: RunName) -> Self {
+        Version { by, ..self }
     }
 
     /// The same, of an agent that was not confirmed for a day.
@@ -126,15 +143,15 @@ impl Ord for Version {
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        (self.stale, &self.body).serialize(to)
+        (self.stale, self.by, &self.body).serialize(to)
     }
 }
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let (stale, body) = <(bool, Vec<u8>)>::deserialize(from)?;
+        let (stale, by, body) = <(bool, RunName, Vec<u8>)>::deserialize(from)?;
         let record: Record = postcard::from_bytes(&body).map_err(serde::de::Error::custom)?;
-        Ok(Version { stale, ..Version::new(&record) })
+        Ok(Version { stale, by, ..Version::new(&record) })
     }
 }
 
@@ -146,8 +163,6 @@ pub type Live = Arc<Version>;
 pub struct Sighting {
     /// What was said.
     pub version: Live,
-    /// Names the run of its source that said it; of a source without runs, the minute.
-    pub run: u32,
     /// Its source is partial: what it does not say it said before.
     pub partial: bool,
 }
@@ -249,7 +264,7 @@ fn whole(sighting: &Sighting, state: &mut Option<RecordState>) -> (Live, Sayings
         }
     }
     let whole = sayings.say(sighting.version.record());
-    (Version::new(&whole).into(), sayings)
+    (Version::new(&whole).said_by(sighting.version.by).into(), sayings)
 }
 
 impl RecordState {
@@ -268,7 +283,7 @@ impl RecordState {
             self.runs.retain(|c| c.at > says.at);
         } else if says.kind != SourceKind::Sweep && says.at > self.deleted {
             for ip in says.ips.iter().map(|a| a.ip) {
-                let claim = Claimed { at: says.at, ip, run: sighting.run };
+                let claim = Claimed { at: says.at, ip, run: sighting.version.by.run };
                 match self.runs.iter_mut().find(|c| c.ip == claim.ip && c.run == claim.run) {
                     Some(known) => known.at = known.at.max(claim.at),
                     None => self.runs.push(claim),

@@ -13,13 +13,15 @@ use std::thread::JoinHandle;
 
 use differential_dataflow::AsCollection;
 use radarflow_proto::fact::{
-    DeviceGroup, DeviceStep, Fact, ImportedUid, Link, LinkKind, OwnCondition, Receiver as Notified, Stage,
+    DeviceGroup, DeviceStep, Fact, ImportedUid, Link, LinkKind, OwnCondition, Receiver as Notified, RunDecision, Stage,
 };
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::brakes::Brakes;
 use radarflow_reconcile::identity::name::seed;
 use radarflow_reconcile::notify::{Group, group_labels};
 use timely::dataflow::operators::vec::Map;
@@ -30,6 +32,7 @@ use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Grou
 use crate::aliases::{Aliases, Poll, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
+use crate::identity::gate::{GateOut, RunEvent};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine};
 use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
 use crate::listings::{ListingEvent, ListingKey, ListingOut, Listings};
@@ -185,6 +188,7 @@ macro_rules! inputs {
 inputs! {
     sightings: Keyed<Name, Arrival>,
     listed: Keyed<ListingKey, ListingEvent>,
+    runs: (ListingKey, RunEvent),
     polls: Keyed<Name, Poll>,
     probes: Keyed<TargetKey, Looked>,
     beats: Keyed<AgentKey, Beat>,
@@ -286,6 +290,21 @@ fn build<'scope>(
     let reported = stamped(machine(inputs.polls.to_stream(scope), cx, Aliases), Some).as_collection();
     let aliases = confirmed(reported, &versions);
     let steps = machine(inputs.device_steps.to_stream(scope), cx, Stepping);
+    let decided = listings.clone().flat_map(|out| match out {
+        ListingOut::Decided(decision, refused) => {
+            let RunDecision { tenant, kind, instance, .. } = decision.clone();
+            Some((ListingKey { tenant, kind, instance }, RunEvent::Decide(decision, refused)))
+        }
+        _ => None,
+    });
+    let brakes = facts.clone().flat_map(|(json, diff)| match serde_json::from_str(&json) {
+        Ok(Fact::Brakes { tenant, max_merges, max_component, .. }) if diff > 0 => {
+            let of = ListingKey { tenant, kind: SourceKind::Operator, instance: String::new() };
+            Some((of, RunEvent::Brakes(Brakes { max_merges, max_component })))
+        }
+        _ => None,
+    });
+    let runs = inputs.runs.to_stream(scope).concat(decided).concat(brakes);
     let identity = identity::identity(identity::Said {
         versions,
         seen: streams.seen.as_collection(),
@@ -297,7 +316,9 @@ fn build<'scope>(
             StepOut::Outcome(_) => None,
         })
         .as_collection(),
+        runs: Some((runs, cx.clone())),
     });
+    let held = identity.held.clone().expect("runs are braked");
     let resighted = machine(resighted(sightings, identity.lives.watched()), cx, Resighted);
     let lived = identity.lives.lived(stamped(resighted, Some).as_collection());
     let doomed =
@@ -329,6 +350,10 @@ fn build<'scope>(
         .concat(listings.clone().flat_map(|out| match out {
             ListingOut::Held(key, condition, diff) => Some(condition_event(key, condition, diff)),
             _ => None,
+        }))
+        .concat(held.clone().flat_map(|out| match out {
+            GateOut::Held(key, condition, diff) => Some(condition_event(key, condition, diff)),
+            GateOut::Outcome(_) => None,
         }))
         .concat(pairs.map(|(key, condition, diff)| condition_event(key, condition, diff)));
 
@@ -387,9 +412,9 @@ fn build<'scope>(
         }))
         .concat(moves.map(Said::Derived))
         .concat(reaped.map(|(record, partition)| Said::Reaped(record, partition)))
-        .concat(listings.flat_map(|out| match out {
-            ListingOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
-            _ => None,
+        .concat(held.flat_map(|out| match out {
+            GateOut::Outcome(outcome) => Some(Said::Outcome(outcome)),
+            GateOut::Held(..) => None,
         }))
         .concat(steps.flat_map(|out| match out {
             StepOut::Outcome(outcome) => Some(Said::Outcome(outcome)),

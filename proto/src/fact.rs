@@ -95,6 +95,19 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// How far one run of a source may go before somebody is asked.
+    Brakes {
+        /// Customer.
+        tenant: String,
+        /// Devices that may become part of others.
+        max_merges: u32,
+        /// Records that it may put into one device.
+        max_component: u32,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
     /// A name that a device had in a system that was replaced.
     ImportedUid(ImportedUid),
     /// Devices that are spoken of by one name.
@@ -179,6 +192,7 @@ impl Fact {
             Fact::Link(link) => Some(format!("link/{}/{}", link.tenant, link.id)),
             Fact::LinkGone { tenant, id, .. } => Some(format!("link/{tenant}/{id}")),
             Fact::IpLink { tenant, .. } => Some(format!("ip_link/{tenant}")),
+            Fact::Brakes { tenant, .. } => Some(format!("brakes/{tenant}")),
             Fact::ImportedUid(i) => Some(format!("imported_uid/{}/{}/{}", i.tenant, i.partition, i.uid)),
             Fact::DeviceGroup(group) => Some(format!("device_group/{}/{}", group.tenant, group.name)),
             Fact::DeviceGroupGone { tenant, name, .. } => Some(format!("device_group/{tenant}/{name}")),
@@ -237,6 +251,9 @@ impl Fact {
             }
             Fact::IpLink { tenant, actor, reason, .. } => {
                 (tenant, Some(actor.name.clone()), "ip_link".to_owned(), Some(reason.clone()))
+            }
+            Fact::Brakes { tenant, actor, reason, .. } => {
+                (tenant, Some(actor.name.clone()), "brakes".to_owned(), Some(reason.clone()))
             }
             Fact::RunDecision(d) => {
                 let source = format!("{}/{}/{}", d.kind.name(), d.instance, d.run);

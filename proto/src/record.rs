@@ -89,6 +89,12 @@ impl SourceKind {
             SourceKind::Operator => "operator",
         }
     }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        use SourceKind::*;
+        [Agent, Armis, NetBox, Integration, Mapper, Sweep, Operator].into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// Which item of which feed.

@@ -101,6 +101,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(links::make_link))
         .routes(routes!(links::remove_link))
         .routes(routes!(links::set_ip_link))
+        .routes(routes!(links::set_brakes))
         .routes(routes!(imported::import_uids))
         .routes(routes!(whatif::what_if))
 }

@@ -1,4 +1,4 @@
-//! What operators say of identity: links between identifiers, and how far an address alone links.
+//! What operators say of identity: links between identifiers, how far an address alone links, and how far a run may go.
 //!
 //! A merge by hand is a link `must`, an unmerge a link `cannot`; both hold, whatever sources say, until they are taken
 //! back. An end is an identifier, or the uid of a device, which stands for the identifier that names it best.
@@ -69,6 +69,23 @@ pub(crate) struct NewPolicy {
     /// For the audit.
     reason: String,
 }
+
+/// How far one run of a source may go before somebody is asked.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewBrakes {
+    /// Devices that may become part of others.
+    #[schema(example = 100, maximum = 1_000_000)]
+    max_merges: u32,
+    /// Records that it may put into one device.
+    #[schema(example = 256, minimum = 1, maximum = 1_000_000)]
+    max_component: u32,
+    /// For the audit.
+    reason: String,
+}
+
+/// A brake beyond this is none.
+const MOST_BRAKES: u32 = 1_000_000;
 
 fn bad(detail: &str) -> Response {
     problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
@@ -156,6 +173,28 @@ pub(crate) async fn set_ip_link(
     let new: NewPolicy = body(request).await?;
     let fact =
         Fact::IpLink { tenant: actor.tenant.clone(), policy: new.policy, actor: who(&actor), reason: new.reason };
+    let epoch = api.append(&actor, &fact).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
+}
+
+/// Says how far one run of a source may go before it is held.
+#[utoipa::path(
+    put, path = "/api/identity/brakes", tag = "identity", request_body = NewBrakes,
+    responses((status = 200, description = "It holds.", body = Done))
+)]
+pub(crate) async fn set_brakes(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::SetPolicy)?;
+    actor.whole("a policy")?;
+    let NewBrakes { max_merges, max_component, reason } = body(request).await?;
+    if max_component == 0 || max_component.max(max_merges) > MOST_BRAKES {
+        return Err(bad("`max_component` is 1 or more, neither more than 1,000,000"));
+    }
+    let fact = Fact::Brakes { tenant: actor.tenant.clone(), max_merges, max_component, actor: who(&actor), reason };
     let epoch = api.append(&actor, &fact).await?;
     api.engine.live().reach(epoch).await;
     Ok(axum::Json(Done { epoch }).into_response())

@@ -1,4 +1,4 @@
-//! What operators decide about a listing that the brake holds.
+//! What operators decide about runs that the brakes hold.
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -28,9 +28,9 @@ pub(crate) struct Decided {
     post, path = "/api/sources/{kind}/{instance}/runs/{run}/{decision}", tag = "inventories",
     request_body = Asked,
     params(
-        ("kind" = String, Path, description = "armis, netbox, integration"),
+        ("kind" = String, Path, description = "agent, armis, netbox, integration, mapper"),
         ("instance" = String, Path, description = "Its instance."),
-        ("run" = String, Path, description = "The run."),
+        ("run" = String, Path, description = "The run; of a source without runs, the minute."),
         ("decision" = String, Path, description = "release, reject"),
     ),
     responses((status = 200, description = "What was decided.", body = Decided))
@@ -43,16 +43,16 @@ pub(crate) async fn decide_run(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::DecideRun)?;
     actor.whole("a source's run")?;
-    let kinds = [SourceKind::Armis, SourceKind::NetBox, SourceKind::Integration];
     let (Some(kind), Some(release)) = (
-        kinds.into_iter().find(|k| k.name() == kind),
+        SourceKind::named(&kind),
         match decision.as_str() {
             "release" => Some(true),
             "reject" => Some(false),
             _ => None,
         },
     ) else {
-        let detail = "a run of armis, netbox or integration is released or rejected: /runs/{run}/release, …/reject";
+        let detail =
+            "a run of a source is released or rejected: /api/sources/{kind}/{instance}/runs/{run}/release, …/reject";
         return Err(problem(StatusCode::NOT_FOUND, "not_found", detail, json!({})));
     };
     let Asked { reason } = body(request).await?;

@@ -13,12 +13,14 @@
 //! | [`partial`] | what the sayings of a partial source amount to |
 //! | [`replace`] | what a ServiceRadar's inventory says here |
 //! | [`notify`] | who is told what, when |
+//! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
 #![forbid(unsafe_code)]
 
 pub mod access;
 pub mod alert;
 pub mod availability;
+pub mod brakes;
 pub mod enrich;
 pub mod identity;
 pub mod inventory;

@@ -1,4 +1,4 @@
-//! Operators link identifiers, take links back, and set how far an address alone links.
+//! Operators link identifiers, take links back, and set how far an address alone links, and how far a run may go.
 
 use reqwest::Method;
 use serde_json::json;
@@ -69,5 +69,52 @@ async fn links_are_made_taken_back_and_told() {
     server.kill();
     let server = home.start();
     assert_eq!(server.rows("in:devices").await.len(), 2);
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_run_that_goes_too_far_is_held_until_somebody_decides() {
+    let mut home = Home::new("");
+    let server = home.start();
+    let admin = server.token.clone();
+    let brakes = |merges: i64, component: i64| {
+        let body = json!({"max_merges": merges, "max_component": component, "reason": "a small site"});
+        let (server, admin) = (&server, &admin);
+        async move { server.ask(Method::PUT, "/api/identity/brakes", admin, &body).await.0 }
+    };
+    assert_eq!((brakes(-1, 9).await, brakes(2, 0).await, brakes(2, 9).await), (400, 400, 200));
+    let item = |run: &str, n: usize, metadata: &str, second: i64| {
+        format!(
+            r#"{{"source":"netbox","ip":"10.2.0.{n}","timestamp":{},
+                "metadata":{{"netbox_device_id":"{n}"{metadata}}},"sync_meta":{{"sync_run_id":"{run}"}}}}"#,
+            1_700_000_000 + second
+        )
+    };
+    let known: Vec<String> = (1..=5).map(|n| armis(n, &format!("10.1.0.{n}"), 1)).collect();
+    let apart: Vec<String> = (1..=5).map(|n| item("r1", n, "", 1)).collect();
+    let said = [known, apart].concat();
+    server.push("runner", "sync", &format!("[{}]", said.join(","))).await.unwrap();
+    server.count("devices", 10).await;
+    let both: Vec<String> = (1..=5).map(|n| item("r2", n, &format!(r#","armis_device_id":"{n}""#), 2)).collect();
+    server.push("runner", "sync", &format!("[{}]", both.join(","))).await.unwrap();
+    let held = server.until("in:alerts rule:run-held status:pending", |rows| rows.len() == 1).await;
+    assert_eq!(held[0]["title"], "run r2 of netbox/main would merge 5 devices and is held");
+    assert_eq!(server.rows("in:devices").await.len(), 10);
+
+    // Still held after a kill; who decides about another is told which it is.
+    server.kill();
+    let server = home.start();
+    assert_eq!(server.rows("in:devices").await.len(), 10);
+    let decide = |run: &'static str, what: &'static str| {
+        let (server, admin) = (&server, &admin);
+        let path = format!("/api/sources/netbox/main/runs/{run}/{what}");
+        async move { server.post(&path, admin, &json!({"reason": "looked at"})).await }
+    };
+    let (status, refused) = decide("r1", "release").await;
+    assert_eq!((status, &refused["detail"]), (409, &json!("run r1 is not held; held: r2")));
+    assert_eq!(decide("r2", "release").await.0, 200);
+    assert_eq!(server.rows("in:devices").await.len(), 5);
+    assert_eq!(server.rows("in:alerts rule:run-held status:resolved").await.len(), 1);
+    assert_eq!(server.rows("in:merge_audit").await.len(), 5);
     server.stop();
 }

@@ -1,5 +1,6 @@
 //! What agents push: heartbeats, syncs, sweeps, checks, whole or in staged runs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
     AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, StagedHead, Sweep, instant_us,
 };
-use radarflow_proto::record::{Record, RecordKey};
+use radarflow_proto::record::{Record, RecordKey, SourceKind};
 use radarflow_proto::wire::Cursor;
 use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::{Name, name};
@@ -21,9 +22,10 @@ use super::runs::{Owner, Place};
 use super::{At, Decoder};
 use crate::aliases::{MAX_ALIASES, Poll};
 use crate::health::{AgentKey, Beat, Probe, TargetKey};
+use crate::identity::gate::RunEvent;
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
-use crate::records::{Arrival, Sighting, Version};
+use crate::records::{Arrival, RunName, Sighting, Version};
 use crate::sources::Delta;
 
 /// What counts as one run of a source that names none.
@@ -85,21 +87,30 @@ impl Decoder {
     }
 
     pub(super) fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {
-        let version = Version::new(record);
-        let run = match run.trim() {
-            "" => name(&(at.received_us / MINUTE_US)).short() as u32,
-            run => run_name(run),
+        let RecordKey { tenant, kind, instance, .. } = &record.key;
+        let listing = self.listing.clone().filter(|l| (*kind, instance) == (l.kind, &l.instance));
+        let run: Cow<'_, str> = match (&listing, run.trim()) {
+            (Some(listing), _) => listing.run.as_str().into(),
+            (None, "") => minute(at.received_us).into(),
+            (None, run) => run.into(),
         };
-        if let Some((key, run)) = &self.listing
-            && (record.key.kind, &record.key.instance) == (key.kind, &key.instance)
-        {
-            let event = ListingEvent::Item { record: version.key, run: *run, gone: record.deleted };
-            self.out.listed.push(Keyed { key: key.clone(), position: at.order, event });
+        let by = RunName { source: source_name(tenant, *kind, instance), run: run_name(&run) };
+        if self.running.insert(by.source, by.run) != Some(by.run) {
+            let approved = listing.as_ref().is_some_and(|l| l.approved);
+            let began = RunEvent::Began { by, run: run.into_owned(), lists: listing.is_some(), approved };
+            let key = ListingKey { tenant: tenant.clone(), kind: *kind, instance: instance.clone() };
+            self.out.runs.push((key, began));
         }
+        let version = Version::new(record).said_by(by);
         let key = version.key;
+        if let Some(listing) = listing {
+            let event = ListingEvent::Item { record: key, run: by.run, gone: record.deleted };
+            let key = key_of(tenant, &listing);
+            self.out.listed.push(Keyed { key, position: at.order, event });
+        }
         let source = |key: &RecordKey| (key.tenant.clone(), key.kind, key.instance.clone());
         let partial = !self.partial.is_empty() && self.partial.contains(&source(&record.key));
-        let event = Arrival::Sighted(Sighting { version: version.into(), run, partial });
+        let event = Arrival::Sighted(Sighting { version: version.into(), partial });
         self.out.sightings.push(Keyed { key, position: at.order, event });
     }
 
@@ -288,7 +299,10 @@ impl Decoder {
         if listing.complete && self.index == 0 {
             let (run, name) = (listing.run.clone(), run_name(&listing.run));
             let event = ListingEvent::Complete { run, name, approved: listing.approved };
-            self.out.listed.push(Keyed { key: key_of(tenant, listing), position: u64::MAX, event });
+            let key = key_of(tenant, listing);
+            let by = RunName { source: source_name(tenant, listing.kind, &listing.instance), run: name };
+            self.out.runs.push((key.clone(), RunEvent::Complete(by)));
+            self.out.listed.push(Keyed { key, position: u64::MAX, event });
         }
     }
 
@@ -309,8 +323,7 @@ impl Decoder {
             if !self.is_mine(due.route) {
                 continue;
             }
-            let listing = due.listing.as_ref();
-            self.listing = listing.map(|l| (key_of(&due.owner.tenant, l), run_name(&l.run)));
+            self.listing = due.listing.clone();
             let origin = due.owner.origin();
             self.rejects = 0;
             let mut statuses = Cursor::new(&due.body);
@@ -333,6 +346,18 @@ fn object<T: DeserializeOwned>(item: &RawValue) -> serde_json::Result<T> {
         return Err(serde::de::Error::custom("it is no object"));
     }
     serde_json::from_str(item.get())
+}
+
+/// What a minute is called as a run: `2026-01-31T12:00Z`.
+fn minute(us: i64) -> String {
+    let mut text = Time(us - us.rem_euclid(MINUTE_US)).to_string();
+    text.truncate("2026-01-31T12:00".len());
+    text + "Z"
+}
+
+/// Names a source.
+fn source_name(tenant: &str, kind: SourceKind, instance: &str) -> u32 {
+    name(&(tenant, kind, instance)).short() as u32
 }
 
 /// Names a run.

@@ -13,6 +13,7 @@ pub mod runs;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use radarflow_proto::fact::{DeviceStep, Fact, RunDecision};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::payload::FeedCounters;
+use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
     Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
 use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
+use crate::identity::gate::RunEvent;
 use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
 use crate::lifecycle;
 use crate::listings::{ListingEvent, ListingKey};
@@ -64,6 +66,8 @@ pub struct Decoded {
     pub sightings: Vec<Keyed<Name, Arrival>>,
     /// Items of sources that list them, and the ends of their runs.
     pub listed: Vec<Keyed<ListingKey, ListingEvent>>,
+    /// Runs that began, and ends of those that list.
+    pub runs: Vec<(ListingKey, RunEvent)>,
     /// Polls that listed interfaces.
     pub polls: Vec<Keyed<Name, Poll>>,
     /// Probe results.
@@ -168,7 +172,9 @@ pub struct Decoder {
     sflow: BTreeMap<(String, String, IpAddr, u32), SFlowSequence>,
     runs: Runs,
     /// The run that is being read lists the items of its source.
-    listing: Option<(ListingKey, u32)>,
+    listing: Option<Arc<Listing>>,
+    /// By source: the run that spoke last in this frame.
+    running: BTreeMap<u32, u32>,
     /// Rejects of the entry being read, so far.
     rejects: u32,
     /// What of feeds with offsets of their own is durable; the first worker's.
@@ -196,6 +202,7 @@ impl Decoder {
             sflow: BTreeMap::new(),
             runs: Runs::restore(cx),
             listing: None,
+            running: BTreeMap::new(),
             rejects: 0,
             offsets: BTreeMap::new(),
             dirty: Default::default(),
@@ -222,6 +229,7 @@ impl Decoder {
                 self.dirty.insert((OFFSETS, crate::keyed::encode(&range.feed)));
             }
         }
+        self.running.clear();
         // Facts first; a run's end after its chunks, wherever they stand.
         let mut slices: Vec<_> = frame.slices.iter().collect();
         slices.sort_by_key(|s| match s.origin.kind {

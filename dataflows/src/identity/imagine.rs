@@ -140,6 +140,7 @@ pub fn imagine(question: &Imagine) -> Imagined {
                 aliases: of_aliases.as_collection(),
                 facts: of_facts.as_collection(),
                 steps: of_steps.as_collection(),
+                runs: None,
             });
             let placed = identity.placed.inner.inspect(move |((live, how, uid), epoch, diff)| {
                 said.borrow_mut().push((live.key, *how, uid.clone(), *epoch, *diff));

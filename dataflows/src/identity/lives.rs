@@ -29,6 +29,8 @@ pub(super) struct Leads<'scope, 'a> {
     pub(super) relabel: &'a Rel<'scope>,
     /// By MAC: the device that holds it ([`Value::Name`]).
     pub(super) holders: &'a Rel<'scope>,
+    /// By identifier that the gate keeps where it is: that device, less the one the others lead to ([`Value::Name`]).
+    pub(super) kept: Option<&'a Rel<'scope>>,
     /// By device: its records ([`Value::Member`]).
     pub(super) members: &'a Rel<'scope>,
 }
@@ -56,7 +58,13 @@ pub(super) fn lives<'scope>(said: super::Rel<'scope, Standing>, leads: &Leads<'s
         _ => Some((id, said.clone())),
     });
     let placed = lookup(&placed, leads.relabel, |c, said, group| Some((renamed(c, group), said.clone())));
-    let standing = lookup(&placed, leads.holders, |c, said, holder| Some((renamed(c, holder), said.clone())));
+    let mut standing = lookup(&placed, leads.holders, |c, said, holder| Some((renamed(c, holder), said.clone())));
+    if let Some(kept) = leads.kept {
+        standing = standing.concat(&join(&said, kept, |_, said, device| match device {
+            Value::Name(device) => Some((*device, said.clone())),
+            _ => None,
+        }));
+    }
     Lives { standing, members: leads.members.clone() }
 }
 

@@ -7,6 +7,7 @@
 //! | [`anchors`] | 1: strong identifiers and links |
 //! | [`cross`] | 1b: devices of sources that do not know each other |
 //! | [`macs`] | 2: MACs |
+//! | [`gate`] | the brakes: what of these two is published |
 //! | [`ownership`] | 3: addresses |
 //! | [`lives`] | which device the steps that operators took belong to |
 //! | [`inspect`] | reading it, for explanations |
@@ -27,6 +28,7 @@
 
 mod anchors;
 mod cross;
+pub mod gate;
 pub mod imagine;
 pub mod inspect;
 mod links;
@@ -43,7 +45,9 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::rows::{DeviceIdentifier, DeviceRedirect, StateRow};
 use radarflow_reconcile::identity::name::{record_uid, seed};
 use serde::{Deserialize, Serialize};
+use timely::dataflow::Stream;
 
+use crate::keyed::Context;
 use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
 use ownership::Claims;
@@ -114,6 +118,8 @@ pub struct Said<'scope> {
     pub facts: Rel<'scope, String>,
     /// What operators said of devices.
     pub steps: Rel<'scope, lifecycle::Standing>,
+    /// What is known of runs, where they are braked.
+    pub runs: Option<(gate::RunEvents<'scope>, Context)>,
 }
 
 /// What the stages give.
@@ -134,12 +140,14 @@ pub struct Identity<'scope> {
     pub attribution: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
     /// What operators made of devices.
     pub lives: lives::Lives<'scope>,
+    /// Runs that are held, and decisions about them.
+    pub held: Option<Stream<'scope, u64, Vec<gate::GateOut>>>,
     /// For who asks why.
     pub inspect: inspect::Inspect,
 }
 
 /// Builds the relations.
-pub fn identity(said: Said<'_>) -> Identity<'_> {
+pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     let links = links::links(&said.facts);
     let versions = said.versions.map(|v| (v.key, Value::Live(v))).into();
     let seen = said.seen.map(|s| (s.name, Value::Seen(s.into()))).into();
@@ -189,8 +197,20 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         _ => None,
     });
     let rest = lookup(&anchorless, &macs.placed, |record, v, placed| placed.is_none().then(|| (record, v.clone())));
-
     let held = held.concat(&macs.held);
+    let devices = anchored.concat(&grouped);
+    let loose = anchors.loose.concat(&macs.loose);
+
+    let gated = said.runs.map(|(runs, cx)| gate::gate(&devices.concat(&rest).concat(&held).concat(&loose), runs, &cx));
+    let published = |rel: relations::Rel<'scope>, which: fn(&Value) -> bool| match &gated {
+        Some(gated) => rel.concat(&gated.withheld(which).negate()),
+        None => rel,
+    };
+    let devices = published(devices, |v| matches!(v, Value::Member(..)));
+    let rest = published(rest, |v| matches!(v, Value::Live(_)));
+    let held = published(held, |v| matches!(v, Value::Seen(_)));
+    let loose = published(loose, |v| matches!(v, Value::Loose(..)));
+
     let best = reduce(&held, "Name", |_, held, out| {
         let held = || held.iter().filter_map(|(h, _)| if let Value::Seen(seen) = h { Some(seen) } else { None });
         let strong = held().any(|h| h.id.id.kind.is_strong());
@@ -199,7 +219,6 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
             .min_by(|a, b| (a.first, &a.id.id).cmp(&(b.first, &b.id.id)));
         out.extend(best.map(|best| Value::Uid(best.id.uid.clone())));
     });
-    let devices = anchored.concat(&grouped);
     let with_address = |has: bool| {
         each(&rest, move |record, v, out| {
             if let Value::Live(live) = &v
@@ -237,11 +256,15 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         _ => None,
     });
 
-    let leads =
-        lives::Leads { places: &anchors.places, relabel: &cross.relabel, holders: &macs.holders, members: &members };
+    let leads = lives::Leads {
+        places: &anchors.places,
+        relabel: &cross.relabel,
+        holders: &macs.holders,
+        kept: gated.as_ref().map(|gated| &gated.kept),
+        members: &members,
+    };
     let lives = lives::lives(said.steps, &leads);
 
-    let loose = anchors.loose.concat(&macs.loose);
     let holders = join(&held, &uids, |device, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((device, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
@@ -336,6 +359,7 @@ pub fn identity(said: Said<'_>) -> Identity<'_> {
         rows: held_rows.concat(loose_rows).concat(gone_rows).concat(owner_rows),
         attribution,
         lives,
+        held: gated.map(|gated| gated.said),
         inspect,
     }
 }

@@ -10,12 +10,17 @@ use crate::harness::*;
 /// A run that lists NetBox items, ten a page, and ends.
 fn listing(run: &mut Run, name: &str, ids: &[usize], complete: bool, approved: bool) {
     let item = |id: &usize| netbox(&id.to_string(), &format!("10.0.{}.{}", id / 250, id % 250 + 1), 1, "");
-    for (page, ids) in ids.chunks(10).enumerate() {
-        run.tick(vec![staged(name, page as u32, "t", &ids.iter().map(item).collect::<Vec<_>>())]);
+    listing_of(run, name, &ids.iter().map(item).collect::<Vec<_>>(), complete, approved);
+}
+
+/// The same, of any items.
+pub(crate) fn listing_of(run: &mut Run, name: &str, items: &[String], complete: bool, approved: bool) {
+    for (page, items) in items.chunks(10).enumerate() {
+        run.tick(vec![staged(name, page as u32, "t", items)]);
     }
-    run.tick(vec![listed(name, ids.len().div_ceil(10) as u32, complete, approved)]);
+    run.tick(vec![listed(name, items.len().div_ceil(10) as u32, complete, approved)]);
     // A released run is read a share a frame.
-    (0..ids.len() / 2 + 3).for_each(|_| {
+    (0..items.len() / 2 + 3).for_each(|_| {
         run.tick(vec![]);
     });
 }

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use crate::harness::*;
 use crate::oracle::{Answer, MACS, Saying, Step, World, identifier};
 
-fn answer(tables: &Tables) -> Answer {
+pub(crate) fn answer(tables: &Tables) -> Answer {
     let devices = tables.devices().into_iter().map(|d| {
         // The oracle's addresses are text.
         let ips: BTreeSet<String> = d.ip_addresses.iter().cloned().collect();
@@ -37,7 +37,7 @@ fn answer(tables: &Tables) -> Answer {
 }
 
 /// A small and hostile universe: few identifiers, many collisions.
-fn trace(rng: &mut StdRng) -> Vec<Step> {
+pub(crate) fn trace(rng: &mut StdRng) -> Vec<Step> {
     let n = rng.random_range(3..24);
     let mut seconds: Vec<i64> = (0..n).collect();
     seconds.shuffle(rng);
@@ -211,7 +211,7 @@ fn network(rng: &mut StdRng) -> Vec<Step> {
 
 /// Properties (d) and (f): a device holds one value of a namespace unless operators say otherwise; names are unique;
 /// every redirect is one hop and ends at a device that is there, as do identifiers and owned addresses.
-fn sound(tables: &Tables, operated: bool) {
+pub(crate) fn sound(tables: &Tables, operated: bool) {
     let devices: BTreeSet<String> = tables.uids().into_iter().collect();
     assert_eq!(devices.len(), tables.devices().len(), "names are unique");
     let mut held: BTreeSet<(String, String, String)> = BTreeSet::new();
