@@ -1,7 +1,8 @@
-//! Aliases: addresses of interfaces that SNMP discovery reports on a device it polls elsewhere.
+//! Interfaces that SNMP discovery reports on a device: their addresses are its aliases, their MACs it shows.
 //!
 //! ```text
-//! polls ─► [alias machine] ─► reported(record, ip, first, last, runs)
+//! polls ─► [alias machine] ─┬► reported(record, ip, first, last, runs)
+//!                           └► shown(record, macs)
 //! confirmed(record, ip) :- reported in three runs in a row | reported, and a sweep's answer not older than first
 //! ```
 //! A poll that lists interfaces without an address ends its alias; a poll without a list says nothing. What the newest
@@ -24,7 +25,7 @@ use crate::records::{Live, Name};
 const CONFIRMING_POLLS: usize = 3;
 /// Polls kept of a device: one more than count, so that one that comes late finds its place.
 const MAX_POLLS: usize = CONFIRMING_POLLS + 1;
-/// Interface addresses of one device.
+/// Interface addresses of one device, and MACs.
 pub const MAX_ALIASES: usize = 4096;
 /// How long after its last poll a device's aliases are stale, milliseconds.
 const STALE_MS: i64 = 7 * 86_400_000;
@@ -40,6 +41,20 @@ pub struct Poll {
     pub scope: Arc<Scope>,
     /// The addresses it listed, sorted.
     pub ips: Vec<IpAddr>,
+    /// The MACs, sorted.
+    pub macs: Vec<u64>,
+}
+
+impl Poll {
+    /// Puts its lists in order.
+    pub fn tidy(&mut self) {
+        self.ips.sort_unstable();
+        self.ips.dedup();
+        self.ips.truncate(MAX_ALIASES);
+        self.macs.sort_unstable();
+        self.macs.dedup();
+        self.macs.truncate(MAX_ALIASES);
+    }
 }
 
 /// The state of a polled device's interfaces.
@@ -68,7 +83,22 @@ pub struct Reported {
     pub confirmed: bool,
 }
 
+/// What polls say of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// An address.
+    Reported(Reported),
+    /// All MACs, by the record of the device.
+    Shown(Name, Arc<[u64]>),
+}
+
 impl Polls {
+    fn interfaces(&self, record: Name) -> Vec<Interfaces> {
+        let newest = self.polls.first().filter(|poll| !self.stale && !poll.macs.is_empty());
+        let shown = newest.map(|poll| Interfaces::Shown(record, poll.macs.as_slice().into()));
+        self.reported(record).into_iter().map(Interfaces::Reported).chain(shown).collect()
+    }
+
     fn reported(&self, record: Name) -> Vec<Reported> {
         let Some(newest) = self.polls.first().filter(|_| !self.stale) else { return vec![] };
         let report = |ip: &IpAddr| {
@@ -88,7 +118,7 @@ impl Machine for Aliases {
     type Key = Name;
     type Event = Poll;
     type State = Polls;
-    type Output = (Reported, isize);
+    type Output = (Interfaces, isize);
     const NAME: &'static str = "aliases";
 
     fn step(
@@ -97,9 +127,9 @@ impl Machine for Aliases {
         key: &Name,
         state: &mut Option<Polls>,
         events: Vec<Poll>,
-        out: &mut Vec<(Reported, isize)>,
+        out: &mut Vec<(Interfaces, isize)>,
     ) {
-        let before = state.as_ref().map(|s| s.reported(*key)).unwrap_or_default();
+        let before = state.as_ref().map(|s| s.interfaces(*key)).unwrap_or_default();
         let polls = state.get_or_insert(Polls { polls: vec![], sighted_ms: tick.live_ms, stale: false });
         polls.stale = events.is_empty();
         for poll in events {
@@ -109,16 +139,15 @@ impl Machine for Aliases {
                 Some(known) => {
                     known.at = known.at.max(poll.at);
                     known.ips.extend(poll.ips);
-                    known.ips.sort_unstable();
-                    known.ips.dedup();
-                    known.ips.truncate(MAX_ALIASES);
+                    known.macs.extend(poll.macs);
+                    known.tidy();
                 }
                 None => polls.polls.push(poll),
             }
         }
         polls.polls.sort_by(|a, b| b.cmp(a));
         polls.polls.truncate(MAX_POLLS);
-        let after = polls.reported(*key);
+        let after = polls.interfaces(*key);
         out.extend(before.iter().filter(|r| !after.contains(r)).map(|r| (r.clone(), -1)));
         out.extend(after.iter().filter(|r| !before.contains(r)).map(|r| (r.clone(), 1)));
     }
@@ -127,9 +156,19 @@ impl Machine for Aliases {
         (!state.stale).then_some(state.sighted_ms + STALE_MS)
     }
 
-    fn restored(&mut self, key: &Name, state: &Polls, out: &mut Vec<(Reported, isize)>) {
-        out.extend(state.reported(*key).into_iter().map(|r| (r, 1)));
+    fn restored(&mut self, key: &Name, state: &Polls, out: &mut Vec<(Interfaces, isize)>) {
+        out.extend(state.interfaces(*key).into_iter().map(|r| (r, 1)));
     }
+}
+
+/// Versions of records, with what interfaces show.
+pub fn completed<'scope>(versions: &Rel<'scope, Live>, shown: Rel<'scope, (Name, Arc<[u64]>)>) -> Rel<'scope, Live> {
+    let polled = versions.clone().filter(|v| v.says.kind == SourceKind::Mapper).map(|v| (v.key, v));
+    let completed = polled
+        .join_map(shown, |_, live, macs| (live.clone(), Arc::new(live.showing(macs))))
+        .flat_map(|(live, completed)| [(live, -1), (completed, 1)])
+        .explode(Some);
+    versions.clone().concat(completed)
 }
 
 /// Confirmed aliases, by the record that reports them, with the time of the newest report.

@@ -85,6 +85,16 @@ impl Version {
         Version { stale: true, ..self }
     }
 
+    /// The same, of a device whose interfaces have these MACs.
+    pub fn showing(&self, macs: &[u64]) -> Self {
+        let mut record = self.record();
+        let said: Vec<String> = macs.iter().map(|mac| format!("{mac:012X}")).collect();
+        let new = said.into_iter().filter(|m| !record.macs.contains(m) && !record.macs_shown.contains(m));
+        let new: Vec<String> = new.collect();
+        record.macs_shown.extend(new);
+        Version { stale: self.stale, by: self.by, ..Version::new(&record) }
+    }
+
     /// The record.
     pub fn record(&self) -> Record {
         postcard::from_bytes(&self.body).expect("a packed record unpacks")

@@ -29,7 +29,7 @@ use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
-use crate::aliases::{Aliases, Poll, confirmed};
+use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
 use crate::identity::gate::{GateOut, RunEvent};
@@ -286,9 +286,17 @@ fn build<'scope>(
     });
     let streams = records(sightings.clone().concat(withdrawn), cx);
     let facts = machine(inputs.facts.to_stream(scope), cx, Facts);
-    let versions = streams.versions.as_collection();
-    let reported = stamped(machine(inputs.polls.to_stream(scope), cx, Aliases), Some).as_collection();
-    let aliases = confirmed(reported, &versions);
+    let interfaces = machine(inputs.polls.to_stream(scope), cx, Aliases);
+    let shown = stamped(interfaces.clone(), |(said, diff)| match said {
+        Interfaces::Shown(record, macs) => Some(((record, macs), diff)),
+        Interfaces::Reported(_) => None,
+    });
+    let reported = stamped(interfaces, |(said, diff)| match said {
+        Interfaces::Reported(reported) => Some((reported, diff)),
+        Interfaces::Shown(..) => None,
+    });
+    let versions = completed(&streams.versions.as_collection(), shown.as_collection());
+    let aliases = confirmed(reported.as_collection(), &versions);
     let steps = machine(inputs.device_steps.to_stream(scope), cx, Stepping);
     let decided = listings.clone().flat_map(|out| match out {
         ListingOut::Decided(decision, refused) => {

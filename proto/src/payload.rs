@@ -100,6 +100,9 @@ pub struct InterfaceRow {
     pub run_id: String,
     /// When it was polled.
     pub timestamp: serde_json::Value,
+    /// Its MAC.
+    #[serde(deserialize_with = "or_default")]
+    pub if_phys_address: String,
     /// Addresses of the interface.
     #[serde(deserialize_with = "or_default")]
     pub ip_addresses: Vec<String>,

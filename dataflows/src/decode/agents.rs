@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use super::runs::{Owner, Place};
 use super::{At, Decoder};
-use crate::aliases::{MAX_ALIASES, Poll};
+use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, Probe, TargetKey};
 use crate::identity::gate::RunEvent;
 use crate::keyed::{Keyed, Tick};
@@ -182,14 +182,14 @@ impl Decoder {
                 run,
                 scope: Scope::of(&interface.device.tenant, &interface.partition),
                 ips: Vec::new(),
+                macs: Vec::new(),
             });
             poll.at = poll.at.max(interface.at);
             poll.ips.extend(interface.ips);
+            poll.macs.extend(interface.mac);
         }
         for ((device, _), mut poll) in polls {
-            poll.ips.sort_unstable();
-            poll.ips.dedup();
-            poll.ips.truncate(MAX_ALIASES);
+            poll.tidy();
             self.out.polls.push(Keyed { key: device, position: at.order, event: poll });
         }
         (rows, rejected)

@@ -59,6 +59,13 @@ fn interfaces(device: &str, second: i64, ips: &[&str]) -> Input {
     status("agent-dusk", "mapper_interfaces", "", &format!("[{}]", rows.join(",")))
 }
 
+/// The MACs of the interfaces that a poll found.
+fn interface_macs(device: &str, second: i64, macs: &[&str]) -> Input {
+    let at = T0 / 1000 - 86_400 + second;
+    let row = |mac: &&str| format!(r#"{{"device_ip":"{device}","timestamp":{at},"if_phys_address":"{mac}"}}"#);
+    status("agent-dusk", "mapper_interfaces", "", &format!("[{}]", macs.iter().map(row).collect::<Vec<_>>().join(",")))
+}
+
 fn identifier(kind: IdKind, value: &str) -> Identifier {
     Identifier { kind, namespace: String::new(), value: value.to_owned() }
 }
@@ -750,4 +757,49 @@ fn a_record_of_ten_thousand_macs_is_one_record() {
     assert_eq!(tables.devices().len(), 3);
     // The first is asserted, the others shown: what they share links nobody.
     assert_eq!(tables.device(&armis_uid("2")).mac.as_deref(), Some(&*macs[5]));
+}
+
+#[test]
+fn macs_of_interfaces_are_shown_they_corroborate_and_do_not_link() {
+    let chassis = "0C:EA:14:00:00:01";
+    let said: Vec<Vec<Input>> = vec![
+        vec![sync(&[full("netbox", "N", "10.3.0.1", "0E:EA:14:00:00:07,0C:EA:14:00:00:08", "", 1, "")])],
+        vec![sync(&[polled("10.3.0.1", chassis, "", 2)])],
+        vec![interface_macs("10.3.0.1", 2, &["0e-ea-14-00-00-07", "00:00:00:00:00:00", "no MAC"])],
+    ];
+    // In whatever order they come: one device, because both show a MAC, a local one included.
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut run = Run::new(2);
+        run.tick(instances());
+        for n in order {
+            run.tick(said[n].clone());
+        }
+        assert_eq!(run.tables.devices().len(), 1, "{order:?}");
+        let device = run.tables.devices()[0];
+        assert_eq!(
+            (&device.uid, &device.discovery_sources),
+            (&uid("default", "netbox:N"), &vec!["mapper".to_owned(), "netbox".to_owned()])
+        );
+        // A poll without a list says nothing of it; one whose list lacks the MAC does.
+        run.tick(vec![sync(&[polled("10.3.0.1", chassis, "", 3)])]);
+        assert_eq!(run.tables.devices().len(), 1);
+        run.tick(vec![interface_macs("10.3.0.1", 3, &["0C:EA:14:00:00:09"])]);
+        assert_eq!(run.tables.devices().len(), 2);
+        run.tick(vec![interface_macs("10.3.0.1", 4, &["0C:EA:14:00:00:08"])]);
+        assert_eq!(run.tables.devices().len(), 1);
+        // A poll that comes late changes nothing; a week without one is the end of it.
+        run.tick(vec![interface_macs("10.3.0.1", 1, &["0C:EA:14:00:00:09"])]);
+        assert_eq!(run.tables.devices().len(), 1);
+        run.tick_after(8 * 86_400_000, vec![]);
+        assert_eq!(run.tables.devices().len(), 2);
+    }
+    // Two devices with one interface MAC each: it links nothing.
+    let mut run = Run::new(1);
+    run.tick(instances());
+    run.tick(vec![sync(&[polled("10.3.0.1", chassis, "", 2), polled("10.3.0.2", "0C:EA:14:00:00:02", "", 2)])]);
+    run.tick(vec![
+        interface_macs("10.3.0.1", 2, &["0C:EA:14:00:00:09"]),
+        interface_macs("10.3.0.2", 2, &["0C:EA:14:00:00:09"]),
+    ]);
+    assert_eq!(run.tables.devices().len(), 2);
 }

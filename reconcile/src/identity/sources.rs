@@ -292,6 +292,8 @@ pub struct Interface {
     pub at: Time,
     /// Addresses of the interface.
     pub ips: Vec<IpAddr>,
+    /// Its MAC: the device shows it.
+    pub mac: Option<u64>,
 }
 
 /// Reads a row of a poll's interfaces.
@@ -310,6 +312,7 @@ pub fn interface(row: &InterfaceRow, at: &Received<'_>) -> Result<Interface, Rec
         at: at.event_time(instant_us(&row.timestamp)),
         // The address it is polled at needs no alias.
         ips: row.ip_addresses.iter().filter_map(|ip| normalise::ip(ip)).filter(|ip| *ip != polled).collect(),
+        mac: normalise::mac(&row.if_phys_address).ok().and_then(|mac| u64::from_str_radix(&mac.hex, 16).ok()),
     })
 }
 
