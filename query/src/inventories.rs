@@ -28,7 +28,7 @@ pub const MAX_DOCUMENT: usize = 64 << 20;
 /// Longest line, bytes.
 const MAX_LINE: usize = 1 << 20;
 /// Items of one page.
-const PAGE: usize = 1000;
+const PAGE: usize = 4000;
 /// What sources of other kinds call themselves: nobody may push as one of them.
 const RESERVED: [&str; 6] = ["agent", "mapper", "sweep", "operator", "snmp", "integration"];
 

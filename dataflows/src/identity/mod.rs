@@ -7,7 +7,7 @@
 //! | [`anchors`] | 1: strong identifiers and links |
 //! | [`cross`] | 1b: devices of sources that do not know each other |
 //! | [`macs`] | 2: MACs |
-//! | [`gate`] | the brakes: what of these two is published |
+//! | [`gate`], [`clusters`] | the brakes: what of these is published |
 //! | [`ownership`] | 3: addresses |
 //! | [`lives`] | which device the steps that operators took belong to |
 //! | [`inspect`] | reading it, for explanations |
@@ -27,6 +27,7 @@
 //! Everything is computed on names (hashes) of fixed size; text is looked up where a row is made.
 
 mod anchors;
+mod clusters;
 mod cross;
 pub mod gate;
 pub mod imagine;
