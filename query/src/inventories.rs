@@ -27,8 +27,9 @@ use crate::plans::{Noted, Plan};
 pub const MAX_DOCUMENT: usize = 64 << 20;
 /// Longest line, bytes.
 const MAX_LINE: usize = 1 << 20;
-/// Items of one page.
+/// Items of one page, and bytes of their lines that close it.
 const PAGE: usize = 4000;
+const PAGE_BYTES: usize = 4 << 20;
 /// What sources of other kinds call themselves: nobody may push as one of them.
 const RESERVED: [&str; 6] = ["agent", "mapper", "sweep", "operator", "snmp", "integration"];
 
@@ -261,7 +262,7 @@ async fn document(
 /// Takes an item a line, as they come.
 async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, body: axum::body::Body) -> Result<usize, Response> {
     let mut lines = Lines::new(body, MAX_LINE);
-    let (mut page, mut items) = (Vec::<DeviceUpdate>::new(), 0);
+    let (mut page, mut bytes, mut items) = (Vec::<DeviceUpdate>::new(), 0, 0);
     loop {
         let next = lines.next().await.map_err(|error| match error {
             BadLine::Broken => bad("broken_off", "the request broke off; nothing of the run was taken"),
@@ -272,9 +273,11 @@ async fn lines(run: &mut dyn InventoryRun, reader: &Reader<'_>, body: axum::body
             && let Some(item) = line(number, text).map_err(|e| unreadable(&e))?
         {
             page.extend(reader.updates(std::slice::from_ref(&item), items + 1).map_err(|e| unreadable(&e))?);
+            bytes += text.len();
             items += 1;
         }
-        if page.len() >= PAGE || (ended && !page.is_empty()) {
+        if page.len() >= PAGE || bytes >= PAGE_BYTES || (ended && !page.is_empty()) {
+            bytes = 0;
             run.page(std::mem::take(&mut page)).await.map_err(|e| not_durable(&e))?;
         }
         if ended {

@@ -522,26 +522,49 @@ struct Segments {
     segments: Arc<Vec<Segment>>,
 }
 
-/// What a condition wants of a text column: one of some values.
-fn wanted(condition: &Expr) -> Option<(&str, BTreeSet<&str>)> {
-    fn literal(value: &Expr) -> Option<&str> {
-        match value {
-            Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
-            _ => None,
-        }
+/// What a condition wants: that a text column, or what a map column has at a key, is one of some values.
+struct Wanted<'a> {
+    column: &'a str,
+    key: Option<&'a str>,
+    values: BTreeSet<&'a str>,
+}
+
+fn literal(value: &Expr) -> Option<&str> {
+    match value {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
+        _ => None,
     }
-    match condition {
-        Expr::IsTrue(inner) => wanted(inner),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
-            (Expr::Column(column), value) => Some((&column.name, BTreeSet::from([literal(value)?]))),
-            _ => None,
-        },
-        Expr::InList(InList { expr, list, negated: false }) => match &**expr {
-            Expr::Column(column) => Some((&column.name, list.iter().map(literal).collect::<Option<_>>()?)),
+}
+
+/// A column, or a key of one.
+fn place(expr: &Expr) -> Option<(&str, Option<&str>)> {
+    match expr {
+        Expr::Column(column) => Some((&column.name, None)),
+        // The first, and only, of the values that a map has at a key.
+        Expr::ScalarFunction(first) if first.name() == "array_element" => match &first.args[..] {
+            [Expr::ScalarFunction(values), Expr::Literal(ScalarValue::Int64(Some(1)), _)]
+                if values.name() == "map_extract" =>
+            {
+                match &values.args[..] {
+                    [Expr::Column(column), key] => Some((&column.name, Some(literal(key)?))),
+                    _ => None,
+                }
+            }
             _ => None,
         },
         _ => None,
     }
+}
+
+fn wanted(condition: &Expr) -> Option<Wanted<'_>> {
+    let (expr, values) = match condition {
+        Expr::IsTrue(inner) => return wanted(inner),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => (left, BTreeSet::from([literal(right)?])),
+        Expr::InList(InList { expr, list, negated: false }) => (expr, list.iter().map(literal).collect::<Option<_>>()?),
+        _ => return None,
+    };
+    let (column, key) = place(expr)?;
+    Some(Wanted { column, key, values })
 }
 
 #[async_trait::async_trait]
@@ -579,7 +602,10 @@ impl TableProvider for Segments {
         let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); parts];
         let mut next = 0;
         for segment in self.segments.iter() {
-            let found = filters.iter().filter_map(wanted).find_map(|(column, values)| segment.find(column, &values));
+            let found = filters.iter().filter_map(wanted).find_map(|wanted| match wanted.key {
+                None => segment.find(wanted.column, &wanted.values),
+                Some(key) => segment.find_at(wanted.column, key, &wanted.values),
+            });
             let batches = match found {
                 Some(rows) if rows.is_empty() => Vec::new(),
                 Some(rows) => vec![segment.take(&rows, columns)?],

@@ -1,15 +1,16 @@
 //! A part of a state table: rows that never change, in chunks of one size, and a bitmap of those that are gone.
 //!
 //! Chunks are small, so that a plan shares them between its parts and gives way between them. Whoever asks for one value
-//! of a column that tells rows apart finds its rows by an index, which is made when it is first asked for.
+//! of a column that tells rows apart, or of a key of a map, finds its rows by an index, which is made when it is first
+//! asked for.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arrow::array::BooleanArray;
+use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{BatchCoalescer, filter_record_batch, interleave_record_batch};
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::{Array, MapArray, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, SchemaRef};
 
 /// Rows of a chunk; the last has fewer.
@@ -30,6 +31,9 @@ const INDEXED: [&str; 12] = [
     "ip_uid",
 ];
 
+/// Keys of maps that are indexed at a time: those that were asked for last.
+const MAX_KEYS: usize = 8;
+
 /// Whether one value of a column is found without looking at all.
 pub(crate) fn is_indexed(column: &str) -> bool {
     INDEXED.contains(&column)
@@ -46,8 +50,8 @@ fn hash(text: &str) -> u32 {
 }
 
 impl Index {
-    fn build<'a>(columns: impl Iterator<Item = &'a StringArray>) -> Index {
-        let texts = columns.flat_map(|column| column.iter()).enumerate();
+    fn build<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Index {
+        let texts = texts.enumerate();
         let mut places: Vec<(u32, u32)> = texts.filter_map(|(row, text)| Some((hash(text?), row as u32))).collect();
         places.sort_unstable();
         Index(places)
@@ -60,6 +64,17 @@ impl Index {
     }
 }
 
+/// Indexes by column and key of a map, those asked for last at the end.
+type OfKeys = Mutex<Vec<((usize, String), Arc<OnceLock<Index>>)>>;
+
+/// The value that a map has at a key.
+fn at_key<'a>(map: &'a MapArray, row: usize, key: &str) -> Option<&'a str> {
+    let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
+    let entries = map.value_offsets()[row] as usize..map.value_offsets()[row + 1] as usize;
+    let at = entries.into_iter().find(|at| keys.value(*at) == key && map.is_valid(row))?;
+    values.is_valid(at).then(|| values.value(at))
+}
+
 /// A part of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
@@ -70,6 +85,7 @@ pub(crate) struct Segment {
     dead: Arc<Vec<bool>>,
     pub(crate) live: usize,
     indexes: Arc<[OnceLock<Index>; INDEXED.len()]>,
+    of_keys: Arc<OfKeys>,
 }
 
 impl Segment {
@@ -90,6 +106,7 @@ impl Segment {
             dead: Arc::default(),
             live: rows,
             indexes: Arc::default(),
+            of_keys: Arc::default(),
         })
     }
 
@@ -139,16 +156,42 @@ impl Segment {
     pub(crate) fn find(&self, column: &str, values: &BTreeSet<&str>) -> Option<Vec<usize>> {
         let place = self.schema.index_of(column).ok()?;
         let index = INDEXED.iter().position(|indexed| *indexed == column)?;
-        let index = self.indexes[index].get_or_init(|| Index::build(self.texts(place)));
-        let mut found: Vec<usize> = values
-            .iter()
-            .flat_map(|value| index.rows(value).map(move |row| (row, *value)))
-            .filter(|(row, value)| !self.is_dead(*row) && self.text(place, *row) == Some(value))
-            .map(|(row, _)| row)
-            .collect();
+        let index = self.indexes[index].get_or_init(|| Index::build(self.texts(place).flatten()));
+        Some(self.look_up(index, values, |row| self.text(place, row)))
+    }
+
+    /// The rows whose map column has one of these values at a key, in order; nothing where it is no map.
+    pub(crate) fn find_at(&self, column: &str, key: &str, values: &BTreeSet<&str>) -> Option<Vec<usize>> {
+        let place = self.schema.index_of(column).ok()?;
+        let maps: Vec<&MapArray> = self.chunks.iter().map(|c| c.column(place).as_map_opt()).collect::<Option<_>>()?;
+        let index = {
+            let mut known = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = known.iter().position(|((column, k), _)| *column == place && k == key);
+            let index = at.map_or_else(Arc::default, |at| known.remove(at).1);
+            if known.len() >= MAX_KEYS {
+                known.remove(0);
+            }
+            known.push(((place, key.to_owned()), index.clone()));
+            index
+        };
+        let texts = || maps.iter().flat_map(|map| (0..map.len()).map(move |row| at_key(map, row, key)));
+        let index = index.get_or_init(|| Index::build(texts()));
+        Some(self.look_up(index, values, |row| at_key(maps[row / CHUNK], row % CHUNK, key)))
+    }
+
+    /// The rows there are that have one of these texts, in order.
+    fn look_up<'a>(
+        &'a self,
+        index: &Index,
+        values: &BTreeSet<&str>,
+        text: impl Fn(usize) -> Option<&'a str>,
+    ) -> Vec<usize> {
+        let places = values.iter().flat_map(|value| index.rows(value).map(move |row| (row, *value)));
+        let found = places.filter(|(row, value)| !self.is_dead(*row) && text(*row) == Some(value));
+        let mut found: Vec<usize> = found.map(|(row, _)| row).collect();
         found.sort_unstable();
         found.dedup();
-        Some(found)
+        found
     }
 
     fn text(&self, column: usize, row: usize) -> Option<&str> {
@@ -195,6 +238,7 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{MapBuilder, StringBuilder};
     use arrow_schema::{DataType, Field, Schema};
 
     fn texts(values: &[Option<String>]) -> RecordBatch {
@@ -221,5 +265,40 @@ mod tests {
         let there: usize = segment.batches(None).unwrap().iter().map(RecordBatch::num_rows).sum();
         assert_eq!((there, segment.live), (rows.len() - 4, rows.len() - 4));
         assert!(segment.find("hostname", &BTreeSet::new()).is_none());
+    }
+
+    #[test]
+    fn what_a_map_has_at_a_key_is_found() {
+        let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        let rows = CHUNK + 100;
+        let value = |row: usize| (!row.is_multiple_of(3)).then(|| (row % 1000).to_string());
+        for row in 0..rows {
+            for (key, value) in [("other", Some("5".to_owned())), ("id", value(row)), ("gone", None)] {
+                if key != "id" || row.is_multiple_of(2) {
+                    maps.keys().append_value(key);
+                    maps.values().append_option(value);
+                }
+            }
+            maps.append(row != 8).unwrap();
+        }
+        let maps = maps.finish();
+        let schema = Arc::new(Schema::new(vec![Field::new("metadata", maps.data_type().clone(), true)]));
+        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(maps)]).unwrap();
+        let mut segment = Segment::new(&schema, [batch]).unwrap();
+        segment.bury(4);
+        let there = |row: &usize| row.is_multiple_of(2) && value(*row).is_some() && ![4, 8].contains(row);
+        for wanted in ["4", "8", "10", "1007", "none"] {
+            let expected: Vec<usize> =
+                (0..rows).filter(there).filter(|row| value(*row).as_deref() == Some(wanted)).collect();
+            assert_eq!(segment.find_at("metadata", "id", &BTreeSet::from([wanted])).unwrap(), expected, "{wanted}");
+        }
+        // As many keys as may be are remembered; those that are not are found all the same.
+        for n in 0..3 * MAX_KEYS {
+            let none = segment.find_at("metadata", &format!("key-{n}"), &BTreeSet::from(["5"])).unwrap();
+            assert!(none.is_empty() && segment.of_keys.lock().unwrap().len() <= MAX_KEYS);
+        }
+        assert_eq!(segment.find_at("metadata", "other", &BTreeSet::from(["5"])).unwrap().len(), rows - 2);
+        assert!(segment.find_at("metadata", "gone", &BTreeSet::from(["5"])).unwrap().is_empty());
+        assert!(segment.find_at("none", "id", &BTreeSet::new()).is_none());
     }
 }

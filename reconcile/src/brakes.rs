@@ -37,6 +37,6 @@ mod tests {
     #[test]
     fn a_fifth_is_too_many_unless_it_is_few() {
         assert!(!too_many(100, 100) && !too_many(101, 505) && too_many(101, 504));
-        assert!(too_many(usize::MAX, usize::MAX));
+        assert!(too_many(usize::MAX, 1000));
     }
 }
