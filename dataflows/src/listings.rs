@@ -90,29 +90,45 @@ pub enum ListingOut {
 /// Withdraws what complete listings lack.
 pub struct Listings;
 
-fn condition(key: &ListingKey, held: &Held) -> (AlertKey, Condition) {
-    let source = format!("{}/{}", key.kind.name(), key.instance);
-    let subject = Subject {
-        tenant: key.tenant.clone(),
-        partition: "default".to_owned(),
-        rule: "brake-held".to_owned(),
-        entity: source.clone(),
-    };
-    let Held { run, absent, of } = held;
+/// That a run of a source is held.
+pub(crate) fn held_run(
+    key: &ListingKey,
+    rule: &str,
+    entity: String,
+    run: &str,
+    title: String,
+    description: String,
+) -> (AlertKey, Condition) {
+    let (tenant, rule) = (key.tenant.clone(), rule.to_owned());
+    let subject = Subject { tenant, partition: "default".to_owned(), rule: rule.clone(), entity };
     let condition = Condition {
-        rule: subject.rule.clone(),
+        rule,
         severity: "warning".to_owned(),
-        title: format!("a listing of {source} lacks {} of {of} items and is held", absent.len()),
-        description: format!(
-            "nothing of {source} is deleted until somebody releases run {run}, or the next complete listing differs"
-        ),
+        title,
+        description,
         source_type: "source".to_owned(),
-        source_id: source,
+        source_id: key.source(),
         device_uid: None,
         agent_uid: None,
-        labels: BTreeMap::from([("run".to_owned(), run.clone())]),
+        labels: BTreeMap::from([("run".to_owned(), run.to_owned())]),
     };
     (AlertKey::of_subject(subject), condition)
+}
+
+impl ListingKey {
+    /// As people write it: `netbox/main`.
+    pub(crate) fn source(&self) -> String {
+        format!("{}/{}", self.kind.name(), self.instance)
+    }
+}
+
+fn condition(key: &ListingKey, Held { run, absent, of }: &Held) -> (AlertKey, Condition) {
+    let source = key.source();
+    let title = format!("a listing of {source} lacks {} of {of} items and is held", absent.len());
+    let description = format!(
+        "nothing of {source} is deleted until somebody releases run {run}, or the next complete listing differs"
+    );
+    held_run(key, "brake-held", source, run, title, description)
 }
 
 impl Listing {

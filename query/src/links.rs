@@ -91,6 +91,13 @@ fn bad(detail: &str) -> Response {
     problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
 }
 
+/// States a fact; the answer comes when it is visible.
+async fn done(api: &Shared, actor: &Actor, fact: &Fact) -> Result<Response, Response> {
+    let epoch = api.append(actor, fact).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
+}
+
 pub(crate) fn who(actor: &Actor) -> FactActor {
     FactActor { name: actor.name.clone(), role: actor.role }
 }
@@ -153,9 +160,7 @@ pub(crate) async fn remove_link(
         return Err(problem(StatusCode::NOT_FOUND, "not_found", "there is no such link", json!({})));
     }
     let gone = Fact::LinkGone { tenant: actor.tenant.clone(), id, actor: who(&actor), reason: why.reason };
-    let epoch = api.append(&actor, &gone).await?;
-    api.engine.live().reach(epoch).await;
-    Ok(axum::Json(Done { epoch }).into_response())
+    done(&api, &actor, &gone).await
 }
 
 /// Says how far an address alone links.
@@ -173,9 +178,7 @@ pub(crate) async fn set_ip_link(
     let new: NewPolicy = body(request).await?;
     let fact =
         Fact::IpLink { tenant: actor.tenant.clone(), policy: new.policy, actor: who(&actor), reason: new.reason };
-    let epoch = api.append(&actor, &fact).await?;
-    api.engine.live().reach(epoch).await;
-    Ok(axum::Json(Done { epoch }).into_response())
+    done(&api, &actor, &fact).await
 }
 
 /// Says how far one run of a source may go before it is held.
@@ -195,7 +198,5 @@ pub(crate) async fn set_brakes(
         return Err(bad("`max_component` is 1 or more, neither more than 1,000,000"));
     }
     let fact = Fact::Brakes { tenant: actor.tenant.clone(), max_merges, max_component, actor: who(&actor), reason };
-    let epoch = api.append(&actor, &fact).await?;
-    api.engine.live().reach(epoch).await;
-    Ok(axum::Json(Done { epoch }).into_response())
+    done(&api, &actor, &fact).await
 }

@@ -11,12 +11,10 @@
 //!
 //! Only changes pass here: what it costs does not depend on how much there is. A tenant is judged in one place.
 
-use std::collections::BTreeMap;
-
 use differential_dataflow::AsCollection;
 use radarflow_proto::fact::RunDecision;
 use radarflow_proto::ports::Outcome;
-use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::alert::Condition;
 use radarflow_reconcile::brakes::Brakes;
 use radarflow_reconcile::identity::assertions::Scope;
 use serde::{Deserialize, Serialize};
@@ -28,7 +26,7 @@ use super::clusters::{Does, Row, Tenant};
 use super::relations::{Rel, Value, each};
 use crate::alerts::AlertKey;
 use crate::keyed::{Context, Keyed, Machine, Tick, machine};
-use crate::listings::ListingKey;
+use crate::listings::{ListingKey, held_run};
 use crate::records::{Name, RunName, changes, stamped};
 
 /// What the gate is told.
@@ -155,13 +153,7 @@ fn withheld(row: &Row, diff: isize, out: &mut Vec<Out>) {
 }
 
 fn condition(key: &ListingKey, run: &str, does: Does) -> (AlertKey, Condition) {
-    let source = format!("{}/{}", key.kind.name(), key.instance);
-    let subject = Subject {
-        tenant: key.tenant.clone(),
-        partition: "default".to_owned(),
-        rule: "run-held".to_owned(),
-        entity: format!("{source}/{run}"),
-    };
+    let source = key.source();
     let counted = |n: usize, text: String| (n > 0).then_some(text);
     let acts: Vec<String> = [
         counted(does.merges, format!("merge {} devices", does.merges)),
@@ -171,20 +163,11 @@ fn condition(key: &ListingKey, run: &str, does: Does) -> (AlertKey, Condition) {
     .into_iter()
     .flatten()
     .collect();
-    let condition = Condition {
-        rule: subject.rule.clone(),
-        severity: "warning".to_owned(),
-        title: format!("run {run} of {source} would {} and is held", acts.join(" and ")),
-        description: format!(
-            "the devices that it touches stay as they are until somebody releases run {run}, or what it says is corrected"
-        ),
-        source_type: "source".to_owned(),
-        source_id: source,
-        device_uid: None,
-        agent_uid: None,
-        labels: BTreeMap::from([("run".to_owned(), run.to_owned())]),
-    };
-    (AlertKey::of_subject(subject), condition)
+    let title = format!("run {run} of {source} would {} and is held", acts.join(" and "));
+    let description = format!(
+        "the devices that it touches stay as they are until somebody releases run {run}, or what it says is corrected"
+    );
+    held_run(key, "run-held", format!("{source}/{run}"), run, title, description)
 }
 
 /// Judges what runs do.

@@ -6,6 +6,7 @@ mod explain;
 #[allow(unreachable_pub, missing_docs)]
 mod harness;
 mod identity;
+mod interfaces;
 mod life;
 mod lifecycle;
 mod listings;
