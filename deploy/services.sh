@@ -28,6 +28,7 @@ install_missing() {
     has snmptrap || missing+=(snmp)
     has prometheus-alertmanager || missing+=(prometheus-alertmanager)
     has logger || missing+=(bsdutils)
+    has openssl || missing+=(openssl)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ -d "$kafka_jars" ] || has mvn || missing+=(maven)
     if [ ${#missing[@]} -gt 0 ]; then
@@ -98,16 +99,27 @@ up_nats() {
 }
 
 up_kafka() {
-    local port controller
+    local port secure controller
     port=$(free_port)
+    secure=$(free_port)
     controller=$(free_port)
+    # Who comes by the second listener needs TLS and a password.
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+        -keyout "$dir/kafka.key" -out "$dir/kafka.pem" 2>"$dir/openssl.log"
+    cat "$dir/kafka.key" "$dir/kafka.pem" >"$dir/kafka.keystore"
     cat >"$dir/kafka.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://127.0.0.1:$secure,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://127.0.0.1:$secure
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
+sasl.enabled.mechanisms=SCRAM-SHA-256
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location=$dir/kafka.keystore
 log.dirs=$dir/kafka
 num.partitions=2
 offsets.topic.replication.factor=1
@@ -117,11 +129,12 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 PROPERTIES
     java -cp "$kafka_jars/*" kafka.tools.StorageTool format -t AAAAAAAAAAAAAAAAAAAAAQ -c "$dir/kafka.properties" \
-        >"$dir/kafka.log" 2>&1
+        --add-scram 'SCRAM-SHA-256=[name=radarflow,password=hush]' >"$dir/kafka.log" 2>&1
     java -Xmx512m -cp "$kafka_jars/*" kafka.Kafka "$dir/kafka.properties" >>"$dir/kafka.log" 2>&1 &
     echo $! >"$dir/kafka.pid"
     await_port "$port"
     echo "export RADARFLOW_TEST_KAFKA=127.0.0.1:$port"
+    echo "export RADARFLOW_TEST_KAFKA_SECURE=127.0.0.1:$secure RADARFLOW_TEST_KAFKA_CA=$dir/kafka.pem"
 }
 
 up() {

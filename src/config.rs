@@ -10,6 +10,7 @@ use radarflow_connectors::secret::SecretError;
 use radarflow_connectors::sinks::armis::WriteBack;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
+use radarflow_connectors::sources::tls::Files;
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
 use radarflow_proto::record::SourceKind;
@@ -26,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// Intake stops where less is free, MiB.
     pub(crate) disk_reserve_mib: u64,
+    /// Memory that the process may take, MiB; three quarters of the machine's where nothing is said.
+    pub(crate) memory_limit_mib: Option<usize>,
     /// Dataflow workers.
     pub(crate) workers: usize,
     /// The HTTP API.
@@ -111,6 +114,14 @@ pub(crate) struct GrpcTls {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) client_ca: PathBuf,
+}
+
+impl GrpcTls {
+    /// The same, as a listener takes it.
+    pub(crate) fn files(&self) -> Files {
+        let GrpcTls { certificate, key, client_ca } = self.clone();
+        Files { certificate, key, client_ca }
+    }
 }
 
 /// Brokers to read from.
@@ -411,6 +422,7 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("radarflow-data"),
             disk_reserve_mib: 256,
+            memory_limit_mib: None,
             workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
             http: Http::default(),
             grpc: vec![Grpc { addr: local(50052), tenant: default_name(), partition: String::new(), tls: None }],

@@ -7,6 +7,7 @@ mod enrichment;
 mod explain;
 mod follow;
 mod import;
+mod memory;
 mod metrics;
 mod query;
 mod reap;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -14,10 +14,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_query::engine::Engine;
 use radarflow_query::live::Live;
 use radarflow_query::plans::Plans;
+
+use crate::memory::{Budget, Pool, resident_bytes};
 
 /// What is looked at when metrics are asked for.
 pub(crate) struct Watched {
@@ -30,6 +33,13 @@ pub(crate) struct Watched {
     pub(crate) backlog: Arc<Backlog>,
     /// The newest complete epoch.
     pub(crate) reached: Arc<AtomicU64>,
+    pub(crate) memory: Arc<Budget>,
+    /// Bytes of changes that wait for Postgres.
+    pub(crate) postgres: Arc<AtomicUsize>,
+    /// What queries hold.
+    pub(crate) engine: Arc<Engine>,
+    /// What the dataflow keeps.
+    pub(crate) sizes: Arc<Sizes>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -39,9 +49,9 @@ impl std::fmt::Debug for Watched {
 }
 
 /// The registry with everything in it.
-pub(crate) fn registry(watched: Watched, engine: &Engine, plans: &Plans) -> Registry {
+pub(crate) fn registry(watched: Watched, plans: &Plans) -> Registry {
     let mut registry = Registry::with_prefix("radarflow");
-    engine.register(&mut registry);
+    watched.engine.register(&mut registry);
     plans.register(&mut registry);
     registry.register_collector(Box::new(watched));
     registry
@@ -54,13 +64,6 @@ pub(crate) fn text(registry: &Registry) -> String {
         Ok(()) => out,
         Err(error) => format!("# {error}\n# EOF\n"),
     }
-}
-
-/// Bytes of this process that are in memory.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.unwrap_or(0u64) * 1024
 }
 
 impl Collector for Watched {
@@ -104,17 +107,90 @@ impl Collector for Watched {
             ("dataflow_epoch", "Newest complete epoch", reached),
             ("dataflow_lag_epochs", "Durable epochs that are not complete", epoch.saturating_sub(reached)),
             ("live_fresh_bytes", "Bytes of event rows that wait for the lake", self.live.fresh_bytes() as u64),
-            ("process_resident_memory_bytes", "Memory of this process", resident_bytes()),
+            (
+                "memory_short",
+                "1 while memory is nearly full and telemetry is not taken",
+                u64::from(intake.memory_short.load(Ordering::Relaxed)),
+            ),
+            ("process_resident_memory_bytes", "Memory of this process", resident_bytes() as u64),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        self.encode_memory(&mut encoder)?;
+        self.encode_sizes(&mut encoder)?;
         self.encode_sinks(&mut encoder, reached)?;
         self.encode_sources(&mut encoder)
     }
 }
 
 impl Watched {
+    /// What a pool holds, bytes.
+    fn held(&self, pool: Pool) -> usize {
+        match pool {
+            Pool::Live => self.live.state_bytes(),
+            Pool::Fresh => self.live.fresh_bytes(),
+            Pool::Queries => self.engine.reserved_bytes(),
+            Pool::Queues => {
+                let intake = &self.intake;
+                let of_intake = [&intake.queued_bytes, &intake.awaited_bytes, &intake.in_flight_bytes, &*self.postgres];
+                let of_intake: usize = of_intake.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+                of_intake + self.backlog.in_memory() as usize
+            }
+            Pool::State => {
+                let others = Pool::ALL.into_iter().filter(|other| *other != Pool::State);
+                resident_bytes().saturating_sub(others.map(|other| self.held(other)).sum())
+            }
+        }
+    }
+
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Read = fn(&Watched, Pool) -> usize;
+        let families: [(&str, &str, Read); 2] = [
+            ("memory_pool_bytes", "Memory that a pool holds, about", Watched::held),
+            ("memory_pool_share_bytes", "Memory that a pool has of the whole", |watched, pool| watched.memory.of(pool)),
+        ];
+        for (name, help, read) in families {
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for pool in Pool::ALL {
+                let value = ConstGauge::new(read(self, pool) as i64);
+                value.encode(family.encode_family(&[("pool", pool.name())])?)?;
+            }
+        }
+        let limit = ConstGauge::new(self.memory.limit() as i64);
+        let help = "Memory that the process may take";
+        limit.encode(encoder.encode_descriptor("memory_limit_bytes", help, None, limit.metric_type())?)
+    }
+
+    fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (parts, machines) = (self.sizes.parts(), self.sizes.machines());
+        let updates: Vec<_> = parts.iter().map(|(part, size)| (*part, size.updates)).collect();
+        let batches: Vec<_> = parts.iter().map(|(part, size)| (*part, size.batches)).collect();
+        for (name, help, label, values) in [
+            (
+                "dataflow_arrangement_updates",
+                "Updates that arrangements of a part of the dataflow hold",
+                "part",
+                updates,
+            ),
+            (
+                "dataflow_arrangement_batches",
+                "Batches that arrangements of a part of the dataflow hold",
+                "part",
+                batches,
+            ),
+            ("dataflow_machine_keys", "Keys that have state in a machine", "machine", machines),
+        ] {
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (of, value) in values {
+                ConstGauge::new(value).encode(family.encode_family(&[(label, of)])?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn encode_sinks(&self, encoder: &mut DescriptorEncoder<'_>, reached: u64) -> Result<(), std::fmt::Error> {
         type Read = fn(&Applied, u64) -> u64;
         let families: [(&str, &str, Read); 3] = [

@@ -19,11 +19,13 @@ use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sinks::{Applied, armis};
+use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{
     Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, tcp, udp,
 };
 use radarflow_dataflows::decode::durable_offsets;
+use radarflow_dataflows::decode::runs::Staging;
 use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_dataflows::output::{Merge, Merged};
 use radarflow_dataflows::worker::{Start, Workers};
@@ -35,13 +37,14 @@ use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imag
 use radarflow_proto::record::{IdKind, RecordKey};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
-use radarflow_query::engine::Engine;
+use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
 use radarflow_query::plans::Plans;
 use tokio::sync::broadcast;
 
 use crate::config::{Armis, Config};
+use crate::memory::{Budget, Pool};
 use crate::metrics;
 use crate::reap;
 use crate::standing::{Registry, told};
@@ -76,6 +79,7 @@ struct Parts {
     lake: Option<Lake>,
     live: Arc<Live>,
     registry: Arc<Registry>,
+    certificates: Vec<Arc<Tls>>,
     reached: Arc<AtomicU64>,
     snapshots: Arc<Mutex<Snapshots>>,
     applied: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -159,6 +163,7 @@ fn secret(path: &PathBuf) -> Result<[u8; 32]> {
 /// Starts everything; returns when the ledger is caught up and the listeners are open.
 pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let runtime = tokio::runtime::Handle::current();
+    let memory = Arc::new(Budget::new(config.memory_limit_mib)?);
     let dir = DataDir::take(&config.data_dir)?;
     let http_socket = tokio::net::TcpListener::bind(config.http.addr).await.with_context(|| {
         format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr)
@@ -172,10 +177,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         Some(manifest) => {
             let state = snapshots.load(manifest)?;
             offsets = durable_offsets(&state);
-            (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state })
+            (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, ..Start::default() })
         }
         None => (0, Start::default()),
     };
+    let begin = Start { staging: Staging { memory_bytes: memory.staged(), folder: Some(dir.path("")) }, ..begin };
     let snapshots = Arc::new(Mutex::new(snapshots));
 
     // Sinks and queries.
@@ -191,7 +197,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 }
             })
         });
-        Some(Lake::start(&lake_path, start_epoch, config.sinks.lake.keep(), on_commit).await?)
+        Some(Lake::start(&lake_path, start_epoch, config.sinks.lake.keep(), memory.of(Pool::Fresh), on_commit).await?)
     } else {
         None
     };
@@ -200,7 +206,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             if migrate {
                 postgres::migrate(&p.url).await?;
             }
-            Some(Postgres::start(&p.url, generation, start_epoch, Arc::new(LiveTruth(live.clone())))?)
+            let truth = Arc::new(LiveTruth(live.clone()));
+            Some(Postgres::start(&p.url, generation, start_epoch, memory.postgres(), truth)?)
         }
         None => None,
     };
@@ -209,6 +216,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         .map(|l| ("lake", l.applied().clone()))
         .chain(postgres.iter().map(|p| ("postgres", p.applied().clone())))
         .collect();
+    let waiting = postgres.as_ref().map(|p| p.waiting().clone()).unwrap_or_default();
     let applied: Arc<dyn Fn() -> u64 + Send + Sync> = {
         let sinks = sinks.clone();
         Arc::new(move || sinks.iter().map(|(_, s)| s.get()).min().unwrap_or(u64::MAX))
@@ -220,7 +228,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let (outcomes, _) = broadcast::channel(1024);
     let reached = Arc::new(AtomicU64::new(0));
     let (workers, outputs) = Workers::start(config.workers, begin);
-    let backlog = workers.backlog().clone();
+    let (backlog, sizes) = (workers.backlog().clone(), workers.sizes().clone());
     let feed = Arc::new(Mutex::new(Some(workers)));
     let (outbox_tx, outbox_rx) = std::sync::mpsc::sync_channel::<Outbox>(1);
     let caught_up = Arc::new(AtomicBool::new(false));
@@ -315,7 +323,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             })
         }
     };
-    let (intake, running) = intake::start(segments, progress, deliver, retire);
+    let (intake, running) = intake::start(segments, progress, deliver, retire, memory.intake());
     let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
     late.set(sink.clone());
     while reached.load(Ordering::Acquire) < last_epoch {
@@ -351,16 +359,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let mut grpc_addrs = Vec::new();
     let staged = backlog.clone();
     let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
+    let mut certificates = Vec::new();
     for gateway in &config.grpc {
-        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let tls = match &gateway.tls {
-            Some(t) => Some(grpc::Tls {
-                certificate: read(&t.certificate)?,
-                key: read(&t.key)?,
-                client_ca: read(&t.client_ca)?,
-            }),
-            None => None,
-        };
+        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.files(), grpc::PROTOCOL)).transpose()?;
+        certificates.extend(tls.clone());
         let listener =
             Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
         grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), room.clone(), stop.clone()).await?);
@@ -377,14 +379,31 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }
-    let engine = Arc::new(Engine::new(live.clone(), key).map_err(|e| anyhow::anyhow!("{e:?}"))?);
+    let engine = Engine::with_limits(
+        live.clone(),
+        key,
+        EngineLimits { memory: memory.of(Pool::Queries), ..EngineLimits::default() },
+    );
+    let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
     let plans = Arc::new(Plans::default());
     let metrics = {
         let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
         let sinks = sinks.clone();
         let tables = lake.as_ref().map(|l| l.tables().clone()).unwrap_or_default();
-        let registry =
-            metrics::registry(metrics::Watched { intake, live, sinks, tables, backlog, reached }, &engine, &plans);
+        let (memory, engine) = (memory.clone(), engine.clone());
+        let watched = metrics::Watched {
+            intake,
+            live,
+            sinks,
+            tables,
+            backlog,
+            reached,
+            memory,
+            postgres: waiting,
+            engine,
+            sizes,
+        };
+        let registry = metrics::registry(watched, &plans);
         Arc::new(move || metrics::text(&registry))
     };
     let (known, tables, ready) = (registry.clone(), live.clone(), caught_up.clone());
@@ -433,6 +452,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         sink: api.sink.clone(),
         disks: std::iter::once(config.data_dir.clone()).chain(lake.is_some().then_some(lake_path)).collect(),
         reserve: config.disk_reserve_mib << 20,
+        memory,
     };
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
@@ -454,6 +474,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         lake,
         live,
         registry,
+        certificates,
         reached,
         snapshots,
         applied,
@@ -535,15 +556,24 @@ pub(crate) fn token(name: &str, tenant: &str, role: Role, partitions: Vec<String
 }
 
 impl Server {
-    /// Compares the configuration with the standing facts and appends the difference; tells what it is. Listeners, paths,
-    /// sources that are asked and limits are as they were at the start.
+    /// Compares the configuration with the standing facts and appends the difference, and reads certificates again; tells
+    /// what is otherwise. Listeners, paths, sources that are asked and limits are as they were at the start.
     pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>> {
         let facts = self.parts.registry.changes(config)?;
+        let read = self.parts.certificates.iter().map(|tls| tls.again());
+        let read = read.collect::<Result<Vec<_>, _>>()?;
         if !facts.is_empty() {
             let epoch = append_configured(&self.parts.intake, &facts).await?;
             self.parts.live.reach(epoch).await;
         }
-        Ok(facts.iter().map(told).collect())
+        let mut changes: Vec<String> = facts.iter().map(told).collect();
+        for (tls, exchange) in self.parts.certificates.iter().zip(read) {
+            if let Some(exchange) = exchange {
+                changes.push(format!("certificate {}", tls.files().certificate.display()));
+                tls.exchange(exchange);
+            }
+        }
+        Ok(changes)
     }
 
     /// Makes a token; it works when this returns.

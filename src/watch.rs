@@ -1,5 +1,5 @@
 //! Looks at the program itself and says as a fact what is wrong with it, so that it becomes an alert like any other:
-//! the wall clock stepped, a sink's target does not answer, the disk is nearly full.
+//! the wall clock stepped, a sink's target does not answer, the disk is nearly full, memory is.
 //!
 //! A disk is nearly full while there is still room for that: intake stops before the ledger cannot be written, so that the
 //! alert, what is sent of it and what people command are durable as ever. It goes on when there is room again.
@@ -17,6 +17,8 @@ use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::ports::FactSink;
 
+use crate::memory::{Budget, resident_bytes};
+
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a sink may be away before it is worth an alert.
@@ -31,6 +33,8 @@ pub(crate) struct Watch {
     pub(crate) disks: Vec<PathBuf>,
     /// How much, bytes.
     pub(crate) reserve: u64,
+    /// How much memory there is.
+    pub(crate) memory: Arc<Budget>,
 }
 
 /// Bytes that are free for us where a folder is; `None` where that cannot be told.
@@ -50,7 +54,7 @@ impl Watch {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.told() => return,
             }
-            let mut found = vec![self.clock(), self.disk()];
+            let mut found = vec![self.clock(), self.disk(), self.memory()];
             for ((name, applied), since) in self.sinks.iter().zip(&mut away) {
                 *since = if applied.up() { None } else { since.or(Some(Instant::now())) };
                 let down = since.is_some_and(|since| since.elapsed() > PATIENCE);
@@ -100,6 +104,30 @@ impl Watch {
                 self.reserve >> 20
             ),
             ..condition("critical", full.is_some())
+        }
+    }
+
+    /// Takes no more telemetry while memory is short.
+    fn memory(&self) -> OwnCondition {
+        let resident = resident_bytes();
+        let short = self.memory.is_short(resident);
+        let limit_mib = self.memory.limit() >> 20;
+        if self.intake.memory_short.swap(short, Ordering::Relaxed) != short {
+            if short {
+                tracing::error!(resident_mib = resident >> 20, limit_mib, "memory is nearly full; telemetry is shed");
+            } else {
+                tracing::info!(resident_mib = resident >> 20, limit_mib, "there is memory again; telemetry is taken");
+            }
+        }
+        OwnCondition {
+            rule: "memory-full".to_owned(),
+            entity: "memory".to_owned(),
+            title: "memory is nearly full; telemetry is shed".to_owned(),
+            description: format!(
+                "the process is near its limit of {limit_mib} MiB: datagrams are shed and counted, other telemetry waits; \
+                 raise memory_limit_mib, or send less"
+            ),
+            ..condition("critical", short)
         }
     }
 

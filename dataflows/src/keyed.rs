@@ -15,12 +15,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
+
+use crate::sizes::Sizes;
 
 /// The clock of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,7 @@ pub struct Context {
     pub peers: usize,
     /// The epoch of the snapshot that was restored; 0 for none.
     pub restored: u64,
+    sizes: Arc<Sizes>,
 }
 
 struct Shared {
@@ -79,7 +84,14 @@ impl Context {
     /// A context for one worker, with the state to start from.
     pub fn new(index: usize, peers: usize, restored: u64, restore: Restored) -> Self {
         let shared = Shared { ticks: BTreeMap::new(), snapshots: BTreeSet::new(), entries: BTreeMap::new(), restore };
-        Context { inner: Rc::new(RefCell::new(shared)), index, peers, restored }
+        Context { inner: Rc::new(RefCell::new(shared)), index, peers, restored, sizes: Arc::default() }
+    }
+
+    /// The same, telling how much is kept.
+    #[must_use]
+    pub fn telling(mut self, sizes: Arc<Sizes>) -> Self {
+        self.sizes = sizes;
+        self
     }
 
     /// Announces an epoch before its data is sent; `snapshot` asks every machine for its state after it.
@@ -242,6 +254,7 @@ pub fn machine<'scope, M: Machine>(
     let cx = cx.clone();
     let pact = Exchange::new(|k: &Keyed<M::Key, M::Event>| route(&k.key));
     events.unary_frontier(pact, M::NAME, move |capability, _info| {
+        let keys = cx.sizes.machine(M::NAME, cx.index);
         let mut capability = Some(capability.delayed(&cx.restored));
         let mut slots: Slots<M::Key, M::State> = Slots::new();
         let mut timers: BTreeSet<(i64, M::Key)> = BTreeSet::new();
@@ -334,6 +347,7 @@ pub fn machine<'scope, M: Machine>(
                 next += 1;
             }
             held.downgrade(&upper.max(cx.restored));
+            keys.store(slots.len() as i64, Ordering::Relaxed);
         }
     })
 }

@@ -19,7 +19,7 @@
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
-//! [`worker`] runs it all; [`output`] merges what the workers say about one epoch.
+//! [`worker`] runs it all; [`output`] merges what the workers say about one epoch; [`sizes`] tells how much is kept.
 #![forbid(unsafe_code)]
 
 pub mod alerts;
@@ -36,5 +36,6 @@ pub mod listings;
 pub mod merges;
 pub mod output;
 pub mod records;
+pub mod sizes;
 pub mod sources;
 pub mod worker;

@@ -30,6 +30,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
 use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
+use crate::decode::runs::Staging;
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
 use crate::identity::gate::{GateOut, RunEvent};
@@ -39,11 +40,12 @@ use crate::listings::{ListingEvent, ListingKey, ListingOut, Listings};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
 use crate::records::{Arrival, Name, changes, records, stamped};
+use crate::sizes::{Marks, Sizes};
 use crate::sources::{Delta, SourceKey, sources};
 use crate::{attribution, enrich, identity, inventory, output};
 
 /// Frames a worker's channel holds.
-pub const FRAMES_QUEUED: usize = 64;
+pub const FRAMES_QUEUED: usize = 16;
 /// Frames a worker takes before it steps.
 const FRAMES_AHEAD: usize = 16;
 /// Epochs of output that wait for the merger.
@@ -60,6 +62,8 @@ pub struct Start {
     pub gap_ms: i64,
     /// Its state.
     pub state: Restored,
+    /// How much of large uploads is kept in memory.
+    pub staging: Staging,
 }
 
 /// The running workers.
@@ -67,6 +71,7 @@ pub struct Workers {
     channels: Vec<SyncSender<Message>>,
     threads: Vec<JoinHandle<()>>,
     backlog: Arc<Backlog>,
+    sizes: Arc<Sizes>,
 }
 
 /// What a worker is told.
@@ -80,6 +85,7 @@ enum Message {
 #[derive(Debug, Default)]
 pub struct Backlog {
     bytes: AtomicU64,
+    in_memory: AtomicU64,
     released: AtomicBool,
 }
 
@@ -87,6 +93,11 @@ impl Backlog {
     /// Bytes of staged runs, released or not.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of them that are kept in memory.
+    pub fn in_memory(&self) -> u64 {
+        self.in_memory.load(Ordering::Relaxed)
     }
 
     /// Whether released runs wait to be read.
@@ -104,7 +115,8 @@ impl Workers {
         let receivers = Arc::new(Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>()));
         let start = Arc::new(start);
         let backlog = Arc::new(Backlog::default());
-        let shared = backlog.clone();
+        let sizes = Arc::new(Sizes::default());
+        let shared = (backlog.clone(), sizes.clone());
         let thread = std::thread::Builder::new()
             .name("dataflow".to_owned())
             .spawn(move || {
@@ -113,7 +125,7 @@ impl Workers {
                     let index = worker.index();
                     let messages =
                         receivers.lock().expect("no worker panics here")[index].take().expect("one channel a worker");
-                    run(worker, &messages, &start, to_merge.clone(), &shared);
+                    run(worker, &messages, &start, to_merge.clone(), &shared.0, &shared.1);
                 })
                 .expect("worker threads start");
                 for guard in guards.join() {
@@ -124,12 +136,17 @@ impl Workers {
                 }
             })
             .expect("the dataflow's thread starts");
-        (Workers { channels, threads: vec![thread], backlog }, outputs)
+        (Workers { channels, threads: vec![thread], backlog, sizes }, outputs)
     }
 
     /// What waits in staged runs.
     pub fn backlog(&self) -> &Arc<Backlog> {
         &self.backlog
+    }
+
+    /// How much they keep.
+    pub fn sizes(&self) -> &Arc<Sizes> {
+        &self.sizes
     }
 
     /// Hands a frame to every worker; waits while their channels are full.
@@ -208,8 +225,9 @@ fn run(
     start: &Start,
     outputs: SyncSender<WorkerEpoch>,
     backlog: &Backlog,
+    sizes: &Arc<Sizes>,
 ) {
-    let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone());
+    let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone()).telling(sizes.clone());
     let standing: Vec<Fact> = start
         .state
         .get(FACTS)
@@ -217,14 +235,15 @@ fn run(
         .flatten()
         .filter_map(|(_, value)| serde_json::from_str(&postcard::from_bytes::<String>(value).ok()?).ok())
         .collect();
-    let mut decoder = Decoder::new(&cx, &standing);
+    let mut decoder = Decoder::new(&cx, &standing, &start.staging);
     let mut inputs = Inputs::new();
     let probe = ProbeHandle::new();
-    let mut inspect = worker.dataflow(|scope| build(scope, &mut inputs, &cx, &probe, outputs));
+    let marks = Marks::listen(worker, sizes.clone());
+    let mut inspect = worker.dataflow(|scope| build(scope, &mut inputs, &cx, &marks, &probe, outputs));
     inputs.advance(start.epoch + 1);
     let mut gap_ms = start.gap_ms;
     worker.step_or_park_while(None, || probe.less_than(&(start.epoch + 1)));
-    let mut done = start.epoch;
+    let (mut done, mut in_memory) = (start.epoch, 0);
     while let Ok(first) = messages.recv() {
         let mut asked = Vec::new();
         let waiting =
@@ -243,11 +262,13 @@ fn run(
             let snapshot = frame.epoch % SNAPSHOT_EPOCHS == 0 || asks_for_snapshot(&frame);
             cx.announce(tick, snapshot);
             let decoded = decoder.read(&frame, &tick);
+            let runs = decoder.runs();
             if worker.index() == 0 {
-                let (bytes, released) = decoder.backlog();
-                backlog.bytes.store(bytes, Ordering::Relaxed);
-                backlog.released.store(released, Ordering::Relaxed);
+                backlog.bytes.store(runs.bytes(), Ordering::Relaxed);
+                backlog.released.store(runs.waiting(), Ordering::Relaxed);
             }
+            backlog.in_memory.fetch_add(runs.in_memory(), Ordering::Relaxed);
+            backlog.in_memory.fetch_sub(std::mem::replace(&mut in_memory, runs.in_memory()), Ordering::Relaxed);
             if snapshot {
                 cx.save(frame.epoch, decoder.snapshot());
             }
@@ -274,9 +295,11 @@ fn build<'scope>(
     scope: Scope<'scope, u64>,
     inputs: &mut Inputs,
     cx: &Context,
+    marks: &Marks,
     probe: &ProbeHandle<u64>,
     outputs: SyncSender<WorkerEpoch>,
 ) -> identity::inspect::Inspect {
+    marks.part(scope, "records");
     // Identity and inventory.
     let sightings = inputs.sightings.to_stream(scope);
     let listings = machine(inputs.listed.to_stream(scope), cx, Listings);
@@ -313,6 +336,7 @@ fn build<'scope>(
         _ => None,
     });
     let runs = inputs.runs.to_stream(scope).concat(decided).concat(brakes);
+    marks.part(scope, "identity");
     let identity = identity::identity(identity::Said {
         versions,
         seen: streams.seen.as_collection(),
@@ -327,6 +351,7 @@ fn build<'scope>(
         runs: Some((runs, cx.clone())),
     });
     let held = identity.held.clone().expect("runs are braked");
+    marks.part(scope, "lives");
     let resighted = machine(resighted(sightings, identity.lives.watched()), cx, Resighted);
     let lived = identity.lives.lived(stamped(resighted, Some).as_collection());
     let doomed =
@@ -339,10 +364,12 @@ fn build<'scope>(
         event: Moved { live, how, uid, diff: diff as i64 },
     });
     let moves = machine(moves, cx, Merges);
+    marks.part(scope, "inventory");
     let devices = inventory::devices(&identity, &targets, lived.lives);
     let devices = enrich::enriched(devices, facts.clone(), cx);
 
     // Conditions, from whatever notices them.
+    marks.part(scope, "alerts");
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
     let bursts = machine(inputs.log_hits.to_stream(scope), cx, Bursts);
     let health = agents.concat(bursts);
@@ -387,6 +414,7 @@ fn build<'scope>(
     let groups = machine(told.concat(inputs.deliveries.to_stream(scope)), cx, Groups);
 
     // What is said.
+    marks.part(scope, "output");
     let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
     let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),

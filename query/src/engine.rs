@@ -111,6 +111,11 @@ impl Engine {
         Self::with_limits(live, key, EngineLimits::default())
     }
 
+    /// Memory that queries hold, bytes.
+    pub fn reserved_bytes(&self) -> usize {
+        self.state.runtime_env().memory_pool.reserved()
+    }
+
     /// The same, with limits of one's own.
     pub fn with_limits(live: Arc<Live>, key: [u8; 32], limits: EngineLimits) -> Result<Self, QueryError> {
         let runtime = RuntimeEnvBuilder::new()

@@ -330,6 +330,11 @@ impl Live {
         Ok(())
     }
 
+    /// Bytes of state tables and their indexes, about.
+    pub fn state_bytes(&self) -> usize {
+        self.view().state.values().flat_map(|segments| segments.iter()).map(Segment::bytes).sum()
+    }
+
     /// Bytes of event rows that wait for the lake.
     pub fn fresh_bytes(&self) -> usize {
         self.view().fresh.values().flat_map(|f| &f.batches).map(|(_, b)| b.get_array_memory_size()).sum()

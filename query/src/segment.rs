@@ -15,6 +15,8 @@ use arrow_schema::{ArrowError, SchemaRef};
 
 /// Rows of a chunk; the last has fewer.
 pub(crate) const CHUNK: usize = 1 << 13;
+/// What it takes to find a row by its key, about: the key, twice a pointer to it, and its place.
+const KEY_BYTES: usize = 120;
 /// Columns that tell rows apart.
 const INDEXED: [&str; 12] = [
     "uid",
@@ -108,6 +110,15 @@ impl Segment {
             indexes: Arc::default(),
             of_keys: Arc::default(),
         })
+    }
+
+    /// What it takes, bytes, about: its rows, its indexes, and that its rows are found by their key.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows: usize = self.chunks.iter().map(RecordBatch::get_array_memory_size).sum();
+        let of_keys = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.indexes.iter().chain(of_keys.iter().map(|(_, index)| &**index)).filter_map(OnceLock::get);
+        let places: usize = places.map(|index| size_of_val(&*index.0)).sum();
+        rows + places + self.dead.len() + self.rows * KEY_BYTES
     }
 
     /// Rows, those that are gone among them.

@@ -204,3 +204,44 @@ async fn kafka_topics_are_read_exactly_once_over_kills() {
     server.count("logs", u64::from(n) - u64::from(n) / 50 + 8).await;
     server.stop();
 }
+
+#[tokio::test]
+async fn a_kafka_that_asks_for_tls_and_a_password_is_read_with_both() {
+    let (brokers, ca) = (service("RADARFLOW_TEST_KAFKA_SECURE"), service("RADARFLOW_TEST_KAFKA_CA"));
+    let topic = format!("p{}.logs.syslog", rand::random::<u32>());
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", service("RADARFLOW_TEST_KAFKA"));
+    let producer: FutureProducer = client.create().unwrap();
+    let body = message("logs.syslog", 0);
+    producer.send(FutureRecord::to(&topic).payload(&body).key("k"), Duration::from_secs(20)).await.unwrap();
+
+    let mut home = Home::new("");
+    let plain = home.config.clone();
+    let password = home.dir.path().join("password");
+    let configured = |trusted: &str| {
+        format!(
+            "{plain}[[sources.kafka]]\nbrokers = {brokers:?}\ntopics = [{topic:?}]\ngroup = {topic:?}\n\
+             [sources.kafka.properties]\n\"security.protocol\" = \"SASL_SSL\"\n{trusted}\
+             \"sasl.mechanism\" = \"SCRAM-SHA-256\"\n\"sasl.username\" = \"radarflow\"\n\
+             \"sasl.password\" = \"file:{}\"\n",
+            password.display()
+        )
+    };
+    let trusted = configured(&format!("\"ssl.ca.location\" = {ca:?}\n"));
+    // What is wrong is said in the broker's words.
+    for (config, said, why) in [(&configured(""), "hush", "certificate verify failed"), (&trusted, "wrong", "SASL")] {
+        let file = home.dir.path().join("check.toml");
+        std::fs::write(&file, config).unwrap();
+        std::fs::write(&password, said).unwrap();
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_radarflow"));
+        let checked = check.arg("check-config").arg("--config").arg(&file).output().unwrap();
+        let told = String::from_utf8_lossy(&checked.stderr);
+        assert!(!checked.status.success() && told.contains(why), "{told}");
+        assert!(!told.contains("hush"));
+    }
+    std::fs::write(&password, "hush\n").unwrap();
+    home.config = trusted;
+    let server = home.start();
+    server.count("logs", 1).await;
+    server.stop();
+}

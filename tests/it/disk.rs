@@ -1,5 +1,7 @@
-//! A disk that fills up: senders are refused, an alert tells, questions are answered, and it goes on by itself.
+//! A disk or a memory that fills up: senders are refused, an alert tells, questions are answered, and it goes on by itself.
 
+use std::io::Write;
+use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
 
 use serde_json::json;
@@ -41,5 +43,50 @@ async fn intake_stops_before_the_disk_is_full_and_goes_on_by_itself() {
     server.until("in:alerts rule:disk-full", |rows| rows[0]["status"] == "resolved").await;
     server.push("runner", "sync", &format!("[{}]", armis(2, "10.1.0.2", 1))).await.unwrap();
     server.count("devices", 2).await;
+    server.stop();
+}
+
+#[tokio::test]
+async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
+    let mut home = Home::new("");
+    home.config = format!("memory_limit_mib = 64\n{}", home.config);
+    let server = home.start();
+    server.metric("radarflow_memory_short 1").await;
+    let alerts = server.until("in:alerts rule:memory-full", |rows| rows.len() == 1).await;
+    assert_eq!(alerts[0]["severity"], "critical");
+    // What cannot wait is shed and counted.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"<13>Oct 11 22:14:15 host app: too much", server.port("syslog")).unwrap();
+    let shed = |rows: &[serde_json::Value]| rows.iter().any(|row| row["shed"] == 1 && row["received"] == 1);
+    server.until("in:sources source:syslog%", shed).await;
+    // What can wait waits; state and what people say goes on.
+    let mut waits = std::net::TcpStream::connect(server.port("syslog-tcp")).unwrap();
+    waits.write_all(b"<13>Oct 11 22:14:15 host app: patient\n").unwrap();
+    server.push("runner", "sync", &format!("[{}]", armis(1, "10.1.0.1", 1))).await.unwrap();
+    server.count("devices", 1).await;
+    assert_eq!(server.rows("in:logs time:last_1d").await.len(), 0);
+
+    let metrics = reqwest::get(format!("{}/metrics", server.http)).await.unwrap().text().await.unwrap();
+    let value = |name: &str| -> i64 {
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
+        line.trim().parse().unwrap()
+    };
+    let pools = ["state", "live", "fresh", "queries", "queues"];
+    let held: i64 = pools.iter().map(|pool| value(&format!("radarflow_memory_pool_bytes{{pool=\"{pool}\"}}"))).sum();
+    assert!(held > 64 << 20 && value("radarflow_memory_pool_bytes{pool=\"live\"}") > 0);
+    let share: i64 =
+        pools.iter().map(|pool| value(&format!("radarflow_memory_pool_share_bytes{{pool=\"{pool}\"}}"))).sum();
+    assert!(share <= 64 << 20 && share > 63 << 20);
+    assert!(value("radarflow_dataflow_arrangement_updates{part=\"identity\"}") > 0);
+    assert!(value("radarflow_dataflow_arrangement_batches{part=\"inventory\"}") > 0);
+    assert_eq!(value("radarflow_dataflow_machine_keys{machine=\"records\"}"), 1);
+    server.stop();
+
+    home.config = home.config.replace("= 64", "= 4096");
+    let server = home.start();
+    server.until("in:alerts rule:memory-full", |rows| rows[0]["status"] == "resolved").await;
+    socket.send_to(b"<13>Oct 11 22:14:15 host app: now", server.port("syslog")).unwrap();
+    server.count("logs", 1).await;
     server.stop();
 }

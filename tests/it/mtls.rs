@@ -49,25 +49,54 @@ fn hello(agent: &str, partition: &str) -> AgentHelloRequest {
     AgentHelloRequest { agent_id: agent.into(), partition: partition.into(), ..Default::default() }
 }
 
+/// A server whose gateway has a certificate of one authority; the files are named as in the test.
+fn gateway(home: &mut Home, ca: &Ca) -> Server {
+    write(home, ca);
+    let grpc = "[[grpc]]\naddr = \"127.0.0.1:0\"\n";
+    let path = |name: &str| home.dir.path().join(name).display().to_string();
+    let (certificate, key, ca) = (path("gateway.pem"), path("gateway.key"), path("ca.pem"));
+    let tls = format!("tls = {{ certificate = {certificate:?}, key = {key:?}, client_ca = {ca:?} }}\n");
+    home.config = home.config.replace(grpc, &format!("{grpc}tenant = \"default\"\n{tls}"));
+    home.start()
+}
+
+/// Writes a gateway's certificate and its authority.
+fn write(home: &Home, ca: &Ca) {
+    let (certificate, key) = ca.sign("gateway", Some(SanType::DnsName("gateway.test".try_into().unwrap())));
+    for (name, text) in [("gateway.pem", &certificate), ("gateway.key", &key), ("ca.pem", &ca.pem)] {
+        std::fs::write(home.dir.path().join(name), text).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_exchanged_while_the_gateway_listens() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let mut home = Home::new("");
+    let mut server = gateway(&mut home, &old);
+    let agent = |ca: &Ca| Some(ca.sign("agent-7.dc9.serviceradar.local", None));
+    let mut connected = connect(&server, &old, agent(&old)).await.unwrap();
+    connected.hello(hello("agent-7", "dc9")).await.unwrap();
+
+    write(&home, &new);
+    server.hang_up();
+    let exchanged = server.printed("  certificate ").unwrap();
+    assert!(exchanged.ends_with("gateway.pem"), "{exchanged}");
+    connect(&server, &new, agent(&new)).await.unwrap().hello(hello("agent-7", "dc9")).await.unwrap();
+    // Who is connected stays; who comes with the old ones is refused.
+    connected.hello(hello("agent-7", "dc9")).await.unwrap();
+    let refused = match connect(&server, &new, agent(&old)).await {
+        Ok(mut stranger) => stranger.hello(hello("agent-7", "dc9")).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused && connect(&server, &old, agent(&old)).await.is_err());
+    server.stop();
+}
+
 #[tokio::test]
 async fn an_agent_is_who_its_certificate_says() {
     let (ca, other_ca) = (Ca::new("agents"), Ca::new("somebody"));
     let mut home = Home::new("");
-    let (certificate, key) = ca.sign("gateway", Some(SanType::DnsName("gateway.test".try_into().unwrap())));
-    let file = |name: &str, text: &str| {
-        let path = home.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let tls = format!(
-        "tls = {{ certificate = \"{}\", key = \"{}\", client_ca = \"{}\" }}\n",
-        file("gateway.pem", &certificate),
-        file("gateway.key", &key),
-        file("ca.pem", &ca.pem)
-    );
-    let grpc = "[[grpc]]\naddr = \"127.0.0.1:0\"\n";
-    home.config = home.config.replace(grpc, &format!("{grpc}tenant = \"default\"\n{tls}"));
-    let server = home.start();
+    let server = gateway(&mut home, &ca);
 
     let named = ca.sign("agent-7.dc9.serviceradar.local", None);
     let mut agent = connect(&server, &ca, Some(named)).await.unwrap();

@@ -1,10 +1,10 @@
 //! Runs the program and talks to it as its users do.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
@@ -18,6 +18,7 @@ pub struct Server {
     pub http: String,
     pub token: String,
     ports: HashMap<String, SocketAddr>,
+    out: Lines<BufReader<ChildStdout>>,
 }
 
 /// A data directory and how the program is configured on it.
@@ -58,7 +59,8 @@ impl Home {
             .unwrap();
         let mut ports = HashMap::new();
         let mut http = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in &mut out {
             let line = line.unwrap();
             if let Some(rest) = line.strip_prefix("listening: ") {
                 let (name, addr) = rest.split_once(' ').unwrap();
@@ -71,13 +73,18 @@ impl Home {
             }
         }
         let http = http.expect("the program says ready");
-        Server { child, http, token: self.token.clone().expect("the first start prints a token"), ports }
+        Server { child, http, token: self.token.clone().expect("the first start prints a token"), ports, out }
     }
 }
 
 impl Server {
     pub fn port(&self, name: &str) -> SocketAddr {
         self.ports[name]
+    }
+
+    /// The next line that it prints which begins so.
+    pub fn printed(&mut self, begins: &str) -> Option<String> {
+        self.out.by_ref().map_while(Result::ok).find(|line| line.starts_with(begins))
     }
 
     /// `kill -9`.

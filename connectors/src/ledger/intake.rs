@@ -18,6 +18,11 @@
 //! epochs with one take less than [`WORK`] and shrinks while they take longer. As long as released runs wait, the next frame is closed as soon as the
 //! dataflow is done with the last.
 //!
+//! **Memory.** Frames that the dataflow is not done with are bounded in bytes: beyond that no frame is closed, the queues
+//! fill, and senders wait or are shed. Where the whole process has too little memory
+//! ([`IntakeStats::memory_short`]), telemetry that can wait waits and telemetry that cannot is shed; facts and what agents
+//! say of the state of things are taken as ever.
+//!
 //! When the disk refuses, waiting senders get the error, offered inputs are counted as shed, and the next tick tries
 //! again: intake goes on by itself when there is room.
 
@@ -43,12 +48,27 @@ pub const FRAME_BYTES: usize = 8 << 20;
 pub const WORK: Duration = Duration::from_millis(50);
 /// Least and greatest share of released runs a frame, and the first.
 const RELEASE_BYTES: (u32, u32, u32) = (64 << 10, 16 << 20, 256 << 10);
-/// Bytes of input that may wait, of either queue.
-pub const QUEUE_BYTES: usize = 128 << 20;
+/// Waiting senders look so often whether there is memory again.
+const MEMORY_LOOK: Duration = Duration::from_millis(100);
 /// Submissions that may wait, of either queue.
 const QUEUE_LENGTH: usize = 65_536;
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD: usize = 64;
+
+/// Bounds of what intake holds, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Input that may wait, of either queue.
+    pub queue: usize,
+    /// Frames that the dataflow is not done with; one more is closed all the same.
+    pub in_flight: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { queue: 128 << 20, in_flight: 256 << 20 }
+    }
+}
 
 struct Submission {
     parts: Vec<Part>,
@@ -76,6 +96,10 @@ pub struct IntakeStats {
     pub clock_ms: AtomicU64,
     /// Bytes that wait, telemetry.
     pub queued_bytes: AtomicUsize,
+    /// Bytes that wait, of senders who wait with them.
+    pub awaited_bytes: AtomicUsize,
+    /// Bytes of frames that the dataflow is not done with.
+    pub in_flight_bytes: AtomicUsize,
     /// Bytes of segments on disk.
     pub disk_bytes: AtomicU64,
     /// Whether the wall clock is too far off to follow.
@@ -84,6 +108,8 @@ pub struct IntakeStats {
     pub release_bytes: AtomicU64,
     /// Whether the disk is nearly full: only what people and the program itself say is taken, from the rest of it.
     pub disk_short: AtomicBool,
+    /// Whether the process has too little memory: no more telemetry is taken.
+    pub memory_short: AtomicBool,
 }
 
 /// How far the dataflow is, for the pace of frames.
@@ -103,21 +129,28 @@ pub struct Intake {
     room: Arc<Semaphore>,
     tenants: Arc<Tenants>,
     stats: Arc<IntakeStats>,
+    bounds: Bounds,
 }
 
-/// Bytes of telemetry that wait, by tenant.
-#[derive(Default)]
-struct Tenants(Mutex<BTreeMap<String, usize>>);
+/// Bytes of telemetry that wait, by tenant, and how many may.
+struct Tenants {
+    waiting: Mutex<BTreeMap<String, usize>>,
+    bound: usize,
+}
 
 impl Tenants {
+    fn new(bound: usize) -> Self {
+        Tenants { waiting: Mutex::default(), bound }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes room for a tenant if there is some for it.
     fn take(&self, tenant: &str, bytes: usize) -> bool {
         let mut waiting = self.lock();
-        let free = QUEUE_BYTES.saturating_sub(waiting.values().sum());
+        let free = self.bound.saturating_sub(waiting.values().sum());
         let held = waiting.get(tenant).copied().unwrap_or(0);
         if held + bytes > free {
             return false;
@@ -161,12 +194,13 @@ pub fn start(
     progress: watch::Receiver<Progress>,
     deliver: impl FnMut(Arc<Frame>) + Send + 'static,
     retire: impl FnMut() -> Option<u64> + Send + 'static,
+    bounds: Bounds,
 ) -> (Intake, Running) {
     let (urgent, urgent_queue) = mpsc::channel(QUEUE_LENGTH);
     let (telemetry, telemetry_queue) = mpsc::channel(QUEUE_LENGTH);
-    let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+    let room = Arc::new(Semaphore::new(bounds.queue));
     let stats = Arc::new(IntakeStats::default());
-    let tenants = Arc::new(Tenants::default());
+    let tenants = Arc::new(Tenants::new(bounds.queue));
     let (stop, stopped) = oneshot::channel();
     let mut ticker = Ticker {
         clock_ms: log.last_clock_ms(),
@@ -180,6 +214,8 @@ pub fn start(
         progress,
         shared: None,
         release_bytes: RELEASE_BYTES.2,
+        bounds,
+        in_flight: VecDeque::new(),
     };
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -190,7 +226,7 @@ pub fn start(
             ticker.log
         })
         .expect("the ledger's thread starts");
-    (Intake { urgent, telemetry, room, tenants, stats }, Running { thread, stop: Some(stop) })
+    (Intake { urgent, telemetry, room, tenants, stats, bounds }, Running { thread, stop: Some(stop) })
 }
 
 impl Intake {
@@ -198,6 +234,11 @@ impl Intake {
     pub fn stats(&self) -> &Arc<IntakeStats> {
         &self.stats
     }
+}
+
+/// Whether an origin's inputs can wait while memory is short: telemetry and large uploads.
+fn can_wait(origin: &Origin) -> bool {
+    class(origin.kind) >= class(Kind::Syslog)
 }
 
 /// Whether an origin speaks of the system, not of the network.
@@ -211,12 +252,21 @@ impl FactSink for Intake {
             let refused = AppendError::Storage("the disk is nearly full; intake goes on when there is room".to_owned());
             return Box::pin(async { Err(refused) });
         }
-        let (urgent, room) = (self.urgent.clone(), self.room.clone());
+        let (urgent, room, stats, bound) =
+            (self.urgent.clone(), self.room.clone(), self.stats.clone(), self.bounds.queue);
         Box::pin(async move {
-            let bytes = parts.iter().map(|(_, entries)| cost(entries)).sum::<usize>().min(QUEUE_BYTES);
+            let waits = parts.iter().any(|(origin, _)| can_wait(origin));
+            while waits && stats.memory_short.load(Ordering::Relaxed) {
+                if urgent.is_closed() {
+                    return Err(AppendError::Closed);
+                }
+                tokio::time::sleep(MEMORY_LOOK).await;
+            }
+            let bytes = parts.iter().map(|(_, entries)| cost(entries)).sum::<usize>().min(bound);
             let permit = room.acquire_many(bytes as u32).await.map_err(|_| AppendError::Closed)?;
             let (done, answer) = oneshot::channel();
             let submission = Submission { parts, ranges, bytes, done: Some(done) };
+            stats.awaited_bytes.fetch_add(bytes, Ordering::Relaxed);
             urgent.send(submission).await.map_err(|_| AppendError::Closed)?;
             permit.forget();
             answer.await.map_err(|_| AppendError::Closed)?
@@ -225,7 +275,8 @@ impl FactSink for Intake {
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         let bytes = cost(&entries);
-        let short = self.stats.disk_short.load(Ordering::Relaxed) && !own(&origin);
+        let short = self.stats.disk_short.load(Ordering::Relaxed) && !own(&origin)
+            || self.stats.memory_short.load(Ordering::Relaxed) && can_wait(&origin);
         if short || !self.tenants.take(&origin.tenant, bytes) {
             return Err(entries);
         }
@@ -262,6 +313,9 @@ struct Ticker {
     /// The epoch that has a share of released runs and is not complete, and when it was closed.
     shared: Option<(u64, Instant)>,
     release_bytes: u32,
+    bounds: Bounds,
+    /// Frames that the dataflow is not done with, and their bytes.
+    in_flight: VecDeque<(u64, usize)>,
 }
 
 /// Submissions that wait, a queue a class and tenant.
@@ -354,7 +408,7 @@ impl Ticker {
                 }
             }
             // What came meanwhile is put in order before it is taken.
-            while waiting.bytes < QUEUE_BYTES
+            while waiting.bytes < self.bounds.queue
                 && let Ok(more) = urgent.try_recv().or_else(|_| telemetry.try_recv())
             {
                 waiting.push(more);
@@ -369,6 +423,7 @@ impl Ticker {
                     waiting.push(more);
                 }
             }
+            self.await_room().await;
             self.close(waiting.take(FRAME_BYTES)).await;
             if stopping && waiting.is_empty() {
                 return;
@@ -382,6 +437,23 @@ impl Ticker {
                     tracing::warn!(%error, "old ledger segments could not be removed");
                 }
             }
+        }
+    }
+
+    /// Waits until the dataflow is done with so much that another frame may be closed.
+    async fn await_room(&mut self) {
+        loop {
+            let done = self.progress.borrow_and_update().epoch;
+            while self.in_flight.front().is_some_and(|(epoch, _)| *epoch <= done) {
+                self.in_flight.pop_front();
+            }
+            let bytes = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
+            self.stats.in_flight_bytes.store(bytes, Ordering::Relaxed);
+            // Where nobody tells of progress any more, nothing is waited for.
+            if bytes <= self.bounds.in_flight || self.progress.changed().await.is_err() {
+                return;
+            }
+            self.adapt();
         }
     }
 
@@ -440,7 +512,7 @@ impl Ticker {
         let mut by_origin: BTreeMap<Arc<Origin>, usize> = BTreeMap::new();
         let mut ranges = Vec::new();
         let mut answers = Vec::new();
-        let (mut bytes, mut entries, mut unanswered) = (0, 0u64, 0u64);
+        let (mut bytes, mut entries, mut unanswered) = (0usize, 0u64, 0u64);
         for submission in waiting {
             bytes += submission.bytes;
             let count = submission.parts.iter().map(|(_, entries)| entries.len() as u64).sum::<u64>();
@@ -449,6 +521,7 @@ impl Ticker {
             match submission.done {
                 Some(done) => {
                     self.room.add_permits(submission.bytes);
+                    self.stats.awaited_bytes.fetch_sub(submission.bytes, Ordering::Relaxed);
                     answers.push(done);
                 }
                 None => {
@@ -487,6 +560,7 @@ impl Ticker {
                 if release_bytes > 0 {
                     self.shared = Some((epoch, Instant::now()));
                 }
+                self.in_flight.push_back((epoch, bytes));
                 self.stats.frames.fetch_add(1, Ordering::Relaxed);
                 self.stats.entries.fetch_add(entries, Ordering::Relaxed);
                 self.stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -544,12 +618,13 @@ mod tests {
         assert_eq!(waiting.take(usize::MAX).len(), 106 - 21);
         assert!(waiting.is_empty() && waiting.bytes == 0);
 
-        let tenants = Tenants::default();
+        let queue = 128 << 20;
+        let tenants = Tenants::new(queue);
         let flood = (0..).take_while(|_| tenants.take("a", 1 << 20)).count();
-        assert_eq!(flood, (QUEUE_BYTES / 2) >> 20);
-        assert!(tenants.take("b", QUEUE_BYTES / 4));
+        assert_eq!(flood, (queue / 2) >> 20);
+        assert!(tenants.take("b", queue / 4));
         assert!(!tenants.take("a", 1));
-        tenants.give_back("a", QUEUE_BYTES / 2);
+        tenants.give_back("a", queue / 2);
         assert!(tenants.take("a", 1 << 20));
     }
 
@@ -559,7 +634,7 @@ mod tests {
         let log = Segments::open(dir.path()).unwrap();
         let (seen, frames) = std::sync::mpsc::channel();
         let (_progress, paced) = watch::channel(Progress::default());
-        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None);
+        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, Bounds::default());
         let origin =
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() });
         let appended =
@@ -576,5 +651,55 @@ mod tests {
         assert_eq!(delivered.iter().map(|f| f.entries()).sum::<usize>(), 51);
         assert!(delivered.windows(2).all(|w| w[0].epoch + 1 == w[1].epoch && w[0].clock_ms <= w[1].clock_ms));
         assert!(last <= delivered.last().unwrap().epoch && log.next_epoch() == delivered.last().unwrap().epoch + 1);
+    }
+
+    fn origin(kind: Kind) -> Arc<Origin> {
+        Arc::new(Origin { kind, tenant: "t".into(), partition: "p".into(), feed: "f".into() })
+    }
+
+    #[tokio::test]
+    async fn no_more_frames_are_closed_than_the_dataflow_may_be_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seen, mut frames) = mpsc::unbounded_channel();
+        let (progress, paced) = watch::channel(Progress::default());
+        let bounds = Bounds { in_flight: 0, ..Bounds::default() };
+        let log = Segments::open(dir.path()).unwrap();
+        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, bounds);
+        for n in 0..2 {
+            intake.offer(origin(Kind::Syslog), vec![entry(&n.to_string())]).unwrap();
+            let frame: Arc<Frame> = loop {
+                let frame: Arc<Frame> = frames.recv().await.unwrap();
+                progress.send_replace(Progress { epoch: frame.epoch.saturating_sub(1), released: false });
+                if frame.entries() > 0 {
+                    break frame;
+                }
+                progress.send_replace(Progress { epoch: frame.epoch, released: false });
+            };
+            // It is not done with this one: even time stands still.
+            let more = tokio::time::timeout(IDLE_TICK * 2, frames.recv()).await;
+            assert!(more.is_err() && intake.stats().in_flight_bytes.load(Ordering::Relaxed) > 0);
+            progress.send_replace(Progress { epoch: frame.epoch, released: false });
+        }
+        drop(progress);
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn short_of_memory_telemetry_is_shed_or_waits_and_facts_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_progress, paced) = watch::channel(Progress::default());
+        let log = Segments::open(dir.path()).unwrap();
+        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default());
+        intake.stats().memory_short.store(true, Ordering::Relaxed);
+        assert_eq!(intake.offer(origin(Kind::Syslog), vec![entry("datagram")]).unwrap_err().len(), 1);
+        let waits = tokio::spawn(intake.append(origin(Kind::Syslog), vec![entry("acknowledged")]));
+        let fact = intake.append(origin(Kind::Fact), vec![entry("{}")]).await.unwrap();
+        let state = intake.append(origin(Kind::Status), vec![entry("{}")]).await.unwrap();
+        assert!(state >= fact && !waits.is_finished());
+        intake.stats().memory_short.store(false, Ordering::Relaxed);
+        assert!(waits.await.unwrap().unwrap() > state);
+        intake.offer(origin(Kind::Syslog), vec![entry("datagram")]).unwrap();
+        drop(intake);
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
     }
 }

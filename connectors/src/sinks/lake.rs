@@ -10,7 +10,7 @@
 //! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD. Every
 //! [`COMPACT_COMMITS`] commits the small files of a table are put together; `row_id` stays.
 //!
-//! A commit that is refused is tried again while rows go on to wait, up to [`PENDING_BYTES`]; the others do not notice.
+//! A commit that is refused is tried again while rows go on to wait, up to a bound; the others do not notice.
 //! Beyond that, because the lake is the record, the queue fills and the ledger behind it stops taking in.
 
 use std::collections::BTreeMap;
@@ -39,8 +39,6 @@ use super::upkeep::Upkeep;
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
-/// Bytes of rows that may wait, of all tables.
-pub const PENDING_BYTES: usize = 512 << 20;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
@@ -129,8 +127,14 @@ struct Writer {
 
 impl Lake {
     /// Opens the lake's tables, making those that are missing, and starts the sink. `start` is the epoch at which the
-    /// dataflow says again what it restored: no new versions.
-    pub async fn start(root: &Path, start: u64, keep: Keep, on_commit: OnCommit) -> Result<Lake, LakeError> {
+    /// dataflow says again what it restored: no new versions. Of rows so many bytes may wait.
+    pub async fn start(
+        root: &Path,
+        start: u64,
+        keep: Keep,
+        pending_bytes: usize,
+        on_commit: OnCommit,
+    ) -> Result<Lake, LakeError> {
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
             let writer = Writer::open(root, table, keep).await?;
@@ -145,7 +149,7 @@ impl Lake {
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
         let tables: Vec<(String, Applied)> = tables.collect();
-        let sink = Sink { writers, start, applied: applied.clone(), on_commit, newest: 0 };
+        let sink = Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0 };
         tokio::spawn(sink.run(queue));
         Ok(Lake { epochs, applied, tables: Arc::new(tables) })
     }
@@ -177,6 +181,7 @@ impl Lake {
 struct Sink {
     writers: BTreeMap<LakeTable, Writer>,
     start: u64,
+    pending_bytes: usize,
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
@@ -222,7 +227,7 @@ impl Sink {
     }
 
     fn has_room(&self) -> bool {
-        self.writers.values().map(|w| w.bytes).sum::<usize>() < PENDING_BYTES
+        self.writers.values().map(|w| w.bytes).sum::<usize>() < self.pending_bytes
     }
 
     async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {

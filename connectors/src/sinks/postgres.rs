@@ -5,7 +5,7 @@
 //! frontier = new WHERE … AND frontier = old` must touch one row. Whoever finds another generation or frontier there has
 //! been replaced, and stops.
 //!
-//! While it is down the workers do not notice: changes are folded by key, up to [`MAX_PENDING_BYTES`]. A database that is
+//! While it is down the workers do not notice: changes are folded by key, up to a bound. A database that is
 //! new, older than what the process starts from, or was away for longer than that is *resynchronised* from what is true
 //! now ([`Truth`]): its state tables are filled anew at one epoch, its event tables with the rows it missed, in one
 //! transaction. A row that the database refuses is a defect: the sink stops and says so, the process goes on.
@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -27,8 +28,6 @@ use super::Applied;
 
 /// Epochs that may wait for the sink's task, which folds them at once.
 const QUEUE: usize = 256;
-/// Bytes of changes that may wait, about; beyond it the database is resynchronised when it is back.
-pub const MAX_PENDING_BYTES: usize = 256 << 20;
 /// What a waiting change of a state table takes, about.
 const CHANGE_BYTES: usize = 1024;
 /// Bytes of COPY text sent at once.
@@ -97,16 +96,27 @@ pub async fn check(url: &str) -> Result<(), PostgresError> {
 pub struct Postgres {
     epochs: mpsc::Sender<Arc<EpochOutput>>,
     applied: Applied,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Postgres {
-    /// Starts the sink. `start` is the epoch after which the dataflow says every change again.
-    pub fn start(url: &str, generation: u64, start: u64, truth: Arc<dyn Truth>) -> Result<Postgres, PostgresError> {
+    /// Starts the sink. `start` is the epoch after which the dataflow says every change again. So many bytes of changes
+    /// may wait, about; beyond it the database is resynchronised when it is back.
+    pub fn start(
+        url: &str,
+        generation: u64,
+        start: u64,
+        pending_bytes: usize,
+        truth: Arc<dyn Truth>,
+    ) -> Result<Postgres, PostgresError> {
         let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5)).connect_lazy(url)?;
         let applied = Applied::default();
         let (epochs, queue) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let sink = Sink {
             pool,
+            pending_bytes,
+            waiting: waiting.clone(),
             generation: generation as i64,
             start,
             frontier: None,
@@ -120,12 +130,17 @@ impl Postgres {
             truth,
         };
         tokio::spawn(sink.run(queue));
-        Ok(Postgres { epochs, applied })
+        Ok(Postgres { epochs, applied, waiting })
     }
 
     /// Takes an epoch.
     pub fn apply_blocking(&self, output: Arc<EpochOutput>) {
         let _ = self.epochs.blocking_send(output);
+    }
+
+    /// Bytes of changes that wait, about.
+    pub fn waiting(&self) -> &Arc<AtomicUsize> {
+        &self.waiting
     }
 
     /// How far it is.
@@ -136,6 +151,8 @@ impl Postgres {
 
 struct Sink {
     pool: PgPool,
+    pending_bytes: usize,
+    waiting: Arc<AtomicUsize>,
     generation: i64,
     start: u64,
     /// What the database has; `None` until it was asked.
@@ -167,6 +184,7 @@ impl Sink {
                 self.take(&output);
             }
             loop {
+                self.waiting.store(self.bytes, Ordering::Relaxed);
                 match self.write().await {
                     Ok(()) => {
                         self.applied.is_up(true);
@@ -196,6 +214,7 @@ impl Sink {
                     }
                 }
             }
+            self.waiting.store(self.bytes, Ordering::Relaxed);
             tokio::time::sleep(PACE).await;
         }
     }
@@ -226,7 +245,7 @@ impl Sink {
                 lines.push((output.epoch, line));
             }
         }
-        if self.bytes > MAX_PENDING_BYTES {
+        if self.bytes > self.pending_bytes {
             tracing::warn!("Postgres has missed much; it is resynchronised when it is back");
             self.let_go();
         }

@@ -27,10 +27,11 @@ use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
 use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
 use sha2::{Digest, Sha256};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::stage::{self, PIECE_BYTES, Room, Staging};
+use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
 
 /// Largest message, bytes.
@@ -50,21 +51,13 @@ const CONFIG_POLL_SEC: i32 = 300;
 /// A stream must be whole within this.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 
-/// Certificates of a listener, PEM.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The gateway's certificate chain.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Who signs agents' certificates.
-    pub client_ca: Vec<u8>,
-}
+/// The protocol that a connection with TLS agrees upon.
+pub const PROTOCOL: &[u8] = b"h2";
 
 /// Starts the gateway; the returned address is the one it got.
 pub async fn start(
     listener: &Listener,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     sink: Arc<dyn FactSink>,
     instances: Arc<dyn NewInstances>,
     room: Room,
@@ -81,22 +74,19 @@ pub async fn start(
     let addr = socket.local_addr().map_err(bind)?;
     let mut server = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(60)));
     let secure = tls.is_some();
-    if let Some(tls) = tls {
-        let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(tls.certificate, tls.key))
-            .client_ca_root(Certificate::from_pem(tls.client_ca));
-        server = server.tls_config(config).map_err(|e| SourceError::Tls(format!("gRPC certificates: {e}")))?;
-    }
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let gateway =
         Gateway { sink, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
+    let server = server.add_service(service);
     tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(socket);
-        let served =
-            server.add_service(service).serve_with_incoming_shutdown(incoming, async move { stopped.told().await });
-        if let Err(error) = served.await {
+        let told = async move { stopped.told().await };
+        let served = match tls {
+            Some(tls) => server.serve_with_incoming_shutdown(tls.accept(socket), told).await,
+            None => server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), told).await,
+        };
+        if let Err(error) = served {
             tracing::error!(%error, "the gRPC listener ended");
         }
     });

@@ -3,9 +3,12 @@
 //! Offsets are written in the frame that bears the messages; the group's own are committed after it, at the start and at
 //! the end, for tools that show lag, and never read. A topic that was deleted and made anew is a new feed. What the broker's retention took
 //! before it was read is counted as lost. New partitions are looked for every [`LOOK_AGAIN`].
+//!
+//! How a broker wants to be talked to (TLS, SASL) is said in librdkafka's own settings. What is wrong with it, the
+//! client only writes in its log, so the last of that is kept ([`Told`]) to say why something failed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +18,10 @@ use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::{FactSink, Part};
-use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::Message as _;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use thiserror::Error;
 
 use super::{Durable, Stop, entry, now_us, retry_append, subjects};
@@ -58,12 +62,14 @@ pub enum KafkaError {
     #[error("kafka: nothing decodes the topic {0}; known are {known}", known = subjects::DEFAULT.join(", "))]
     Topic(String),
     /// The client's settings are wrong, or the broker refused or is away.
-    #[error("kafka {brokers}: {source}")]
+    #[error("kafka {brokers}: {source}{}{told}", if told.is_empty() { "" } else { "; " })]
     Client {
         /// The cluster.
         brokers: String,
-        /// Why.
-        source: rdkafka::error::KafkaError,
+        /// What failed.
+        source: Box<rdkafka::error::KafkaError>,
+        /// What the client said last.
+        told: String,
     },
     /// A topic is not there.
     #[error("kafka {brokers}: there is no topic {topic} yet")]
@@ -75,13 +81,35 @@ pub enum KafkaError {
     },
 }
 
+/// What the client says is wrong.
+#[derive(Default)]
+struct Told(Mutex<String>);
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel::{Debug, Info, Notice};
+        tracing::debug!(facility, message, "kafka");
+        if !matches!(level, Notice | Info | Debug) {
+            message.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+impl ConsumerContext for Told {}
+
+type Client = StreamConsumer<Told>;
+
 impl Config {
-    fn failed(&self) -> impl Fn(rdkafka::error::KafkaError) -> KafkaError {
-        let brokers = self.brokers.clone();
-        move |source| KafkaError::Client { brokers: brokers.clone(), source }
+    fn failed(&self, client: &Client) -> impl Fn(rdkafka::error::KafkaError) -> KafkaError + use<> {
+        let (brokers, context) = (self.brokers.clone(), client.context().clone());
+        move |source| KafkaError::Client {
+            brokers: brokers.clone(),
+            source: source.into(),
+            told: context.0.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 
-    fn consumer(&self) -> Result<StreamConsumer, KafkaError> {
+    fn consumer(&self) -> Result<Client, KafkaError> {
         if let Some(unknown) = self.topics.iter().find(|t| subjects::kind(t).is_none()) {
             return Err(KafkaError::Topic(unknown.clone()));
         }
@@ -97,7 +125,10 @@ impl Config {
         for (key, value) in &self.properties {
             client.set(key, value);
         }
-        client.create().map_err(self.failed())
+        let brokers = self.brokers.clone();
+        let wrong =
+            |e: rdkafka::error::KafkaError| KafkaError::Client { brokers, source: e.into(), told: String::new() };
+        client.create_with_context(Told::default()).map_err(wrong)
     }
 }
 
@@ -111,8 +142,8 @@ pub async fn check(config: &Config) -> Result<(), KafkaError> {
 }
 
 /// A topic's partitions with their first offset and the one after the last.
-fn partitions(config: &Config, consumer: &StreamConsumer, topic: &str) -> Result<Vec<(i32, u64, u64)>, KafkaError> {
-    let failed = config.failed();
+fn partitions(config: &Config, consumer: &Client, topic: &str) -> Result<Vec<(i32, u64, u64)>, KafkaError> {
+    let failed = config.failed(consumer);
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(&failed)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
     let Some(found) = found.filter(|t| !t.partitions().is_empty()) else {
@@ -166,7 +197,7 @@ struct Feed {
 
 struct Reader {
     config: Arc<Config>,
-    consumer: Arc<StreamConsumer>,
+    consumer: Arc<Client>,
     sink: Arc<dyn FactSink>,
     durable: Arc<Durable>,
     stop: Stop,
@@ -276,11 +307,11 @@ impl Reader {
                     self.lost(&topic, low - durable.end());
                 }
                 let at = Offset::Offset(next as i64);
-                assignment.add_partition_offset(&topic, partition, at).map_err(self.config.failed())?;
+                assignment.add_partition_offset(&topic, partition, at).map_err(self.config.failed(&self.consumer))?;
                 feeds.push((key, Feed { name, taken: durable.clone(), durable, low, next }));
             }
             if assignment.count() > 0 {
-                self.consumer.incremental_assign(&assignment).map_err(self.config.failed())?;
+                self.consumer.incremental_assign(&assignment).map_err(self.config.failed(&self.consumer))?;
                 self.feeds.extend(feeds);
             }
         }

@@ -12,6 +12,7 @@ pub mod serviceradar;
 pub mod stage;
 pub mod subjects;
 pub mod tcp;
+pub mod tls;
 pub mod udp;
 
 use std::collections::BTreeMap;

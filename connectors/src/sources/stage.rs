@@ -16,8 +16,8 @@ use super::entry;
 
 /// A payload above it is staged in pieces of about this, bytes.
 pub const PIECE_BYTES: usize = 128 << 10;
-/// Bytes of staged runs above which new ones wait.
-pub const STAGED_BYTES: u64 = 512 << 20;
+/// Bytes of staged runs, in memory and on disk, above which new ones wait.
+pub const STAGED_BYTES: u64 = 4 << 30;
 
 /// Whether there is room for what is staged.
 pub type Room = Arc<dyn Fn() -> bool + Send + Sync>;

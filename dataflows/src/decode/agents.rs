@@ -320,13 +320,11 @@ impl Decoder {
             if let Some(listing) = due.listing.as_ref().filter(|_| due.last) {
                 self.complete(&due.owner.tenant, listing);
             }
-            if !self.is_mine(due.route) {
-                continue;
-            }
+            let Some(body) = due.body else { continue };
             self.listing = due.listing.clone();
             let origin = due.owner.origin();
             self.rejects = 0;
-            let mut statuses = Cursor::new(&due.body);
+            let mut statuses = Cursor::new(&body);
             let mut nth = 0;
             while let Ok(status) = statuses.sized() {
                 // After everything the frame brings itself.

@@ -10,6 +10,7 @@ mod agents;
 mod flows;
 mod messages;
 pub mod runs;
+pub mod spill;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +40,7 @@ use crate::lifecycle;
 use crate::listings::{ListingEvent, ListingKey};
 use crate::records::{Arrival, Name};
 use crate::sources::{Delta, SourceKey};
-use runs::{Place, Runs};
+use runs::{Place, Runs, Staging};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
@@ -194,13 +195,13 @@ pub const OFFSETS: &str = "offsets";
 
 impl Decoder {
     /// A decoder with the state restored for this worker. `facts` are all standing facts, in any order.
-    pub fn new(cx: &Context, facts: &[Fact]) -> Self {
+    pub fn new(cx: &Context, facts: &[Fact], staging: &Staging) -> Self {
         let mut decoder = Decoder {
             index: cx.index,
             peers: cx.peers,
             exporters: BTreeMap::new(),
             sflow: BTreeMap::new(),
-            runs: Runs::restore(cx),
+            runs: Runs::restore(cx, staging),
             listing: None,
             running: BTreeMap::new(),
             rejects: 0,
@@ -445,13 +446,13 @@ impl Decoder {
                 };
                 StateEntry { collection, key, value }
             })
-            .chain(self.runs.snapshot(self.index == 0))
+            .chain(self.runs.snapshot())
             .collect()
     }
 
-    /// Bytes of staged runs that are kept, and whether released ones wait to be read.
-    pub fn backlog(&self) -> (u64, bool) {
-        (self.runs.bytes(), self.runs.waiting())
+    /// Staged runs.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
     }
 }
 

@@ -4,24 +4,28 @@
 //! million records delays nobody: intake sets it by the time that epochs take. Within a frame the tenant that was read
 //! least comes next; a chunk that fits no budget is still read when it is the first.
 //!
-//! Every worker keeps all runs and makes the same choice; which worker reads a chunk is a hash of run and number. So
-//! the rows, their order and their epochs do not depend on the number of workers.
+//! Every worker knows all runs and makes the same choice; which worker keeps a chunk and reads it is a hash of run and
+//! number. So the rows, their order and their epochs do not depend on the number of workers. What is more than a worker
+//! keeps in memory waits on disk.
 //!
 //! [`Frame::release_bytes`]: radarflow_proto::frame::Frame::release_bytes
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use radarflow_proto::payload::Listing;
 use serde::{Deserialize, Serialize};
 
+use super::spill::{Spill, Spilled};
 use crate::keyed::{Context, StateEntry, encode, route};
 
 /// A run that gets no chunk for so long is discarded, milliseconds of live time.
 pub const UNFINISHED_MS: i64 = 15 * 60_000;
 const RUNS: &str = "runs";
+const CHUNKS: &str = "runs_chunk";
 const LISTINGS: &str = "runs_listing";
 
 /// An input's place in the ledger.
@@ -42,19 +46,45 @@ pub struct Owner {
     pub received_us: i64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Run {
     owner: Owner,
     /// When its newest chunk came, live time.
     newest_ms: i64,
     /// Where it was released.
     released: Option<Place>,
-    chunks: BTreeMap<u32, (Place, Bytes)>,
+    #[serde(skip)]
+    chunks: BTreeMap<u32, Chunk>,
 }
 
-impl Run {
-    fn bytes(&self) -> u64 {
-        self.chunks.values().map(|(_, body)| body.len() as u64).sum()
+/// A chunk: every worker knows of it, one keeps it.
+#[derive(Debug)]
+struct Chunk {
+    place: Place,
+    bytes: u64,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Another worker keeps it.
+    Elsewhere,
+    Memory(Bytes),
+    Disk(Spilled),
+}
+
+/// How much of what is staged is kept in memory, and where the rest waits.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    /// Bytes that all workers together keep in memory.
+    pub memory_bytes: u64,
+    /// A folder for the rest; without one, everything is kept in memory.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for Staging {
+    fn default() -> Self {
+        Staging { memory_bytes: u64::MAX, folder: None }
     }
 }
 
@@ -64,10 +94,8 @@ pub struct Due {
     pub owner: Owner,
     /// Its place in the ledger.
     pub place: Place,
-    /// What it says.
-    pub body: Bytes,
-    /// Which worker reads it, modulo their number.
-    pub route: u64,
+    /// What it says; where this worker reads it.
+    pub body: Option<Bytes>,
     /// The run lists the items of its source.
     pub listing: Option<Arc<Listing>>,
     /// It is the run's last.
@@ -77,32 +105,113 @@ pub struct Due {
 /// All runs.
 #[derive(Default)]
 pub struct Runs {
+    index: usize,
+    /// How many workers there are, where there is more than one.
+    peers: usize,
     runs: BTreeMap<String, Run>,
     /// Released runs by tenant, in the order of their release.
     queue: BTreeMap<String, BTreeSet<(Place, String)>>,
     /// Released runs that list the items of their source.
     listings: BTreeMap<String, Arc<Listing>>,
-    /// Bytes of chunks that are kept.
+    /// Bytes of chunks that are kept by anybody.
     bytes: u64,
+    /// Bytes that this worker keeps in memory, and may, where it has a file for more.
+    in_memory: u64,
+    memory_bytes: u64,
+    spill: Option<Spill>,
     dirty: BTreeSet<String>,
+    /// Chunks that this worker keeps, or kept.
+    dirty_chunks: BTreeSet<(String, u32)>,
 }
 
 impl Runs {
-    /// All runs, restored; every worker has them.
-    pub fn restore(cx: &Context) -> Self {
+    /// All runs, restored; every worker has them. Without a file, everything is kept in memory.
+    pub fn restore(cx: &Context, staging: &Staging) -> Self {
         let here = cx.index as u64;
         let mut runs = Runs {
+            index: cx.index,
+            peers: cx.peers,
             runs: cx.restore_where(RUNS, |_: &String| here),
             listings: cx.restore_where(LISTINGS, |_: &String| here),
+            memory_bytes: staging.memory_bytes / cx.peers.max(1) as u64,
             ..Runs::default()
         };
+        if let Some(folder) = &staging.folder {
+            let path_of = |worker: u64| folder.join(format!("staged-{worker}"));
+            if cx.index == 0 {
+                // Of workers that there are no more.
+                (cx.peers as u64..).find(|worker| std::fs::remove_file(path_of(*worker)).is_err());
+            }
+            let path = path_of(here);
+            let opened = Spill::open(&path);
+            let opened =
+                opened.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "uploads stay in memory"));
+            runs.spill = opened.ok();
+        }
+        let chunks: BTreeMap<(String, u32), (Place, Bytes)> = cx.restore_where(CHUNKS, |_: &(String, u32)| here);
+        for ((name, number), (place, body)) in chunks {
+            runs.keep(&name, number, place, body);
+        }
         for (name, run) in &runs.runs {
-            runs.bytes += run.bytes();
             if let Some(place) = run.released {
                 runs.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
             }
         }
         runs
+    }
+
+    /// Keeps a chunk of a run that is there, where it is this worker's: in memory, or on disk when that is full.
+    fn keep(&mut self, name: &str, number: u32, place: Place, body: Bytes) {
+        let bytes = body.len() as u64;
+        let mine = self.is_mine(name, number);
+        let body = match &mut self.spill {
+            _ if !mine => Body::Elsewhere,
+            Some(spill) if self.in_memory + bytes > self.memory_bytes => match spill.put(&body) {
+                Ok(spilled) => Body::Disk(spilled),
+                Err(error) => {
+                    tracing::warn!(%error, "an upload that should wait on disk stays in memory");
+                    Body::Memory(body)
+                }
+            },
+            _ => Body::Memory(body),
+        };
+        if matches!(body, Body::Memory(_)) {
+            self.in_memory += bytes;
+        }
+        let Some(run) = self.runs.get_mut(name) else { return };
+        self.bytes += bytes;
+        if let Some(old) = run.chunks.insert(number, Chunk { place, bytes, body }) {
+            self.bytes -= old.bytes;
+            self.give_up(old);
+        }
+    }
+
+    /// A chunk is not kept any more.
+    fn give_up(&mut self, chunk: Chunk) {
+        match chunk.body {
+            Body::Elsewhere => {}
+            Body::Memory(_) => self.in_memory -= chunk.bytes,
+            Body::Disk(spilled) => {
+                if let Some(spill) = &mut self.spill {
+                    spill.forget(spilled);
+                }
+            }
+        }
+    }
+
+    /// What a chunk says, where this worker keeps it.
+    fn body(&self, chunk: &Chunk) -> Option<Bytes> {
+        match &chunk.body {
+            Body::Elsewhere => None,
+            Body::Memory(body) => Some(body.clone()),
+            // As with any operator that fails, the process ends: what is staged is in the ledger.
+            Body::Disk(spilled) => Some(self.spill.as_ref()?.get(spilled).expect("what was put on disk is read again")),
+        }
+    }
+
+    /// Bytes of chunks that this worker keeps in memory.
+    pub fn in_memory(&self) -> u64 {
+        self.in_memory
     }
 
     /// Bytes that wait, released or not.
@@ -117,13 +226,11 @@ impl Runs {
 
     /// Keeps a chunk.
     pub fn stage(&mut self, name: String, owner: Owner, number: u32, place: Place, body: Bytes, live_ms: i64) {
-        self.bytes += body.len() as u64;
         let run = self.runs.entry(name.clone()).or_default();
         run.owner = owner;
         run.newest_ms = live_ms;
-        if let Some((_, old)) = run.chunks.insert(number, (place, body)) {
-            self.bytes -= old.len() as u64;
-        }
+        self.keep(&name, number, place, body);
+        self.dirty_chunks.insert((name.clone(), number));
         self.dirty.insert(name);
     }
 
@@ -146,7 +253,11 @@ impl Runs {
     /// A run will not be complete.
     pub fn discard(&mut self, name: &str) -> Option<Owner> {
         let run = self.runs.remove(name)?;
-        self.bytes -= run.bytes();
+        for (number, chunk) in run.chunks {
+            self.bytes -= chunk.bytes;
+            self.give_up(chunk);
+            self.dirty_chunks.insert((name.to_owned(), number));
+        }
         self.dirty.insert(name.to_owned());
         Some(run.owner)
     }
@@ -171,20 +282,21 @@ impl Runs {
         {
             let Some((place, name)) = self.queue.get(&tenant).and_then(|q| q.first().cloned()) else { break };
             let Some(run) = self.runs.get_mut(&name) else { break };
-            let next = run.chunks.first_key_value().map_or(0, |(_, (_, body))| body.len() as u64);
+            let next = run.chunks.first_key_value().map_or(0, |(_, chunk)| chunk.bytes);
             if next > left && !due.is_empty() {
                 break;
             }
-            if let Some((number, (chunk_place, body))) = run.chunks.pop_first() {
+            let (owner, taken) = (run.owner.clone(), run.chunks.pop_first());
+            let finished = run.chunks.is_empty();
+            if let Some((number, chunk)) = taken {
                 left = left.saturating_sub(next);
                 self.bytes -= next;
                 *read.entry(tenant.clone()).or_default() += next;
-                let route = route(&(&name, number));
-                let (owner, last) = (run.owner.clone(), run.chunks.is_empty());
                 let listing = self.listings.get(&name).cloned();
-                due.push(Due { owner, place: chunk_place, body, route, listing, last });
+                due.push(Due { owner, place: chunk.place, body: self.body(&chunk), listing, last: finished });
+                self.give_up(chunk);
+                self.dirty_chunks.insert((name.clone(), number));
             }
-            let finished = run.chunks.is_empty();
             self.dirty.insert(name.clone());
             if finished {
                 self.runs.remove(&name);
@@ -199,17 +311,28 @@ impl Runs {
         due
     }
 
-    /// What changed since the last snapshot, said by the first worker for all.
-    pub fn snapshot(&mut self, first: bool) -> Vec<StateEntry> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let dirty = dirty.into_iter().filter(|_| first);
-        dirty
-            .flat_map(|name| {
-                let (run, listing) = (self.runs.get(&name).map(encode), self.listings.get(&name).map(encode));
-                let key = encode(&name);
-                let of = |collection, value| StateEntry { collection, key: key.clone(), value };
-                [of(RUNS, run), of(LISTINGS, listing)]
-            })
-            .collect()
+    /// What changed since the last snapshot: of runs the first worker says it for all, of a chunk whoever keeps it.
+    pub fn snapshot(&mut self) -> Vec<StateEntry> {
+        let (dirty, chunks) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.dirty_chunks));
+        let of_runs = dirty.into_iter().filter(|_| self.index == 0).flat_map(|name| {
+            let (run, listing) = (self.runs.get(&name).map(encode), self.listings.get(&name).map(encode));
+            let key = encode(&name);
+            let of = |collection, value| StateEntry { collection, key: key.clone(), value };
+            [of(RUNS, run), of(LISTINGS, listing)]
+        });
+        let of_chunks = chunks.into_iter().filter_map(|key| {
+            if !self.is_mine(&key.0, key.1) {
+                return None;
+            }
+            let chunk = self.runs.get(&key.0).and_then(|run| run.chunks.get(&key.1));
+            let value = chunk.and_then(|chunk| Some(encode(&(chunk.place, self.body(chunk)?))));
+            Some(StateEntry { collection: CHUNKS, key: encode(&key), value })
+        });
+        of_runs.chain(of_chunks).collect()
+    }
+
+    /// Whether this worker keeps a chunk.
+    fn is_mine(&self, name: &str, number: u32) -> bool {
+        route(&(name, number)) % self.peers.max(1) as u64 == self.index as u64
     }
 }

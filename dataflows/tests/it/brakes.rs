@@ -212,8 +212,12 @@ fn what_is_held_is_held_after_a_restart() {
     listing_of(&mut before, "r2", &items(0..300, |_| true, 2), true, false);
     before.tick(vec![fact(&Fact::Snapshot)]);
     for workers in [1, 3] {
-        let start =
-            radarflow_dataflows::worker::Start { epoch: before.epoch, gap_ms: 0, state: before.snapshot.clone() };
+        let start = radarflow_dataflows::worker::Start {
+            epoch: before.epoch,
+            gap_ms: 0,
+            state: before.snapshot.clone(),
+            ..Default::default()
+        };
         let mut after = Run::from(workers, start, before.clock_ms);
         assert_eq!(after.tables.state, before.tables.state);
         after.tick(vec![sync(&[armis("299", "10.9.9.9", 3, "")])]);
@@ -292,6 +296,7 @@ fn whatever_is_held_is_of_one_piece_and_released_it_is_what_it_would_have_been()
                     epoch: runs[1].epoch,
                     gap_ms: 0,
                     state: runs[1].snapshot.clone(),
+                    ..Default::default()
                 };
                 let again = Run::from(3, start, runs[1].clock_ms);
                 assert!(again.tables.state == runs[1].tables.state, "seed {seed}: not the same after a restart");

@@ -95,7 +95,7 @@ fn s06_one_id_of_a_partial_source_twice_in_a_batch() {
         assert_eq!(standing(&run, "0CEA1432D278").as_deref(), Some("held"));
         // A restart forgets nothing of it.
         run.tick(vec![fact(&Fact::Snapshot)]);
-        let start = Start { epoch: run.epoch, gap_ms: 0, state: run.snapshot.clone() };
+        let start = Start { epoch: run.epoch, gap_ms: 0, state: run.snapshot.clone(), ..Default::default() };
         let mut again = Run::from(1, start, run.clock_ms);
         let tables = again.tick(vec![sync(&[full("armis", "1", "10.0.0.9", "", "", 3, "")])]);
         let device = tables.device(&armis_uid("1"));

@@ -150,7 +150,12 @@ fn a_held_listing_is_still_held_after_a_restart() {
     listing(&mut before, "r1", &(0..400).collect::<Vec<_>>(), true, false);
     listing(&mut before, "r2", &(0..280).collect::<Vec<_>>(), true, false);
     before.tick(vec![fact(&Fact::Snapshot)]);
-    let start = radarflow_dataflows::worker::Start { epoch: before.epoch, gap_ms: 0, state: before.snapshot.clone() };
+    let start = radarflow_dataflows::worker::Start {
+        epoch: before.epoch,
+        gap_ms: 0,
+        state: before.snapshot.clone(),
+        ..Default::default()
+    };
     let mut after = Run::from(3, start, before.clock_ms);
     assert_eq!(after.tables.state, before.tables.state);
     after.tick(vec![decide("r2", true, "c")]);

@@ -13,4 +13,6 @@ mod listings;
 mod oracle;
 mod replay;
 mod runs;
+mod sizes;
+mod spill;
 mod traces;

@@ -102,7 +102,7 @@ fn a_restart_at_every_epoch_equals_no_restart() {
             }
             before.tick(inputs);
         }
-        let start = Start { epoch: before.epoch, gap_ms: 0, state: before.snapshot.clone() };
+        let start = Start { epoch: before.epoch, gap_ms: 0, state: before.snapshot.clone(), ..Default::default() };
         let events = before.tables.events.clone();
         let clock = before.clock_ms;
         let mut after = Run::from(3, start, clock);

@@ -1,6 +1,9 @@
 //! Released runs are read in fair shares.
 
-use radarflow_dataflows::decode::runs::{Owner, Runs, UNFINISHED_MS};
+use std::collections::BTreeMap;
+
+use radarflow_dataflows::decode::runs::{Owner, Runs, Staging, UNFINISHED_MS};
+use radarflow_dataflows::keyed::{Context, Restored, StateEntry};
 
 fn staged(runs: &mut Runs, tenant: &str, name: &str, chunks: u32, size: usize) {
     let owner = Owner { tenant: tenant.to_owned(), ..Owner::default() };
@@ -29,4 +32,69 @@ fn tenants_are_read_alike_and_a_large_chunk_passes() {
     assert!(runs.expire(UNFINISHED_MS - 1).is_empty());
     assert_eq!(runs.expire(UNFINISHED_MS)[0].0, "n");
     assert_eq!(runs.bytes(), 0);
+}
+
+/// What each of several workers reads of everything that is released.
+fn read(of_workers: &mut [Runs]) -> Vec<Vec<(u32, Vec<u8>)>> {
+    let mut read = vec![Vec::new(); of_workers.len()];
+    while of_workers[0].waiting() {
+        for (runs, read) in of_workers.iter_mut().zip(&mut read) {
+            let due = runs.take(9, 3000);
+            read.extend(due.into_iter().filter_map(|due| Some((due.place.1, due.body?.to_vec()))));
+        }
+    }
+    read
+}
+
+#[test]
+fn what_is_too_much_for_memory_waits_on_disk_also_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let staging = Staging { memory_bytes: 20_000, folder: Some(folder.path().to_owned()) };
+    let begin = |state: &Restored, peers: usize| {
+        let of = |index| Runs::restore(&Context::new(index, peers, 0, state.clone()), &staging);
+        (0..peers).map(of).collect::<Vec<_>>()
+    };
+    let body = |n: u32| vec![n as u8; 1000];
+    let mut workers = begin(&Restored::new(), 2);
+    for runs in &mut workers {
+        for n in 0..100 {
+            runs.stage(
+                "r".to_owned(),
+                Owner { tenant: "t".to_owned(), ..Owner::default() },
+                n,
+                (1, n),
+                body(n).into(),
+                0,
+            );
+        }
+        assert!(runs.in_memory() <= 10_000);
+        assert_eq!((runs.bytes(), runs.chunks("r")), (100_000, 100));
+    }
+    let on_disk =
+        || std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum::<u64>();
+    assert!(on_disk() >= 80_000);
+
+    // A snapshot has each chunk once; another number of workers begins with it.
+    let entries: Vec<StateEntry> = workers.iter_mut().flat_map(Runs::snapshot).collect();
+    assert!(workers.iter_mut().all(|runs| runs.snapshot().is_empty()));
+    let mut state = Restored::new();
+    for entry in entries {
+        let value = entry.value.map(|value| (entry.key, value));
+        state.entry(entry.collection.to_owned()).or_default().extend(value);
+    }
+    assert_eq!(state["runs_chunk"].len(), 100);
+    for peers in [1, 3] {
+        let mut workers = begin(&state, peers);
+        workers.iter_mut().for_each(|runs| runs.release("r".to_owned(), (2, 0), None));
+        let all: Vec<(u32, Vec<u8>)> = read(&mut workers).into_iter().flatten().collect();
+        let by_number: BTreeMap<u32, Vec<u8>> = all.iter().cloned().collect();
+        assert_eq!((all.len(), by_number), (100, (0..100).map(|n| (n, body(n))).collect()));
+        assert!(workers.iter().all(|runs| runs.bytes() == 0 && runs.in_memory() == 0) && on_disk() == 0);
+        // What was read is gone from the next snapshot.
+        let gone = workers.iter_mut().flat_map(Runs::snapshot);
+        assert_eq!(gone.filter(|entry| entry.value.is_none() && entry.collection == "runs_chunk").count(), 100);
+    }
+    let mut workers = begin(&state, 2);
+    workers.iter_mut().for_each(|runs| drop(runs.discard("r")));
+    assert!(workers.iter().all(|runs| runs.bytes() == 0 && runs.in_memory() == 0) && on_disk() == 0);
 }
