@@ -70,6 +70,8 @@ pub struct Entity {
     pub fields: Vec<Field>,
     /// For events: the field that `time:` speaks of.
     pub time: Option<&'static str>,
+    /// For state of which is known when it was: the fields between which a row held. `time:` asks for what held then.
+    pub lasts: Option<(&'static str, &'static str)>,
     /// Sorted by this, descending, where nothing else is said.
     pub sort: &'static str,
 }
@@ -148,7 +150,8 @@ fn entity(table: Table) -> Entity {
         Table::IpOwnership => "valid_from",
         _ => "epoch",
     });
-    Entity { name: table.name(), table, fields, time, sort }
+    let lasts = (table == Table::IpOwnership).then_some(("valid_from", "valid_to"));
+    Entity { name: table.name(), table, fields, time, lasts, sort }
 }
 
 fn kind(name: &str, data_type: &DataType) -> Kind {

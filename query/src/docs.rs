@@ -37,7 +37,14 @@ pub fn srql() -> String {
     rows(&mut out, ["function", "gives"], FUNCTIONS);
     out.push_str("## Entities\n");
     for entity in ENTITIES.iter() {
-        let time = entity.time.map_or(String::new(), |time| format!(" Events; `time:` is of `{time}`."));
+        let time = match (entity.time, entity.lasts) {
+            (Some(time), _) => format!(" Events; `time:` is of `{time}`."),
+            (None, Some((from, to))) => format!(
+                " With `time:`, what held within that span, also what is over: from `{from}` until `{to}`, by all that is known \
+                 today."
+            ),
+            (None, None) => String::new(),
+        };
         let _ = writeln!(out, "### {}\n{}{time}\n\n| field | type | |\n|---|---|---|", entity.name, entity.table.doc());
         for field in &entity.fields {
             let also =

@@ -344,6 +344,7 @@ impl Engine {
                 [one]
                     if at.is_none()
                         && view.epoch == epoch
+                        && query.time.is_none()
                         && page::narrows(&query)
                         && view.len(&actor.tenant, one.table) >= NARROW_FIRST =>
                 {
@@ -526,6 +527,12 @@ struct Scoped<'a> {
 }
 
 impl plan::Tables for Scoped<'_> {
+    fn intervals(&self) -> Result<Option<DataFrame>, DataFusionError> {
+        // What pages go on in is a version that the view has.
+        let until = self.at.unwrap_or(Moment::Epoch(self.epoch));
+        self.view.intervals(self.ctx, self.actor, Some(until))
+    }
+
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
         if let Some(at) = self.at.filter(|_| table.nature() == Nature::State) {
             let held = self.view.table_at(self.ctx, self.actor, table, at)?;

@@ -28,6 +28,7 @@ pub mod functions;
 pub mod groups;
 pub mod http;
 pub mod imported;
+mod intervals;
 pub mod inventories;
 mod led;
 mod lines;

@@ -26,6 +26,7 @@ use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
+use crate::intervals::intervals;
 use crate::led::led;
 use crate::segment::Segment;
 use crate::stream::BEHIND;
@@ -396,14 +397,7 @@ impl View {
 
     /// What an actor may see of a state table as it was; `None` where no history is kept.
     pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
-        let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
-        let until = match at {
-            Moment::Time(us) => {
-                ident("time").lt_eq(lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))))
-            }
-            Moment::Epoch(epoch) => ident("epoch").lt_eq(lit(i64::try_from(epoch).unwrap_or(i64::MAX))),
-        };
-        let versions = self.told_frame(ctx, actor, history, &history.arriving())?.filter(until)?;
+        let Some(versions) = self.versions(ctx, actor, table, Some(at))? else { return Ok(None) };
         // The newest version of each key is found by its key alone; only it is read whole.
         let key = table.key().iter().map(|k| ident(*k)).collect();
         let newest = versions.clone().aggregate(key, vec![max(ident("row_id")).alias("__newest")])?;
@@ -412,6 +406,33 @@ impl View {
         let columns: Vec<Expr> = table.schema().fields().iter().map(|f| ident(f.name())).collect();
         let held = held.filter(ident("gone").is_false())?.select(columns)?;
         seen_by(held, actor).map(Some)
+    }
+
+    /// Who owned addresses when, as an actor may see it and as it was known at a moment; `None` where no history is kept.
+    pub fn intervals(&self, ctx: &SessionContext, actor: &Actor, at: Option<Moment>) -> Result<Option<DataFrame>> {
+        let Some(versions) = self.versions(ctx, actor, Table::IpOwnership, at)? else { return Ok(None) };
+        let redirects = self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect));
+        intervals(seen_by(versions, actor)?, redirects).map(Some)
+    }
+
+    /// The versions of a tenant's state table, up to a moment; `None` where no history is kept.
+    fn versions(
+        &self,
+        ctx: &SessionContext,
+        actor: &Actor,
+        table: Table,
+        until: Option<Moment>,
+    ) -> Result<Option<DataFrame>> {
+        let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
+        let versions = self.told_frame(ctx, actor, history, &history.arriving())?;
+        let until = match until {
+            Some(Moment::Time(us)) => {
+                ident("time").lt_eq(lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))))
+            }
+            Some(Moment::Epoch(epoch)) => ident("epoch").lt_eq(lit(i64::try_from(epoch).unwrap_or(i64::MAX))),
+            None => return Ok(Some(versions)),
+        };
+        versions.filter(until).map(Some)
     }
 
     /// Rows of a table of the lake: stored ones, and those in memory.

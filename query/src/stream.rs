@@ -162,6 +162,10 @@ impl plan::Tables for These {
     fn rows(&self, _: Table) -> Result<DataFrame, DataFusionError> {
         Ok(self.0.clone())
     }
+
+    fn intervals(&self) -> Result<Option<DataFrame>, DataFusionError> {
+        Ok(None)
+    }
 }
 
 /// A live query.
@@ -241,8 +245,8 @@ pub fn start(
     let keys_alone =
         query.sort.iter().map(|s| &s.key).chain(&query.fields).all(|k| !parse::OBJECTS.contains(&&*k.path[0]));
     let state = matches!(entities[..], [one] if one.table.nature() == Nature::State);
-    let by_row = state && plain && !relative && keys_alone && by_itself(&query.filter);
-    let slides = relative || entities.iter().any(|e| e.time.is_some());
+    let by_row = state && plain && !relative && keys_alone && query.time.is_none() && by_itself(&query.filter);
+    let slides = relative || query.time.is_some() || entities.iter().any(|e| e.time.is_some());
     // What is wrong with it is said at once.
     let view = engine.live().view();
     engine.plan(actor, &query, &view)?;

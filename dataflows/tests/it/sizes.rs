@@ -12,7 +12,9 @@ use timely::progress::frontier::AntichainRef;
 
 /// More steps than there are operators in a row.
 fn settle(worker: &mut timely::worker::Worker) {
-    (0..20).for_each(|_| drop(worker.step()));
+    for _ in 0..20 {
+        worker.step();
+    }
 }
 
 #[test]

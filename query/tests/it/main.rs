@@ -6,6 +6,7 @@
 
 mod data;
 mod fuzz;
+mod intervals;
 mod limits;
 mod stream;
 

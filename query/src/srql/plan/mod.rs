@@ -82,6 +82,9 @@ pub struct Planned {
 pub trait Tables {
     /// The rows that the asker may see; with `at:`, as they were then.
     fn rows(&self, table: Table) -> std::result::Result<DataFrame, DataFusionError>;
+
+    /// Who owned addresses when, what is over included; `None` where that is not known.
+    fn intervals(&self) -> std::result::Result<Option<DataFrame>, DataFusionError>;
 }
 
 /// The entities a query asks for.
@@ -307,7 +310,9 @@ fn timestamp(us: i64) -> Df {
 /// The columns that make a row one.
 fn unique(entity: &Entity) -> Vec<String> {
     let row_id = entity.fields.iter().find(|f| f.name == "row_id").map(|f| vec![f.name.to_owned()]);
-    row_id.unwrap_or_else(|| entity.table.key().iter().map(|k| (*k).to_owned()).collect())
+    // Of what lasts there are several a key, each begun by a version of its own.
+    let begun = entity.lasts.map(|_| "epoch");
+    row_id.unwrap_or_else(|| entity.table.key().iter().copied().chain(begun).map(str::to_owned).collect())
 }
 
 /// Several entities as one.
@@ -408,7 +413,7 @@ fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
             types.entry(column.name).or_insert(column.data_type);
         }
     }
-    Ok(Union { entity: Entity { name: "the union", table, fields, time, sort }, unique, types })
+    Ok(Union { entity: Entity { name: "the union", table, fields, time, lasts: None, sort }, unique, types })
 }
 
 impl Union {
@@ -446,13 +451,26 @@ impl Names<'_> {
 
     /// The rows within the span of time, less what is hidden; of each key the newest, if that is asked for.
     fn bounded(&self, query: &Query, range: &mut Option<Range>, warnings: &mut Vec<String>) -> Result<DataFrame> {
-        let mut rows = self.all(self.entity.table)?;
+        let mut rows = match (&query.time, self.entity.lasts) {
+            (Some(said), Some(_)) => self.tables.intervals().map_err(defect)?.ok_or_else(|| {
+                let detail = "what was before is kept in the lake, which is switched off, or the query is a live one";
+                SrqlError::new("no_history", said.span, detail)
+            })?,
+            _ => self.all(self.entity.table)?,
+        };
         if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
             *range = self.range(query, warnings)?;
         }
         if let (Some(field), Some(range)) = (self.entity.time, *range) {
             let from = range.from.map(|us| ident(field).gt_eq(timestamp(us)));
             let to = range.to.map(|us| ident(field).lt(timestamp(us)));
+            if let Some(within) = from.into_iter().chain(to).reduce(Df::and) {
+                rows = rows.filter(within).map_err(defect)?;
+            }
+        }
+        if let (Some((field, until)), Some(range)) = (self.entity.lasts, *range) {
+            let to = range.to.map(|us| ident(field).lt(timestamp(us)));
+            let from = range.from.map(|us| ident(until).is_null().or(ident(until).gt(timestamp(us))));
             if let Some(within) = from.into_iter().chain(to).reduce(Df::and) {
                 rows = rows.filter(within).map_err(defect)?;
             }
@@ -502,7 +520,7 @@ impl Names<'_> {
             warnings.push("no time: given; the last 24 hours were searched".to_owned());
             return Ok(Some(Range { from: Some(self.now_us - DEFAULT_SPAN_US), to: None }));
         };
-        if self.entity.time.is_none() {
+        if self.entity.time.is_none() && self.entity.lasts.is_none() {
             let detail = format!("{} has no time of its own; filter one of its time fields instead", self.entity.name);
             return Err(SrqlError::new("time_not_applicable", literal.span, detail));
         }
