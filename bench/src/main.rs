@@ -1,6 +1,6 @@
 //! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
 //!
-//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `ingest`, `postgres`, `query`. Sizes by environment:
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `junk`, `ingest`, `postgres`, `query`. Sizes by environment:
 //! `RADARFLOW_BENCH_RECORDS` (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000), `RADARFLOW_BENCH_DEVICES`
 //! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000). `ingest` runs the `radarflow` program that lies beside
 //! this one.
@@ -23,6 +23,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("identity") {
         cases::identity::run()?;
+    }
+    if wants("junk") {
+        cases::junk::run()?;
     }
     if wants("ingest") {
         cases::ingest::run()?;

@@ -21,21 +21,22 @@ use radarflow_reconcile::identity::normalise::short_hostname;
 use radarflow_reconcile::identity::sources::{Instances, Received, device_update};
 use sqlx::{Connection, Executor, PgConnection};
 
-const NOW: i64 = 1_700_000_000;
-const WORKERS: usize = 2;
+pub(super) const NOW: i64 = 1_700_000_000;
+pub(super) const WORKERS: usize = 2;
 /// Items of one frame.
 const FRAME: usize = 10_000;
 
-struct Run {
-    workers: Workers,
-    outputs: std::sync::mpsc::Receiver<WorkerEpoch>,
-    merge: Merge,
-    epoch: u64,
+/// The dataflow, fed by hand.
+pub(super) struct Run {
+    pub(super) workers: Workers,
+    pub(super) outputs: std::sync::mpsc::Receiver<WorkerEpoch>,
+    pub(super) merge: Merge,
+    pub(super) epoch: u64,
 }
 
 impl Run {
     /// Feeds frames and waits until the last is complete; tells how many changes came out and how long it took.
-    fn feed(&mut self, frames: Vec<Vec<(Kind, Vec<u8>)>>) -> (usize, Duration) {
+    pub(super) fn feed(&mut self, frames: Vec<Vec<(Kind, Vec<u8>)>>) -> (usize, Duration) {
         let started = Instant::now();
         let last = self.epoch + frames.len() as u64;
         let mut changes = 0;
@@ -80,7 +81,7 @@ impl Run {
 }
 
 /// Pushes of so many items each, two a frame so that both workers have one.
-fn frames(items: &[String]) -> Vec<Vec<(Kind, Vec<u8>)>> {
+pub(super) fn frames(items: &[String]) -> Vec<Vec<(Kind, Vec<u8>)>> {
     let service = ServiceHead { name: "s".into(), kind: "sync".into(), source: "results".into(), available: true };
     let push = AgentPush { agent_id: "bench".into(), service: Some(service), ..AgentPush::default() };
     let head = serde_json::to_string(&push).unwrap_or_default();
@@ -88,7 +89,7 @@ fn frames(items: &[String]) -> Vec<Vec<(Kind, Vec<u8>)>> {
     items.chunks(FRAME).map(|frame| frame.chunks(frame.len().div_ceil(WORKERS)).map(body).collect()).collect()
 }
 
-fn resident_mib() -> f64 {
+pub(super) fn resident_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib =
         status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());

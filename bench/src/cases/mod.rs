@@ -3,5 +3,6 @@
 pub(crate) mod decode;
 pub(crate) mod identity;
 pub(crate) mod ingest;
+pub(crate) mod junk;
 pub(crate) mod postgres;
 pub(crate) mod query;

@@ -10,6 +10,9 @@ use radarflow_reconcile::identity::name::uid;
 
 use crate::harness::*;
 
+/// The class of a confirmed alias's claim, between those of [`Saying::class`].
+const ALIAS: u8 = 1;
+
 /// What a source said of one item: the oracle's own form of it. Identifiers are seeds: `armis:1`, `mac:…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Saying {
@@ -25,10 +28,34 @@ pub(super) struct Saying {
     pub(super) run: u32,
 }
 
+/// What discovery found on a polled device's interfaces, in a run of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Poll {
+    pub(super) second: i64,
+    /// The polled address.
+    pub(super) device: String,
+    pub(super) ips: Vec<String>,
+    pub(super) macs: Vec<&'static str>,
+}
+
+impl Poll {
+    fn input(&self) -> Input {
+        let at = T0 / 1000 - 86_400 + self.second;
+        let row = |field: &str, value: String| {
+            format!(r#"{{"device_ip":"{}","timestamp":{at},"{field}":{value}}}"#, self.device)
+        };
+        let ips = self.ips.iter().map(|ip| row("ip_addresses", format!("[\"{ip}\"]")));
+        let macs = self.macs.iter().map(|mac| row("if_phys_address", format!("\"{mac}\"")));
+        let rows: Vec<String> = ips.chain(macs).collect();
+        status("discovery", "mapper_interfaces", "", &format!("[{}]", rows.join(",")))
+    }
+}
+
 /// One step of a trace.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Say(Saying),
+    Poll(Poll),
     Link(String, LinkKind, String, String),
     Unlink(String),
     Policy(IpLink),
@@ -76,7 +103,7 @@ impl Saying {
     fn class(&self) -> u8 {
         match self.source.0 {
             "agent" => 4,
-            "mapper" => 1,
+            "mapper" => 2,
             "sweep" => 0,
             _ => 3,
         }
@@ -132,6 +159,7 @@ impl Step {
     pub(super) fn input(&self, tenant: &str) -> Input {
         match self {
             Step::Say(saying) => saying.input(),
+            Step::Poll(poll) => poll.input(),
             step => fact(&step.fact(tenant).unwrap()),
         }
     }
@@ -140,7 +168,7 @@ impl Step {
         let actor = Actor { name: "oracle".into(), role: Role::Operator };
         let (tenant, reason) = (tenant.to_owned(), "test".to_owned());
         Some(match self {
-            Step::Say(_) => return None,
+            Step::Say(_) | Step::Poll(_) => return None,
             Step::Link(id, kind, a, b) => Fact::Link(Link {
                 tenant,
                 partition: "default".into(),
@@ -230,6 +258,7 @@ pub(super) type Answer = (
 #[derive(Clone, Default)]
 pub(super) struct World {
     said: Vec<Saying>,
+    polls: BTreeSet<Poll>,
     pub(super) links: BTreeMap<String, (LinkKind, String, String)>,
     policy: IpLink,
 }
@@ -238,6 +267,9 @@ impl World {
     pub(super) fn take(&mut self, step: &Step) {
         match step {
             Step::Say(saying) => self.said.push(saying.clone()),
+            Step::Poll(poll) => {
+                self.polls.insert(poll.clone());
+            }
             Step::Link(id, kind, a, b) => {
                 self.links.insert(id.clone(), (*kind, a.clone(), b.clone()));
             }
@@ -266,6 +298,32 @@ impl World {
             }
         }
         let live: Vec<&Saying> = newest.into_values().filter(|s| !s.deleted).collect();
+        // What the polls of a device's interfaces report, newest first: its aliases, each with the first and the last of the
+        // polls in a row that list it, and its MACs.
+        let polls = |device: &str| {
+            let mut polls: Vec<&Poll> = self.polls.iter().filter(|p| p.device == device).collect();
+            polls.sort_by_key(|p| std::cmp::Reverse(p.second));
+            polls
+        };
+        let swept =
+            |ip: &str, since: i64| live.iter().any(|s| s.source == ("sweep", ip.to_owned()) && s.second >= since);
+        let confirmed = |device: &str| -> Vec<(String, i64)> {
+            let polls = polls(device);
+            let Some(newest) = polls.first() else { return vec![] };
+            let in_a_row = |ip: &String| polls.iter().take_while(|p| p.ips.contains(ip)).collect::<Vec<_>>();
+            let counts = |ip: &&String| {
+                let listed = in_a_row(ip);
+                listed.len() >= 3 || swept(ip, listed[listed.len() - 1].second)
+            };
+            newest.ips.iter().filter(counts).map(|ip| (ip.clone(), newest.second)).collect()
+        };
+        let shown = |s: &Saying| -> BTreeSet<&'static str> {
+            let of_interfaces = match s.source.0 {
+                "mapper" => polls(&s.source.1).first().map(|p| p.macs.clone()).unwrap_or_default(),
+                _ => vec![],
+            };
+            s.macs.iter().copied().chain(of_interfaces).collect()
+        };
         let for_long = |r: &Saying, ip: &str| {
             let of = || self.said.iter().filter(|s| s.source == r.source);
             let deleted = of().filter(|s| s.deleted).map(|s| s.second).max().unwrap_or(i64::MIN);
@@ -332,7 +390,7 @@ impl World {
         let busy_ip = |ip: &str| parties(&|s| s.claims(ip)).len() > 16;
         let corroborate = |a: &Saying, b: &Saying, ip: &str| {
             let same_name = a.host.is_some() && a.host == b.host;
-            let share = a.macs.iter().any(|m| b.macs.contains(m) && !busy_mac(m));
+            let share = shown(a).intersection(&shown(b)).any(|m| !busy_mac(m));
             let differ = a.host.is_some() && b.host.is_some() && !same_name;
             let long = for_long(a, ip) && for_long(b, ip) && !differ;
             match self.policy {
@@ -553,7 +611,22 @@ impl World {
         };
         let mut owners: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut ips_of: Vec<(String, String)> = Vec::new();
-        let ips: BTreeSet<String> = live.iter().flat_map(|s| s.ips.clone()).collect();
+        // Aliases that devices report, and those that records known by an address alone do.
+        let reporters = |s: &&Saying| s.source.0 == "mapper";
+        let of_polled: Vec<(String, i64, String)> = of_devices
+            .iter()
+            .filter(|(s, _)| reporters(s))
+            .flat_map(|(s, d)| confirmed(&s.source.1).into_iter().map(|(ip, at)| (ip, at, d.clone())))
+            .collect();
+        let of_alone: Vec<(String, i64, String)> = alone
+            .iter()
+            .filter(|s| reporters(s))
+            .flat_map(|s| confirmed(&s.source.1).into_iter().map(|(ip, at)| (ip, at, s.source.1.clone())))
+            .collect();
+        let mut only_swept: BTreeSet<String> = BTreeSet::new();
+        let mut homes: BTreeMap<String, String> = BTreeMap::new();
+        let ips: BTreeSet<String> =
+            live.iter().flat_map(|s| s.ips.clone()).chain(of_polled.iter().map(|(ip, ..)| ip.clone())).collect();
         for ip in ips {
             let seed = format!("ip:{ip}");
             let mut claims: Vec<(u8, i64, String, String)> = of_devices
@@ -561,8 +634,11 @@ impl World {
                 .filter(|(s, d)| s.ips.contains(&ip) && !barred(d, &seed))
                 .map(|(s, d)| (s.class(), s.second, name[d].clone(), d.clone()))
                 .collect();
+            let of_aliases = of_polled.iter().filter(|(alias, _, d)| *alias == ip && !barred(d, &seed));
+            claims.extend(of_aliases.map(|(_, at, d)| (ALIAS, *at, name[d].clone(), d.clone())));
             let known_by = || alone.iter().filter(|s| s.ips.first() == Some(&ip));
-            let spoken = of_devices.iter().any(|(s, _)| s.ips.contains(&ip)) || known_by().next().is_some();
+            let reported = of_polled.iter().any(|(alias, ..)| *alias == ip);
+            let spoken = reported || of_devices.iter().any(|(s, _)| s.ips.contains(&ip)) || known_by().next().is_some();
             if is_linked(&seed) && spoken {
                 let d = device_of_id(&seed);
                 // Where nobody is there, the device of the free MACs that are linked to it.
@@ -587,6 +663,9 @@ impl World {
                     }
                 }
                 None => {
+                    if known_by().all(|s| s.source.0 == "sweep") {
+                        only_swept.insert(ip.clone());
+                    }
                     if known_by().next().is_some() {
                         owners.insert(ip.clone(), Some(own.clone()));
                         ips_of.push((own.clone(), ip.clone()));
@@ -594,9 +673,24 @@ impl World {
                     own
                 }
             };
-            for s in known_by() {
-                place(&home, s);
-            }
+            homes.insert(ip, home);
+        }
+        // What records known by an address alone report belongs to whoever that address is, where at most sweeps know it.
+        let reported: BTreeSet<&String> = of_alone.iter().map(|(ip, ..)| ip).collect();
+        let mut given: BTreeMap<String, String> = BTreeMap::new();
+        for ip in reported.into_iter().filter(|ip| !owners.contains_key(*ip) || only_swept.contains(*ip)) {
+            let claims = of_alone.iter().filter(|(alias, ..)| alias == ip);
+            let best = claims.map(|(_, at, polled)| (*at, homes[polled].clone())).max();
+            given.extend(best.map(|(_, uid)| (ip.clone(), uid)));
+        }
+        for (ip, uid) in given {
+            ips_of.retain(|(_, owned)| *owned != ip);
+            ips_of.push((uid.clone(), ip.clone()));
+            owners.insert(ip.clone(), Some(uid.clone()));
+            homes.insert(ip, uid);
+        }
+        for s in alone.iter().filter(|s| !s.ips.is_empty()) {
+            place(&homes[&s.ips[0]], s);
         }
         for s in alone.iter().filter(|s| s.ips.is_empty()) {
             place(&uid("default", &format!("record:{}/main/{}", s.source.0, s.source.1)), s);
