@@ -15,7 +15,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::record::Record;
 use radarflow_reconcile::availability::{State, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
-use radarflow_reconcile::inventory::{Parts, describe};
+use radarflow_reconcile::inventory::{Known, MAX_DESCRIBING, Parts, confidence, describe};
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +59,19 @@ pub fn devices<'scope>(
         .concat(lives.map(|(c, life)| (c, Part::Life(life))));
     let parts = parts.arrange_by_key_named("Parts");
     let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {
-        let records: Vec<Record> =
-            parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v.record()) } else { None }).collect();
-        let mut row = Parts { records: records.iter().collect(), ..Parts::default() };
+        let mut lives: Vec<&Live> =
+            parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v) } else { None }).collect();
+        let mut known = Known::default();
+        for says in lives.iter().map(|live| &live.says) {
+            known.add(says.kind, says.at, !says.ids.is_empty() || !says.macs.is_empty());
+        }
+        if lives.len() > MAX_DESCRIBING {
+            let rank = |live: &Live| std::cmp::Reverse((confidence(live.says.kind), live.says.at, live.key));
+            lives.select_nth_unstable_by_key(MAX_DESCRIBING, |live| rank(live));
+            lives.truncate(MAX_DESCRIBING);
+        }
+        let records: Vec<Record> = lives.into_iter().map(|live| live.record()).collect();
+        let mut row = Parts { records: records.iter().collect(), known, ..Parts::default() };
         // A device with several addresses seen from one vantage: the best of them counts for that vantage.
         let mut vantages: BTreeMap<&str, (State, Time)> = BTreeMap::new();
         for (part, _) in parts {

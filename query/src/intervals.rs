@@ -29,11 +29,11 @@ use crate::segment::Segment;
 /// Classes of claims, strongest first; an address that is shared is nobody's, whoever claims it.
 const CLASSES: [&str; 7] = ["shared", "operator", "agent", "inventory", "mapper", "alias", "sweep"];
 
-fn rank(class: Expr) -> Result<Expr> {
+fn rank(class: &str) -> Result<Expr> {
     let [strongest, rest @ ..] = CLASSES;
-    let mut rank = when(class.clone().eq(lit(strongest)), lit(CLASSES.len() as i64));
+    let mut rank = when(ident(class).eq(lit(strongest)), lit(CLASSES.len() as i64));
     for (place, name) in rest.iter().enumerate() {
-        rank = rank.when(class.clone().eq(lit(*name)), lit((CLASSES.len() - 1 - place) as i64));
+        rank = rank.when(ident(class).eq(lit(*name)), lit((CLASSES.len() - 1 - place) as i64));
     }
     rank.otherwise(lit(0i64))
 }
@@ -69,7 +69,7 @@ pub(crate) fn intervals(versions: DataFrame, redirects: Option<&Arc<Vec<Segment>
     let ended = ident("gone").is_true().and(was_gone.clone().is_false());
     let changes = versions.filter(began.or(ended))?;
 
-    let (now, then) = (rank(ident("class"))?, rank(ident("__class"))?);
+    let (now, then) = (rank("class")?, rank("__class")?);
     let stronger = ident("__class")
         .is_null()
         .or(now.clone().gt(then.clone()))

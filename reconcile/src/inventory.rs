@@ -1,10 +1,15 @@
 //! A device's row from what its records say: per field the value of greatest (source confidence, event time, record
 //! key); sets are unions; first seen is the minimum, last seen the maximum. An absent field says nothing.
+//!
+//! A device may have a million records (everything that is known by one address alone). So it is described by
+//! [`MAX_DESCRIBING`] of them, those of greatest (source confidence, event time); of the others counts when they were
+//! seen, whose they are, and what stage they make it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use radarflow_proto::cell::{Tags, Time};
+use radarflow_proto::fact::Stage;
 use radarflow_proto::record::{Record, SourceKind};
 use radarflow_proto::rows::Device;
 use serde::{Deserialize, Serialize};
@@ -12,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::availability::Availability;
 use crate::enrich::FIELDS;
 use crate::lifecycle::{self, Life};
+
+/// Records that describe a device.
+pub const MAX_DESCRIBING: usize = 256;
 
 /// How far a source is trusted about attributes.
 pub fn confidence(kind: SourceKind) -> u8 {
@@ -28,14 +36,50 @@ pub fn confidence(kind: SourceKind) -> u8 {
 pub struct Parts<'a> {
     /// Its name.
     pub uid: &'a str,
-    /// Its records, in any order.
+    /// The records that describe it, in any order.
     pub records: Vec<&'a Record>,
+    /// What is known of all of them.
+    pub known: Known,
     /// The addresses it owns.
     pub owned: BTreeSet<IpAddr>,
     /// What its vantages say; `None` when nobody looked.
     pub availability: Option<Availability>,
     /// What operators made of it.
     pub life: Life,
+}
+
+/// What every record adds to its device, whether or not it describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    seen: Option<(Time, Time)>,
+    kinds: BTreeSet<SourceKind>,
+    identified: bool,
+}
+
+impl Known {
+    /// Takes a record in: whose it is, its event time, and whether it asserts an identifier or a MAC.
+    pub fn add(&mut self, kind: SourceKind, at: Time, identified: bool) {
+        let (first, last) = self.seen.unwrap_or((at, at));
+        self.seen = Some((first.min(at), last.max(at)));
+        self.kinds.insert(kind);
+        self.identified |= identified;
+    }
+
+    /// The stage of a device nobody has decided about.
+    fn stage(&self) -> Stage {
+        lifecycle::derived(self.kinds.contains(&SourceKind::Agent), self.identified)
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Of a device with these records.
+    pub fn of(uid: &'a str, records: Vec<&'a Record>) -> Self {
+        let mut known = Known::default();
+        for record in &records {
+            known.add(record.key.kind, record.event_time, !record.ids.is_empty() || !record.macs.is_empty());
+        }
+        Parts { uid, records, known, ..Parts::default() }
+    }
 }
 
 /// A device as its records describe it, before rules add to it.
@@ -73,7 +117,8 @@ pub fn describe(parts: &Parts<'_>) -> Option<Described> {
         Some((at, by, reason)) => (Some(*at), Some(by.clone()), Some(reason.clone())),
         None => (None, None, None),
     };
-    let sources: BTreeSet<&str> = records.iter().map(|r| r.key.kind.name()).collect();
+    let sources: BTreeSet<&str> = parts.known.kinds.iter().map(|kind| kind.name()).collect();
+    let (first_seen_time, last_seen_time) = parts.known.seen.unwrap_or_default();
     let display_name =
         hostname.clone().or_else(|| name.clone()).or_else(|| ip.clone()).unwrap_or_else(|| parts.uid.to_owned());
     let device = Device {
@@ -98,9 +143,9 @@ pub fn describe(parts: &Parts<'_>) -> Option<Described> {
         availability: parts.availability.as_ref().map_or("unknown", |a| a.state.name()).to_owned(),
         availability_since: parts.availability.as_ref().map(|a| a.since),
         availability_reason: parts.availability.as_ref().map(|a| a.reason.clone()),
-        first_seen_time: records.iter().map(|r| r.event_time).min().unwrap_or_default(),
-        last_seen_time: records.iter().map(|r| r.event_time).max().unwrap_or_default(),
-        lifecycle: parts.life.stage.unwrap_or_else(|| lifecycle::derived(&records)).name().to_owned(),
+        first_seen_time,
+        last_seen_time,
+        lifecycle: parts.life.stage.unwrap_or_else(|| parts.known.stage()).name().to_owned(),
         deleted_at,
         deleted_by,
         deleted_reason,
@@ -142,7 +187,7 @@ mod tests {
         let agent = record(SourceKind::Agent, 1, Some("from-agent"), None);
         let armis = record(SourceKind::Armis, 9, Some("from-armis"), Some("m1"));
         for records in [vec![&agent, &armis], vec![&armis, &agent]] {
-            let Described { device, .. } = describe(&Parts { uid: "sr:x", records, ..Parts::default() }).unwrap();
+            let Described { device, .. } = describe(&Parts::of("sr:x", records)).unwrap();
             assert_eq!((device.hostname.as_deref(), device.model.as_deref()), (Some("from-agent"), Some("m1")));
             assert_eq!((device.first_seen_time, device.last_seen_time), (Time(1), Time(9)));
             assert_eq!((device.is_available, device.availability.as_str()), (None, "unknown"));

@@ -14,7 +14,7 @@
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, DeviceAct, DeviceStep, Stage};
-use radarflow_proto::record::{Record, SourceKind};
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -130,14 +130,13 @@ pub fn life<'a>(anchors: impl Iterator<Item = (&'a Steps, u64)> + Clone) -> Life
     Life { stage, deleted }
 }
 
-/// The stage that follows from a device's records alone.
-pub fn derived(records: &[&Record]) -> Stage {
-    if records.iter().any(|r| r.key.kind == SourceKind::Agent) {
-        Stage::Managed
-    } else if records.iter().any(|r| !r.ids.is_empty() || !r.macs.is_empty()) {
-        Stage::Identified
-    } else {
-        Stage::Discovered
+/// The stage that follows from a device's records alone: whether an agent speaks for it, whether one of them asserts an
+/// identifier or a MAC.
+pub fn derived(has_agent: bool, identified: bool) -> Stage {
+    match (has_agent, identified) {
+        (true, _) => Stage::Managed,
+        (false, true) => Stage::Identified,
+        (false, false) => Stage::Discovered,
     }
 }
 

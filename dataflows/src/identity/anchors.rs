@@ -164,15 +164,21 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
         let ends =
             nodes.iter().filter_map(|(n, _)| if let Value::EndOf(m, token) = n { Some((*m, *token)) } else { None });
         let contested = collides(vertices()) || both_ends(ends);
-        let spaces = |of: &dyn Fn(&Vertex) -> bool| -> Arc<[Name]> {
-            let spaces: BTreeSet<Name> = vertices().filter(|v| of(v)).map(|v| v.id.namespace).collect();
-            spaces.into_iter().collect()
-        };
-        let all = spaces(&|_| true);
+        // A contested component falls apart into what must-links alone connect.
+        let part = |v: &Vertex| if contested { v.must } else { label };
+        let mut parts: BTreeMap<Component, (BTreeSet<Name>, bool)> = BTreeMap::new();
         for v in vertices() {
-            let (component, spaces) =
-                if contested { (v.must, spaces(&|w| w.must == v.must)) } else { (label, all.clone()) };
-            let operated = vertices().any(|w| w.linked && (!contested || w.must == v.must));
+            let (spaces, operated) = parts.entry(part(v)).or_default();
+            spaces.insert(v.id.namespace);
+            *operated |= v.linked;
+        }
+        let parts: BTreeMap<Component, (Arc<[Name]>, bool)> = parts
+            .into_iter()
+            .map(|(part, (spaces, operated))| (part, (spaces.into_iter().collect(), operated)))
+            .collect();
+        for v in vertices() {
+            let component = part(v);
+            let (spaces, operated) = parts[&component].clone();
             let place = Place { component, spaces, contested, linked: v.linked, operated };
             out.push(Value::PlaceOf(v.id.name, place.into()));
         }

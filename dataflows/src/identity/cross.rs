@@ -11,7 +11,7 @@
 //! ```
 //! Addresses that more than sixteen components claim, and MACs that more than sixteen assert, link nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use radarflow_proto::fact::IpLink;
@@ -192,11 +192,18 @@ fn pairs(values: &[(&Value, isize)], mut each: impl FnMut(&Live, &Live, What)) {
             None => live.says.top().map(|id| id.namespace).into_iter().collect(),
         },
     };
-    for (i, a) in claimants.iter().enumerate() {
-        for b in claimants[i + 1..].iter().filter(|b| b.0 != a.0) {
-            let (side_a, side_b) = (side(a), side(b));
-            if !side_a.overlaps(&side_b) {
-                each(a.1, b.1, What::Sides(side_a, side_b));
+    // They are sorted by component, and records of one component have its namespaces.
+    let sides: Vec<&[Claimant<'_>]> = claimants.chunk_by(|a, b| a.0 == b.0).collect();
+    for (i, of_a) in sides.iter().enumerate() {
+        for of_b in &sides[i + 1..] {
+            let (side_a, side_b) = (side(&of_a[0]), side(&of_b[0]));
+            if side_a.overlaps(&side_b) {
+                continue;
+            }
+            for a in *of_a {
+                for b in *of_b {
+                    each(a.1, b.1, What::Sides(side_a.clone(), side_b.clone()));
+                }
             }
         }
     }
@@ -264,11 +271,16 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
     });
     let chosen = reduce(&candidates, "Partners", |_, partners, out| {
         let partners = || partners.iter().filter_map(|(p, _)| if let Value::Partners(p) = p { Some(p) } else { None });
+        // By namespace: a candidate that has it, and whether another one has it, too.
+        let mut rivals: BTreeMap<Name, (Component, bool)> = BTreeMap::new();
         for p in partners() {
-            if partners().all(|q| q.1.component == p.1.component || !q.1.overlaps(&p.1)) {
-                out.push(Value::Partners(p.clone()));
+            for space in p.1.spaces.iter() {
+                let (first, more) = rivals.entry(*space).or_insert((p.1.component, false));
+                *more |= *first != p.1.component;
             }
         }
+        let alone = |p: &&Arc<(Side, Side)>| p.1.spaces.iter().all(|space| !rivals[space].1);
+        out.extend(partners().filter(alone).cloned().map(Value::Partners));
     });
     let chosen = each(&chosen, |_, p, out| {
         if let Value::Partners(p) = p {

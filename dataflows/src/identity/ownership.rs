@@ -149,8 +149,10 @@ fn rule(claims: &[(&Value, isize)]) -> Vec<Value> {
     };
     let alone = alone.is_some();
     let (class, since) = (best.class, best.at);
-    let parties: BTreeSet<Component> = weights.iter().filter(|w| w.class == class).map(|w| w.component).collect();
-    if parties.len() > MAX_CLAIMANTS {
+    // A million devices may claim one address: that there are too many is enough to know.
+    let mut parties: BTreeSet<Component> = BTreeSet::new();
+    let of_class = weights.iter().filter(|w| w.class == class);
+    if of_class.map(|w| parties.insert(w.component)).filter(|new| *new).nth(MAX_CLAIMANTS).is_some() {
         let (owner, component, since) = (Owner::Shared, Component::default(), Time::default());
         return vec![Value::Decision(Decision { owner, component, class, alone, since, spot }.into())];
     }

@@ -4,7 +4,7 @@ use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::{Actor, Fact, IpLink, Link, LinkKind, Role};
 use radarflow_proto::payload::AgentPush;
 use radarflow_proto::record::{IdKind, Identifier, SourceKind};
-use radarflow_proto::rows::{MergeAudit, StateRow};
+use radarflow_proto::rows::{Device, MergeAudit, StateRow};
 use radarflow_reconcile::identity::name::uid;
 
 use crate::harness::*;
@@ -664,6 +664,35 @@ fn a_mac_and_an_address_of_very_many_are_nobodys_and_slow_nobody() {
     let changes: usize = run.outputs_seen[before..].iter().map(|o| o.changes.len()).sum();
     assert!(changes <= 3, "{changes} rows for one record");
     assert_eq!(run.tables.device(&armis_uid("7")).ip.as_deref(), Some("10.9.9.7"));
+}
+
+#[test]
+fn a_device_of_very_many_records_is_described_by_the_newest() {
+    let mut run = run();
+    let item = |n: i64, more: &str| {
+        let at = T0 / 1000 - 86_400 + n;
+        format!(
+            r#"{{"source":"unifi","ip":"10.9.9.9","hostname":"h{n}","timestamp":{at},"metadata":{{"rack":"r{n}"{more}}}}}"#
+        )
+    };
+    let items: Vec<String> = (0..400).map(|n| item(n, "")).collect();
+    for batch in items.chunks(150) {
+        run.tick(vec![sync(batch)]);
+    }
+    let seen = |device: &Device| {
+        let second = |at: radarflow_proto::cell::Time| at.0 / 1_000_000 - (T0 / 1000 - 86_400);
+        (second(device.first_seen_time), second(device.last_seen_time))
+    };
+    let described = |run: &Run| {
+        let devices = run.tables.devices();
+        assert_eq!((devices.len(), devices[0].discovery_sources.as_slice()), (1, &["integration".to_owned()][..]));
+        (devices[0].hostname.clone().unwrap(), seen(devices[0]))
+    };
+    assert_eq!(described(&run), ("h399".to_owned(), (0, 399)));
+    // The newest is withdrawn, and the oldest.
+    let gone = [item(399, r#","_deleted":"true""#), item(0, r#","_deleted":"true""#)];
+    run.tick(vec![sync(&gone)]);
+    assert_eq!(described(&run), ("h398".to_owned(), (1, 398)));
 }
 
 #[test]

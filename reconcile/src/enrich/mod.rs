@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn enriched(rules: &Rules, records: &[Record]) -> Device {
-        let parts = Parts { uid: "sr:x", records: records.iter().collect(), ..Parts::default() };
+        let parts = Parts::of("sr:x", records.iter().collect());
         rules.enrich(describe(&parts).unwrap())
     }
 
