@@ -202,7 +202,12 @@ async fn simulate(to: Addresses, devices: usize, speed: f64) -> Result<()> {
             }
             if tick % 50 == 25 {
                 let (a, b) = network.swap(now());
-                let items = [a, b].map(|n| network.devices[n].armis()).to_vec();
+                // Both inventories hear of it: what one of them calls a device at another's address would be a device of its own.
+                let said = |n: usize| {
+                    let device = &network.devices[n];
+                    [Some(device.armis()), device.in_netbox.then(|| device.netbox())]
+                };
+                let items = [a, b].into_iter().flat_map(said).flatten().collect();
                 sync(&mut agents[t], items).await?;
             }
         }

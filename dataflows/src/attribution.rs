@@ -84,7 +84,7 @@ fn fill(batch: EventBatch, owners: Option<&BTreeMap<IpAddr, Vec<(Arc<str>, isize
     let schema = batch.rows.schema();
     let mut columns = batch.rows.columns().to_vec();
     for (name, addresses) in &batch.lookups {
-        let mut uids = StringBuilder::new();
+        let mut uids = StringBuilder::with_capacity(addresses.len(), 0);
         for ip in addresses {
             let owner = ip.and_then(|ip| owners.get(&ip)).and_then(|uids| uids.iter().find(|(_, n)| *n > 0));
             uids.append_option(owner.map(|(uid, _)| uid));

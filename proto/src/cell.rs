@@ -80,7 +80,7 @@ pub trait Cell: Sized {
     const NULLABLE: bool = false;
     /// The Arrow type.
     fn data_type() -> DataType;
-    /// An empty builder.
+    /// An empty builder, with no room for anything: most batches are of few rows, and what is reserved stays with them.
     fn builder() -> Self::Builder;
     /// Appends this value.
     fn append(&self, builder: &mut Self::Builder);
@@ -115,7 +115,7 @@ impl Cell for String {
         DataType::Utf8
     }
     fn builder() -> StringBuilder {
-        StringBuilder::new()
+        StringBuilder::with_capacity(0, 0)
     }
     fn append(&self, builder: &mut StringBuilder) {
         builder.append_value(self);
@@ -135,7 +135,7 @@ impl Cell for i64 {
         DataType::Int64
     }
     fn builder() -> Int64Builder {
-        Int64Builder::new()
+        Int64Builder::with_capacity(0)
     }
     fn append(&self, builder: &mut Int64Builder) {
         builder.append_value(*self);
@@ -155,7 +155,7 @@ impl Cell for bool {
         DataType::Boolean
     }
     fn builder() -> BooleanBuilder {
-        BooleanBuilder::new()
+        BooleanBuilder::with_capacity(0)
     }
     fn append(&self, builder: &mut BooleanBuilder) {
         builder.append_value(*self);
@@ -175,7 +175,7 @@ impl Cell for Time {
         timestamp()
     }
     fn builder() -> TimestampMicrosecondBuilder {
-        TimestampMicrosecondBuilder::new().with_timezone("UTC")
+        TimestampMicrosecondBuilder::with_capacity(0).with_timezone("UTC")
     }
     fn append(&self, builder: &mut TimestampMicrosecondBuilder) {
         builder.append_value(self.0);
@@ -195,7 +195,7 @@ impl Cell for RowId {
         DataType::Decimal128(38, 0)
     }
     fn builder() -> Decimal128Builder {
-        Decimal128Builder::new().with_data_type(Self::data_type())
+        Decimal128Builder::with_capacity(0).with_data_type(Self::data_type())
     }
     fn append(&self, builder: &mut Decimal128Builder) {
         builder.append_value(self.0);
@@ -215,7 +215,7 @@ impl Cell for IpAddr {
         DataType::Utf8
     }
     fn builder() -> StringBuilder {
-        StringBuilder::new()
+        StringBuilder::with_capacity(0, 0)
     }
     fn append(&self, builder: &mut StringBuilder) {
         // `StringBuilder` is a `fmt::Write`: the text goes straight into the column.
@@ -250,7 +250,7 @@ impl Cell for IpBytes {
         DataType::Binary
     }
     fn builder() -> BinaryBuilder {
-        BinaryBuilder::new()
+        BinaryBuilder::with_capacity(0, 0)
     }
     fn append(&self, builder: &mut BinaryBuilder) {
         builder.append_value(self.0);
@@ -273,7 +273,7 @@ impl Cell for Vec<u8> {
         DataType::Binary
     }
     fn builder() -> BinaryBuilder {
-        BinaryBuilder::new()
+        BinaryBuilder::with_capacity(0, 0)
     }
     fn append(&self, builder: &mut BinaryBuilder) {
         builder.append_value(self);
@@ -294,7 +294,7 @@ impl Cell for Vec<String> {
         DataType::List(Field::new("item", DataType::Utf8, true).into())
     }
     fn builder() -> Self::Builder {
-        ListBuilder::new(StringBuilder::new())
+        ListBuilder::with_capacity(String::builder(), 0)
     }
     fn append(&self, builder: &mut Self::Builder) {
         for item in self {
@@ -331,7 +331,7 @@ impl Cell for Tags {
         DataType::Map(Field::new("entries", entries, false).into(), false)
     }
     fn builder() -> Self::Builder {
-        MapBuilder::new(None, StringBuilder::new(), StringBuilder::new())
+        MapBuilder::with_capacity(None, String::builder(), String::builder(), 0)
     }
     fn append(&self, builder: &mut Self::Builder) {
         for (key, value) in &self.0 {

@@ -37,7 +37,7 @@ pub const MAX_FRESH_BYTES: usize = 64 << 20;
 /// Epochs of which it is known what they changed, for whoever missed them.
 pub const RECENT_EPOCHS: usize = 1024;
 /// Changes, and bytes of event rows, that these have at most.
-const RECENT_CHANGES: usize = 50_000;
+const RECENT_CHANGES: usize = 10_000;
 const RECENT_BYTES: usize = 32 << 20;
 
 /// A state table of one tenant, as the applier keeps it.
