@@ -36,6 +36,8 @@ const PREFETCH_KIB: u32 = 16 << 10;
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long a client that failed may take to say why.
+const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Topics of one cluster.
@@ -62,12 +64,12 @@ pub enum KafkaError {
     #[error("kafka: nothing decodes the topic {0}; known are {known}", known = subjects::DEFAULT.join(", "))]
     Topic(String),
     /// The client's settings are wrong, or the broker refused or is away.
-    #[error("kafka {brokers}: {source}{}{told}", if told.is_empty() { "" } else { "; " })]
+    #[error("kafka {brokers}: {failed}{}{told}", if told.is_empty() { "" } else { "; " })]
     Client {
         /// The cluster.
         brokers: String,
         /// What failed.
-        source: Box<rdkafka::error::KafkaError>,
+        failed: Box<rdkafka::error::KafkaError>,
         /// What the client said last.
         told: String,
     },
@@ -84,6 +86,12 @@ pub enum KafkaError {
 /// What the client says is wrong.
 #[derive(Default)]
 struct Told(Mutex<String>);
+
+impl Told {
+    fn said(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl ClientContext for Told {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -102,11 +110,7 @@ type Client = StreamConsumer<Told>;
 impl Config {
     fn failed(&self, client: &Client) -> impl Fn(rdkafka::error::KafkaError) -> KafkaError + use<> {
         let (brokers, context) = (self.brokers.clone(), client.context().clone());
-        move |source| KafkaError::Client {
-            brokers: brokers.clone(),
-            source: source.into(),
-            told: context.0.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
+        move |failed| KafkaError::Client { brokers: brokers.clone(), failed: failed.into(), told: context.said() }
     }
 
     fn consumer(&self) -> Result<Client, KafkaError> {
@@ -127,18 +131,35 @@ impl Config {
         }
         let brokers = self.brokers.clone();
         let wrong =
-            |e: rdkafka::error::KafkaError| KafkaError::Client { brokers, source: e.into(), told: String::new() };
+            |e: rdkafka::error::KafkaError| KafkaError::Client { brokers, failed: e.into(), told: String::new() };
         client.create_with_context(Told::default()).map_err(wrong)
     }
 }
 
 /// Whether the topics can be read, for `check-config`.
 pub async fn check(config: &Config) -> Result<(), KafkaError> {
-    let (consumer, config) = (config.consumer()?, config.clone());
+    let (consumer, config) = (Arc::new(config.consumer()?), config.clone());
+    let client = consumer.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        config.topics.iter().try_for_each(|topic| partitions(&config, &consumer, topic).map(drop))
+        config.topics.iter().try_for_each(|topic| partitions(&config, &client, topic).map(drop))
     });
-    looked.await.unwrap_or(Ok(()))
+    match looked.await.unwrap_or(Ok(())) {
+        Err(KafkaError::Client { brokers, failed, told }) if told.is_empty() => {
+            // It may be about to say why.
+            let said = async {
+                loop {
+                    let told = consumer.context().said();
+                    if !told.is_empty() {
+                        return told;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let told = tokio::time::timeout(PATIENCE, said).await.unwrap_or_default();
+            Err(KafkaError::Client { brokers, failed, told })
+        }
+        looked => looked,
+    }
 }
 
 /// A topic's partitions with their first offset and the one after the last.
