@@ -5,11 +5,11 @@
 //! before it was read is counted as lost. New partitions are looked for every [`LOOK_AGAIN`].
 //!
 //! How a broker wants to be talked to (TLS, SASL) is said in librdkafka's own settings. What is wrong with it, the
-//! client only writes in its log, so the last of that is kept ([`Told`]) to say why something failed.
+//! client tells whoever polls it, so the last of that is kept ([`Told`]) to say why something failed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,6 +21,7 @@ use radarflow_proto::ports::{FactSink, Part};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use thiserror::Error;
 
@@ -37,7 +38,7 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long a client that failed may take to say why.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Topics of one cluster.
@@ -94,11 +95,15 @@ impl Told {
 }
 
 impl ClientContext for Told {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        use RDKafkaLogLevel::{Debug, Info, Notice};
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "kafka");
-        if !matches!(level, Notice | Info | Debug) {
-            message.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka");
+        // That all brokers are down follows from what was said of each.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            reason.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -140,25 +145,23 @@ impl Config {
 pub async fn check(config: &Config) -> Result<(), KafkaError> {
     let (consumer, config) = (Arc::new(config.consumer()?), config.clone());
     let client = consumer.clone();
-    let looked = tokio::task::spawn_blocking(move || {
-        config.topics.iter().try_for_each(|topic| partitions(&config, &client, topic).map(drop))
-    });
-    match looked.await.unwrap_or(Ok(())) {
-        Err(KafkaError::Client { brokers, failed, told }) if told.is_empty() => {
-            // It may be about to say why.
-            let said = async {
-                loop {
-                    let told = consumer.context().said();
-                    if !told.is_empty() {
-                        return told;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            let told = tokio::time::timeout(PATIENCE, said).await.unwrap_or_default();
-            Err(KafkaError::Client { brokers, failed, told })
+    let mut looked = tokio::task::spawn_blocking(move || {
+        let until = Instant::now() + PATIENCE;
+        let look = || config.topics.iter().try_for_each(|topic| partitions(&config, &client, topic).map(drop));
+        loop {
+            match look() {
+                // It connects only as long as it is asked, and may be about to say why it cannot.
+                Err(KafkaError::Client { told, .. }) if told.is_empty() && Instant::now() < until => {}
+                looked => return looked,
+            }
         }
-        looked => looked,
+    });
+    loop {
+        tokio::select! {
+            looked = &mut looked => return looked.unwrap_or(Ok(())),
+            // Nothing is assigned: all it can have to say is what is wrong.
+            _ = consumer.recv() => {}
+        }
     }
 }
 
@@ -244,13 +247,14 @@ impl Reader {
                         return;
                     }
                 }
-                chunk = messages.next(), if appends.len() < OUTSTANDING && !self.feeds.is_empty() => {
+                chunk = messages.next(), if appends.len() < OUTSTANDING => {
                     let Some(chunk) = chunk else { break };
                     let mut batch = Batch::default();
                     for message in chunk {
                         match message {
                             Ok(message) => self.take(&message, &mut batch),
-                            Err(error) => tracing::warn!(%error, brokers = self.config.brokers, "kafka"),
+                            // Who looks for partitions hears of it, too, and says it once.
+                            Err(error) => tracing::debug!(%error, brokers = self.config.brokers, "kafka"),
                         }
                     }
                     if !batch.spans.is_empty() {
@@ -267,7 +271,7 @@ impl Reader {
                         }
                     } else if self.feeds.len() != before || look.period() == RETRY {
                         self.show_progress(CommitMode::Async);
-                        look = tokio::time::interval_at((std::time::Instant::now() + LOOK_AGAIN).into(), LOOK_AGAIN);
+                        look = tokio::time::interval_at((Instant::now() + LOOK_AGAIN).into(), LOOK_AGAIN);
                     }
                 }
                 () = stop.told() => break,
