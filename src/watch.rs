@@ -52,7 +52,11 @@ impl Watch {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
-                () = stop.told() => return,
+                () = stop.told() => {
+                    // Who waits for memory must not keep the process from ending: what waits is made durable.
+                    self.intake.memory_short.store(false, Ordering::Relaxed);
+                    return;
+                }
             }
             let mut found = vec![self.clock(), self.disk(), self.memory()];
             for ((name, applied), since) in self.sinks.iter().zip(&mut away) {

@@ -14,7 +14,6 @@
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, DeviceAct, DeviceStep, Stage};
-
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -13,7 +13,7 @@ use crate::server::{Home, Server};
 
 const SUBJECTS: [&str; 3] = ["flows.raw.netflow", "logs.syslog", "logs.snmp"];
 
-fn service(name: &str) -> String {
+pub(crate) fn service(name: &str) -> String {
     std::env::var(name).expect("run deploy/test.sh, or eval \"$(deploy/services.sh up)\"")
 }
 

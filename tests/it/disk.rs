@@ -3,9 +3,13 @@
 use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
+use crate::brokers::service;
 use crate::server::{Home, armis};
 
 const MIB: u64 = 1 << 20;
@@ -49,7 +53,10 @@ async fn intake_stops_before_the_disk_is_full_and_goes_on_by_itself() {
 #[tokio::test]
 async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
     let mut home = Home::new("");
-    home.config = format!("memory_limit_mib = 64\n{}", home.config);
+    let (brokers, topic) = (service("RADARFLOW_TEST_KAFKA"), format!("p{}.logs.syslog", rand::random::<u32>()));
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+    let source = format!("[[sources.kafka]]\nbrokers = {brokers:?}\ntopics = [{topic:?}]\ngroup = {topic:?}\n");
+    home.config = format!("memory_limit_mib = 64\n{}{source}", home.config);
     let server = home.start();
     server.metric("radarflow_memory_short 1").await;
     let alerts = server.until("in:alerts rule:memory-full", |rows| rows.len() == 1).await;
@@ -62,6 +69,8 @@ async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
     // What can wait waits; state and what people say goes on.
     let mut waits = std::net::TcpStream::connect(server.port("syslog-tcp")).unwrap();
     waits.write_all(b"<13>Oct 11 22:14:15 host app: patient\n").unwrap();
+    let message = r#"{"version":"1.1","host":"h","short_message":"pulled","_remote_addr":"default:10.9.0.1"}"#;
+    producer.send(FutureRecord::to(&topic).payload(message).key("k"), Duration::from_secs(20)).await.unwrap();
     server.push("runner", "sync", &format!("[{}]", armis(1, "10.1.0.1", 1))).await.unwrap();
     server.count("devices", 1).await;
     assert_eq!(server.rows("in:logs time:last_1d").await.len(), 0);
@@ -81,12 +90,15 @@ async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
     assert!(value("radarflow_dataflow_arrangement_updates{part=\"identity\"}") > 0);
     assert!(value("radarflow_dataflow_arrangement_batches{part=\"inventory\"}") > 0);
     assert_eq!(value("radarflow_dataflow_machine_keys{machine=\"records\"}"), 1);
+    // What waits does not keep it from ending.
     server.stop();
 
     home.config = home.config.replace("= 64", "= 4096");
     let server = home.start();
     server.until("in:alerts rule:memory-full", |rows| rows[0]["status"] == "resolved").await;
     socket.send_to(b"<13>Oct 11 22:14:15 host app: now", server.port("syslog")).unwrap();
-    server.count("logs", 1).await;
+    for said in ["now", "pulled"] {
+        server.until(&format!("in:logs time:last_1d \"{said}\""), |rows| rows.len() == 1).await;
+    }
     server.stop();
 }
