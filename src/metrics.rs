@@ -106,6 +106,11 @@ impl Collector for Watched {
             ("dataflow_staged_bytes", "Bytes of uploads that are not read yet", self.backlog.bytes()),
             ("dataflow_epoch", "Newest complete epoch", reached),
             ("dataflow_lag_epochs", "Durable epochs that are not complete", epoch.saturating_sub(reached)),
+            (
+                "attribution_corrections",
+                "What was learnt late of who had addresses, as queries have it; a million a tenant is kept",
+                self.live.corrections() as u64,
+            ),
             ("live_fresh_bytes", "Bytes of event rows that wait for the lake", self.live.fresh_bytes() as u64),
             (
                 "memory_short",

@@ -227,6 +227,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let registry = Arc::new(Registry::default());
     let (outcomes, _) = broadcast::channel(1024);
     let reached = Arc::new(AtomicU64::new(0));
+    let mut merge = Merge::new(config.workers.max(1), &begin.state);
     let (workers, outputs) = Workers::start(config.workers, begin);
     let (backlog, sizes) = (workers.backlog().clone(), workers.sizes().clone());
     let feed = Arc::new(Mutex::new(Some(workers)));
@@ -240,10 +241,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
         let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
         let backlog = backlog.clone();
-        let workers = config.workers.max(1);
         std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
             let Ok(outbox) = outbox_rx.recv() else { return };
-            let mut merge = Merge::new(workers);
             while let Ok(said) = outputs.recv() {
                 let tick = said.tick;
                 let Some(Merged { output, snapshot }) = merge.push(said) else { continue };

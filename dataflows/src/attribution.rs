@@ -1,42 +1,109 @@
-//! Which device an event is about: the owner of its address, by what was known at its epoch.
+//! Which device an event is about: the owner of its address at its time, by what was known at its epoch.
 //!
 //! ```text
-//! batches(e) ⋈ owner(partition, ip)(e)
+//! batches(e) ⋈ owner(partition, ip, time)(e)
 //! ```
 //! Every worker holds every owner (they are broadcast), so that batches stay where they were decoded. A batch waits
-//! until all ownership changes of its epoch are there.
+//! until all that its epoch says of owners is there. Addresses that changed hands lately have their past beside them
+//! ([`crate::corrections`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{ArrayRef, RecordBatch};
 use radarflow_proto::rows::Table;
+use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::operator::Operator;
-use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::vec::{Broadcast, Map};
 
+use crate::corrections::{Address, Owned, Past, owner_at};
 use crate::decode::EventBatch;
 use crate::identity::Rel;
 
-type Owners = BTreeMap<(String, String), BTreeMap<IpAddr, Vec<(Arc<str>, isize)>>>;
+/// What is said of an address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Heard {
+    /// A device owns it, or does not any more.
+    Owner(Address, Arc<str>, i64),
+    /// Who had it lately.
+    Past(Address, Option<Past>),
+}
+
+/// What is known of the addresses of one scope.
+#[derive(Default)]
+struct Known {
+    owners: BTreeMap<IpAddr, Vec<(Arc<str>, i64)>>,
+    /// Of those that changed hands lately.
+    pasts: BTreeMap<IpAddr, Past>,
+}
+
+impl Known {
+    /// Changes of one epoch may come in any order: multiplicities are summed, what is left over is the owner.
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Owner((_, ip), uid, diff) => {
+                let uids = self.owners.entry(ip).or_default();
+                match uids.iter_mut().find(|(u, _)| *u == uid) {
+                    Some((_, n)) => *n += diff,
+                    None => uids.push((uid, diff)),
+                }
+                uids.retain(|(_, n)| *n != 0);
+                if uids.is_empty() {
+                    self.owners.remove(&ip);
+                }
+            }
+            Heard::Past((_, ip), Some(past)) => {
+                self.pasts.insert(ip, past);
+            }
+            Heard::Past((_, ip), None) => {
+                self.pasts.remove(&ip);
+            }
+        }
+    }
+
+    fn owner(&self, ip: IpAddr, at_us: i64) -> Option<&Arc<str>> {
+        match self.pasts.get(&ip) {
+            Some(past) => owner_at(past, at_us),
+            None => self.owners.get(&ip)?.iter().find(|(_, n)| *n > 0).map(|(uid, _)| uid),
+        }
+    }
+}
 
 /// Fills the device columns of event batches.
 pub fn attribute<'scope>(
     batches: Stream<'scope, u64, Vec<EventBatch>>,
-    owners: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
+    owners: Rel<'scope, Owned>,
+    pasts: Stream<'scope, u64, Vec<(Address, Option<Past>)>>,
 ) -> Stream<'scope, u64, Vec<(Table, String, RecordBatch)>> {
-    let changes = owners.inner.broadcast();
-    batches.binary_frontier(changes, Pipeline, Pipeline, "Attribute", |_, _| {
-        let mut known: Owners = BTreeMap::new();
+    let owners = owners.inner.flat_map(|(owned, epoch, diff)| {
+        let uid = owned.uid?;
+        Some((Heard::Owner(owned.address, uid, diff as i64), epoch))
+    });
+    let pasts = pasts.unary(Pipeline, "Pasts", |_, _| {
+        |input, output| {
+            input.for_each(|time, data| {
+                let epoch = *time.least().expect("a machine's output has an epoch");
+                let heard = data.drain(..).map(|(address, past)| (Heard::Past(address, past), epoch));
+                output.session(&time).give_iterator(heard);
+            });
+        }
+    });
+    let heard = owners.concat(pasts).broadcast();
+    batches.binary_frontier(heard, Pipeline, Pipeline, "Attribute", |_, _| {
+        let mut known: BTreeMap<(String, String), Known> = BTreeMap::new();
         let mut pending = BTreeMap::new();
         let mut stash = BTreeMap::new();
-        move |(batches, _), (changes, frontier), output| {
-            changes.for_each(|_, data| {
-                for ((key, uid), epoch, diff) in data.drain(..) {
-                    pending.entry(epoch).or_insert_with(Vec::new).push((key, uid, diff));
+        move |(batches, _), (heard, frontier), output| {
+            heard.for_each(|_, data| {
+                for (heard, epoch) in data.drain(..) {
+                    pending.entry(epoch).or_insert_with(Vec::new).push(heard);
                 }
             });
             batches.for_each(|time, data| {
@@ -50,15 +117,16 @@ pub fn attribute<'scope>(
             loop {
                 let next = pending.keys().next().copied().into_iter().chain(stash.keys().next().copied()).min();
                 let Some(epoch) = next.filter(complete) else { break };
-                for ((tenant, partition, ip), uid, diff) in pending.remove(&epoch).unwrap_or_default() {
-                    learn(known.entry((tenant, partition)).or_default(), ip, uid, diff);
+                for heard in pending.remove(&epoch).unwrap_or_default() {
+                    let (Heard::Owner((scope, _), ..) | Heard::Past((scope, _), _)) = &heard;
+                    known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().hear(heard);
                 }
                 if let Some((capability, batches)) = stash.remove(&epoch) {
                     let mut session = output.session(&capability);
                     for batch in batches {
-                        let owners = known.get(&(batch.tenant.clone(), batch.partition.clone()));
+                        let known = known.get(&(batch.tenant.clone(), batch.partition.clone()));
                         let (table, tenant) = (batch.table, batch.tenant.clone());
-                        session.give((table, tenant, fill(batch, owners)));
+                        session.give((table, tenant, fill(batch, known)));
                     }
                 }
             }
@@ -66,30 +134,18 @@ pub fn attribute<'scope>(
     })
 }
 
-/// Changes of one epoch may come in any order: multiplicities are summed, what is left over is the owner.
-fn learn(owners: &mut BTreeMap<IpAddr, Vec<(Arc<str>, isize)>>, ip: IpAddr, uid: Arc<str>, diff: isize) {
-    let uids = owners.entry(ip).or_default();
-    match uids.iter_mut().find(|(u, _)| *u == uid) {
-        Some((_, n)) => *n += diff,
-        None => uids.push((uid, diff)),
-    }
-    uids.retain(|(_, n)| *n != 0);
-    if uids.is_empty() {
-        owners.remove(&ip);
-    }
-}
-
-fn fill(batch: EventBatch, owners: Option<&BTreeMap<IpAddr, Vec<(Arc<str>, isize)>>>) -> RecordBatch {
-    let Some(owners) = owners.filter(|_| !batch.lookups.is_empty()) else { return batch.rows };
+fn fill(batch: EventBatch, known: Option<&Known>) -> RecordBatch {
+    let Some(known) = known.filter(|_| !batch.lookups.is_empty()) else { return batch.rows };
     let schema = batch.rows.schema();
+    let times = batch.rows.column_by_name("time").expect("what is attributed has a time");
+    let times = times.as_primitive::<TimestampMicrosecondType>().values();
     let mut columns = batch.rows.columns().to_vec();
-    for (name, addresses) in &batch.lookups {
+    for ((name, _), addresses) in batch.table.attributed().iter().zip(&batch.lookups) {
         let mut uids = StringBuilder::with_capacity(addresses.len(), 0);
-        for ip in addresses {
-            let owner = ip.and_then(|ip| owners.get(&ip)).and_then(|uids| uids.iter().find(|(_, n)| *n > 0));
-            uids.append_option(owner.map(|(uid, _)| uid));
+        for (ip, at_us) in addresses.iter().zip(times) {
+            uids.append_option(ip.and_then(|ip| known.owner(ip, *at_us)));
         }
-        let index = schema.index_of(name).expect("lookups name columns of the table");
+        let index = schema.index_of(name).expect("what is attributed is a column");
         columns[index] = Arc::new(uids.finish()) as ArrayRef;
     }
     RecordBatch::try_new(schema, columns).expect("only string columns were replaced by string columns")

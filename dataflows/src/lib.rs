@@ -9,12 +9,12 @@
 //!                  ├─► beats ─► agents ─────────────────────────► conditions ◄────────┘
 //!                  ├─► log bursts, trap pairs ──────────────────►     │
 //!                  │                                                alerts ─► groups ─► notifications
-//!                  └─► batches (flows, logs, traps) ─► attribution ◄─ ownership
+//!                  └─► batches (flows, logs, traps) ─► attribution ◄─ ownership ─► corrections
 //! ```
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
 //! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
+//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`corrections`], [`lifecycle`], [`health`], [`alerts`], [`sources`]) are
 //!   keyed state with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
@@ -25,6 +25,7 @@
 pub mod alerts;
 pub mod aliases;
 pub mod attribution;
+pub mod corrections;
 pub mod decode;
 pub mod enrich;
 pub mod health;

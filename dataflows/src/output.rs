@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
 use radarflow_proto::cell::RowId;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::{EpochOutput, Outcome};
 use radarflow_proto::record::RecordKey;
 use radarflow_proto::rows::{
-    AlertHistory, BatchBuilder, Change, Event, HealthEvent, MergeAudit, Notification, Row, StateRow, Table,
+    AlertHistory, AttributionCorrection, BatchBuilder, Change, Event, HealthEvent, MergeAudit, Notification, Row,
+    StateRow, Table,
 };
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
@@ -24,7 +27,7 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::Map;
 
-use crate::keyed::{Context, StateEntry, Tick, route};
+use crate::keyed::{Context, Restored, StateEntry, Tick, encode, route};
 
 /// A row of an event table that the dataflow itself makes; its `row_id` and `epoch` are set here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +38,7 @@ pub enum DerivedRow {
     Event(Event),
     Notification(Notification),
     Merge(MergeAudit),
+    Correction(AttributionCorrection),
 }
 
 /// One thing a worker says at an epoch.
@@ -105,7 +109,12 @@ pub fn send<'scope>(
 pub struct Merge {
     workers: usize,
     waiting: BTreeMap<u64, Vec<WorkerEpoch>>,
+    /// By tenant: time of the newest event that was attributed, microseconds; and whether the last snapshot lacks it.
+    newest: BTreeMap<String, (i64, bool)>,
 }
+
+/// Collection of a snapshot: by tenant, time of the newest event that was attributed.
+const NEWEST: &str = "newest_attributed";
 
 /// One complete epoch.
 #[derive(Debug)]
@@ -117,9 +126,13 @@ pub struct Merged {
 }
 
 impl Merge {
-    /// Merges what so many workers say.
-    pub fn new(workers: usize) -> Self {
-        Merge { workers, waiting: BTreeMap::new() }
+    /// Merges what so many workers say that were started with some state.
+    pub fn new(workers: usize, state: &Restored) -> Self {
+        let newest = state.get(NEWEST).into_iter().flatten().map(|(tenant, time)| {
+            let tenant = postcard::from_bytes(tenant).expect("a snapshot's key reads back");
+            (tenant, (postcard::from_bytes(time).expect("a snapshot's state reads back"), false))
+        });
+        Merge { workers, waiting: BTreeMap::new(), newest: newest.collect() }
     }
 
     /// Takes in one worker's epoch; gives the epoch when it is the last worker's.
@@ -132,45 +145,82 @@ impl Merge {
         }
         let mut all = self.waiting.remove(&n)?;
         all.sort_by_key(|e| e.worker);
-        Some(merge(all))
+        Some(self.merge(all))
     }
-}
 
-fn merge(workers: Vec<WorkerEpoch>) -> Merged {
-    let tick = workers[0].tick;
-    let mut output = EpochOutput { epoch: tick.epoch, clock_ms: tick.clock_ms, ..EpochOutput::default() };
-    let mut rows: BTreeMap<(Table, String), Vec<RecordBatch>> = BTreeMap::new();
-    let mut derived = Vec::new();
-    let mut snapshot = None;
-    for worker in workers {
-        for said in worker.said {
-            match said {
-                Said::Change(change) => output.changes.push(change),
-                Said::Rows(table, tenant, batch) => rows.entry((table, tenant)).or_default().push(batch),
-                Said::Derived(row) => derived.push(row),
-                Said::Due(due) => output.due.push(*due),
-                Said::Settled(id) => output.settled.push(id),
-                Said::Fact(fact) => output.facts.push(*fact),
-                Said::Outcome(outcome) => output.outcomes.push(outcome),
-                Said::Reaped(record, partition) => output.reaped.push((record, partition)),
+    /// Whether something stored before could have been attributed otherwise.
+    fn matters(&self, row: &DerivedRow) -> bool {
+        match row {
+            DerivedRow::Correction(c) => self.newest.get(&c.tenant_id).is_some_and(|(at, _)| *at >= c.valid_from.0),
+            _ => true,
+        }
+    }
+
+    /// Keeps in mind how new the events are.
+    fn attributed(&mut self, events: &[(Table, RecordBatch)]) {
+        for (table, batch) in events {
+            if !table.attributed().is_empty() && batch.num_rows() > 0 {
+                let column = |name| batch.column_by_name(name).expect("what is attributed has a tenant and a time");
+                let times = column("time").as_primitive::<TimestampMicrosecondType>().values();
+                let newest = times.iter().copied().max().unwrap_or(i64::MIN);
+                let tenant = column("tenant_id").as_string::<i32>().value(0);
+                let known = self.newest.entry(tenant.to_owned()).or_insert((i64::MIN, false));
+                if newest > known.0 {
+                    *known = (newest, true);
+                }
             }
         }
-        if let Some(entries) = worker.snapshot {
-            snapshot.get_or_insert_with(Vec::new).extend(entries);
+    }
+
+    fn snapshot(&mut self) -> impl Iterator<Item = StateEntry> {
+        let dirty = self.newest.iter_mut().filter(|(_, (_, dirty))| *dirty);
+        dirty.map(|(tenant, (at, dirty))| {
+            *dirty = false;
+            StateEntry { collection: NEWEST, key: encode(tenant), value: Some(encode(at)) }
+        })
+    }
+
+    fn merge(&mut self, workers: Vec<WorkerEpoch>) -> Merged {
+        let tick = workers[0].tick;
+        let mut output = EpochOutput { epoch: tick.epoch, clock_ms: tick.clock_ms, ..EpochOutput::default() };
+        let mut rows: BTreeMap<(Table, String), Vec<RecordBatch>> = BTreeMap::new();
+        let mut derived = Vec::new();
+        let mut snapshot = None;
+        for worker in workers {
+            for said in worker.said {
+                match said {
+                    Said::Change(change) => output.changes.push(change),
+                    Said::Rows(table, tenant, batch) => rows.entry((table, tenant)).or_default().push(batch),
+                    Said::Derived(row) if self.matters(&row) => derived.push(row),
+                    Said::Derived(_) => {}
+                    Said::Due(due) => output.due.push(*due),
+                    Said::Settled(id) => output.settled.push(id),
+                    Said::Fact(fact) => output.facts.push(*fact),
+                    Said::Outcome(outcome) => output.outcomes.push(outcome),
+                    Said::Reaped(record, partition) => output.reaped.push((record, partition)),
+                }
+            }
+            if let Some(entries) = worker.snapshot {
+                snapshot.get_or_insert_with(Vec::new).extend(entries);
+            }
         }
+        output.due.sort_by(|a, b| a.id.cmp(&b.id));
+        output.settled.sort();
+        output.outcomes.sort();
+        output.reaped.sort();
+        // Every worker has its keys in order: this merges.
+        output.changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        for ((table, _), batches) in rows {
+            output.events.extend(batches.into_iter().map(|batch| (table, batch)));
+        }
+        derived.sort();
+        self.attributed(&output.events);
+        number(derived, tick.epoch, &mut output.events);
+        if let Some(entries) = &mut snapshot {
+            entries.extend(self.snapshot());
+        }
+        Merged { output, snapshot }
     }
-    output.due.sort_by(|a, b| a.id.cmp(&b.id));
-    output.settled.sort();
-    output.outcomes.sort();
-    output.reaped.sort();
-    // Every worker has its keys in order: this merges.
-    output.changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    for ((table, _), batches) in rows {
-        output.events.extend(batches.into_iter().map(|batch| (table, batch)));
-    }
-    derived.sort();
-    number(derived, tick.epoch, &mut output.events);
-    Merged { output, snapshot }
 }
 
 /// A row of a state table, on its way to the worker that nets its key.
@@ -259,6 +309,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
         events: <Event as Row>::Batch,
         notifications: <Notification as Row>::Batch,
         merges: <MergeAudit as Row>::Batch,
+        corrections: <AttributionCorrection as Row>::Batch,
     }
     let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();
     for (index, row) in rows.into_iter().enumerate() {
@@ -276,6 +327,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
             DerivedRow::Event(row) => push!(row, events),
             DerivedRow::Notification(row) => push!(row, notifications),
             DerivedRow::Merge(row) => push!(row, merges),
+            DerivedRow::Correction(row) => push!(row, corrections),
         }
     }
     for (_, mut b) in by_tenant {
@@ -285,6 +337,7 @@ fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>
             (Table::Event, b.events.finish()),
             (Table::Notification, b.notifications.finish()),
             (Table::MergeAudit, b.merges.finish()),
+            (Table::AttributionCorrection, b.corrections.finish()),
         ] {
             if batch.num_rows() > 0 {
                 out.push((table, batch));

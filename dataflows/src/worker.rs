@@ -22,6 +22,7 @@ use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
 use radarflow_reconcile::brakes::Brakes;
+use radarflow_reconcile::identity::assertions::ip_name;
 use radarflow_reconcile::identity::name::seed;
 use radarflow_reconcile::notify::{Group, group_labels};
 use timely::dataflow::operators::vec::Map;
@@ -30,6 +31,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
 use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
+use crate::corrections::{Tenures, Told};
 use crate::decode::runs::Staging;
 use crate::decode::{Decoded, Decoder, EventBatch};
 use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
@@ -415,7 +417,17 @@ fn build<'scope>(
 
     // What is said.
     marks.part(scope, "output");
-    let events = attribution::attribute(inputs.batches.to_stream(scope), identity.attribution.clone());
+    let owned = identity.owned_addresses.clone();
+    let handed = changes(owned.clone(), |owned, diff| {
+        let (scope, ip) = &owned.address;
+        Keyed { key: ip_name(scope.name, *ip), position: 0, event: (owned, diff as i64) }
+    });
+    let tenures = machine(handed, cx, Tenures);
+    let pasts = tenures.clone().flat_map(|told| match told {
+        Told::Past(address, past) => Some((address, past)),
+        Told::Late(_) => None,
+    });
+    let events = attribution::attribute(inputs.batches.to_stream(scope), owned, pasts);
     let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
         Ok(Fact::ImportedUid(imported)) => Some((StateRow::ImportedUid(imported_row(imported)), diff)),
@@ -447,6 +459,10 @@ fn build<'scope>(
             LifeOut::Row(..) | LifeOut::Firing(..) => None,
         }))
         .concat(moves.map(Said::Derived))
+        .concat(tenures.flat_map(|told| match told {
+            Told::Late(row) => Some(Said::Derived(row)),
+            Told::Past(..) => None,
+        }))
         .concat(reaped.map(|(record, partition)| Said::Reaped(record, partition)))
         .concat(held.flat_map(|out| match out {
             GateOut::Outcome(outcome) => Some(Said::Outcome(outcome)),

@@ -304,7 +304,8 @@ tables! {
         ip: String,
         /// The owner; null where more than sixteen devices claim it.
         device_uid: Option<String>,
-        /// What decided: `operator`, `agent`, `inventory`, `mapper`, `alias`, `sweep`, or `shared`.
+        /// What decided: `operator`, `agent`, `inventory`, `stale_agent` (no check-in for a day), `mapper`, `alias`, `sweep`,
+        /// or `shared`.
         class: String,
         /// Event time of the winning claim.
         valid_from: Time,
@@ -832,6 +833,45 @@ tables! {
         bytes: Vec<u8>,
         /// How many bytes there were.
         bytes_total: i64,
+    }
+
+    /// Who had an address, learnt after events of it were stored. Of an event that an epoch before `epoch` stored, about
+    /// this address and not before `valid_from`, this is the device; of several that say so the one of greatest `epoch`
+    /// is right. Queries have them laid over what is stored.
+    Event AttributionCorrection AttributionCorrectionBatch "attribution_corrections" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch that knew it first: what later epochs stored is right.
+        epoch: i64,
+        /// When it was learnt.
+        time: Time,
+        /// The address, canonical text.
+        ip: String,
+        /// Since when the device had the address.
+        valid_from: Time,
+        /// Nothing stored before is dated later: a day after it was learnt.
+        valid_to: Time,
+        /// The device; null where the address was nobody's.
+        device_uid: Option<String>,
+    }
+}
+
+impl Table {
+    /// Columns that name the device that had an address, and the columns of these addresses.
+    pub fn attributed(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Table::Flow => &[
+                ("src_device_uid", "src_endpoint_ip"),
+                ("dst_device_uid", "dst_endpoint_ip"),
+                ("exporter_device_uid", "sampler_address"),
+            ],
+            Table::Log | Table::Trap => &[("device_uid", "source_ip")],
+            _ => &[],
+        }
     }
 }
 

@@ -38,6 +38,9 @@ use crate::stream::Streams;
 
 /// Memory of all queries together, bytes.
 pub const MEMORY: usize = 2 << 30;
+/// Said where more was learnt late of addresses than is kept.
+const MUCH_LEARNT_LATE: &str =
+    "more was learnt late of who had addresses than is kept: old events are of the devices they were stored with";
 /// Time one query may take.
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
@@ -376,6 +379,10 @@ impl Engine {
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
         meta.at = at.map(instant);
         meta.warnings = warnings;
+        let attributed = entities.iter().any(|e| !e.table.attributed().is_empty());
+        if attributed && view.lacks_corrections(&actor.tenant, range.and_then(|r| r.from)) {
+            meta.warnings.push(MUCH_LEARNT_LATE.to_owned());
+        }
         Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
     }
 

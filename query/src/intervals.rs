@@ -27,7 +27,7 @@ use crate::led::led;
 use crate::segment::Segment;
 
 /// Classes of claims, strongest first; an address that is shared is nobody's, whoever claims it.
-const CLASSES: [&str; 7] = ["shared", "operator", "agent", "inventory", "mapper", "alias", "sweep"];
+const CLASSES: [&str; 8] = ["shared", "operator", "agent", "inventory", "stale_agent", "mapper", "alias", "sweep"];
 
 fn rank(class: &str) -> Result<Expr> {
     let [strongest, rest @ ..] = CLASSES;

@@ -18,6 +18,7 @@ mod ask;
 mod availability;
 pub mod catalog;
 pub mod codes;
+mod corrections;
 pub mod cursor;
 mod devices;
 pub mod docs;

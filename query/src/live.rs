@@ -22,10 +22,11 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Change, Nature, StateRow, Table, state_batch};
+use radarflow_proto::rows::{AttributionCorrection, Change, Nature, Row, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
+use crate::corrections::{Corrections, attributed};
 use crate::intervals::intervals;
 use crate::led::led;
 use crate::segment::Segment;
@@ -154,7 +155,11 @@ pub struct View {
     state: BTreeMap<(Tenant, Table), Arc<Vec<Segment>>>,
     fresh: BTreeMap<(Tenant, LakeTable), Arc<Fresh>>,
     stored: BTreeMap<LakeTable, Stored>,
+    corrections: BTreeMap<Tenant, Arc<Corrections>>,
 }
+
+/// What is learnt late of who had an address.
+const CORRECTIONS: LakeTable = LakeTable::Events(Table::AttributionCorrection);
 
 /// Applies epochs and publishes versions.
 pub struct Live {
@@ -290,6 +295,9 @@ impl Live {
         if epoch <= view.stored.get(&table).map_or(0, |s| s.cut) {
             return;
         }
+        if table == CORRECTIONS {
+            view.learn(std::slice::from_ref(batch));
+        }
         let fresh = view.fresh.entry((tenant_of(batch), table)).or_default();
         let fresh = Arc::make_mut(fresh);
         fresh.batches.push((epoch, batch.clone()));
@@ -314,11 +322,17 @@ impl Live {
             return Ok(());
         }
         let provider = delta.table_provider().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        // What was learnt before a start is read once; what is learnt after it is told as it is.
+        let learnt = match table == CORRECTIONS && self.view().epoch == 0 {
+            true => learnt(provider.clone()).await?,
+            false => Vec::new(),
+        };
         let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
         let view = &mut applier.view;
         if view.stored.get(&table).is_some_and(|s| s.cut > cut) {
             return Ok(());
         }
+        view.learn(&learnt);
         view.stored.insert(table, Stored { cut, provider: Some(provider) });
         for ((_, t), fresh) in &mut view.fresh {
             if *t == table {
@@ -331,9 +345,16 @@ impl Live {
         Ok(())
     }
 
-    /// Bytes of state tables and their indexes, about.
+    /// Bytes of state tables with their indexes and of corrections, about.
     pub fn state_bytes(&self) -> usize {
-        self.view().state.values().flat_map(|segments| segments.iter()).map(Segment::bytes).sum()
+        let view = self.view();
+        let rows: usize = view.state.values().flat_map(|segments| segments.iter()).map(Segment::bytes).sum();
+        rows + view.corrections.values().map(|known| known.bytes()).sum::<usize>()
+    }
+
+    /// How much was learnt late of who had addresses, of all tenants.
+    pub fn corrections(&self) -> usize {
+        self.view().corrections.values().map(|known| known.len()).sum()
     }
 
     /// Bytes of event rows that wait for the lake.
@@ -349,12 +370,29 @@ fn tenant_of(batch: &RecordBatch) -> String {
     column.filter(|c| !arrow_array::Array::is_empty(*c)).map(|c| c.value(0).to_owned()).unwrap_or_default()
 }
 
+/// The corrections in the lake.
+async fn learnt(provider: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
+    let columns: Vec<Expr> = Table::AttributionCorrection.schema().fields().iter().map(cast_to).collect();
+    SessionContext::new().read_table(provider)?.select(columns)?.collect().await
+}
+
 /// Rows of the partitions that an actor is bound to.
 pub fn seen_by(frame: DataFrame, actor: &Actor) -> Result<DataFrame> {
     if actor.partitions.is_empty() {
         return Ok(frame);
     }
     frame.filter(ident("partition").in_list(actor.partitions.iter().map(|p| lit(p.as_str())).collect(), false))
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+fn cast_to(field: &arrow_schema::FieldRef) -> Expr {
+    cast(ident(field.name()), field.data_type().clone()).alias(field.name())
 }
 
 impl View {
@@ -372,17 +410,30 @@ impl View {
     pub fn same(&self, other: &View, tenant: &str, tables: &[Table]) -> bool {
         tables.iter().all(|table| {
             let key = (tenant.to_owned(), *table);
-            let state = match (self.state.get(&key), other.state.get(&key)) {
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                (a, b) => a.is_none() && b.is_none(),
-            };
+            let state = same(self.state.get(&key), other.state.get(&key));
             let told = (tenant.to_owned(), LakeTable::Events(*table));
-            let fresh = match (self.fresh.get(&told), other.fresh.get(&told)) {
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                (a, b) => a.is_none() && b.is_none(),
-            };
-            state && fresh
+            let fresh = same(self.fresh.get(&told), other.fresh.get(&told));
+            let read = !table.attributed().is_empty();
+            let corrected = !read || same(self.corrections.get(tenant), other.corrections.get(tenant));
+            state && fresh && corrected
         })
+    }
+
+    fn learn(&mut self, corrections: &[RecordBatch]) {
+        let mut by_tenant: BTreeMap<Tenant, Vec<AttributionCorrection>> = BTreeMap::new();
+        let rows = corrections.iter().flat_map(|batch| (0..batch.num_rows()).map(move |i| (batch, i)));
+        for row in rows.map(|(batch, i)| AttributionCorrection::read(batch, i)) {
+            by_tenant.entry(row.tenant_id.clone()).or_default().push(row);
+        }
+        for (tenant, rows) in by_tenant {
+            Arc::make_mut(self.corrections.entry(tenant).or_default()).learn(rows);
+        }
+    }
+
+    /// Whether events since a time may be said to be of devices that did not have their addresses: more was learnt late
+    /// than is kept.
+    pub(crate) fn lacks_corrections(&self, tenant: &str, from_us: Option<i64>) -> bool {
+        self.corrections.get(tenant).is_some_and(|known| known.lacks(from_us))
     }
 
     fn state_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
@@ -392,6 +443,7 @@ impl View {
 
     fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
         let told = self.told_frame(ctx, actor, LakeTable::Events(table), schema)?;
+        let told = attributed(told, table, schema, self.corrections.get(&actor.tenant))?;
         led(told, schema, self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect)))
     }
 
@@ -461,8 +513,7 @@ impl View {
         let memory = ctx.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![batches])?))?;
         let Some(Stored { cut, provider: Some(provider) }) = self.stored.get(&table) else { return Ok(memory) };
         let cut = i64::try_from(*cut).unwrap_or(i64::MAX);
-        let columns: Vec<Expr> =
-            schema.fields().iter().map(|f| cast(ident(f.name()), f.data_type().clone()).alias(f.name())).collect();
+        let columns: Vec<Expr> = schema.fields().iter().map(cast_to).collect();
         let stored =
             ctx.read_table(provider.clone())?.filter(wanted.and(ident("epoch").lt_eq(lit(cut))))?.select(columns)?;
         stored.union(memory)
@@ -650,7 +701,7 @@ impl TableProvider for Segments {
 mod tests {
     use super::*;
     use radarflow_proto::cell::Time;
-    use radarflow_proto::rows::{IpOwnership, Row};
+    use radarflow_proto::rows::IpOwnership;
 
     fn row(ip: usize, uid: usize) -> StateRow {
         StateRow::IpOwnership(IpOwnership {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use radarflow_bench::network::{Device, Network};
+use radarflow_dataflows::keyed::Restored;
 use radarflow_dataflows::output::{Merge, WorkerEpoch};
 use radarflow_dataflows::worker::{Start, Workers};
 use radarflow_proto::cell::Time;
@@ -205,7 +206,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let records = crate::size("RADARFLOW_BENCH_RECORDS", 200_000);
     let mut network = Network::new(2, records * 10 / 16, NOW);
     let (workers, outputs) = Workers::start(WORKERS, Start::default());
-    let mut run = Run { workers, outputs, merge: Merge::new(WORKERS), epoch: 0 };
+    let mut run = Run { workers, outputs, merge: Merge::new(WORKERS, &Restored::new()), epoch: 0 };
     let instance = |kind, instance: &str| {
         let fact = Fact::Instance { tenant: "default".into(), kind, instance: instance.into(), legacy: true };
         (Kind::Fact, serde_json::to_vec(&fact).unwrap_or_default())

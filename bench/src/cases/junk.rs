@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use radarflow_dataflows::keyed::Restored;
 use radarflow_dataflows::output::Merge;
 use radarflow_dataflows::worker::{Start, Workers};
 
@@ -33,7 +34,7 @@ fn own_ip(n: usize) -> String {
 /// Loads items, then lets one of them change, and somebody who has nothing to do with them.
 fn measure(what: &str, count: usize, item: impl Fn(usize, i64) -> String) -> anyhow::Result<()> {
     let (workers, outputs) = Workers::start(WORKERS, Start::default());
-    let mut run = Run { workers, outputs, merge: Merge::new(WORKERS), epoch: 0 };
+    let mut run = Run { workers, outputs, merge: Merge::new(WORKERS, &Restored::new()), epoch: 0 };
     run.feed(frames(&[armis(count + 1, "10.255.255.1", "0CEA15000001", 0)]));
     let before = resident_mib();
     let items: Vec<String> = (0..count).map(|n| item(n, 0)).collect();

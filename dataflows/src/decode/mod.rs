@@ -56,8 +56,8 @@ pub struct EventBatch {
     pub partition: String,
     /// The rows.
     pub rows: RecordBatch,
-    /// For each column to fill: its name, and the address of each row.
-    pub lookups: Vec<(&'static str, Vec<Option<IpAddr>>)>,
+    /// For each of the table's [`Table::attributed`] columns the address of each row.
+    pub lookups: Vec<Vec<Option<IpAddr>>>,
 }
 
 /// What one worker read in one frame.
@@ -421,14 +421,9 @@ impl Decoder {
                     self.out.batches.push(EventBatch { table, tenant, partition, rows, lookups });
                 }
             };
-            let [src, dst, exporter] = b.flow_ips;
-            push(
-                Table::Flow,
-                b.flows.finish(),
-                vec![("src_device_uid", src), ("dst_device_uid", dst), ("exporter_device_uid", exporter)],
-            );
-            push(Table::Log, b.logs.finish(), vec![("device_uid", b.log_ips)]);
-            push(Table::Trap, b.traps.finish(), vec![("device_uid", b.trap_ips)]);
+            push(Table::Flow, b.flows.finish(), b.flow_ips.into());
+            push(Table::Log, b.logs.finish(), vec![b.log_ips]);
+            push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);
             push(Table::Audit, b.audit.finish(), vec![]);
         }

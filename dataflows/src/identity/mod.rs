@@ -48,6 +48,7 @@ use radarflow_reconcile::identity::name::{record_uid, seed};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 
+use crate::corrections::Owned;
 use crate::keyed::Context;
 use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
@@ -137,8 +138,8 @@ pub struct Identity<'scope> {
     pub owners: Rel<'scope, (Name, Component)>,
     /// Rows of `identities`, `device_redirects` and `ip_ownership`.
     pub rows: Rel<'scope, StateRow>,
-    /// (tenant, partition, address) to owner, for attribution.
-    pub attribution: Rel<'scope, ((String, String, IpAddr), Arc<str>)>,
+    /// Who owns which address, for attribution.
+    pub owned_addresses: Rel<'scope, Owned>,
     /// What operators made of devices.
     pub lives: lives::Lives<'scope>,
     /// Runs that are held, and decisions about them.
@@ -334,11 +335,9 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         Value::Decision(shared) => shared.rows(None),
         _ => vec![],
     });
-    let attribution = ownership.named.flat_map(|(_, v)| match v {
-        Value::Named(named) => {
-            let spot = named.1.spot();
-            Some(((spot.scope.tenant.clone(), spot.scope.partition.clone(), spot.ip), named.0.clone()))
-        }
+    let owned_addresses = ownership.named.flat_map(|(_, v)| match v {
+        Value::Named(named) => Some(named.1.owned(Some(&named.0))),
+        Value::Decision(shared) => Some(shared.owned(None)),
         _ => None,
     });
     let inspect = inspect::Inspect::new(&members, &uids, &settled, &aliases);
@@ -358,7 +357,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         }),
         owners: ownership.owners.flat_map(|(a, v)| if let Value::Name(device) = v { Some((a, device)) } else { None }),
         rows: held_rows.concat(loose_rows).concat(gone_rows).concat(owner_rows),
-        attribution,
+        owned_addresses,
         lives,
         held: gated.map(|gated| gated.said),
         inspect,

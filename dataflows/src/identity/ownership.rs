@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::relations::{Rel, Value, each, join, lookup, reduce};
 use super::{Component, How};
+use crate::corrections::Owned;
 use crate::records::{Live, Name};
 
 /// An address and where it is one.
@@ -344,6 +345,13 @@ impl Decision {
     /// The address.
     pub(super) fn spot(&self) -> &Spot {
         &self.spot
+    }
+
+    /// Who owns the address.
+    pub(super) fn owned(&self, owner: Option<&Arc<str>>) -> Owned {
+        let Spot { scope, ip } = &self.spot;
+        let class = (self.owner != Owner::Shared).then_some(self.class);
+        Owned { address: (scope.clone(), *ip), uid: owner.cloned(), class, since: self.since }
     }
 
     /// Its rows: of `ip_ownership`, and of `device_redirects` where records known by it alone went elsewhere.

@@ -112,7 +112,7 @@ impl Run {
         let mut run = Run {
             workers: Some(handle),
             outputs,
-            merge: Merge::new(workers),
+            merge: Merge::new(workers, &snapshot),
             tables: Tables::default(),
             outputs_seen: Vec::new(),
             snapshot,

@@ -57,8 +57,9 @@ impl ClaimClass {
     pub fn name(self) -> &'static str {
         match self {
             ClaimClass::Operator => "operator",
-            ClaimClass::Agent | ClaimClass::StaleAgent => "agent",
+            ClaimClass::Agent => "agent",
             ClaimClass::Inventory => "inventory",
+            ClaimClass::StaleAgent => "stale_agent",
             ClaimClass::Mapper => "mapper",
             ClaimClass::Alias => "alias",
             ClaimClass::Sweep => "sweep",

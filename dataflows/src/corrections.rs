@@ -1,0 +1,204 @@
+//! Who had an address when, as far as events that come late need it, and what is learnt late of it.
+//!
+//! ```text
+//! change(a, v)(e)     :- another device, or nobody, owns a from e on
+//! from(v)             :- event time of the claim, where it is greater by (class, event time) than the one before: it held
+//!                        since then already, though it was not known; else when the one before was given up
+//! owner(a, t)(e)      :- the newest v of change(a, v) up to e with from(v) ≤ t
+//! correction(a, v)(e) :- change(a, v)(e), where owner(a, t) before e was another for some from(v) ≤ t < clock(e)
+//! ```
+//! An event is stored with `owner(a, t)(e)` of its time and epoch. So of an event of an earlier epoch the newest later
+//! correction with `from ≤ t` is right, and where there is none, what is stored: the intervals of ownership that are
+//! derived from all versions (`query/src/intervals.rs`) say the same. An event that comes later than [`HORIZON_MS`] after
+//! its time is given to whoever had its address at the horizon.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::rows::AttributionCorrection;
+use radarflow_reconcile::identity::ClaimClass;
+use radarflow_reconcile::identity::assertions::Scope;
+use serde::{Deserialize, Serialize};
+
+use crate::keyed::{Clock, Machine, Tick};
+use crate::output::DerivedRow;
+use crate::records::{Name, RETENTION_MS};
+
+/// How late an event may come and still find who had its address then, milliseconds.
+pub const HORIZON_MS: i64 = 3_600_000;
+/// Changes of one address that are remembered within it.
+const MAX_CHANGES: usize = 16;
+/// Nothing stored is dated further ahead of its receipt, microseconds.
+const AHEAD_US: i64 = 86_400_000_000;
+
+/// An address in its scope.
+pub type Address = (Arc<Scope>, IpAddr);
+
+/// Who owns an address, by which claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owned {
+    /// What is owned.
+    pub address: Address,
+    /// By which device; none where too many claim it.
+    pub uid: Option<Arc<str>>,
+    /// What decided; none where too many claim it.
+    pub class: Option<ClaimClass>,
+    /// Event time of the claim.
+    pub since: Time,
+}
+
+impl Owned {
+    /// What claims are compared by; that an address is shared is stronger than any.
+    fn weight(&self) -> Weight {
+        (self.class.is_none(), self.class, self.since)
+    }
+}
+
+type Weight = (bool, Option<ClaimClass>, Time);
+
+/// Who had an address, each from a time on, microseconds; the first from ever.
+pub type Past = Arc<[(i64, Option<Arc<str>>)]>;
+
+/// Who had it at a time.
+pub fn owner_at(past: &[(i64, Option<Arc<str>>)], at_us: i64) -> Option<&Arc<str>> {
+    let after = past.partition_point(|(from, _)| *from <= at_us);
+    past[after.saturating_sub(1)].1.as_ref()
+}
+
+/// What is remembered of an address that changed hands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tenure {
+    address: Address,
+    owners: Vec<(i64, Option<Arc<str>>)>,
+    /// The last claim and when it was given up, while it is nobody's.
+    given_up: Option<(Weight, i64)>,
+}
+
+impl Tenure {
+    fn new(address: Address, owner: Option<Arc<str>>) -> Self {
+        Tenure { address, owners: vec![(i64::MIN, owner)], given_up: None }
+    }
+
+    /// What late events need to know: nothing where it was one owner's throughout.
+    fn past(&self) -> Option<Past> {
+        (self.owners.len() > 1).then(|| self.owners.clone().into())
+    }
+
+    /// Since when the next owner has it.
+    fn begins(&self, before: Option<&Owned>, after: Option<&Owned>, now_us: i64) -> i64 {
+        let Some(after) = after.filter(|a| a.class.is_some()) else { return now_us };
+        let last = before.map(|b| (b.weight(), now_us)).or(self.given_up);
+        let from = match last {
+            Some((weight, given_up)) if after.weight() <= weight => after.since.0.max(given_up),
+            _ => after.since.0,
+        };
+        from.min(now_us)
+    }
+
+    /// Another owner from a time on; whether somebody else was thought to have had it since then.
+    fn passes(&mut self, from: i64, to: Option<Arc<str>>, now_us: i64) -> bool {
+        let first = self.owners.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        let late = from < now_us && self.owners[first..].iter().any(|(_, uid)| *uid != to);
+        let kept = self.owners.partition_point(|(at, _)| *at < from).max(1);
+        self.owners.truncate(kept);
+        if self.owners[kept - 1].1 != to {
+            self.owners.push((from, to));
+        }
+        late
+    }
+
+    fn forget(&mut self, now_us: i64) {
+        let horizon = now_us - HORIZON_MS * 1000;
+        while self.owners.len() > MAX_CHANGES || self.owners.get(1).is_some_and(|(from, _)| *from <= horizon) {
+            self.owners.remove(0);
+            self.owners[0].0 = i64::MIN;
+        }
+        self.given_up = self.given_up.filter(|(_, at)| at + RETENTION_MS * 1000 > now_us);
+    }
+}
+
+/// What becomes known of addresses.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// Who had an address; nothing where it is whose it was.
+    Past(Address, Option<Past>),
+    /// What is learnt late.
+    Late(DerivedRow),
+}
+
+/// Sees addresses change hands.
+pub struct Tenures;
+
+impl Machine for Tenures {
+    type Key = Name;
+    type Event = (Owned, i64);
+    type State = Tenure;
+    type Output = Told;
+    const NAME: &'static str = "tenures";
+    const CLOCK: Clock = Clock::Wall;
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _: &Name,
+        state: &mut Option<Tenure>,
+        events: Vec<(Owned, i64)>,
+        out: &mut Vec<Told>,
+    ) {
+        let now_us = tick.clock_ms * 1000;
+        let told = state.as_ref().and_then(Tenure::past);
+        let mut net: BTreeMap<Owned, i64> = BTreeMap::new();
+        for (owned, diff) in events {
+            *net.entry(owned).or_default() += diff;
+        }
+        let before = net.iter().find(|(_, n)| **n < 0).map(|(owned, _)| owned);
+        let after = net.iter().find(|(_, n)| **n > 0).map(|(owned, _)| owned);
+        if let Some(known) = after.or(before) {
+            let uid = |owned: Option<&Owned>| owned.and_then(|o| o.uid.clone());
+            let tenure = state.get_or_insert_with(|| Tenure::new(known.address.clone(), uid(before)));
+            let another = before.is_none() || after.is_none() || uid(before) != uid(after);
+            if another {
+                let from = tenure.begins(before, after, now_us);
+                if tenure.passes(from, uid(after), now_us) {
+                    out.push(Told::Late(DerivedRow::Correction(correction(&tenure.address, from, uid(after), now_us))));
+                }
+                tenure.given_up = before.filter(|_| after.is_none()).map(|b| (b.weight(), now_us));
+            }
+        }
+        let Some(tenure) = state else { return };
+        tenure.forget(now_us);
+        let (address, past) = (tenure.address.clone(), tenure.past());
+        if past.is_none() && tenure.given_up.is_none() {
+            *state = None;
+        }
+        if past != told {
+            out.push(Told::Past(address, past));
+        }
+    }
+
+    fn due_ms(&self, state: &Tenure) -> Option<i64> {
+        let horizon = state.owners.get(1).map(|(from, _)| from.div_euclid(1000) + 1 + HORIZON_MS);
+        let retained = state.given_up.map(|(_, at)| at.div_euclid(1000) + 1 + RETENTION_MS);
+        horizon.into_iter().chain(retained).min()
+    }
+
+    fn restored(&mut self, _: &Name, state: &Tenure, out: &mut Vec<Told>) {
+        out.extend(state.past().map(|past| Told::Past(state.address.clone(), Some(past))));
+    }
+}
+
+fn correction((scope, ip): &Address, from: i64, uid: Option<Arc<str>>, now_us: i64) -> AttributionCorrection {
+    AttributionCorrection {
+        tenant_id: scope.tenant.clone(),
+        partition: scope.partition.clone(),
+        row_id: RowId::default(),
+        epoch: 0,
+        time: Time(now_us),
+        ip: ip.to_string(),
+        valid_from: Time(from),
+        valid_to: Time(now_us + AHEAD_US),
+        device_uid: uid.map(|uid| uid.to_string()),
+    }
+}
