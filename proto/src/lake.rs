@@ -69,6 +69,14 @@ impl LakeTable {
         }
     }
 
+    /// The columns that somebody looks for one value in: addresses, and names of devices.
+    pub fn sought(self) -> Vec<&'static str> {
+        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
+        let sought =
+            |name: &str| name == "ip" || name == "sampler_address" || name.ends_with("_ip") || name.ends_with("uid");
+        table.columns().into_iter().map(|c| c.name).filter(|name| sought(name)).collect()
+    }
+
     /// The columns that rows arrive with.
     pub fn arriving(self) -> SchemaRef {
         let (LakeTable::Events(table) | LakeTable::History(table)) = self;

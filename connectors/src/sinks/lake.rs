@@ -7,8 +7,8 @@
 //!
 //! Which tables there are is said in `radarflow_proto::lake`.
 //!
-//! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD. Every
-//! [`COMPACT_COMMITS`] commits the small files of a table are put together; `row_id` stays.
+//! Files are partitioned by `tenant_id` and `date` (of the row's own time), sorted by (partition, time), ZSTD, with bloom
+//! filters of addresses and devices. Small ones become large ones beside the commits ([`compact`]); `row_id` stays.
 //!
 //! A commit that is refused is tried again while rows go on to wait, up to a bound; the others do not notice.
 //! Beyond that, because the lake is the record, the queue fills and the ledger behind it stops taking in.
@@ -24,16 +24,15 @@ use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructField, StructType, Transaction};
-use deltalake::parquet::basic::{Compression, ZstdLevel};
-use deltalake::parquet::file::properties::WriterProperties;
 use radarflow_proto::cell::Time;
-use radarflow_proto::lake::{DATE, LakeTable};
+use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::Table;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Applied;
+use super::compact::{PARTITIONED_BY, compact, order, plan, properties};
 pub use super::upkeep::Keep;
 use super::upkeep::Upkeep;
 
@@ -43,8 +42,10 @@ pub const COMMIT_BYTES: usize = 64 << 20;
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
 pub const QUIET_AGE: Duration = Duration::from_secs(300);
-/// Commits between two compactions of a table.
-pub const COMPACT_COMMITS: u64 = 64;
+/// Commits of a table after which it may have files to merge.
+pub const COMPACT_COMMITS: u64 = 8;
+/// After so long it may have some that commits did not make small: of a day that is over now.
+const COMPACT_AGE: Duration = Duration::from_secs(3600);
 /// Epochs that may wait for the sink.
 pub const QUEUE: usize = 256;
 /// Names this writer in transaction identifiers.
@@ -106,13 +107,13 @@ fn delta(table: LakeTable) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
     move |source| LakeError::Delta { table: table.name(), source: Box::new(source) }
 }
 
-struct Writer {
+pub(super) struct Writer {
     table: LakeTable,
     /// Names of the columns, in the order the table has them.
     columns: Vec<String>,
-    delta: DeltaTable,
+    pub(super) delta: DeltaTable,
     /// Epochs at or before this are committed.
-    committed: u64,
+    pub(super) committed: u64,
     pending: Vec<(u64, RecordBatch)>,
     /// A commit failed and may have been made all the same; not before this is it looked into.
     doubtful: Option<Instant>,
@@ -120,7 +121,9 @@ struct Writer {
     first_epoch: Option<u64>,
     last_epoch: u64,
     since: Instant,
+    /// Commits since its files were last looked at, and when that was.
     commits: u64,
+    looked: Instant,
     upkeep: Upkeep,
     applied: Applied,
 }
@@ -149,7 +152,8 @@ impl Lake {
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
         let tables: Vec<(String, Applied)> = tables.collect();
-        let sink = Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0 };
+        let sink =
+            Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0, compaction: None };
         tokio::spawn(sink.run(queue));
         Ok(Lake { epochs, applied, tables: Arc::new(tables) })
     }
@@ -185,7 +189,12 @@ struct Sink {
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
+    /// The one compaction that is under way.
+    compaction: Option<(LakeTable, Compaction)>,
 }
+
+/// Becomes how many files there were, and how many are there now.
+type Compaction = oneshot::Receiver<Result<(usize, usize), deltalake::DeltaTableError>>;
 
 impl Sink {
     async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -203,6 +212,8 @@ impl Sink {
                 _ = tick.tick() => {}
             }
             self.commit(Writer::is_due).await;
+            self.end_compaction().await;
+            self.begin_compaction();
             self.upkeep().await;
             self.report();
         }
@@ -243,9 +254,66 @@ impl Sink {
         self.applied.is_up(self.writers.values().all(|w| w.doubtful.is_none()));
     }
 
+    /// Begins to merge files of one table, if any are worth it and nothing else is being merged.
+    fn begin_compaction(&mut self) {
+        if self.compaction.is_some() {
+            return;
+        }
+        for writer in self.writers.values_mut().filter(|w| w.may_have_small()) {
+            match plan(&writer.delta, &today()) {
+                Ok(Some(plan)) => {
+                    let (table, delta) = (writer.table, writer.delta.clone());
+                    let (done, wait) = oneshot::channel();
+                    let merge = move || {
+                        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                        let merged = runtime.map(|runtime| runtime.block_on(compact(table, &delta, plan)));
+                        let _ = done.send(merged.unwrap_or_else(|e| Err(e.into())));
+                    };
+                    match std::thread::Builder::new().name("compaction".to_owned()).spawn(merge) {
+                        Ok(_) => self.compaction = Some((table, wait)),
+                        Err(error) => tracing::warn!(%error, "no thread for compaction"),
+                    }
+                    return;
+                }
+                Ok(None) => (writer.commits, writer.looked) = (0, Instant::now()),
+                Err(error) => {
+                    tracing::warn!(table = writer.table.name(), %error, "the lake's files cannot be looked at");
+                    (writer.commits, writer.looked) = (0, Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn end_compaction(&mut self) {
+        let Some((table, wait)) = &mut self.compaction else { return };
+        let merged = match wait.try_recv() {
+            Ok(merged) => merged,
+            Err(oneshot::error::TryRecvError::Empty) => return,
+            Err(oneshot::error::TryRecvError::Closed) => {
+                Err(deltalake::DeltaTableError::Generic("compaction ended without a word".to_owned()))
+            }
+        };
+        let writer = self.writers.get_mut(table).expect("every table has its writer");
+        self.compaction = None;
+        match merged {
+            Ok((before, after)) => tracing::debug!(table = writer.table.name(), before, after, "files are merged"),
+            Err(error) => {
+                tracing::warn!(table = writer.table.name(), %error, "files could not be merged; tried again later");
+                (writer.commits, writer.looked) = (0, Instant::now());
+            }
+        }
+        if let Err(error) = writer.settle().await {
+            tracing::warn!(%error, "the lake's table cannot be read again");
+            return;
+        }
+        (self.on_commit)(writer.table, writer.committed).await;
+    }
+
     /// Looks after one table, if it is time for one.
     async fn upkeep(&mut self) {
-        let Some(writer) = self.writers.values_mut().find_map(|w| w.upkeep.is_due().then_some(w)) else { return };
+        let busy = self.compaction.as_ref().map(|(table, _)| *table);
+        let mut idle = self.writers.values_mut().filter(|w| Some(w.table) != busy);
+        let Some(writer) = idle.find_map(|w| w.upkeep.is_due().then_some(w)) else { return };
         if let Err(error) = writer.look_after().await {
             tracing::warn!(%error, "upkeep of the lake failed; it is tried again within the hour");
             // A part of it may have been done.
@@ -266,7 +334,7 @@ impl Sink {
 }
 
 impl Writer {
-    async fn open(root: &Path, table: LakeTable, keep: Keep) -> Result<Writer, LakeError> {
+    pub(super) async fn open(root: &Path, table: LakeTable, keep: Keep) -> Result<Writer, LakeError> {
         let path = root.join(table.name());
         std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
@@ -281,7 +349,7 @@ impl Writer {
                 .with_table_name(table.name())
                 .with_comment(table.doc())
                 .with_columns(schema.fields().cloned())
-                .with_partition_columns(["tenant_id", DATE])
+                .with_partition_columns(PARTITIONED_BY)
                 .await
                 .map_err(delta(table))?;
         }
@@ -309,6 +377,7 @@ impl Writer {
             last_epoch: 0,
             since: Instant::now(),
             commits: 0,
+            looked: Instant::now(),
             upkeep: Upkeep::new(keep),
             applied: Applied::default(),
         })
@@ -332,7 +401,7 @@ impl Writer {
         self.first_epoch = self.pending.first().map(|(epoch, _)| *epoch);
     }
 
-    fn take(&mut self, epoch: u64, batch: RecordBatch) {
+    pub(super) fn take(&mut self, epoch: u64, batch: RecordBatch) {
         if epoch <= self.committed || batch.num_rows() == 0 {
             return;
         }
@@ -349,8 +418,12 @@ impl Writer {
         self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
     }
 
+    fn may_have_small(&self) -> bool {
+        self.commits >= COMPACT_COMMITS || self.looked.elapsed() >= COMPACT_AGE
+    }
+
     /// Commits what waits; when that fails it waits on, and whether it was made is looked into first the next time.
-    async fn commit(&mut self) -> Result<(), LakeError> {
+    pub(super) async fn commit(&mut self) -> Result<(), LakeError> {
         let made = match self.doubtful {
             Some(_) => self.settle().await,
             None => Ok(()),
@@ -379,27 +452,20 @@ impl Writer {
         let places: Vec<usize> = self.columns.iter().filter_map(|c| rows.schema().index_of(c).ok()).collect();
         let rows = rows.project(&places).map_err(arrow)?;
         let epoch = i64::try_from(self.last_epoch).unwrap_or(i64::MAX);
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_max_row_group_row_count(Some(1 << 17))
-            .build();
+        let properties = properties(self.table, &rows.schema(), rows.num_rows());
         let commit = CommitProperties::default().with_application_transaction(Transaction::new(APPLICATION, epoch));
         let written =
             self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
         self.delta = written.await.map_err(delta(self.table))?;
         self.done(self.last_epoch);
         self.commits += 1;
-        if self.commits.is_multiple_of(COMPACT_COMMITS) {
-            match self.delta.clone().optimize().await {
-                Ok((compacted, metrics)) => {
-                    tracing::debug!(table = self.table.name(), removed = metrics.num_files_removed, "compacted");
-                    self.delta = compacted;
-                }
-                Err(error) => tracing::warn!(table = self.table.name(), %error, "compaction failed"),
-            }
-        }
         Ok(())
     }
+}
+
+fn today() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time::from_ms(now.as_millis() as i64).date()
 }
 
 /// The epoch of a table's newest commit, by its transaction identifier.
@@ -412,11 +478,9 @@ async fn newest_commit(table: LakeTable, state: &DeltaTable) -> Result<u64, Lake
 /// One batch with the date column, sorted by (partition, time).
 fn sorted(table: LakeTable, pending: &[(u64, RecordBatch)]) -> Result<RecordBatch, arrow::error::ArrowError> {
     let all = concat_batches(&table.arriving(), pending.iter().map(|(_, batch)| batch))?;
-    let time = all.column_by_name(table.time_column()).cloned().expect("every event table has its time");
-    let dates = dates(&time);
-    let sort = |name: &str| all.column_by_name(name).map(|values| SortColumn { values: values.clone(), options: None });
-    let keys: Vec<SortColumn> =
-        ["partition"].iter().filter_map(|n| sort(n)).chain([SortColumn { values: time, options: None }]).collect();
+    let column = |name: &str| all.column_by_name(name).expect("every table has its order's columns");
+    let dates = dates(column(table.time_column()));
+    let keys = order(table).map(|name| SortColumn { values: column(name).clone(), options: None });
     let order = lexsort_to_indices(&keys, None)?;
     let columns = all
         .columns()
