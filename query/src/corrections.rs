@@ -6,7 +6,7 @@
 //! [`MAX_CORRECTIONS`] of a tenant are kept here, in levels that are merged while they are of like size, so that a new
 //! version of them costs what is new. An answer that older ones could have changed says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -155,9 +155,18 @@ const AHEAD_US: i64 = 86_400_000_000;
 
 /// Corrections, as a function of (stored device, partition, address, time, epoch).
 #[derive(Debug)]
-struct Attributed {
+pub(crate) struct Attributed {
     corrections: Arc<Corrections>,
     signature: Signature,
+}
+
+impl Attributed {
+    /// Addresses that are given to one of these devices.
+    pub(crate) fn given_to(&self, uids: &BTreeSet<String>) -> BTreeSet<String> {
+        let entries = self.corrections.levels.iter().flat_map(|level| level.entries());
+        let given = entries.filter(|(_, _, c)| c.uid.as_ref().is_some_and(|uid| uids.contains(&**uid)));
+        given.map(|(_, ip, _)| ip.to_owned()).collect()
+    }
 }
 
 impl PartialEq for Attributed {

@@ -34,6 +34,7 @@ use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
+use crate::stored::Stored;
 use crate::stream::Streams;
 
 /// Memory of all queries together, bytes.
@@ -518,7 +519,8 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
         // Columns are text as the tables have it; views would be copied.
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-    SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build()
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    builder.with_default_features().with_optimizer_rule(Arc::new(Stored)).build()
 }
 
 /// Tables as an actor may see them, events up to an epoch.

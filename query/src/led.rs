@@ -30,7 +30,7 @@ pub(crate) fn names_devices(schema: &SchemaRef) -> bool {
 
 /// Redirects, as a function of a uid.
 #[derive(Debug)]
-struct Led {
+pub(crate) struct Led {
     redirects: Arc<Vec<Segment>>,
     signature: Signature,
 }
@@ -48,6 +48,22 @@ impl Hash for Led {
 }
 
 impl Led {
+    /// Some names, and those that lead to them.
+    pub(crate) fn led_to(&self, mut names: BTreeSet<String>) -> BTreeSet<String> {
+        let mut leading = Vec::new();
+        let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        for segment in self.redirects.iter() {
+            let rows = segment.find("to_uid", &wanted).unwrap_or_else(|| segment.scan("to_uid", &wanted));
+            for row in rows {
+                let (batch, place) = segment.at(row);
+                let from = batch.column_by_name("from_uid").and_then(|column| column.as_string_opt::<i32>());
+                leading.extend(from.map(|from| from.value(place).to_owned()));
+            }
+        }
+        names.extend(leading);
+        names
+    }
+
     /// Where each of some names leads, if it leads anywhere.
     fn lead(&self, uids: &StringArray) -> BTreeMap<String, String> {
         let wanted: BTreeSet<&str> = uids.iter().flatten().collect();

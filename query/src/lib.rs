@@ -44,5 +44,6 @@ mod runs;
 mod segment;
 pub mod sql;
 pub mod srql;
+mod stored;
 pub mod stream;
 pub mod whatif;

@@ -326,6 +326,9 @@ async fn events_name_devices_as_they_are_called_today() {
     let sql = "SELECT count(*) AS n FROM logs WHERE device_uid = 'sr:web2'";
     let answer = engine.sql(&actor("t", &[]), sql, None).await.unwrap();
     assert_eq!(json(&answer)[0]["n"], 3);
+    // What is stored is asked for by every name that leads there: a file that has none of them is not read.
+    let plans = serde_json::to_string(&count(&format!("{web} explain:true")).await).unwrap();
+    assert!(plans.contains("src_device_uid IN") && plans.contains("sr:web1"), "{plans}");
     // What is stored is as it was, and others see their own.
     let mine = engine.query(&actor("u", &[]), "in:device_redirects", None, None).await.unwrap();
     assert_eq!(mine.meta.rows, 0);
