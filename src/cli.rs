@@ -14,12 +14,13 @@ use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_proto::lake::LakeTable;
 use radarflow_query::access::new_token;
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde_json::json;
 
 use crate::import::{Import, ServiceRadar};
 use crate::sync::SyncCommand;
 use crate::whatif::Suppose;
-use crate::{config, demo, enrichment, explain, follow, query, serve, tools, whatif};
+use crate::{api, config, demo, enrichment, explain, follow, query, serve, tools, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -339,16 +340,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let n = tools::replay(&file, to, rate)?;
             say(&format!("{n} datagrams sent"))?;
         }
-        Command::Snapshot { at: At { url, token } } => runtime.block_on(async {
-            let request =
-                reqwest::Client::new().post(format!("{}/api/snapshot", url.trim_end_matches('/'))).bearer_auth(token);
-            let response = request.send().await.with_context(|| format!("cannot reach {url}"))?;
-            let ok = response.status().is_success();
-            let answer: Value = response.json().await?;
-            match answer["epoch"].as_u64().filter(|_| ok) {
-                Some(epoch) => say(&format!("a snapshot of epoch {epoch}")),
-                None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
-            }
+        Command::Snapshot { at } => runtime.block_on(async {
+            let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "snapshot"])?).await?;
+            say(&format!("a snapshot of epoch {}", answer["epoch"]))
         })?,
         Command::Migrate { url, config } => {
             let url = match url {
@@ -480,18 +474,9 @@ async fn make_token(command: TokenCommand) -> Result<()> {
         Err(LedgerError::Locked(_)) => {
             let token = token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
             let body = json!({"name": name, "role": role, "partitions": partition});
-            let response = reqwest::Client::new()
-                .post(format!("{}/api/tokens", url.trim_end_matches('/')))
-                .bearer_auth(token)
-                .json(&body)
-                .send()
-                .await?;
-            let ok = response.status().is_success();
-            let answer: Value = response.json().await?;
-            match answer["token"].as_str().filter(|_| ok) {
-                Some(text) => say(text),
-                None => bail!("{}", answer["detail"].as_str().unwrap_or("the server refused")),
-            }
+            let at = At { url, token };
+            let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "tokens"])?.json(&body)).await?;
+            say(answer["token"].as_str().context("the server tells no token")?)
         }
         Err(error) => Err(error.into()),
     }

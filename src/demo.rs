@@ -12,12 +12,14 @@ use radarflow_bench::packets::{self, FlowFields};
 use radarflow_proto::fact::Role;
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
 use radarflow_proto::grpc::{GatewayServiceStatus, GatewayStatusRequest};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
+use crate::cli::At;
 use crate::config::{self, Config};
 use crate::serve::{self, Server};
-use crate::table;
+use crate::{api, table};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// Items of one push.
@@ -216,11 +218,9 @@ async fn simulate(to: Addresses, devices: usize, speed: f64) -> Result<()> {
 }
 
 async fn ask(http: SocketAddr, token: &str, query: &str) -> Result<Value> {
-    let request = reqwest::Client::new()
-        .post(format!("http://{http}/api/query"))
-        .bearer_auth(token)
-        .json(&json!({"query": query}));
-    request.send().await.context("the demo's own server")?.json().await.context("the demo's own server")
+    let at = At { url: format!("http://{http}"), token: token.to_owned() };
+    let request = api::request(&at, Method::POST, &["api", "query"])?.json(&json!({"query": query}));
+    api::answer(&at, request).await.context("the demo's own server")
 }
 
 /// Prints counters every second, and three answers once there is something to tell.

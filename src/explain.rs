@@ -3,20 +3,22 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use reqwest::Method;
 use serde_json::Value;
 
+use crate::api;
 use crate::cli::At;
 
 /// `radarflow explain`
 pub(crate) async fn explain(uid: &str, at: &At, json: bool) -> Result<()> {
-    let answer = get(at, &format!("/api/devices/{uid}/explain")).await?;
+    let answer = get(at, &["api", "devices", uid, "explain"]).await?;
     print(&if json { serde_json::to_string_pretty(&answer)? } else { explanation(&answer) })
 }
 
 /// `radarflow why-not`
 pub(crate) async fn why_not(a: &str, b: &str, at: &At, json: bool) -> Result<()> {
-    let answer = get(at, &format!("/api/devices/{a}/why-not/{b}")).await?;
+    let answer = get(at, &["api", "devices", a, "why-not", b]).await?;
     print(&if json { serde_json::to_string_pretty(&answer)? } else { apart(&answer) })
 }
 
@@ -24,16 +26,8 @@ fn print(text: &str) -> Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write")
 }
 
-async fn get(at: &At, path: &str) -> Result<Value> {
-    let url = format!("{}{path}", at.url.trim_end_matches('/'));
-    let response = reqwest::Client::new().get(url).bearer_auth(&at.token).send().await;
-    let response = response.with_context(|| format!("cannot reach {}; is the server running?", at.url))?;
-    let ok = response.status().is_success();
-    let answer: Value = response.json().await.context("the server answers no JSON")?;
-    if !ok {
-        bail!("{}", answer["detail"].as_str().unwrap_or("the server refused"));
-    }
-    Ok(answer)
+async fn get(at: &At, path: &[&str]) -> Result<Value> {
+    api::answer(at, api::request(at, Method::GET, path)?).await
 }
 
 fn text(value: &Value) -> &str {

@@ -3,17 +3,17 @@
 use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
+use reqwest::Method;
 use serde_json::Value;
 
+use crate::api;
 use crate::cli::At;
 use crate::table;
 
 /// Follows a query until the server ends it; as NDJSON, an event a line, where no person reads.
 pub(crate) async fn follow(srql: &str, at: &At, ndjson: bool) -> Result<()> {
-    let url = format!("{}/api/query/stream", at.url.trim_end_matches('/'));
-    let url = reqwest::Url::parse_with_params(&url, [("q", srql)]).with_context(|| format!("{url} is no URL"))?;
-    let response = reqwest::Client::new().get(url).bearer_auth(&at.token).send().await;
-    let mut response = response.with_context(|| format!("cannot reach {}; is the server running?", at.url))?;
+    let request = api::asked(at, Method::GET, &["api", "query", "stream"], &[("q", srql)])?;
+    let mut response = api::send(at, request).await?;
     if !response.status().is_success() {
         let problem: Value = response.json().await.unwrap_or_default();
         bail!("{}", problem["detail"].as_str().unwrap_or("the server refused"));

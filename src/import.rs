@@ -7,10 +7,11 @@ use futures::stream;
 use radarflow_connectors::sources::serviceradar;
 use radarflow_reconcile::mapping::{Format, Mapping, Whose, rows};
 use radarflow_reconcile::replace::{Reading, TABLES};
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::At;
-use crate::{config, sync};
+use crate::{api, config, sync};
 
 /// Items of one piece of the request's body.
 const PIECE: usize = 1000;
@@ -78,28 +79,12 @@ impl Import {
 
 /// Posts a JSON object a line; gives the answer.
 async fn post(at: &At, path: &[&str], query: &[(&str, &str)], lines: &[String]) -> Result<Value> {
-    let mut url = reqwest::Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
-    url.path_segments_mut()
-        .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
-        .pop_if_empty()
-        .extend(path);
-    if !query.is_empty() {
-        url.query_pairs_mut().extend_pairs(query);
-    }
     let pieces: Vec<Result<String, std::io::Error>> =
         lines.chunks(PIECE).map(|piece| Ok(piece.join("\n") + "\n")).collect();
-    let request = reqwest::Client::new()
-        .post(url)
-        .bearer_auth(&at.token)
+    let request = api::asked(at, Method::POST, path, query)?
         .header("content-type", "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(stream::iter(pieces)));
-    let response = request.send().await.with_context(|| format!("cannot reach {}", at.url))?;
-    let ok = response.status().is_success();
-    let answer: Value = response.json().await.context("the server's answer is no JSON")?;
-    if !ok {
-        bail!("{}", answer["detail"].as_str().unwrap_or("the server refused"));
-    }
-    Ok(answer)
+    api::answer(at, request).await
 }
 
 /// What to take over from a ServiceRadar.

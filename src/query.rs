@@ -4,10 +4,11 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::{At, Output};
-use crate::table;
+use crate::{api, table};
 
 /// Asks; tells with which code to leave.
 pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At) -> Result<ExitCode> {
@@ -20,13 +21,8 @@ pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At
         Output::Arrow => "arrow",
     };
     let (path, key) = if sql { ("sql", "sql") } else { ("query", "query") };
-    let mut response = reqwest::Client::new()
-        .post(format!("{}/api/{path}", at.url.trim_end_matches('/')))
-        .bearer_auth(&at.token)
-        .json(&json!({key: text, "format": wire}))
-        .send()
-        .await
-        .with_context(|| format!("cannot reach {}; is the server running?", at.url))?;
+    let request = api::request(at, Method::POST, &["api", path])?.json(&json!({key: text, "format": wire}));
+    let mut response = api::send(at, request).await?;
     if !response.status().is_success() {
         let problem: Value = response.json().await.unwrap_or_default();
         eprintln!("{}", problem["detail"].as_str().unwrap_or("the server refused"));

@@ -1,8 +1,10 @@
 //! Plans of inventories: what a run would change, and that it shall.
 
 use anyhow::{Context, Result, bail};
+use reqwest::Method;
 use serde_json::Value;
 
+use crate::api;
 use crate::cli::At;
 
 #[derive(clap::Subcommand)]
@@ -42,36 +44,23 @@ impl SyncCommand {
                 let Some((name, instance)) = source.split_once('/') else {
                     bail!("an inventory is NAME/INSTANCE, as in netbox/main");
                 };
-                let plan = send(at, reqwest::Method::POST, &["api", "inventories", name, instance, "plan"]).await?;
+                let plan = send(at, Method::POST, &["api", "inventories", name, instance, "plan"]).await?;
                 if *json { Ok(serde_json::to_string_pretty(&plan)?) } else { told(&plan) }
             }
             SyncCommand::Apply { digest, at } => {
-                let done = send(at, reqwest::Method::POST, &["api", "plans", digest, "apply"]).await?;
+                let done = send(at, Method::POST, &["api", "plans", digest, "apply"]).await?;
                 Ok(format!("applied, in epoch {}", done["epoch"]))
             }
             SyncCommand::Forget { digest, at } => {
-                send(at, reqwest::Method::DELETE, &["api", "plans", digest]).await?;
+                send(at, Method::DELETE, &["api", "plans", digest]).await?;
                 Ok("forgotten".to_owned())
             }
         }
     }
 }
 
-async fn send(at: &At, method: reqwest::Method, path: &[&str]) -> Result<Value> {
-    let mut url = reqwest::Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
-    url.path_segments_mut()
-        .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
-        .pop_if_empty()
-        .extend(path);
-    let response = reqwest::Client::new().request(method, url).bearer_auth(&at.token).send().await;
-    let response = response.with_context(|| format!("cannot reach {}", at.url))?;
-    let ok = response.status().is_success();
-    let body = response.bytes().await?;
-    let answer: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
-    if !ok {
-        bail!("{}", answer["detail"].as_str().unwrap_or("the server refused"));
-    }
-    Ok(answer)
+async fn send(at: &At, method: Method, path: &[&str]) -> Result<Value> {
+    api::answer(at, api::request(at, method, path)?).await
 }
 
 /// A plan, as people read it.

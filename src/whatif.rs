@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::api;
 use crate::cli::At;
 
 /// What is supposed.
@@ -67,14 +69,8 @@ impl Suppose {
 /// `radarflow what-if`
 pub(crate) async fn what_if(suppose: &Suppose, at: &At, json: bool) -> Result<()> {
     let question = json!({"partition": suppose.partition, "changes": suppose.changes()?});
-    let url = format!("{}/api/identity/what-if", at.url.trim_end_matches('/'));
-    let response = reqwest::Client::new().post(url).bearer_auth(&at.token).json(&question).send().await;
-    let response = response.with_context(|| format!("cannot reach {}; is the server running?", at.url))?;
-    let ok = response.status().is_success();
-    let answer: Value = response.json().await.context("the server answers no JSON")?;
-    if !ok {
-        bail!("{}", answer["detail"].as_str().unwrap_or("the server refused"));
-    }
+    let request = api::request(at, Method::POST, &["api", "identity", "what-if"])?.json(&question);
+    let answer = api::answer(at, request).await?;
     let text = if json { serde_json::to_string_pretty(&answer)? } else { shown(&answer) };
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write")
 }

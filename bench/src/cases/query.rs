@@ -158,6 +158,26 @@ fn part_of(ago: std::ops::Range<Duration>, part: usize, parts: usize) -> std::op
     ago.start + step * (left - 1)..ago.start + step * left
 }
 
+/// The files of the lake's flows.
+async fn files(lake: &Path) -> Result<Vec<String>> {
+    let url = deltalake::table::builder::ensure_table_uri(lake.join("flows").to_string_lossy())?;
+    let table = deltalake::DeltaTable::try_from_url(url).await?;
+    Ok(table.get_file_uris()?.map(|f| f.trim_start_matches("file://").to_owned()).collect())
+}
+
+/// Waits until nothing more is merged; how many files there are then.
+async fn merged(lake: &Path) -> Result<usize> {
+    let (mut known, mut since) = (files(lake).await?, Instant::now());
+    while since.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = files(lake).await?;
+        if now != known {
+            (known, since) = (now, Instant::now());
+        }
+    }
+    Ok(known.len())
+}
+
 struct Client {
     http: reqwest::Client,
     url: String,
@@ -238,6 +258,10 @@ pub(crate) fn run() -> Result<()> {
     }
     runtime.block_on(filler.lake.flush());
     crate::rate("query: flows into the lake", flows, started.elapsed())?;
+    let (started, before) = (Instant::now(), runtime.block_on(files(dir.path()))?.len());
+    let after = runtime.block_on(merged(dir.path()))?;
+    let said = format!("{before} files at the last commit, {after} after {:.0} s more", started.elapsed().as_secs_f64());
+    crate::figure("query: compaction", &said)?;
 
     let tokens = Arc::new(Tokens::default());
     let token = new_token();
@@ -297,6 +321,10 @@ async fn ask(client: &Client, devices: usize) -> Result<()> {
     let groups = r#"in:devices stats:"count() as n by vendor_name,type" limit:20"#;
     let groups = client.times("/api/query", |_| query(groups.into()), 40).await?;
     crate::figure("query: groups of devices", &told(&groups))?;
+    let talker = |i: usize| std::net::Ipv4Addr::from(0x0a00_0000 + (i * 7919 % devices) as u32);
+    let of_one = |i| query(format!("in:flows time:last_24h src_endpoint_ip:{} sort:time:desc limit:50", talker(i)));
+    let of_one = client.times("/api/query", of_one, 40).await?;
+    crate::figure("query: flows of one address, of a day", &told(&of_one))?;
     let valid = client.times("/api/query/validate", |_| query(TOP.into()), 200).await?;
     crate::figure("query: validation", &told(&valid))?;
     for typed in ["in:devices vend", "in:devices vendor_name:", "in:devices hostname:server-1", "in:flows app:h"] {
@@ -329,9 +357,7 @@ async fn duckdb(lake: &Path, client: &Client) -> Result<()> {
     let Ok(python) = std::env::var("RADARFLOW_TEST_PYTHON") else {
         return crate::figure("query: top ten talkers of the last hour", &format!("p50 {ours:.0} ms; no DuckDB here"));
     };
-    let url = deltalake::table::builder::ensure_table_uri(lake.join("flows").to_string_lossy())?;
-    let table = deltalake::DeltaTable::try_from_url(url).await?;
-    let files: Vec<String> = table.get_file_uris()?.map(|f| f.trim_start_matches("file://").to_owned()).collect();
+    let files = files(lake).await?;
     let since = Time((NOW - 3_600_000) * 1000).to_string();
     let output = std::process::Command::new(python).args(["-c", DUCKDB, &since]).args(&files).output()?;
     let said = String::from_utf8_lossy(&output.stdout);

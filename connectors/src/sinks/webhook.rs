@@ -20,8 +20,8 @@ use radarflow_proto::ports::{EpochOutput, FactSink};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::secret;
 use crate::sources::entry;
+use crate::{http, secret};
 
 /// Messages under way at once.
 pub const IN_FLIGHT: usize = 64;
@@ -48,11 +48,8 @@ impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
     pub fn start(sink: Arc<dyn FactSink>, external_url: String) -> Result<Outbox, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let client =
+            http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
         let (messages, queue) = mpsc::channel(QUEUE);
         let sender =
             Sender { client, sink, external_url: external_url.into(), room: Arc::new(Semaphore::new(IN_FLIGHT)) };

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use super::inventory::Runs;
 use super::{Stop, now_us};
+use crate::http;
 
 /// The rule of the alert that an inventory cannot be read.
 pub const FAILED: &str = "sync-failed";
@@ -184,12 +185,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(common: &Common, tries: u32, stop: Stop) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            // A redirect would take the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        // A redirect would take the token elsewhere.
+        let http = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
         Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, stop })
     }
 

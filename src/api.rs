@@ -1,0 +1,44 @@
+//! A running server's API, as commands use it.
+
+use anyhow::{Context, Result, bail};
+use radarflow_connectors::http;
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde_json::Value;
+
+use crate::cli::At;
+
+/// A request to a path, given as its segments.
+pub(crate) fn request(at: &At, method: Method, path: &[&str]) -> Result<RequestBuilder> {
+    asked(at, method, path, &[])
+}
+
+/// The same, with parameters.
+pub(crate) fn asked(at: &At, method: Method, path: &[&str], query: &[(&str, &str)]) -> Result<RequestBuilder> {
+    let mut url = Url::parse(&at.url).with_context(|| format!("{} is no URL", at.url))?;
+    url.path_segments_mut()
+        .map_err(|()| anyhow::anyhow!("{} is no URL of a server", at.url))?
+        .pop_if_empty()
+        .extend(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(http::client(|client| client)?.request(method, url).bearer_auth(&at.token))
+}
+
+/// What the server says, whatever it says.
+pub(crate) async fn send(at: &At, request: RequestBuilder) -> Result<Response> {
+    request.send().await.with_context(|| format!("cannot reach {}; is the server running?", at.url))
+}
+
+/// Its answer; a refusal is an error with the reason that it gives.
+pub(crate) async fn answer(at: &At, request: RequestBuilder) -> Result<Value> {
+    let response = send(at, request).await?;
+    let ok = response.status().is_success();
+    let body = response.bytes().await.context("the server broke off")?;
+    let said = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
+    if !ok {
+        let problem = said.unwrap_or_default();
+        bail!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
+    }
+    said.context("the server answers no JSON")
+}
