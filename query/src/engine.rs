@@ -14,6 +14,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use futures::StreamExt;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -36,6 +37,7 @@ use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 use crate::stored::Stored;
 use crate::stream::Streams;
+use crate::tally::Groups;
 
 /// Memory of all queries together, bytes.
 pub const MEMORY: usize = 2 << 30;
@@ -455,6 +457,31 @@ impl Engine {
         Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
     }
 
+    /// The groups of a query as they are now, if they can be kept by the rows that come and go, and are not too many.
+    pub(crate) async fn groups(
+        self: &Arc<Self>,
+        actor: &Actor,
+        query: &ast::Query,
+        view: &View,
+    ) -> Result<Option<Groups>, QueryError> {
+        let ctx = self.session();
+        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch, at: None, lost: Cell::new(false) };
+        let Some(tallied) = plan::tallied(query, &tables, view.clock_ms * 1000)? else { return Ok(None) };
+        let broken = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
+        let mut groups = Groups::new(&tallied).map_err(broken)?;
+        let counted = async move {
+            let mut rows = tallied.frame.execute_stream().await.map_err(failed)?;
+            while let Some(batch) = rows.next().await {
+                groups.take(&batch.map_err(failed)?, 1).map_err(broken)?;
+                if groups.is_too_large() {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(groups))
+        };
+        self.on_threads(counted).await
+    }
+
     /// All rows of a query, if they are no more than `most`.
     pub(crate) async fn whole(
         self: &Arc<Self>,
@@ -472,6 +499,11 @@ impl Engine {
             return Err(QueryError::TooLarge(format!("more than {most} rows; narrow the query, or say limit:")));
         }
         Ok(answer.batches)
+    }
+
+    /// The columns that a plan shows of its first rows.
+    pub(crate) async fn ranked(self: &Arc<Self>, planned: Planned) -> Result<Vec<RecordBatch>, QueryError> {
+        Ok(self.on_threads(async move { page::execute(planned, None, 0).await }).await?.batches)
     }
 
     /// The columns that a plan shows, in no order.

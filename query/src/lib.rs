@@ -46,4 +46,5 @@ pub mod sql;
 pub mod srql;
 mod stored;
 pub mod stream;
+mod tally;
 pub mod whatif;

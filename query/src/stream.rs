@@ -1,15 +1,17 @@
 //! Live queries: a snapshot, then exact changes. The sum of what a client received equals a fresh query at that epoch.
 //!
 //! A query over the rows of one state table is kept by the changes of each epoch alone: the rows that went and the rows
-//! that came are filtered like a table of their own. Every other query (groups, joins, spans of time that slide) is asked
-//! again when something it reads has changed, not more often than it can bear, and the difference is sent.
+//! that came are filtered like a table of their own, and groups of them are tallied ([`crate::tally`]). Every other query
+//! (joins, events, spans of time that slide) is asked again when something it reads has changed, not more often than it
+//! can bear, and the difference is sent.
 //!
 //! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that was cut off says
 //! which event it saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and
 //! every other begins anew, with a snapshot that says so. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
 //! epochs, [`UNSENT`] events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,11 +25,12 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::access::Actor;
 use crate::answer::json_rows;
 use crate::catalog::STATUS_COLOR;
-use crate::engine::{Engine, QueryError};
+use crate::engine::{Engine, QueryError, failed};
 use crate::groups;
 use crate::live::{View, seen_by};
-use crate::srql::ast::{Expr, Query, Value as Compared};
+use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value as Compared};
 use crate::srql::{SrqlError, parse, plan};
+use crate::tally::Groups;
 
 /// Rows that a stream may hold.
 pub const MAX_ROWS: usize = 10_000;
@@ -177,6 +180,8 @@ struct Stream {
     tables: Vec<Table>,
     /// Whether the rows of an epoch can be judged by themselves.
     by_row: bool,
+    /// The same of rows that are counted in groups, unless more would have to be kept than may be.
+    by_group: AtomicBool,
     /// Whether the clock alone changes its answer.
     slides: bool,
     to: mpsc::Sender<Event>,
@@ -239,25 +244,47 @@ pub fn start(
     let mut tables: Vec<Table> = entities.iter().map(|e| e.table).collect();
     tables_below(&query.filter, &mut tables)?;
     tables.push(Table::Device);
-    let plain = query.stats.is_empty() && query.bucket.is_none() && query.rollup.is_none() && query.limit.is_none();
+    let plain = query.bucket.is_none() && query.rollup.is_none();
     let clocked = ["now", "today", STATUS_COLOR];
     let relative = clocked.iter().any(|word| text.to_ascii_lowercase().contains(word));
     let keys_alone =
         query.sort.iter().map(|s| &s.key).chain(&query.fields).all(|k| !parse::OBJECTS.contains(&&*k.path[0]));
     let state = matches!(entities[..], [one] if one.table.nature() == Nature::State);
-    let by_row = state && plain && !relative && keys_alone && query.time.is_none() && by_itself(&query.filter);
+    let alone = state && plain && !relative && query.time.is_none() && by_itself(&query.filter);
+    let by_row = alone && keys_alone && query.stats.is_empty() && query.limit.is_none();
+    let by_group = alone && !query.stats.is_empty() && groups_alone(&query);
     let slides = relative || query.time.is_some() || entities.iter().any(|e| e.time.is_some());
     // What is wrong with it is said at once.
     let view = engine.live().view();
     engine.plan(actor, &query, &view)?;
     let running = Running::admit(engine, &actor.tenant).ok_or(QueryError::Busy)?;
     let (to, events) = mpsc::channel(UNSENT);
-    let stream =
-        Stream { engine: engine.clone(), actor: actor.clone(), query, tables, by_row, slides, to, _running: running };
+    let stream = Stream {
+        engine: engine.clone(),
+        actor: actor.clone(),
+        query,
+        tables,
+        by_row,
+        by_group: by_group.into(),
+        slides,
+        to,
+        _running: running,
+    };
     // Whatever was seen of a stream that is not this server's counts for nothing.
     let seen = seen.map(|id| id.trim().parse().unwrap_or(0));
     tokio::spawn(stream.run(seen));
     Ok(events)
+}
+
+/// Whether groups are of a row's own fields, and so is what they count.
+fn groups_alone(query: &Query) -> bool {
+    let own = |key: &Key| !parse::OBJECTS.contains(&&*key.path[0]);
+    let keys = query.by.iter().all(|key| match key {
+        GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => own(key),
+        GroupKey::Time(..) => false,
+    });
+    let calls = |call: &Aggregate| call.field.as_ref().is_none_or(own) && call.only.as_ref().is_none_or(by_itself);
+    keys && query.stats.iter().all(calls)
 }
 
 type Rows = BTreeMap<String, i64>;
@@ -342,6 +369,11 @@ impl Stream {
     ) -> Result<(), Ended> {
         let mut view = self.engine.live().view();
         let mut known = Rows::new();
+        let mut groups = match self.by_group.load(Ordering::Relaxed) {
+            true => self.engine.groups(&self.actor, &self.query, &view).await?,
+            false => None,
+        };
+        let kept = self.by_row || groups.is_some();
         let missed = seen.filter(|_| self.by_row).and_then(|seen| Some((seen, self.engine.live().since(seen)?)));
         let mut at = match missed {
             Some((seen, missed)) => {
@@ -370,8 +402,15 @@ impl Stream {
             match tokio::time::timeout(HEARTBEAT, epochs.recv()).await {
                 Ok(Ok(output)) if output.epoch > at => {
                     at = output.epoch;
-                    if self.by_row {
-                        let (added, removed) = self.changed(&output).await?;
+                    if kept {
+                        let (added, removed) = match &mut groups {
+                            Some(groups) => self.regrouped(&output, groups, &mut known).await?,
+                            None => self.changed(&output).await?,
+                        };
+                        if groups.as_ref().is_some_and(Groups::is_too_large) {
+                            self.by_group.store(false, Ordering::Relaxed);
+                            return Ok(());
+                        }
                         if !added.is_empty() || !removed.is_empty() {
                             if !self.offer(Event::Change { epoch: at, added, removed })? {
                                 return Ok(());
@@ -384,7 +423,7 @@ impl Stream {
                 Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Ok(()),
                 Ok(Err(broadcast::error::RecvError::Closed)) => return Err(Ended::Quietly),
             }
-            if !self.by_row && asked_at.elapsed() >= pause {
+            if !kept && asked_at.elapsed() >= pause {
                 let now = self.engine.live().view();
                 let moved = !now.same(&view, &self.actor.tenant, &self.tables);
                 if moved || (self.slides && asked_at.elapsed() >= SLIDE) {
@@ -412,7 +451,7 @@ impl Stream {
                 }
             }
             // What was not looked at yet is not promised.
-            let until = if self.by_row { at } else { view.epoch };
+            let until = if kept { at } else { view.epoch };
             if until > told && told_at.elapsed() >= HEARTBEAT {
                 // Where there is no room for it, a client has enough to read.
                 self.offer(Event::Frontier(until))?;
@@ -439,26 +478,86 @@ impl Stream {
         Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
     }
 
-    /// The rows that came and went with an epoch.
-    async fn changed(&self, output: &EpochOutput) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
+    /// The rows of the table that came (1) and went (-1) with an epoch.
+    fn moved(&self, output: &EpochOutput) -> Result<Vec<(These, i64)>, QueryError> {
         let table = self.tables[0];
         let ours = |row: &&StateRow| row.table() == table && row.tenant() == self.actor.tenant;
         let before: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.before.as_ref()).filter(ours).collect();
         let after: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.after.as_ref()).filter(ours).collect();
-        let mut net = Rows::new();
-        for (rows, sign) in [(before, -1), (after, 1)] {
-            if rows.is_empty() {
-                continue;
-            }
+        let these = |(rows, sign): (Vec<&StateRow>, i64)| {
             let ctx = self.engine.session();
-            let failed = |e: DataFusionError| QueryError::Failed(e.strip_backtrace());
             let frame = ctx.read_batch(state_batch(table, rows.iter().copied())).map_err(failed)?;
-            let rows = seen_by(frame, &self.actor).map_err(failed)?;
-            let planned = plan::plan(&self.query, &These(rows), output.clock_ms * 1000, None)?;
+            Ok((These(seen_by(frame, &self.actor).map_err(failed)?), sign))
+        };
+        [(before, -1), (after, 1)].into_iter().filter(|(rows, _)| !rows.is_empty()).map(these).collect()
+    }
+
+    /// The rows that came and went with an epoch.
+    async fn changed(&self, output: &EpochOutput) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
+        let mut net = Rows::new();
+        for (these, sign) in self.moved(output)? {
+            let planned = plan::plan(&self.query, &these, output.clock_ms * 1000, None)?;
             let batches = self.engine.columns(planned).await?;
             let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)).unwrap_or_default();
             count(&rows, &mut net, sign);
         }
         Ok(apart(&net))
+    }
+
+    /// What an epoch changed of groups. Of the first so many groups any may be one, so that all are looked at.
+    async fn regrouped(
+        &self,
+        output: &EpochOutput,
+        groups: &mut Groups,
+        known: &mut Rows,
+    ) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
+        let defect = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
+        let (mut moved, mut touched) = (Vec::new(), BTreeSet::new());
+        for (these, sign) in self.moved(output)? {
+            let Some(tallied) = plan::tallied(&self.query, &these, output.clock_ms * 1000)? else { continue };
+            let counted = async move { tallied.frame.collect().await.map_err(failed) };
+            for batch in self.engine.on_threads(counted).await? {
+                touched.extend(groups.of(&batch).map_err(defect)?);
+                moved.push((batch, sign));
+            }
+        }
+        if touched.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let ranked = self.query.limit.is_some();
+        let mut net = Rows::new();
+        if ranked {
+            net.extend(known.iter().map(|(row, n)| (row.clone(), -n)));
+        } else {
+            count(&self.told(groups, &touched).await?, &mut net, -1);
+        }
+        for (batch, sign) in &moved {
+            groups.take(batch, *sign).map_err(defect)?;
+        }
+        groups.settle(&touched);
+        if groups.len() > MAX_ROWS && !ranked {
+            return Err(QueryError::TooLarge(format!("more than {MAX_ROWS} groups; narrow the query, or say limit:")));
+        }
+        if ranked {
+            let rows = self.told(groups, &groups.all()).await?;
+            known.clear();
+            count(&rows, known, 1);
+            count(&rows, &mut net, 1);
+        } else {
+            count(&self.told(groups, &touched).await?, &mut net, 1);
+        }
+        Ok(apart(&net))
+    }
+
+    /// What the query shows of some groups.
+    async fn told(&self, groups: &Groups, wanted: &BTreeSet<crate::tally::Key>) -> Result<Vec<Value>, QueryError> {
+        let told = groups.told(wanted).map_err(|e| QueryError::Failed(e.to_string()))?;
+        let frame = self.engine.session().read_batch(told).map_err(failed)?;
+        let planned = plan::of_groups(&self.query, frame, groups.keys())?;
+        let batches = match self.query.limit {
+            Some(_) => self.engine.ranked(planned).await?,
+            None => self.engine.columns(planned).await?,
+        };
+        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
     }
 }

@@ -23,10 +23,11 @@ use radarflow_proto::ports::{
     InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
-use radarflow_query::access::{Tokens, hash, new_token};
+use radarflow_query::access::{Actor, Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
+use radarflow_query::stream::{self, Event};
 use radarflow_reconcile::identity::sources::Instances;
 use serde_json::{Value, json};
 
@@ -260,7 +261,8 @@ pub(crate) fn run() -> Result<()> {
     crate::rate("query: flows into the lake", flows, started.elapsed())?;
     let (started, before) = (Instant::now(), runtime.block_on(files(dir.path()))?.len());
     let after = runtime.block_on(merged(dir.path()))?;
-    let said = format!("{before} files at the last commit, {after} after {:.0} s more", started.elapsed().as_secs_f64());
+    let said =
+        format!("{before} files at the last commit, {after} after {:.0} s more", started.elapsed().as_secs_f64());
     crate::figure("query: compaction", &said)?;
 
     let tokens = Arc::new(Tokens::default());
@@ -275,8 +277,10 @@ pub(crate) fn run() -> Result<()> {
         expires_ms: None,
     })]);
     let engine = Engine::new(live.clone(), [1; 32]).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let engine = Arc::new(engine);
+    let followed = engine.clone();
     let api = Arc::new(Api {
-        engine: Arc::new(engine),
+        engine,
         tokens,
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
@@ -296,9 +300,52 @@ pub(crate) fn run() -> Result<()> {
         tokio::spawn(http::serve(socket, api, std::future::pending()));
         let client = Arc::new(Client { http: reqwest::Client::new(), url, token });
         ask(&client, devices).await?;
+        for query in LIVE {
+            follow(&followed, &mut filler, query).await?;
+        }
         duckdb(dir.path(), &client).await?;
         dashboards(client, filler).await
     })
+}
+
+const LIVE: [&str; 3] = [
+    "in:devices type:router is_available:false",
+    r#"in:devices stats:"count() as n by vendor_name,type""#,
+    r#"in:devices stats:"count_distinct(hostname) as names, max(last_seen_time) as newest by vendor_name""#,
+];
+
+/// How long after its epoch a change of one device is told to who follows a query.
+async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Result<()> {
+    let actor = Actor { name: "bench".into(), tenant: "default".into(), role: Role::Viewer, partitions: Vec::new() };
+    let started = Instant::now();
+    let mut events = stream::start(engine, &actor, query, None).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}
+    let first = started.elapsed();
+    let mut device = engine.live().view().rows_where::<Device>("default", "hostname", "router-3").pop();
+    if device.is_none() {
+        device = engine.live().view().rows_where::<Device>("default", "uid", &format!("sr:{:032x}", 0)).pop();
+    }
+    let mut device = device.context("there is a device")?;
+    let mut times = Vec::new();
+    for n in 0..30 {
+        let before = device.clone();
+        (device.is_available, device.r#type) = (Some(n % 2 == 1), Some("router".into()));
+        device.vendor_name = Some(["Cisco", "Juniper"][n % 2].to_owned());
+        let change = Change::new(Some(StateRow::Device(before)), Some(StateRow::Device(device.clone())));
+        let said = Instant::now();
+        filler.say(EpochOutput { changes: change.into_iter().collect(), ..EpochOutput::default() });
+        while !matches!(events.recv().await.context("a change")?, Event::Change { .. }) {}
+        times.push(said.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    times.sort_by(f64::total_cmp);
+    let said = format!(
+        "p50 {:.1} ms, greatest {:.1} ms; snapshot {:.0} ms",
+        times[15],
+        times[29],
+        first.as_secs_f64() * 1000.0
+    );
+    crate::figure(&format!("query: change of a device told to `{query}`"), &said)
 }
 
 async fn ask(client: &Client, devices: usize) -> Result<()> {

@@ -48,8 +48,7 @@ impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
     pub fn start(sink: Arc<dyn FactSink>, external_url: String) -> Result<Outbox, reqwest::Error> {
-        let client =
-            http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
+        let client = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
         let (messages, queue) = mpsc::channel(QUEUE);
         let sender =
             Sender { client, sink, external_url: external_url.into(), room: Arc::new(Semaphore::new(IN_FLIGHT)) };

@@ -68,7 +68,7 @@ impl Client {
 }
 
 async fn fresh(engine: &Arc<Engine>, query: &str) -> BTreeMap<String, i64> {
-    let query = format!("{query} limit:10000");
+    let query = if query.contains("limit:") { query.to_owned() } else { format!("{query} limit:10000") };
     let answer = engine.query(&actor("t", &[]), &query, None, None).await.expect("it answers");
     let mut rows = BTreeMap::new();
     for row in json(&answer) {
@@ -133,6 +133,12 @@ async fn what_clients_received_sums_up_to_a_fresh_query() {
         "in:devices vendor_name:Cisco fields:uid,hostname stream:true",
         "in:devices !is_available:true fields:vendor_name",
         r#"in:devices stats:"count() as n by vendor_name""#,
+        r#"in:devices stats:"count() as n, count_distinct(hostname) as names, min(hostname) as first, max(last_seen_time) as last, sum(epoch) as s, avg(epoch) as a, count_if(is_available:false) as down, min(vendor_name) as v by vendor_name,partition""#,
+        r#"in:devices is_available:false stats:"count() as n, min(epoch) as m, max(uid) as u, sum(epoch) as s, avg(epoch) as a""#,
+        r#"in:devices stats:"count() as n by vendor_name" having:"n > 2""#,
+        r#"in:devices stats:"max(epoch) as newest, count() as n by uid" sort:newest:desc,uid limit:3"#,
+        r#"in:devices stats:"count() as n by ip:24, discovery_sources, metadata.rack""#,
+        r#"in:devices stats:"median(epoch) as m, count() as n by partition""#,
         "in:devices uid:(in:alerts fields:device_uid) fields:uid,vendor_name",
         "in:alerts device.vendor_name:Cisco fields:id",
     ];

@@ -3,7 +3,7 @@
 use arrow_schema::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::functions_aggregate::expr_fn as agg;
-use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
+use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, ExprSchemable, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 
 use super::super::SrqlError;
@@ -137,36 +137,48 @@ impl Names<'_> {
         let keys = keys.into_iter().map(|(expr, name)| expr.alias(name)).collect();
         frame = frame.aggregate(keys, calls).map_err(defect)?;
         frame = self.rates(query, frame, range, width.zip(time))?;
-        if let Some(having) = &query.having {
-            let condition = condition(having, frame.schema())?;
-            frame = frame.filter(condition).map_err(defect)?;
+        of_groups(query, frame, columns, groups)
+    }
+
+    /// Rows as a query that is kept by tallies wants them; nothing where it cannot be.
+    pub(super) fn tallied(&self, query: &Query, frame: DataFrame) -> Result<Option<Tallied>> {
+        if query.top.is_some() || query.window.is_some() || query.units.is_some() {
+            return Ok(None);
         }
-        let mut order = Vec::new();
-        for sort in &query.sort {
-            let name = sort.key.path.join("_");
-            let Some(column) = columns.iter().find(|c| c.eq_ignore_ascii_case(&name)) else {
-                let nearest = catalog::nearest(&name, columns.iter().map(String::as_str)).map(str::to_owned);
-                let detail = format!("the groups have no column {name:?}");
-                return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(nearest.as_deref()));
+        let (mut select, mut keys, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
+        for key in &query.by {
+            if matches!(key, GroupKey::Time(..)) {
+                return Ok(None);
+            }
+            let (expr, name) = self.key(key, query.entities[0].1)?;
+            select.push(expr.alias(format!("__key{}", keys.len())));
+            keys.push(name);
+        }
+        for (n, call) in query.stats.iter().enumerate() {
+            let field = call.field.as_ref().map(|k| self.one(k)).transpose()?;
+            let ordered = matches!(call.function.as_str(), "min" | "max");
+            let value = field.as_ref().map_or(lit(1i64), |t| comparable(t, ordered));
+            let kind = value.get_type(frame.schema()).map_err(defect)?;
+            let tally = match call.function.as_str() {
+                "count" => Tally::Count,
+                "count_distinct" => Tally::Distinct,
+                // Sums of floats depend on the order of their terms.
+                "sum" if kind == DataType::Int64 => Tally::Sum,
+                "avg" if kind == DataType::Int64 => Tally::Avg,
+                "min" if !kind.is_floating() => Tally::Min,
+                "max" if !kind.is_floating() => Tally::Max,
+                _ => return Ok(None),
             };
-            order.push((column.clone(), sort.ascending));
+            let value = match &call.only {
+                Some(only) => when(self.filter(only)?, value).end().map_err(defect)?,
+                None => value,
+            };
+            select.push(value.alias(format!("__value{n}")));
+            tallies.push(tally);
         }
-        if order.is_empty() {
-            order.extend(query.window.map(|_| ("window_start".to_owned(), true)));
-            order.extend(query.stats.first().map(|a| (a.alias.clone(), false)));
-        }
-        let missing: Vec<_> = columns[..groups]
-            .iter()
-            .filter(|c| order.iter().all(|(o, _)| o != *c))
-            .map(|c| (c.clone(), true))
-            .collect();
-        order.extend(missing);
-        if query.top.as_ref().is_some_and(|t| t.other) {
-            order.push(("is_other".to_owned(), true));
-        }
-        let columns = if query.fields.is_empty() { columns } else { shown(query, &columns)? };
-        let limit = Some(DEFAULT_LIMIT);
-        Ok(Planned { frame, columns, order, limit, pages: true, range: None, fill: None, warnings: Vec::new() })
+        let aliases = query.stats.iter().map(|a| a.alias.clone()).collect();
+        let frame = frame.select(select).map_err(defect)?;
+        Ok(Some(Tallied { frame, keys, tallies, aliases }))
     }
 
     /// Divides what is asked for by the second: by the seconds of the slice that lie in the range, or of the range.
@@ -215,6 +227,66 @@ impl Names<'_> {
         }
         Ok(frame)
     }
+}
+
+/// What is shown of groups, and in which order: the first so many columns tell them apart.
+pub(super) fn of_groups(query: &Query, mut frame: DataFrame, columns: Vec<String>, groups: usize) -> Result<Planned> {
+    if let Some(having) = &query.having {
+        let condition = condition(having, frame.schema())?;
+        frame = frame.filter(condition).map_err(defect)?;
+    }
+    let mut order = Vec::new();
+    for sort in &query.sort {
+        let name = sort.key.path.join("_");
+        let Some(column) = columns.iter().find(|c| c.eq_ignore_ascii_case(&name)) else {
+            let nearest = catalog::nearest(&name, columns.iter().map(String::as_str)).map(str::to_owned);
+            let detail = format!("the groups have no column {name:?}");
+            return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(nearest.as_deref()));
+        };
+        order.push((column.clone(), sort.ascending));
+    }
+    if order.is_empty() {
+        order.extend(query.window.map(|_| ("window_start".to_owned(), true)));
+        order.extend(query.stats.first().map(|a| (a.alias.clone(), false)));
+    }
+    let missing: Vec<_> =
+        columns[..groups].iter().filter(|c| order.iter().all(|(o, _)| o != *c)).map(|c| (c.clone(), true)).collect();
+    order.extend(missing);
+    if query.top.as_ref().is_some_and(|t| t.other) {
+        order.push(("is_other".to_owned(), true));
+    }
+    let columns = if query.fields.is_empty() { columns } else { shown(query, &columns)? };
+    let limit = Some(DEFAULT_LIMIT);
+    Ok(Planned { frame, columns, order, limit, pages: true, range: None, fill: None, warnings: Vec::new() })
+}
+
+/// How an aggregate is kept by the rows that come and go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// How many values.
+    Count,
+    /// How many different ones.
+    Distinct,
+    /// Their sum; of integers.
+    Sum,
+    /// Their mean; of integers.
+    Avg,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+}
+
+/// A query whose groups can be kept by the rows that come and go.
+pub struct Tallied {
+    /// The rows that it counts: `__key0`, … and `__value0`, …, which is missing where its aggregate leaves the row out.
+    pub frame: DataFrame,
+    /// Names of the keys.
+    pub keys: Vec<String>,
+    /// The aggregates.
+    pub tallies: Vec<Tally>,
+    /// Their names.
+    pub aliases: Vec<String>,
 }
 
 /// The columns of groups that `fields:` names.

@@ -17,6 +17,7 @@ mod groups;
 mod rollup;
 pub mod series;
 
+pub use groups::{Tallied, Tally};
 pub use rollup::ROLLUPS;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,6 +256,24 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     warnings.append(&mut planned.warnings);
     planned.warnings = warnings;
     Ok(planned)
+}
+
+/// The rows that a query of groups counts, if what it says of them can be kept by the rows that come and go: groups of one
+/// entity's rows, each judged by itself.
+pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64) -> Result<Option<Tallied>> {
+    let [one] = entities(query)?[..] else { return Ok(None) };
+    let names =
+        Names { unique: unique(one), entity: one.clone(), zone: zone(query)?, now_us, tables, marks: BTreeMap::new() };
+    let rows = names.bounded(query, &mut None, &mut Vec::new())?;
+    let rows = rows.filter(names.filter(&query.filter)?).map_err(defect)?;
+    names.tallied(query, rows)
+}
+
+/// What a query says of its groups: rows of its keys and aggregates.
+pub fn of_groups(query: &Query, groups: DataFrame, keys: &[String]) -> Result<Planned> {
+    let columns = keys.iter().cloned().chain(query.stats.iter().map(|a| a.alias.clone())).collect();
+    let planned = groups::of_groups(query, groups, columns, keys.len())?;
+    Ok(Planned { limit: query.limit, ..planned })
 }
 
 /// Events that are looked at for a completion.
