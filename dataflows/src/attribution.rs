@@ -5,7 +5,8 @@
 //! ```
 //! Every worker holds every owner (they are broadcast), so that batches stay where they were decoded. A batch waits
 //! until all that its epoch says of owners is there. Addresses that changed hands lately have their past beside them
-//! ([`crate::corrections`]).
+//! ([`crate::corrections`]). Links between devices are told with the owners of their addresses here, too, because here
+//! the owners are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +16,8 @@ use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{ArrayRef, RecordBatch};
-use radarflow_proto::rows::Table;
+use radarflow_proto::rows::{Table, TopologyLink};
+use radarflow_reconcile::identity::assertions::Scope;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
@@ -26,6 +28,8 @@ use timely::dataflow::operators::vec::{Broadcast, Map};
 use crate::corrections::{Address, Owned, Past, owner_at};
 use crate::decode::EventBatch;
 use crate::identity::Rel;
+use crate::records::stamped;
+use crate::topology::Links;
 
 /// What is said of an address.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +38,17 @@ enum Heard {
     Owner(Address, Arc<str>, i64),
     /// Who had it lately.
     Past(Address, Option<Past>),
+    /// A neighbour is reported, or is not any more.
+    Link(Arc<Scope>, Box<TopologyLink>, isize),
+}
+
+/// What comes out.
+#[derive(Clone, Debug)]
+pub enum Attributed {
+    /// Events of a table and tenant.
+    Rows(Table, String, RecordBatch),
+    /// A link came (1) or went (-1).
+    Link(Box<TopologyLink>, isize),
 }
 
 /// What is known of the addresses of one scope.
@@ -65,45 +80,50 @@ impl Known {
             Heard::Past((_, ip), None) => {
                 self.pasts.remove(&ip);
             }
+            Heard::Link(..) => {}
         }
+    }
+
+    fn owner_now(&self, ip: IpAddr) -> Option<&Arc<str>> {
+        self.owners.get(&ip)?.iter().find(|(_, n)| *n > 0).map(|(uid, _)| uid)
     }
 
     fn owner(&self, ip: IpAddr, at_us: i64) -> Option<&Arc<str>> {
         match self.pasts.get(&ip) {
             Some(past) => owner_at(past, at_us),
-            None => self.owners.get(&ip)?.iter().find(|(_, n)| *n > 0).map(|(uid, _)| uid),
+            None => self.owner_now(ip),
         }
     }
 }
 
-/// Fills the device columns of event batches.
+/// Fills the device columns of event batches, and of links.
 pub fn attribute<'scope>(
     batches: Stream<'scope, u64, Vec<EventBatch>>,
     owners: Rel<'scope, Owned>,
     pasts: Stream<'scope, u64, Vec<(Address, Option<Past>)>>,
-) -> Stream<'scope, u64, Vec<(Table, String, RecordBatch)>> {
+    links: Stream<'scope, u64, Vec<(Arc<Scope>, TopologyLink, isize)>>,
+) -> Stream<'scope, u64, Vec<Attributed>> {
     let owners = owners.inner.flat_map(|(owned, epoch, diff)| {
         let uid = owned.uid?;
         Some((Heard::Owner(owned.address, uid, diff as i64), epoch))
     });
-    let pasts = pasts.unary(Pipeline, "Pasts", |_, _| {
-        |input, output| {
-            input.for_each(|time, data| {
-                let epoch = *time.least().expect("a machine's output has an epoch");
-                let heard = data.drain(..).map(|(address, past)| (Heard::Past(address, past), epoch));
-                output.session(&time).give_iterator(heard);
-            });
-        }
-    });
-    let heard = owners.concat(pasts).broadcast();
+    let pasts = stamped(pasts, |(address, past)| Some((Heard::Past(address, past), 1)));
+    let pasts = pasts.map(|(heard, epoch, _)| (heard, epoch));
+    let links = stamped(links, |(scope, link, diff)| Some((Heard::Link(scope, link.into(), diff), 1)));
+    let links = links.map(|(heard, epoch, _)| (heard, epoch));
+    // A link is told where it was reported; everybody hears of owners.
+    let heard = owners.concat(pasts).broadcast().concat(links);
     batches.binary_frontier(heard, Pipeline, Pipeline, "Attribute", |_, _| {
         let mut known: BTreeMap<(String, String), Known> = BTreeMap::new();
+        let mut links = Links::default();
         let mut pending = BTreeMap::new();
         let mut stash = BTreeMap::new();
         move |(batches, _), (heard, frontier), output| {
-            heard.for_each(|_, data| {
+            heard.for_each(|time, data| {
                 for (heard, epoch) in data.drain(..) {
-                    pending.entry(epoch).or_insert_with(Vec::new).push(heard);
+                    let slot: &mut (_, Vec<Heard>) =
+                        pending.entry(epoch).or_insert_with(|| (time.delayed(&epoch, 0), Vec::new()));
+                    slot.1.push(heard);
                 }
             });
             batches.for_each(|time, data| {
@@ -117,16 +137,33 @@ pub fn attribute<'scope>(
             loop {
                 let next = pending.keys().next().copied().into_iter().chain(stash.keys().next().copied()).min();
                 let Some(epoch) = next.filter(complete) else { break };
-                for heard in pending.remove(&epoch).unwrap_or_default() {
-                    let (Heard::Owner((scope, _), ..) | Heard::Past((scope, _), _)) = &heard;
-                    known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().hear(heard);
+                if let Some((capability, all)) = pending.remove(&epoch) {
+                    for heard in all {
+                        let scope = match &heard {
+                            Heard::Owner((scope, ip), ..) => {
+                                links.handed(scope, *ip);
+                                scope
+                            }
+                            Heard::Past((scope, _), _) => scope,
+                            Heard::Link(scope, link, diff) => {
+                                links.hear(scope, (**link).clone(), *diff);
+                                continue;
+                            }
+                        };
+                        known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().hear(heard);
+                    }
+                    let owner = |link: &TopologyLink, ip| {
+                        known.get(&(link.tenant_id.clone(), link.partition.clone()))?.owner_now(ip)
+                    };
+                    let told = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
+                    output.session(&capability).give_iterator(told);
                 }
                 if let Some((capability, batches)) = stash.remove(&epoch) {
                     let mut session = output.session(&capability);
                     for batch in batches {
                         let known = known.get(&(batch.tenant.clone(), batch.partition.clone()));
                         let (table, tenant) = (batch.table, batch.tenant.clone());
-                        session.give((table, tenant, fill(batch, known)));
+                        session.give(Attributed::Rows(table, tenant, fill(batch, known)));
                     }
                 }
             }

@@ -31,6 +31,7 @@ use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
 use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
 use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
+use crate::attribution::Attributed;
 use crate::corrections::{Tenures, Told};
 use crate::decode::runs::Staging;
 use crate::decode::{Decoded, Decoder, EventBatch};
@@ -44,6 +45,7 @@ use crate::output::{Said, WorkerEpoch};
 use crate::records::{Arrival, Name, changes, records, stamped};
 use crate::sizes::{Marks, Sizes};
 use crate::sources::{Delta, SourceKey, sources};
+use crate::topology::{Neighbors, Topology};
 use crate::{attribution, enrich, identity, inventory, output};
 
 /// Frames a worker's channel holds.
@@ -209,6 +211,7 @@ inputs! {
     listed: Keyed<ListingKey, ListingEvent>,
     runs: (ListingKey, RunEvent),
     polls: Keyed<Name, Poll>,
+    neighbors: Keyed<Name, Neighbors>,
     probes: Keyed<TargetKey, Looked>,
     beats: Keyed<AgentKey, Beat>,
     log_hits: Keyed<LogSource, i64>,
@@ -427,7 +430,12 @@ fn build<'scope>(
         Told::Past(address, past) => Some((address, past)),
         Told::Late(_) => None,
     });
-    let events = attribution::attribute(inputs.batches.to_stream(scope), owned, pasts);
+    let links = machine(inputs.neighbors.to_stream(scope), cx, Topology);
+    let attributed = attribution::attribute(inputs.batches.to_stream(scope), owned, pasts, links);
+    let links = stamped(attributed.clone(), |out| match out {
+        Attributed::Link(link, diff) => Some((StateRow::TopologyLink(*link), diff)),
+        Attributed::Rows(..) => None,
+    });
     let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
         Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
         Ok(Fact::ImportedUid(imported)) => Some((StateRow::ImportedUid(imported_row(imported)), diff)),
@@ -437,6 +445,7 @@ fn build<'scope>(
     let rows = identity.rows.concat(devices.map(StateRow::Device)).inner;
     let rows = rows
         .concat(stated)
+        .concat(links)
         .concat(stamped(sources(inputs.deltas.to_stream(scope), cx), Some))
         .concat(stamped(health.clone(), |out| match out {
             HealthOut::Row(row, diff) => Some((row, diff)),
@@ -448,7 +457,10 @@ fn build<'scope>(
         }));
     let said: Stream<'scope, u64, Vec<Said>> = output::net(rows, cx)
         .map(Said::Change)
-        .concat(events.map(|(table, tenant, batch)| Said::Rows(table, tenant, batch)))
+        .concat(attributed.flat_map(|out| match out {
+            Attributed::Rows(table, tenant, batch) => Some(Said::Rows(table, tenant, batch)),
+            Attributed::Link(..) => None,
+        }))
         .concat(health.flat_map(|out| match out {
             HealthOut::Happened(row) => Some(Said::Derived(row)),
             HealthOut::Row(..) | HealthOut::Condition(..) => None,

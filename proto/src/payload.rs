@@ -108,6 +108,51 @@ pub struct InterfaceRow {
     pub ip_addresses: Vec<String>,
 }
 
+/// One neighbour of a `results/mapper_topology` payload, as LLDP, CDP and their like tell it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NeighborRow {
+    /// Where the device was polled.
+    #[serde(alias = "device_ip", deserialize_with = "or_default")]
+    pub local_device_ip: String,
+    /// Site. Counts only where the connection does not decide.
+    #[serde(deserialize_with = "or_default")]
+    pub partition: String,
+    /// The poll; where there is none, its time names it.
+    #[serde(deserialize_with = "or_default")]
+    pub run_id: String,
+    /// When it was polled.
+    pub timestamp: serde_json::Value,
+    /// The interface that the neighbour is behind.
+    #[serde(alias = "local_ifindex", deserialize_with = "or_default")]
+    pub local_if_index: i64,
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub local_if_name: String,
+    /// Who told: `lldp`, `cdp`, …
+    #[serde(alias = "protocol_type", deserialize_with = "or_default")]
+    pub protocol: String,
+    /// What the neighbour calls itself: often a MAC.
+    #[serde(deserialize_with = "or_default")]
+    pub neighbor_chassis_id: String,
+    /// What it calls its port.
+    #[serde(deserialize_with = "or_default")]
+    pub neighbor_port_id: String,
+    /// What its port is.
+    #[serde(alias = "neighbor_port_description", deserialize_with = "or_default")]
+    pub neighbor_port_descr: String,
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub neighbor_system_name: String,
+    /// Where it is managed.
+    #[serde(
+        alias = "neighbor_management_addr",
+        alias = "neighbor_management_address",
+        deserialize_with = "or_default"
+    )]
+    pub neighbor_mgmt_addr: String,
+}
+
 /// A `results/sweep` payload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

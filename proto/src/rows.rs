@@ -835,6 +835,45 @@ tables! {
         bytes_total: i64,
     }
 
+    /// A neighbour that a polled device reports, as LLDP, CDP and their like tell it. It says nothing of identity.
+    State TopologyLink TopologyLinkBatch "topology_links" postgres "topology_links"
+        key [tenant_id, partition, local_ip, local_if_index, protocol, neighbor_chassis_id, neighbor_port_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Where the reporting device is polled.
+        local_ip: String,
+        /// Its interface.
+        local_if_index: i64,
+        /// The name of its interface.
+        local_if_name: Option<String>,
+        /// Who told: `lldp`, `cdp`, …
+        protocol: String,
+        /// What the neighbour calls itself.
+        neighbor_chassis_id: String,
+        /// What the neighbour calls its port.
+        neighbor_port_id: String,
+        /// What its port is.
+        neighbor_port_descr: Option<String>,
+        /// Its name.
+        neighbor_system_name: Option<String>,
+        /// Its MAC, twelve upper-case hex digits, where its chassis id is one.
+        neighbor_mac: Option<String>,
+        /// Where it is managed, canonical text.
+        neighbor_ip: Option<String>,
+        /// The first poll, of those in a row that are remembered, that reported it.
+        first_seen: Time,
+        /// The last.
+        last_seen: Time,
+        /// The reporting device: the owner of its address.
+        device_uid: Option<String>,
+        /// The neighbour: the owner of its address.
+        neighbor_device_uid: Option<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// Who had an address, learnt after events of it were stored. Of an event that an epoch before `epoch` stored, about
     /// this address and not before `valid_from`, this is the device; of several that say so the one of greatest `epoch`
     /// is right. Queries have them laid over what is stored.
@@ -889,6 +928,7 @@ pub enum StateRow {
     Agent(Agent),
     Alert(Alert),
     Source(Source),
+    TopologyLink(TopologyLink),
 }
 
 macro_rules! each_state {
@@ -904,6 +944,7 @@ macro_rules! each_state {
             StateRow::Agent($row) => $body,
             StateRow::Alert($row) => $body,
             StateRow::Source($row) => $body,
+            StateRow::TopologyLink($row) => $body,
         }
     };
 }
@@ -964,7 +1005,19 @@ pub fn state_batch<'a>(table: Table, rows: impl IntoIterator<Item = &'a StateRow
             }
         };
     }
-    build!(Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, Agent, Alert, Source)
+    build!(
+        Device,
+        DeviceIdentifier,
+        DeviceRedirect,
+        IpOwnership,
+        Link,
+        ImportedUid,
+        DeviceGroup,
+        Agent,
+        Alert,
+        Source,
+        TopologyLink
+    )
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -146,7 +146,7 @@ fn entity(table: Table) -> Entity {
     let sort = time.unwrap_or(match table {
         Table::Device => "last_seen_time",
         Table::Alert => "triggered_at",
-        Table::Agent | Table::Source => "last_seen",
+        Table::Agent | Table::Source | Table::TopologyLink => "last_seen",
         Table::IpOwnership => "valid_from",
         _ => "epoch",
     });
@@ -157,8 +157,10 @@ fn entity(table: Table) -> Entity {
 fn kind(name: &str, data_type: &DataType) -> Kind {
     match data_type {
         DataType::Utf8
-            if matches!(name, "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip")
-                || name.ends_with("_endpoint_ip") =>
+            if matches!(
+                name,
+                "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip" | "local_ip" | "neighbor_ip"
+            ) || name.ends_with("_endpoint_ip") =>
         {
             Kind::Ip
         }

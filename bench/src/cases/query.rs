@@ -333,7 +333,8 @@ async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Resul
         device.vendor_name = Some(["Cisco", "Juniper"][n % 2].to_owned());
         let change = Change::new(Some(StateRow::Device(before)), Some(StateRow::Device(device.clone())));
         let said = Instant::now();
-        filler.say(EpochOutput { changes: change.into_iter().collect(), ..EpochOutput::default() });
+        let output = EpochOutput { changes: change.into_iter().collect(), ..EpochOutput::default() };
+        tokio::task::block_in_place(|| filler.say(output));
         while !matches!(events.recv().await.context("a change")?, Event::Change { .. }) {}
         times.push(said.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(Duration::from_millis(100)).await;

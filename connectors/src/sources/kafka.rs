@@ -399,9 +399,9 @@ impl Reader {
         let parts: Vec<Part> = batch.entries.into_iter().map(|(topic, e)| (self.origin(&topic), e)).collect();
         let named = |key: &(String, i32)| self.feeds.get(key).map(|f| f.name.clone()).unwrap_or_default();
         let ranges = batch.spans.iter().map(|(k, (from, to))| Range { feed: named(k), from: *from, to: *to }).collect();
-        let (sink, spans) = (self.sink.clone(), batch.spans);
+        let (sink, spans, stop) = (self.sink.clone(), batch.spans, self.stop.clone());
         async move {
-            let durable = retry_append(&*sink, parts, ranges).await.is_ok();
+            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
             (spans, durable)
         }
     }

@@ -100,11 +100,21 @@ impl Durable {
     }
 }
 
-/// Appends what can be asked for again; while the disk refuses, it waits.
-async fn retry_append(sink: &dyn FactSink, parts: Vec<Part>, ranges: Vec<Range>) -> Result<u64, AppendError> {
+/// Appends what can be asked for again; while the disk refuses, it waits. Told to end, it tries once more and leaves it to
+/// the broker, which has it still.
+async fn retry_append(
+    sink: &dyn FactSink,
+    parts: Vec<Part>,
+    ranges: Vec<Range>,
+    mut stop: Stop,
+) -> Result<u64, AppendError> {
     loop {
+        let last = stop.is_told();
         match sink.append_all(parts.clone(), ranges.clone()).await {
-            Err(AppendError::Storage(_) | AppendError::Full) => tokio::time::sleep(Duration::from_secs(1)).await,
+            Err(AppendError::Storage(_) | AppendError::Full) if !last => tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = stop.told() => {}
+            },
             settled => return settled,
         }
     }

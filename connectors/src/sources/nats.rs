@@ -244,12 +244,12 @@ impl Subject {
                         };
                         if batch.bytes >= BATCH_BYTES {
                             let full = std::mem::take(&mut batch);
-                            appends.push(full.append(&self.sink, &origin, &feed));
+                            appends.push(full.append(&self.sink, &origin, &feed, &self.stop));
                         }
                         batch.take(message, &mut taken).await;
                     }
                     if !batch.messages.is_empty() {
-                        appends.push(batch.append(&self.sink, &origin, &feed));
+                        appends.push(batch.append(&self.sink, &origin, &feed, &self.stop));
                     }
                     if ended.is_err() {
                         break;
@@ -348,13 +348,15 @@ impl Batch {
         sink: &Arc<dyn FactSink>,
         origin: &Arc<Origin>,
         feed: &str,
+        stop: &Stop,
     ) -> impl Future<Output = (Appended, bool)> + use<> {
         let ranges =
             self.spans.iter().map(|(from, to)| Range { feed: feed.to_owned(), from: *from, to: *to }).collect();
         let parts: Vec<Part> = vec![(origin.clone(), self.entries)];
         let (sink, appended) = (sink.clone(), Appended { messages: self.messages, spans: self.spans });
+        let stop = stop.clone();
         async move {
-            let durable = retry_append(&*sink, parts, ranges).await.is_ok();
+            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
             (appended, durable)
         }
     }

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use radarflow_proto::cell::Time;
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
-    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, StagedHead, Sweep, instant_us,
+    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, StagedHead, Sweep, instant_us,
 };
 use radarflow_proto::record::{Record, RecordKey, SourceKind};
 use radarflow_proto::wire::Cursor;
-use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
@@ -27,6 +27,7 @@ use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::records::{Arrival, RunName, Sighting, Version};
 use crate::sources::Delta;
+use crate::topology::{MAX_NEIGHBORS, Neighbors};
 
 /// What counts as one run of a source that names none.
 const MINUTE_US: i64 = 60_000_000;
@@ -35,6 +36,16 @@ const MINUTE_US: i64 = 60_000_000;
 fn head<T: serde::de::DeserializeOwned>(body: &[u8]) -> Option<(T, &[u8])> {
     let end = body.iter().position(|b| *b == b'\n')?;
     Some((serde_json::from_slice(&body[..end]).ok()?, &body[end + 1..]))
+}
+
+/// Names a poll: by its run, its time, or the minute.
+fn poll_name(run: &str, timestamp: &serde_json::Value, at: &At<'_>) -> u32 {
+    let named = match (run.trim(), instant_us(timestamp)) {
+        ("", Some(at_us)) => name(&at_us),
+        ("", None) => name(&(at.received_us / MINUTE_US)),
+        (run, _) => name(&run),
+    };
+    named.short() as u32
 }
 
 impl Decoder {
@@ -51,6 +62,7 @@ impl Decoder {
             Some(service) => match (service.source.as_str(), service.kind.as_str()) {
                 ("results", "sync" | "mapper") => self.sync(at, message, &received),
                 ("results", "mapper_interfaces") => self.interfaces(at, message, &received),
+                ("results", "mapper_topology") => self.topology(at, message, &received),
                 ("results", "sweep") => self.sweep(at, &push, message, &received),
                 ("results", "icmp") => self.icmp(at, &push, message, &received),
                 ("status", _) | (_, "status") => (0, 0),
@@ -171,12 +183,7 @@ impl Decoder {
                 }
             };
             rows += 1;
-            let run = match (row.run_id.trim(), instant_us(&row.timestamp)) {
-                ("", Some(at_us)) => name(&at_us),
-                ("", None) => name(&(at.received_us / MINUTE_US)),
-                (run, _) => name(&run),
-            };
-            let run = run.short() as u32;
+            let run = poll_name(&row.run_id, &row.timestamp, at);
             let poll = polls.entry((name(&interface.device), run)).or_insert_with(|| Poll {
                 at: interface.at,
                 run,
@@ -191,6 +198,37 @@ impl Decoder {
         for ((device, _), mut poll) in polls {
             poll.tidy();
             self.out.polls.push(Keyed { key: device, position: at.order, event: poll });
+        }
+        (rows, rejected)
+    }
+
+    fn topology(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
+        let Some(items) = self.items(at, message, "neighbours") else { return (0, 1) };
+        let (mut rows, mut rejected) = (0, 0);
+        let mut polls: BTreeMap<(Name, u32), Neighbors> = BTreeMap::new();
+        for item in items {
+            let neighbor = object::<NeighborRow>(&item).map_err(|e| format!("not a neighbour: {e}")).and_then(|row| {
+                match sources::neighbor(&row, received) {
+                    Ok(neighbor) => Ok((poll_name(&row.run_id, &row.timestamp, at), neighbor)),
+                    Err(error) => Err(error.to_string()),
+                }
+            });
+            let taken = neighbor.and_then(|(run, neighbor)| {
+                let scope = Scope::of(&at.origin.tenant, &neighbor.partition);
+                let key = (ip_name(scope.name, neighbor.polled), run);
+                let poll = polls.entry(key).or_insert_with(|| Neighbors::new(scope, run));
+                if poll.take(neighbor) { Ok(()) } else { Err(format!("more than {MAX_NEIGHBORS} neighbours")) }
+            });
+            match taken {
+                Ok(()) => rows += 1,
+                Err(reason) => {
+                    rejected += 1;
+                    self.reject(at, item.get().as_bytes(), &reason);
+                }
+            }
+        }
+        for ((key, _), event) in polls {
+            self.out.neighbors.push(Keyed { key, position: at.order, event });
         }
         (rows, rejected)
     }

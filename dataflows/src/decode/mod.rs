@@ -40,6 +40,7 @@ use crate::lifecycle;
 use crate::listings::{ListingEvent, ListingKey};
 use crate::records::{Arrival, Name};
 use crate::sources::{Delta, SourceKey};
+use crate::topology::Neighbors;
 use runs::{Place, Runs, Staging};
 
 /// Bytes of a rejected input that are kept.
@@ -71,6 +72,8 @@ pub struct Decoded {
     pub runs: Vec<(ListingKey, RunEvent)>,
     /// Polls that listed interfaces.
     pub polls: Vec<Keyed<Name, Poll>>,
+    /// Polls that list neighbours, by address.
+    pub neighbors: Vec<Keyed<Name, Neighbors>>,
     /// Probe results.
     pub probes: Vec<Keyed<TargetKey, Probe>>,
     /// Heartbeats.

@@ -16,4 +16,5 @@ mod replay;
 mod runs;
 mod sizes;
 mod spill;
+mod topology;
 mod traces;

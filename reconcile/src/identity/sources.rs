@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use radarflow_proto::cell::Time;
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, InterfaceRow, instant_us};
+use radarflow_proto::payload::{AgentPush, DeviceUpdate, InterfaceRow, NeighborRow, instant_us};
 use radarflow_proto::record::{IdKind, Identifier, Record, RecordKey, SourceKind};
+use radarflow_proto::rows::TopologyLink;
 use thiserror::Error;
 
 use super::normalise::{self, Mac};
@@ -314,6 +315,50 @@ pub fn interface(row: &InterfaceRow, at: &Received<'_>) -> Result<Interface, Rec
         ips: row.ip_addresses.iter().filter_map(|ip| normalise::ip(ip)).filter(|ip| *ip != polled).collect(),
         mac: normalise::mac(&row.if_phys_address).ok().and_then(|mac| u64::from_str_radix(&mac.hex, 16).ok()),
     })
+}
+
+/// A neighbour that a polled device reports.
+pub struct Neighbor {
+    /// Site.
+    pub partition: String,
+    /// Where the device is polled.
+    pub polled: IpAddr,
+    /// When.
+    pub at: Time,
+    /// What is said of it; its times and devices are left out.
+    pub link: TopologyLink,
+}
+
+/// A neighbour, as a row of a topology payload tells it.
+pub fn neighbor(row: &NeighborRow, at: &Received<'_>) -> Result<Neighbor, RecordError> {
+    let partition = at.partition(&row.partition)?;
+    let polled = normalise::ip(&row.local_device_ip).ok_or(RecordError::NoKey("polled", "a usable local_device_ip"))?;
+    let some = |text: &str| Some(cut(text.trim())).filter(|text| !text.is_empty());
+    let (chassis, name) = (some(&row.neighbor_chassis_id), some(&row.neighbor_system_name));
+    let ip = normalise::ip(&row.neighbor_mgmt_addr);
+    // Some call themselves by a name or an address alone.
+    let called = chassis.clone().or(name.clone()).or(ip.map(|ip| ip.to_string()));
+    let called = called.ok_or(RecordError::NoKey("neighbour", "a chassis id, a name or an address"))?;
+    let link = TopologyLink {
+        tenant_id: at.tenant.to_owned(),
+        partition: partition.clone(),
+        local_ip: polled.to_string(),
+        local_if_index: row.local_if_index,
+        local_if_name: some(&row.local_if_name),
+        protocol: some(&row.protocol).unwrap_or_default().to_lowercase(),
+        neighbor_chassis_id: called,
+        neighbor_port_id: some(&row.neighbor_port_id).unwrap_or_default(),
+        neighbor_port_descr: some(&row.neighbor_port_descr),
+        neighbor_system_name: name,
+        neighbor_mac: chassis.and_then(|id| normalise::mac(&id).ok()).map(|mac| mac.hex),
+        neighbor_ip: ip.map(|ip| ip.to_string()),
+        first_seen: Time(0),
+        last_seen: Time(0),
+        device_uid: None,
+        neighbor_device_uid: None,
+        epoch: 0,
+    };
+    Ok(Neighbor { partition, polled, at: at.event_time(instant_us(&row.timestamp)), link })
 }
 
 /// Which MACs a source asserts as identity, and which it only shows.

@@ -27,7 +27,9 @@ use chrono_tz::Tz;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions_nested::expr_fn as nested;
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr as Df, ExprFunctionExt, JoinType, Operator, binary_expr, cast, ident, lit, when,
+};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
@@ -223,7 +225,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
             frame = names.subqueries(only, frame)?;
         }
     }
-    frame = frame.filter(names.filter(&query.filter)?).map_err(defect)?;
+    frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
     let limit = match query.limit {
         Some(n) if n > MAX_LIMIT => {
             let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
@@ -265,7 +267,7 @@ pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64) -> Result<Option
     let names =
         Names { unique: unique(one), entity: one.clone(), zone: zone(query)?, now_us, tables, marks: BTreeMap::new() };
     let rows = names.bounded(query, &mut None, &mut Vec::new())?;
-    let rows = rows.filter(names.filter(&query.filter)?).map_err(defect)?;
+    let rows = rows.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
     names.tallied(query, rows)
 }
 
@@ -316,6 +318,18 @@ pub fn values(wanted: &Values, mut rows: DataFrame, now_us: i64) -> Result<DataF
     let frame = frame.aggregate(vec![ident("value")], vec![count]).map_err(defect)?;
     let order = vec![ident("count").sort(false, false), ident("value").sort(true, false)];
     frame.sort(order).and_then(|f| f.limit(0, Some(VALUES))).map_err(defect)
+}
+
+/// The same condition for a filter, which leaves out what is missing as it does what is false: files and indexes know
+/// comparisons, not whether they are true.
+fn bare(condition: Df) -> Df {
+    match condition {
+        Df::IsTrue(inner) => bare(*inner),
+        Df::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            binary_expr(bare(*left), op, bare(*right))
+        }
+        other => other,
+    }
 }
 
 fn defect(error: impl std::borrow::Borrow<DataFusionError>) -> SrqlError {
