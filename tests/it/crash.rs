@@ -84,7 +84,7 @@ async fn a_workload_killed_at_random_points_ends_as_an_undisturbed_one() {
 }
 
 /// A NetFlow v5 message of one flow whose ports name it.
-fn flow(n: u32) -> Vec<u8> {
+pub(crate) fn flow(n: u32) -> Vec<u8> {
     let mut m = [5u16, 1].iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
     m.extend([100_000u32, 1_704_067_200, 0, n].iter().flat_map(|n| n.to_be_bytes()));
     m.extend([0, 0, 0, 0]);

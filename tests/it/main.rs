@@ -9,6 +9,7 @@ mod crash;
 mod devices;
 mod disk;
 mod explain;
+mod late;
 mod links;
 mod live;
 mod mtls;
