@@ -29,7 +29,7 @@ use crate::access::Actor;
 use crate::corrections::{Corrections, attributed};
 use crate::intervals::intervals;
 use crate::led::led;
-use crate::segment::Segment;
+use crate::segment::{Segment, is_indexed};
 use crate::stream::BEHIND;
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
@@ -450,11 +450,16 @@ impl View {
     /// What an actor may see of a state table as it was; `None` where no history is kept.
     pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
         let Some(versions) = self.versions(ctx, actor, table, Some(at))? else { return Ok(None) };
-        // The newest version of each key is found by its key alone; only it is read whole.
+        // The newest version of each key is found by its key alone; only it is read whole. That they have the key in
+        // common is said so that a condition on it is one on both.
         let key = table.key().iter().map(|k| ident(*k)).collect();
         let newest = versions.clone().aggregate(key, vec![max(ident("row_id")).alias("__newest")])?;
-        let newest = newest.select(vec![ident("__newest")])?;
-        let held = versions.join_on(newest, JoinType::LeftSemi, [ident("row_id").eq(ident("__newest"))])?;
+        let sought = table.key().iter().find(|key| is_indexed(key));
+        let of_newest = sought.map(|key| ident(*key).alias("__sought")).into_iter().chain([ident("__newest")]);
+        let newest = newest.select(of_newest.collect::<Vec<_>>())?;
+        let same_key = sought.map(|key| ident(*key).eq(ident("__sought")));
+        let on = [ident("row_id").eq(ident("__newest"))].into_iter().chain(same_key);
+        let held = versions.join_on(newest, JoinType::LeftSemi, on)?;
         let columns: Vec<Expr> = table.schema().fields().iter().map(|f| ident(f.name())).collect();
         let held = held.filter(ident("gone").is_false())?.select(columns)?;
         seen_by(held, actor).map(Some)

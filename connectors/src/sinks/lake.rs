@@ -32,9 +32,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Applied;
-use super::compact::{PARTITIONED_BY, compact, order, plan, properties};
+use super::compact::{PARTITIONED_BY, order, plan, properties};
 pub use super::upkeep::Keep;
-use super::upkeep::Upkeep;
+use super::upkeep::{Chore, Done, Upkeep};
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
@@ -152,8 +152,7 @@ impl Lake {
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
         let tables: Vec<(String, Applied)> = tables.collect();
-        let sink =
-            Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0, compaction: None };
+        let sink = Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0, chore: None };
         tokio::spawn(sink.run(queue));
         Ok(Lake { epochs, applied, tables: Arc::new(tables) })
     }
@@ -189,12 +188,9 @@ struct Sink {
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
-    /// The one compaction that is under way.
-    compaction: Option<(LakeTable, Compaction)>,
+    /// The one that is under way.
+    chore: Option<(LakeTable, Done)>,
 }
-
-/// Becomes how many files there were, and how many are there now.
-type Compaction = oneshot::Receiver<Result<(usize, usize), deltalake::DeltaTableError>>;
 
 impl Sink {
     async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -212,9 +208,8 @@ impl Sink {
                 _ = tick.tick() => {}
             }
             self.commit(Writer::is_due).await;
-            self.end_compaction().await;
-            self.begin_compaction();
-            self.upkeep().await;
+            self.end_chore().await;
+            self.begin_chore();
             self.report();
         }
         self.commit(|_| true).await;
@@ -254,74 +249,39 @@ impl Sink {
         self.applied.is_up(self.writers.values().all(|w| w.doubtful.is_none()));
     }
 
-    /// Begins to merge files of one table, if any are worth it and nothing else is being merged.
-    fn begin_compaction(&mut self) {
-        if self.compaction.is_some() {
+    /// Begins what is to be done for one table beside its commits, if nothing is under way.
+    fn begin_chore(&mut self) {
+        if self.chore.is_some() {
             return;
         }
-        for writer in self.writers.values_mut().filter(|w| w.may_have_small()) {
-            match plan(&writer.delta, &today()) {
-                Ok(Some(plan)) => {
-                    let (table, delta) = (writer.table, writer.delta.clone());
-                    let (done, wait) = oneshot::channel();
-                    let merge = move || {
-                        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                        let merged = runtime.map(|runtime| runtime.block_on(compact(table, &delta, plan)));
-                        let _ = done.send(merged.unwrap_or_else(|e| Err(e.into())));
-                    };
-                    match std::thread::Builder::new().name("compaction".to_owned()).spawn(merge) {
-                        Ok(_) => self.compaction = Some((table, wait)),
-                        Err(error) => tracing::warn!(%error, "no thread for compaction"),
-                    }
-                    return;
-                }
-                Ok(None) => (writer.commits, writer.looked) = (0, Instant::now()),
-                Err(error) => {
-                    tracing::warn!(table = writer.table.name(), %error, "the lake's files cannot be looked at");
-                    (writer.commits, writer.looked) = (0, Instant::now());
-                }
-            }
+        let due = self.writers.values_mut().find_map(|writer| writer.chore().map(|chore| (writer, chore)));
+        let Some((writer, chore)) = due else { return };
+        match chore.begin(writer.table, writer.delta.clone()) {
+            Ok(done) => self.chore = Some((writer.table, done)),
+            Err(error) => tracing::warn!(%error, "no thread for the upkeep of the lake"),
         }
     }
 
-    async fn end_compaction(&mut self) {
-        let Some((table, wait)) = &mut self.compaction else { return };
-        let merged = match wait.try_recv() {
-            Ok(merged) => merged,
+    async fn end_chore(&mut self) {
+        let Some((table, done)) = &mut self.chore else { return };
+        let done = match done.try_recv() {
+            Ok(done) => done,
             Err(oneshot::error::TryRecvError::Empty) => return,
             Err(oneshot::error::TryRecvError::Closed) => {
-                Err(deltalake::DeltaTableError::Generic("compaction ended without a word".to_owned()))
+                Err(deltalake::DeltaTableError::Generic("it ended without a word".to_owned()))
             }
         };
         let writer = self.writers.get_mut(table).expect("every table has its writer");
-        self.compaction = None;
-        match merged {
-            Ok((before, after)) => tracing::debug!(table = writer.table.name(), before, after, "files are merged"),
-            Err(error) => {
-                tracing::warn!(table = writer.table.name(), %error, "files could not be merged; tried again later");
-                (writer.commits, writer.looked) = (0, Instant::now());
-            }
+        self.chore = None;
+        if let Err(error) = done {
+            tracing::warn!(table = writer.table.name(), %error, "upkeep of the lake failed; it is tried again later");
+            writer.was_looked_at();
         }
+        // A part of it may have been done, and its readers must not hold on to a version whose files are gone.
         if let Err(error) = writer.settle().await {
             tracing::warn!(%error, "the lake's table cannot be read again");
             return;
         }
-        (self.on_commit)(writer.table, writer.committed).await;
-    }
-
-    /// Looks after one table, if it is time for one.
-    async fn upkeep(&mut self) {
-        let busy = self.compaction.as_ref().map(|(table, _)| *table);
-        let mut idle = self.writers.values_mut().filter(|w| Some(w.table) != busy);
-        let Some(writer) = idle.find_map(|w| w.upkeep.is_due().then_some(w)) else { return };
-        if let Err(error) = writer.look_after().await {
-            tracing::warn!(%error, "upkeep of the lake failed; it is tried again within the hour");
-            // A part of it may have been done.
-            if writer.settle().await.is_err() {
-                return;
-            }
-        }
-        // Its readers must not hold on to a version whose files are gone.
         (self.on_commit)(writer.table, writer.committed).await;
     }
 
@@ -418,8 +378,25 @@ impl Writer {
         self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
     }
 
-    fn may_have_small(&self) -> bool {
-        self.commits >= COMPACT_COMMITS || self.looked.elapsed() >= COMPACT_AGE
+    /// What is to be done for it beside its commits.
+    fn chore(&mut self) -> Option<Chore> {
+        if self.upkeep.is_due() {
+            return Some(Chore::Keep(self.upkeep.keep()));
+        }
+        if self.commits < COMPACT_COMMITS && self.looked.elapsed() < COMPACT_AGE {
+            return None;
+        }
+        match plan(&self.delta, &today()) {
+            Ok(Some(plan)) => return Some(Chore::Merge(plan)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(table = self.table.name(), %error, "the lake's files cannot be looked at"),
+        }
+        self.was_looked_at();
+        None
+    }
+
+    fn was_looked_at(&mut self) {
+        (self.commits, self.looked) = (0, Instant::now());
     }
 
     /// Commits what waits; when that fails it waits on, and whether it was made is looked into first the next time.
@@ -437,13 +414,6 @@ impl Writer {
             self.doubtful = Some(Instant::now() + RETRY);
         }
         made
-    }
-
-    async fn look_after(&mut self) -> Result<(), LakeError> {
-        let now_ms =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        self.delta = self.upkeep.run(self.table, self.delta.clone(), now_ms).await.map_err(delta(self.table))?;
-        Ok(())
     }
 
     async fn write(&mut self) -> Result<(), LakeError> {
@@ -558,7 +528,9 @@ mod tests {
         }
         assert_eq!(files(root.path()), 3);
         assert!(!writer.upkeep.is_due(), "a start is not slowed down");
-        writer.look_after().await.unwrap();
+        let now_ms = now_us(0) / 1000;
+        writer.upkeep.keep().run(writer.table, writer.delta.clone(), now_ms).await.unwrap();
+        writer.settle().await.unwrap();
         assert_eq!((files(root.path()), writer.delta.get_file_uris().unwrap().count()), (2, 2));
         // It goes on, and knows after a restart what it has.
         writer.take(8, rows());
