@@ -12,7 +12,7 @@ use super::super::time::Range;
 use super::filter::number;
 use super::{DEFAULT_LIMIT, Names, Planned, Result, Target, defect};
 use crate::catalog::{self, Kind};
-use crate::functions::{as_text, ip_mask};
+use crate::functions::{as_text, ip_mask, ip_number, ip_text};
 
 /// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
 fn comparable(target: &Target, ordered: bool) -> Df {
@@ -134,10 +134,50 @@ impl Names<'_> {
             query.by.iter().filter_map(|k| if let GroupKey::Time(_, name) = k { Some(name.clone()) } else { None }),
         ));
         let time = time.map(|(_, name)| name).next();
-        let keys = keys.into_iter().map(|(expr, name)| expr.alias(name)).collect();
-        frame = frame.aggregate(keys, calls).map_err(defect)?;
+        frame = self.aggregated(query, frame, keys, calls)?;
         frame = self.rates(query, frame, range, width.zip(time))?;
         of_groups(query, frame, columns, groups)
+    }
+
+    /// The groups. Addresses that are stored as bytes, too, are told apart by these.
+    fn aggregated(
+        &self,
+        query: &Query,
+        frame: DataFrame,
+        keys: Vec<(Df, String)>,
+        calls: Vec<Df>,
+    ) -> Result<DataFrame> {
+        let stored = |expr: &Df| match expr {
+            Df::Column(column) if query.top.is_none() => {
+                let address = self.entity.field(&column.name).is_some_and(|field| field.kind == Kind::Ip);
+                let bytes = format!("{}_bin", column.name);
+                (address && frame.schema().has_column_with_unqualified_name(&bytes)).then(|| ident(bytes))
+            }
+            _ => None,
+        };
+        let (mut by, mut told, mut numbered) = (Vec::new(), Vec::new(), false);
+        for (n, (expr, name)) in keys.into_iter().enumerate() {
+            match stored(&expr) {
+                Some(bytes) => {
+                    let number = format!("__ip{n}");
+                    told.push(ip_text(ident(&number)).alias(name));
+                    by.push(ip_number(bytes).alias(number));
+                    numbered = true;
+                }
+                None => {
+                    told.push(ident(&name));
+                    by.push(expr.alias(name));
+                }
+            }
+        }
+        let groups = frame.aggregate(by, calls).map_err(defect)?;
+        if !numbered {
+            return Ok(groups);
+        }
+        let keys = told.len();
+        let rest = groups.schema().fields().iter().skip(keys).map(|field| ident(field.name()));
+        let told = told.into_iter().chain(rest).collect::<Vec<_>>();
+        groups.select(told).map_err(defect)
     }
 
     /// Rows as a query that is kept by tallies wants them; nothing where it cannot be.
