@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::server::{Home, Server};
@@ -150,8 +151,18 @@ async fn kafka_topics_are_read_exactly_once_over_kills() {
     let producer: FutureProducer = client.create().unwrap();
     let send = async |topic: &str, n: u16, body: Vec<u8>| {
         let key = n.to_string();
-        let record = FutureRecord::to(topic).payload(&body).key(&key);
-        producer.send(record, Duration::from_secs(20)).await.unwrap();
+        for _ in 0..100 {
+            let record = FutureRecord::to(topic).payload(&body).key(&key);
+            match producer.send(record, Duration::from_secs(20)).await {
+                Ok(_) => return,
+                // Of a topic that was made anew a client may still know the one before; nothing was sent.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), _)) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err((error, _)) => panic!("{error}"),
+            }
+        }
+        panic!("{topic} has no partitions");
     };
     let mut home =
         Home::new(&format!("[[sources.kafka]]\nbrokers = \"{brokers}\"\ntopics = {topics:?}\ngroup = \"{prefix}\"\n"));
