@@ -5,11 +5,12 @@
 //! alert, what is sent of it and what people command are durable as ever. It goes on when there is room again.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use radarflow_connectors::disk::free_bytes;
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sources::{Stop, entry};
@@ -35,12 +36,6 @@ pub(crate) struct Watch {
     pub(crate) reserve: u64,
     /// How much memory there is.
     pub(crate) memory: Arc<Budget>,
-}
-
-/// Bytes that are free for us where a folder is; `None` where that cannot be told.
-fn free(path: &Path) -> Option<u64> {
-    let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 impl Watch {
@@ -91,7 +86,7 @@ impl Watch {
     fn disk(&self) -> OwnCondition {
         let short = self.intake.disk_short.load(Ordering::Relaxed);
         let wanted = if short { self.reserve + self.reserve / 2 } else { self.reserve };
-        let full = self.disks.iter().find(|path| free(path).is_some_and(|free| free < wanted));
+        let full = self.disks.iter().find(|path| free_bytes(path).is_some_and(|free| free < wanted));
         if full.is_some() != short {
             self.intake.disk_short.store(full.is_some(), Ordering::Relaxed);
             match full {

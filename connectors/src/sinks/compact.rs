@@ -101,6 +101,13 @@ struct Small {
     remove: Remove,
 }
 
+impl Plan {
+    /// What it takes on disk while the old files are there, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
 fn tier(bytes: u64) -> u32 {
     (bytes / LOWEST_BYTES).max(1).ilog(TIER as u64)
 }

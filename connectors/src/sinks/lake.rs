@@ -35,6 +35,7 @@ use super::Applied;
 use super::compact::{PARTITIONED_BY, order, plan, properties};
 pub use super::upkeep::Keep;
 use super::upkeep::{Chore, Done, Upkeep};
+use crate::disk::free_bytes;
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
@@ -44,6 +45,8 @@ pub const BUSY_AGE: Duration = Duration::from_secs(5);
 pub const QUIET_AGE: Duration = Duration::from_secs(300);
 /// Commits of a table after which it may have files to merge.
 pub const COMPACT_COMMITS: u64 = 8;
+/// Files are merged where so many times as much as they have is free.
+const MERGE_ROOM: u64 = 4;
 /// After so long it may have some that commits did not make small: of a day that is over now.
 const COMPACT_AGE: Duration = Duration::from_secs(3600);
 /// Epochs that may wait for the sink.
@@ -111,6 +114,7 @@ pub(super) struct Writer {
     table: LakeTable,
     /// Names of the columns, in the order the table has them.
     columns: Vec<String>,
+    folder: PathBuf,
     pub(super) delta: DeltaTable,
     /// Epochs at or before this are committed.
     pub(super) committed: u64,
@@ -328,6 +332,7 @@ impl Writer {
         Ok(Writer {
             table,
             columns,
+            folder: path,
             delta: delta_table,
             committed,
             pending: Vec::new(),
@@ -387,7 +392,12 @@ impl Writer {
             return None;
         }
         match plan(&self.delta, &today()) {
-            Ok(Some(plan)) => return Some(Chore::Merge(plan)),
+            // What there is little room for is left to rows that come.
+            Ok(Some(plan)) => {
+                if free_bytes(&self.folder).is_none_or(|free| free > plan.bytes() * MERGE_ROOM) {
+                    return Some(Chore::Merge(plan));
+                }
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(table = self.table.name(), %error, "the lake's files cannot be looked at"),
         }
