@@ -290,7 +290,7 @@ pub(crate) struct LakeConfig {
     pub(crate) path: Option<PathBuf>,
     /// Days that rows of event tables are kept; for ever where nothing is said.
     pub(crate) retention_days: Option<u32>,
-    /// Hours that files are kept which newer versions of a table do not have.
+    /// Hours that files are kept which newer versions of a table do not have; one at least.
     pub(crate) vacuum_after_hours: u32,
 }
 

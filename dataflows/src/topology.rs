@@ -164,6 +164,8 @@ struct Told {
     /// What polls say; changes of one epoch may come in any order, and are summed.
     said: Vec<(TopologyLink, isize)>,
     told: Option<TopologyLink>,
+    /// Where it stands in [`Links::at`].
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Links {
@@ -172,10 +174,11 @@ impl Links {
         let Ok(local) = link.local_ip.parse::<IpAddr>() else { return };
         let named = (scope.name, local, which(&link));
         let addresses = [Some(local), link.neighbor_ip.as_ref().and_then(|ip| ip.parse().ok())];
-        for ip in addresses.into_iter().flatten() {
+        let none = || Told { said: Vec::new(), told: None, addresses: BTreeSet::new() };
+        let known = self.known.entry(named.clone()).or_insert_with(none);
+        for ip in addresses.into_iter().flatten().filter(|ip| known.addresses.insert(*ip)) {
             self.at.entry((scope.name, ip)).or_default().insert(named.clone());
         }
-        let known = self.known.entry(named.clone()).or_insert(Told { said: Vec::new(), told: None });
         match known.said.iter_mut().find(|(said, _)| *said == link) {
             Some((_, n)) => *n += diff,
             None => known.said.push((link, diff)),
@@ -212,11 +215,15 @@ impl Links {
             }
             known.told = told;
             if known.said.is_empty() {
-                self.known.remove(&named);
-                self.at.retain(|_, links| {
+                for ip in std::mem::take(&mut known.addresses) {
+                    let at = (named.0, ip);
+                    let links = self.at.get_mut(&at).expect("a link stands at its addresses");
                     links.remove(&named);
-                    !links.is_empty()
-                });
+                    if links.is_empty() {
+                        self.at.remove(&at);
+                    }
+                }
+                self.known.remove(&named);
             }
         }
         changes
