@@ -201,7 +201,7 @@ impl LifeState {
 
 fn history(life: &Life, old: Option<AlertStatus>, at: Time, actor: &str, reason: &str, out: &mut Vec<LifeOut>) {
     let (tenant_id, partition) = (life.subject.tenant.clone(), life.subject.partition.clone());
-    out.push(LifeOut::Happened(DerivedRow::AlertHistory(AlertHistory {
+    out.push(LifeOut::Happened(DerivedRow::from(AlertHistory {
         tenant_id: tenant_id.clone(),
         partition: partition.clone(),
         row_id: RowId::default(),
@@ -215,7 +215,7 @@ fn history(life: &Life, old: Option<AlertStatus>, at: Time, actor: &str, reason:
         device_uid: life.condition.device_uid.clone(),
     })));
     // OCSF 1.x: class 2004, Detection Finding.
-    out.push(LifeOut::Happened(DerivedRow::Event(Event {
+    out.push(LifeOut::Happened(DerivedRow::from(Event {
         tenant_id,
         partition,
         row_id: RowId::default(),
@@ -392,7 +392,7 @@ pub enum GroupOut {
 pub struct Groups;
 
 fn notification(due: &DueNotification, partition: &str, outcome: &str, reason: &str, at: Time) -> GroupOut {
-    GroupOut::Happened(DerivedRow::Notification(Notification {
+    GroupOut::Happened(DerivedRow::from(Notification {
         tenant_id: due.tenant.clone(),
         partition: partition.to_owned(),
         row_id: RowId::default(),

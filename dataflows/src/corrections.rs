@@ -162,7 +162,7 @@ impl Machine for Tenures {
             if another {
                 let from = tenure.begins(before, after, now_us);
                 if tenure.passes(from, uid(after), now_us) {
-                    out.push(Told::Late(DerivedRow::Correction(correction(&tenure.address, from, uid(after), now_us))));
+                    out.push(Told::Late(DerivedRow::from(correction(&tenure.address, from, uid(after), now_us))));
                 }
                 tenure.given_up = before.filter(|_| after.is_none()).map(|b| (b.weight(), now_us));
             }

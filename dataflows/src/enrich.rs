@@ -71,7 +71,7 @@ pub fn enriched<'scope>(
     devices: Devices<'scope>,
     facts: Stream<'scope, u64, Vec<(String, isize)>>,
     cx: &Context,
-) -> Rel<'scope, Device> {
+) -> Rel<'scope, Arc<Device>> {
     let mut trace = devices.trace.clone();
     let changes = devices.as_collection(|_, packed| packed.clone()).inner;
     let first = cx.restored;
@@ -102,13 +102,13 @@ pub fn enriched<'scope>(
                     before(&mut trace, epoch, |packed| {
                         let (was, is) = (rules.enrich(unpack(packed)), new.enrich(unpack(packed)));
                         if was != is {
-                            session.give_iterator([(was, epoch, -1), (is, epoch, 1)].into_iter());
+                            session.give_iterator([(was.into(), epoch, -1), (is.into(), epoch, 1)].into_iter());
                         }
                     });
                     rules = new;
                 }
                 for (packed, diff) in stash.remove(&epoch).unwrap_or_default() {
-                    session.give((rules.enrich(unpack(&packed)), epoch, diff));
+                    session.give((Arc::new(rules.enrich(unpack(&packed))), epoch, diff));
                 }
             }
             held.downgrade(&upper.max(first));

@@ -209,7 +209,7 @@ impl AgentState {
             ("disconnected", _) => out.push(HealthOut::Condition(key, condition, -1)),
             _ => {}
         }
-        out.push(HealthOut::Happened(DerivedRow::Health(HealthEvent {
+        out.push(HealthOut::Happened(DerivedRow::from(HealthEvent {
             tenant_id: old.tenant_id.clone(),
             partition: old.partition.clone(),
             row_id: RowId::default(),
@@ -293,9 +293,9 @@ impl Machine for Agents {
         }
         if agent.row != before {
             if !is_new {
-                out.push(HealthOut::Row(StateRow::Agent(before), -1));
+                out.push(HealthOut::Row(StateRow::from(before), -1));
             }
-            out.push(HealthOut::Row(StateRow::Agent(agent.row.clone()), 1));
+            out.push(HealthOut::Row(StateRow::from(agent.row.clone()), 1));
         }
     }
 
@@ -304,7 +304,7 @@ impl Machine for Agents {
     }
 
     fn restored(&mut self, _key: &AgentKey, state: &AgentState, out: &mut Vec<HealthOut>) {
-        out.push(HealthOut::Row(StateRow::Agent(state.row.clone()), 1));
+        out.push(HealthOut::Row(StateRow::from(state.row.clone()), 1));
         if !state.connected() {
             let (key, condition) = state.condition();
             out.push(HealthOut::Condition(key, condition, 1));

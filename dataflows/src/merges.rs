@@ -56,7 +56,7 @@ impl Machine for Merges {
         let from = by_uid.values().find(|(n, _)| *n < 0).map(|(_, moved)| moved);
         let to = by_uid.values().find(|(n, _)| *n > 0).map(|(_, moved)| moved);
         if let (Some(from), Some(to)) = (from, to) {
-            out.push(DerivedRow::Merge(row(tick, from, to)));
+            out.push(DerivedRow::from(row(tick, from, to)));
         }
     }
 

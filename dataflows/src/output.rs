@@ -29,16 +29,55 @@ use timely::dataflow::operators::vec::Map;
 
 use crate::keyed::{Context, Restored, StateEntry, Tick, encode, route};
 
-/// A row of an event table that the dataflow itself makes; its `row_id` and `epoch` are set here.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum DerivedRow {
-    Health(HealthEvent),
-    AlertHistory(AlertHistory),
-    Event(Event),
-    Notification(Notification),
-    Merge(MergeAudit),
-    Correction(AttributionCorrection),
+macro_rules! derived {
+    ($($row:ident $batch:ident),* $(,)?) => {
+        /// A row of an event table that the dataflow itself makes; its `row_id` and `epoch` are set here.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[allow(missing_docs)]
+        pub enum DerivedRow { $( $row(Box<$row>), )* }
+
+        $(
+            impl From<$row> for DerivedRow {
+                fn from(row: $row) -> Self {
+                    DerivedRow::$row(row.into())
+                }
+            }
+        )*
+
+        impl DerivedRow {
+            fn tenant(&self) -> &str {
+                match self { $( DerivedRow::$row(row) => &row.tenant_id, )* }
+            }
+        }
+
+        /// Derived rows of one tenant.
+        #[derive(Default)]
+        struct Batches { $( $batch: <$row as Row>::Batch, )* }
+
+        impl Batches {
+            fn push(&mut self, row: DerivedRow, row_id: RowId, epoch: u64) {
+                match row {
+                    $( DerivedRow::$row(mut row) => {
+                        (row.row_id, row.epoch) = (row_id, epoch as i64);
+                        self.$batch.push(&row);
+                    } )*
+                }
+            }
+
+            fn finish(mut self) -> impl Iterator<Item = (Table, RecordBatch)> {
+                [$( (<$row as Row>::TABLE, self.$batch.finish()), )*].into_iter().filter(|(_, batch)| batch.num_rows() > 0)
+            }
+        }
+    };
+}
+
+derived! {
+    HealthEvent health,
+    AlertHistory history,
+    Event events,
+    Notification notifications,
+    MergeAudit merges,
+    AttributionCorrection corrections,
 }
 
 /// One thing a worker says at an epoch.
@@ -151,7 +190,9 @@ impl Merge {
     /// Whether something stored before could have been attributed otherwise.
     fn matters(&self, row: &DerivedRow) -> bool {
         match row {
-            DerivedRow::Correction(c) => self.newest.get(&c.tenant_id).is_some_and(|(at, _)| *at >= c.valid_from.0),
+            DerivedRow::AttributionCorrection(c) => {
+                self.newest.get(&c.tenant_id).is_some_and(|(at, _)| *at >= c.valid_from.0)
+            }
             _ => true,
         }
     }
@@ -228,7 +269,7 @@ impl Merge {
 struct Update {
     table: Table,
     key: Arc<str>,
-    row: Box<StateRow>,
+    row: StateRow,
     epoch: u64,
     diff: isize,
 }
@@ -239,13 +280,7 @@ pub fn net<'scope>(
     rows: Stream<'scope, u64, Vec<(StateRow, u64, isize)>>,
     cx: &Context,
 ) -> Stream<'scope, u64, Vec<Change>> {
-    let updates = rows.map(|(row, epoch, diff)| Update {
-        table: row.table(),
-        key: row.key().into(),
-        row: Box::new(row),
-        epoch,
-        diff,
-    });
+    let updates = rows.map(|(row, epoch, diff)| Update { table: row.table(), key: row.key().into(), row, epoch, diff });
     let first = cx.restored;
     let pact = Exchange::new(|u: &Update| route(&u.key));
     updates.unary_frontier(pact, "Net", move |capability, _| {
@@ -290,7 +325,7 @@ fn changes(mut updates: Vec<Update>, epoch: u64) -> Vec<Change> {
             match diff {
                 0 => {}
                 1.. => change.after = Some(row.at(epoch)),
-                _ => change.before = Some(*row),
+                _ => change.before = Some(row),
             }
         }
         if change.before.is_some() || change.after.is_some() {
@@ -302,46 +337,10 @@ fn changes(mut updates: Vec<Update>, epoch: u64) -> Vec<Change> {
 
 /// Numbers derived rows in their order and makes batches of them, one a table and tenant.
 fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>) {
-    #[derive(Default)]
-    struct Batches {
-        health: <HealthEvent as Row>::Batch,
-        history: <AlertHistory as Row>::Batch,
-        events: <Event as Row>::Batch,
-        notifications: <Notification as Row>::Batch,
-        merges: <MergeAudit as Row>::Batch,
-        corrections: <AttributionCorrection as Row>::Batch,
-    }
     let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();
     for (index, row) in rows.into_iter().enumerate() {
         let row_id = RowId::new(epoch, u32::MAX >> 1, index as u32);
-        macro_rules! push {
-            ($row:ident, $batch:ident) => {{
-                let mut row = $row;
-                (row.row_id, row.epoch) = (row_id, epoch as i64);
-                by_tenant.entry(row.tenant_id.clone()).or_default().$batch.push(&row);
-            }};
-        }
-        match row {
-            DerivedRow::Health(row) => push!(row, health),
-            DerivedRow::AlertHistory(row) => push!(row, history),
-            DerivedRow::Event(row) => push!(row, events),
-            DerivedRow::Notification(row) => push!(row, notifications),
-            DerivedRow::Merge(row) => push!(row, merges),
-            DerivedRow::Correction(row) => push!(row, corrections),
-        }
+        by_tenant.entry(row.tenant().to_owned()).or_default().push(row, row_id, epoch);
     }
-    for (_, mut b) in by_tenant {
-        for (table, batch) in [
-            (Table::HealthEvent, b.health.finish()),
-            (Table::AlertHistory, b.history.finish()),
-            (Table::Event, b.events.finish()),
-            (Table::Notification, b.notifications.finish()),
-            (Table::MergeAudit, b.merges.finish()),
-            (Table::AttributionCorrection, b.corrections.finish()),
-        ] {
-            if batch.num_rows() > 0 {
-                out.push((table, batch));
-            }
-        }
-    }
+    out.extend(by_tenant.into_values().flat_map(Batches::finish));
 }

@@ -121,8 +121,8 @@ impl Machine for Ledgers {
         }
         if ledger.unsaid && tick.live_ms >= ledger.said_ms + PACE_MS {
             let row = ledger.row(key);
-            out.extend(ledger.said.take().map(|old| (StateRow::Source(old), -1)));
-            out.push((StateRow::Source(row.clone()), 1));
+            out.extend(ledger.said.take().map(|old| (StateRow::from(old), -1)));
+            out.push((StateRow::from(row.clone()), 1));
             (ledger.said, ledger.said_ms, ledger.unsaid) = (Some(row), tick.live_ms, false);
         }
     }
@@ -132,7 +132,7 @@ impl Machine for Ledgers {
     }
 
     fn restored(&mut self, _key: &SourceKey, ledger: &Ledger, out: &mut Vec<(StateRow, isize)>) {
-        out.extend(ledger.said.clone().map(|row| (StateRow::Source(row), 1)));
+        out.extend(ledger.said.clone().map(|row| (StateRow::from(row), 1)));
     }
 }
 

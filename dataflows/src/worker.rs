@@ -433,13 +433,13 @@ fn build<'scope>(
     let links = machine(inputs.neighbors.to_stream(scope), cx, Topology);
     let attributed = attribution::attribute(inputs.batches.to_stream(scope), owned, pasts, links);
     let links = stamped(attributed.clone(), |out| match out {
-        Attributed::Link(link, diff) => Some((StateRow::TopologyLink(*link), diff)),
+        Attributed::Link(link, diff) => Some((StateRow::from(*link), diff)),
         Attributed::Rows(..) => None,
     });
     let stated = stamped(facts.clone(), |(json, diff)| match serde_json::from_str(&json) {
-        Ok(Fact::Link(link)) => Some((StateRow::Link(link_row(link)), diff)),
-        Ok(Fact::ImportedUid(imported)) => Some((StateRow::ImportedUid(imported_row(imported)), diff)),
-        Ok(Fact::DeviceGroup(group)) => Some((StateRow::DeviceGroup(group_row(group)), diff)),
+        Ok(Fact::Link(link)) => Some((StateRow::from(link_row(link)), diff)),
+        Ok(Fact::ImportedUid(imported)) => Some((StateRow::from(imported_row(imported)), diff)),
+        Ok(Fact::DeviceGroup(group)) => Some((StateRow::from(group_row(group)), diff)),
         _ => None,
     });
     let rows = identity.rows.concat(devices.map(StateRow::Device)).inner;
@@ -452,7 +452,7 @@ fn build<'scope>(
             _ => None,
         }))
         .concat(stamped(lives.clone(), |out| match out {
-            LifeOut::Row(alert, diff) => Some((StateRow::Alert(alert), diff)),
+            LifeOut::Row(alert, diff) => Some((StateRow::from(alert), diff)),
             _ => None,
         }));
     let said: Stream<'scope, u64, Vec<Said>> = output::net(rows, cx)

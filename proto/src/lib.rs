@@ -35,7 +35,9 @@ pub mod record;
 pub mod rows;
 pub mod sflow;
 pub mod snmp;
+mod state;
 pub mod syslog;
+mod table;
 pub mod wire;
 
 /// The agents' gRPC contract.

@@ -709,7 +709,7 @@ mod tests {
     use radarflow_proto::rows::IpOwnership;
 
     fn row(ip: usize, uid: usize) -> StateRow {
-        StateRow::IpOwnership(IpOwnership {
+        StateRow::from(IpOwnership {
             tenant_id: "t".into(),
             partition: "p".into(),
             ip: ip.to_string(),

@@ -92,7 +92,7 @@ async fn measure(server: &str) -> Result<()> {
             .chunks(EPOCH)
             .map(|chunk| {
                 epoch += 1;
-                let changes = chunk.iter().filter_map(|d| Change::new(None, Some(StateRow::Device(d.clone()))));
+                let changes = chunk.iter().filter_map(|d| Change::new(None, Some(StateRow::from(d.clone()))));
                 Arc::new(EpochOutput { epoch, changes: changes.collect(), ..EpochOutput::default() })
             })
             .collect();

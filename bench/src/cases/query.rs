@@ -118,7 +118,7 @@ impl Filler {
             })
             .collect();
         for part in rows.chunks(20_000) {
-            let changes = part.iter().filter_map(|d| Change::new(None, Some(StateRow::Device(d.clone())))).collect();
+            let changes = part.iter().filter_map(|d| Change::new(None, Some(StateRow::from(d.clone())))).collect();
             self.say(EpochOutput { changes, ..EpochOutput::default() });
         }
         Ok(())
@@ -331,7 +331,7 @@ async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Resul
         let before = device.clone();
         (device.is_available, device.r#type) = (Some(n % 2 == 1), Some("router".into()));
         device.vendor_name = Some(["Cisco", "Juniper"][n % 2].to_owned());
-        let change = Change::new(Some(StateRow::Device(before)), Some(StateRow::Device(device.clone())));
+        let change = Change::new(Some(StateRow::from(before)), Some(StateRow::from(device.clone())));
         let said = Instant::now();
         let output = EpochOutput { changes: change.into_iter().collect(), ..EpochOutput::default() };
         tokio::task::block_in_place(|| filler.say(output));

@@ -294,7 +294,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     });
     let redirect = |seen: &Seen, uid: &Arc<str>| {
         (seen.id.uid != *uid).then(|| {
-            StateRow::DeviceRedirect(DeviceRedirect {
+            StateRow::from(DeviceRedirect {
                 tenant_id: seen.id.scope.tenant.clone(),
                 partition: seen.id.scope.partition.clone(),
                 from_uid: seen.id.uid.to_string(),
@@ -306,7 +306,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     };
     let held_rows = holders.flat_map(move |(_, v)| match v {
         Value::Called(seen, uid) => {
-            let held = StateRow::DeviceIdentifier(DeviceIdentifier {
+            let held = StateRow::from(DeviceIdentifier {
                 device_uid: Some(uid.to_string()),
                 first_seen: Some(seen.first),
                 ..identifier_row(&seen.id, "held")
@@ -320,11 +320,11 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         _ => None,
     });
     let loose_rows = loose.flat_map(|(_, v)| match v {
-        Value::Loose(Standing::Ambiguous, seen) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
+        Value::Loose(Standing::Ambiguous, seen) => Some(StateRow::from(DeviceIdentifier {
             first_seen: Some(seen.first),
             ..identifier_row(&seen.id, "ambiguous")
         })),
-        Value::Loose(Standing::Contested, seen) => Some(StateRow::DeviceIdentifier(DeviceIdentifier {
+        Value::Loose(Standing::Contested, seen) => Some(StateRow::from(DeviceIdentifier {
             first_seen: Some(seen.first),
             ..identifier_row(&seen.id, "contested")
         })),

@@ -358,7 +358,7 @@ impl Decision {
     pub(super) fn rows(&self, owner: Option<&Arc<str>>) -> Vec<StateRow> {
         let Spot { scope, ip } = &self.spot;
         let class = if self.owner == Owner::Shared { "shared" } else { self.class.name() };
-        let mut rows = vec![StateRow::IpOwnership(IpOwnership {
+        let mut rows = vec![StateRow::from(IpOwnership {
             tenant_id: scope.tenant.clone(),
             partition: scope.partition.clone(),
             ip: ip.to_string(),
@@ -370,7 +370,7 @@ impl Decision {
             epoch: 0,
         })];
         if let (Owner::Device, Some(owner), true) = (self.owner, owner, self.alone) {
-            rows.push(StateRow::DeviceRedirect(DeviceRedirect {
+            rows.push(StateRow::from(DeviceRedirect {
                 tenant_id: scope.tenant.clone(),
                 partition: scope.partition.clone(),
                 from_uid: self.spot.uid().to_string(),

@@ -56,7 +56,7 @@ fn owners(outputs: &[EpochOutput], ip: &str) -> Vec<(i64, Option<String>)> {
         let now = output.clock_ms * 1000;
         for change in output.changes.iter().filter(|c| c.table == Table::IpOwnership) {
             let row = |row: &Option<StateRow>| match row {
-                Some(StateRow::IpOwnership(o)) if o.ip == ip => Some(o.clone()),
+                Some(StateRow::IpOwnership(o)) if o.ip == ip => Some((**o).clone()),
                 _ => None,
             };
             let (before, after) = (row(&change.before), row(&change.after));

@@ -48,7 +48,7 @@ fn refused(run: &Run, command: &str) -> Option<String> {
 
 /// Alerts of runs that are held.
 fn held(run: &Run) -> Vec<Alert> {
-    let alerts = run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(a) } else { None });
+    let alerts = run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(&**a) } else { None });
     alerts.filter(|a| a.rule == "run-held" && a.status != "resolved").cloned().collect()
 }
 

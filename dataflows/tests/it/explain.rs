@@ -53,7 +53,7 @@ fn known(run: &Run) -> Known {
                 known.loose.insert(format!("{}:{}", i.identifier_type, i.identifier_value), i.state.clone());
             }
             StateRow::IpOwnership(o) => known.owners.extend(o.device_uid.clone().map(|uid| (o.ip.clone(), uid))),
-            StateRow::Link(link) => known.links.push(link.clone()),
+            StateRow::Link(link) => known.links.push((**link).clone()),
             _ => {}
         }
     }

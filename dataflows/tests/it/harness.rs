@@ -49,7 +49,7 @@ impl Tables {
     }
 
     pub fn devices(&self) -> Vec<&Device> {
-        self.state.values().filter_map(|r| if let StateRow::Device(d) = r { Some(d) } else { None }).collect()
+        self.state.values().filter_map(|r| if let StateRow::Device(d) = r { Some(&**d) } else { None }).collect()
     }
 
     pub fn device(&self, uid: &str) -> &Device {
@@ -65,7 +65,7 @@ impl Tables {
 
     pub fn owner(&self, partition: &str, ip: &str) -> Option<IpOwnership> {
         self.state.values().find_map(|r| match r {
-            StateRow::IpOwnership(o) if o.partition == partition && o.ip == ip => Some(o.clone()),
+            StateRow::IpOwnership(o) if o.partition == partition && o.ip == ip => Some((**o).clone()),
             _ => None,
         })
     }

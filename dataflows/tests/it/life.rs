@@ -23,7 +23,7 @@ fn receiver() -> Fact {
 }
 
 fn alerts(run: &Run) -> Vec<&Alert> {
-    run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(a) } else { None }).collect()
+    run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(&**a) } else { None }).collect()
 }
 
 fn due(run: &Run) -> Vec<(String, Vec<(String, bool)>)> {

@@ -49,7 +49,8 @@ fn netbox_uid(id: usize) -> String {
 }
 
 fn brake(run: &Run) -> Option<Alert> {
-    let mut alerts = run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(a) } else { None });
+    let mut alerts =
+        run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(&**a) } else { None });
     alerts.rfind(|a| a.rule == "brake-held" && a.status != "resolved").cloned()
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn devices() -> Vec<StateRow> {
         "discovery_sources": [], "availability": "unknown", "first_seen_time": ago(100_000), "last_seen_time": ago(5),
         "lifecycle": "identified", "metadata": {}, "enriched_by": {}, "epoch": 2,
     });
-    let device = |more: Value| StateRow::Device(row::<Device>(&base, &more));
+    let device = |more: Value| StateRow::from(row::<Device>(&base, &more));
     vec![
         device(json!({"uid": "sr:core1", "display_name": "core1", "hostname": "core1", "ip": "10.0.0.1",
             "ip_addresses": ["10.0.0.1", "10.0.1.1"], "mac": "0CEA14000001", "mac_addresses": ["0CEA14000001"],
@@ -78,7 +78,7 @@ fn alerts() -> Vec<StateRow> {
         "description": "", "severity": "critical", "status": "pending", "source_type": "device", "source_id": "sr:core2",
         "triggered_at": ago(20), "notification_count": 0, "occurrence_count": 1, "labels": {}, "annotations": {}, "epoch": 2,
     });
-    let alert = |more: Value| StateRow::Alert(row::<Alert>(&base, &more));
+    let alert = |more: Value| StateRow::from(row::<Alert>(&base, &more));
     vec![
         alert(json!({"id": "a-1", "device_uid": "sr:core2"})),
         alert(json!({"id": "a-2", "rule": "log-burst", "title": "many errors", "severity": "warning",
@@ -91,7 +91,7 @@ fn groups() -> Vec<StateRow> {
     let base = json!({
         "tenant_id": "t", "partition": "default", "members": [], "description": "", "actor": "ann", "reason": "r", "epoch": 2,
     });
-    let group = |more: Value| StateRow::DeviceGroup(row::<DeviceGroup>(&base, &more));
+    let group = |more: Value| StateRow::from(row::<DeviceGroup>(&base, &more));
     vec![
         group(json!({"name": "core", "condition": "metadata.role:core OR hostname:core*"})),
         group(json!({"name": "web servers", "condition": "type:server !os:*"})),
@@ -179,14 +179,14 @@ fn health() -> RecordBatch {
 /// A device as it was three days ago.
 fn earlier(row: &StateRow) -> StateRow {
     let StateRow::Device(now) = row else { unreachable!("a device") };
-    StateRow::Device(Device { vendor_name: Some("AXIS".into()), ip: Some("10.0.2.8".into()), ..now.clone() })
+    StateRow::from(Device { vendor_name: Some("AXIS".into()), ip: Some("10.0.2.8".into()), ..Device::clone(now) })
 }
 
 /// A device that is no more.
 fn gone() -> StateRow {
     let cam = devices().swap_remove(4);
     let StateRow::Device(cam) = cam else { unreachable!("a device") };
-    StateRow::Device(Device { uid: "sr:gone".into(), display_name: "gone".into(), ..cam })
+    StateRow::from(Device { uid: "sr:gone".into(), display_name: "gone".into(), ..Device::clone(&cam) })
 }
 
 /// What the dataflow would have said.

@@ -26,7 +26,7 @@ fn owned(ip: &str, uid: Option<&str>, class: &str, since: i64, epoch: u64) -> St
         "tenant_id": "t", "partition": "default", "ip": ip, "device_uid": uid, "class": class,
         "valid_from": at(since).0, "valid_to": null, "ip_uid": "sr:ip", "epoch": epoch,
     });
-    StateRow::IpOwnership(serde_json::from_value::<IpOwnership>(row).unwrap())
+    StateRow::from(serde_json::from_value::<IpOwnership>(row).unwrap())
 }
 
 /// Ownership as it becomes known, an epoch at a time.
@@ -150,7 +150,7 @@ async fn what_is_learnt_late_corrects_what_was_believed() {
     // Devices are called what they are called today.
     let renamed = json!({"tenant_id": "t", "partition": "default", "from_uid": "a", "to_uid": "z", "identifier": "mac:x",
         "epoch": 99});
-    let renamed = StateRow::DeviceRedirect(serde_json::from_value::<DeviceRedirect>(renamed).unwrap());
+    let renamed = StateRow::from(serde_json::from_value::<DeviceRedirect>(renamed).unwrap());
     known.epoch += 1;
     known.say(200, Change::new(None, Some(renamed)));
     assert_eq!(known.intervals(&format!("{ALL} ip:10.0.0.1")).await, list(&[("z", 10, Some(50)), ("b", 50, None)]));

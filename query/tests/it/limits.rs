@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Change, StateRow};
+use radarflow_proto::rows::{Change, Device, StateRow};
 use radarflow_query::admission::CONCURRENT_TENANT;
 use radarflow_query::engine::{Engine, EngineLimits, QueryError};
 use radarflow_query::live::Live;
@@ -19,10 +19,10 @@ fn crowded(rows: usize, limits: EngineLimits) -> Arc<Engine> {
     }
     let StateRow::Device(base) = data::devices().swap_remove(0) else { unreachable!("a device") };
     let device = |n: usize| {
-        let mut device = base.clone();
+        let mut device = Device::clone(&base);
         device.uid = format!("sr:{n}");
         device.hostname = Some(format!("host-{n}-{}", "x".repeat(200)));
-        Change::new(None, Some(StateRow::Device(device).at(4)))
+        Change::new(None, Some(StateRow::from(device).at(4)))
     };
     let changes = (0..rows).filter_map(device).collect();
     live.apply(&EpochOutput { epoch: 4, clock_ms: data::NOW + 1, changes, ..EpochOutput::default() }.into());

@@ -302,7 +302,7 @@ async fn events_name_devices_as_they_are_called_today() {
     let old = r#"in:flows time:last_7d src_device_uid:"sr:web1" stats:count()"#;
     let (before, moved) = (count(web).await[0]["count"].as_i64(), count(old).await[0]["count"].as_i64());
     let redirect = |from: &str, to: &str, identifier: &str| {
-        StateRow::DeviceRedirect(DeviceRedirect {
+        StateRow::from(DeviceRedirect {
             tenant_id: "t".into(),
             partition: "default".into(),
             from_uid: from.into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Change, StateRow};
+use radarflow_proto::rows::{Change, Device, StateRow};
 use radarflow_query::access::Actor;
 use radarflow_query::engine::{Engine, QueryError};
 use radarflow_query::live::RECENT_EPOCHS;
@@ -104,17 +104,18 @@ fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
         }
         let at = next(now.len());
         let before = now[at].clone();
-        let StateRow::Device(mut device) = before.clone() else { continue };
+        let StateRow::Device(device) = &before else { continue };
+        let mut device = Device::clone(device);
         device.vendor_name = Some(["Cisco", "Dell", "Axis"][next(3)].to_owned());
         device.is_available = [Some(true), Some(false), None][next(3)];
         if next(3) == 0 {
             device.uid = format!("sr:new-{epoch}-{n}");
             device.partition = ["default", "site-b"][next(2)].to_owned();
-            let after = StateRow::Device(device).at(epoch);
+            let after = StateRow::from(device).at(epoch);
             now.push(after.clone());
             changes.extend(Change::new(None, Some(after)));
         } else if !changes.iter().any(|c: &Change| *c.key == *before.key()) {
-            let after = StateRow::Device(device).at(epoch);
+            let after = StateRow::from(device).at(epoch);
             now[at] = after.clone();
             changes.extend(Change::new(Some(before), Some(after)));
         }
@@ -241,9 +242,7 @@ async fn pages_are_of_one_version_whatever_happens_meanwhile() {
         for (engine, forget) in [(&kept, false), (&kept, true), (&forgetful, false), (&forgetful, true)] {
             let (mut now, mut random) = (Vec::new(), 17 + n as u64);
             let start = engine.live().view().epoch;
-            now.extend(
-                engine.live().view().rows::<radarflow_proto::rows::Device>("t").into_iter().map(StateRow::Device),
-            );
+            now.extend(engine.live().view().rows::<Device>("t").into_iter().map(StateRow::from));
             let whole = query.rsplit_once(" limit").unwrap().0;
             let whole = json(&engine.query(&actor, whole, None, None).await.unwrap());
             let (mut pages, mut cursor) = (Vec::new(), None::<String>);
