@@ -12,7 +12,6 @@ use std::sync::Arc;
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::cursor_list;
-use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::Fact;
@@ -27,12 +26,13 @@ use timely::progress::Antichain;
 
 use crate::identity::{Component, Rel};
 use crate::keyed::Context;
+use crate::layout::Arrangement;
 use crate::records::stamped;
 
 /// A described device, packed: unpacked it is the largest thing there is, and only changes are looked at.
 pub type Packed = Arc<[u8]>;
 /// Devices by component.
-pub type Devices<'scope> = Arranged<'scope, TraceAgent<ValSpine<Component, Packed, u64, isize>>>;
+pub type Devices<'scope> = Arranged<'scope, TraceAgent<Arrangement<Component, Packed>>>;
 
 fn unpack(packed: &Packed) -> Described {
     postcard::from_bytes(packed).expect("a packed row unpacks")
@@ -50,13 +50,13 @@ fn stated<'scope>(
 }
 
 /// The devices there were before an epoch.
-fn before(trace: &mut TraceAgent<ValSpine<Component, Packed, u64, isize>>, epoch: u64, mut each: impl FnMut(&Packed)) {
+fn before(trace: &mut TraceAgent<Arrangement<Component, Packed>>, epoch: u64, mut each: impl FnMut(&Packed)) {
     let Some(batches) = trace.batches_through(Antichain::new().borrow()) else { return };
     let (mut cursor, storage) = cursor_list(batches);
     while cursor.key_valid(&storage) {
         while let Some(packed) = cursor.get_val(&storage) {
             let mut count = 0;
-            cursor.map_times(&storage, |time, diff| count += if *time < epoch { *diff } else { 0 });
+            cursor.map_times(&storage, |time, diff| count += if time < epoch { diff } else { 0 });
             if count > 0 {
                 each(packed);
             }

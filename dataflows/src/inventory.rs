@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use differential_dataflow::trace::implementations::{ValBuilder, ValSpine};
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::Record;
 use radarflow_reconcile::availability::{State, combine};
@@ -23,6 +22,7 @@ use crate::enrich::{Devices, Packed};
 use crate::health::Seen;
 use crate::identity::{Component, Identity, Rel};
 use crate::keyed::encode;
+use crate::layout::{Arrangement, Batcher, Builder};
 use crate::records::{Live, Name};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,10 +45,8 @@ pub fn devices<'scope>(
     seen: &Rel<'scope, Seen>,
     lives: Rel<'scope, (Component, Arc<Life>)>,
 ) -> Devices<'scope> {
-    let by_target = seen.clone().map(|s| (address(&s), (s.vantage, s.state, s.since)));
-    let vantages = identity.owners.clone().join_map(by_target, |_, component, (vantage, state, since)| {
-        (*component, Part::Seen(vantage.clone(), *state, *since))
-    });
+    let by_target = seen.clone().map(|s| (address(&s), Part::Seen(s.vantage, s.state, s.since)));
+    let vantages = identity.owners.told(by_target);
     let parts = identity
         .members
         .clone()
@@ -57,7 +55,7 @@ pub fn devices<'scope>(
         .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
         .concat(vantages)
         .concat(lives.map(|(c, life)| (c, Part::Life(life))));
-    let parts = parts.arrange_by_key_named("Parts");
+    let parts = parts.arrange_named::<_, Arrangement<_, _>>("Parts", Batcher::new);
     let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {
         let mut lives: Vec<&Live> =
             parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v) } else { None }).collect();
@@ -97,12 +95,8 @@ pub fn devices<'scope>(
             out.push((Packed::from(encode(&described)), 1));
         }
     };
-    parts.reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<_, _, _, _>, _, _>(
-        "Device",
-        device,
-        |rows, c, changes| {
-            rows.clear();
-            rows.extend(changes.drain(..).map(|(row, epoch, diff)| ((*c, row), epoch, diff)));
-        },
-    )
+    parts.reduce_abelian::<_, Builder<_, _>, Arrangement<_, _>, _, _>("Device", device, |rows, c, changes| {
+        rows.clear();
+        rows.extend(changes.drain(..).map(|(row, epoch, diff)| ((*c, row), epoch, diff)));
+    })
 }

@@ -19,7 +19,7 @@
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
-//! [`worker`] runs it all; [`output`] merges what the workers say about one epoch; [`sizes`] tells how much is kept.
+//! [`worker`] runs it all; [`layout`] is how arrangements lie in memory; [`output`] merges what the workers say about one epoch; [`sizes`] tells how much is kept.
 #![forbid(unsafe_code)]
 
 pub mod alerts;
@@ -32,6 +32,7 @@ pub mod health;
 pub mod identity;
 pub mod inventory;
 pub mod keyed;
+pub mod layout;
 pub mod lifecycle;
 pub mod listings;
 pub mod merges;

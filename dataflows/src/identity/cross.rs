@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anchors::{Anchors, Place};
 use super::links::{Links, both_ends};
-use super::relations::{Rel, Rows, Value, components, distinct, each, join, lookup, reduce};
+use super::relations::{Rel, Rows, Value, components, distinct, each, join, join_any, lookup, reduce};
 use super::{Component, renamed};
 use crate::keyed::route;
 use crate::records::{Live, Name};
@@ -311,7 +311,7 @@ pub(super) fn cross<'scope>(anchors: &Anchors<'scope>, links: &Links<'scope>, se
         Some(Value::Place(place)) => Some((place.component, token.clone())),
         _ => Some((id, token.clone())),
     });
-    let weak_ends = join(&links.ends, &macs.concat(&claims), |_, token, claimant| match claimant {
+    let weak_ends = join_any(&links.ends, &[&macs, &claims], |_, token, claimant| match claimant {
         Value::Claimant(component, _, _) => Some((*component, token.clone())),
         _ => None,
     });

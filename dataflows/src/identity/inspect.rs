@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::cursor::cursor_list;
-use differential_dataflow::trace::implementations::ValSpine;
 use differential_dataflow::trace::{Cursor, TraceReader};
 use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_LISTED, MAX_OF_SITE, Wanted};
 use radarflow_proto::record::{IdKind, Record, SourceKind};
@@ -16,15 +14,14 @@ use radarflow_reconcile::identity::assertions::Scope;
 use timely::progress::Antichain;
 
 use super::cross::claimed;
-use super::relations::{Rel, Value};
+use super::relations::{Rel, Trace, Value};
 use crate::records::{Live, Name, Version};
-
-type Trace = TraceAgent<ValSpine<Name, Value, u64, isize>>;
 
 /// What can be read of identity.
 pub struct Inspect {
     members: Trace,
-    uids: Trace,
+    /// Parts of one relation.
+    uids: Vec<Trace>,
     settled: Trace,
     aliases: Trace,
 }
@@ -96,14 +93,19 @@ impl Sought {
 }
 
 impl Inspect {
-    pub(super) fn new(members: &Rel<'_>, uids: &Rel<'_>, settled: &Rel<'_>, aliases: &Rel<'_>) -> Self {
-        Inspect { members: members.trace(), uids: uids.trace(), settled: settled.trace(), aliases: aliases.trace() }
+    pub(super) fn new(members: &Rel<'_>, uids: [&Rel<'_>; 3], settled: &Rel<'_>, aliases: &Rel<'_>) -> Self {
+        Inspect {
+            members: members.trace(),
+            uids: uids.into_iter().map(Rel::trace).collect(),
+            settled: settled.trace(),
+            aliases: aliases.trace(),
+        }
     }
 
     /// Lets go of what was before an epoch.
     pub fn advance(&mut self, epoch: u64) {
         let frontier = Antichain::from_elem(epoch);
-        for trace in [&mut self.members, &mut self.uids, &mut self.settled, &mut self.aliases] {
+        for trace in [&mut self.members, &mut self.settled, &mut self.aliases].into_iter().chain(&mut self.uids) {
             trace.set_logical_compaction(frontier.borrow());
             trace.set_physical_compaction(frontier.borrow());
         }
@@ -116,11 +118,18 @@ impl Inspect {
             wanted => Sought::of(wanted),
         };
         let mut found = Vec::new();
+        for part in 0..self.uids.len() {
+            self.find_part(part, &sought, &mut found);
+        }
+        found
+    }
+
+    fn find_part(&mut self, part: usize, sought: &Sought, found: &mut Vec<FoundRecord>) {
         let all = Antichain::new();
         let (Some(uids), Some(members)) =
-            (self.uids.batches_through(all.borrow()), self.members.batches_through(all.borrow()))
+            (self.uids[part].batches_through(all.borrow()), self.members.batches_through(all.borrow()))
         else {
-            return found;
+            return;
         };
         let (mut uids, of_uids) = cursor_list(uids);
         let (mut members, of_members) = cursor_list(members);
@@ -147,7 +156,6 @@ impl Inspect {
                 }
             });
         }
-        found
     }
 
     /// This worker's share of what is remembered of records.

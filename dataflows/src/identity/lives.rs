@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use radarflow_reconcile::lifecycle::{Life, life};
 
-use super::relations::{Rel, Value, each, join, lookup, reduce};
+use super::macs::holder;
+use super::relations::{Rel, Value, each, join, lookup, lookup_any, reduce};
 use super::{Component, renamed};
 use crate::lifecycle::{Doomed, Standing, Watched};
 use crate::records::Name;
@@ -27,8 +28,8 @@ pub(super) struct Leads<'scope, 'a> {
     pub(super) places: &'a Rel<'scope>,
     /// By component: what stage 1b made it part of ([`Value::Name`]).
     pub(super) relabel: &'a Rel<'scope>,
-    /// By MAC: the device that holds it ([`Value::Name`]).
-    pub(super) holders: &'a Rel<'scope>,
+    /// By MAC: the device that holds it, as [`holder`] reads it.
+    pub(super) holders: &'a [Rel<'scope>; 2],
     /// By identifier that the gate keeps where it is: that device, less the one the others lead to ([`Value::Name`]).
     pub(super) kept: Option<&'a Rel<'scope>>,
     /// By device: its records ([`Value::Member`]).
@@ -58,7 +59,9 @@ pub(super) fn lives<'scope>(said: super::Rel<'scope, Standing>, leads: &Leads<'s
         _ => Some((id, said.clone())),
     });
     let placed = lookup(&placed, leads.relabel, |c, said, group| Some((renamed(c, group), said.clone())));
-    let mut standing = lookup(&placed, leads.holders, |c, said, holder| Some((renamed(c, holder), said.clone())));
+    let mut standing = lookup_any(&placed, &leads.holders.each_ref(), |c, said, of_mac| {
+        Some((of_mac.and_then(holder).unwrap_or(c), said.clone()))
+    });
     if let Some(kept) = leads.kept {
         standing = standing.concat(&join(&said, kept, |_, said, device| match device {
             Value::Name(device) => Some((*device, said.clone())),

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cross::Cross;
 use super::links::{Links, both_ends};
-use super::relations::{Rel, Value, components, each, join, lookup, reduce};
+use super::relations::{Rel, Value, components, each, join, join_any, lookup, lookup_any, reduce};
 use super::{Component, How, Standing, renamed};
 use crate::records::{Live, Name};
 
@@ -45,12 +45,20 @@ pub(super) struct Macs<'scope> {
     pub(super) placed: Rel<'scope>,
     /// By device: MACs that it holds ([`Value::Seen`]).
     pub(super) held: Rel<'scope>,
-    /// By MAC: the device that holds it ([`Value::Name`]).
-    pub(super) holders: Rel<'scope>,
-    /// The same, of MACs that no component asserts.
+    /// By MAC: the device that holds it, as [`holder`] reads it.
+    pub(super) holders: [Rel<'scope>; 2],
+    /// The same, of MACs that no component asserts ([`Value::Name`]).
     pub(super) groups: Rel<'scope>,
     /// MACs that name nobody ([`Value::Loose`]).
     pub(super) loose: Rel<'scope>,
+}
+
+/// The device that holds a MAC.
+pub(super) fn holder(said: &Value) -> Option<Component> {
+    match said {
+        Value::Name(device) | Value::State(State::Owned(device)) => Some(*device),
+        _ => None,
+    }
 }
 
 /// Stage 2. `versions` are records, `seen` MACs; `members` are records with a strong identifier by device; `linked` says
@@ -218,17 +226,21 @@ pub(super) fn macs<'scope>(
         (Value::Name(mac), Value::Settled(device, _)) => Some((*mac, Value::Name(*device))),
         _ => None,
     });
-    let owned = state(|s| if let State::Owned(c) = s { Some(Value::Name(c)) } else { None });
-    let holders = owned.concat(&by_group);
-    let held = join(&holders, seen, |_, device, seen| match device {
-        Value::Name(device) => Some((*device, seen.clone())),
-        _ => None,
+    let holders = [of_mac, by_group.clone()];
+    let standing = join_any(seen, &holders.each_ref(), |mac, seen, said| match (seen, said) {
+        (Value::Seen(seen), Value::State(State::Ambiguous)) => {
+            Some((mac, Value::Loose(Standing::Ambiguous, seen.clone())))
+        }
+        (seen, said) => holder(said).map(|device| (device, seen.clone())),
     });
-    let ambiguous = state(|s| (s == State::Ambiguous).then_some(Value::There));
-    let ambiguous = join(&ambiguous, seen, |mac, _, seen| match seen {
-        Value::Seen(seen) => Some((mac, Value::Loose(Standing::Ambiguous, seen.clone()))),
-        _ => None,
-    });
+    let of_kind = |loose: bool| {
+        each(&standing, move |name, v, out| {
+            if matches!(v, Value::Loose(..)) == loose {
+                out.push((name, v));
+            }
+        })
+    };
+    let (held, ambiguous) = (of_kind(false), of_kind(true));
     let gone = each(seen, |mac, seen, out| {
         if let Value::Seen(seen) = seen
             && seen.last_record.is_some()
@@ -237,7 +249,9 @@ pub(super) fn macs<'scope>(
         }
     });
     // An operator's link holds a MAC that nobody asserts any more.
-    let gone = lookup(&gone, &owned, |mac, seen, owner| owner.is_none().then(|| (mac, seen.clone())));
+    let gone = lookup_any(&gone, &holders.each_ref(), |mac, seen, said| {
+        said.and_then(holder).is_none().then(|| (mac, seen.clone()))
+    });
     Macs { placed, held, holders, groups: by_group, loose: ambiguous.concat(&gone) }
 }
 

@@ -53,7 +53,8 @@ use crate::keyed::Context;
 use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
 use ownership::Claims;
-use relations::{Value, distinct, each, join, lookup, reduce};
+pub use ownership::Owners;
+use relations::{Value, distinct, each, join, join_any, lookup, lookup_any, reduce};
 
 /// Names a device while the dataflow computes: its component's least identifier, its address, or its record.
 pub type Component = Name;
@@ -134,8 +135,8 @@ pub struct Identity<'scope> {
     pub uids: Rel<'scope, (Component, Arc<str>)>,
     /// Which addresses a device owns.
     pub owned: Rel<'scope, (Component, IpAddr)>,
-    /// Who owns an address, by its name.
-    pub owners: Rel<'scope, (Name, Component)>,
+    /// Who owns an address.
+    pub owners: Owners<'scope>,
     /// Rows of `identities`, `device_redirects` and `ip_ownership`.
     pub rows: Rel<'scope, StateRow>,
     /// Who owns which address, for attribution.
@@ -249,9 +250,9 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         }
     });
     let members = devices.concat(&ownership.members).concat(&by_themselves);
-    let uids = best.concat(&ownership.uids).concat(&record_uids);
+    let uids = [&best, &ownership.uids, &record_uids];
 
-    let placed = join(&members, &uids, |_, member, uid| match (member, uid) {
+    let placed = join_any(&members, &uids, |_, member, uid| match (member, uid) {
         (Value::Member(live, how), Value::Uid(uid)) => {
             Some((live.key, Value::PlacedIn(live.clone(), *how, uid.clone())))
         }
@@ -267,7 +268,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     };
     let lives = lives::lives(said.steps, &leads);
 
-    let holders = join(&held, &uids, |device, seen, uid| match (seen, uid) {
+    let holders = join(&held, &best, |device, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((device, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
@@ -288,7 +289,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         }
         _ => None,
     });
-    let gone = join(&gone, &uids, |_, seen, uid| match (seen, uid) {
+    let gone = join_any(&gone, &uids, |_, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((seen.name, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
@@ -340,7 +341,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         Value::Decision(shared) => Some(shared.owned(None)),
         _ => None,
     });
-    let inspect = inspect::Inspect::new(&members, &uids, &settled, &aliases);
+    let inspect = inspect::Inspect::new(&members, uids, &settled, &aliases);
     Identity {
         members: members.flat_map(|(device, v)| match v {
             Value::Member(live, _) => Some((device, live)),
@@ -350,12 +351,13 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
             Value::PlacedIn(live, how, uid) => Some((live, how, uid)),
             _ => None,
         }),
-        uids: uids.flat_map(|(device, v)| if let Value::Uid(uid) = v { Some((device, uid)) } else { None }),
+        uids: relations::all(uids.into_iter().cloned())
+            .flat_map(|(device, v)| if let Value::Uid(uid) = v { Some((device, uid)) } else { None }),
         owned: ownership.owned.flat_map(|(device, v)| match v {
             Value::Decision(d) => Some((device, d.spot().ip)),
             _ => None,
         }),
-        owners: ownership.owners.flat_map(|(a, v)| if let Value::Name(device) = v { Some((a, device)) } else { None }),
+        owners: ownership.owners,
         rows: held_rows.concat(loose_rows).concat(gone_rows).concat(owner_rows),
         owned_addresses,
         lives,
@@ -443,10 +445,11 @@ fn of_named<'scope>(
     let by_group =
         lookup(&by_component, &distinct(&group), |component, id, group| Some((renamed(component, group), id.clone())));
     let by_device = by_device.concat(&by_group);
-    let by_device = lookup(&by_device, &macs.holders, |device, v, holder| match (v, holder) {
-        (Value::Barred(_), Some(Value::Name(holder))) => Some((*holder, v.clone())),
-        _ => Some((device, v.clone())),
-    });
+    let by_device =
+        lookup_any(&by_device, &macs.holders.each_ref(), |device, v, said| match (v, said.and_then(macs::holder)) {
+            (Value::Barred(_), Some(holder)) => Some((holder, v.clone())),
+            _ => Some((device, v.clone())),
+        });
     join(&by_device, uids, |device, v, _| match v {
         Value::Name(id) => Some((*id, Value::Must(device))),
         Value::Barred(id) => Some((*id, Value::Barred(device))),

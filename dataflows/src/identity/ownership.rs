@@ -22,9 +22,10 @@ use radarflow_reconcile::identity::name::ip_uid;
 use radarflow_reconcile::identity::{ClaimClass, MAX_CLAIMANTS};
 use serde::{Deserialize, Serialize};
 
-use super::relations::{Rel, Value, each, join, lookup, reduce};
+use super::relations::{Rel, Value, each, join, join_any, lookup_any, reduce};
 use super::{Component, How};
 use crate::corrections::Owned;
+use crate::layout::{Arrangement, Batcher};
 use crate::records::{Live, Name};
 
 /// An address and where it is one.
@@ -73,7 +74,7 @@ pub(super) struct Claims<'scope> {
     pub(super) aliases: Rel<'scope>,
     /// By identifier: what operators say of it ([`Value::Must`], [`Value::Barred`]).
     pub(super) linked: Rel<'scope>,
-    /// By device: what it is called ([`Value::Uid`]).
+    /// By device: what those of the stages before are called ([`Value::Uid`]).
     pub(super) uids: Rel<'scope>,
 }
 
@@ -83,8 +84,8 @@ pub(super) struct Ownership<'scope> {
     pub(super) members: Rel<'scope>,
     /// By device: what those known by an address alone are called ([`Value::Uid`]).
     pub(super) uids: Rel<'scope>,
-    /// By address: who owns it ([`Value::Name`]).
-    pub(super) owners: Rel<'scope>,
+    /// By address: who owns it.
+    pub(super) owners: Owners<'scope>,
     /// By device: addresses it owns ([`Value::Decision`]).
     pub(super) owned: Rel<'scope>,
     /// By address: who owns it and what they are called ([`Value::Named`]); and shared ones ([`Value::Decision`]).
@@ -166,32 +167,50 @@ fn rule(claims: &[(&Value, isize)]) -> Vec<Value> {
     }
 }
 
+/// Decisions by address: what one rule gives, ties included, and what names decide of these.
+struct Decided<'scope> {
+    ruled: Rel<'scope>,
+    untied: Rel<'scope>,
+}
+
+impl<'scope> Decided<'scope> {
+    /// Both, to join with: rows that are no [`Value::Decision`] have to be passed over.
+    fn parts(&self) -> [&Rel<'scope>; 2] {
+        [&self.ruled, &self.untied]
+    }
+
+    /// The decisions.
+    fn all(&self) -> Rel<'scope> {
+        let settled = each(&self.ruled, |address, v, out| {
+            if let Value::Decision(_) = v {
+                out.push((address, v));
+            }
+        });
+        settled.concat(&self.untied)
+    }
+}
+
 /// Decides who owns addresses, where claims are equal by the greatest uid.
-fn decide<'scope>(claims: &Rel<'scope>, stage: &str, uids: &Rel<'scope>) -> Rel<'scope> {
+fn decide<'scope>(claims: &Rel<'scope>, stage: &str, uids: &[&Rel<'scope>]) -> Decided<'scope> {
     let ruled = reduce(claims, stage, |_, claims, out| out.extend(rule(claims)));
-    let settled = each(&ruled, |address, v, out| {
-        if let Value::Decision(_) = v {
-            out.push((address, v));
-        }
-    });
     let tied = each(&ruled, |_, v, out| {
         if let Value::Tied(d) = &v {
             out.push((d.component, v));
         }
     });
-    let named = join(&tied, uids, |_, tied, uid| match (tied, uid) {
+    let named = join_any(&tied, uids, |_, tied, uid| match (tied, uid) {
         (Value::Tied(d), Value::Uid(uid)) => {
             let address = ip_name(d.spot.scope.name, d.spot.ip);
             Some((address, Value::Named((uid.clone(), d.clone()).into())))
         }
         _ => None,
     });
-    let best = reduce(&named, "Tied", |_, named, out| {
+    let untied = reduce(&named, "Tied", |_, named, out| {
         if let Some((Value::Named(best), _)) = named.last() {
             out.push(Value::Decision(best.1.clone()));
         }
     });
-    settled.concat(&best)
+    Decided { ruled, untied }
 }
 
 /// The device that a decision gives an address to.
@@ -260,7 +279,7 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
             out.push((address, Value::Alone(live.class(), live.says.at, live.says.scope.clone(), ip)));
         }
     });
-    let first = decide(&of_devices.concat(&of_polled).concat(&by_themselves).concat(&linked), "Owner", &uids);
+    let first = decide(&of_devices.concat(&of_polled).concat(&by_themselves).concat(&linked), "Owner", &[&uids]);
 
     // Aliases that records known by an address report, where no device and no other record has the address.
     let reporters = each(&by_address(&alone, |live| live.says.kind == SourceKind::Mapper), |address, v, out| {
@@ -274,28 +293,30 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         }
         _ => None,
     });
-    let reports = join(&reports, &first, |polled, alias, decision| match (alias, decision) {
+    let reports = join_any(&reports, &first.parts(), |polled, alias, decision| match (alias, decision) {
         (Value::AliasClaim(at, _, spot), Value::Decision(d)) => {
             let address = ip_name(spot.scope.name, spot.ip);
             Some((address, Value::AliasClaim(*at, device(polled, d), spot.clone())))
         }
         _ => None,
     });
-    let aliased = decide(&reports, "AliasOwner", &uids.clone().concat(&own_uids(&first)));
-    let given = lookup(&aliased, &first, |address, alias, was| match (alias, was) {
-        (alias, None) => Some((address, alias.clone())),
+    let aliased = decide(&reports, "AliasOwner", &[&uids, &own_uids(&first.all())]).all();
+    let given = lookup_any(&aliased, &first.parts(), |address, alias, was| match (alias, was) {
+        (alias, None | Some(Value::Tied(_))) => Some((address, alias.clone())),
         (Value::Decision(alias), Some(Value::Decision(was))) if only_swept(was) => {
             Some((address, Value::Decision(Decision { alone: true, ..(**alias).clone() }.into())))
         }
         _ => None,
     });
-    let taken = join(&aliased, &first, |address, _, was| match was {
+    let taken = join_any(&aliased, &first.parts(), |address, _, was| match was {
         Value::Decision(d) if only_swept(d) => Some((address, was.clone())),
         _ => None,
     });
-    let decided = first.concat(&given).concat(&taken.negate());
+    let taken = taken.negate();
+    let decided = first.all().concat(&given).concat(&taken);
+    let parts = [&first.ruled, &first.untied, &given, &taken];
 
-    let members = join(&by_address(&alone, |_| true), &decided, |address, live, d| match (live, d) {
+    let members = join_any(&by_address(&alone, |_| true), &parts, |address, live, d| match (live, d) {
         (Value::Live(live), Value::Decision(d)) => {
             let how = if d.owner == Owner::Device { How::Ip } else { How::Itself };
             Some((device(address, d), Value::Member(live.clone(), how)))
@@ -310,12 +331,8 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
             out.push((device(address, &d), Value::Decision(d)));
         }
     });
-    let owners = each(&owned, |device, d, out| {
-        if let Value::Decision(d) = d {
-            out.push((ip_name(d.spot.scope.name, d.spot.ip), Value::Name(device)));
-        }
-    });
-    let named = join(&owned, &uids.concat(&own_uids), |_, d, uid| match (d, uid) {
+    let owners = Owners(parts.into_iter().cloned().collect());
+    let named = join_any(&owned, &[&uids, &own_uids], |_, d, uid| match (d, uid) {
         (Value::Decision(d), Value::Uid(uid)) => {
             let address = ip_name(d.spot.scope.name, d.spot.ip);
             Some((address, Value::Named((uid.clone(), d.clone()).into())))
@@ -330,6 +347,26 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         }
     });
     Ownership { members, uids: own_uids, owners, owned, named: named.concat(&shared) }
+}
+
+/// Who owns addresses, as it is arranged.
+pub struct Owners<'scope>(Vec<Rel<'scope>>);
+
+impl<'scope> Owners<'scope> {
+    /// What is said of addresses, by the devices that own them.
+    pub fn told<T: differential_dataflow::ExchangeData>(
+        &self,
+        said: super::Rel<'scope, (Name, T)>,
+    ) -> super::Rel<'scope, (Component, T)> {
+        let said = said.arrange_named::<_, Arrangement<_, _>>("OfAddress", Batcher::new);
+        let of = |part: &Rel<'scope>| {
+            said.clone().join_core(part.index(), |address, said, decision| match decision {
+                Value::Decision(d) if d.owner != Owner::Shared => Some((device(*address, d), said.clone())),
+                _ => None,
+            })
+        };
+        self.0.iter().map(of).reduce(|all, part| all.concat(part)).expect("there are parts")
+    }
 }
 
 fn only_swept(decision: &Decision) -> bool {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use differential_dataflow::operators::Iterate;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::implementations::{ValBuilder, ValSpine};
 use differential_dataflow::{AsCollection, VecCollection};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::IpLink;
@@ -28,6 +27,7 @@ use super::links::Token;
 use super::macs::{State, Wants};
 use super::ownership::{Decision, Spot};
 use super::{How, Standing};
+use crate::layout::{Arrangement, Batcher, Builder};
 use crate::lifecycle::Standing as Said;
 use crate::records::{Live, Name, Seen};
 
@@ -133,7 +133,9 @@ pub(super) enum Value {
 const _: () = assert!(size_of::<Value>() <= 40, "a value is five words at most");
 
 type Flow<'scope> = VecCollection<'scope, u64, (Name, Value), isize>;
-type Index<'scope> = Arranged<'scope, TraceAgent<ValSpine<Name, Value, u64, isize>>>;
+type Index<'scope> = Arranged<'scope, Trace>;
+/// What is arranged of a relation.
+pub(super) type Trace = TraceAgent<Arrangement<Name, Value>>;
 
 /// A relation, as a flow of changes, or arranged by name, or both. Whatever needs it arranged shares one arrangement.
 #[derive(Clone)]
@@ -166,12 +168,13 @@ impl<'scope> Rel<'scope> {
         self.0.flow.get_or_init(read).clone()
     }
 
-    fn index(&self) -> Index<'scope> {
-        self.0.index.get_or_init(|| self.flow().arrange_by_key_named("Index")).clone()
+    /// Its arrangement.
+    pub(super) fn index(&self) -> Index<'scope> {
+        self.0.index.get_or_init(|| self.flow().arrange_named("Index", Batcher::new)).clone()
     }
 
     /// Its arrangement, to be read between epochs.
-    pub(super) fn trace(&self) -> TraceAgent<ValSpine<Name, Value, u64, isize>> {
+    pub(super) fn trace(&self) -> Trace {
         self.index().trace
     }
 
@@ -232,7 +235,7 @@ type Reduction = Box<dyn Fn(Name, &[(&Value, isize)], &mut Vec<Value>)>;
 
 fn reduce_boxed<'scope>(rel: &Rel<'scope>, name: &str, logic: Reduction) -> Rel<'scope> {
     let mut made = Vec::new();
-    let reduced = rel.index().reduce_abelian::<_, ValBuilder<_, _, _, _>, ValSpine<Name, Value, _, _>, _, _>(
+    let reduced = rel.index().reduce_abelian::<_, Builder<_, _>, Arrangement<Name, Value>, _, _>(
         name,
         move |name, values, out| {
             logic(*name, values, &mut made);
@@ -268,29 +271,55 @@ fn join_boxed<'scope>(left: &Rel<'scope>, right: &Rel<'scope>, logic: Joining) -
     left.index().join_core(right.index(), move |name, l, r| logic(*name, l, r)).into()
 }
 
+/// The same, of a relation that was never put together: each of its parts is arranged for something else as well.
+pub(super) fn join_any<'scope>(
+    left: &Rel<'scope>,
+    parts: &[&Rel<'scope>],
+    logic: impl Fn(Name, &Value, &Value) -> Option<(Name, Value)> + Clone + 'static,
+) -> Rel<'scope> {
+    all(parts.iter().map(|part| join(left, part, logic.clone())))
+}
+
+/// The rows of all.
+pub(super) fn all<'scope>(rels: impl Iterator<Item = Rel<'scope>>) -> Rel<'scope> {
+    rels.reduce(|all, rel| all.concat(&rel)).expect("a relation has parts")
+}
+
 /// Rows of one relation with what `by` says of their names, if it says anything; it must say one thing at most.
 pub(super) fn lookup<'scope>(
     left: &Rel<'scope>,
     by: &Rel<'scope>,
     logic: impl Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)> + 'static,
 ) -> Rel<'scope> {
-    lookup_boxed(left, by, Arc::new(logic))
+    lookup_boxed(left, &[by], Arc::new(logic))
+}
+
+/// The same, of a relation that was never put together. For what other things its parts say, `logic` must give what it
+/// gives for nothing.
+pub(super) fn lookup_any<'scope>(
+    left: &Rel<'scope>,
+    parts: &[&Rel<'scope>],
+    logic: impl Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)> + 'static,
+) -> Rel<'scope> {
+    lookup_boxed(left, parts, Arc::new(logic))
 }
 
 type Looking = Arc<dyn Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)>>;
 
-fn lookup_boxed<'scope>(left: &Rel<'scope>, by: &Rel<'scope>, logic: Looking) -> Rel<'scope> {
-    let found = logic.clone();
+fn lookup_boxed<'scope>(left: &Rel<'scope>, parts: &[&Rel<'scope>], logic: Looking) -> Rel<'scope> {
     // What is found replaces what would have been said had nothing been.
-    let found = left
-        .index()
-        .join_core(by.index(), move |name, l, r| {
-            let said = found(*name, l, Some(r)).map(|row| (row, 1));
-            let unsaid = found(*name, l, None).map(|row| (row, -1));
-            said.into_iter().chain(unsaid)
-        })
-        .explode(Some);
-    left.flow().flat_map(move |(name, l)| logic(name, &l, None)).concat(found).into()
+    let found = |by: &&Rel<'scope>| {
+        let found = logic.clone();
+        let both = left.index().join_core(by.index(), move |name, l, r| {
+            let (said, unsaid) = (found(*name, l, Some(r)), found(*name, l, None));
+            let same = said == unsaid;
+            said.map(|row| (row, 1)).into_iter().chain(unsaid.map(|row| (row, -1))).filter(move |_| !same)
+        });
+        both.explode(Some).into()
+    };
+    let found: Rel<'scope> = all(parts.iter().map(found));
+    let otherwise = logic.clone();
+    left.flow().flat_map(move |(name, l)| otherwise(name, &l, None)).concat(found.flow()).into()
 }
 
 /// The least name that each name of the graph reaches; edges are rows of [`Value::Name`] and may repeat. What has no edge
