@@ -29,5 +29,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // One TLS implementation, chosen once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    memory::small_pages();
     cli::run()
 }

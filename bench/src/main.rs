@@ -16,6 +16,8 @@ use std::time::Duration;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
+    // As the program.
+    nix::sys::prctl::set_thp_disable(true)?;
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let wants = |case: &str| asked.is_empty() || asked.iter().any(|a| a == case);
     if wants("decode") {

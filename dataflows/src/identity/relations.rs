@@ -291,7 +291,7 @@ pub(super) fn lookup<'scope>(
     by: &Rel<'scope>,
     logic: impl Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)> + 'static,
 ) -> Rel<'scope> {
-    lookup_boxed(left, &[by], Arc::new(logic))
+    lookup_boxed(left, &[by], &(Arc::new(logic) as Looking))
 }
 
 /// The same, of a relation that was never put together. For what other things its parts say, `logic` must give what it
@@ -301,12 +301,12 @@ pub(super) fn lookup_any<'scope>(
     parts: &[&Rel<'scope>],
     logic: impl Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)> + 'static,
 ) -> Rel<'scope> {
-    lookup_boxed(left, parts, Arc::new(logic))
+    lookup_boxed(left, parts, &(Arc::new(logic) as Looking))
 }
 
 type Looking = Arc<dyn Fn(Name, &Value, Option<&Value>) -> Option<(Name, Value)>>;
 
-fn lookup_boxed<'scope>(left: &Rel<'scope>, parts: &[&Rel<'scope>], logic: Looking) -> Rel<'scope> {
+fn lookup_boxed<'scope>(left: &Rel<'scope>, parts: &[&Rel<'scope>], logic: &Looking) -> Rel<'scope> {
     // What is found replaces what would have been said had nothing been.
     let found = |by: &&Rel<'scope>| {
         let found = logic.clone();
