@@ -411,6 +411,7 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
         ("sflow", &server.sflow),
         ("syslog", &server.syslog),
         ("syslog-tcp", &server.syslog_tcp),
+        ("syslog-tls", &server.syslog_tls),
         ("ipfix-tcp", &server.ipfix_tcp),
         ("traps", &server.traps),
         ("grpc", &server.grpc),
@@ -422,7 +423,7 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
     if let Some(token) = &server.first_token {
         say(&format!("admin token: {token}"))?;
     }
-    say(&format!("ready: http://{}", server.http))?;
+    say(&format!("ready: {}", server.url))?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

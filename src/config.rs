@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) sflow: Vec<Socket>,
     /// Syslog, UDP and TCP.
     pub(crate) syslog: Vec<Socket>,
+    /// Syslog over TLS.
+    pub(crate) syslog_tls: Vec<SecureSocket>,
     /// SNMP notifications.
     pub(crate) traps: Vec<Socket>,
     /// Brokers to read from.
@@ -82,6 +84,24 @@ pub(crate) struct Enrichment {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Http {
     pub(crate) addr: SocketAddr,
+    pub(crate) tls: Option<ServerTls>,
+}
+
+/// Files of a listener's certificates; with those of a `client_ca` clients have to show one that it signed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerTls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+impl ServerTls {
+    /// The same, as a listener takes it.
+    pub(crate) fn files(&self) -> Files {
+        let ServerTls { certificate, key, client_ca } = self.clone();
+        Files { certificate, key, client_ca }
+    }
 }
 
 /// One socket.
@@ -93,6 +113,18 @@ pub(crate) struct Socket {
     pub(crate) tenant: String,
     #[serde(default = "default_name")]
     pub(crate) partition: String,
+}
+
+/// One socket for syslog with TLS.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecureSocket {
+    pub(crate) addr: SocketAddr,
+    #[serde(default = "default_name")]
+    pub(crate) tenant: String,
+    #[serde(default = "default_name")]
+    pub(crate) partition: String,
+    pub(crate) tls: ServerTls,
 }
 
 /// One gRPC gateway. Without a partition the payload's counts.
@@ -120,7 +152,7 @@ impl GrpcTls {
     /// The same, as a listener takes it.
     pub(crate) fn files(&self) -> Files {
         let GrpcTls { certificate, key, client_ca } = self.clone();
-        Files { certificate, key, client_ca }
+        Files { certificate, key, client_ca: Some(client_ca) }
     }
 }
 
@@ -429,6 +461,7 @@ impl Default for Config {
             netflow: vec![socket(2055), socket(4739)],
             sflow: vec![socket(6343)],
             syslog: vec![socket(5514)],
+            syslog_tls: Vec::new(),
             traps: vec![socket(1162)],
             sources: Sources::default(),
             sinks: Sinks::default(),
@@ -441,7 +474,7 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { addr: local(8080) }
+        Http { addr: local(8080), tls: None }
     }
 }
 
@@ -455,6 +488,21 @@ impl Default for LakeConfig {
 impl Socket {
     pub(crate) fn listener(&self) -> Listener {
         Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl SecureSocket {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl Config {
+    /// Whether nobody but this host can reach any listener.
+    pub(crate) fn is_local(&self) -> bool {
+        let sockets = [&self.netflow, &self.sflow, &self.syslog, &self.traps].into_iter().flatten().map(|s| s.addr);
+        let others = self.grpc.iter().map(|g| g.addr).chain(self.syslog_tls.iter().map(|s| s.addr));
+        sockets.chain(others).chain([self.http.addr]).all(|addr| addr.ip().is_loopback())
     }
 }
 

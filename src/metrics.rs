@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_connectors::sources::accept::Places;
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_query::engine::Engine;
@@ -40,6 +41,8 @@ pub(crate) struct Watched {
     pub(crate) engine: Arc<Engine>,
     /// What the dataflow keeps.
     pub(crate) sizes: Arc<Sizes>,
+    /// Places of connections.
+    pub(crate) places: Vec<Arc<Places>>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -122,6 +125,7 @@ impl Collector for Watched {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        self.encode_connections(&mut encoder)?;
         self.encode_memory(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_sinks(&mut encoder, reached)?;
@@ -147,6 +151,17 @@ impl Watched {
                 resident_bytes().saturating_sub(others.map(|other| self.held(other)).sum())
             }
         }
+    }
+
+    fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let kind = prometheus_client::metrics::MetricType::Gauge;
+        let help = "Connections to a kind of listener; beyond 4096 they wait to be accepted";
+        let mut family = encoder.encode_descriptor("connections", help, None, kind)?;
+        for places in &self.places {
+            let value = ConstGauge::new(places.taken() as i64);
+            value.encode(family.encode_family(&[("listener", places.what())])?)?;
+        }
+        Ok(())
     }
 
     fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

@@ -19,6 +19,7 @@ use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sinks::{Applied, armis};
+use radarflow_connectors::sources::accept::{self, Places};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{
@@ -54,11 +55,14 @@ use crate::watch::Watch;
 pub(crate) struct Server {
     /// The API's address.
     pub(crate) http: SocketAddr,
+    /// Where the API is.
+    pub(crate) url: String,
     /// Addresses that the other listeners got, in the order of the configuration.
     pub(crate) netflow: Vec<SocketAddr>,
     pub(crate) sflow: Vec<SocketAddr>,
     pub(crate) syslog: Vec<SocketAddr>,
     pub(crate) syslog_tcp: Vec<SocketAddr>,
+    pub(crate) syslog_tls: Vec<SocketAddr>,
     pub(crate) ipfix_tcp: Vec<SocketAddr>,
     pub(crate) traps: Vec<SocketAddr>,
     pub(crate) grpc: Vec<SocketAddr>,
@@ -169,6 +173,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr)
     })?;
     let http_addr = http_socket.local_addr()?;
+    let http_tls = config.http.tls.as_ref().map(|files| Tls::read(files.files(), http::PROTOCOLS)).transpose()?;
+    let scheme = if http_tls.is_some() { "https" } else { "http" };
+    if http_tls.is_none() && !http_addr.ip().is_loopback() {
+        tracing::warn!(addr = %http_addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
+    }
+    let url = format!("{scheme}://{http_addr}");
     let key = secret(&dir.path("secret.key"))?;
     let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
     let generation = segments.generation();
@@ -307,7 +317,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     // The outbox needs intake, intake needs the replayed log, the replay needs the collector: the collector's first
     // message waits for the outbox, so intake's handles are made before frames flow back.
     let (late_sink, late) = LateSink::pair();
-    let outbox = Outbox::start(late_sink.clone(), format!("http://{http_addr}"))?;
+    let outbox = Outbox::start(late_sink.clone(), url.clone())?;
     outbox_tx.send(outbox).ok();
     let (segments, offsets, result) = replayed.await?;
     result?;
@@ -329,7 +339,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
-    let first_token = standing_facts(config, &sink, &tokens, &registry, &live, http_addr).await?;
+    let first_token = standing_facts(config, &sink, &tokens, &registry, &live).await?;
 
     // The world.
     let (tell, stop) = Stop::new();
@@ -347,24 +357,35 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sflow = start_udp(Datagrams::SFlow, &config.sflow)?;
     let syslog = start_udp(Datagrams::Syslog, &config.syslog)?;
     let traps = start_udp(Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
+    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
+    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
+    let mut certificates: Vec<Arc<Tls>> = http_tls.clone().into_iter().collect();
     let mut syslog_tcp = Vec::new();
     for socket in &config.syslog {
-        syslog_tcp.push(tcp::syslog(&socket.listener(), sink.clone(), stop.clone()).await?);
+        let places = of_syslog.clone();
+        syslog_tcp.push(tcp::syslog(&socket.listener(), None, places, sink.clone(), stop.clone()).await?);
+    }
+    let mut syslog_tls = Vec::new();
+    for socket in &config.syslog_tls {
+        let tls = Tls::read(socket.tls.files(), &[])?;
+        certificates.push(tls.clone());
+        let places = of_syslog.clone();
+        syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), places, sink.clone(), stop.clone()).await?);
     }
     let mut ipfix_tcp = Vec::new();
     for socket in &config.netflow {
-        ipfix_tcp.push(tcp::ipfix(&socket.listener(), sink.clone(), stop.clone()).await?);
+        ipfix_tcp.push(tcp::ipfix(&socket.listener(), of_ipfix.clone(), sink.clone(), stop.clone()).await?);
     }
     let mut grpc_addrs = Vec::new();
     let staged = backlog.clone();
     let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
-    let mut certificates = Vec::new();
     for gateway in &config.grpc {
-        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.files(), grpc::PROTOCOL)).transpose()?;
+        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.files(), grpc::PROTOCOLS)).transpose()?;
         certificates.extend(tls.clone());
         let listener =
             Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };
-        grpc_addrs.push(grpc::start(&listener, tls, sink.clone(), registry.clone(), room.clone(), stop.clone()).await?);
+        let (places, room) = (of_grpc.clone(), room.clone());
+        grpc_addrs.push(grpc::start(&listener, tls, places, sink.clone(), registry.clone(), room, stop.clone()).await?);
     }
     let durable = Arc::new(Durable::new(offsets));
     let (mut nats_running, mut kafka_running) = (Vec::new(), Vec::new());
@@ -401,6 +422,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             postgres: waiting,
             engine,
             sizes,
+            places: places.into(),
         };
         let registry = metrics::registry(watched, &plans);
         Arc::new(move || metrics::text(&registry))
@@ -456,11 +478,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
     let mut stopped = stop;
-    let http_task = tokio::spawn(async move {
-        if let Err(error) = http::serve(http_socket, Arc::new(api), async move { stopped.told().await }).await {
-            tracing::error!(%error, "the HTTP listener ended");
-        }
-    });
+    let connections = accept::connections(http_socket, http_tls, of_http);
+    let http_task = tokio::spawn(http::serve(connections, Arc::new(api), async move { stopped.told().await }));
     let parts = Parts {
         tell,
         udp: udp_running,
@@ -482,10 +501,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     };
     Ok(Server {
         http: http_addr,
+        url,
         netflow,
         sflow,
         syslog,
         syslog_tcp,
+        syslog_tls,
         ipfix_tcp,
         traps,
         grpc: grpc_addrs,
@@ -501,13 +522,11 @@ async fn standing_facts(
     tokens: &Tokens,
     registry: &Registry,
     live: &Live,
-    http: SocketAddr,
 ) -> Result<Option<String>> {
     let mut facts = registry.changes(config)?;
     let mut first = None;
     if tokens.is_empty() {
-        let all_local = http.ip().is_loopback() && config.grpc.iter().all(|g| g.addr.ip().is_loopback());
-        if all_local {
+        if config.is_local() {
             let text = new_token();
             facts.push(admin_token(&text));
             first = Some(text);

@@ -9,6 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::Stream;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
@@ -16,6 +17,7 @@ use radarflow_reconcile::access::{Action, may};
 use radarflow_reconcile::identity::sources::Instances;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,8 +27,10 @@ use crate::access::{Actor, Tokens};
 use crate::engine::{Engine, QueryError};
 use crate::inventories::{self, Mappings};
 use crate::plans::{self, Plans};
-use crate::{administer, ask, devices, explain, flight, groups, imported, links, openapi, runs, whatif};
+use crate::{administer, ask, devices, explain, flight, groups, imported, links, listen, openapi, runs, whatif};
 
+/// The protocols that a connection with TLS may agree upon.
+pub const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Largest request body, bytes.
 pub const MAX_BODY: usize = 2 << 20;
 const OUTCOME_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -126,22 +130,25 @@ fn router(api: Shared) -> Router {
         })
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path", json!({})) })
         .with_state(api.clone())
+        .layer(axum::middleware::from_fn_with_state(listen::PATIENCE, listen::unstalled))
         .merge(flight::router(api))
 }
 
-/// Serves the API until `stop` completes.
-pub async fn serve(
-    socket: tokio::net::TcpListener,
+/// Serves the API to connections until `stop` completes.
+pub async fn serve<C>(
+    connections: impl Stream<Item = std::io::Result<C>> + Send + 'static,
     api: Shared,
     stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let engine = api.engine.clone();
     let stop = async move {
         stop.await;
         // Streams are ended, or the server would wait for their clients.
         engine.streams().close();
     };
-    axum::serve(socket, router(api)).with_graceful_shutdown(stop).await
+    listen::serve(connections, router(api), listen::PATIENCE, stop).await;
 }
 
 /// A problem document.

@@ -34,6 +34,7 @@ pub mod inventories;
 mod led;
 mod lines;
 mod links;
+mod listen;
 pub mod live;
 mod names;
 mod openapi;

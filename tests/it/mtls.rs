@@ -1,4 +1,8 @@
-//! Agents are who their certificate says, in the tenant and partition of their certificate, or they are nobody.
+//! Agents are who their certificate says, in the tenant and partition of their certificate, or they are nobody; the API and
+//! syslog are encrypted where they have certificates.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use radarflow_proto::grpc::AgentHelloRequest;
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
@@ -127,5 +131,80 @@ async fn an_agent_is_who_its_certificate_says() {
     }
     // And not in plaintext.
     assert!(server.push("agent-7", "sweep", sweep).await.is_err());
+    server.stop();
+}
+
+/// What openssl says to a listener.
+fn say(server: &Server, ca: &std::path::Path, messages: &[u8]) {
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-verify_hostname", "gateway.test", "-connect"])
+        .args([&server.port("syslog-tls").to_string(), "-CAfile", &ca.display().to_string()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    openssl.stdin.take().unwrap().write_all(messages).unwrap();
+    openssl.wait().unwrap();
+}
+
+#[tokio::test]
+async fn the_api_and_syslog_are_encrypted_where_they_have_certificates() {
+    let ca = Ca::new("ours");
+    let mut home = Home::new("");
+    write(&home, &ca);
+    let path = |name: &str| home.dir.path().join(name);
+    let tls = format!("tls = {{ certificate = {:?}, key = {:?} }}\n", path("gateway.pem"), path("gateway.key"));
+    let authority = path("ca.pem");
+    let addr = "addr = \"127.0.0.1:0\"\n";
+    home.config = home.config.replace(&format!("[http]\n{addr}"), &format!("[http]\n{addr}{tls}"));
+    home.config.push_str(&format!("[[syslog_tls]]\n{addr}{tls}"));
+    let mut server = home.start();
+    let port = server.http.strip_prefix("https://127.0.0.1:").expect("it says that it is encrypted").to_owned();
+
+    // RFC 5425 counts octets, and some senders do not.
+    say(&server, &authority, b"34 <13>1 - host app - - - counted one<13>Oct 11 22:14:15 host app: by line\n");
+    let url = format!("https://gateway.test:{port}");
+    let token = server.token.clone();
+    let client = |ca: &Ca| {
+        let root = reqwest::Certificate::from_pem(ca.pem.as_bytes()).unwrap();
+        let to = std::net::SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+        reqwest::Client::builder().tls_certs_only([root]).resolve("gateway.test", to).build().unwrap()
+    };
+    let ask = |client: reqwest::Client| {
+        let query = serde_json::json!({"query": "in:logs sort:time:asc"});
+        client.post(format!("{url}/api/query")).bearer_auth(&token).json(&query).send()
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let logs = loop {
+        let answer: serde_json::Value = ask(client(&ca)).await.unwrap().json().await.unwrap();
+        let logs = answer["results"].as_array().unwrap().clone();
+        if logs.len() == 2 {
+            break logs;
+        }
+        assert!(std::time::Instant::now() < end, "{logs:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let bodies: Vec<_> = logs.iter().map(|log| log["body"].as_str().unwrap()).collect();
+    assert!(bodies.contains(&"counted one") && bodies.contains(&"by line"), "{bodies:?}");
+    let version = ask(client(&ca)).await.unwrap().version();
+    assert_eq!(version, reqwest::Version::HTTP_2);
+
+    // Nobody else's certificates are taken for ours, and nothing is served in plaintext.
+    assert!(ask(client(&Ca::new("another"))).await.is_err());
+    assert!(reqwest::get(format!("http://127.0.0.1:{port}/healthz")).await.is_err());
+
+    // The program's own commands.
+    let by_address = Ca::new("by address");
+    let (certificate, key) = by_address.sign("radarflow", Some(SanType::IpAddress([127, 0, 0, 1].into())));
+    for (name, text) in [("gateway.pem", &certificate), ("gateway.key", &key), ("ca.pem", &by_address.pem)] {
+        std::fs::write(home.dir.path().join(name), text).unwrap();
+    }
+    server.hang_up();
+    assert!(server.printed("  certificate ").is_some());
+    let mut query = Command::new(env!("CARGO_BIN_EXE_radarflow"));
+    let query = query.args(["query", "in:logs stats:count()", "--url", &server.http, "--token", &server.token]);
+    let found = query.env("SSL_CERT_FILE", &authority).output().unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    assert!(String::from_utf8_lossy(&found.stdout).contains('2'), "{found:?}");
     server.stop();
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use radarflow_bench::network::Network;
 use radarflow_connectors::sinks::lake::{Keep, Lake};
+use radarflow_connectors::sources::accept::{self, Places};
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
@@ -297,7 +298,8 @@ pub(crate) fn run() -> Result<()> {
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
-        tokio::spawn(http::serve(socket, api, std::future::pending()));
+        let connections = accept::connections(socket, None, Places::new("http"));
+        tokio::spawn(http::serve(connections, api, std::future::pending()));
         let client = Arc::new(Client { http: reqwest::Client::new(), url, token });
         ask(&client, devices).await?;
         for query in LIVE {

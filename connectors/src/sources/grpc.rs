@@ -26,10 +26,10 @@ use radarflow_proto::grpc::{
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
 use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
 use sha2::{Digest, Sha256};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::accept::{Peer, Places, connections};
 use super::stage::{self, PIECE_BYTES, Room, Staging};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
@@ -52,12 +52,13 @@ const CONFIG_POLL_SEC: i32 = 300;
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 
 /// The protocol that a connection with TLS agrees upon.
-pub const PROTOCOL: &[u8] = b"h2";
+pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 
 /// Starts the gateway; the returned address is the one it got.
 pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
+    places: Arc<Places>,
     sink: Arc<dyn FactSink>,
     instances: Arc<dyn NewInstances>,
     room: Room,
@@ -82,11 +83,7 @@ pub async fn start(
     let server = server.add_service(service);
     tokio::spawn(async move {
         let told = async move { stopped.told().await };
-        let served = match tls {
-            Some(tls) => server.serve_with_incoming_shutdown(tls.accept(socket), told).await,
-            None => server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), told).await,
-        };
-        if let Err(error) = served {
+        if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, places), told).await {
             tracing::error!(%error, "the gRPC listener ended");
         }
     });
@@ -211,13 +208,14 @@ impl Said<'_> {
 
 impl Gateway {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let peer = request.remote_addr();
+        let other = request.extensions().get::<Peer>();
+        let peer = other.map(|other| other.addr);
         if !self.secure {
             return Ok(Caller { certified: None, peer });
         }
-        let certificates =
-            request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
-        let named = certificates.first().and_then(|c| certified(c.as_ref())).ok_or_else(|| {
+        let certificate = other.and_then(|other| other.certificate.as_ref());
+        let certificate = certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+        let named = certified(certificate).ok_or_else(|| {
             Status::unauthenticated(
                 "the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN",
             )

@@ -3,6 +3,7 @@
 //! A source is started with a [`Listener`] and a [`FactSink`](radarflow_proto::ports::FactSink), and runs until its
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
+pub mod accept;
 pub mod grpc;
 pub mod inventory;
 pub mod kafka;

@@ -11,39 +11,42 @@ use radarflow_proto::framing::{Framing, IpfixFramer};
 use radarflow_proto::ports::FactSink;
 use radarflow_proto::syslog::Framer;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
+use super::accept::{Connection, Places, connections};
+use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
 
 /// Appends of one connection that may be under way.
 pub const OUTSTANDING: usize = 16;
-/// Connections at once; more wait to be accepted.
-pub const CONNECTIONS: usize = 4096;
 const READ: usize = 256 << 10;
 
-/// Listens for syslog; the returned address is the one it got.
+/// Listens for syslog, with TLS as RFC 5425 has it; the returned address is the one it got.
 pub async fn syslog(
     listener: &Listener,
+    tls: Option<Arc<Tls>>,
+    places: Arc<Places>,
     sink: Arc<dyn FactSink>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<Framer>(Kind::Syslog, "syslog", listener, sink, stop).await
+    start::<Framer>(Kind::Syslog, "syslog", listener, (tls, places), sink, stop).await
 }
 
 /// Listens for IPFIX; the returned address is the one it got.
 pub async fn ipfix(
     listener: &Listener,
+    places: Arc<Places>,
     sink: Arc<dyn FactSink>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, sink, stop).await
+    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, (None, places), sink, stop).await
 }
 
 async fn start<F: Framing + 'static>(
     kind: Kind,
     what: &'static str,
     listener: &Listener,
+    (tls, places): (Option<Arc<Tls>>, Arc<Places>),
     sink: Arc<dyn FactSink>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
@@ -51,21 +54,19 @@ async fn start<F: Framing + 'static>(
     let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
     let origin = origin(kind, what, &Listener { addr, ..listener.clone() });
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut made = connections(socket, tls, places);
     let mut stopped = stop.clone();
     tokio::spawn(async move {
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+            let next = tokio::select! {
+                next = made.next() => next,
                 () = stopped.told() => return,
             };
-            let Ok((stream, peer)) = accepted else { continue };
-            let (origin, sink, stop) = (origin.clone(), sink.clone(), stop.clone());
-            tokio::spawn(async move {
-                read(F::default(), stream, peer, origin, sink, stop).await;
-                drop(permit);
-            });
+            let Some(connection) = next else { return };
+            if let Ok(stream) = connection {
+                let (origin, sink, stop) = (origin.clone(), sink.clone(), stop.clone());
+                tokio::spawn(read(F::default(), stream, origin, sink, stop));
+            }
         }
     });
     Ok(addr)
@@ -73,12 +74,12 @@ async fn start<F: Framing + 'static>(
 
 async fn read(
     mut framer: impl Framing,
-    mut stream: TcpStream,
-    peer: std::net::SocketAddr,
+    mut stream: Connection,
     origin: Arc<Origin>,
     sink: Arc<dyn FactSink>,
     mut stop: Stop,
 ) {
+    let peer = stream.peer();
     let mut buffer = vec![0u8; READ];
     let mut appends = FuturesUnordered::new();
     loop {

@@ -1,28 +1,17 @@
-//! TLS of a listener that asks for a client's certificate; its own may be exchanged while it listens.
+//! TLS of a listener, which may ask for a client's certificate; its own may be exchanged while it listens.
 //!
-//! A connection keeps the certificates it began with, the next one gets those that were read last. Handshakes are bounded
-//! in number and time, so that who connects and says nothing keeps nobody else waiting for long.
+//! A connection keeps the certificates it began with, the next one gets those that were read last.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::SourceError;
-
-/// Handshakes at a time.
-const HANDSHAKES: usize = 256;
-/// Time that one may take.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Files of a listener's certificates, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,30 +20,35 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// Who signs clients' certificates.
-    pub client_ca: PathBuf,
+    /// Who signs clients' certificates; without it clients need none.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Files {
-    /// What connections are accepted with, speaking one protocol.
-    fn config(&self, protocol: &[u8]) -> Result<ServerConfig, SourceError> {
-        let mut roots = RootCertStore::empty();
-        for ca in certificates(&self.client_ca)? {
-            roots.add(ca).map_err(|e| wrong(&self.client_ca, e))?;
-        }
-        let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-        let clients = clients.map_err(|e| wrong(&self.client_ca, e))?;
+    /// What connections are accepted with, speaking one of these protocols.
+    fn config(&self, protocols: &[&[u8]]) -> Result<ServerConfig, SourceError> {
+        let clients = match &self.client_ca {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for ca in certificates(path)? {
+                    roots.add(ca).map_err(|e| wrong(path, e))?;
+                }
+                WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| wrong(path, e))?
+            }
+        };
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| wrong(&self.key, e))?;
         let chain = certificates(&self.certificate)?;
         let config = ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key);
         let mut config = config.map_err(|e| wrong(&self.certificate, e))?;
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         Ok(config)
     }
 
     /// What is written in them.
     fn text(&self) -> Vec<Option<Vec<u8>>> {
-        [&self.certificate, &self.key, &self.client_ca].map(|path| std::fs::read(path).ok()).into()
+        let all = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
+        all.map(|path| std::fs::read(path?).ok()).into()
     }
 }
 
@@ -75,7 +69,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
-    protocol: &'static [u8],
+    protocols: &'static [&'static [u8]],
     used: RwLock<Used>,
 }
 
@@ -90,10 +84,10 @@ struct Used {
 pub struct Exchange(Used);
 
 impl Tls {
-    /// Reads the files, for connections that speak one protocol (its ALPN name).
-    pub fn read(files: Files, protocol: &'static [u8]) -> Result<Arc<Tls>, SourceError> {
-        let used = Used { text: files.text(), config: Arc::new(files.config(protocol)?) };
-        Ok(Arc::new(Tls { files, protocol, used: RwLock::new(used) }))
+    /// Reads the files, for connections that speak one of these protocols (their ALPN names).
+    pub fn read(files: Files, protocols: &'static [&'static [u8]]) -> Result<Arc<Tls>, SourceError> {
+        let used = Used { text: files.text(), config: Arc::new(files.config(protocols)?) };
+        Ok(Arc::new(Tls { files, protocols, used: RwLock::new(used) }))
     }
 
     /// Where they are.
@@ -107,7 +101,7 @@ impl Tls {
         if self.used.read().unwrap_or_else(PoisonError::into_inner).text == text {
             return Ok(None);
         }
-        let config = Arc::new(self.files.config(self.protocol)?);
+        let config = Arc::new(self.files.config(self.protocols)?);
         Ok(Some(Exchange(Used { text, config })))
     }
 
@@ -116,48 +110,9 @@ impl Tls {
         *self.used.write().unwrap_or_else(PoisonError::into_inner) = used;
     }
 
-    fn acceptor(&self) -> TlsAcceptor {
+    /// What the next connection is accepted with.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.used.read().unwrap_or_else(PoisonError::into_inner).config.clone())
-    }
-
-    /// Connections whose handshake succeeded, as long as somebody takes them.
-    pub(super) fn accept(
-        self: Arc<Self>,
-        socket: TcpListener,
-    ) -> ReceiverStream<Result<TlsStream<TcpStream>, std::io::Error>> {
-        let (made, connections) = mpsc::channel(HANDSHAKES);
-        let room = Arc::new(Semaphore::new(HANDSHAKES));
-        tokio::spawn(async move {
-            loop {
-                let accepted = tokio::select! {
-                    accepted = socket.accept() => accepted,
-                    () = made.closed() => return,
-                };
-                let (stream, peer) = match accepted {
-                    Ok(accepted) => accepted,
-                    // The process has too many files open, say: others may close theirs.
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                        continue;
-                    }
-                };
-                let Ok(permit) = room.clone().acquire_owned().await else { return };
-                let (made, acceptor) = (made.clone(), self.acceptor());
-                tokio::spawn(async move {
-                    let _ = stream.set_nodelay(true);
-                    match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            let _ = made.send(Ok(stream)).await;
-                        }
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
-                    }
-                    drop(permit);
-                });
-            }
-        });
-        ReceiverStream::new(connections)
     }
 }
 
@@ -170,7 +125,7 @@ mod tests {
         let certificate = rcgen::CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap().pem();
         std::fs::write(&files.certificate, &certificate).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
-        std::fs::write(&files.client_ca, &certificate).unwrap();
+        files.client_ca.iter().for_each(|path| std::fs::write(path, &certificate).unwrap());
     }
 
     #[test]
@@ -178,14 +133,15 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let [certificate, key, client_ca] = ["c.pem", "k.pem", "ca.pem"].map(|name| dir.path().join(name));
-        let files = Files { certificate, key, client_ca };
-        assert!(Tls::read(files.clone(), b"h2").unwrap_err().to_string().contains("pem"));
+        let ca = client_ca.clone();
+        let files = Files { certificate, key, client_ca: Some(client_ca) };
+        assert!(Tls::read(files.clone(), &[b"h2"]).unwrap_err().to_string().contains("pem"));
         write(&files, "one.test");
-        let tls = Tls::read(files.clone(), b"h2").unwrap();
+        let tls = Tls::read(files.clone(), &[b"h2"]).unwrap();
         assert!(tls.again().unwrap().is_none());
         let before = tls.used.read().unwrap().config.clone();
 
-        for (path, text) in [(&files.certificate, "nothing"), (&files.key, ""), (&files.client_ca, "")] {
+        for (path, text) in [(&files.certificate, "nothing"), (&files.key, ""), (&ca, "")] {
             write(&files, "two.test");
             std::fs::write(path, text).unwrap();
             let error = tls.again().unwrap_err().to_string();

@@ -1,0 +1,206 @@
+//! Connections of a listener: so many at a time, in plaintext or with TLS, gone when their other end is.
+//!
+//! Who connects has a place as long as the connection lasts; without one it waits to be accepted. A connection whose other
+//! end has vanished (a host without power says no goodbye) is found by probes and closed. Handshakes are bounded in number
+//! and time, so that who connects and says nothing keeps nobody else waiting for long.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::tls::Tls;
+
+/// Connections of one kind of listener at once; more wait to be accepted.
+pub const CONNECTIONS: usize = 4096;
+/// Handshakes of one listener at a time.
+const HANDSHAKES: usize = 256;
+/// Time that one may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A silent connection is probed after this time, and closed after so many probes without answer.
+const PROBES: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// Places for the connections of one kind of listener.
+#[derive(Debug)]
+pub struct Places {
+    what: &'static str,
+    free: Arc<Semaphore>,
+}
+
+impl Places {
+    /// All of them.
+    pub fn new(what: &'static str) -> Arc<Places> {
+        Arc::new(Places { what, free: Arc::new(Semaphore::new(CONNECTIONS)) })
+    }
+
+    /// The kind of listener.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        CONNECTIONS - self.free.available_permits()
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Its certificate, where it was asked for one.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+impl Connection {
+    /// The address of the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        let certificate = match &self.io {
+            Io::Plain(_) => None,
+            Io::Secure(stream) => stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()),
+        };
+        Peer { addr: self.peer, certificate: certificate.map(|c| c.clone().into_owned()) }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Secure(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Secure(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Secure(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Io::Secure(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Secure(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) {
+    let (idle, between, most) = PROBES;
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(between).with_retries(most);
+    // A connection that cannot be tuned works all the same.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+}
+
+/// Connections to a listener, those with TLS once their handshake is done, as long as somebody takes them.
+pub fn connections(
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+    places: Arc<Places>,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (made, connections) = mpsc::channel(1);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    tokio::spawn(async move {
+        loop {
+            let place = tokio::select! {
+                place = places.free.clone().acquire_owned() => place,
+                () = made.closed() => return,
+            };
+            let Ok(place) = place else { return };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = made.closed() => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                // The process has too many files open, say: others may close theirs.
+                Err(error) => {
+                    tracing::warn!(%error, listener = places.what, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            tune(&stream);
+            let Some(tls) = &tls else {
+                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, _place: place })).await;
+                continue;
+            };
+            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            let (made, acceptor) = (made.clone(), tls.acceptor());
+            tokio::spawn(async move {
+                match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        drop(permit);
+                        let _ = made.send(Ok(Connection { io: Io::Secure(stream.into()), peer, _place: place })).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
