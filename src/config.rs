@@ -322,6 +322,8 @@ pub(crate) struct LakeConfig {
     pub(crate) path: Option<PathBuf>,
     /// Days that rows of event tables are kept; for ever where nothing is said.
     pub(crate) retention_days: Option<u32>,
+    /// Days of which it is kept what state tables held, beside those back to a checkpoint before; for ever where nothing is said.
+    pub(crate) history_days: Option<u32>,
     /// Hours that files are kept which newer versions of a table do not have; one at least.
     pub(crate) vacuum_after_hours: u32,
 }
@@ -330,7 +332,12 @@ impl LakeConfig {
     /// How long it keeps what.
     pub(crate) fn keep(&self) -> Keep {
         let hours = |n: u32| Duration::from_secs(u64::from(n) * 3600);
-        Keep { events: self.retention_days.map(|days| hours(days * 24)), files: hours(self.vacuum_after_hours) }
+        Keep {
+            events: self.retention_days.map(|days| hours(days * 24)),
+            history: self.history_days.map(|days| hours(days * 24)),
+            files: hours(self.vacuum_after_hours),
+            ..Keep::default()
+        }
     }
 }
 
@@ -481,7 +488,7 @@ impl Default for Http {
 impl Default for LakeConfig {
     fn default() -> Self {
         let vacuum_after_hours = (Keep::default().files.as_secs() / 3600) as u32;
-        LakeConfig { enabled: true, path: None, retention_days: None, vacuum_after_hours }
+        LakeConfig { enabled: true, path: None, retention_days: None, history_days: None, vacuum_after_hours }
     }
 }
 

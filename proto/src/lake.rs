@@ -1,6 +1,8 @@
 //! The tables of the lake: those of events as they are, and for every state table its `<table>_history`: a row a version,
 //! from the epoch that made it, and an end marker (`gone`) where a key ended. What held at an epoch is each key's newest
-//! row up to it. The loss ledgers (`sources`) move with every datagram and have no history.
+//! row up to it. So that nobody has to read all that came before, `<table>_checkpoints` has the versions that held at the
+//! end of some days: what held later is the newest of those of such a day and of what the history has after it. The loss
+//! ledgers (`sources`) move with every datagram and have no history.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -29,15 +31,36 @@ pub enum LakeTable {
     Events(Table),
     /// The versions of a state table.
     History(Table),
+    /// The versions of a state table that held at the end of some days.
+    Checkpoint(Table),
 }
 
 impl LakeTable {
     /// Every table.
     pub fn all() -> impl Iterator<Item = LakeTable> {
-        Table::ALL.iter().copied().filter_map(|table| match table.nature() {
-            Nature::Event => Some(LakeTable::Events(table)),
-            Nature::State => LakeTable::history_of(table),
+        Table::ALL.iter().copied().flat_map(|table| match table.nature() {
+            Nature::Event => vec![LakeTable::Events(table)],
+            Nature::State => LakeTable::history_of(table).into_iter().chain(LakeTable::checkpoints_of(table)).collect(),
         })
+    }
+
+    /// The table that its rows are of.
+    pub fn table(self) -> Table {
+        let (LakeTable::Events(table) | LakeTable::History(table) | LakeTable::Checkpoint(table)) = self;
+        table
+    }
+
+    /// The checkpoints of a state table, if it has a history.
+    pub fn checkpoints_of(table: Table) -> Option<LakeTable> {
+        LakeTable::history_of(table).map(|_| LakeTable::Checkpoint(table))
+    }
+
+    /// What names, in the transaction identifiers of a history, the last day (`YYYYMMDD`) that it does not tell of any more.
+    pub const FORGOTTEN: &str = "forgotten";
+
+    /// What names the epoch of a day's checkpoint in its table's transaction identifiers: no version in it is later.
+    pub fn checkpoint_of(day: &str) -> String {
+        format!("checkpoint {day}")
     }
 
     /// The history of a state table, if it has one.
@@ -50,6 +73,7 @@ impl LakeTable {
         match self {
             LakeTable::Events(table) => table.name().to_owned(),
             LakeTable::History(table) => format!("{}_history", table.name()),
+            LakeTable::Checkpoint(table) => format!("{}_checkpoints", table.name()),
         }
     }
 
@@ -58,6 +82,9 @@ impl LakeTable {
         match self {
             LakeTable::Events(table) => table.doc().to_owned(),
             LakeTable::History(table) => format!("Versions of the rows of `{}`.", table.name()),
+            LakeTable::Checkpoint(table) => {
+                format!("The versions of rows of `{}` that held at the end of some days.", table.name())
+            }
         }
     }
 
@@ -71,7 +98,7 @@ impl LakeTable {
 
     /// The columns that somebody looks for one value in: addresses, and names of devices.
     pub fn sought(self) -> Vec<&'static str> {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
+        let table = self.table();
         let sought =
             |name: &str| name == "ip" || name == "sampler_address" || name.ends_with("_ip") || name.ends_with("uid");
         table.columns().into_iter().map(|c| c.name).filter(|name| sought(name)).collect()
@@ -79,9 +106,8 @@ impl LakeTable {
 
     /// The columns that rows arrive with.
     pub fn arriving(self) -> SchemaRef {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
-        let mut fields: Vec<Field> = table.schema().fields().iter().map(|f| (**f).clone()).collect();
-        if let LakeTable::History(_) = self {
+        let mut fields: Vec<Field> = self.table().schema().fields().iter().map(|f| (**f).clone()).collect();
+        if !matches!(self, LakeTable::Events(_)) {
             fields.extend(HISTORY.map(|(name, kind, _)| Field::new(name, kind(), false)));
         }
         Arc::new(Schema::new(fields))
@@ -96,13 +122,16 @@ impl LakeTable {
 
     /// Its columns with what they mean.
     pub fn columns(self) -> Vec<(String, &'static str)> {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = self;
         let mut columns: Vec<(String, &'static str)> =
-            table.columns().into_iter().map(|c| (c.name.to_owned(), c.doc)).collect();
-        if let LakeTable::History(_) = self {
+            self.table().columns().into_iter().map(|c| (c.name.to_owned(), c.doc)).collect();
+        if !matches!(self, LakeTable::Events(_)) {
             columns.extend(HISTORY.map(|(name, _, doc)| (name.to_owned(), doc)));
         }
-        columns.push((DATE.to_owned(), "Day of the row's own time, UTC; a partition column."));
+        let of_date = match self {
+            LakeTable::Checkpoint(_) => "Day at whose end (UTC) the version held; a partition column.",
+            _ => "Day of the row's own time, UTC; a partition column.",
+        };
+        columns.push((DATE.to_owned(), of_date));
         columns
     }
 }
@@ -133,7 +162,7 @@ fn versions(output: &EpochOutput) -> Vec<(LakeTable, RecordBatch)> {
         *place += 1;
     }
     let batch = |((history, _), (rows, gone, places)): ((LakeTable, String), Rows)| {
-        let (LakeTable::Events(table) | LakeTable::History(table)) = history;
+        let table = history.table();
         let (mut ids, mut times) = (<RowId as Cell>::builder(), <Time as Cell>::builder());
         for place in places {
             RowId::new(output.epoch, 0, place).append(&mut ids);

@@ -71,6 +71,8 @@ pub enum QueryError {
     Cursor(&'static str),
     /// The version of the tables that it pages through is not known any more.
     Expired,
+    /// What held then is not kept: only what held since a time, microseconds since 1970.
+    Forgotten(i64),
     /// It took too long.
     TimedOut,
     /// Too many at once.
@@ -322,12 +324,23 @@ impl Engine {
             return Err(SrqlError::new("no_history", said.span, detail).into());
         }
         let moment = at.map(Moment::Time).or(history.then_some(Moment::Epoch(epoch)));
-        let tables = Scoped { view: &view, ctx: &ctx, actor, epoch, at: moment, lost: Cell::new(false) };
+        let tables = Scoped {
+            view: &view,
+            ctx: &ctx,
+            actor,
+            epoch,
+            at: moment,
+            lost: Cell::new(false),
+            forgotten: Cell::new(None),
+        };
         let now_us = at.unwrap_or(clock_us);
         let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
         let planned = plan::plan(&query, &tables, now_us, pinned);
         if history && tables.lost.get() {
             return Err(QueryError::Expired);
+        }
+        if let Some(since) = tables.forgotten.get() {
+            return Err(QueryError::Forgotten(since));
         }
         let planned = planned?;
         Ok(Prepared { query, entities, view, planned, cursor, hash, epoch, clock_ms, at, now_us })
@@ -453,7 +466,15 @@ impl Engine {
     /// The plan of a query over a version of the tables.
     pub(crate) fn plan(&self, actor: &Actor, query: &ast::Query, view: &View) -> Result<Planned, QueryError> {
         let ctx = self.session();
-        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch, at: None, lost: Cell::new(false) };
+        let tables = Scoped {
+            view,
+            ctx: &ctx,
+            actor,
+            epoch: view.epoch,
+            at: None,
+            lost: Cell::new(false),
+            forgotten: Cell::new(None),
+        };
         Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
     }
 
@@ -465,7 +486,15 @@ impl Engine {
         view: &View,
     ) -> Result<Option<Groups>, QueryError> {
         let ctx = self.session();
-        let tables = Scoped { view, ctx: &ctx, actor, epoch: view.epoch, at: None, lost: Cell::new(false) };
+        let tables = Scoped {
+            view,
+            ctx: &ctx,
+            actor,
+            epoch: view.epoch,
+            at: None,
+            lost: Cell::new(false),
+            forgotten: Cell::new(None),
+        };
         let Some(tallied) = plan::tallied(query, &tables, view.clock_ms * 1000)? else { return Ok(None) };
         let broken = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
         let mut groups = Groups::new(&tallied).map_err(broken)?;
@@ -565,17 +594,31 @@ struct Scoped<'a> {
     at: Option<Moment>,
     /// A table was asked for that does not tell of that time.
     lost: Cell<bool>,
+    /// A table was asked for of which it is known what it held only since then, microseconds since 1970.
+    forgotten: Cell<Option<i64>>,
+}
+
+impl Scoped<'_> {
+    /// Refuses to tell of what is not kept.
+    fn remembers(&self, table: Table, at: Moment) -> Result<(), DataFusionError> {
+        let Some(since) = self.view.forgotten(table, at) else { return Ok(()) };
+        self.forgotten.set(Some(since));
+        self.lost.set(true);
+        Err(DataFusionError::Plan(format!("{} of that time are not kept", table.name())))
+    }
 }
 
 impl plan::Tables for Scoped<'_> {
     fn intervals(&self) -> Result<Option<DataFrame>, DataFusionError> {
         // What pages go on in is a version that the view has.
         let until = self.at.unwrap_or(Moment::Epoch(self.epoch));
+        self.remembers(Table::IpOwnership, until)?;
         self.view.intervals(self.ctx, self.actor, Some(until))
     }
 
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
         if let Some(at) = self.at.filter(|_| table.nature() == Nature::State) {
+            self.remembers(table, at)?;
             let held = self.view.table_at(self.ctx, self.actor, table, at)?;
             self.lost.set(self.lost.get() || held.is_none());
             return held.ok_or_else(|| DataFusionError::Plan(format!("{} keeps no history", table.name())));

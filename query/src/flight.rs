@@ -81,6 +81,7 @@ fn status(error: QueryError) -> Status {
         QueryError::Language(e) => Status::invalid_argument(e.to_string()),
         QueryError::Cursor(detail) => Status::invalid_argument(detail),
         QueryError::Expired => Status::not_found("the cursor has expired"),
+        QueryError::Forgotten(_) => Status::not_found("what held then is not kept"),
         QueryError::TimedOut => Status::deadline_exceeded("the query took too long; narrow its time or its filters"),
         QueryError::Busy => Status::resource_exhausted("too many queries at once"),
         QueryError::TooLarge(detail) => Status::resource_exhausted(detail),

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
+use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
@@ -312,6 +313,12 @@ pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
             "cursor_expired",
             "what this cursor pages through is not kept any more; start again without a cursor",
             json!({}),
+        ),
+        QueryError::Forgotten(since) => problem(
+            StatusCode::GONE,
+            "before_retention",
+            &format!("what held then is not kept; what held since {} is", Time(*since)),
+            json!({"since": Time(*since).to_string()}),
         ),
         QueryError::TimedOut => problem(
             StatusCode::REQUEST_TIMEOUT,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use chrono::NaiveDate;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::max;
@@ -20,7 +21,7 @@ use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, Operator, TableProviderFilterPushDown, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use deltalake::DeltaTable;
-use radarflow_proto::lake::LakeTable;
+use radarflow_proto::lake::{DATE, LakeTable};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{AttributionCorrection, Change, Nature, Row, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
@@ -130,6 +131,30 @@ struct Stored {
     /// Epochs at or before it are read from the lake.
     cut: u64,
     provider: Option<Arc<dyn TableProvider>>,
+    /// Of checkpoints: their days, in order.
+    days: Arc<[Day]>,
+    /// Of a history: the last day that it does not tell of any more.
+    forgotten: Option<String>,
+}
+
+/// The day of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Day {
+    date: String,
+    /// Its end, microseconds since 1970.
+    end_us: i64,
+    /// No version in it is of a later epoch.
+    until: u64,
+}
+
+impl Day {
+    /// Whether a checkpoint is of what held at a moment or before.
+    fn is_before(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::Time(us) => self.end_us <= us,
+            Moment::Epoch(epoch) => self.until <= epoch,
+        }
+    }
 }
 
 type Tenant = String;
@@ -156,6 +181,41 @@ pub struct View {
     fresh: BTreeMap<(Tenant, LakeTable), Arc<Fresh>>,
     stored: BTreeMap<LakeTable, Stored>,
     corrections: BTreeMap<Tenant, Arc<Corrections>>,
+}
+
+/// The days of a table's checkpoints, and the last day that a history does not tell of any more.
+async fn past(
+    table: LakeTable,
+    delta: &DeltaTable,
+    known: Option<&Stored>,
+) -> std::result::Result<(Arc<[Day]>, Option<String>), deltalake::DeltaTableError> {
+    let snapshot = delta.snapshot()?;
+    let log = delta.log_store();
+    if let LakeTable::History(_) = table {
+        let day = snapshot.transaction_version(log.as_ref(), LakeTable::FORGOTTEN).await?;
+        let day = day.and_then(|day| NaiveDate::parse_from_str(&day.to_string(), "%Y%m%d").ok());
+        return Ok((Arc::default(), day.map(|day| day.to_string())));
+    }
+    let LakeTable::Checkpoint(_) = table else { return Ok(Default::default()) };
+    let files = snapshot.log_data();
+    let dates = files.iter().filter_map(|file| file.partition_values_map().remove(DATE).flatten());
+    let mut days = Vec::new();
+    for date in dates.collect::<BTreeSet<String>>() {
+        if let Some(day) = known.and_then(|known| known.days.iter().find(|day| day.date == date)) {
+            days.push(day.clone());
+            continue;
+        }
+        let day = NaiveDate::parse_from_str(&date, "%Y-%m-%d").ok();
+        let Some(end) = day.and_then(|day| day.succ_opt()) else { continue };
+        let until = snapshot.transaction_version(log.as_ref(), LakeTable::checkpoint_of(&date)).await?;
+        days.push(Day {
+            date,
+            end_us: end.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros(),
+            // One that does not say is of no use to who asks for an epoch.
+            until: until.map_or(u64::MAX, |until| until as u64),
+        });
+    }
+    Ok((days.into(), None))
 }
 
 /// What is learnt late of who had an address.
@@ -327,13 +387,15 @@ impl Live {
             true => learnt(provider.clone()).await?,
             false => Vec::new(),
         };
+        let past = past(table, &delta, self.view().stored.get(&table)).await;
+        let (days, forgotten) = past.map_err(|e| DataFusionError::External(Box::new(e)))?;
         let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
         let view = &mut applier.view;
         if view.stored.get(&table).is_some_and(|s| s.cut > cut) {
             return Ok(());
         }
         view.learn(&learnt);
-        view.stored.insert(table, Stored { cut, provider: Some(provider) });
+        view.stored.insert(table, Stored { cut, provider: Some(provider), days, forgotten });
         for ((_, t), fresh) in &mut view.fresh {
             if *t == table {
                 Arc::make_mut(fresh).batches.retain(|(epoch, _)| *epoch > cut);
@@ -449,7 +511,8 @@ impl View {
 
     /// What an actor may see of a state table as it was; `None` where no history is kept.
     pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
-        let Some(versions) = self.versions(ctx, actor, table, Some(at))? else { return Ok(None) };
+        let base = self.checkpoints(table).iter().rfind(|day| day.is_before(at));
+        let Some(versions) = self.versions(ctx, actor, table, Some(at), base)? else { return Ok(None) };
         // The newest version of each key is found by its key alone; only it is read whole. That they have the key in
         // common is said so that a condition on it is one on both.
         let key = table.key().iter().map(|k| ident(*k)).collect();
@@ -467,21 +530,49 @@ impl View {
 
     /// Who owned addresses when, as an actor may see it and as it was known at a moment; `None` where no history is kept.
     pub fn intervals(&self, ctx: &SessionContext, actor: &Actor, at: Option<Moment>) -> Result<Option<DataFrame>> {
-        let Some(versions) = self.versions(ctx, actor, Table::IpOwnership, at)? else { return Ok(None) };
+        let base = self.begins(Table::IpOwnership);
+        let Some(versions) = self.versions(ctx, actor, Table::IpOwnership, at, base)? else { return Ok(None) };
         let redirects = self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect));
         intervals(seen_by(versions, actor)?, redirects).map(Some)
     }
 
-    /// The versions of a tenant's state table, up to a moment; `None` where no history is kept.
+    /// The days of a state table's checkpoints, in order.
+    fn checkpoints(&self, table: Table) -> &[Day] {
+        LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)).map_or(&[], |stored| &stored.days)
+    }
+
+    /// The checkpoint that all that is known of a state table's past begins with, where what came before is not kept.
+    fn begins(&self, table: Table) -> Option<&Day> {
+        let forgotten = self.stored.get(&LakeTable::history_of(table)?)?.forgotten.as_ref()?;
+        self.checkpoints(table).iter().find(|day| day.date >= *forgotten)
+    }
+
+    /// Since when it is known what a state table held, where that is not always, microseconds since 1970; nothing is known
+    /// of the moment asked for.
+    pub fn forgotten(&self, table: Table, at: Moment) -> Option<i64> {
+        self.begins(table).filter(|begins| !begins.is_before(at)).map(|begins| begins.end_us)
+    }
+
+    /// The versions of a tenant's state table, up to a moment, beginning with those of a checkpoint; `None` where no
+    /// history is kept.
     fn versions(
         &self,
         ctx: &SessionContext,
         actor: &Actor,
         table: Table,
         until: Option<Moment>,
+        base: Option<&Day>,
     ) -> Result<Option<DataFrame>> {
         let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
-        let versions = self.told_frame(ctx, actor, history, &history.arriving())?;
+        let mut versions = self.told_frame(ctx, actor, history, &history.arriving())?;
+        let checkpoints = LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)?.provider.clone());
+        if let (Some(base), Some(checkpoints)) = (base, checkpoints) {
+            let end = lit(ScalarValue::TimestampMicrosecond(Some(base.end_us), Some("UTC".into())));
+            let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));
+            let columns: Vec<Expr> = history.arriving().fields().iter().map(cast_to).collect();
+            let held = ctx.read_table(checkpoints)?.filter(ours.and(ident(DATE).eq(lit(base.date.as_str()))))?;
+            versions = versions.filter(ident("time").gt_eq(end))?.union(held.select(columns)?)?;
+        }
         let until = match until {
             Some(Moment::Time(us)) => {
                 ident("time").lt_eq(lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))))
@@ -516,7 +607,7 @@ impl View {
         wanted: Expr,
     ) -> Result<DataFrame> {
         let memory = ctx.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![batches])?))?;
-        let Some(Stored { cut, provider: Some(provider) }) = self.stored.get(&table) else { return Ok(memory) };
+        let Some(Stored { cut, provider: Some(provider), .. }) = self.stored.get(&table) else { return Ok(memory) };
         let cut = i64::try_from(*cut).unwrap_or(i64::MAX);
         let columns: Vec<Expr> = schema.fields().iter().map(cast_to).collect();
         let stored =

@@ -5,6 +5,7 @@ mod server;
 
 mod api;
 mod brokers;
+mod checkpoints;
 mod crash;
 mod devices;
 mod disk;

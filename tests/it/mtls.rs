@@ -137,7 +137,15 @@ async fn an_agent_is_who_its_certificate_says() {
 /// What openssl says to a listener.
 fn say(server: &Server, ca: &std::path::Path, messages: &[u8]) {
     let mut openssl = Command::new("openssl")
-        .args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-verify_hostname", "gateway.test", "-connect"])
+        .args([
+            "s_client",
+            "-quiet",
+            "-no_ign_eof",
+            "-verify_return_error",
+            "-verify_hostname",
+            "gateway.test",
+            "-connect",
+        ])
         .args([&server.port("syslog-tls").to_string(), "-CAfile", &ca.display().to_string()])
         .stdin(Stdio::piped())
         .stderr(Stdio::null())

@@ -31,7 +31,7 @@ use futures::StreamExt;
 use radarflow_proto::lake::{DATE, LakeTable};
 
 /// What a file should have, bytes.
-const TARGET_BYTES: u64 = 128 << 20;
+pub(super) const TARGET_BYTES: u64 = 128 << 20;
 /// Files that are merged at once.
 const MAX_FILES: usize = 32;
 /// Bytes that are merged at once.
@@ -41,7 +41,7 @@ const TIER: usize = 8;
 /// Files below it are of the lowest tier, bytes.
 const LOWEST_BYTES: u64 = 256 << 10;
 /// Rows of a row group.
-const GROUP_ROWS: usize = 1 << 17;
+pub(super) const GROUP_ROWS: usize = 1 << 17;
 /// Rows that an input of a merge holds at once.
 const BATCH_ROWS: usize = 2048;
 

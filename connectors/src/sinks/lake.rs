@@ -32,6 +32,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Applied;
+use super::checkpoint::{Wanted, days};
 use super::compact::{PARTITIONED_BY, order, plan, properties};
 pub use super::upkeep::Keep;
 use super::upkeep::{Chore, Done, Upkeep};
@@ -129,6 +130,8 @@ pub(super) struct Writer {
     commits: u64,
     looked: Instant,
     upkeep: Upkeep,
+    /// Of a table of checkpoints: the day on which the last was thought of, and when it is thought of again.
+    thought: Option<(String, Instant)>,
     applied: Applied,
 }
 
@@ -145,7 +148,7 @@ impl Lake {
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
             let writer = Writer::open(root, table, keep).await?;
-            if writer.committed > 0 {
+            if writer.committed > 0 || matches!(table, LakeTable::Checkpoint(_)) {
                 on_commit(table, writer.committed).await;
             }
             writers.insert(table, writer);
@@ -156,7 +159,16 @@ impl Lake {
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
         let tables: Vec<(String, Applied)> = tables.collect();
-        let sink = Sink { writers, start, pending_bytes, applied: applied.clone(), on_commit, newest: 0, chore: None };
+        let sink = Sink {
+            writers,
+            start,
+            pending_bytes,
+            applied: applied.clone(),
+            on_commit,
+            newest: 0,
+            day: None,
+            chore: None,
+        };
         tokio::spawn(sink.run(queue));
         Ok(Lake { epochs, applied, tables: Arc::new(tables) })
     }
@@ -192,6 +204,8 @@ struct Sink {
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
+    /// The day of the newest epoch, and its first epoch that was seen.
+    day: Option<(String, u64)>,
     /// The one that is under way.
     chore: Option<(LakeTable, Done)>,
 }
@@ -222,6 +236,10 @@ impl Sink {
 
     fn take(&mut self, output: &EpochOutput) {
         self.newest = output.epoch;
+        let day = Time::from_ms(output.clock_ms).date();
+        if output.clock_ms > 0 && self.day.as_ref().is_none_or(|(known, _)| *known < day) {
+            self.day = Some((day, output.epoch));
+        }
         for (table, batch) in &output.events {
             if let Some(writer) = self.writers.get_mut(&LakeTable::Events(*table)) {
                 writer.take(output.epoch, batch.clone());
@@ -258,12 +276,46 @@ impl Sink {
         if self.chore.is_some() {
             return;
         }
-        let due = self.writers.values_mut().find_map(|writer| writer.chore().map(|chore| (writer, chore)));
-        let Some((writer, chore)) = due else { return };
+        let due = match self.checkpoint() {
+            Some((table, wanted)) => self.writers.get_mut(&table).map(|writer| (writer, Chore::Checkpoint(wanted))),
+            None => self.writers.values_mut().find_map(|writer| writer.chore().map(|chore| (writer, chore))),
+        };
+        let Some((writer, mut chore)) = due else { return };
+        let table = writer.table;
+        if let Chore::Keep(_, oldest) = &mut chore {
+            let checkpoints = LakeTable::checkpoints_of(table.table()).and_then(|of| self.writers.get(&of));
+            *oldest = checkpoints.and_then(|writer| days(&writer.delta).ok()?.into_keys().next());
+        }
+        let Some(writer) = self.writers.get(&table) else { return };
         match chore.begin(writer.table, writer.delta.clone()) {
             Ok(done) => self.chore = Some((writer.table, done)),
             Err(error) => tracing::warn!(%error, "no thread for the upkeep of the lake"),
         }
+    }
+
+    /// A checkpoint of yesterday that is worth it, of a history that has everything up to its end in the lake; each is
+    /// thought of once a day, and again where that came to nothing.
+    fn checkpoint(&mut self) -> Option<(LakeTable, Wanted)> {
+        let (today, first) = self.day.clone()?;
+        let yesterday = day_before(&today)?;
+        let tables: Vec<LakeTable> =
+            self.writers.keys().copied().filter(|table| matches!(table, LakeTable::Checkpoint(_))).collect();
+        for of in tables {
+            let (writer, history) = (&self.writers[&of], &self.writers[&LakeTable::History(of.table())]);
+            let thought = writer.thought.as_ref().is_some_and(|(of, again)| *of == today && *again > Instant::now());
+            if thought || history.applied.get() + 1 < first {
+                continue;
+            }
+            let wanted = Wanted::worth(&writer.delta, &history.delta, yesterday.clone(), first.saturating_sub(1));
+            let thought = (today.clone(), Instant::now() + COMPACT_AGE);
+            self.writers.entry(of).and_modify(|writer| writer.thought = Some(thought));
+            match wanted {
+                Ok(Some(wanted)) => return Some((of, wanted)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(table = of.name(), %error, "the lake's files cannot be looked at"),
+            }
+        }
+        None
     }
 
     async fn end_chore(&mut self) {
@@ -344,6 +396,7 @@ impl Writer {
             commits: 0,
             looked: Instant::now(),
             upkeep: Upkeep::new(keep),
+            thought: None,
             applied: Applied::default(),
         })
     }
@@ -386,7 +439,7 @@ impl Writer {
     /// What is to be done for it beside its commits.
     fn chore(&mut self) -> Option<Chore> {
         if self.upkeep.is_due() {
-            return Some(Chore::Keep(self.upkeep.keep()));
+            return Some(Chore::Keep(self.upkeep.keep(), None));
         }
         if self.commits < COMPACT_COMMITS && self.looked.elapsed() < COMPACT_AGE {
             return None;
@@ -441,6 +494,11 @@ impl Writer {
         self.commits += 1;
         Ok(())
     }
+}
+
+/// The day before one.
+fn day_before(day: &str) -> Option<String> {
+    Some(chrono::NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?.pred_opt()?.to_string())
 }
 
 fn today() -> String {
@@ -524,7 +582,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_past_its_retention_goes_and_its_files_after_it() {
         let root = tempfile::tempdir().unwrap();
-        let keep = Keep { events: Some(Duration::from_secs(30 * 86_400)), files: Duration::ZERO };
+        let keep = Keep { events: Some(Duration::from_secs(30 * 86_400)), files: Duration::ZERO, ..Keep::default() };
         let mut writer = open(root.path(), keep).await;
         let now_us = |days: i64| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as i64;
@@ -539,7 +597,7 @@ mod tests {
         assert_eq!(files(root.path()), 3);
         assert!(!writer.upkeep.is_due(), "a start is not slowed down");
         let now_ms = now_us(0) / 1000;
-        writer.upkeep.keep().run(writer.table, writer.delta.clone(), now_ms).await.unwrap();
+        writer.upkeep.keep().run(writer.table, writer.delta.clone(), now_ms, None).await.unwrap();
         writer.settle().await.unwrap();
         assert_eq!((files(root.path()), writer.delta.get_file_uris().unwrap().count()), (2, 2));
         // It goes on, and knows after a restart what it has.

@@ -2,6 +2,7 @@
 //! it wrote. [`Applied`] tells how far a sink is, for snapshots and metrics.
 
 pub mod armis;
+mod checkpoint;
 mod compact;
 pub mod lake;
 pub mod postgres;

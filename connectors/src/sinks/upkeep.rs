@@ -1,33 +1,39 @@
 //! What a lake's tables need now and then: rows older than their retention go, by the day; files that no version within
-//! reach names any more are removed; small files become large ones. One table at a time, on a thread of its own beside the
-//! table's commits.
+//! reach names any more are removed; small files become large ones; what held at the end of a day is written. One table at
+//! a time, on a thread of its own beside the table's commits.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use deltalake::kernel::Transaction;
+use deltalake::kernel::transaction::CommitProperties;
 use deltalake::{DeltaTable, DeltaTableError};
 use radarflow_proto::cell::Time;
 use radarflow_proto::lake::{DATE, LakeTable};
 use tokio::sync::oneshot;
 
+use super::checkpoint::{DAILY, Wanted, checkpoint, days, unwanted};
 use super::compact::{Plan, compact};
 
 /// Between two looks at a table.
 const EVERY: Duration = Duration::from_secs(3600);
-/// After a start, so that a start is not slowed down.
-const FIRST: Duration = Duration::from_secs(300);
 
 /// How long a lake keeps what.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// Rows of event tables; `None` for ever. Histories are kept whole: what held once is told by all that came before.
+    /// Rows of event tables; `None` for ever.
     pub events: Option<Duration>,
+    /// What state tables held before; `None` for ever. What held since the last checkpoint before is known exactly.
+    pub history: Option<Duration>,
     /// Files that newer versions of a table do not have: readers of older versions go on so long; an hour at least.
     pub files: Duration,
+    /// After a start a table is first looked at then, so that a start is not slowed down.
+    pub begin: Duration,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Keep { events: None, files: Duration::from_secs(86_400) }
+        Keep { events: None, history: None, files: Duration::from_secs(86_400), begin: Duration::from_secs(300) }
     }
 }
 
@@ -39,7 +45,7 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     pub(super) fn new(keep: Keep) -> Self {
-        Upkeep { keep, due: Instant::now() + FIRST }
+        Upkeep { keep, due: Instant::now() + keep.begin }
     }
 
     /// Whether it is time; then the next time is later.
@@ -58,24 +64,43 @@ impl Upkeep {
 }
 
 impl Keep {
-    /// Removes what is too old, as of now (milliseconds since 1970).
+    /// Removes what is too old, as of now (milliseconds since 1970). A history has checkpoints from the day named on.
     pub(super) async fn run(
         self,
         table: LakeTable,
         mut delta: DeltaTable,
         now_ms: i64,
+        oldest: Option<&str>,
     ) -> Result<DeltaTable, DeltaTableError> {
-        if let (LakeTable::Events(_), Some(events)) = (table, self.events) {
-            let first = Time::from_ms(now_ms - events.as_millis() as i64).date();
-            // Whole days are whole partitions: no file is written anew.
-            let (kept, metrics) = delta.delete().with_predicate(format!("{DATE} < '{first}'")).await?;
+        let before = |age: Duration| Time::from_ms(now_ms - age.as_millis() as i64).date();
+        // Whole days are whole partitions: no file is written anew.
+        let past = match table {
+            LakeTable::Events(_) => self.events.map(|age| format!("{DATE} < '{}'", before(age))),
+            // What a checkpoint tells need not be told by what came before it.
+            LakeTable::History(_) => {
+                let base = self.history.and_then(|age| oldest.filter(|day| **day < *before(age)));
+                base.map(|day| format!("{DATE} <= '{day}'"))
+            }
+            LakeTable::Checkpoint(_) => {
+                let days: BTreeSet<String> = days(&delta)?.into_keys().collect();
+                let base = self.history.map(before);
+                let base = base.and_then(|first| days.iter().rfind(|day| **day < first));
+                let recent = before(Duration::from_secs(DAILY * 86_400));
+                let unwanted = unwanted(&days, &recent, base.map(String::as_str));
+                let named: Vec<String> = unwanted.iter().map(|day| format!("'{day}'")).collect();
+                (!named.is_empty()).then(|| format!("{DATE} IN ({})", named.join(", ")))
+            }
+        };
+        if let Some(past) = past {
+            let mut commit = CommitProperties::default();
+            if let (LakeTable::History(_), Some(day)) = (table, oldest) {
+                let day = day.replace('-', "").parse().unwrap_or(i64::MAX);
+                commit = commit.with_application_transaction(Transaction::new(LakeTable::FORGOTTEN, day));
+            }
+            let (kept, metrics) = delta.delete().with_predicate(past).with_commit_properties(commit).await?;
             if metrics.num_removed_files > 0 {
-                tracing::info!(
-                    table = table.name(),
-                    files = metrics.num_removed_files,
-                    before = first,
-                    "rows are past their retention"
-                );
+                let files = metrics.num_removed_files;
+                tracing::info!(table = table.name(), files, "rows are past their retention");
             }
             delta = kept;
         }
@@ -97,8 +122,10 @@ impl Keep {
 pub(super) enum Chore {
     /// Files become fewer.
     Merge(Plan),
-    /// What is too old goes.
-    Keep(Keep),
+    /// What is too old goes; the oldest checkpoint of a history is of the day named.
+    Keep(Keep, Option<String>),
+    /// What held at the end of a day is written.
+    Checkpoint(Wanted),
 }
 
 /// Becomes how it went.
@@ -124,11 +151,15 @@ impl Chore {
                 let (before, after) = compact(table, delta, plan).await?;
                 tracing::debug!(table = table.name(), before, after, "files are merged");
             }
-            Chore::Keep(keep) => {
+            Chore::Checkpoint(wanted) => {
+                let rows = checkpoint(table, delta, &wanted).await?;
+                tracing::debug!(table = table.name(), rows, day = wanted.day, "what held is written");
+            }
+            Chore::Keep(keep, oldest) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
                 // A file that is being written now is named by no version yet.
                 let keep = Keep { files: keep.files.max(EVERY), ..keep };
-                keep.run(table, delta.clone(), now).await?;
+                keep.run(table, delta.clone(), now, oldest.as_deref()).await?;
             }
         }
         Ok(())

@@ -143,7 +143,7 @@ async fn ask(engine: &Arc<Engine>, query: &str) -> bool {
             let _ = e.position(query);
             false
         }
-        Err(QueryError::Cursor(_) | QueryError::Expired | QueryError::TooLarge(_)) => false,
+        Err(QueryError::Cursor(_) | QueryError::Expired | QueryError::Forgotten(_) | QueryError::TooLarge(_)) => false,
     }
 }
 
