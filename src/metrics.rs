@@ -106,6 +106,11 @@ impl Collector for Watched {
             ),
             ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
             ("ledger_release_bytes", "Share of released uploads that a frame reads now", read(&intake.release_bytes)),
+            (
+                "identity_withheld_changes",
+                "Changes of identity that the brakes keep from being published",
+                self.sizes.withheld().load(Ordering::Relaxed).unsigned_abs(),
+            ),
             ("dataflow_staged_bytes", "Bytes of uploads that are not read yet", self.backlog.bytes()),
             ("dataflow_epoch", "Newest complete epoch", reached),
             ("dataflow_lag_epochs", "Durable epochs that are not complete", epoch.saturating_sub(reached)),

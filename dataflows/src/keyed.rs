@@ -94,6 +94,11 @@ impl Context {
         self
     }
 
+    /// What tells how much is kept.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
     /// Announces an epoch before its data is sent; `snapshot` asks every machine for its state after it.
     pub fn announce(&self, tick: Tick, snapshot: bool) {
         let mut shared = self.inner.borrow_mut();

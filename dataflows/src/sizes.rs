@@ -35,6 +35,8 @@ pub struct Sizes {
     parts: Mutex<BTreeMap<&'static str, Arc<Held>>>,
     /// Keys, a gauge a machine and worker.
     machines: Mutex<BTreeMap<(&'static str, usize), Arc<AtomicI64>>>,
+    /// Changes of identity that the brakes keep from being published.
+    withheld: Arc<AtomicI64>,
 }
 
 impl Sizes {
@@ -59,6 +61,11 @@ impl Sizes {
     pub fn machine(&self, name: &'static str, worker: usize) -> Arc<AtomicI64> {
         let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
         machines.entry((name, worker)).or_default().clone()
+    }
+
+    /// Changes of identity that the brakes keep from being published.
+    pub fn withheld(&self) -> &Arc<AtomicI64> {
+        &self.withheld
     }
 
     fn part(&self, name: &'static str) -> Arc<Held> {

@@ -9,17 +9,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use chrono::NaiveDate;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, Operator, TableProviderFilterPushDown, cast, ident, lit};
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::DeltaTable;
 use radarflow_proto::lake::{DATE, LakeTable};
 use radarflow_proto::ports::EpochOutput;
@@ -181,6 +182,16 @@ pub struct View {
     fresh: BTreeMap<(Tenant, LakeTable), Arc<Fresh>>,
     stored: BTreeMap<LakeTable, Stored>,
     corrections: BTreeMap<Tenant, Arc<Corrections>>,
+}
+
+/// Text and bytes are read as the tables declare them: views of them would be copied for each row that is looked at.
+fn as_declared() -> Arc<SessionState> {
+    static SESSION: OnceLock<Arc<SessionState>> = OnceLock::new();
+    let session = || {
+        let views = "datafusion.execution.parquet.schema_force_view_types";
+        SessionStateBuilder::new().with_config(SessionConfig::new().set_bool(views, false)).build().into()
+    };
+    SESSION.get_or_init(session).clone()
 }
 
 /// The days of a table's checkpoints, and the last day that a history does not tell of any more.
@@ -381,7 +392,8 @@ impl Live {
         if delta.version().is_none() {
             return Ok(());
         }
-        let provider = delta.table_provider().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let provider = delta.table_provider().with_session(as_declared()).await;
+        let provider = provider.map_err(|e| DataFusionError::External(Box::new(e)))?;
         // What was learnt before a start is read once; what is learnt after it is told as it is.
         let learnt = match table == CORRECTIONS && self.view().epoch == 0 {
             true => learnt(provider.clone()).await?,

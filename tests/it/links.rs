@@ -100,11 +100,14 @@ async fn a_run_that_goes_too_far_is_held_until_somebody_decides() {
     let held = server.until("in:alerts rule:run-held status:pending", |rows| rows.len() == 1).await;
     assert_eq!(held[0]["title"], "run r2 of netbox/main would merge 5 devices and is held");
     assert_eq!(server.rows("in:devices").await.len(), 10);
+    // The records of five devices and their identifiers would go elsewhere.
+    server.metric("radarflow_identity_withheld_changes 20").await;
 
     // Still held after a kill; who decides about another is told which it is.
     server.kill();
     let server = home.start();
     assert_eq!(server.rows("in:devices").await.len(), 10);
+    server.metric("radarflow_identity_withheld_changes 20").await;
     let decide = |run: &'static str, what: &'static str| {
         let (server, admin) = (&server, &admin);
         let path = format!("/api/sources/netbox/main/runs/{run}/{what}");
@@ -113,6 +116,7 @@ async fn a_run_that_goes_too_far_is_held_until_somebody_decides() {
     let (status, refused) = decide("r1", "release").await;
     assert_eq!((status, &refused["detail"]), (409, &json!("run r1 is not held; held: r2")));
     assert_eq!(decide("r2", "release").await.0, 200);
+    server.metric("radarflow_identity_withheld_changes 0").await;
     assert_eq!(server.rows("in:devices").await.len(), 5);
     assert_eq!(server.rows("in:alerts rule:run-held status:resolved").await.len(), 1);
     assert_eq!(server.rows("in:merge_audit").await.len(), 5);

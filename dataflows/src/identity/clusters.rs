@@ -466,6 +466,11 @@ impl Tenant {
         self.lasting.clusters.values().flat_map(|c| &c.rows).map(|(row, diff)| (row, *diff))
     }
 
+    /// How many changes of rows are.
+    pub(super) fn changes_withheld(&self) -> i64 {
+        self.lasting.clusters.values().map(|cluster| cluster.rows.len() as i64).sum()
+    }
+
     /// Runs that are held and nobody has decided about: their sources, what those call them, and what they do.
     pub(super) fn held(&self) -> BTreeMap<RunName, (ListingKey, String, Does)> {
         let mut of_run: BTreeMap<RunName, Does> = BTreeMap::new();

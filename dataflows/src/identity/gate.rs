@@ -11,6 +11,9 @@
 //!
 //! Only changes pass here: what it costs does not depend on how much there is. A tenant is judged in one place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use differential_dataflow::AsCollection;
 use radarflow_proto::fact::RunDecision;
 use radarflow_proto::ports::Outcome;
@@ -107,7 +110,7 @@ pub(super) fn gate<'scope>(rows: &Rel<'scope>, runs: RunEvents<'scope>, cx: &Con
         position: 0,
         event: Arriving::Run(key, event),
     });
-    let out = machine(rows.concat(runs), cx, Gate);
+    let out = machine(rows.concat(runs), cx, Gate { withheld: cx.sizes().withheld().clone() });
     let all = stamped(out.clone(), |out| match out {
         Out::Withheld(row, diff) => Some((row, diff)),
         Out::Said(_) => None,
@@ -171,7 +174,10 @@ fn condition(key: &ListingKey, run: &str, does: Does) -> (AlertKey, Condition) {
 }
 
 /// Judges what runs do.
-struct Gate;
+struct Gate {
+    /// Tells how many changes are withheld.
+    withheld: Arc<AtomicI64>,
+}
 
 impl Machine for Gate {
     type Key = Name;
@@ -182,7 +188,7 @@ impl Machine for Gate {
 
     fn step(&mut self, _: &Tick, _: &Name, state: &mut Option<Tenant>, events: Vec<Arriving>, out: &mut Vec<Out>) {
         let tenant = state.get_or_insert_default();
-        let before = tenant.held();
+        let (before, withheld_before) = (tenant.held(), tenant.changes_withheld());
         let (mut rows, mut runs) = (Vec::new(), Vec::new());
         for arriving in events {
             match arriving {
@@ -221,6 +227,7 @@ impl Machine for Gate {
             }
         }
         changes.iter().for_each(|(row, diff)| withheld(row, *diff, out));
+        self.withheld.fetch_add(tenant.changes_withheld() - withheld_before, Ordering::Relaxed);
         let after = tenant.held();
         let told = |(key, run, does): &(ListingKey, String, Does), diff| {
             let (key, condition) = condition(key, run, *does);
@@ -235,6 +242,7 @@ impl Machine for Gate {
     }
 
     fn restored(&mut self, _: &Name, state: &Tenant, out: &mut Vec<Out>) {
+        self.withheld.fetch_add(state.changes_withheld(), Ordering::Relaxed);
         state.withheld().for_each(|(row, diff)| withheld(row, diff, out));
         for (key, run, does) in state.held().into_values() {
             let (key, condition) = condition(&key, &run, does);
