@@ -144,8 +144,8 @@ struct Day {
     date: String,
     /// Its end, microseconds since 1970.
     end_us: i64,
-    /// No version in it is of a later epoch.
-    until: u64,
+    /// No version in it is of a later epoch; one that does not say is of no use to who asks for an epoch.
+    until: Option<u64>,
 }
 
 impl Day {
@@ -153,7 +153,15 @@ impl Day {
     fn is_before(&self, moment: Moment) -> bool {
         match moment {
             Moment::Time(us) => self.end_us <= us,
-            Moment::Epoch(epoch) => self.until <= epoch,
+            Moment::Epoch(epoch) => self.until.is_some_and(|until| until <= epoch),
+        }
+    }
+
+    /// Whether it is of what held after a moment.
+    fn is_after(&self, moment: Moment) -> bool {
+        match moment {
+            Moment::Time(us) => self.end_us > us,
+            Moment::Epoch(epoch) => self.until.is_some_and(|until| until > epoch),
         }
     }
 }
@@ -222,8 +230,7 @@ async fn past(
         days.push(Day {
             date,
             end_us: end.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros(),
-            // One that does not say is of no use to who asks for an epoch.
-            until: until.map_or(u64::MAX, |until| until as u64),
+            until: until.map(|until| until as u64),
         });
     }
     Ok((days.into(), None))
@@ -562,7 +569,7 @@ impl View {
     /// Since when it is known what a state table held, where that is not always, microseconds since 1970; nothing is known
     /// of the moment asked for.
     pub fn forgotten(&self, table: Table, at: Moment) -> Option<i64> {
-        self.begins(table).filter(|begins| !begins.is_before(at)).map(|begins| begins.end_us)
+        self.begins(table).filter(|begins| begins.is_after(at)).map(|begins| begins.end_us)
     }
 
     /// The versions of a tenant's state table, up to a moment, beginning with those of a checkpoint; `None` where no

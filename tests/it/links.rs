@@ -100,14 +100,14 @@ async fn a_run_that_goes_too_far_is_held_until_somebody_decides() {
     let held = server.until("in:alerts rule:run-held status:pending", |rows| rows.len() == 1).await;
     assert_eq!(held[0]["title"], "run r2 of netbox/main would merge 5 devices and is held");
     assert_eq!(server.rows("in:devices").await.len(), 10);
-    // The records of five devices and their identifiers would go elsewhere.
-    server.metric("radarflow_identity_withheld_changes 20").await;
+    // A record and an identifier of each of five devices would go elsewhere, of one those of the Armis.
+    server.metric("radarflow_identity_withheld_changes 22").await;
 
     // Still held after a kill; who decides about another is told which it is.
     server.kill();
     let server = home.start();
     assert_eq!(server.rows("in:devices").await.len(), 10);
-    server.metric("radarflow_identity_withheld_changes 20").await;
+    server.metric("radarflow_identity_withheld_changes 22").await;
     let decide = |run: &'static str, what: &'static str| {
         let (server, admin) = (&server, &admin);
         let path = format!("/api/sources/netbox/main/runs/{run}/{what}");
