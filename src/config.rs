@@ -84,24 +84,7 @@ pub(crate) struct Enrichment {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Http {
     pub(crate) addr: SocketAddr,
-    pub(crate) tls: Option<ServerTls>,
-}
-
-/// Files of a listener's certificates; with those of a `client_ca` clients have to show one that it signed.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ServerTls {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-    pub(crate) client_ca: Option<PathBuf>,
-}
-
-impl ServerTls {
-    /// The same, as a listener takes it.
-    pub(crate) fn files(&self) -> Files {
-        let ServerTls { certificate, key, client_ca } = self.clone();
-        Files { certificate, key, client_ca }
-    }
+    pub(crate) tls: Option<Files>,
 }
 
 /// One socket.
@@ -124,7 +107,7 @@ pub(crate) struct SecureSocket {
     pub(crate) tenant: String,
     #[serde(default = "default_name")]
     pub(crate) partition: String,
-    pub(crate) tls: ServerTls,
+    pub(crate) tls: Files,
 }
 
 /// One gRPC gateway. Without a partition the payload's counts.
@@ -136,24 +119,7 @@ pub(crate) struct Grpc {
     pub(crate) tenant: String,
     #[serde(default)]
     pub(crate) partition: String,
-    pub(crate) tls: Option<GrpcTls>,
-}
-
-/// Files of a gateway's certificates.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GrpcTls {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-    pub(crate) client_ca: PathBuf,
-}
-
-impl GrpcTls {
-    /// The same, as a listener takes it.
-    pub(crate) fn files(&self) -> Files {
-        let GrpcTls { certificate, key, client_ca } = self.clone();
-        Files { certificate, key, client_ca: Some(client_ca) }
-    }
+    pub(crate) tls: Option<Files>,
 }
 
 /// Brokers to read from.

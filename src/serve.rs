@@ -173,7 +173,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.http.addr)
     })?;
     let http_addr = http_socket.local_addr()?;
-    let http_tls = config.http.tls.as_ref().map(|files| Tls::read(files.files(), http::PROTOCOLS)).transpose()?;
+    let http_tls = config.http.tls.as_ref().map(|files| Tls::read(files.clone(), http::PROTOCOLS)).transpose()?;
     let scheme = if http_tls.is_some() { "https" } else { "http" };
     if http_tls.is_none() && !http_addr.ip().is_loopback() {
         tracing::warn!(addr = %http_addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
@@ -367,7 +367,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     }
     let mut syslog_tls = Vec::new();
     for socket in &config.syslog_tls {
-        let tls = Tls::read(socket.tls.files(), &[])?;
+        let tls = Tls::read(socket.tls.clone(), &[])?;
         certificates.push(tls.clone());
         let places = of_syslog.clone();
         syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), places, sink.clone(), stop.clone()).await?);
@@ -380,7 +380,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let staged = backlog.clone();
     let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
     for gateway in &config.grpc {
-        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.files(), grpc::PROTOCOLS)).transpose()?;
+        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
         certificates.extend(tls.clone());
         let listener =
             Listener { addr: gateway.addr, tenant: gateway.tenant.clone(), partition: gateway.partition.clone() };

@@ -28,8 +28,9 @@ use crate::answer::{Answer, Export, Meta, completeness};
 use crate::catalog::Entity;
 use crate::cursor::{Cursor, Pins, Seal, query_hash};
 use crate::groups;
-use crate::live::{Live, Moment, View};
+use crate::live::{Live, View};
 use crate::page::{self, Executed, NARROW_FIRST};
+use crate::past::Moment;
 use crate::sql::{CATALOG, SCHEMA};
 use crate::srql::complete::{self, Item};
 use crate::srql::plan::{self, Planned};
@@ -324,15 +325,7 @@ impl Engine {
             return Err(SrqlError::new("no_history", said.span, detail).into());
         }
         let moment = at.map(Moment::Time).or(history.then_some(Moment::Epoch(epoch)));
-        let tables = Scoped {
-            view: &view,
-            ctx: &ctx,
-            actor,
-            epoch,
-            at: moment,
-            lost: Cell::new(false),
-            forgotten: Cell::new(None),
-        };
+        let tables = Scoped { epoch, at: moment, ..Scoped::new(&view, &ctx, actor) };
         let now_us = at.unwrap_or(clock_us);
         let pinned = cursor.as_ref().and_then(|c| c.range).map(|(from, to)| Range { from, to });
         let planned = plan::plan(&query, &tables, now_us, pinned);
@@ -466,15 +459,7 @@ impl Engine {
     /// The plan of a query over a version of the tables.
     pub(crate) fn plan(&self, actor: &Actor, query: &ast::Query, view: &View) -> Result<Planned, QueryError> {
         let ctx = self.session();
-        let tables = Scoped {
-            view,
-            ctx: &ctx,
-            actor,
-            epoch: view.epoch,
-            at: None,
-            lost: Cell::new(false),
-            forgotten: Cell::new(None),
-        };
+        let tables = Scoped::new(view, &ctx, actor);
         Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
     }
 
@@ -486,15 +471,7 @@ impl Engine {
         view: &View,
     ) -> Result<Option<Groups>, QueryError> {
         let ctx = self.session();
-        let tables = Scoped {
-            view,
-            ctx: &ctx,
-            actor,
-            epoch: view.epoch,
-            at: None,
-            lost: Cell::new(false),
-            forgotten: Cell::new(None),
-        };
+        let tables = Scoped::new(view, &ctx, actor);
         let Some(tallied) = plan::tallied(query, &tables, view.clock_ms * 1000)? else { return Ok(None) };
         let broken = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
         let mut groups = Groups::new(&tallied).map_err(broken)?;
@@ -598,7 +575,13 @@ struct Scoped<'a> {
     forgotten: Cell<Option<i64>>,
 }
 
-impl Scoped<'_> {
+impl<'a> Scoped<'a> {
+    /// Everything as a version has it.
+    fn new(view: &'a View, ctx: &'a SessionContext, actor: &'a Actor) -> Self {
+        let (lost, forgotten) = (Cell::new(false), Cell::new(None));
+        Scoped { view, ctx, actor, epoch: view.epoch, at: None, lost, forgotten }
+    }
+
     /// Refuses to tell of what is not kept.
     fn remembers(&self, table: Table, at: Moment) -> Result<(), DataFusionError> {
         let Some(since) = self.view.forgotten(table, at) else { return Ok(()) };

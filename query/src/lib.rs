@@ -39,6 +39,7 @@ pub mod live;
 mod names;
 mod openapi;
 mod page;
+pub mod past;
 pub mod plans;
 mod render;
 mod runs;

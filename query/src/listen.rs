@@ -59,7 +59,7 @@ pub(crate) async fn serve<C>(
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(MAX_HEAD as u32);
     let (ending, ended) = watch::channel(());
-    let (mut connections, mut stop) = (pin!(connections), pin!(stop));
+    let (mut connections, mut stop) = (Box::pin(connections), pin!(stop));
     loop {
         let next = tokio::select! {
             next = connections.next() => next,
@@ -81,7 +81,8 @@ pub(crate) async fn serve<C>(
             let _ = served.await;
         });
     }
-    drop(ended);
+    // Nobody is taken any more who would get no answer.
+    drop((connections, ended));
     let _ = ending.send(());
     ending.closed().await;
 }

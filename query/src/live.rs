@@ -13,25 +13,23 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use chrono::NaiveDate;
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, Operator, TableProviderFilterPushDown, cast, ident, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::DeltaTable;
-use radarflow_proto::lake::{DATE, LakeTable};
+use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{AttributionCorrection, Change, Nature, Row, StateRow, Table, state_batch};
 use tokio::sync::{broadcast, watch};
 
 use crate::access::Actor;
 use crate::corrections::{Corrections, attributed};
-use crate::intervals::intervals;
 use crate::led::led;
-use crate::segment::{Segment, is_indexed};
+use crate::past::{Day, past};
+use crate::segment::Segment;
 use crate::stream::BEHIND;
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
@@ -128,54 +126,17 @@ impl Fresh {
 
 /// The lake's side of an event table.
 #[derive(Clone)]
-struct Stored {
+pub(crate) struct Stored {
     /// Epochs at or before it are read from the lake.
     cut: u64,
-    provider: Option<Arc<dyn TableProvider>>,
+    pub(crate) provider: Option<Arc<dyn TableProvider>>,
     /// Of checkpoints: their days, in order.
-    days: Arc<[Day]>,
+    pub(crate) days: Arc<[Day]>,
     /// Of a history: the last day that it does not tell of any more.
-    forgotten: Option<String>,
-}
-
-/// The day of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Day {
-    date: String,
-    /// Its end, microseconds since 1970.
-    end_us: i64,
-    /// No version in it is of a later epoch; one that does not say is of no use to who asks for an epoch.
-    until: Option<u64>,
-}
-
-impl Day {
-    /// Whether a checkpoint is of what held at a moment or before.
-    fn is_before(&self, moment: Moment) -> bool {
-        match moment {
-            Moment::Time(us) => self.end_us <= us,
-            Moment::Epoch(epoch) => self.until.is_some_and(|until| until <= epoch),
-        }
-    }
-
-    /// Whether it is of what held after a moment.
-    fn is_after(&self, moment: Moment) -> bool {
-        match moment {
-            Moment::Time(us) => self.end_us > us,
-            Moment::Epoch(epoch) => self.until.is_some_and(|until| until > epoch),
-        }
-    }
+    pub(crate) forgotten: Option<String>,
 }
 
 type Tenant = String;
-
-/// When.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// At the last epoch not after a time, microseconds since 1970.
-    Time(i64),
-    /// At an epoch.
-    Epoch(u64),
-}
 
 /// One published version: every table at one epoch.
 #[derive(Clone, Default)]
@@ -186,9 +147,9 @@ pub struct View {
     pub clock_ms: i64,
     /// Whether what held before can be asked for: the lake keeps it.
     pub history: bool,
-    state: BTreeMap<(Tenant, Table), Arc<Vec<Segment>>>,
+    pub(crate) state: BTreeMap<(Tenant, Table), Arc<Vec<Segment>>>,
     fresh: BTreeMap<(Tenant, LakeTable), Arc<Fresh>>,
-    stored: BTreeMap<LakeTable, Stored>,
+    pub(crate) stored: BTreeMap<LakeTable, Stored>,
     corrections: BTreeMap<Tenant, Arc<Corrections>>,
 }
 
@@ -200,40 +161,6 @@ fn as_declared() -> Arc<SessionState> {
         SessionStateBuilder::new().with_config(SessionConfig::new().set_bool(views, false)).build().into()
     };
     SESSION.get_or_init(session).clone()
-}
-
-/// The days of a table's checkpoints, and the last day that a history does not tell of any more.
-async fn past(
-    table: LakeTable,
-    delta: &DeltaTable,
-    known: Option<&Stored>,
-) -> std::result::Result<(Arc<[Day]>, Option<String>), deltalake::DeltaTableError> {
-    let snapshot = delta.snapshot()?;
-    let log = delta.log_store();
-    if let LakeTable::History(_) = table {
-        let day = snapshot.transaction_version(log.as_ref(), LakeTable::FORGOTTEN).await?;
-        let day = day.and_then(|day| NaiveDate::parse_from_str(&day.to_string(), "%Y%m%d").ok());
-        return Ok((Arc::default(), day.map(|day| day.to_string())));
-    }
-    let LakeTable::Checkpoint(_) = table else { return Ok(Default::default()) };
-    let files = snapshot.log_data();
-    let dates = files.iter().filter_map(|file| file.partition_values_map().remove(DATE).flatten());
-    let mut days = Vec::new();
-    for date in dates.collect::<BTreeSet<String>>() {
-        if let Some(day) = known.and_then(|known| known.days.iter().find(|day| day.date == date)) {
-            days.push(day.clone());
-            continue;
-        }
-        let day = NaiveDate::parse_from_str(&date, "%Y-%m-%d").ok();
-        let Some(end) = day.and_then(|day| day.succ_opt()) else { continue };
-        let until = snapshot.transaction_version(log.as_ref(), LakeTable::checkpoint_of(&date)).await?;
-        days.push(Day {
-            date,
-            end_us: end.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros(),
-            until: until.map(|until| until as u64),
-        });
-    }
-    Ok((days.into(), None))
 }
 
 /// What is learnt late of who had an address.
@@ -472,7 +399,7 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     }
 }
 
-fn cast_to(field: &arrow_schema::FieldRef) -> Expr {
+pub(crate) fn cast_to(field: &arrow_schema::FieldRef) -> Expr {
     cast(ident(field.name()), field.data_type().clone()).alias(field.name())
 }
 
@@ -528,82 +455,8 @@ impl View {
         led(told, schema, self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect)))
     }
 
-    /// What an actor may see of a state table as it was; `None` where no history is kept.
-    pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
-        let base = self.checkpoints(table).iter().rfind(|day| day.is_before(at));
-        let Some(versions) = self.versions(ctx, actor, table, Some(at), base)? else { return Ok(None) };
-        // The newest version of each key is found by its key alone; only it is read whole. That they have the key in
-        // common is said so that a condition on it is one on both.
-        let key = table.key().iter().map(|k| ident(*k)).collect();
-        let newest = versions.clone().aggregate(key, vec![max(ident("row_id")).alias("__newest")])?;
-        let sought = table.key().iter().find(|key| is_indexed(key));
-        let of_newest = sought.map(|key| ident(*key).alias("__sought")).into_iter().chain([ident("__newest")]);
-        let newest = newest.select(of_newest.collect::<Vec<_>>())?;
-        let same_key = sought.map(|key| ident(*key).eq(ident("__sought")));
-        let on = [ident("row_id").eq(ident("__newest"))].into_iter().chain(same_key);
-        let held = versions.join_on(newest, JoinType::LeftSemi, on)?;
-        let columns: Vec<Expr> = table.schema().fields().iter().map(|f| ident(f.name())).collect();
-        let held = held.filter(ident("gone").is_false())?.select(columns)?;
-        seen_by(held, actor).map(Some)
-    }
-
-    /// Who owned addresses when, as an actor may see it and as it was known at a moment; `None` where no history is kept.
-    pub fn intervals(&self, ctx: &SessionContext, actor: &Actor, at: Option<Moment>) -> Result<Option<DataFrame>> {
-        let base = self.begins(Table::IpOwnership);
-        let Some(versions) = self.versions(ctx, actor, Table::IpOwnership, at, base)? else { return Ok(None) };
-        let redirects = self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect));
-        intervals(seen_by(versions, actor)?, redirects).map(Some)
-    }
-
-    /// The days of a state table's checkpoints, in order.
-    fn checkpoints(&self, table: Table) -> &[Day] {
-        LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)).map_or(&[], |stored| &stored.days)
-    }
-
-    /// The checkpoint that all that is known of a state table's past begins with, where what came before is not kept.
-    fn begins(&self, table: Table) -> Option<&Day> {
-        let forgotten = self.stored.get(&LakeTable::history_of(table)?)?.forgotten.as_ref()?;
-        self.checkpoints(table).iter().find(|day| day.date >= *forgotten)
-    }
-
-    /// Since when it is known what a state table held, where that is not always, microseconds since 1970; nothing is known
-    /// of the moment asked for.
-    pub fn forgotten(&self, table: Table, at: Moment) -> Option<i64> {
-        self.begins(table).filter(|begins| begins.is_after(at)).map(|begins| begins.end_us)
-    }
-
-    /// The versions of a tenant's state table, up to a moment, beginning with those of a checkpoint; `None` where no
-    /// history is kept.
-    fn versions(
-        &self,
-        ctx: &SessionContext,
-        actor: &Actor,
-        table: Table,
-        until: Option<Moment>,
-        base: Option<&Day>,
-    ) -> Result<Option<DataFrame>> {
-        let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
-        let mut versions = self.told_frame(ctx, actor, history, &history.arriving())?;
-        let checkpoints = LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)?.provider.clone());
-        if let (Some(base), Some(checkpoints)) = (base, checkpoints) {
-            let end = lit(ScalarValue::TimestampMicrosecond(Some(base.end_us), Some("UTC".into())));
-            let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));
-            let columns: Vec<Expr> = history.arriving().fields().iter().map(cast_to).collect();
-            let held = ctx.read_table(checkpoints)?.filter(ours.and(ident(DATE).eq(lit(base.date.as_str()))))?;
-            versions = versions.filter(ident("time").gt_eq(end))?.union(held.select(columns)?)?;
-        }
-        let until = match until {
-            Some(Moment::Time(us)) => {
-                ident("time").lt_eq(lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()))))
-            }
-            Some(Moment::Epoch(epoch)) => ident("epoch").lt_eq(lit(i64::try_from(epoch).unwrap_or(i64::MAX))),
-            None => return Ok(Some(versions)),
-        };
-        versions.filter(until).map(Some)
-    }
-
     /// Rows of a table of the lake: stored ones, and those in memory.
-    fn told_frame(
+    pub(crate) fn told_frame(
         &self,
         ctx: &SessionContext,
         actor: &Actor,

@@ -37,12 +37,21 @@ const WORTH: f64 = 0.1;
 /// Days of which every checkpoint is kept.
 pub(super) const DAILY: u64 = 8;
 
-/// The days of a table's rows, and how many rows each has.
-pub(super) fn days(delta: &DeltaTable) -> Result<BTreeMap<String, usize>, DeltaTableError> {
-    let mut days = BTreeMap::new();
+/// What a table has of a day.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    rows: usize,
+    bytes: u64,
+}
+
+/// The days of a table's rows, and how much each has.
+pub(super) fn days(delta: &DeltaTable) -> Result<BTreeMap<String, Size>, DeltaTableError> {
+    let mut days: BTreeMap<String, Size> = BTreeMap::new();
     for file in delta.snapshot()?.log_data().iter() {
         if let Some(day) = file.partition_values_map().remove(DATE).flatten() {
-            *days.entry(day).or_default() += file.num_records().unwrap_or(0);
+            let size = days.entry(day).or_default();
+            size.rows += file.num_records().unwrap_or(0);
+            size.bytes += file.size().unsigned_abs();
         }
     }
     Ok(days)
@@ -72,6 +81,8 @@ pub(super) struct Wanted {
     pub(super) until: u64,
     /// The newest checkpoint before.
     pub(super) last: Option<String>,
+    /// What is read for it, bytes: it has no more.
+    pub(super) bytes: u64,
 }
 
 impl Wanted {
@@ -86,10 +97,12 @@ impl Wanted {
         let last = made.keys().next_back().cloned();
         let since = days(history)?;
         let since = since.iter().filter(|(d, _)| **d <= day && last.as_ref().is_none_or(|last| *d > last));
-        let since: usize = since.map(|(_, rows)| rows).sum();
-        let before = last.as_ref().map_or(0, |last| made[last]);
-        let worth = since > 0 && since as f64 >= before as f64 * WORTH;
-        Ok(worth.then(|| Wanted { history: history.clone(), day, until, last }))
+        let since = since
+            .fold(Size::default(), |all, (_, size)| Size { rows: all.rows + size.rows, bytes: all.bytes + size.bytes });
+        let before = last.as_ref().map_or(Size::default(), |last| made[last]);
+        let worth = since.rows > 0 && since.rows as f64 >= before.rows as f64 * WORTH;
+        let bytes = since.bytes + before.bytes;
+        Ok(worth.then(|| Wanted { history: history.clone(), day, until, last, bytes }))
     }
 }
 

@@ -46,7 +46,7 @@ pub const BUSY_AGE: Duration = Duration::from_secs(5);
 pub const QUIET_AGE: Duration = Duration::from_secs(300);
 /// Commits of a table after which it may have files to merge.
 pub const COMPACT_COMMITS: u64 = 8;
-/// Files are merged where so many times as much as they have is free.
+/// Files are merged, and checkpoints made, where so many times as much as is read for it is free.
 const MERGE_ROOM: u64 = 4;
 /// After so long it may have some that commits did not make small: of a day that is over now.
 const COMPACT_AGE: Duration = Duration::from_secs(3600);
@@ -307,6 +307,9 @@ impl Sink {
                 continue;
             }
             let wanted = Wanted::worth(&writer.delta, &history.delta, yesterday.clone(), first.saturating_sub(1));
+            let has_room = |bytes: u64| free_bytes(&writer.folder).is_none_or(|free| free > bytes * MERGE_ROOM);
+            // What there is little room for is left to rows that come.
+            let wanted = wanted.map(|wanted| wanted.filter(|wanted| has_room(wanted.bytes)));
             let thought = (today.clone(), Instant::now() + COMPACT_AGE);
             self.writers.entry(of).and_modify(|writer| writer.thought = Some(thought));
             match wanted {

@@ -70,6 +70,13 @@ pub async fn start(
             listener.addr
         )));
     }
+    // Without it anybody could be any agent.
+    if tls.as_ref().is_some_and(|tls| tls.files().client_ca.is_none()) {
+        return Err(SourceError::Tls(format!(
+            "agents of the gRPC listener {} are known by their certificates; configure client_ca in [grpc.tls]",
+            listener.addr
+        )));
+    }
     let bind = |source| SourceError::Bind { what: "gRPC", addr: listener.addr, source };
     let socket = tokio::net::TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
