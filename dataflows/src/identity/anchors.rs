@@ -2,15 +2,14 @@
 //!
 //! ```text
 //! edge(t, i)      :- a live record that belongs by t asserts strong i ≠ t
-//! must(i)         :- least identifier that must-links alone connect to i
 //! ambiguous(i)    :- i and its neighbours by edge include two values of one namespace of different must
 //! clean(a, b)     :- edge(a, b), neither ambiguous
 //! label(i)        :- least identifier in i's component of clean ∪ must-links
-//! contested(l)    :- two values of one namespace of different must, or both ends of a cannot-link of different must
+//! contested(l)    :- two values of one namespace of different must, or both ends of a cannot-link
 //! place(i)        :- label(i), unless contested(label(i)): then must(i)
 //! member(r)       :- place(top(r)), else top(r)
 //! ```
-//! Only identifiers that some record or operator joins to another enter the graph. Most records assert one strong
+//! `must` is that of [`super::links`]. Only identifiers that some record or operator joins to another enter the graph. Most records assert one strong
 //! identifier and never do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +41,11 @@ impl Edge {
     /// Names of its ends.
     pub(super) fn ends(&self) -> [Name; 2] {
         [self.0.id.name, self.1.id.name]
+    }
+
+    /// Whether must-links connect its ends.
+    pub(super) fn must(&self) -> bool {
+        self.0.must == self.1.must
     }
 }
 
@@ -81,7 +85,7 @@ pub(super) struct Anchors<'scope> {
 }
 
 /// Edges of identifiers ([`Value::Edge`]) with what must-links say of their ends.
-fn with_musts<'scope>(edges: &Rel<'scope>, must: &Rel<'scope>) -> Rel<'scope> {
+pub(super) fn with_musts<'scope>(edges: &Rel<'scope>, must: &Rel<'scope>) -> Rel<'scope> {
     let place = |v: &Vertex, must: Option<&Value>| match must {
         Some(Value::Name(must)) => Vertex { must: *must, linked: true, ..*v },
         _ => *v,
@@ -104,18 +108,14 @@ pub(super) fn edge(a: Id, b: Id) -> (Name, Value) {
 
 /// Stage 1. `versions` are records, `seen` strong identifiers.
 pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links: &Links<'scope>) -> Anchors<'scope> {
-    let must = components(&each(&links.must, |a, b, out| {
-        if let Value::Edge(e) = b {
-            out.push((a, Value::Name(e.1.id.name)));
-        }
-    }));
+    let must = &links.least;
     let asserted = each(versions, |_, v, out| {
         if let Value::Live(v) = v {
             let ids = &v.says.ids;
             out.extend(ids.iter().skip(1).map(|other| edge(ids[0], *other)));
         }
     });
-    let both_ways = each(&with_musts(&asserted, &must), |_, e, out| {
+    let both_ways = each(&with_musts(&asserted, must), |_, e, out| {
         if let Value::Edge(e) = e {
             let Edge(a, b) = *e;
             out.extend([(a.id.name, Value::Edge(e)), (b.id.name, Value::Edge(Edge(b, a).into()))]);
@@ -137,7 +137,7 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
     let clean = reduce(&ends, "Clean", |_, edges, out| {
         out.extend(edges.iter().filter(|(_, ends)| *ends == 2).map(|(e, _)| (*e).clone()));
     });
-    let graph = clean.concat(&with_musts(&links.must, &must));
+    let graph = clean.concat(&with_musts(&links.must, must));
     let labels = components(&each(&graph, |a, e, out| {
         if let Value::Edge(e) = e {
             out.push((a, Value::Name(e.1.id.name)));
@@ -153,16 +153,16 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
         _ => None,
     };
     let nodes = join(&distinct(&vertices), &labels, move |_, v, label| labelled(v, label));
-    let ends = lookup(&links.ends, &must, |id, token, must| match (token, must) {
-        (Value::End(token), Some(Value::Name(must))) => Some((id, Value::EndOf(*must, *token))),
-        (Value::End(token), _) => Some((id, Value::EndOf(id, *token))),
-        _ => None,
+    let ends = each(&links.ends, |id, v, out| {
+        if let Value::End(token) = v {
+            out.push((id, Value::EndOf(id, token)));
+        }
     });
     let ends = join(&ends, &labels, move |_, end, label| labelled(end, label));
     let places = reduce(&nodes.concat(&ends), "Contested", |label, nodes, out| {
         let vertices = || nodes.iter().filter_map(|(n, _)| if let Value::Vertex(v) = n { Some(&**v) } else { None });
         let ends =
-            nodes.iter().filter_map(|(n, _)| if let Value::EndOf(m, token) = n { Some((*m, *token)) } else { None });
+            nodes.iter().filter_map(|(n, _)| if let Value::EndOf(id, token) = n { Some((*id, *token)) } else { None });
         let contested = collides(vertices()) || both_ends(ends);
         // A contested component falls apart into what must-links alone connect.
         let part = |v: &Vertex| if contested { v.must } else { label };

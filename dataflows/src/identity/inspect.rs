@@ -93,7 +93,7 @@ impl Sought {
 }
 
 impl Inspect {
-    pub(super) fn new(members: &Rel<'_>, uids: [&Rel<'_>; 3], settled: &Rel<'_>, aliases: &Rel<'_>) -> Self {
+    pub(super) fn new(members: &Rel<'_>, uids: [&Rel<'_>; 4], settled: &Rel<'_>, aliases: &Rel<'_>) -> Self {
         Inspect {
             members: members.trace(),
             uids: uids.into_iter().map(Rel::trace).collect(),

@@ -1,4 +1,9 @@
 //! What operators say of identifiers, as identity reads it.
+//!
+//! ```text
+//! must(i)      :- least identifier that must-links alone connect to i
+//! end(a), (b)  :- a cannot-link between a and b, unless must-links connect them: those win
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -7,8 +12,8 @@ use radarflow_reconcile::identity::assertions::{Id, Scope};
 use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
-use super::anchors::edge;
-use super::relations::{Rel, Value};
+use super::anchors::{edge, with_musts};
+use super::relations::{Rel, Value, components, distinct, each};
 use crate::records::Name;
 
 /// One end of a cannot-link.
@@ -51,6 +56,8 @@ pub(super) fn both_ends(ends: impl Iterator<Item = (Name, Token)>) -> bool {
 pub(super) struct Links<'scope> {
     /// By identifier: others that name the same device ([`Value::Edge`]).
     pub(super) must: Rel<'scope>,
+    /// By identifier that is in one of those: the least that they connect it to ([`Value::Name`]).
+    pub(super) least: Rel<'scope>,
     /// By identifier: ends of links that say "two devices" ([`Value::End`]).
     pub(super) ends: Rel<'scope>,
     /// By tenant: policies ([`Value::Policy`]).
@@ -59,7 +66,7 @@ pub(super) struct Links<'scope> {
 
 enum Said {
     Must(Id, Id),
-    Cannot(u64, Id, Id),
+    Cannot(Id, Id),
     Policy(Name, IpLink),
 }
 
@@ -70,7 +77,7 @@ fn read(json: &str) -> Option<Said> {
             let (a, b) = (scope.id(&link.a), scope.id(&link.b));
             (a != b).then(|| match link.kind {
                 LinkKind::Must => Said::Must(a, b),
-                LinkKind::Cannot => Said::Cannot(name(&(&link.tenant, &link.id)).short(), a, b),
+                LinkKind::Cannot => Said::Cannot(a, b),
             })
         }
         Fact::IpLink { tenant, policy, .. } => Some(Said::Policy(name(&tenant), policy)),
@@ -83,21 +90,31 @@ pub(super) fn links<'scope>(facts: &super::Facts<'scope>) -> Links<'scope> {
     let read = |rows: fn(Said) -> Vec<(Name, Value)>| {
         facts.clone().flat_map(move |json| read(&json).map(rows).unwrap_or_default()).into()
     };
-    Links {
-        must: read(|said| match said {
-            Said::Must(a, b) => vec![edge(a, b)],
-            _ => vec![],
-        }),
-        ends: read(|said| match said {
-            Said::Cannot(link, a, b) => {
-                let end = |id: Id, second| (id.name, Value::End(Token { link, second }));
-                vec![end(a, false), end(b, true)]
-            }
-            _ => vec![],
-        }),
-        policies: read(|said| match said {
-            Said::Policy(tenant, policy) => vec![(tenant, Value::Policy(policy))],
-            _ => vec![],
-        }),
-    }
+    let must = read(|said| match said {
+        Said::Must(a, b) => vec![edge(a, b)],
+        _ => vec![],
+    });
+    let least = components(&each(&must, |a, b, out| {
+        if let Value::Edge(e) = b {
+            out.push((a, Value::Name(e.ends()[1])));
+        }
+    }));
+    let cannot = read(|said| match said {
+        Said::Cannot(a, b) => vec![edge(a.min(b), a.max(b))],
+        _ => vec![],
+    });
+    let ends = each(&distinct(&with_musts(&cannot, &least)), |_, v, out| {
+        if let Value::Edge(e) = v
+            && !e.must()
+        {
+            let [a, b] = e.ends();
+            let link = name(&(a, b)).short();
+            out.extend([(a, false), (b, true)].map(|(id, second)| (id, Value::End(Token { link, second }))));
+        }
+    });
+    let policies = read(|said| match said {
+        Said::Policy(tenant, policy) => vec![(tenant, Value::Policy(policy))],
+        _ => vec![],
+    });
+    Links { must, least, ends, policies }
 }

@@ -250,7 +250,8 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         }
     });
     let members = devices.concat(&ownership.members).concat(&by_themselves);
-    let uids = [&best, &ownership.uids, &record_uids];
+    let [alone_uids, linked_uids] = &ownership.uids;
+    let uids = [&best, alone_uids, linked_uids, &record_uids];
 
     let placed = join_any(&members, &uids, |_, member, uid| match (member, uid) {
         (Value::Member(live, how), Value::Uid(uid)) => {
@@ -421,8 +422,8 @@ fn linked<'scope>(
     })
 }
 
-/// The same, of devices that are there; a MAC in a cannot-link stands for the device that holds it, and a component
-/// without records is the device of the free MACs that are linked to it.
+/// The same, of devices that are there, the rest as [`Value::MustIf`]; a MAC in a cannot-link stands for the device that
+/// holds it, and a component without records is the device of the free MACs that are linked to it.
 fn of_named<'scope>(
     linked: &relations::Rel<'scope>,
     macs: &macs::Macs<'scope>,
@@ -450,9 +451,10 @@ fn of_named<'scope>(
             (Value::Barred(_), Some(holder)) => Some((holder, v.clone())),
             _ => Some((device, v.clone())),
         });
-    join(&by_device, uids, |device, v, _| match v {
-        Value::Name(id) => Some((*id, Value::Must(device))),
-        Value::Barred(id) => Some((*id, Value::Barred(device))),
+    lookup(&by_device, uids, |device, v, uid| match (v, uid) {
+        (Value::Name(id), Some(_)) => Some((*id, Value::Must(device))),
+        (Value::Name(id), None) => Some((*id, Value::MustIf(device))),
+        (Value::Barred(id), Some(_)) => Some((*id, Value::Barred(device))),
         _ => None,
     })
 }

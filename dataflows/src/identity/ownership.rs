@@ -3,6 +3,8 @@
 //! ```text
 //! claim(ip)  :- every address of every record of a device with a strong identifier or a MAC, by its source's class;
 //!               confirmed aliases that its polled records report; addresses in its must-links
+//! linked(c)  :- addresses that operators link to each other and to nothing else that is there are a device, if records
+//!               are known by one of them alone; it is called by the least of these
 //! owner(ip)  :- greatest claim by (class, event time, uid), unless more than sixteen devices claim at that class
 //!               | the device of the records known by ip alone, unless only sweeps
 //!               | greatest confirmed alias that those records report
@@ -26,7 +28,7 @@ use super::relations::{Rel, Value, each, join, join_any, lookup_any, reduce};
 use super::{Component, How};
 use crate::corrections::Owned;
 use crate::layout::{Arrangement, Batcher};
-use crate::records::{Live, Name};
+use crate::records::Name;
 
 /// An address and where it is one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ pub(super) struct Claims<'scope> {
     pub(super) alone: Rel<'scope>,
     /// By record: confirmed aliases that it reports ([`Value::Alias`]).
     pub(super) aliases: Rel<'scope>,
-    /// By identifier: what operators say of it ([`Value::Must`], [`Value::Barred`]).
+    /// By identifier: what operators say of it ([`Value::Must`], [`Value::MustIf`], [`Value::Barred`]).
     pub(super) linked: Rel<'scope>,
     /// By device: what those of the stages before are called ([`Value::Uid`]).
     pub(super) uids: Rel<'scope>,
@@ -82,8 +84,8 @@ pub(super) struct Claims<'scope> {
 pub(super) struct Ownership<'scope> {
     /// By device: records known by an address alone ([`Value::Member`]).
     pub(super) members: Rel<'scope>,
-    /// By device: what those known by an address alone are called ([`Value::Uid`]).
-    pub(super) uids: Rel<'scope>,
+    /// By device: what those known by an address alone are called, and by several ([`Value::Uid`]).
+    pub(super) uids: [Rel<'scope>; 2],
     /// By address: who owns it.
     pub(super) owners: Owners<'scope>,
     /// By device: addresses it owns ([`Value::Decision`]).
@@ -234,15 +236,48 @@ fn own_uids<'scope>(decided: &Rel<'scope>) -> Rel<'scope> {
 }
 
 /// Records known by an address alone, by it.
-fn by_address<'scope>(alone: &Rel<'scope>, keep: fn(&Live) -> bool) -> Rel<'scope> {
-    each(alone, move |_, v, out| {
+fn by_address<'scope>(alone: &Rel<'scope>) -> Rel<'scope> {
+    each(alone, |_, v, out| {
         if let Value::Live(live) = v
             && let Some(address) = live.says.address()
-            && keep(&live)
         {
             out.push((address.name, Value::Live(live)));
         }
     })
+}
+
+/// Devices that are known by several addresses alone, because operators link these.
+struct Several<'scope> {
+    /// By address ([`Value::Must`]).
+    claims: Rel<'scope>,
+    /// By device ([`Value::Uid`]).
+    uids: Rel<'scope>,
+}
+
+/// `known` are addresses that records are known by alone ([`Value::Alone`]); `linked` says which components operators put
+/// identifiers into ([`Value::MustIf`]).
+fn several<'scope>(known: &Rel<'scope>, linked: &Rel<'scope>) -> Several<'scope> {
+    let known = join(known, linked, |_, alone, link| match link {
+        Value::MustIf(component) => Some((*component, alone.clone())),
+        _ => None,
+    });
+    let uids = reduce(&known, "Several", |_, known, out| {
+        let spots = known.iter().filter_map(|(v, _)| match v {
+            Value::Alone(_, _, scope, ip) => Some(Spot { scope: scope.clone(), ip: canonical(*ip) }),
+            _ => None,
+        });
+        out.extend(spots.min_by_key(|spot| spot.ip).map(|spot| Value::Uid(spot.uid())));
+    });
+    let ends = each(linked, |id, v, out| {
+        if let Value::MustIf(component) = v {
+            out.push((component, Value::Name(id)));
+        }
+    });
+    let claims = join(&ends, &uids, |component, id, _| match id {
+        Value::Name(id) => Some((*id, Value::Must(component))),
+        _ => None,
+    });
+    Several { claims, uids }
 }
 
 /// Stage 3.
@@ -268,7 +303,8 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         }
         _ => None,
     });
-    let by_themselves = each(&by_address(&alone, |_| true), |address, v, out| {
+    let alone = by_address(&alone);
+    let by_themselves = each(&alone, |address, v, out| {
         if let Value::Live(live) = v
             && let Some(known_by) = live.says.address()
         {
@@ -279,11 +315,15 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
             out.push((address, Value::Alone(live.class(), live.says.at, live.says.scope.clone(), ip)));
         }
     });
-    let first = decide(&of_devices.concat(&of_polled).concat(&by_themselves).concat(&linked), "Owner", &[&uids]);
+    let several = several(&by_themselves, &linked);
+    let claims = of_devices.concat(&of_polled).concat(&by_themselves).concat(&linked).concat(&several.claims);
+    let first = decide(&claims, "Owner", &[&uids]);
 
     // Aliases that records known by an address report, where no device and no other record has the address.
-    let reporters = each(&by_address(&alone, |live| live.says.kind == SourceKind::Mapper), |address, v, out| {
-        if let Value::Live(live) = v {
+    let reporters = each(&alone, |address, v, out| {
+        if let Value::Live(live) = v
+            && live.says.kind == SourceKind::Mapper
+        {
             out.push((live.key, Value::Claimant(address, live, None)));
         }
     });
@@ -300,7 +340,7 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         }
         _ => None,
     });
-    let aliased = decide(&reports, "AliasOwner", &[&uids, &own_uids(&first.all())]).all();
+    let aliased = decide(&reports, "AliasOwner", &[&uids, &own_uids(&first.all()), &several.uids]).all();
     let given = lookup_any(&aliased, &first.parts(), |address, alias, was| match (alias, was) {
         (alias, None | Some(Value::Tied(_))) => Some((address, alias.clone())),
         (Value::Decision(alias), Some(Value::Decision(was))) if only_swept(was) => {
@@ -316,9 +356,13 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
     let decided = first.all().concat(&given).concat(&taken);
     let parts = [&first.ruled, &first.untied, &given, &taken];
 
-    let members = join_any(&by_address(&alone, |_| true), &parts, |address, live, d| match (live, d) {
+    let members = join_any(&alone, &parts, |address, live, d| match (live, d) {
         (Value::Live(live), Value::Decision(d)) => {
-            let how = if d.owner == Owner::Device { How::Ip } else { How::Itself };
+            let how = match d.owner {
+                Owner::Device if d.class == ClaimClass::Operator => How::Operator,
+                Owner::Device => How::Ip,
+                Owner::Itself | Owner::Shared => How::Itself,
+            };
             Some((device(address, d), Value::Member(live.clone(), how)))
         }
         _ => None,
@@ -332,7 +376,7 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
         }
     });
     let owners = Owners(parts.into_iter().cloned().collect());
-    let named = join_any(&owned, &[&uids, &own_uids], |_, d, uid| match (d, uid) {
+    let named = join_any(&owned, &[&uids, &own_uids, &several.uids], |_, d, uid| match (d, uid) {
         (Value::Decision(d), Value::Uid(uid)) => {
             let address = ip_name(d.spot.scope.name, d.spot.ip);
             Some((address, Value::Named((uid.clone(), d.clone()).into())))
@@ -346,7 +390,7 @@ pub(super) fn ownership<'scope>(claims: Claims<'scope>) -> Ownership<'scope> {
             out.push((address, v));
         }
     });
-    Ownership { members, uids: own_uids, owners, owned, named: named.concat(&shared) }
+    Ownership { members, uids: [own_uids, several.uids], owners, owned, named: named.concat(&shared) }
 }
 
 /// Who owns addresses, as it is arranged.
@@ -395,22 +439,23 @@ impl Decision {
     pub(super) fn rows(&self, owner: Option<&Arc<str>>) -> Vec<StateRow> {
         let Spot { scope, ip } = &self.spot;
         let class = if self.owner == Owner::Shared { "shared" } else { self.class.name() };
+        let uid = self.spot.uid();
         let mut rows = vec![StateRow::from(IpOwnership {
             tenant_id: scope.tenant.clone(),
             partition: scope.partition.clone(),
             ip: ip.to_string(),
-            ip_uid: self.spot.uid().to_string(),
+            ip_uid: uid.to_string(),
             device_uid: owner.map(ToString::to_string),
             class: class.to_owned(),
             valid_from: self.since,
             valid_to: None,
             epoch: 0,
         })];
-        if let (Owner::Device, Some(owner), true) = (self.owner, owner, self.alone) {
+        if let (Owner::Device, Some(owner), true) = (self.owner, owner.filter(|owner| **owner != uid), self.alone) {
             rows.push(StateRow::from(DeviceRedirect {
                 tenant_id: scope.tenant.clone(),
                 partition: scope.partition.clone(),
-                from_uid: self.spot.uid().to_string(),
+                from_uid: uid.to_string(),
                 to_uid: owner.to_string(),
                 identifier: format!("{}:{ip}", IdKind::Ip.name()),
                 epoch: 0,

@@ -207,6 +207,22 @@ fn s31_s32_operators_are_named() {
 }
 
 #[test]
+fn links_between_addresses_and_overruled_ones_are_named() {
+    let mut run = run();
+    run.tick(vec![sync(&[armis("1", "10.0.0.1", 1, "")]), sweep("v", "", 3, &[("10.0.0.5", true)])]);
+    let (id, ip) = ((IdKind::Armis, "1"), (IdKind::Ip, "10.0.0.5"));
+    run.tick(vec![link("c", LinkKind::Cannot, id, ip)]);
+    let apart = why_not(&run, &named("armis", "1"), &named("ip", "10.0.0.5"));
+    assert_eq!(rules(&apart), ["operator"]);
+    run.tick(vec![link("m", LinkKind::Must, id, ip)]);
+    let why = why(&run, &named("armis", "1"));
+    let links: Vec<_> = why.links.iter().map(|l| (l.rule, l.witness.as_str())).collect();
+    let overruled = "ann said that they are two, but must-links connect them: one chassis";
+    assert_eq!(links, [("operator", "ann said so: one chassis"), ("overruled", overruled)]);
+    assert_eq!(why.records.iter().map(|r| r.how).collect::<Vec<_>>(), ["operator", "operator"]);
+}
+
+#[test]
 fn nothing_of_another_partition_or_tenant_is_found() {
     let mut run = run();
     let elsewhere = r#"{"source":"armis","partition":"p2","ip":"10.0.0.1","mac":"0CEA1432D278","metadata":{"armis_device_id":"1"}}"#;

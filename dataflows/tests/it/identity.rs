@@ -231,6 +231,46 @@ fn two_polled_devices_are_merged_by_their_macs() {
 }
 
 #[test]
+fn two_devices_known_by_address_alone_are_merged_by_their_addresses() {
+    let mut run = run();
+    let ips = ["10.0.0.6", "10.0.0.5"];
+    run.tick(vec![sweep("v", "", 1, &[(ips[0], true)]), sync(&[polled(ips[1], "", "", 1)])]);
+    assert_eq!(run.tables.devices().len(), 2);
+    let must = link("l", LinkKind::Must, identifier(IdKind::Ip, ips[0]), identifier(IdKind::Ip, ips[1]));
+    run.tick(vec![must]);
+    let (six, five) = (named("ip", ips[0]), named("ip", ips[1]));
+    assert_eq!(run.tables.uids(), [five.clone()]);
+    assert_eq!(run.tables.device(&five).ip_addresses, ["10.0.0.5", "10.0.0.6"]);
+    assert_eq!(run.tables.redirect(&six), Some(five.clone()));
+    // What operators say of an address is above all claims.
+    run.tick(vec![sync(&[armis("A", ips[0], 2, "")])]);
+    assert_eq!(run.tables.device(&five).ip_addresses, ["10.0.0.5", "10.0.0.6"]);
+    assert!(run.tables.device(&armis_uid("A")).ip_addresses.is_empty());
+    // Something that names the device better is linked to it too.
+    let strong = link("s", LinkKind::Must, identifier(IdKind::Ip, ips[1]), identifier(IdKind::Armis, "A"));
+    assert_eq!(run.tick(vec![strong]).uids(), [armis_uid("A")]);
+    assert_eq!(run.tables.redirect(&five), Some(armis_uid("A")));
+    run.tick(vec![unlink("s")]);
+    let mut apart = vec![five.clone(), armis_uid("A")];
+    apart.sort();
+    assert_eq!(run.tables.uids(), apart);
+    run.tick(vec![unlink("l")]);
+    assert_eq!(run.tables.uids(), apart, "the address is the inventory's again, and what swept it too");
+    assert_eq!(run.tables.redirect(&six), Some(armis_uid("A")));
+}
+
+#[test]
+fn must_links_win_over_cannot_links() {
+    let mut run = run();
+    let (a, ip) = (identifier(IdKind::Armis, "A"), identifier(IdKind::Ip, "10.0.0.5"));
+    run.tick(vec![sync(&[armis("A", "10.0.0.1", 1, "")]), sweep("v", "", 1, &[("10.0.0.5", true)])]);
+    run.tick(vec![link("c", LinkKind::Cannot, a.clone(), ip.clone()), link("m", LinkKind::Must, ip, a)]);
+    assert_eq!(run.tables.uids(), [armis_uid("A")]);
+    assert_eq!(run.tables.device(&armis_uid("A")).ip_addresses, ["10.0.0.1", "10.0.0.5"]);
+    assert_eq!(run.tick(vec![unlink("m")]).devices().len(), 2);
+}
+
+#[test]
 fn s32_an_unmerge_survives_the_next_sync() {
     let mut run = run();
     let snow = r#""integration_type":"snow","integration_id":"I","armis_device_id":"X","netbox_device_id":"N""#;

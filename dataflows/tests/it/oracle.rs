@@ -336,7 +336,9 @@ impl World {
             must.join(a, b);
         }
         let is_linked = |id: &str| must.0.contains_key(id);
-        let apart: Vec<(&String, &String)> = of_kind(LinkKind::Cannot).map(|(_, a, b)| (a, b)).collect();
+        // Must-links win.
+        let cannot = of_kind(LinkKind::Cannot).map(|(_, a, b)| (a, b));
+        let apart: Vec<(&String, &String)> = cannot.filter(|(a, b)| must.of(a) != must.of(b)).collect();
         let collide = |ids: &BTreeSet<String>| {
             ids.iter().any(|a| ids.iter().any(|b| namespace(a) == namespace(b) && must.of(a) != must.of(b)))
         };
@@ -365,9 +367,7 @@ impl World {
             .iter()
             .filter(|id| {
                 let together = joined.members(&joined.of(id));
-                let parted = |(a, b): &(&String, &String)| {
-                    together.contains(*a) && together.contains(*b) && must.of(a) != must.of(b)
-                };
+                let parted = |(a, b): &(&String, &String)| together.contains(*a) && together.contains(*b);
                 collide(&together) || apart.iter().any(parted)
             })
             .cloned()
@@ -442,13 +442,11 @@ impl World {
             let members = groups.members(g);
             let crowd = members.iter().any(|x| members.iter().any(|y| x != y && !spaces(x).is_disjoint(&spaces(y))));
             crowd
-                || apart.iter().filter(|(a, b)| must.of(a) != must.of(b) || priority(a).max(priority(b)) >= 4).any(
-                    |(a, b)| {
-                        holders(a)
-                            .iter()
-                            .any(|x| holders(b).iter().any(|y| x != y && members.contains(x) && members.contains(y)))
-                    },
-                )
+                || apart.iter().any(|(a, b)| {
+                    holders(a)
+                        .iter()
+                        .any(|x| holders(b).iter().any(|y| x != y && members.contains(x) && members.contains(y)))
+                })
         };
         let device = |c: &str| -> String {
             let group = groups.of(c);
@@ -645,8 +643,15 @@ impl World {
                 let group = all_free().find(|m| is_linked(m) && must.of(m) == must.of(&seed));
                 let group = group.and_then(|m| group_device.get(&of_macs.of(&m)).cloned());
                 let d = if peopled(&d) { d } else { group.unwrap_or(d) };
-                if let Some(uid) = name.get(&d).filter(|_| !barred(&d, &seed)) {
-                    claims.push((9, i64::MIN, uid.clone(), d));
+                match name.get(&d) {
+                    Some(uid) if !barred(&d, &seed) => claims.push((9, i64::MIN, uid.clone(), d)),
+                    Some(_) => {}
+                    // Nothing else is there: the addresses themselves are a device, if any record is known by one alone.
+                    None => {
+                        let known = alone.iter().filter_map(|s| s.ips.first()).map(|ip| format!("ip:{ip}"));
+                        let least = known.filter(|other| is_linked(other) && must.of(other) == must.of(&seed)).min();
+                        claims.extend(least.map(|least| (9, i64::MIN, uid("default", &least), must.of(&seed))));
+                    }
                 }
             }
             let own = uid("default", &seed);

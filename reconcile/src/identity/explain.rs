@@ -66,7 +66,7 @@ pub struct Edge {
 /// What joins records beyond what they assert alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Bond {
-    /// `operator`, `cross_source`, `mac`, `ip_alias`.
+    /// `operator`, `cross_source`, `mac`, `ip_alias`; `overruled` for a cannot-link that must-links win over.
     pub rule: &'static str,
     /// What is joined: records, or identifiers where an operator says so.
     pub between: [String; 2],
@@ -177,6 +177,41 @@ pub struct Known {
     pub policy: IpLink,
 }
 
+/// The identifiers that a device is known by: strong ones and MACs that its records assert, addresses that it owns.
+fn known_by(records: &[&Placed], known: &Known) -> BTreeSet<String> {
+    let of = |p: &&Placed| {
+        let owned = p.record.ips.iter().map(ToString::to_string);
+        let owned = owned.filter(|ip| known.owners.get(ip) == Some(&p.uid)).map(|ip| format!("ip:{ip}"));
+        let asserted = p.record.ids.iter().map(seed).chain(p.record.macs.iter().map(|mac| format!("mac:{mac}")));
+        asserted.chain(owned).collect::<Vec<_>>()
+    };
+    records.iter().flat_map(of).collect()
+}
+
+/// What operators say of identifiers that a device is known by.
+fn said(names: &BTreeSet<String>, known: &Known) -> Vec<Bond> {
+    let of_kind = |kind: &'static str| known.links.iter().filter(move |l| l.kind == kind);
+    // The least identifier that must-links connect one to.
+    let mut least: BTreeMap<&str, &str> = BTreeMap::new();
+    for link in of_kind("must") {
+        let [a, b] = [&*link.a, &*link.b].map(|end| least.get(end).copied().unwrap_or(end));
+        least.extend([(&*link.a, a), (&*link.b, b)]);
+        least.values_mut().filter(|l| **l == a.max(b)).for_each(|l| *l = a.min(b));
+    }
+    let bond = |rule, link: &Link, said: &str| {
+        let witness = format!("{} said {said}: {}", link.actor, link.reason);
+        Bond { rule, between: [link.a.clone(), link.b.clone()], witness }
+    };
+    let ours = |link: &&Link| names.contains(&link.a) || names.contains(&link.b);
+    let overruled = |link: &&Link| {
+        let [a, b] = [&link.a, &link.b].map(|end| least.get(&**end));
+        a.is_some() && a == b
+    };
+    let must = of_kind("must").filter(ours).map(|link| bond("operator", link, "so"));
+    let cannot = of_kind("cannot").filter(ours).filter(overruled);
+    must.chain(cannot.map(|link| bond("overruled", link, "that they are two, but must-links connect them"))).collect()
+}
+
 fn strong_component(records: &[&Placed], known: &Known) -> Vec<usize> {
     // Joins records by identifiers in force, then by operators' links between those.
     let mut group: Vec<usize> = (0..records.len()).collect();
@@ -263,16 +298,7 @@ pub fn explain(own: &[Placed], near: &[Placed], known: &Known) -> Explanation {
             edges.insert(Edge { record: label(record), asserts, rule: "address", in_force: owned, why_not });
         }
     }
-    let ids: BTreeSet<String> = own.iter().flat_map(|p| &p.record.ids).map(seed).collect();
-    let names: BTreeSet<String> =
-        own.iter().flat_map(|p| &p.record.macs).map(|m| format!("mac:{m}")).chain(ids.iter().cloned()).collect();
-    for link in known.links.iter().filter(|l| l.kind == "must") {
-        let between = [link.a.clone(), link.b.clone()];
-        if between.iter().all(|end| names.contains(end)) {
-            let witness = format!("{} said so: {}", link.actor, link.reason);
-            bonds.insert(Bond { rule: "operator", between, witness });
-        }
-    }
+    bonds.extend(said(&known_by(&own, known), known));
     let group = strong_component(&own, known);
     for (i, a) in own.iter().enumerate() {
         for (j, b) in own.iter().enumerate().skip(i + 1) {
@@ -340,8 +366,7 @@ pub fn apart(a: &[Placed], b: &[Placed], known: &Known) -> Apart {
         strong.chain(weak).collect::<BTreeSet<Identifier>>()
     };
     let (ids_a, ids_b) = (ids(&a), ids(&b));
-    let names = |ids: &BTreeSet<Identifier>| ids.iter().map(seed).collect::<BTreeSet<String>>();
-    let (names_a, names_b) = (names(&ids_a), names(&ids_b));
+    let (names_a, names_b) = (known_by(&a, known), known_by(&b, known));
     for link in known.links.iter().filter(|l| l.kind == "cannot") {
         let forth = names_a.contains(&link.a) && names_b.contains(&link.b);
         if forth || (names_a.contains(&link.b) && names_b.contains(&link.a)) {
