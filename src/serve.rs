@@ -35,7 +35,7 @@ use radarflow_proto::fact::{Fact, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, Wanted};
-use radarflow_proto::record::{IdKind, RecordKey};
+use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::engine::{Engine, EngineLimits};
@@ -451,6 +451,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let policy = move |tenant: &str| {
         known.policies.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
     };
+    let known = registry.clone();
+    let partial = move |tenant: &str, kind: SourceKind, instance: &str| known.is_partial(tenant, kind, instance);
     let api = Api {
         engine,
         tokens,
@@ -462,6 +464,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         instances: Arc::new(instances),
         plans,
         mappings: config.mappings()?,
+        partial: Arc::new(partial),
         policy: Arc::new(policy),
         ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
         metrics,

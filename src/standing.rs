@@ -98,6 +98,12 @@ impl Registry {
             .collect()
     }
 
+    /// Whether a source says only what it knows.
+    pub(crate) fn is_partial(&self, tenant: &str, kind: SourceKind, instance: &str) -> bool {
+        let known = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&(tenant.to_owned(), kind, instance.to_owned()))
+    }
+
     /// What to append so that the standing facts are what the configuration says.
     pub(crate) fn changes(&self, config: &Config) -> Result<Vec<Fact>> {
         let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();

@@ -299,6 +299,19 @@ pub struct Listing {
     /// Somebody has looked at what it lacks and said yes.
     #[serde(default)]
     pub approved: bool,
+    /// Who brought it about, if not the program by its configuration: for the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Brought>,
+}
+
+/// Who brought a run about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// A token's name.
+    pub actor: String,
+    /// The digest of the plan that they applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
 }
 
 /// What a feed received, shed or lost before the ledger, since it last said so.

@@ -15,7 +15,7 @@ use crate::cell::Time;
 use crate::fact::Fact;
 use crate::frame::{Entry, Origin, Range};
 use crate::lake::Versions;
-use crate::payload::{DeviceUpdate, DueNotification, SyncMeta};
+use crate::payload::{Brought, DeviceUpdate, DueNotification, SyncMeta};
 use crate::record::{Identifier, Record, RecordKey, SourceKind};
 use crate::rows::{Change, Table};
 
@@ -261,8 +261,8 @@ pub trait InventoryRuns: Send + Sync + 'static {
 pub trait InventoryRun: Send {
     /// Makes items durable; waits while there is no room.
     async fn page(&mut self, items: Vec<DeviceUpdate>) -> Result<(), AppendError>;
-    /// Ends it. Gives the epoch.
-    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError>;
+    /// Ends it, for somebody or by itself. Gives the epoch.
+    async fn end(self: Box<Self>, ending: Ending, by: Option<Brought>) -> Result<u64, AppendError>;
     /// Forgets it.
     async fn discard(self: Box<Self>) -> Result<u64, AppendError>;
 }

@@ -628,7 +628,8 @@ tables! {
         time: Time,
         /// Who: a token's name, `configuration`, `radarflow`.
         actor: String,
-        /// What was done: `receiver`, `receiver_gone`, `token`, `token_revoked`, `instance`, `condition`, `alert_step`.
+        /// What was done: the name of the fact (`receiver`, `token_revoked`, `link`, `device_step`, …); `inventory_run`,
+        /// `plan_applied`.
         action: String,
         /// What it was done to.
         subject: String,

@@ -14,6 +14,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
+use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::access::{Action, may};
 use radarflow_reconcile::identity::sources::Instances;
 use serde::Serialize;
@@ -60,6 +61,8 @@ pub struct Api {
     pub plans: Arc<Plans>,
     /// What the columns of inventories mean, by name.
     pub mappings: Mappings,
+    /// Whether a source of a tenant, by kind and instance, says only what it knows.
+    pub partial: Arc<dyn Fn(&str, SourceKind, &str) -> bool + Send + Sync>,
     /// How far an address alone links, a tenant.
     pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
     /// Whether the ledger is caught up.

@@ -9,7 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::payload::{Brought, DeviceUpdate};
 use radarflow_proto::ports::{Ending, InventoryRun, RunOf};
 use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::identity::normalise;
@@ -216,7 +216,8 @@ pub(crate) async fn push(
         }
     };
     let ending = if how.complete { Ending::Whole } else { Ending::Part };
-    let epoch = run.end(ending).await.map_err(|e| not_durable(&e))?;
+    let by = Brought { actor: actor.name.clone(), plan: None };
+    let epoch = run.end(ending, Some(by)).await.map_err(|e| not_durable(&e))?;
     Ok(axum::Json(RunTaken { run: id, items, complete: how.complete, epoch }).into_response())
 }
 

@@ -4,7 +4,8 @@
 //! items ─► staged, and noted ─► compared with the records that stand ─► plan, under a digest
 //! digest ─► compared again: the same? ─► the run ends, as one that somebody looked at
 //! ```
-//! The digest names the source and every change. Where the records have changed meanwhile there is another plan, under
+//! What a partial source says is compared with what it makes of a record, as far as the record tells: of an item that is
+//! older than the record, fields that the record lacks. The digest names the source and every change. Where the records have changed meanwhile there is another plan, under
 //! another digest, to be looked at. What is planned waits in the ledger and costs room there: a plan that nobody applies
 //! is forgotten after [`KEPT`], and its run with it.
 
@@ -19,13 +20,14 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use radarflow_proto::cell::Time;
-use radarflow_proto::payload::DeviceUpdate;
+use radarflow_proto::payload::{Brought, DeviceUpdate};
 use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RunOf, Wanted};
 use radarflow_proto::record::Record;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::identity::explain::label;
 use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::sources::{Instances, Received, device_update};
+use radarflow_reconcile::partial::Sayings;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -47,9 +49,22 @@ struct Item {
     /// Which of two versions is newer, as the dataflow has it.
     order: (Time, bool, Name),
     shown: Sample,
+    /// Of a partial source: what the run said of it.
+    sayings: Option<Sayings>,
 }
 
 impl Item {
+    fn of(record: &Record, sayings: Option<Sayings>) -> Item {
+        Item { content: content(record), order: order(record), shown: Sample::of(record), sayings }
+    }
+
+    /// What the record would be, with what it said before where its source is partial.
+    fn over(&self, old: &Record) -> Option<Item> {
+        let mut sayings = self.sayings.clone()?;
+        let whole = sayings.say(old.clone());
+        Some(Item::of(&whole, None))
+    }
+
     /// That it is gone.
     fn gone(&self) -> bool {
         self.order.1
@@ -70,6 +85,8 @@ pub(crate) struct Noted {
 struct Notes {
     of: RunOf,
     instances: Instances,
+    /// Whether its source says only what it knows.
+    partial: bool,
     /// By the key of its record.
     items: BTreeMap<String, Item>,
     listed: usize,
@@ -79,7 +96,8 @@ struct Notes {
 impl Noted {
     pub(crate) fn begin(api: &Api, of: RunOf) -> Noted {
         let (run, instances) = (api.inventories.begin(of.clone()), (api.instances)());
-        Noted { run, notes: Notes { of, instances, items: BTreeMap::new(), listed: 0, rejected: 0 } }
+        let partial = (api.partial)(&of.tenant, of.kind, &of.speaker());
+        Noted { run, notes: Notes { of, instances, partial, items: BTreeMap::new(), listed: 0, rejected: 0 } }
     }
 }
 
@@ -90,11 +108,19 @@ impl Notes {
             self.rejected += 1;
             return;
         };
-        let item = Item { content: content(&record), order: order(&record), shown: Sample::of(&record) };
+        let key = record.key.key.clone();
+        if self.partial {
+            // Said twice, both count.
+            let mut sayings = self.items.remove(&key).and_then(|old| old.sayings).unwrap_or_default();
+            let whole = sayings.say(record);
+            self.items.insert(key, Item::of(&whole, Some(sayings)));
+            return;
+        }
+        let item = Item::of(&record, None);
         // Said twice, the newest counts.
-        let newest = self.items.get(&record.key.key).is_none_or(|old| old.order <= item.order);
+        let newest = self.items.get(&key).is_none_or(|old| old.order <= item.order);
         if newest {
-            self.items.insert(record.key.key, item);
+            self.items.insert(key, item);
         }
     }
 }
@@ -118,8 +144,8 @@ impl InventoryRun for Noted {
         Ok(())
     }
 
-    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError> {
-        self.run.end(ending).await
+    async fn end(self: Box<Self>, ending: Ending, by: Option<Brought>) -> Result<u64, AppendError> {
+        self.run.end(ending, by).await
     }
 
     async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
@@ -205,13 +231,16 @@ fn plan(noted: &Notes, complete: bool, standing: &[Record]) -> Plan {
     let keys: BTreeSet<&str> = noted.items.keys().map(String::as_str).chain(standing.keys().copied()).collect();
     for key in keys {
         let (item, old) = (noted.items.get(key), standing.get(key));
+        let whole = item.zip(old).and_then(|(item, old)| item.over(old));
+        // What is older than what is known changes nothing, unless its source is partial.
+        let counts = |item: &Item, old: &Record| whole.is_some() || item.order > order(old);
+        let item = whole.as_ref().or(item);
         let (change, count, samples) = match (item, old) {
             (Some(item), None) if !item.gone() => ("create", &mut plan.create, Some(&mut plan.samples.create)),
-            (Some(item), Some(old)) if item.gone() && item.order > order(old) => {
+            (Some(item), Some(old)) if item.gone() && counts(item, old) => {
                 ("delete", &mut plan.delete, Some(&mut plan.samples.delete))
             }
-            // What is older than what is known changes nothing.
-            (Some(item), Some(old)) if !item.gone() && item.order > order(old) && item.content != content(old) => {
+            (Some(item), Some(old)) if !item.gone() && counts(item, old) && item.content != content(old) => {
                 ("update", &mut plan.update, Some(&mut plan.samples.update))
             }
             (None, Some(_)) if complete => ("delete", &mut plan.delete, Some(&mut plan.samples.delete)),
@@ -399,7 +428,8 @@ pub(crate) async fn apply_plan(
         }
     }
     let ending = if waiting.complete { Ending::Approved } else { Ending::Part };
-    let epoch = Box::new(waiting.noted).end(ending).await.map_err(|e| not_durable(&e))?;
+    let by = Brought { actor: actor.name.clone(), plan: Some(digest) };
+    let epoch = Box::new(waiting.noted).end(ending, Some(by)).await.map_err(|e| not_durable(&e))?;
     Ok(axum::Json(Done { epoch }).into_response())
 }
 
@@ -438,7 +468,7 @@ mod tests {
         async fn page(&mut self, _: Vec<DeviceUpdate>) -> Result<(), AppendError> {
             Ok(())
         }
-        async fn end(self: Box<Self>, _: Ending) -> Result<u64, AppendError> {
+        async fn end(self: Box<Self>, _: Ending, _: Option<Brought>) -> Result<u64, AppendError> {
             Ok(1)
         }
         async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
@@ -456,7 +486,14 @@ mod tests {
             instance: instance.into(),
             run: "1".into(),
         };
-        let notes = Notes { of, instances: Instances::default(), items: BTreeMap::new(), listed: 0, rejected: 0 };
+        let notes = Notes {
+            of,
+            instances: Instances::default(),
+            partial: false,
+            items: BTreeMap::new(),
+            listed: 0,
+            rejected: 0,
+        };
         Waiting { noted: Noted { run: Box::new(Nothing), notes }, complete: true, since }
     }
 

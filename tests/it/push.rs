@@ -180,6 +180,41 @@ async fn rules_of_files_tell_what_devices_are() {
 }
 
 #[tokio::test]
+async fn a_plan_of_a_partial_source_tells_what_it_adds() {
+    let mut home = Home::new("[[sources.partial]]\nname = \"cmdb/main\"\n");
+    let server = home.start();
+    let file = home.dir.path().join("devices.ndjson");
+    let args = [file.to_str().unwrap(), "--source", "cmdb/main"];
+    let planned = [&args[..], &["--plan"]].concat();
+    let write = |day: u32, items: &[Value]| {
+        let item = |(n, said): (usize, &Value)| {
+            let mut item = said.clone();
+            item["metadata"] = json!({"integration_id": n.to_string()});
+            item["timestamp"] = json!(format!("2024-03-{day:02}T00:00:00Z"));
+            item.to_string()
+        };
+        std::fs::write(&file, items.iter().enumerate().map(item).collect::<Vec<_>>().join("\n")).unwrap();
+    };
+    write(5, &[json!({"ip": "10.30.0.1", "hostname": "one"}), json!({"ip": "10.30.0.2", "hostname": "two"})]);
+    assert!(import(&server, &args).await.0);
+    devices(&server, 2).await;
+    // The first says again a part of what it said, the second something else.
+    write(6, &[json!({"ip": "10.30.0.1"}), json!({"hostname": "zwei"})]);
+    let (_, said) = import(&server, &planned).await;
+    assert!(said.contains("2 items: 0 new, 1 changed, 1 as they are, 0 gone"), "{said}");
+    // What is older fills in what nobody said.
+    write(1, &[json!({"hostname": "uno", "mac": "0CEA1432D278"}), json!({"hostname": "dos"})]);
+    let (_, said) = import(&server, &planned).await;
+    assert!(said.contains("2 items: 0 new, 1 changed, 1 as they are, 0 gone"), "{said}");
+    let digest = said.trim().rsplit(' ').next().unwrap().to_owned();
+    let path = format!("/api/plans/{digest}/apply");
+    assert_eq!(server.post(&path, &server.token, &json!({})).await.0, 200);
+    let rows = server.until("in:devices mac:0CEA1432D278", |rows| rows.len() == 1).await;
+    assert_eq!(rows[0]["hostname"], "one");
+    server.stop();
+}
+
+#[tokio::test]
 async fn what_is_pushed_may_be_planned_first() {
     let mut home = Home::new("");
     let server = home.start();
@@ -224,5 +259,10 @@ async fn what_is_pushed_may_be_planned_first() {
     let rows = server.until("in:devices sort:hostname:asc", |rows| rows.iter().any(|r| r["hostname"] == "three")).await;
     let names: Vec<&Value> = rows.iter().map(|r| &r["hostname"]).collect();
     assert_eq!(names, [&json!("premier"), &json!("three")]);
+    let audit = server.rows("in:audit action:(inventory_run,plan_applied) sort:epoch:asc").await;
+    let acts: Vec<&Value> = audit.iter().map(|row| &row["action"]).collect();
+    assert_eq!(acts, ["inventory_run", "inventory_run", "plan_applied"]);
+    assert!(audit[2]["subject"].as_str().unwrap().starts_with("integration/cmdb.main/"), "{audit:?}");
+    assert!(audit[2]["detail"].as_str().unwrap().contains(plan["digest"].as_str().unwrap()), "{audit:?}");
     server.stop();
 }

@@ -291,6 +291,7 @@ pub(crate) fn run() -> Result<()> {
         instances: Arc::new(Instances::default),
         plans: Arc::default(),
         mappings: Default::default(),
+        partial: Arc::new(|_, _, _| false),
         policy: Arc::new(|_| IpLink::default()),
         ready: Arc::new(|| true),
         metrics: Arc::new(String::new),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Kind, Origin};
-use radarflow_proto::payload::{AgentPush, DeviceUpdate, Listing, ServiceHead};
+use radarflow_proto::payload::{AgentPush, Brought, DeviceUpdate, Listing, ServiceHead};
 use radarflow_proto::ports::{AppendError, Ending, FactSink, InventoryRun, InventoryRuns, NewInstances, RunOf};
 
 use super::entry;
@@ -85,13 +85,14 @@ impl InventoryRun for Run {
         self.staging.push(&entries).await
     }
 
-    async fn end(self: Box<Self>, ending: Ending) -> Result<u64, AppendError> {
+    async fn end(self: Box<Self>, ending: Ending, by: Option<Brought>) -> Result<u64, AppendError> {
         let listing = Listing {
             kind: self.of.kind,
             instance: self.of.speaker(),
             run: self.of.run.clone(),
             complete: ending != Ending::Part,
             approved: ending == Ending::Approved,
+            by,
         };
         self.staging.end(true, Some(listing)).await
     }

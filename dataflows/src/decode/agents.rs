@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use radarflow_proto::cell::Time;
+use radarflow_proto::fact::Audited;
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
     AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, StagedHead, Sweep, instant_us,
@@ -16,6 +17,7 @@ use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::identity::sources::{self, Received};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::runs::{Owner, Place};
@@ -322,6 +324,9 @@ impl Decoder {
             // What was given up for its age, or lost, makes a listing incomplete: it must withdraw nothing.
             let whole = self.runs.chunks(&head.run) == head.chunk as usize;
             let listing = head.listing.map(|l| Listing { complete: l.complete && whole, ..l });
+            if let Some(listing) = &listing {
+                self.audit_run(at, listing, head.chunk);
+            }
             self.runs.release(head.run, at.place, listing.clone());
             if let Some(listing) = listing.filter(|_| head.chunk == 0) {
                 // A source that has nothing at all.
@@ -330,6 +335,26 @@ impl Decoder {
         } else {
             self.runs.discard(&head.run);
         }
+    }
+
+    /// That somebody brought a run about: it has ended, and is applied from here on.
+    fn audit_run(&mut self, at: &At<'_>, listing: &Listing, chunks: u32) {
+        let Some(by) = listing.by.as_ref().filter(|_| self.index == 0) else { return };
+        let Listing { kind, instance, run, complete, .. } = listing;
+        let (action, plan) = match &by.plan {
+            Some(plan) => ("plan_applied", Some(plan)),
+            None => ("inventory_run", None),
+        };
+        let detail = json!({"run": run, "complete": complete, "chunks": chunks, "plan": plan});
+        let audited = Audited {
+            tenant: None,
+            actor: Some(by.actor.clone()),
+            action: action.to_owned(),
+            subject: format!("{}/{instance}/{run}", kind.name()),
+            reason: None,
+            detail: detail.to_string(),
+        };
+        self.audit(at, audited);
     }
 
     /// The end of a listing, after all of its items.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::{DeviceStep, Fact, RunDecision};
+use radarflow_proto::fact::{Audited, DeviceStep, Fact, RunDecision};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
 use radarflow_proto::netflow::Exporter;
 use radarflow_proto::offsets::Offsets;
@@ -325,7 +325,9 @@ impl Decoder {
         if self.index != 0 {
             return;
         }
-        self.audit(at, &fact);
+        if let Some(audited) = fact.audited() {
+            self.audit(at, audited);
+        }
         let position = at.order;
         match (&fact, fact.subject()) {
             (Fact::AlertStep { tenant, alert_id, .. }, _) => {
@@ -360,8 +362,7 @@ impl Decoder {
         }
     }
 
-    fn audit(&mut self, at: &At<'_>, fact: &Fact) {
-        let Some(audited) = fact.audited() else { return };
+    fn audit(&mut self, at: &At<'_>, audited: Audited) {
         let tenant = audited.tenant.unwrap_or_else(|| at.origin.tenant.clone());
         let row = Audit {
             tenant_id: tenant.clone(),

@@ -272,7 +272,7 @@ pub fn release(run: &str, tenant: &'static str, release: bool) -> Input {
 /// The end of a staged run of NetBox's, which lists its items in so many chunks.
 pub fn listed(run: &str, chunks: u32, complete: bool, approved: bool) -> Input {
     let (instance, run) = ("main".to_owned(), run.to_owned());
-    let listing = Listing { kind: SourceKind::NetBox, instance, run: run.clone(), complete, approved };
+    let listing = Listing { kind: SourceKind::NetBox, instance, run: run.clone(), complete, approved, by: None };
     let body = staged_head(&run, chunks, true, Some(listing)).into();
     Input { kind: Kind::Release, tenant: "t", partition: String::new(), peer: None, body }
 }

@@ -439,7 +439,7 @@ impl Puller {
         let result = read_all(&self.inventory, &self.client, since_us, &mut *run, &mut items).await;
         // A listing without items is one, too; a part without any is nothing.
         if items > 0 || (full && result.is_ok()) {
-            run.end(if full && result.is_ok() { Ending::Whole } else { Ending::Part }).await?;
+            run.end(if full && result.is_ok() { Ending::Whole } else { Ending::Part }, None).await?;
         }
         result.map(|()| items)
     }
