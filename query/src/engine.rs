@@ -9,12 +9,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::SchemaRef;
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{
+    FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation,
+};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{ident, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
-use futures::StreamExt;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,15 +34,16 @@ use crate::page::{self, Executed, NARROW_FIRST};
 use crate::past::Moment;
 use crate::sql::{CATALOG, SCHEMA};
 use crate::srql::complete::{self, Item};
-use crate::srql::plan::{self, Planned};
+use crate::srql::plan::{self, Planned, Tallied};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 use crate::stored::Stored;
 use crate::stream::Streams;
-use crate::tally::Groups;
 
 /// Memory of all queries together, bytes.
 pub const MEMORY: usize = 2 << 30;
+/// What part of it is for what is kept of live queries.
+const KEPT_SHARE: usize = 4;
 /// Said where more was learnt late of addresses than is kept.
 const MUCH_LEARNT_LATE: &str =
     "more was learnt late of who had addresses than is kept: old events are of the devices they were stored with";
@@ -95,6 +97,8 @@ pub struct Engine {
     live: Arc<Live>,
     /// What every session begins with.
     state: SessionState,
+    /// Memory for what is kept of live queries.
+    kept: Arc<dyn MemoryPool>,
     places: Arc<Places>,
     threads: Threads,
     /// What one query may take.
@@ -122,13 +126,13 @@ impl Engine {
 
     /// Memory that queries hold, bytes.
     pub fn reserved_bytes(&self) -> usize {
-        self.state.runtime_env().memory_pool.reserved()
+        self.state.runtime_env().memory_pool.reserved() + self.kept.reserved()
     }
 
     /// The same, with limits of one's own.
     pub fn with_limits(live: Arc<Live>, key: [u8; 32], limits: EngineLimits) -> Result<Self, QueryError> {
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory)))
+            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory - limits.memory / KEPT_SHARE)))
             .build_arc()
             .map_err(|e| QueryError::Failed(e.to_string()))?;
         // From one to four thousand milliseconds, doubling.
@@ -140,6 +144,7 @@ impl Engine {
         Ok(Engine {
             live,
             state: state(runtime),
+            kept: Arc::new(GreedyMemoryPool::new(limits.memory / KEPT_SHARE)),
             places: Arc::default(),
             threads,
             time,
@@ -463,29 +468,23 @@ impl Engine {
         Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
     }
 
-    /// The groups of a query as they are now, if they can be kept by the rows that come and go, and are not too many.
-    pub(crate) async fn groups(
-        self: &Arc<Self>,
+    /// The rows that a query of groups counts, if these can be kept: of a version, of epochs up to one, of a part of its span.
+    pub(crate) fn tallied(
+        &self,
         actor: &Actor,
         query: &ast::Query,
         view: &View,
-    ) -> Result<Option<Groups>, QueryError> {
+        epoch: u64,
+        part: Option<Range>,
+    ) -> Result<Option<Tallied>, QueryError> {
         let ctx = self.session();
-        let tables = Scoped::new(view, &ctx, actor);
-        let Some(tallied) = plan::tallied(query, &tables, view.clock_ms * 1000)? else { return Ok(None) };
-        let broken = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
-        let mut groups = Groups::new(&tallied).map_err(broken)?;
-        let counted = async move {
-            let mut rows = tallied.frame.execute_stream().await.map_err(failed)?;
-            while let Some(batch) = rows.next().await {
-                groups.take(&batch.map_err(failed)?, 1).map_err(broken)?;
-                if groups.is_too_large() {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(groups))
-        };
-        self.on_threads(counted).await
+        let tables = Scoped { epoch, ..Scoped::new(view, &ctx, actor) };
+        Ok(plan::tallied(query, &tables, view.clock_ms * 1000, part)?)
+    }
+
+    /// Memory for what is kept of live queries, none of it yet.
+    pub(crate) fn reservation(&self) -> MemoryReservation {
+        MemoryConsumer::new("live query").register(&self.kept)
     }
 
     /// All rows of a query, if they are no more than `most`.

@@ -21,7 +21,7 @@ use datafusion::prelude::DataFrame;
 use crate::segment::Segment;
 
 /// Columns of events that name devices.
-const NAMES: [&str; 4] = ["device_uid", "src_device_uid", "dst_device_uid", "exporter_device_uid"];
+pub(crate) const NAMES: [&str; 4] = ["device_uid", "src_device_uid", "dst_device_uid", "exporter_device_uid"];
 
 /// Whether events of such columns name devices.
 pub(crate) fn names_devices(schema: &SchemaRef) -> bool {

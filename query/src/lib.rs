@@ -31,6 +31,7 @@ pub mod http;
 pub mod imported;
 mod intervals;
 pub mod inventories;
+mod kept;
 mod led;
 mod lines;
 mod links;

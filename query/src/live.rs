@@ -372,7 +372,8 @@ impl Live {
 }
 
 /// The tenant of a batch: the dataflow makes batches of one tenant each.
-fn tenant_of(batch: &RecordBatch) -> String {
+/// Whose rows a batch has.
+pub(crate) fn tenant_of(batch: &RecordBatch) -> String {
     use arrow_array::cast::AsArray;
     let column = batch.column_by_name("tenant_id").and_then(|c| c.as_string_opt::<i32>());
     column.filter(|c| !arrow_array::Array::is_empty(*c)).map(|c| c.value(0).to_owned()).unwrap_or_default()
@@ -450,9 +451,14 @@ impl View {
     }
 
     fn event_frame(&self, ctx: &SessionContext, actor: &Actor, table: Table, schema: &SchemaRef) -> Result<DataFrame> {
-        let told = self.told_frame(ctx, actor, LakeTable::Events(table), schema)?;
-        let told = attributed(told, table, schema, self.corrections.get(&actor.tenant))?;
-        led(told, schema, self.state.get(&(actor.tenant.clone(), Table::DeviceRedirect)))
+        self.as_known(self.told_frame(ctx, actor, LakeTable::Events(table), schema)?, &actor.tenant, table)
+    }
+
+    /// Events with the devices that had their addresses, as it is known now, and as they are called today.
+    pub(crate) fn as_known(&self, events: DataFrame, tenant: &str, table: Table) -> Result<DataFrame> {
+        let schema = table.schema();
+        let events = attributed(events, table, &schema, self.corrections.get(tenant))?;
+        led(events, &schema, self.state.get(&(tenant.to_owned(), Table::DeviceRedirect)))
     }
 
     /// Rows of a table of the lake: stored ones, and those in memory.

@@ -1,36 +1,33 @@
 //! Live queries: a snapshot, then exact changes. The sum of what a client received equals a fresh query at that epoch.
 //!
-//! A query over the rows of one state table is kept by the changes of each epoch alone: the rows that went and the rows
-//! that came are filtered like a table of their own, and groups of them are tallied ([`crate::tally`]). Every other query
-//! (joins, events, spans of time that slide) is asked again when something it reads has changed, not more often than it
-//! can bear, and the difference is sent.
+//! A query over the rows of one state table, and groups of the rows of one table, events in a span that slides among
+//! them, are kept by what comes and goes with each epoch ([`crate::kept`]). Every other query (joins, rows of events,
+//! percentiles) is asked again when something it reads has changed, and the difference is sent. Neither takes more than a
+//! fifth of its time.
 //!
 //! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that was cut off says
 //! which event it saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and
 //! every other begins anew, with a snapshot that says so. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
 //! epochs, [`UNSENT`] events.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use datafusion::common::DataFusionError;
-use datafusion::prelude::DataFrame;
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Nature, StateRow, Table, state_batch};
+use radarflow_proto::rows::{Nature, Table};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::access::Actor;
 use crate::answer::json_rows;
-use crate::catalog::STATUS_COLOR;
-use crate::engine::{Engine, QueryError, failed};
+use crate::catalog::{Entity, STATUS_COLOR};
+use crate::engine::{Engine, QueryError};
 use crate::groups;
-use crate::live::{View, seen_by};
+use crate::kept::{Asked, How, Kept, Rows, Taken, apart, count};
+use crate::live::View;
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value as Compared};
 use crate::srql::{SrqlError, parse, plan};
-use crate::tally::Groups;
 
 /// Rows that a stream may hold.
 pub const MAX_ROWS: usize = 10_000;
@@ -158,30 +155,13 @@ impl Drop for Running {
     }
 }
 
-/// Some rows in place of a table: a query that is kept row by row reads no other.
-struct These(DataFrame);
-
-impl plan::Tables for These {
-    fn rows(&self, _: Table) -> Result<DataFrame, DataFusionError> {
-        Ok(self.0.clone())
-    }
-
-    fn intervals(&self) -> Result<Option<DataFrame>, DataFusionError> {
-        Ok(None)
-    }
-}
-
 /// A live query.
 struct Stream {
-    engine: Arc<Engine>,
-    actor: Actor,
-    query: Query,
+    asked: Asked,
     /// The tables it reads.
     tables: Vec<Table>,
-    /// Whether the rows of an epoch can be judged by themselves.
-    by_row: bool,
-    /// The same of rows that are counted in groups, unless more would have to be kept than may be.
-    by_group: AtomicBool,
+    /// How far its answer is kept, unless more would have to be kept than may be.
+    how: Mutex<Option<How>>,
     /// Whether the clock alone changes its answer.
     slides: bool,
     to: mpsc::Sender<Event>,
@@ -247,74 +227,50 @@ pub fn start(
     let plain = query.bucket.is_none() && query.rollup.is_none();
     let clocked = ["now", "today", STATUS_COLOR];
     let relative = clocked.iter().any(|word| text.to_ascii_lowercase().contains(word));
-    let keys_alone =
-        query.sort.iter().map(|s| &s.key).chain(&query.fields).all(|k| !parse::OBJECTS.contains(&&*k.path[0]));
-    let state = matches!(entities[..], [one] if one.table.nature() == Nature::State);
-    let alone = state && plain && !relative && query.time.is_none() && by_itself(&query.filter);
-    let by_row = alone && keys_alone && query.stats.is_empty() && query.limit.is_none();
-    let by_group = alone && !query.stats.is_empty() && groups_alone(&query);
+    let how = match entities[..] {
+        [one] if plain && !relative && by_itself(&query.filter) => how(&query, one, engine),
+        _ => None,
+    };
     let slides = relative || query.time.is_some() || entities.iter().any(|e| e.time.is_some());
     // What is wrong with it is said at once.
     let view = engine.live().view();
     engine.plan(actor, &query, &view)?;
     let running = Running::admit(engine, &actor.tenant).ok_or(QueryError::Busy)?;
     let (to, events) = mpsc::channel(UNSENT);
-    let stream = Stream {
-        engine: engine.clone(),
-        actor: actor.clone(),
-        query,
-        tables,
-        by_row,
-        by_group: by_group.into(),
-        slides,
-        to,
-        _running: running,
-    };
+    let asked = Asked { engine: engine.clone(), actor: actor.clone(), query, table: tables[0] };
+    let stream = Stream { asked, tables, how: how.into(), slides, to, _running: running };
     // Whatever was seen of a stream that is not this server's counts for nothing.
     let seen = seen.map(|id| id.trim().parse().unwrap_or(0));
     tokio::spawn(stream.run(seen));
     Ok(events)
 }
 
-/// Whether groups are of a row's own fields, and so is what they count.
-fn groups_alone(query: &Query) -> bool {
+/// How far the answer to a query of one entity can be kept, where nothing but its rows and the span they are in changes it.
+fn how(query: &Query, entity: &Entity, engine: &Engine) -> Option<How> {
     let own = |key: &Key| !parse::OBJECTS.contains(&&*key.path[0]);
-    let keys = query.by.iter().all(|key| match key {
-        GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => own(key),
-        GroupKey::Time(..) => false,
-    });
-    let calls = |call: &Aggregate| call.field.as_ref().is_none_or(own) && call.only.as_ref().is_none_or(by_itself);
-    keys && query.stats.iter().all(calls)
-}
-
-type Rows = BTreeMap<String, i64>;
-
-fn count(rows: &[Value], into: &mut Rows, sign: i64) {
-    for row in rows {
-        let key = row.to_string();
-        let n = into.entry(key.clone()).or_default();
-        *n += sign;
-        if *n == 0 {
-            into.remove(&key);
+    match entity.table.nature() {
+        Nature::State if query.time.is_some() => None,
+        Nature::State if query.stats.is_empty() => {
+            let keys_alone = query.sort.iter().map(|s| &s.key).chain(&query.fields).all(own);
+            (keys_alone && query.limit.is_none()).then_some(How::Rows)
+        }
+        // What a span leaves is read again: somebody has to have it.
+        Nature::Event if query.stats.is_empty() || query.latest.is_some() || !engine.live().view().history => None,
+        _ => {
+            let keys = query.by.iter().all(|key| match key {
+                GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => own(key),
+                GroupKey::Time(..) => entity.time.is_some(),
+            });
+            let calls =
+                |call: &Aggregate| call.field.as_ref().is_none_or(own) && call.only.as_ref().is_none_or(by_itself);
+            (keys && query.stats.iter().all(calls)).then_some(How::Groups)
         }
     }
 }
 
-/// Rows that were counted up and down, as those that came and those that went.
-fn apart(net: &Rows) -> (Vec<Value>, Vec<Value>) {
-    let rows = |sign: i64| {
-        let wanted = net.iter().filter(move |(_, n)| n.signum() == sign);
-        wanted.flat_map(|(row, n)| {
-            let row: Value = serde_json::from_str(row).unwrap_or_default();
-            std::iter::repeat_n(row, n.unsigned_abs() as usize)
-        })
-    };
-    (rows(1).collect(), rows(-1).collect())
-}
-
 impl Stream {
     async fn run(self, seen: Option<u64>) {
-        let mut closing = self.engine.streams().closing.subscribe();
+        let mut closing = self.asked.engine.streams().closing.subscribe();
         let ended = tokio::select! {
             ended = self.follow(seen) => ended,
             _ = closing.wait_for(|closing| *closing) => Ended::Quietly,
@@ -335,7 +291,7 @@ impl Stream {
         let mut reset = seen.is_some();
         loop {
             // First the ear, then the eye: nothing can happen between.
-            let epochs = self.engine.live().epochs();
+            let epochs = self.asked.engine.live().epochs();
             match self.keep_told(epochs, reset, seen.take()).await {
                 // It fell behind. Until its client has taken something nothing is kept for it.
                 Ok(()) => reset = true,
@@ -367,97 +323,96 @@ impl Stream {
         reset: bool,
         seen: Option<u64>,
     ) -> Result<(), Ended> {
-        let mut view = self.engine.live().view();
-        let mut known = Rows::new();
-        let mut groups = match self.by_group.load(Ordering::Relaxed) {
-            true => self.engine.groups(&self.actor, &self.query, &view).await?,
-            false => None,
-        };
-        let kept = self.by_row || groups.is_some();
-        let missed = seen.filter(|_| self.by_row).and_then(|seen| Some((seen, self.engine.live().since(seen)?)));
-        let mut at = match missed {
-            Some((seen, missed)) => {
-                let mut at = seen;
-                for output in missed {
-                    at = output.epoch;
-                    let (added, removed) = self.changed(&output).await?;
-                    if !added.is_empty() || !removed.is_empty() {
-                        self.send(Event::Change { epoch: at, added, removed }).await?;
-                    }
-                }
-                at
-            }
-            None => {
-                let rows = self.ask(&view).await?;
-                if !self.by_row {
-                    count(&rows, &mut known, 1);
-                }
-                self.snapshot(&view, &rows, reset).await?;
-                view.epoch
-            }
-        };
-        let (mut told, mut told_at, mut asked_at) = (at, Instant::now(), Instant::now());
-        let mut pause = AGAIN;
+        let mut answer = self.answer(reset, seen).await?;
+        let (mut told, mut told_at, mut looked_at) = (answer.at, Instant::now(), Instant::now());
         loop {
-            match tokio::time::timeout(HEARTBEAT, epochs.recv()).await {
-                Ok(Ok(output)) if output.epoch > at => {
-                    at = output.epoch;
-                    if kept {
-                        let (added, removed) = match &mut groups {
-                            Some(groups) => self.regrouped(&output, groups, &mut known).await?,
-                            None => self.changed(&output).await?,
-                        };
-                        if groups.as_ref().is_some_and(Groups::is_too_large) {
-                            self.by_group.store(false, Ordering::Relaxed);
-                            return Ok(());
-                        }
-                        if !added.is_empty() || !removed.is_empty() {
-                            if !self.offer(Event::Change { epoch: at, added, removed })? {
-                                return Ok(());
-                            }
-                            (told, told_at) = (at, Instant::now());
-                        }
-                    }
-                }
+            let wait = if answer.waits() { answer.pause.saturating_sub(looked_at.elapsed()) } else { HEARTBEAT };
+            match tokio::time::timeout(wait.min(HEARTBEAT), epochs.recv()).await {
+                Ok(Ok(output)) if output.epoch > answer.at => answer.take(&output).await?,
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Ok(()),
                 Ok(Err(broadcast::error::RecvError::Closed)) => return Err(Ended::Quietly),
             }
-            if !kept && asked_at.elapsed() >= pause {
-                let now = self.engine.live().view();
-                let moved = !now.same(&view, &self.actor.tenant, &self.tables);
-                if moved || (self.slides && asked_at.elapsed() >= SLIDE) {
-                    let began = Instant::now();
-                    let rows = self.ask(&now).await?;
-                    let mut net: Rows = known.iter().map(|(row, n)| (row.clone(), -n)).collect();
-                    count(&rows, &mut net, 1);
-                    known.clear();
-                    count(&rows, &mut known, 1);
-                    let (added, removed) = apart(&net);
-                    at = now.epoch;
-                    if !net.is_empty() {
-                        if !self.offer(Event::Change { epoch: at, added, removed })? {
+            if looked_at.elapsed() >= answer.pause {
+                let began = Instant::now();
+                if let Some((added, removed)) = answer.look(looked_at.elapsed() >= SLIDE).await? {
+                    if !added.is_empty() || !removed.is_empty() {
+                        if !self.offer(Event::Change { epoch: answer.at, added, removed })? {
                             return Ok(());
                         }
-                        (told, told_at) = (at, Instant::now());
+                        (told, told_at) = (answer.at, Instant::now());
                     }
-                    asked_at = Instant::now();
-                    // Asking takes a fifth of the time at most.
-                    pause = AGAIN.max(began.elapsed() * 4);
-                    view = now;
-                } else if !moved {
-                    view = now;
-                    at = at.max(view.epoch);
+                    // Answering takes a fifth of the time at most.
+                    looked_at = Instant::now();
+                    answer.pause = answer.pause.max(began.elapsed() * 4);
                 }
             }
+            if answer.is_too_large {
+                self.ask_from_now_on();
+                return Ok(());
+            }
             // What was not looked at yet is not promised.
-            let until = if kept { at } else { view.epoch };
-            if until > told && told_at.elapsed() >= HEARTBEAT {
+            if !answer.waits() && answer.at > told && told_at.elapsed() >= HEARTBEAT {
                 // Where there is no room for it, a client has enough to read.
-                self.offer(Event::Frontier(until))?;
-                (told, told_at) = (until, Instant::now());
+                self.offer(Event::Frontier(answer.at))?;
+                (told, told_at) = (answer.at, Instant::now());
             }
         }
+    }
+
+    /// Its answer cannot be kept, or is too much to be.
+    fn ask_from_now_on(&self) {
+        *self.how.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Begins an answer: tells all of it, or what its client has missed.
+    async fn answer(&self, reset: bool, seen: Option<u64>) -> Result<Answer<'_>, Ended> {
+        let live = self.asked.engine.live();
+        let view = live.view();
+        let how = *self.how.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = match how {
+            Some(how) => self.asked.keep(how, &view).await?.map(|kept| (how, kept)),
+            None => None,
+        };
+        if kept.is_none() {
+            self.ask_from_now_on();
+        }
+        let missed = seen.filter(|_| how == Some(How::Rows)).and_then(|seen| Some((seen, live.since(seen)?)));
+        let mut answer = Answer {
+            stream: self,
+            pause: if kept.is_some() { Duration::ZERO } else { AGAIN },
+            kept,
+            known: Rows::new(),
+            at: view.epoch,
+            view,
+            unseen: false,
+            is_stale: false,
+            is_too_large: false,
+        };
+        if let Some((seen, missed)) = missed {
+            answer.at = seen;
+            for output in missed {
+                answer.take(&output).await?;
+                let (added, removed) = answer.look(false).await?.unwrap_or_default();
+                if !added.is_empty() || !removed.is_empty() {
+                    self.send(Event::Change { epoch: answer.at, added, removed }).await?;
+                }
+            }
+            return Ok(answer);
+        }
+        let all = match &answer.kept {
+            Some((_, kept)) => kept.all(&self.asked).await?,
+            None => None,
+        };
+        let rows = match all {
+            Some(rows) => rows,
+            None => self.ask(&answer.view).await?,
+        };
+        if answer.kept.is_none() {
+            count(&rows, &mut answer.known, 1);
+        }
+        self.snapshot(&answer.view, &rows, reset).await?;
+        Ok(answer)
     }
 
     async fn snapshot(&self, view: &View, rows: &[Value], reset: bool) -> Result<(), Ended> {
@@ -474,90 +429,100 @@ impl Stream {
 
     /// The whole answer.
     async fn ask(&self, view: &View) -> Result<Vec<Value>, QueryError> {
-        let batches = self.engine.whole(&self.actor, &self.query, view, MAX_ROWS).await?;
+        let batches = self.asked.engine.whole(&self.asked.actor, &self.asked.query, view, MAX_ROWS).await?;
         Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
     }
+}
 
-    /// The rows of the table that came (1) and went (-1) with an epoch.
-    fn moved(&self, output: &EpochOutput) -> Result<Vec<(These, i64)>, QueryError> {
-        let table = self.tables[0];
-        let ours = |row: &&StateRow| row.table() == table && row.tenant() == self.actor.tenant;
-        let before: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.before.as_ref()).filter(ours).collect();
-        let after: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.after.as_ref()).filter(ours).collect();
-        let these = |(rows, sign): (Vec<&StateRow>, i64)| {
-            let ctx = self.engine.session();
-            let frame = ctx.read_batch(state_batch(table, rows.iter().copied())).map_err(failed)?;
-            Ok((These(seen_by(frame, &self.actor).map_err(failed)?), sign))
+/// The answer of a stream, from epoch to epoch.
+struct Answer<'a> {
+    stream: &'a Stream,
+    /// What is kept of it, if it is not asked for again.
+    kept: Option<(How, Kept)>,
+    /// What was told of one that is asked for again, and of which version.
+    known: Rows,
+    view: Arc<View>,
+    /// The epoch that it is as of.
+    at: u64,
+    /// There is a version that was not looked at.
+    unseen: bool,
+    /// What is kept does not hold any more: it has to be counted anew.
+    is_stale: bool,
+    /// More would have to be kept than may be.
+    is_too_large: bool,
+    /// How long not to look at it again.
+    pause: Duration,
+}
+
+/// Rows that came, and rows that went.
+type Changes = (Vec<Value>, Vec<Value>);
+
+impl Answer<'_> {
+    /// Takes in an epoch.
+    async fn take(&mut self, output: &EpochOutput) -> Result<(), QueryError> {
+        let Some((_, kept)) = &mut self.kept else {
+            self.unseen = true;
+            return Ok(());
         };
-        [(before, -1), (after, 1)].into_iter().filter(|(rows, _)| !rows.is_empty()).map(these).collect()
-    }
-
-    /// The rows that came and went with an epoch.
-    async fn changed(&self, output: &EpochOutput) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
-        let mut net = Rows::new();
-        for (these, sign) in self.moved(output)? {
-            let planned = plan::plan(&self.query, &these, output.clock_ms * 1000, None)?;
-            let batches = self.engine.columns(planned).await?;
-            let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)).unwrap_or_default();
-            count(&rows, &mut net, sign);
+        if self.is_stale {
+            return Ok(());
         }
-        Ok(apart(&net))
+        match kept.take(&self.stream.asked, output).await? {
+            Taken::In => self.at = output.epoch,
+            Taken::Stale => self.is_stale = true,
+            Taken::TooLarge => self.is_too_large = true,
+        }
+        Ok(())
     }
 
-    /// What an epoch changed of groups. Of the first so many groups any may be one, so that all are looked at.
-    async fn regrouped(
-        &self,
-        output: &EpochOutput,
-        groups: &mut Groups,
-        known: &mut Rows,
-    ) -> Result<(Vec<Value>, Vec<Value>), QueryError> {
-        let defect = |e: arrow_schema::ArrowError| QueryError::Failed(e.to_string());
-        let (mut moved, mut touched) = (Vec::new(), BTreeSet::new());
-        for (these, sign) in self.moved(output)? {
-            let Some(tallied) = plan::tallied(&self.query, &these, output.clock_ms * 1000)? else { continue };
-            let counted = async move { tallied.frame.collect().await.map_err(failed) };
-            for batch in self.engine.on_threads(counted).await? {
-                touched.extend(groups.of(&batch).map_err(defect)?);
-                moved.push((batch, sign));
+    /// Whether there is something to be looked at.
+    fn waits(&self) -> bool {
+        self.unseen || self.is_stale || self.kept.as_ref().is_some_and(|(_, kept)| kept.has_news())
+    }
+
+    /// What changed since it was last looked at, if anything can have. `overdue` says that the clock alone may have.
+    async fn look(&mut self, overdue: bool) -> Result<Option<Changes>, QueryError> {
+        let asked = &self.stream.asked;
+        let live = asked.engine.live();
+        match &mut self.kept {
+            Some((_, kept)) if kept.has_news() => {
+                self.pause = Duration::ZERO;
+                kept.news(asked).await.map(Some)
+            }
+            Some((how, kept)) if self.is_stale => {
+                let view = live.view();
+                let Some(anew) = asked.keep(*how, &view).await? else {
+                    self.is_too_large = true;
+                    return Ok(None);
+                };
+                let mut net = Rows::new();
+                for (answer, sign) in [(&*kept, -1), (&anew, 1)] {
+                    count(&answer.all(asked).await?.unwrap_or_default(), &mut net, sign);
+                }
+                (*kept, self.at, self.is_stale, self.pause) = (anew, view.epoch, false, AGAIN);
+                Ok(Some(apart(&net)))
+            }
+            Some(_) => Ok(None),
+            None => {
+                let now = live.view();
+                let moved = !now.same(&self.view, &asked.actor.tenant, &self.stream.tables);
+                let looks = moved || (self.stream.slides && overdue);
+                let mut net = Rows::new();
+                if looks {
+                    let rows = self.stream.ask(&now).await?;
+                    net.extend(self.known.iter().map(|(row, n)| (row.clone(), -n)));
+                    self.known.clear();
+                    count(&rows, &mut self.known, 1);
+                    count(&rows, &mut net, 1);
+                    self.pause = AGAIN;
+                }
+                self.unseen = false;
+                // What the clock may have changed is as of when it was asked for.
+                if looks || !self.stream.slides {
+                    (self.at, self.view) = (now.epoch, now);
+                }
+                Ok(looks.then(|| apart(&net)))
             }
         }
-        if touched.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let ranked = self.query.limit.is_some();
-        let mut net = Rows::new();
-        if ranked {
-            net.extend(known.iter().map(|(row, n)| (row.clone(), -n)));
-        } else {
-            count(&self.told(groups, &touched).await?, &mut net, -1);
-        }
-        for (batch, sign) in &moved {
-            groups.take(batch, *sign).map_err(defect)?;
-        }
-        groups.settle(&touched);
-        if groups.len() > MAX_ROWS && !ranked {
-            return Err(QueryError::TooLarge(format!("more than {MAX_ROWS} groups; narrow the query, or say limit:")));
-        }
-        if ranked {
-            let rows = self.told(groups, &groups.all()).await?;
-            known.clear();
-            count(&rows, known, 1);
-            count(&rows, &mut net, 1);
-        } else {
-            count(&self.told(groups, &touched).await?, &mut net, 1);
-        }
-        Ok(apart(&net))
-    }
-
-    /// What the query shows of some groups.
-    async fn told(&self, groups: &Groups, wanted: &BTreeSet<crate::tally::Key>) -> Result<Vec<Value>, QueryError> {
-        let told = groups.told(wanted).map_err(|e| QueryError::Failed(e.to_string()))?;
-        let frame = self.engine.session().read_batch(told).map_err(failed)?;
-        let planned = plan::of_groups(&self.query, frame, groups.keys())?;
-        let batches = match self.query.limit {
-            Some(_) => self.engine.ranked(planned).await?,
-            None => self.engine.columns(planned).await?,
-        };
-        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
     }
 }

@@ -20,8 +20,12 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
 use crate::srql::plan::{Tallied, Tally};
 
-/// Values that the groups of one query may keep.
+/// Values that the groups of one query may keep, and sums.
 pub(crate) const MAX_VALUES: usize = 1_000_000;
+
+/// A group with its key, and a value with its count, in their tables; about, bytes.
+const GROUP_BYTES: usize = 112;
+const VALUE_BYTES: usize = 64;
 
 /// Names a group: its keys, encoded.
 pub(crate) type Key = Box<[u8]>;
@@ -31,6 +35,15 @@ pub(crate) type Key = Box<[u8]>;
 enum Kept {
     Sum { count: i64, sum: i64 },
     Values(BTreeMap<Box<[u8]>, i64>),
+}
+
+/// A column that is counted.
+enum Input<'a> {
+    Numbers(&'a Int64Array),
+    Counted(&'a ArrayRef),
+    Values(&'a ArrayRef, arrow::row::Rows),
+    /// Of rows that are alike: how many there are, and their sum.
+    Sums(&'a Int64Array, &'a Int64Array),
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +75,8 @@ impl Groups {
         let inputs: Vec<DataType> = kinds(of.keys.len(), of.tallies.len()).collect();
         let converter = |kind: &DataType| RowConverter::new(vec![SortField::new(kind.clone())]);
         let values = of.tallies.iter().zip(&inputs).map(|(tally, kind)| match tally {
-            Tally::Distinct | Tally::Min | Tally::Max => converter(kind).map(Some),
-            Tally::Count | Tally::Sum | Tally::Avg => Ok(None),
+            tally if tally.keeps_values() => converter(kind).map(Some),
+            _ => Ok(None),
         });
         let told = of.tallies.iter().zip(&inputs).map(|(tally, kind)| match tally {
             Tally::Min | Tally::Max => kind.clone(),
@@ -110,12 +123,6 @@ impl Groups {
 
     /// Takes in rows that came (1) or went (-1).
     pub(crate) fn take(&mut self, rows: &RecordBatch, sign: i64) -> Result<(), ArrowError> {
-        enum Input<'a> {
-            Numbers(&'a Int64Array),
-            Counted(&'a ArrayRef),
-            Values(&'a ArrayRef, arrow::row::Rows),
-        }
-        let keys = self.of(rows)?;
         let inputs = &rows.columns()[self.columns()..];
         let mut columns = Vec::with_capacity(inputs.len());
         for ((values, tally), input) in self.values.iter().zip(&self.tallies).zip(inputs) {
@@ -125,27 +132,65 @@ impl Groups {
                 (None, _) => Input::Numbers(input.as_primitive::<Int64Type>()),
             });
         }
+        self.count(rows, &columns, |_| sign)
+    }
+
+    /// Takes in rows that came, those that are alike once ([`Tallied::alike`]).
+    pub(crate) fn take_alike(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        let mut inputs = rows.columns()[self.columns()..].iter();
+        let mut next = || inputs.next().ok_or_else(|| ArrowError::SchemaError("rows have too few columns".to_owned()));
+        let mut columns = Vec::with_capacity(self.tallies.len());
+        for values in &self.values {
+            columns.push(match values {
+                Some(values) => {
+                    let input = next()?;
+                    Input::Values(input, values.convert_columns(std::slice::from_ref(input))?)
+                }
+                None => {
+                    let (count, sum) = (next()?, next()?);
+                    Input::Sums(count.as_primitive::<Int64Type>(), sum.as_primitive::<Int64Type>())
+                }
+            });
+        }
+        let rows_alike = next()?.as_primitive::<Int64Type>();
+        self.count(rows, &columns, |row| rows_alike.value(row))
+    }
+
+    /// Counts rows, each so many times.
+    fn count(
+        &mut self,
+        rows: &RecordBatch,
+        columns: &[Input<'_>],
+        times: impl Fn(usize) -> i64,
+    ) -> Result<(), ArrowError> {
+        let keys = self.of(rows)?;
         let none = self.none();
         for (row, key) in keys.into_iter().enumerate() {
+            let times = times(row);
             let group = self.groups.entry(key).or_insert_with(|| none.clone());
-            group.rows += sign;
-            for (kept, input) in group.kept.iter_mut().zip(&columns) {
+            group.rows += times;
+            for (kept, input) in group.kept.iter_mut().zip(columns) {
                 match (kept, input) {
-                    (Kept::Sum { count, .. }, Input::Counted(values)) if values.is_valid(row) => *count += sign,
+                    (Kept::Sum { count, .. }, Input::Counted(values)) if values.is_valid(row) => *count += times,
                     (Kept::Sum { count, sum }, Input::Numbers(values)) if values.is_valid(row) => {
-                        *count += sign;
-                        *sum = sum.wrapping_add(sign.wrapping_mul(values.value(row)));
+                        *count += times;
+                        *sum = sum.wrapping_add(times.wrapping_mul(values.value(row)));
+                    }
+                    (Kept::Sum { count, sum }, Input::Sums(counts, sums)) => {
+                        *count += counts.value(row);
+                        // Of no values there is no sum.
+                        *sum = sum.wrapping_add(if sums.is_valid(row) { sums.value(row) } else { 0 });
                     }
                     (Kept::Values(known), Input::Values(values, encoded)) if values.is_valid(row) => {
                         let value = encoded.row(row);
                         match known.get_mut(value.as_ref()) {
-                            Some(n) if *n == -sign => {
+                            Some(n) if *n == -times => {
                                 known.remove(value.as_ref());
                                 self.kept -= 1;
                             }
-                            Some(n) => *n += sign,
+                            Some(n) => *n += times,
                             None => {
-                                known.insert(value.as_ref().into(), sign);
+                                known.insert(value.as_ref().into(), times);
                                 self.kept += 1;
                             }
                         }
@@ -178,7 +223,12 @@ impl Groups {
 
     /// Whether more is kept than may be.
     pub(crate) fn is_too_large(&self) -> bool {
-        self.kept > MAX_VALUES
+        self.kept + self.groups.len() * self.tallies.len() > MAX_VALUES
+    }
+
+    /// What it takes of memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.len() * (GROUP_BYTES + self.tallies.len() * size_of::<Kept>()) + self.kept * VALUE_BYTES
     }
 
     /// The names of all groups.

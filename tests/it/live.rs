@@ -1,11 +1,57 @@
 //! A live query over HTTP and on the command line.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::server::{Home, armis};
+
+/// What a span of time leaves is read where it is by then, in memory or in the lake.
+#[tokio::test]
+async fn groups_of_a_span_empty_as_it_slides_past() {
+    let mut home = Home::new("");
+    let server = home.start();
+    let query = r#"in:logs time:last_8s stats:"count() as n by severity" stream:true"#;
+    let url = format!("{}/api/query/stream", server.http);
+    let request = reqwest::Client::new().get(url).query(&[("q", query)]).bearer_auth(&server.token);
+    let mut response = request.send().await.unwrap();
+    let (mut text, mut rows, mut told) = (String::new(), BTreeMap::<String, i64>::new(), 0);
+    let mut most = 0;
+    let mut read = async |until: &mut dyn FnMut(&BTreeMap<String, i64>) -> bool| {
+        while !until(&rows) {
+            let chunk = tokio::time::timeout(Duration::from_secs(30), response.chunk()).await.expect("it goes on");
+            text.push_str(std::str::from_utf8(&chunk.unwrap().expect("it goes on")).unwrap());
+            while let Some(end) = text.find("\n\n") {
+                let event: String = text.drain(..end + 2).collect();
+                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
+                let data: Value = serde_json::from_str(data).unwrap();
+                for (key, sign) in [("added", 1), ("removed", -1)] {
+                    for row in data[key].as_array().into_iter().flatten() {
+                        *rows.entry(row["severity"].as_str().unwrap().to_owned()).or_default() +=
+                            sign * row["n"].as_i64().unwrap();
+                        told += 1;
+                    }
+                }
+                rows.retain(|_, n| *n != 0);
+                most = most.max(rows.values().sum());
+            }
+        }
+    };
+    for n in 0..40 {
+        let priority = if n % 4 == 0 { 11 } else { 14 };
+        server.send("syslog", &[format!("<{priority}>1 - host app - - - line {n}").into_bytes()]);
+    }
+    let whole = BTreeMap::from([("error".to_owned(), 10), ("info".to_owned(), 30)]);
+    read(&mut |rows| *rows == whole).await;
+    // Nothing more comes. All of it goes, by the clock alone.
+    read(&mut BTreeMap::is_empty).await;
+    assert!(most == 40 && told >= 4, "{most} {told}");
+    assert_eq!(server.rows("in:logs time:last_1h stats:count()").await[0]["count"], 40);
+    server.stop();
+}
 
 #[tokio::test]
 async fn a_live_query_tells_what_comes_and_goes() {

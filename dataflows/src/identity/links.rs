@@ -75,10 +75,11 @@ fn read(json: &str) -> Option<Said> {
         Fact::Link(link) => {
             let scope = Scope::of(&link.tenant, &link.partition);
             let (a, b) = (scope.id(&link.a), scope.id(&link.b));
-            (a != b).then(|| match link.kind {
+            let said = match link.kind {
                 LinkKind::Must => Said::Must(a, b),
                 LinkKind::Cannot => Said::Cannot(a, b),
-            })
+            };
+            (a != b).then_some(said)
         }
         Fact::IpLink { tenant, policy, .. } => Some(Said::Policy(name(&tenant), policy)),
         _ => None,

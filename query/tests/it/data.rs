@@ -28,7 +28,7 @@ fn row<R: DeserializeOwned>(base: &Value, more: &Value) -> R {
     serde_json::from_value(all).expect("a row")
 }
 
-fn batch<R: Row>(rows: &[R]) -> RecordBatch {
+pub(crate) fn batch<R: Row>(rows: &[R]) -> RecordBatch {
     let mut builder = R::Batch::default();
     rows.iter().for_each(|row| builder.push(row));
     builder.finish()
@@ -106,12 +106,30 @@ fn bytes_of(ip: &str) -> IpBytes {
     IpBytes::from(ip.parse::<IpAddr>().expect("an address"))
 }
 
-fn flows() -> RecordBatch {
-    let base = json!({
+/// What every flow has.
+fn any_flow() -> Value {
+    json!({
         "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "bytes_total": 0, "packets_total": 0,
         "bytes_raw": 0, "packets_raw": 0, "sampling_source": "unknown", "sampler_address": "10.0.0.1",
         "flow_type": "netflow_v9", "exporter_device_uid": "sr:core1",
+    })
+}
+
+/// A flow of an epoch, from an address of a device.
+pub(crate) fn flow(epoch: u64, n: u64, time_us: i64, src: u64, bytes: u64) -> Flow {
+    let ip = format!("10.0.0.{src}");
+    let (app, partition) =
+        (if bytes % 2 == 0 { "dns" } else { "https" }, if src % 2 == 0 { "default" } else { "site-b" });
+    let more = json!({
+        "row_id": epoch * 1000 + n, "epoch": epoch, "time": time_us, "src_endpoint_ip": ip,
+        "src_endpoint_ip_bin": bytes_of(&ip), "bytes_total": bytes, "app": app,
+        "src_device_uid": format!("sr:web{src}"), "partition": partition,
     });
+    row(&any_flow(), &more)
+}
+
+fn flows() -> RecordBatch {
+    let base = any_flow();
     let rows: Vec<Flow> = [
         (1, 5, "10.0.0.10", "10.0.2.7", "https", 443, 6_000, "sr:web1", Some("sr:cam1")),
         (2, 6, "10.0.0.10", "8.8.8.8", "dns", 53, 200, "sr:web1", None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Change, Device, StateRow};
+use radarflow_proto::rows::{Change, Device, DeviceRedirect, StateRow, Table};
 use radarflow_query::access::Actor;
 use radarflow_query::engine::{Engine, QueryError};
 use radarflow_query::live::RECENT_EPOCHS;
@@ -85,16 +85,18 @@ fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Receiver<Ev
     radarflow_query::stream::start(engine, actor, query, None)
 }
 
+/// A number below one: SplitMix64.
+fn next(random: &mut u64, below: usize) -> usize {
+    *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *random;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) % below as u64) as usize
+}
+
 /// An epoch in which some devices change, come and go.
 fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
-    let mut next = |below: usize| {
-        // SplitMix64.
-        *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    };
+    let mut next = |below: usize| next(random, below);
     let mut changes = Vec::new();
     for n in 0..1 + next(4) {
         if now.len() > 3 && next(4) == 0 {
@@ -166,6 +168,84 @@ async fn what_clients_received_sums_up_to_a_fresh_query() {
         }
     }
     assert!(clients.iter().all(|(client, _)| client.snapshots == 1));
+}
+
+/// An epoch in which flows come, some of them late, and now and then two devices turn out to be one.
+fn traffic(epoch: u64, clock_ms: i64, random: &mut u64) -> EpochOutput {
+    let mut flows = Vec::new();
+    for n in 0..next(random, 7) {
+        let late = if next(random, 3) == 0 { 70_000_000 } else { 2_000_000 };
+        let time_us = clock_ms * 1000 - next(random, late) as i64;
+        flows.push(data::flow(epoch, n as u64, time_us, next(random, 5) as u64, next(random, 9000) as u64));
+    }
+    let mut output = EpochOutput { epoch, clock_ms, ..EpochOutput::default() };
+    output.events.extend((!flows.is_empty()).then(|| (Table::Flow, data::batch(&flows))));
+    if next(random, 12) == 0 {
+        let (from, to) = (next(random, 5), 5 + next(random, 2));
+        let redirect = |epoch| DeviceRedirect {
+            tenant_id: "t".into(),
+            partition: "default".into(),
+            from_uid: format!("sr:web{from}"),
+            to_uid: format!("sr:web{to}"),
+            identifier: format!("armis@main:{from}"),
+            epoch,
+        };
+        output.changes.extend(Change::new(None, Some(StateRow::from(redirect(epoch as i64)))));
+    }
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_events_are_kept_while_their_span_slides() {
+    let queries = [
+        r#"in:flows time:last_1m stats:"count() as n, sum(bytes_total) as bytes by src_endpoint_ip""#,
+        r#"in:flows time:last_1m stats:"sum(bytes_total) as bytes, count() as n by src_endpoint_ip" limit:2"#,
+        r#"in:flows time:last_1m window:10s stats:"count() as n, count_distinct(src_endpoint_ip) as ips, max(bytes_total) as most, min(time) as first by app""#,
+        r#"in:flows time:last_30s app:dns stats:"avg(bytes_total) as mean, count_if(bytes_total:>4000) as large""#,
+        r#"in:flows time:last_1m stats:"count() as n by src_device_uid" having:"n > 1""#,
+        r#"in:flows time:last_1m stats:"count() as n by time(10s)""#,
+        r#"in:flows stats:"count() as n, max(bytes_total) as most by app""#,
+        r#"in:flows time:[2024-03-01,] src_endpoint_ip:10.0.0.2 stats:count()"#,
+        r#"in:flows time:last_1m stats:"median(bytes_total) as m by app""#,
+    ];
+    for seed in [3, 4] {
+        let engine = engine();
+        let mut clients: Vec<_> = queries
+            .iter()
+            .map(|query| (Client::default(), start(&engine, &actor("t", &[]), query).expect("it starts")))
+            .collect();
+        let bound = actor("t", &["site-b"]);
+        let mut of_site = (Client::default(), start(&engine, &bound, queries[0]).unwrap());
+        let (mut clock_ms, mut random) = (data::NOW, seed);
+        for epoch in 4..84 {
+            clock_ms += match next(&mut random, 12) {
+                0 => 30_000,
+                n => 1 + n as i64 * 150,
+            };
+            engine.live().apply(&traffic(epoch, clock_ms, &mut random).into());
+            if epoch % 16 != 3 {
+                continue;
+            }
+            for (query, (client, events)) in queries.iter().zip(&mut clients) {
+                client.until(events, epoch).await;
+                assert_eq!(client.rows, fresh(&engine, query).await, "{query} at {epoch}, seed {seed}");
+            }
+            of_site.0.until(&mut of_site.1, epoch).await;
+            let answer = engine.query(&bound, queries[0], None, None).await.unwrap();
+            let answer: BTreeMap<String, i64> = json(&answer).iter().map(|row| (row.to_string(), 1)).collect();
+            assert_eq!(of_site.0.rows, answer, "seed {seed}");
+        }
+        // One fresh snapshot each: what they had to read again was only what their spans left.
+        assert!(clients.iter().all(|(client, _)| client.snapshots == 1));
+        assert!(engine.reserved_bytes() > 0, "groups are kept");
+        drop((clients, of_site));
+        let gone = async {
+            while engine.streams().running() > 0 || engine.reserved_bytes() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nothing is left behind");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! `stats:`: groups, their aggregates, conditions on them, and the largest of them.
 
+use std::collections::BTreeSet;
+
 use arrow_schema::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::functions_aggregate::expr_fn as agg;
@@ -182,15 +184,14 @@ impl Names<'_> {
 
     /// Rows as a query that is kept by tallies wants them; nothing where it cannot be.
     pub(super) fn tallied(&self, query: &Query, frame: DataFrame) -> Result<Option<Tallied>> {
-        if query.top.is_some() || query.window.is_some() || query.units.is_some() {
+        if query.top.is_some() || query.units.is_some() {
             return Ok(None);
         }
         let (mut select, mut keys, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
-        for key in &query.by {
-            if matches!(key, GroupKey::Time(..)) {
-                return Ok(None);
-            }
-            let (expr, name) = self.key(key, query.entities[0].1)?;
+        let slice = query.window.map(|(width, span)| Ok((self.slice(width, span)?, "window_start".to_owned())));
+        let by = query.by.iter().map(|key| self.key(key, query.entities[0].1));
+        for key in slice.into_iter().chain(by) {
+            let (expr, name) = key?;
             select.push(expr.alias(format!("__key{}", keys.len())));
             keys.push(name);
         }
@@ -217,8 +218,10 @@ impl Names<'_> {
             tallies.push(tally);
         }
         let aliases = query.stats.iter().map(|a| a.alias.clone()).collect();
+        let reads = select.iter().flat_map(Df::column_refs).map(|column| column.name.clone()).collect();
+        select.extend(self.entity.time.map(|time| ident(time).alias("__time")));
         let frame = frame.select(select).map_err(defect)?;
-        Ok(Some(Tallied { frame, keys, tallies, aliases }))
+        Ok(Some(Tallied { frame, keys, tallies, aliases, reads }))
     }
 
     /// Divides what is asked for by the second: by the seconds of the slice that lie in the range, or of the range.
@@ -319,7 +322,8 @@ pub enum Tally {
 
 /// A query whose groups can be kept by the rows that come and go.
 pub struct Tallied {
-    /// The rows that it counts: `__key0`, … and `__value0`, …, which is missing where its aggregate leaves the row out.
+    /// The rows that it counts: `__key0`, … and `__value0`, …, which is missing where its aggregate leaves the row out; of
+    /// events when they are dated, `__time`.
     pub frame: DataFrame,
     /// Names of the keys.
     pub keys: Vec<String>,
@@ -327,6 +331,43 @@ pub struct Tallied {
     pub tallies: Vec<Tally>,
     /// Their names.
     pub aliases: Vec<String>,
+    /// Columns that it reads.
+    pub reads: BTreeSet<String>,
+}
+
+impl Tallied {
+    /// The same rows, those that are alike told once: the keys; of each aggregate that keeps its values the value, of each
+    /// other how many there are and their sum; how many rows. Whoever has many rows to count counts these.
+    pub fn alike(&self) -> Result<DataFrame> {
+        let n = self.keys.len();
+        let mut by: Vec<Df> = (0..n).map(|n| ident(format!("__key{n}"))).collect();
+        let mut calls = Vec::new();
+        let mut columns = by.clone();
+        for (n, tally) in self.tallies.iter().enumerate() {
+            let value = ident(format!("__value{n}"));
+            if tally.keeps_values() {
+                by.push(value.clone());
+                columns.push(value);
+                continue;
+            }
+            let (count, sum) = (format!("__count{n}"), format!("__sum{n}"));
+            calls.push(agg::count(value.clone()).alias(&count));
+            // What is only counted has no sum.
+            let sum_of = if *tally == Tally::Count { lit(0i64) } else { value };
+            calls.push(agg::sum(sum_of).alias(&sum));
+            columns.extend([ident(count), ident(sum)]);
+        }
+        calls.push(agg::count(lit(1i64)).alias("__rows"));
+        columns.push(ident("__rows"));
+        self.frame.clone().aggregate(by, calls).and_then(|f| f.select(columns)).map_err(defect)
+    }
+}
+
+impl Tally {
+    /// Whether it is told from its values, and not from their number and sum.
+    pub fn keeps_values(self) -> bool {
+        matches!(self, Tally::Distinct | Tally::Min | Tally::Max)
+    }
 }
 
 /// The columns of groups that `fields:` names.

@@ -153,6 +153,38 @@ fn subqueries<'q>(expr: &'q Expr, into: &mut Vec<&'q Query>) {
     }
 }
 
+/// The span that a query looks at.
+fn span_of(entity: &Entity, query: &Query, zone: Tz, now_us: i64, warnings: &mut Vec<String>) -> Result<Option<Range>> {
+    let Some(literal) = &query.time else {
+        if entity.time.is_none() || bounds_time(entity, &query.filter) {
+            return Ok(None);
+        }
+        warnings.push("no time: given; the last 24 hours were searched".to_owned());
+        return Ok(Some(Range { from: Some(now_us - DEFAULT_SPAN_US), to: None }));
+    };
+    if entity.time.is_none() && entity.lasts.is_none() {
+        let detail = format!("{} has no time of its own; filter one of its time fields instead", entity.name);
+        return Err(SrqlError::new("time_not_applicable", literal.span, detail));
+    }
+    let text = plain(&literal.text);
+    time::span(&text, zone, now_us).map(Some).ok_or_else(|| {
+        SrqlError::new(
+            "bad_time",
+            literal.span,
+            format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
+        )
+    })
+}
+
+/// Whether a top-level filter bounds the time field itself.
+fn bounds_time(entity: &Entity, filter: &Expr) -> bool {
+    match filter {
+        Expr::And(all) => all.iter().any(|e| bounds_time(entity, e)),
+        Expr::Filter(key, _) => key.path.len() == 1 && entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t)),
+        _ => false,
+    }
+}
+
 /// What names mean in a query.
 struct Names<'a> {
     /// The entity; a union's has the fields of all.
@@ -260,15 +292,26 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     Ok(planned)
 }
 
+/// The span that a query of one entity looks at, where it looks at one.
+pub fn span(query: &Query, now_us: i64) -> Result<Option<Range>> {
+    let [one] = entities(query)?[..] else { return Ok(None) };
+    span_of(one, query, zone(query)?, now_us, &mut Vec::new())
+}
+
 /// The rows that a query of groups counts, if what it says of them can be kept by the rows that come and go: groups of one
-/// entity's rows, each judged by itself.
-pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64) -> Result<Option<Tallied>> {
+/// entity's rows, each judged by itself; those of a part of its span, if one is given.
+pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Range>) -> Result<Option<Tallied>> {
     let [one] = entities(query)?[..] else { return Ok(None) };
     let names =
         Names { unique: unique(one), entity: one.clone(), zone: zone(query)?, now_us, tables, marks: BTreeMap::new() };
-    let rows = names.bounded(query, &mut None, &mut Vec::new())?;
-    let rows = rows.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
-    names.tallied(query, rows)
+    let rows = names.bounded(query, &mut part.clone(), &mut Vec::new())?;
+    let filter = bare(names.filter(&query.filter)?);
+    let read: Vec<String> = filter.column_refs().into_iter().map(|column| column.name.clone()).collect();
+    let tallied = names.tallied(query, rows.filter(filter).map_err(defect)?)?;
+    Ok(tallied.map(|mut tallied| {
+        tallied.reads.extend(read);
+        tallied
+    }))
 }
 
 /// What a query says of its groups: rows of its keys and aggregates.
@@ -492,7 +535,7 @@ impl Names<'_> {
             _ => self.all(self.entity.table)?,
         };
         if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
-            *range = self.range(query, warnings)?;
+            *range = span_of(&self.entity, query, self.zone, self.now_us, warnings)?;
         }
         if let (Some(field), Some(range)) = (self.entity.time, *range) {
             let from = range.from.map(|us| ident(field).gt_eq(timestamp(us)));
@@ -543,39 +586,6 @@ impl Names<'_> {
         let columns: Vec<Df> = schema.fields().iter().map(|f| ident(f.name())).collect();
         let rows = rows.window(vec![newest]).and_then(|r| r.filter(ident("__newest").eq(lit(1u64))));
         rows.and_then(|r| r.select(columns)).map_err(defect)
-    }
-
-    fn range(&self, query: &Query, warnings: &mut Vec<String>) -> Result<Option<Range>> {
-        let Some(literal) = &query.time else {
-            if self.entity.time.is_none() || self.bounds_time(&query.filter) {
-                return Ok(None);
-            }
-            warnings.push("no time: given; the last 24 hours were searched".to_owned());
-            return Ok(Some(Range { from: Some(self.now_us - DEFAULT_SPAN_US), to: None }));
-        };
-        if self.entity.time.is_none() && self.entity.lasts.is_none() {
-            let detail = format!("{} has no time of its own; filter one of its time fields instead", self.entity.name);
-            return Err(SrqlError::new("time_not_applicable", literal.span, detail));
-        }
-        let text = plain(&literal.text);
-        time::span(&text, self.zone, self.now_us).map(Some).ok_or_else(|| {
-            SrqlError::new(
-                "bad_time",
-                literal.span,
-                format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
-            )
-        })
-    }
-
-    /// Whether a top-level filter bounds the time field itself.
-    fn bounds_time(&self, filter: &Expr) -> bool {
-        match filter {
-            Expr::And(all) => all.iter().any(|e| self.bounds_time(e)),
-            Expr::Filter(key, _) => {
-                key.path.len() == 1 && self.entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t))
-            }
-            _ => false,
-        }
     }
 
     /// The objects a key may mean: several where any of them counts, none where it is a field.
