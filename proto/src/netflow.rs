@@ -10,6 +10,8 @@
 //! Bounds: [`MAX_TEMPLATES`] an exporter, [`MAX_FIELDS`] a template; a flood beyond them is refused and counted, it
 //! never replaces what is known.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -17,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flow::{Flow, SamplingSource};
-use crate::wire::{Cursor, Truncated, uint};
+use crate::wire::{Cursor, Truncated};
+use record::{Clock, REVERSE_PEN, Record, V9_SCOPE};
 
 /// Templates one exporter may have.
 pub const MAX_TEMPLATES: usize = 4096;
@@ -455,162 +458,6 @@ impl Exporter {
     }
 }
 
-/// Marks v9 scope fields, which number other things than elements do. Not a registered enterprise.
-const V9_SCOPE: u32 = u32::MAX;
-/// RFC 5103: elements of the reverse direction.
-const REVERSE_PEN: u32 = 29305;
-
-#[derive(Clone, Copy)]
-struct Clock {
-    export_s: u32,
-    boot_us: Option<i64>,
-}
-
-impl Clock {
-    /// An instant given as milliseconds of exporter up-time; the counter wraps every 49.7 days.
-    fn uptime(self, ms: u32) -> Option<i64> {
-        let boot = self.boot_us?;
-        let export_us = i64::from(self.export_s) * 1_000_000;
-        let mut at = boot + i64::from(ms) * 1000;
-        if at > export_us + 3_600_000_000 {
-            at -= (1i64 << 32) * 1000;
-        }
-        Some(at)
-    }
-}
-
-#[derive(Default)]
-struct Counts {
-    bytes: u64,
-    packets: u64,
-    tcp_flags: Option<u16>,
-    start_us: Option<i64>,
-    end_us: Option<i64>,
-}
-
-#[derive(Default)]
-struct Record {
-    flow: Flow,
-    is_flow: bool,
-    reverse: Option<Counts>,
-    interval: Option<u64>,
-    packet_interval: Option<u64>,
-    packet_space: Option<u64>,
-    size_population: (Option<u64>, Option<u64>),
-    app_id: Option<u64>,
-    app_name: Option<String>,
-    if_name: Option<String>,
-    scope_interface: Option<u32>,
-    boot_us: Option<i64>,
-}
-
-impl Record {
-    /// One in how many: element 34/50/305-like interval, or (interval + space) / interval, or population / size.
-    fn sampling_rate(&self) -> Option<u64> {
-        let plain = self.interval;
-        let spaced = match (self.packet_interval, self.packet_space) {
-            (Some(n), Some(space)) if n > 0 => Some((n + space) / n),
-            _ => None,
-        };
-        let of = match self.size_population {
-            (Some(size), Some(population)) if size > 0 => Some(population / size),
-            _ => None,
-        };
-        plain.or(spaced).or(of).filter(|rate| *rate > 0)
-    }
-
-    fn scope(&mut self, field: &FieldSpec, value: &[u8]) {
-        if field.enterprise == V9_SCOPE {
-            if field.element == 2 {
-                self.scope_interface = Some(uint(value) as u32);
-            }
-        } else if field.enterprise == 0 {
-            match field.element {
-                10 | 14 => self.scope_interface = Some(uint(value) as u32),
-                48 | 302 => self.flow.sampler_id = Some(uint(value)),
-                95 => self.app_id = Some(uint(value)),
-                _ => {}
-            }
-        }
-    }
-
-    fn reverse(&mut self, element: u16, value: &[u8], clock: Clock) {
-        let counts = self.reverse.get_or_insert_default();
-        match element {
-            1 | 85 => counts.bytes = uint(value),
-            2 | 86 => counts.packets = uint(value),
-            6 => counts.tcp_flags = Some(uint(value) as u16),
-            22 => counts.start_us = clock.uptime(uint(value) as u32),
-            21 => counts.end_us = clock.uptime(uint(value) as u32),
-            152 => counts.start_us = millis(value),
-            153 => counts.end_us = millis(value),
-            _ => {}
-        }
-    }
-
-    /// IANA "IPFIX Information Elements"; v9 shares the first 127.
-    fn element(&mut self, element: u16, v: &[u8], clock: Clock) {
-        let n = || uint(v);
-        let flow = &mut self.flow;
-        match element {
-            1 | 85 => flow.bytes = n(),
-            2 | 86 => flow.packets = n(),
-            // Post-counters stand in where the pre-counters are missing.
-            23 if flow.bytes == 0 => flow.bytes = n(),
-            24 if flow.packets == 0 => flow.packets = n(),
-            231 => flow.bytes = n(),
-            298 => flow.packets = n(),
-            352 => flow.l2_bytes = n(),
-            4 => flow.protocol = Some(n() as u8),
-            5 => flow.tos = Some(n() as u8),
-            6 => flow.tcp_flags = Some(n() as u16),
-            7 => flow.src_port = Some(n() as u16),
-            11 => flow.dst_port = Some(n() as u16),
-            8 | 27 => flow.src_ip = address(v).or(flow.src_ip),
-            12 | 28 => flow.dst_ip = address(v).or(flow.dst_ip),
-            15 | 18 | 62 | 63 => flow.next_hop = address(v).or(flow.next_hop),
-            10 => flow.in_if = Some(n() as u32),
-            14 => flow.out_if = Some(n() as u32),
-            16 => flow.src_as = Some(n() as u32),
-            17 => flow.dst_as = Some(n() as u32),
-            21 => flow.end_us = clock.uptime(n() as u32),
-            22 => flow.start_us = clock.uptime(n() as u32),
-            150 => flow.start_us = Some(n() as i64 * 1_000_000),
-            151 => flow.end_us = Some(n() as i64 * 1_000_000),
-            152 => flow.start_us = millis(v),
-            153 => flow.end_us = millis(v),
-            154 | 156 => flow.start_us = ntp(v),
-            155 | 157 => flow.end_us = ntp(v),
-            158 => flow.start_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
-            159 => flow.end_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
-            32 | 139 => {
-                flow.src_port.get_or_insert(0);
-                flow.dst_port = Some(n() as u16);
-            }
-            34 | 50 => self.interval = Some(n()),
-            304 => {}
-            305 => self.packet_interval = Some(n()),
-            306 => self.packet_space = Some(n()),
-            309 => self.size_population.0 = Some(n()),
-            310 => self.size_population.1 = Some(n()),
-            48 | 302 => flow.sampler_id = Some(n()),
-            56 => flow.src_mac = mac(v),
-            80 => flow.dst_mac = mac(v),
-            58 | 243 => flow.vlan = Some(n() as u16),
-            61 => flow.direction = Some(n() as u8),
-            82 | 83 => self.if_name = text(v),
-            95 => self.app_id = Some(n()),
-            96 => self.app_name = text(v),
-            160 => self.boot_us = millis(v),
-            256 => flow.ether_type = Some(n() as u16),
-            315 => crate::packet::ethernet(v, flow),
-            _ => return,
-        }
-        self.is_flow |=
-            matches!(element, 1 | 2 | 8 | 12 | 23 | 24 | 27 | 28 | 85 | 86 | 152 | 153 | 231 | 298 | 315 | 352);
-    }
-}
-
 fn fields(at: &mut Cursor<'_>, id: u16, count: u16, ipfix: bool) -> Result<Vec<FieldSpec>, NetFlowError> {
     if usize::from(count) > MAX_FIELDS {
         return Err(NetFlowError::Template { id, reason: "too many fields" });
@@ -634,39 +481,6 @@ fn value<'a>(at: &mut Cursor<'a>, length: u16) -> Result<&'a [u8], Truncated> {
         n => usize::from(n),
     };
     at.take(n)
-}
-
-fn address(v: &[u8]) -> Option<IpAddr> {
-    let ip = match v.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(v).ok()?),
-        16 => IpAddr::from(<[u8; 16]>::try_from(v).ok()?).to_canonical(),
-        _ => return None,
-    };
-    // Exporters fill the family that does not apply with zeros.
-    (!ip.is_unspecified()).then_some(ip)
-}
-
-fn mac(v: &[u8]) -> Option<[u8; 6]> {
-    v.try_into().ok()
-}
-
-fn millis(v: &[u8]) -> Option<i64> {
-    i64::try_from(uint(v)).ok()?.checked_mul(1000)
-}
-
-/// RFC 7011 section 6.1.9: NTP seconds since 1900 and a binary fraction.
-fn ntp(v: &[u8]) -> Option<i64> {
-    if v.len() != 8 {
-        return None;
-    }
-    let secs = uint(&v[..4]) as i64 - 2_208_988_800;
-    Some(secs * 1_000_000 + ((uint(&v[4..]) * 1_000_000) >> 32) as i64)
-}
-
-fn text(v: &[u8]) -> Option<String> {
-    let end = v.iter().position(|b| *b == 0).unwrap_or(v.len());
-    let text = String::from_utf8_lossy(&v[..end]).trim().to_owned();
-    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

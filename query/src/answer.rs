@@ -17,7 +17,7 @@ use crate::access::Actor;
 use crate::admission::{Ended, Running, Threads};
 use crate::catalog::Entity;
 use crate::engine::{QueryError, failed};
-use crate::live::View;
+use crate::view::View;
 
 /// Time that all rows of one query may take, where they are taken as they come.
 pub const EXPORT_TIME: Duration = Duration::from_secs(600);

@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, StringArray};
 use radarflow_proto::rows::Table;
 
-use crate::live::View;
+use crate::view::View;
 
 impl View {
     /// Whether devices answer, where that is known, by the identifiers of a type and source instance that they hold.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::access::Actor;
 use crate::engine::QueryError;
-use crate::live::View;
+use crate::view::View;
 
 /// Versions of the tables that are kept for those who page through them.
 pub const PINNED: usize = 32;

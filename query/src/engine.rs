@@ -29,7 +29,7 @@ use crate::answer::{Answer, Export, Meta, completeness};
 use crate::catalog::Entity;
 use crate::cursor::{Cursor, Pins, Seal, query_hash};
 use crate::groups;
-use crate::live::{Live, View};
+use crate::live::Live;
 use crate::page::{self, Executed, NARROW_FIRST};
 use crate::past::Moment;
 use crate::sql::{CATALOG, SCHEMA};
@@ -39,6 +39,7 @@ use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 use crate::stored::Stored;
 use crate::stream::Streams;
+use crate::view::View;
 
 /// Memory of all queries together, bytes.
 pub const MEMORY: usize = 2 << 30;

@@ -18,8 +18,8 @@ use serde_json::json;
 
 use crate::access::Actor;
 use crate::http::{Api, Shared, problem, refuse};
-use crate::live::View;
 use crate::names::{leads_to, named};
+use crate::view::View;
 
 /// Identifiers whose other holders are looked for.
 const MAX_SHARED: usize = 500;

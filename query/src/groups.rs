@@ -21,10 +21,10 @@ use utoipa::ToSchema;
 use crate::access::Actor;
 use crate::http::{Done, Shared, body, optional_body, problem};
 use crate::links::{Why, who};
-use crate::live::View;
 use crate::srql::SrqlError;
 use crate::srql::ast::{Expr, Key, Literal, Query, Span, Value};
 use crate::srql::parse::{parse, plain};
+use crate::view::View;
 
 /// The term.
 pub(crate) const GROUP: &str = "group";

@@ -16,8 +16,8 @@ use crate::access::Actor;
 use crate::answer::json_rows;
 use crate::http::{Api, Shared, problem};
 use crate::lines::{BadLine, Lines};
-use crate::live::View;
 use crate::names::{leads_to, read_seed};
+use crate::view::View;
 
 /// Longest line, bytes.
 const MAX_LINE: usize = 64 << 10;

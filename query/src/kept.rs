@@ -34,12 +34,13 @@ use crate::access::Actor;
 use crate::answer::json_rows;
 use crate::engine::{Engine, QueryError, failed};
 use crate::led::NAMES;
-use crate::live::{View, seen_by, tenant_of};
+use crate::live::tenant_of;
 use crate::srql::ast::Query;
 use crate::srql::plan;
 use crate::srql::time::Range;
 use crate::stream::MAX_ROWS;
 use crate::tally::{Groups, Key};
+use crate::view::{View, seen_by};
 
 /// Rows that a span that slides reads at once of what it leaves, about.
 const SLICE: usize = 1 << 16;

@@ -50,4 +50,5 @@ pub mod srql;
 mod stored;
 pub mod stream;
 mod tally;
+pub mod view;
 pub mod whatif;

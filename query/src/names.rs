@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::access::Actor;
 use crate::http::{Api, problem};
 use crate::imported::imported;
-use crate::live::View;
+use crate::view::View;
 
 /// Longest identifier, bytes.
 const MAX_VALUE: usize = 512;

@@ -22,8 +22,8 @@ use radarflow_proto::rows::Table;
 
 use crate::access::Actor;
 use crate::intervals::intervals;
-use crate::live::{Stored, View, cast_to, seen_by};
 use crate::segment::is_indexed;
+use crate::view::{Stored, View, cast_to, seen_by};
 
 /// When.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use crate::access::Actor;
 use crate::answer::{Answer, Export};
 use crate::catalog::{ENTITIES, Entity};
 use crate::engine::{Engine, QueryError, failed};
-use crate::live::View;
 use crate::srql::SrqlError;
 use crate::srql::plan::MAX_LIMIT;
+use crate::view::View;
 
 /// What the entities are in, as SQL calls it.
 pub(crate) const CATALOG: &str = "radarflow";

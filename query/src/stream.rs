@@ -25,9 +25,9 @@ use crate::catalog::{Entity, STATUS_COLOR};
 use crate::engine::{Engine, QueryError};
 use crate::groups;
 use crate::kept::{Asked, How, Kept, Rows, Taken, apart, count};
-use crate::live::View;
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value as Compared};
 use crate::srql::{SrqlError, parse, plan};
+use crate::view::View;
 
 /// Rows that a stream may hold.
 pub const MAX_ROWS: usize = 10_000;

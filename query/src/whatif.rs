@@ -25,8 +25,8 @@ use utoipa::ToSchema;
 use crate::access::Actor;
 use crate::http::{Api, Shared, body, command_id, problem, refuse};
 use crate::links::who;
-use crate::live::View;
 use crate::names::{End, identifier, read_seed};
+use crate::view::View;
 
 /// Records that are looked at at most.
 pub const MAX_LOOKED_AT: usize = 20_000;

@@ -118,8 +118,10 @@ fn any_flow() -> Value {
 /// A flow of an epoch, from an address of a device.
 pub(crate) fn flow(epoch: u64, n: u64, time_us: i64, src: u64, bytes: u64) -> Flow {
     let ip = format!("10.0.0.{src}");
-    let (app, partition) =
-        (if bytes % 2 == 0 { "dns" } else { "https" }, if src % 2 == 0 { "default" } else { "site-b" });
+    let (app, partition) = (
+        if bytes.is_multiple_of(2) { "dns" } else { "https" },
+        if src.is_multiple_of(2) { "default" } else { "site-b" },
+    );
     let more = json!({
         "row_id": epoch * 1000 + n, "epoch": epoch, "time": time_us, "src_endpoint_ip": ip,
         "src_endpoint_ip_bin": bytes_of(&ip), "bytes_total": bytes, "app": app,
