@@ -11,6 +11,7 @@ use radarflow_connectors::sinks::armis::WriteBack;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
 use radarflow_connectors::sources::tls::Files;
+use radarflow_connectors::sources::udp::MAX_SOCKETS;
 use radarflow_connectors::sources::{Listener, kafka, nats, subjects};
 use radarflow_proto::fact::{Receiver, ReceiverKind};
 use radarflow_proto::record::SourceKind;
@@ -92,6 +93,9 @@ pub(crate) struct Http {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Socket {
     pub(crate) addr: SocketAddr,
+    /// Sockets that share it for datagrams, a thread each.
+    #[serde(default = "one_socket", deserialize_with = "sockets")]
+    pub(crate) sockets: usize,
     #[serde(default = "default_name")]
     pub(crate) tenant: String,
     #[serde(default = "default_name")]
@@ -418,8 +422,20 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+fn one_socket() -> usize {
+    1
+}
+
+fn sockets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let n = usize::deserialize(from)?;
+    if (1..=MAX_SOCKETS).contains(&n) {
+        return Ok(n);
+    }
+    Err(serde::de::Error::custom(format!("{n} sockets cannot share an address; 1 to {MAX_SOCKETS} can")))
+}
+
 fn socket(port: u16) -> Socket {
-    Socket { addr: local(port), tenant: default_name(), partition: default_name() }
+    Socket { addr: local(port), sockets: 1, tenant: default_name(), partition: default_name() }
 }
 
 impl Default for Config {

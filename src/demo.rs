@@ -31,8 +31,12 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
     let hook = receiver().await?;
     let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let socket =
-        |tenant: &&str| config::Socket { addr: any, tenant: (*tenant).to_owned(), partition: "default".to_owned() };
+    let socket = |tenant: &&str| config::Socket {
+        addr: any,
+        sockets: 1,
+        tenant: (*tenant).to_owned(),
+        partition: "default".to_owned(),
+    };
     config.http.addr = any;
     for sockets in [&mut config.netflow, &mut config.sflow, &mut config.syslog, &mut config.traps] {
         *sockets = TENANTS.iter().map(socket).collect();

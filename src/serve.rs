@@ -344,19 +344,19 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     // The world.
     let (tell, stop) = Stop::new();
     let mut udp_running = Vec::new();
-    let mut start_udp = |what: Datagrams, sockets: &[crate::config::Socket]| -> Result<Vec<SocketAddr>> {
+    let mut start_udp = |what: &Datagrams, sockets: &[crate::config::Socket]| -> Result<Vec<SocketAddr>> {
         let mut addrs = Vec::new();
         for socket in sockets {
-            let running = udp::start(what.clone(), &socket.listener(), sink.clone(), stop.clone(), &runtime)?;
+            let running = udp::start(what, &socket.listener(), socket.sockets, &sink, &stop, &runtime)?;
             addrs.push(running.addr);
             udp_running.push(running);
         }
         Ok(addrs)
     };
-    let netflow = start_udp(Datagrams::NetFlow, &config.netflow)?;
-    let sflow = start_udp(Datagrams::SFlow, &config.sflow)?;
-    let syslog = start_udp(Datagrams::Syslog, &config.syslog)?;
-    let traps = start_udp(Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
+    let netflow = start_udp(&Datagrams::NetFlow, &config.netflow)?;
+    let sflow = start_udp(&Datagrams::SFlow, &config.sflow)?;
+    let syslog = start_udp(&Datagrams::Syslog, &config.syslog)?;
+    let traps = start_udp(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
     let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
     let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
     let mut certificates: Vec<Arc<Tls>> = http_tls.clone().into_iter().collect();

@@ -398,6 +398,11 @@ impl Engine {
         if attributed && view.lacks_corrections(&actor.tenant, range.and_then(|r| r.from)) {
             meta.warnings.push(MUCH_LEARNT_LATE.to_owned());
         }
+        let lasting = entities.iter().find(|e| e.lasts.is_some() && query.time.is_some());
+        let from = Moment::Time(range.and_then(|r| r.from).unwrap_or(i64::MIN));
+        if let Some(since) = lasting.and_then(|e| view.forgotten(e.table, from)) {
+            meta.warnings.push(format!("what was over by {} is not kept: it is not among the rows", instant(since)));
+        }
         Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
     }
 

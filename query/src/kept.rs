@@ -44,8 +44,9 @@ use crate::view::{View, seen_by};
 
 /// Rows that a span that slides reads at once of what it leaves, about.
 const SLICE: usize = 1 << 16;
-/// Slices of a span at least.
+/// Slices of a span at least; so many before it is known how many rows it has.
 const SLICES: i64 = 16;
+const FIRST_SLICES: i64 = 1024;
 /// Rows of a slice at most: of so many in one instant nothing is kept.
 const MAX_SLICE: usize = 1 << 20;
 
@@ -196,7 +197,7 @@ impl Asked {
             leaving: None,
             left: 0,
             read: range.from.unwrap_or(i64::MIN),
-            length: range.from.map_or(i64::MAX, |from| (now_us - from) / SLICES).max(1),
+            length: range.from.map_or(i64::MAX, |from| (now_us - from) / FIRST_SLICES).max(1),
             names_devices,
         });
         let ranked = self.query.limit.map(|_| Rows::new());
@@ -204,9 +205,9 @@ impl Asked {
         if counted.is_too_large() {
             return Ok(None);
         }
-        let rows = counted.told(self, &counted.groups.all(), false).await?;
-        if let Some(ranked) = &mut counted.ranked {
-            count(&rows, ranked, 1);
+        if counted.ranked.is_some() {
+            let rows = counted.told(self, &counted.groups.all(), false).await?;
+            counted.ranked.iter_mut().for_each(|ranked| count(&rows, ranked, 1));
         }
         Ok(Some(Kept { groups: Some(Box::new(counted)), news }))
     }
@@ -360,7 +361,9 @@ impl Counted {
     }
 
     fn is_too_large(&self) -> bool {
-        self.groups.is_too_large() || self.memory.try_resize(self.groups.bytes()).is_err()
+        let leaving = self.window.as_ref().and_then(|window| window.leaving.as_ref());
+        let bytes = self.groups.bytes() + leaving.map_or(0, RecordBatch::get_array_memory_size);
+        self.groups.is_too_large() || self.memory.try_resize(bytes).is_err()
     }
 }
 
@@ -396,32 +399,22 @@ impl Window {
     /// Reads what it will leave next; false where that is too much.
     async fn read_slice(&mut self, asked: &Asked, from: i64) -> Result<bool, QueryError> {
         let view = asked.engine.live().view();
-        let to = self.read.saturating_add(self.length);
-        let part = Some(Range { from: Some(self.read), to: Some(to) });
-        let Some(tallied) = asked.engine.tallied(&asked.actor, &asked.query, &view, self.epoch, part)? else {
-            return Ok(false);
-        };
-        let read = async move {
-            let (mut read, mut n) = (Vec::new(), 0);
-            let mut rows = tallied.frame.execute_stream().await.map_err(failed)?;
-            while let Some(batch) = rows.next().await {
-                read.push(batch.map_err(failed)?);
-                n += read.last().map_or(0, RecordBatch::num_rows);
-                if n > MAX_SLICE {
-                    return Ok(None);
-                }
+        let (read, rows, to) = loop {
+            let to = self.read.saturating_add(self.length);
+            let part = Some(Range { from: Some(self.read), to: Some(to) });
+            let Some(tallied) = asked.engine.tallied(&asked.actor, &asked.query, &view, self.epoch, part)? else {
+                return Ok(false);
+            };
+            match asked.engine.on_threads(at_most(MAX_SLICE, tallied.frame)).await? {
+                Some((read, rows)) => break (read, rows, to),
+                None if self.length > 1 => self.length = self.length / 8 + 1,
+                None => return Ok(false),
             }
-            Ok(Some((read, n)))
         };
-        let Some((read, rows)) = asked.engine.on_threads(read).await? else { return Ok(false) };
         let all = read.first().map(|first| concat_batches(&first.schema(), &read)).transpose();
         self.leaving = all.and_then(|rows| rows.as_ref().map(by_time).transpose()).map_err(broken)?;
         (self.left, self.read) = (0, to);
-        self.length = match rows {
-            0..SLICE => self.length.saturating_mul(2),
-            _ => self.length / 2,
-        };
-        // A slice is a part of the span, and no more than what is passed anyway.
+        self.length = if rows < SLICE { self.length.saturating_mul(2) } else { self.length / 2 };
         self.length = self.length.clamp(1, ((view.clock_ms * 1000 - from) / SLICES).max(1));
         Ok(true)
     }
@@ -444,6 +437,20 @@ impl Window {
         self.left = 0;
         Ok(())
     }
+}
+
+/// The rows of a plan, and how many; nothing where they are more than so many.
+async fn at_most(most: usize, frame: DataFrame) -> Result<Option<(Vec<RecordBatch>, usize)>, QueryError> {
+    let (mut read, mut n) = (Vec::new(), 0);
+    let mut rows = frame.execute_stream().await.map_err(failed)?;
+    while let Some(batch) = rows.next().await {
+        read.push(batch.map_err(failed)?);
+        n += read.last().map_or(0, RecordBatch::num_rows);
+        if n > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some((read, n)))
 }
 
 /// When rows are dated: their last column.

@@ -21,11 +21,11 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use crate::srql::plan::{Tallied, Tally};
 
 /// Values that the groups of one query may keep, and sums.
-pub(crate) const MAX_VALUES: usize = 1_000_000;
+pub(crate) const MAX_VALUES: usize = 4_000_000;
 
 /// A group with its key, and a value with its count, in their tables; about, bytes.
 const GROUP_BYTES: usize = 112;
-const VALUE_BYTES: usize = 64;
+const VALUE_BYTES: usize = 80;
 
 /// Names a group: its keys, encoded.
 pub(crate) type Key = Box<[u8]>;

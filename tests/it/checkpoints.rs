@@ -83,10 +83,13 @@ impl World {
     }
 }
 
+fn actor() -> Actor {
+    Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new() }
+}
+
 /// Rows of an answer; nothing where that is not kept.
 async fn rows(engine: &Arc<Engine>, query: &str) -> Option<Vec<String>> {
-    let actor = Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new() };
-    let answer = match engine.query(&actor, query, None, None).await {
+    let answer = match engine.query(&actor(), query, None, None).await {
         Ok(answer) => answer,
         Err(QueryError::Forgotten(_)) => return None,
         Err(error) => panic!("{query}: {error:?}"),
@@ -233,5 +236,12 @@ async fn what_held_is_told_alike_by_checkpoints_and_by_all_that_came_before() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(same(&kept, begins).await > 0);
+        // Who asks of more is told that it is not all there was.
+        for (from, warned) in [(begins, false), (begins - 1, true)] {
+            let query = format!("in:ip_ownership time:[{},] limit:1", Time::from_ms(from));
+            let answer = kept.engine.query(&actor(), &query, None, None).await.unwrap();
+            let said = answer.meta.warnings.iter().any(|warning| warning.contains("is not kept"));
+            assert_eq!(said, warned, "{:?}", answer.meta.warnings);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use radarflow_proto::grpc::{AgentConfigRequest, AgentHelloRequest, GatewayStatusChunk};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Home, armis, lake_count, notification, status};
 
@@ -306,4 +306,41 @@ async fn a_tenant_and_a_partition_see_their_own() {
         assert!(!serde_json::to_string(&all).unwrap().contains("stranger"), "{entity}: {all:?}");
     }
     assert_eq!(server.post("/api/tokens", &bound, &json!({"name": "x", "role": "admin"})).await.0, 403);
+}
+
+/// Several sockets share an address, and it with nobody else; every sender's lines come once, in order.
+#[tokio::test]
+async fn sockets_that_share_an_address_lose_and_repeat_nothing() {
+    let mut home = Home::new("");
+    home.config = home.config.replacen("[[syslog]]\n", "[[syslog]]\nsockets = 3\n", 1);
+    let server = home.start();
+    let addr = server.port("syslog");
+    let senders: Vec<UdpSocket> = (0..24).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    for line in 0..100 {
+        for (n, sender) in senders.iter().enumerate() {
+            sender.send_to(format!("<14>1 - host{n} app - - - {line}").as_bytes(), addr).unwrap();
+        }
+    }
+    let count = |rows: &[Value]| rows[0]["n"] == 2400;
+    server.until(r#"in:logs time:last_1h stats:"count() as n""#, count).await;
+    let of_one = server.rows("in:logs time:last_1h hostname:host7 sort:row_id:asc limit:1000").await;
+    let said: Vec<&str> = of_one.iter().map(|row| row["body"].as_str().unwrap()).collect();
+    assert_eq!(said, (0..100).map(|line| line.to_string()).collect::<Vec<_>>());
+    let balanced = |rows: &[Value]| rows.iter().filter_map(|row| row["stored"].as_i64()).sum::<i64>() == 2400;
+    server.until("in:sources source:syslog%", balanced).await;
+
+    // Nobody else gets the address.
+    let config = format!("[[syslog]]\naddr = \"{addr}\"\nsockets = 3\n[http]\naddr = \"127.0.0.1:0\"\n");
+    let other = Home::new("");
+    let file = other.dir.path().join("other.toml");
+    std::fs::write(&file, config).unwrap();
+    let program = env!("CARGO_BIN_EXE_radarflow");
+    let data = other.dir.path().join("data");
+    let refused = std::process::Command::new(program)
+        .args(["serve", "--config", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("cannot listen on"), "{said}");
+    server.stop();
 }

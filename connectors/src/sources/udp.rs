@@ -1,16 +1,23 @@
-//! Datagrams: NetFlow, IPFIX, sFlow, syslog and traps. A thread a socket, big receive buffers, batches to the ledger.
+//! Datagrams: NetFlow, IPFIX, sFlow, syslog and traps. A thread a socket, big receive buffers, many datagrams a system
+//! call (`recvmmsg`), batches to the ledger.
+//!
+//! Several sockets may share an address (`SO_REUSEPORT`). The kernel gives each to one of them by who sends it, so that what
+//! an exporter sends from one port stays in order.
 //!
 //! A datagram cannot be acknowledged. What the queue before the ledger has no room for is shed, what the kernel dropped
 //! is read from it; both are counted in the feed's loss ledger. An SNMP inform *is* acknowledged: it is answered after
 //! its frame is durable, and not at all when it is not, so that the sender tries again.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::io::IoSliceMut;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
+use nix::sys::stat::fstat;
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::FactSink;
@@ -21,8 +28,14 @@ use super::{Listener, SourceError, Stop, entry, origin};
 
 /// Receive buffer asked of the kernel, bytes.
 const RECEIVE_BUFFER: usize = 32 << 20;
+/// Sockets that may share an address.
+pub const MAX_SOCKETS: usize = 64;
 /// Datagrams handed over at once.
 const BATCH: usize = 1024;
+/// Datagrams read by one system call.
+const AT_ONCE: usize = 64;
+/// Room for one: IP has no larger ones.
+const DATAGRAM: usize = 1 << 16;
 /// How often losses are told to the ledger.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long a read waits before looking whether to stop.
@@ -64,43 +77,61 @@ impl Datagrams {
     }
 }
 
-/// A running socket.
+/// Running sockets of one address.
 pub struct Running {
-    /// The address it got.
+    /// The address they got.
     pub addr: SocketAddr,
-    thread: std::thread::JoinHandle<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
-    /// Waits until it has ended.
+    /// Waits until they have ended.
     pub fn join(self) {
-        let _ = self.thread.join();
+        for thread in self.threads {
+            let _ = thread.join();
+        }
     }
 }
 
-/// Starts a socket. `runtime` answers informs.
+/// Starts so many sockets of one address. `runtime` answers informs.
 pub fn start(
-    what: Datagrams,
+    what: &Datagrams,
     listener: &Listener,
-    sink: Arc<dyn FactSink>,
-    stop: Stop,
+    sockets: usize,
+    sink: &Arc<dyn FactSink>,
+    stop: &Stop,
     runtime: &tokio::runtime::Handle,
 ) -> Result<Running, SourceError> {
     let (name, asked) = (what.name(), listener.addr);
     let bind = |source| SourceError::Bind { what: name, addr: asked, source };
-    let socket = open(listener.addr).map_err(bind)?;
-    let addr = socket.local_addr().map_err(bind)?;
+    let sockets = sockets.clamp(1, MAX_SOCKETS);
+    let mut opened: Vec<UdpSocket> = Vec::with_capacity(sockets);
+    // An address that is to be shared is shared with nobody else: whoever has it already is found by asking for it alone.
+    let alone = open(listener.addr, false).map_err(bind)?;
+    let addr = alone.local_addr().map_err(bind)?;
+    if sockets == 1 {
+        opened.push(alone);
+    } else {
+        drop(alone);
+        for _ in 0..sockets {
+            opened.push(open(addr, true).map_err(bind)?);
+        }
+    }
     let listener = Listener { addr, ..listener.clone() };
-    let runtime = runtime.clone();
-    let thread = std::thread::Builder::new()
-        .name(format!("udp-{name}"))
-        .spawn(move || Reader::new(what, &listener, sink, runtime).run(&socket, &stop))
-        .map_err(bind)?;
-    Ok(Running { addr, thread })
+    let reader = |socket: UdpSocket| {
+        let mut reader = Reader::new(what.clone(), &listener, sink.clone(), runtime.clone(), &socket);
+        let stop = stop.clone();
+        std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&socket, &stop))
+    };
+    let threads = opened.into_iter().map(reader).collect::<Result<_, _>>().map_err(bind)?;
+    Ok(Running { addr, threads })
 }
 
-fn open(addr: SocketAddr) -> std::io::Result<UdpSocket> {
+fn open(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if shared {
+        setsockopt(&socket.as_fd(), sockopt::ReusePort, &true)?;
+    }
     // As root the limit of the system does not apply.
     if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -108,6 +139,42 @@ fn open(addr: SocketAddr) -> std::io::Result<UdpSocket> {
     socket.bind(&addr.into())?;
     socket.set_read_timeout(Some(READ_WAIT))?;
     Ok(socket.into())
+}
+
+/// Room for what one system call reads.
+struct Received {
+    room: Vec<u8>,
+    headers: MultiHeaders<SockaddrStorage>,
+    /// How long each datagram is, and who sent it.
+    read: Vec<(usize, SocketAddr)>,
+}
+
+impl Received {
+    fn new() -> Self {
+        let headers = MultiHeaders::preallocate(AT_ONCE, None);
+        Received { room: vec![0; AT_ONCE * DATAGRAM], headers, read: Vec::with_capacity(AT_ONCE) }
+    }
+
+    /// Reads what there is. Waits for the first unless told not to.
+    fn read(&mut self, socket: &UdpSocket, flags: MsgFlags) -> nix::Result<()> {
+        self.read.clear();
+        let mut slices: Vec<_> = self.room.chunks_exact_mut(DATAGRAM).map(|room| [IoSliceMut::new(room)]).collect();
+        let results = recvmmsg(socket.as_raw_fd(), &mut self.headers, slices.iter_mut(), flags, None)?;
+        self.read.extend(results.map(|said| (said.bytes, said.address.as_ref().map_or(NOBODY, address))));
+        Ok(())
+    }
+
+    fn datagrams(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
+        self.room.chunks_exact(DATAGRAM).zip(&self.read).map(|(room, (n, peer))| (&room[..*n], *peer))
+    }
+}
+
+/// Who sent what bears no address: nobody does that over IP.
+const NOBODY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0));
+
+fn address(from: &SockaddrStorage) -> SocketAddr {
+    let v4 = from.as_sockaddr_in().map(|v4| SocketAddr::V4(SocketAddrV4::from(*v4)));
+    v4.or_else(|| from.as_sockaddr_in6().map(|v6| SocketAddr::V6(SocketAddrV6::from(*v6)))).unwrap_or(NOBODY)
 }
 
 struct Reader {
@@ -118,39 +185,43 @@ struct Reader {
     runtime: tokio::runtime::Handle,
     shed: u64,
     kernel_drops: u64,
-    port: u16,
+    /// Names the socket in the kernel's table.
+    inode: u64,
 }
 
 impl Reader {
-    fn new(what: Datagrams, listener: &Listener, sink: Arc<dyn FactSink>, runtime: tokio::runtime::Handle) -> Self {
+    fn new(
+        what: Datagrams,
+        listener: &Listener,
+        sink: Arc<dyn FactSink>,
+        runtime: tokio::runtime::Handle,
+        socket: &UdpSocket,
+    ) -> Self {
         let origin = origin(what.kind(), what.name(), listener);
         let counters = Arc::new(Origin { kind: Kind::Counters, ..(*origin).clone() });
-        let port = listener.addr.port();
-        let kernel_drops = kernel_drops(port);
-        Reader { what, origin, counters, sink, runtime, shed: 0, kernel_drops, port }
+        let inode = fstat(socket).map_or(0, |stat| stat.st_ino);
+        Reader { what, origin, counters, sink, runtime, shed: 0, kernel_drops: kernel_drops(inode), inode }
     }
 
     fn run(&mut self, socket: &UdpSocket, stop: &Stop) {
-        let mut buffer = vec![0u8; 65_536];
+        let mut received = Received::new();
         let mut batch = Vec::with_capacity(BATCH);
         let mut next_count = Instant::now() + COUNT_EVERY;
         while !stop.is_told() {
-            match socket.recv_from(&mut buffer) {
-                Ok((n, peer)) => {
-                    self.take(socket, &buffer[..n], peer, &mut batch);
-                    // Whatever waits in the kernel comes along.
-                    let _ = socket.set_nonblocking(true);
-                    while batch.len() < BATCH {
-                        match socket.recv_from(&mut buffer) {
-                            Ok((n, peer)) => self.take(socket, &buffer[..n], peer, &mut batch),
-                            Err(_) => break,
-                        }
-                    }
-                    let _ = socket.set_nonblocking(false);
-                    self.hand_over(&mut batch);
+            // The first is waited for; whatever waits in the kernel comes along.
+            let mut read = received.read(socket, MsgFlags::MSG_WAITFORONE);
+            while read.is_ok() {
+                for (bytes, peer) in received.datagrams() {
+                    self.take(socket, bytes, peer, &mut batch);
                 }
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                if received.read.len() < AT_ONCE || batch.len() >= BATCH {
+                    break;
                 }
+                read = received.read(socket, MsgFlags::MSG_DONTWAIT);
+            }
+            self.hand_over(&mut batch);
+            match read {
+                Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 // An ICMP error of an answer we sent; the socket is fine.
                 Err(error) => tracing::debug!(%error, feed = self.origin.feed, "read"),
             }
@@ -199,7 +270,7 @@ impl Reader {
 
     /// Tells the ledger what was lost, if anything was.
     fn count(&mut self) {
-        let drops = kernel_drops(self.port);
+        let drops = kernel_drops(self.inode);
         let new_drops = drops.saturating_sub(self.kernel_drops);
         if self.shed == 0 && new_drops == 0 {
             return;
@@ -213,19 +284,19 @@ impl Reader {
     }
 }
 
-/// Datagrams that the kernel dropped at sockets of this port, from `/proc/net/udp` and `udp6`; 0 where there is none.
-fn kernel_drops(port: u16) -> u64 {
+/// Datagrams that the kernel dropped at a socket, from `/proc/net/udp` and `udp6`; 0 where there is none.
+fn kernel_drops(inode: u64) -> u64 {
     ["/proc/net/udp", "/proc/net/udp6"]
         .iter()
         .filter_map(|path| std::fs::read_to_string(path).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| drops_of(line, port)).collect::<Vec<_>>())
+        .flat_map(|table| table.lines().skip(1).filter_map(|line| drops_of(line, inode)).collect::<Vec<_>>())
         .sum()
 }
 
-fn drops_of(line: &str, port: u16) -> Option<u64> {
+fn drops_of(line: &str, inode: u64) -> Option<u64> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-    (local == port).then(|| fields.last()?.parse().ok())?
+    let of: u64 = fields.get(9)?.parse().ok()?;
+    (of == inode).then(|| fields.last()?.parse().ok())?
 }
 
 #[cfg(test)]
@@ -235,7 +306,7 @@ mod tests {
     #[test]
     fn drops_are_read_from_the_kernels_table() {
         let line = " 1234: 0100007F:0807 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 12345 2 ffff 17";
-        assert_eq!(drops_of(line, 2055), Some(17));
-        assert_eq!(drops_of(line, 2056), None);
+        assert_eq!(drops_of(line, 12345), Some(17));
+        assert_eq!(drops_of(line, 2055), None);
     }
 }

@@ -239,7 +239,7 @@ fn two_devices_known_by_address_alone_are_merged_by_their_addresses() {
     let must = link("l", LinkKind::Must, identifier(IdKind::Ip, ips[0]), identifier(IdKind::Ip, ips[1]));
     run.tick(vec![must]);
     let (six, five) = (named("ip", ips[0]), named("ip", ips[1]));
-    assert_eq!(run.tables.uids(), [five.clone()]);
+    assert_eq!(run.tables.uids(), std::slice::from_ref(&five));
     assert_eq!(run.tables.device(&five).ip_addresses, ["10.0.0.5", "10.0.0.6"]);
     assert_eq!(run.tables.redirect(&six), Some(five.clone()));
     // What operators say of an address is above all claims.
