@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use radarflow_reconcile::lifecycle::{Life, life};
 
-use super::macs::holder;
+use super::macs::{holder, together};
 use super::relations::{Rel, Value, each, join, lookup, lookup_any, reduce};
 use super::{Component, renamed};
 use crate::lifecycle::{Doomed, Standing, Watched};
@@ -28,6 +28,8 @@ pub(super) struct Leads<'scope, 'a> {
     pub(super) places: &'a Rel<'scope>,
     /// By component: what stage 1b made it part of ([`Value::Name`]).
     pub(super) relabel: &'a Rel<'scope>,
+    /// By what operators link to nobody who has a strong identifier: the device of free MACs ([`Value::Name`]).
+    pub(super) groups: &'a Rel<'scope>,
     /// By MAC: the device that holds it, as [`holder`] reads it.
     pub(super) holders: &'a [Rel<'scope>; 2],
     /// By identifier that the gate keeps where it is: that device, less the one the others lead to ([`Value::Name`]).
@@ -59,6 +61,15 @@ pub(super) fn lives<'scope>(said: super::Rel<'scope, Standing>, leads: &Leads<'s
         _ => Some((id, said.clone())),
     });
     let placed = lookup(&placed, leads.relabel, |c, said, group| Some((renamed(c, group), said.clone())));
+    let placed = each(&placed, |c, said, out| {
+        if let Value::Life(said) = said {
+            out.push((together(c), Value::LifeOf(c, said, 0)));
+        }
+    });
+    let placed = lookup(&placed, leads.groups, |_, said, group| match said {
+        Value::LifeOf(c, said, _) => Some((renamed(*c, group), Value::Life(said.clone()))),
+        _ => None,
+    });
     let mut standing = lookup_any(&placed, &leads.holders.each_ref(), |c, said, of_mac| {
         Some((of_mac.and_then(holder).unwrap_or(c), said.clone()))
     });

@@ -3,9 +3,12 @@
 //! ```text
 //! state(m)   :- ambiguous, where records of two components or more than 64 records assert global m;
 //!               owned(c), where records of the one component c do; free, where only anchorless ones do
-//! edge(m, n) :- an anchorless record asserts both, both free; or operators link them, by nothing that others assert
+//! edge(m, n) :- an anchorless record asserts both, both free
+//! edge(m, l) :- must-links put free m, or a local MAC or the polled address of a record that asserts it, into l, where
+//!               nobody else is
 //! group(r)   :- least MAC in the component of r's first free MAC, else r itself
-//! device(g)  :- the one component that owns MACs of g's records
+//! device(g)  :- the one component that owns MACs of g's records, or that must-links put their local MACs or polled
+//!               addresses into
 //!               | if none does: the one device that claims a polled address of g alone, with something in common
 //!               | g itself, if it has free MACs; else its records are known by address only
 //! ```
@@ -13,12 +16,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use radarflow_reconcile::identity::MAX_MAC_RECORDS;
+use radarflow_reconcile::identity::assertions::is_global;
 use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
 use super::cross::Cross;
 use super::links::{Links, both_ends};
-use super::relations::{Rel, Value, components, each, join, join_any, lookup, lookup_any, reduce};
+use super::relations::{Rel, Value, components, distinct, each, join, join_any, lookup, lookup_any, reduce};
 use super::{Component, How, Standing, renamed};
 use crate::records::{Live, Name};
 
@@ -34,8 +38,10 @@ pub(super) enum State {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Wants {
     live: Live,
-    /// Names of those that no component asserts, sorted.
+    /// Names of those that no component asserts, sorted; of a record that has some, with what they are linked to.
     free: Vec<Name>,
+    /// What operators link it to, where nobody else is ([`together`]).
+    linked: Vec<Name>,
     owners: BTreeSet<Component>,
 }
 
@@ -47,7 +53,8 @@ pub(super) struct Macs<'scope> {
     pub(super) held: Rel<'scope>,
     /// By MAC: the device that holds it, as [`holder`] reads it.
     pub(super) holders: [Rel<'scope>; 2],
-    /// The same, of MACs that no component asserts ([`Value::Name`]).
+    /// By what operators link to nobody who has a strong identifier ([`together`]): the device of the MACs that no
+    /// component asserts and that are linked to it ([`Value::Name`]).
     pub(super) groups: Rel<'scope>,
     /// MACs that name nobody ([`Value::Loose`]).
     pub(super) loose: Rel<'scope>,
@@ -59,6 +66,31 @@ pub(super) fn holder(said: &Value) -> Option<Component> {
         Value::Name(device) | Value::State(State::Owned(device)) => Some(*device),
         _ => None,
     }
+}
+
+/// Names what must-links put together where nobody with a strong identifier is.
+pub(super) fn together(component: Component) -> Name {
+    name(&("linked", component))
+}
+
+/// Identifiers of anchorless records that say something only where operators link them: local MACs, and the polled address
+/// of a record that asserts MACs. By record: who holds them ([`Value::Asserted`]), or what they are linked to
+/// ([`Value::Claimant`]).
+fn by_link<'scope>(versions: &Rel<'scope>, linked: &Rel<'scope>) -> Rel<'scope> {
+    let ids = each(versions, |_, v, out| {
+        if let Value::Live(live) = v
+            && live.says.top().is_none()
+        {
+            let local = live.says.macs.iter().filter(|mac| !is_global(mac.value)).map(|mac| mac.name);
+            let polled = live.says.address().filter(|_| live.says.global_macs().next().is_some());
+            out.extend(local.chain(polled.map(|ip| ip.name)).map(|id| (id, Value::Live(live.clone()))));
+        }
+    });
+    join(&ids, linked, |id, live, link| match (live, link) {
+        (Value::Live(live), Value::Must(c)) => Some((live.key, Value::Asserted(id, Some((*c).into()), live.clone()))),
+        (Value::Live(live), Value::MustIf(c)) => Some((live.key, Value::Claimant(together(*c), live.clone(), None))),
+        _ => None,
+    })
 }
 
 /// Stage 2. `versions` are records, `seen` MACs; `members` are records with a strong identifier by device; `linked` says
@@ -134,38 +166,55 @@ pub(super) fn macs<'scope>(
             out.push((key, Value::Asserted(mac, owner.map(Into::into), live)));
         }
     });
-    let wants = reduce(&says, "Wants", |_, says, out| {
+    let wants = reduce(&says.concat(&by_link(versions, linked)), "Wants", |_, says, out| {
         let mut wants: Option<Wants> = None;
         for (said, _) in says {
-            if let Value::Asserted(mac, owner, live) = said {
-                // A record has one version at a time.
-                let wants =
-                    wants.get_or_insert_with(|| Wants { live: live.clone(), free: vec![], owners: BTreeSet::new() });
-                match owner {
-                    Some(c) => {
-                        wants.owners.insert(**c);
-                    }
-                    None => wants.free.push(*mac),
-                }
+            let (Value::Asserted(_, _, live) | Value::Claimant(_, live, _)) = said else { continue };
+            // A record has one version at a time.
+            let new = || Wants { live: live.clone(), free: vec![], linked: vec![], owners: BTreeSet::new() };
+            let wants = wants.get_or_insert_with(new);
+            match said {
+                Value::Asserted(_, Some(c), _) => drop(wants.owners.insert(**c)),
+                Value::Asserted(mac, None, _) => wants.free.push(*mac),
+                Value::Claimant(linked, ..) => wants.linked.push(*linked),
+                _ => {}
             }
         }
         out.extend(wants.map(|mut w| {
+            if w.free.is_empty() {
+                w.linked.clear();
+            }
+            w.free.extend_from_slice(&w.linked);
             w.free.sort_unstable();
+            w.free.dedup();
             Value::Wants(w.into())
         }));
     });
     let free = state(|s| (s == State::Free).then_some(Value::There));
-    let together = each(&wants, |_, w, out| {
+    let edges = each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.iter().skip(1).map(|mac| (w.free[0], Value::Name(*mac))));
         }
     });
     // MACs that operators link to what nobody else asserts are one group.
     let linked_free = join(&free, linked, |mac, _, link| match link {
-        Value::MustIf(component) => Some((mac, Value::Name(name(&("linked", component))))),
+        Value::MustIf(component) => Some((mac, Value::Name(together(*component)))),
         _ => None,
     });
-    let labels = components(&together.concat(&linked_free));
+    let labels = components(&edges.concat(&linked_free));
+    let of_links = each(&linked_free, |_, v, out| {
+        if let Value::Name(linked) = v {
+            out.push((linked, Value::There));
+        }
+    });
+    let of_records = each(&wants, |_, w, out| {
+        if let Value::Wants(w) = w {
+            out.extend(w.linked.iter().map(|linked| (*linked, Value::There)));
+        }
+    });
+    let links_there = distinct(&of_links.concat(&of_records));
+    let links_there =
+        lookup(&links_there, &labels, |linked, _, label| Some((renamed(linked, label), Value::Name(linked))));
     let with_free = each(&wants, |_, w, out| {
         if let Value::Wants(w) = w {
             out.extend(w.free.first().copied().map(|mac| (mac, Value::Wants(w))));
@@ -226,7 +275,11 @@ pub(super) fn macs<'scope>(
         (Value::Name(mac), Value::Settled(device, _)) => Some((*mac, Value::Name(*device))),
         _ => None,
     });
-    let holders = [of_mac, by_group.clone()];
+    let groups = join(&links_there, &devices, |_, linked, device| match (linked, device) {
+        (Value::Name(linked), Value::Settled(device, _)) => Some((*linked, Value::Name(*device))),
+        _ => None,
+    });
+    let holders = [of_mac, by_group];
     let standing = join_any(seen, &holders.each_ref(), |mac, seen, said| match (seen, said) {
         (Value::Seen(seen), Value::State(State::Ambiguous)) => {
             Some((mac, Value::Loose(Standing::Ambiguous, seen.clone())))
@@ -252,7 +305,7 @@ pub(super) fn macs<'scope>(
     let gone = lookup_any(&gone, &holders.each_ref(), |mac, seen, said| {
         said.and_then(holder).is_none().then(|| (mac, seen.clone()))
     });
-    Macs { placed, held, holders, groups: by_group, loose: ambiguous.concat(&gone) }
+    Macs { placed, held, holders, groups, loose: ambiguous.concat(&gone) }
 }
 
 /// Which device a group of anchorless records is.

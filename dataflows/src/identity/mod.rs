@@ -54,7 +54,7 @@ use crate::lifecycle;
 use crate::records::{Known, Live, Name, Seen};
 use ownership::Claims;
 pub use ownership::Owners;
-use relations::{Value, distinct, each, join, join_any, lookup, lookup_any, reduce};
+use relations::{Value, each, join, join_any, lookup, lookup_any, reduce};
 
 /// Names a device while the dataflow computes: its component's least identifier, its address, or its record.
 pub type Component = Name;
@@ -263,6 +263,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     let leads = lives::Leads {
         places: &anchors.places,
         relabel: &cross.relabel,
+        groups: &macs.groups,
         holders: &macs.holders,
         kept: gated.as_ref().map(|gated| &gated.kept),
         members: &members,
@@ -436,15 +437,13 @@ fn of_named<'scope>(
     });
     let by_component = each(linked, |id, v, out| {
         if let Value::MustIf(component) = v {
-            out.push((component, Value::Name(id)));
+            out.push((macs::together(component), Value::ClaimedBy(id, component)));
         }
     });
-    let group = join(linked, &macs.groups, |_, link, device| match (link, device) {
-        (Value::MustIf(component), Value::Name(_)) => Some((*component, device.clone())),
+    let by_group = lookup(&by_component, &macs.groups, |_, of, group| match of {
+        Value::ClaimedBy(id, component) => Some((renamed(*component, group), Value::Name(*id))),
         _ => None,
     });
-    let by_group =
-        lookup(&by_component, &distinct(&group), |component, id, group| Some((renamed(component, group), id.clone())));
     let by_device = by_device.concat(&by_group);
     let by_device =
         lookup_any(&by_device, &macs.holders.each_ref(), |device, v, said| match (v, said.and_then(macs::holder)) {

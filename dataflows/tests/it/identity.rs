@@ -260,6 +260,31 @@ fn two_devices_known_by_address_alone_are_merged_by_their_addresses() {
 }
 
 #[test]
+fn what_is_polled_at_a_linked_address_is_the_device_it_is_linked_to() {
+    let mut run = run();
+    let (mac, local) = ("0CEA1432D278", "0EEA1432D278");
+    run.tick(vec![sync(&[
+        armis("A", "10.0.0.1", 1, ""),
+        polled("10.0.0.5", mac, "", 1),
+        polled("10.0.0.7", local, "", 1),
+    ])]);
+    assert_eq!(run.tables.devices().len(), 3);
+    let id = |kind, value| identifier(kind, value);
+    run.tick(vec![link("five", LinkKind::Must, id(IdKind::Armis, "A"), id(IdKind::Ip, "10.0.0.5"))]);
+    assert_eq!(run.tables.redirect(&named("mac", mac)), Some(armis_uid("A")));
+    // A local MAC identifies nobody, unless operators say so.
+    run.tick(vec![link("seven", LinkKind::Must, id(IdKind::Armis, "A"), id(IdKind::Mac, local))]);
+    assert_eq!(run.tables.uids(), [armis_uid("A")]);
+    assert_eq!(run.tables.device(&armis_uid("A")).ip_addresses, ["10.0.0.1", "10.0.0.5", "10.0.0.7"]);
+    // Without anybody who has a strong identifier, an address that is swept becomes the polled device's.
+    run.tick(vec![unlink("five"), unlink("seven"), sweep("v", "", 2, &[("10.0.0.6", true)])]);
+    run.tick(vec![link("six", LinkKind::Must, id(IdKind::Ip, "10.0.0.6"), id(IdKind::Ip, "10.0.0.5"))]);
+    assert_eq!(run.tables.device(&named("mac", mac)).ip_addresses, ["10.0.0.5", "10.0.0.6"]);
+    assert_eq!(run.tables.redirect(&named("ip", "10.0.0.6")), Some(named("mac", mac)));
+    assert_eq!(run.tables.devices().len(), 3);
+}
+
+#[test]
 fn must_links_win_over_cannot_links() {
     let mut run = run();
     let (a, ip) = (identifier(IdKind::Armis, "A"), identifier(IdKind::Ip, "10.0.0.5"));

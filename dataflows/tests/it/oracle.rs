@@ -495,11 +495,21 @@ impl World {
                 of_macs.join(&format!("mac:{mac}"), &format!("mac:{}", free(s)[0]));
             }
         }
-        // Free MACs that operators link to each other are one group.
+        // Free MACs that operators link to each other are one group; what they link of a record counts where it says
+        // nothing otherwise: its local MACs, and its polled address if it has MACs.
         let all_free = || states.iter().filter(|(_, s)| **s == State::Free).map(|(m, _)| format!("mac:{m}"));
+        let together = |id: &str| format!("linked:{}", must.of(id));
         for a in all_free().filter(|a| is_linked(a)) {
-            for b in all_free().filter(|b| is_linked(b) && must.of(b) == must.of(&a)) {
-                of_macs.join(&a, &b);
+            of_macs.join(&a, &together(&a));
+        }
+        let by_link = |s: &Saying| -> Vec<String> {
+            let local = s.asserted().into_iter().filter(|m| !is_global(m)).map(|m| format!("mac:{m}"));
+            let polled = s.ips.first().filter(|_| !s.global_macs().is_empty()).map(|ip| format!("ip:{ip}"));
+            local.chain(polled).filter(|id| is_linked(id)).collect()
+        };
+        for s in anchorless.iter().filter(|s| !free(s).is_empty()) {
+            for id in by_link(s).iter().filter(|id| !peopled(&device_of_id(id))) {
+                of_macs.join(&format!("mac:{}", free(s)[0]), &together(id));
             }
         }
         let record = |s: &Saying| format!("record:{}:{}", s.source.0, s.source.1);
@@ -518,6 +528,7 @@ impl World {
                 .iter()
                 .flat_map(|s| s.global_macs())
                 .filter_map(|m| if let Some(State::Owned(d)) = states.get(m) { Some(d.clone()) } else { None })
+                .chain(members.iter().flat_map(|s| by_link(s)).map(|id| device_of_id(&id)).filter(|d| peopled(d)))
                 .filter(|d| !refused(d))
                 .collect();
             let supported = || {
@@ -640,8 +651,7 @@ impl World {
             if is_linked(&seed) && spoken {
                 let d = device_of_id(&seed);
                 // Where nobody is there, the device of the free MACs that are linked to it.
-                let group = all_free().find(|m| is_linked(m) && must.of(m) == must.of(&seed));
-                let group = group.and_then(|m| group_device.get(&of_macs.of(&m)).cloned());
+                let group = group_device.get(&of_macs.of(&together(&seed))).cloned();
                 let d = if peopled(&d) { d } else { group.unwrap_or(d) };
                 match name.get(&d) {
                     Some(uid) if !barred(&d, &seed) => claims.push((9, i64::MIN, uid.clone(), d)),

@@ -53,7 +53,7 @@ pub(crate) fn trace(rng: &mut StdRng) -> Vec<Step> {
                 // Where operators link addresses they often link one to another.
                 let addresses = rng.random_bool(0.2);
                 let end = |rng: &mut StdRng| match rng.random_range(if addresses { 0..2 } else { 0..8 }) {
-                    0 if !addresses || rng.random_bool(0.2) => format!("mac:{}", MACS[rng.random_range(0..3)]),
+                    0 if !addresses || rng.random_bool(0.2) => format!("mac:{}", MACS[rng.random_range(0..4)]),
                     0 | 1 => format!("ip:{}", ip(rng)),
                     2 => format!("agent:{}", rng.random_range(1..3)),
                     3 | 4 => format!("netbox:{}", rng.random_range(1..4)),
