@@ -196,7 +196,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
 
     // Sinks and queries.
     let lake_path = config.sinks.lake.path.clone().unwrap_or_else(|| dir.path("lake"));
-    let live = Arc::new(Live::new(config.sinks.lake.enabled.then(|| lake_path.clone()), start_epoch));
+    let live = Live::new(config.sinks.lake.enabled.then(|| lake_path.clone()), start_epoch);
+    let live = Arc::new(live.keeping(config.sinks.lake.keep().events));
     let lake = if config.sinks.lake.enabled {
         let live = live.clone();
         let on_commit = Arc::new(move |table: LakeTable, epoch| -> radarflow_proto::ports::BoxFuture<()> {

@@ -170,8 +170,10 @@ impl Asked {
             Nature::State => None,
             Nature::Event => Some(plan::span(&self.query, now_us)?.unwrap_or_default()),
         };
-        // What has an end leaves rows behind at both sides, or has no rows to come.
-        if range.is_some_and(|range| range.to.is_some()) {
+        // What has an end leaves rows behind at both sides, or has no rows to come. What a span leaves is read again:
+        // somebody has to have it.
+        let kept = |range: Range| range.to.is_none() && self.engine.live().has_events_since(range.from, now_us);
+        if range.is_some_and(|range| !kept(range)) {
             return Ok(None);
         }
         let Some(tallied) = self.engine.tallied(&self.actor, &self.query, view, view.epoch, range)? else {
@@ -377,8 +379,11 @@ impl Window {
     ) -> Result<bool, QueryError> {
         let range = plan::span(&asked.query, now_us)?.unwrap_or_default();
         // The clock of a replaced program may be behind.
-        let Some(from) = range.from.max(self.from) else { return Ok(true) };
-        self.from = Some(from);
+        self.from = range.from.max(self.from);
+        if !asked.engine.live().has_events_since(self.from, now_us) {
+            return Ok(false);
+        }
+        let Some(from) = self.from else { return Ok(true) };
         loop {
             if let Some(rows) = &self.leaving {
                 let until = times(rows).values().partition_point(|time| *time < from);

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use datafusion::catalog::TableProvider;
@@ -31,6 +32,9 @@ use crate::view::{Stored, Tenant, View, cast_to};
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
 pub const MAX_FRESH_BYTES: usize = 64 << 20;
+
+/// Events go by the day.
+const DAY_US: i64 = 86_400_000_000;
 
 /// Epochs of which it is known what they changed, for whoever missed them.
 pub const RECENT_EPOCHS: usize = 1024;
@@ -137,6 +141,8 @@ const CORRECTIONS: LakeTable = LakeTable::Events(Table::AttributionCorrection);
 /// Applies epochs and publishes versions.
 pub struct Live {
     lake: Option<PathBuf>,
+    /// How long the lake keeps events, if not for ever.
+    retention: Option<Duration>,
     /// The epoch at which the dataflow says again what it restored: no new versions.
     start: u64,
     applier: Mutex<Applier>,
@@ -187,6 +193,7 @@ impl Live {
         let view = RwLock::new(Arc::new(applier.view.clone()));
         Live {
             lake,
+            retention: None,
             start,
             applier: Mutex::new(applier),
             view,
@@ -194,6 +201,18 @@ impl Live {
             epochs,
             recent: Mutex::default(),
         }
+    }
+
+    /// The same, over a lake that keeps events only so long.
+    pub fn keeping(self, retention: Option<Duration>) -> Self {
+        Live { retention, ..self }
+    }
+
+    /// Whether events dated since a time, or ever, are there to be read for a day to come, by a clock in microseconds.
+    pub(crate) fn has_events_since(&self, from_us: Option<i64>, now_us: i64) -> bool {
+        let spare = |retention: Duration| i64::try_from(retention.as_micros()).unwrap_or(i64::MAX) - DAY_US;
+        self.lake.is_some()
+            && self.retention.is_none_or(|kept| from_us.is_some_and(|from| now_us.saturating_sub(from) < spare(kept)))
     }
 
     /// The newest version.

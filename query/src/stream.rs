@@ -228,7 +228,7 @@ pub fn start(
     let clocked = ["now", "today", STATUS_COLOR];
     let relative = clocked.iter().any(|word| text.to_ascii_lowercase().contains(word));
     let how = match entities[..] {
-        [one] if plain && !relative && by_itself(&query.filter) => how(&query, one, engine),
+        [one] if plain && !relative && by_itself(&query.filter) => how(&query, one),
         _ => None,
     };
     let slides = relative || query.time.is_some() || entities.iter().any(|e| e.time.is_some());
@@ -246,7 +246,7 @@ pub fn start(
 }
 
 /// How far the answer to a query of one entity can be kept, where nothing but its rows and the span they are in changes it.
-fn how(query: &Query, entity: &Entity, engine: &Engine) -> Option<How> {
+fn how(query: &Query, entity: &Entity) -> Option<How> {
     let own = |key: &Key| !parse::OBJECTS.contains(&&*key.path[0]);
     match entity.table.nature() {
         Nature::State if query.time.is_some() => None,
@@ -254,8 +254,7 @@ fn how(query: &Query, entity: &Entity, engine: &Engine) -> Option<How> {
             let keys_alone = query.sort.iter().map(|s| &s.key).chain(&query.fields).all(own);
             (keys_alone && query.limit.is_none()).then_some(How::Rows)
         }
-        // What a span leaves is read again: somebody has to have it.
-        Nature::Event if query.stats.is_empty() || query.latest.is_some() || !engine.live().view().history => None,
+        Nature::Event if query.stats.is_empty() || query.latest.is_some() => None,
         _ => {
             let keys = query.by.iter().all(|key| match key {
                 GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => own(key),

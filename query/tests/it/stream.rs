@@ -8,7 +8,7 @@ use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, DeviceRedirect, StateRow, Table};
 use radarflow_query::access::Actor;
 use radarflow_query::engine::{Engine, QueryError};
-use radarflow_query::live::RECENT_EPOCHS;
+use radarflow_query::live::{Live, RECENT_EPOCHS};
 use radarflow_query::stream::{Event, STREAMS_TENANT};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
@@ -245,6 +245,29 @@ async fn groups_of_events_are_kept_while_their_span_slides() {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nothing is left behind");
+    }
+}
+
+/// What a span leaves is read again: what will not be there to be read is asked for instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_events_are_kept_only_where_the_events_are() {
+    let month = Some(Duration::from_secs(30 * 86_400));
+    let lake = || Live::new(Some("no-lake".into()), 0).keeping(month);
+    let groups = |span: &str| format!(r#"in:flows {span} stats:"count() as n by app""#);
+    for (live, span, kept) in [
+        (lake(), "time:last_28d", true),
+        (lake(), "time:last_30d", false),
+        (lake(), "time:[2024-03-20,]", true),
+        (lake(), "time:>=2024-03-31", true),
+        (lake(), "time:2024-03-31", false),
+        (Live::new(None, 0), "time:last_1h", false),
+    ] {
+        let engine = crate::engine_over(live);
+        let mut events = start(&engine, &actor("t", &[]), &groups(span)).unwrap();
+        let mut client = Client::default();
+        client.until(&mut events, 3).await;
+        assert_eq!(engine.reserved_bytes() > 0, kept, "{span}");
+        assert_eq!(client.rows, fresh(&engine, &groups(span)).await, "{span}");
     }
 }
 
