@@ -295,6 +295,8 @@ pub(crate) fn run() -> ExitCode {
         .init();
     match dispatch(cli.command) {
         Ok(code) => code,
+        // Whoever read what it prints has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("radarflow: {error:#}");
             // What the operator has to change, apart from what merely failed.
@@ -304,6 +306,12 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(if setup { 2 } else { 1 })
         }
     }
+}
+
+/// Whether nobody reads its output any more. Errors of connections bear what they were about.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        && error.chain().count() == 1
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {

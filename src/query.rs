@@ -1,6 +1,6 @@
 //! Questions on the command line: a table on a terminal, the bytes of the answer as they come elsewhere.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -46,11 +46,8 @@ pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At
             }
         }
     };
-    match written {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        other => Ok(other.map(|()| ExitCode::SUCCESS)?),
-    }
+    written?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn page(out: &mut impl Write, answer: &Value) -> std::io::Result<()> {

@@ -84,6 +84,16 @@ async fn a_live_query_tells_what_comes_and_goes() {
     };
     assert_eq!((ips("removed"), ips("added")), (vec!["10.1.0.1"], vec!["10.1.0.2", "10.1.0.9"]));
     assert!(next("frontier").await["epoch"].as_u64() >= change["epoch"].as_u64());
+    // Who reads no further hears nothing of it.
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_radarflow"));
+    command.args(["query", "in:devices", "--live"]).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("RADARFLOW_URL", &server.http).env("RADARFLOW_TOKEN", &server.token);
+    let mut left = command.spawn().unwrap();
+    let mut first = BufReader::new(left.stdout.take().unwrap()).lines();
+    assert!(first.next_line().await.unwrap().is_some());
+    drop(first);
+    let left = left.wait_with_output().await.unwrap();
+    assert_eq!((left.status.code(), String::from_utf8_lossy(&left.stderr).as_ref()), (Some(0), ""));
     // The server stops: its streams end, and it does not wait for their clients.
     server.stop();
     assert!(child.wait().await.unwrap().success());
