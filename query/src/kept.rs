@@ -40,7 +40,7 @@ use crate::srql::plan;
 use crate::srql::time::Range;
 use crate::stream::MAX_ROWS;
 use crate::tally::{Groups, Key};
-use crate::view::{View, seen_by};
+use crate::view::{Names, View, seen_by};
 
 /// Rows that a span that slides reads at once of what it leaves, about.
 const SLICE: usize = 1 << 16;
@@ -149,8 +149,8 @@ struct Window {
     read: i64,
     /// How long a slice is.
     length: i64,
-    /// Names of devices are among what is counted.
-    names_devices: bool,
+    /// How devices are named, where that is among what is counted.
+    names: Option<Names>,
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
@@ -179,7 +179,7 @@ impl Asked {
         let Some(tallied) = self.engine.tallied(&self.actor, &self.query, view, view.epoch, range)? else {
             return Ok(None);
         };
-        let names_devices = NAMES.iter().any(|name| tallied.reads.contains(*name));
+        let names = NAMES.iter().any(|name| tallied.reads.contains(*name)).then(|| view.names(&self.actor.tenant));
         let mut groups = Groups::new(&tallied).map_err(broken)?;
         let (memory, held) = (self.engine.reservation(), self.engine.reservation());
         let counting = async move {
@@ -200,7 +200,7 @@ impl Asked {
             left: 0,
             read: range.from.unwrap_or(i64::MIN),
             length: range.from.map_or(i64::MAX, |from| (now_us - from) / FIRST_SLICES).max(1),
-            names_devices,
+            names,
         });
         let ranked = self.query.limit.map(|_| Rows::new());
         let mut counted = Counted { groups, touched: BTreeSet::new(), ranked, window, memory };
@@ -221,13 +221,14 @@ impl Asked {
         let before: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.before.as_ref()).filter(ours).collect();
         let after: Vec<&StateRow> = output.changes.iter().filter_map(|c| c.after.as_ref()).filter(ours).collect();
         let changes = [(before, -1), (after, 1)].into_iter().filter(|(rows, _)| !rows.is_empty());
-        changes.map(|(rows, sign)| Ok((self.these(state_batch(table, rows.iter().copied()))?, sign))).collect()
+        changes.map(|(rows, sign)| Ok((self.these(state_batch(table, rows.iter().copied()), None)?, sign))).collect()
     }
 
-    fn these(&self, rows: RecordBatch) -> Result<These, QueryError> {
+    /// Some rows, as the actor may see them; events name devices as a version does.
+    fn these(&self, rows: RecordBatch, named: Option<&View>) -> Result<These, QueryError> {
         let mut frame = self.engine.session().read_batch(rows).map_err(failed)?;
-        if self.table.nature() == Nature::Event {
-            frame = self.engine.live().view().as_known(frame, &self.actor.tenant, self.table).map_err(failed)?;
+        if let Some(view) = named {
+            frame = view.as_known(frame, &self.actor.tenant, self.table).map_err(failed)?;
         }
         Ok(These(seen_by(frame, &self.actor).map_err(failed)?))
     }
@@ -236,18 +237,6 @@ impl Asked {
     async fn counted(&self, these: &These, now_us: i64, range: Option<Range>) -> Result<Vec<RecordBatch>, QueryError> {
         let Some(tallied) = plan::tallied(&self.query, these, now_us, range)? else { return Ok(Vec::new()) };
         self.engine.on_threads(async move { tallied.frame.collect().await.map_err(failed) }).await
-    }
-
-    /// Whether an epoch changes what devices are called, or whose addresses were.
-    fn renames(&self, output: &EpochOutput) -> bool {
-        let row = |change: &radarflow_proto::rows::Change| {
-            change.table == Table::DeviceRedirect
-                && change.after.as_ref().or(change.before.as_ref()).is_some_and(|row| row.tenant() == self.actor.tenant)
-        };
-        let learnt = |(table, batch): &(Table, RecordBatch)| {
-            *table == Table::AttributionCorrection && tenant_of(batch) == self.actor.tenant
-        };
-        output.changes.iter().any(row) || output.events.iter().any(learnt)
     }
 }
 
@@ -266,17 +255,19 @@ impl Kept {
         };
         let mut moved = Vec::new();
         if let Some(window) = &mut counted.window {
-            if window.names_devices && asked.renames(output) {
+            // All of it is read as one version names it, which is how it was counted. It may be newer than the epoch.
+            let view = asked.engine.live().view();
+            if window.names.as_ref().is_some_and(|names| *names != view.names(&asked.actor.tenant)) {
                 return Ok(Taken::Stale);
             }
-            if !window.slide(asked, now_us, &mut moved).await? {
+            if !window.slide(asked, &view, now_us, &mut moved).await? {
                 return Ok(Taken::TooLarge);
             }
             let new =
                 output.events.iter().filter(|(t, rows)| *t == asked.table && tenant_of(rows) == asked.actor.tenant);
             for (_, rows) in new {
                 let range = Range { from: window.from, to: None };
-                for batch in asked.counted(&asked.these(rows.clone())?, now_us, Some(range)).await? {
+                for batch in asked.counted(&asked.these(rows.clone(), Some(&view))?, now_us, Some(range)).await? {
                     window.late(&batch).map_err(broken)?;
                     moved.push((batch, 1));
                 }
@@ -374,6 +365,7 @@ impl Window {
     async fn slide(
         &mut self,
         asked: &Asked,
+        view: &View,
         now_us: i64,
         moved: &mut Vec<(RecordBatch, i64)>,
     ) -> Result<bool, QueryError> {
@@ -395,19 +387,18 @@ impl Window {
             if self.read >= from {
                 return Ok(true);
             }
-            if !self.read_slice(asked, from).await? {
+            if !self.read_slice(asked, view, from).await? {
                 return Ok(false);
             }
         }
     }
 
     /// Reads what it will leave next; false where that is too much.
-    async fn read_slice(&mut self, asked: &Asked, from: i64) -> Result<bool, QueryError> {
-        let view = asked.engine.live().view();
+    async fn read_slice(&mut self, asked: &Asked, view: &View, from: i64) -> Result<bool, QueryError> {
         let (read, rows, to) = loop {
             let to = self.read.saturating_add(self.length);
             let part = Some(Range { from: Some(self.read), to: Some(to) });
-            let Some(tallied) = asked.engine.tallied(&asked.actor, &asked.query, &view, self.epoch, part)? else {
+            let Some(tallied) = asked.engine.tallied(&asked.actor, &asked.query, view, self.epoch, part)? else {
                 return Ok(false);
             };
             match asked.engine.on_threads(at_most(MAX_SLICE, tallied.frame)).await? {

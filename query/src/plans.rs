@@ -5,9 +5,9 @@
 //! digest ─► compared again: the same? ─► the run ends, as one that somebody looked at
 //! ```
 //! What a partial source says is compared with what it makes of a record, as far as the record tells: of an item that is
-//! older than the record, fields that the record lacks. The digest names the source and every change. Where the records have changed meanwhile there is another plan, under
-//! another digest, to be looked at. What is planned waits in the ledger and costs room there: a plan that nobody applies
-//! is forgotten after [`KEPT`], and its run with it.
+//! older than the record, fields that the record lacks. The digest names the source and every change. Where the records
+//! have changed meanwhile there is another plan, under another digest, to be looked at. What is planned waits in the
+//! ledger and costs room there: a plan that nobody applies is forgotten after [`KEPT`], and its run with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

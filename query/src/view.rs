@@ -36,6 +36,20 @@ pub(crate) struct Stored {
 
 pub(crate) type Tenant = String;
 
+/// How events name devices: whose addresses were, as far as it is known, and what these are called. Other versions that
+/// have the same are equal.
+pub(crate) struct Names {
+    redirects: Option<Arc<Vec<Segment>>>,
+    corrections: Option<Arc<Corrections>>,
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Self) -> bool {
+        same(self.redirects.as_ref(), other.redirects.as_ref())
+            && same(self.corrections.as_ref(), other.corrections.as_ref())
+    }
+}
+
 /// One published version: every table at one epoch.
 #[derive(Clone, Default)]
 pub struct View {
@@ -92,6 +106,12 @@ impl View {
             let corrected = !read || same(self.corrections.get(tenant), other.corrections.get(tenant));
             state && fresh && corrected
         })
+    }
+
+    /// How events of a tenant name devices in this version.
+    pub(crate) fn names(&self, tenant: &str) -> Names {
+        let redirects = self.state.get(&(tenant.to_owned(), Table::DeviceRedirect)).cloned();
+        Names { redirects, corrections: self.corrections.get(tenant).cloned() }
     }
 
     /// Takes in what was learnt late of who had addresses.

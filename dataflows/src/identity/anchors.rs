@@ -9,8 +9,8 @@
 //! place(i)        :- label(i), unless contested(label(i)): then must(i)
 //! member(r)       :- place(top(r)), else top(r)
 //! ```
-//! `must` is that of [`super::links`]. Only identifiers that some record or operator joins to another enter the graph. Most records assert one strong
-//! identifier and never do.
+//! `must` is that of [`super::links`]. Only identifiers that some record or operator joins to another enter the graph.
+//! Most records assert one strong identifier and never do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -23,6 +23,8 @@ struct Client {
     snapshots: usize,
     /// More of a snapshot follows.
     partial: bool,
+    /// What is right at epochs, where that is known.
+    right: BTreeMap<u64, BTreeMap<String, i64>>,
 }
 
 impl Client {
@@ -52,6 +54,7 @@ impl Client {
                 self.epoch = *epoch;
                 self.count(removed, -1);
                 self.count(added, 1);
+                assert!(self.right.get(epoch).is_none_or(|right| *right == self.rows), "{:?} at {epoch}", self.rows);
             }
             Event::Frontier(epoch) => self.epoch = *epoch,
             other => panic!("{other:?}"),
@@ -223,6 +226,9 @@ async fn groups_of_events_are_kept_while_their_span_slides() {
                 n => 1 + n as i64 * 150,
             };
             engine.live().apply(&traffic(epoch, clock_ms, &mut random).into());
+            for (query, (client, _)) in queries.iter().zip(&mut clients) {
+                client.right.insert(epoch, fresh(&engine, query).await);
+            }
             if epoch % 16 != 3 {
                 continue;
             }
