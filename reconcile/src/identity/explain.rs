@@ -191,12 +191,10 @@ fn known_by(records: &[&Placed], known: &Known) -> BTreeSet<String> {
 /// What operators say of identifiers that a device is known by.
 fn said(names: &BTreeSet<String>, known: &Known) -> Vec<Bond> {
     let of_kind = |kind: &'static str| known.links.iter().filter(move |l| l.kind == kind);
-    // The least identifier that must-links connect one to.
-    let mut least: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut linked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for link in of_kind("must") {
-        let [a, b] = [&*link.a, &*link.b].map(|end| least.get(end).copied().unwrap_or(end));
-        least.extend([(&*link.a, a), (&*link.b, b)]);
-        least.values_mut().filter(|l| **l == a.max(b)).for_each(|l| *l = a.min(b));
+        linked.entry(&link.a).or_default().push(&link.b);
+        linked.entry(&link.b).or_default().push(&link.a);
     }
     let bond = |rule, link: &Link, said: &str| {
         let witness = format!("{} said {said}: {}", link.actor, link.reason);
@@ -204,8 +202,11 @@ fn said(names: &BTreeSet<String>, known: &Known) -> Vec<Bond> {
     };
     let ours = |link: &&Link| names.contains(&link.a) || names.contains(&link.b);
     let overruled = |link: &&Link| {
-        let [a, b] = [&link.a, &link.b].map(|end| least.get(&**end));
-        a.is_some() && a == b
+        let (mut reached, mut next) = (BTreeSet::from([&*link.a]), vec![&*link.a]);
+        while let Some(end) = next.pop() {
+            next.extend(linked.get(end).into_iter().flatten().copied().filter(|other| reached.insert(*other)));
+        }
+        reached.contains(&*link.b)
     };
     let must = of_kind("must").filter(ours).map(|link| bond("operator", link, "so"));
     let cannot = of_kind("cannot").filter(ours).filter(overruled);
