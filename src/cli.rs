@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use radarflow_connectors::ledger::segments::Segments;
-use radarflow_connectors::ledger::{DataDir, LedgerError};
+use radarflow_connectors::disk;
+use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sinks::postgres;
 use radarflow_connectors::sources::{SourceError, entry, kafka, nats, pull};
+use radarflow_dataflows::upgrade;
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
 use radarflow_proto::lake::LakeTable;
@@ -390,7 +391,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Repair { data_dir } => {
             let dir = DataDir::take(&data_dir)?;
-            match Segments::repair(&dir.path("ledger"))? {
+            match ledger::repair(&disk::os(), dir.root())? {
                 Some(done) => say(&done)?,
                 None => say("nothing is damaged")?,
             }
@@ -493,7 +494,7 @@ async fn make_token(command: TokenCommand) -> Result<()> {
 
 /// Appends a fact to the ledger of a server that does not run.
 fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
-    let mut log = Segments::open(&dir.path("ledger"))?;
+    let ledger::Opened { segments: mut log, .. } = ledger::open(&disk::os(), dir.root(), upgrade::versions())?;
     let origin = Origin {
         kind: Kind::Fact,
         tenant: tenant.to_owned(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -17,6 +17,7 @@ use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sources::accept::Places;
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
+use radarflow_pipeline::Replay;
 use radarflow_query::engine::Engine;
 use radarflow_query::live::Live;
 use radarflow_query::plans::Plans;
@@ -32,8 +33,10 @@ pub(crate) struct Watched {
     pub(crate) tables: Arc<Vec<(String, Applied)>>,
     /// What waits in staged runs.
     pub(crate) backlog: Arc<Backlog>,
-    /// The newest complete epoch.
-    pub(crate) reached: Arc<AtomicU64>,
+    /// How far the dataflow is.
+    pub(crate) progress: Arc<Replay>,
+    /// Whether the newest snapshot could not be written.
+    pub(crate) snapshots_fail: Arc<AtomicBool>,
     pub(crate) memory: Arc<Budget>,
     /// Bytes of changes that wait for Postgres.
     pub(crate) postgres: Arc<AtomicUsize>,
@@ -90,13 +93,23 @@ impl Collector for Watched {
             Some(&Unit::Seconds),
             written.metric_type(),
         )?)?;
-        let (epoch, reached) = (read(&intake.epoch), self.reached.load(Ordering::Acquire));
+        let (epoch, reached) = (read(&intake.epoch), self.progress.reached.load(Ordering::Acquire));
         for (name, help, value) in [
             ("ledger_epoch", "Newest durable epoch", epoch),
             (
                 "ledger_disk_short",
                 "1 while the disk is nearly full and intake stopped",
                 u64::from(intake.disk_short.load(Ordering::Relaxed)),
+            ),
+            (
+                "ledger_record_full",
+                "1 while the lake does not take what it is given and intake stopped",
+                u64::from(intake.record_full.load(Ordering::Relaxed)),
+            ),
+            (
+                "snapshots_failing",
+                "1 while the newest snapshot could not be written and the ledger grows",
+                u64::from(self.snapshots_fail.load(Ordering::Relaxed)),
             ),
             ("ledger_clock_held", "1 while the wall clock is too far off to follow", read(&intake.clock_held)),
             (

@@ -1,20 +1,19 @@
-//! Wiring: sources → ledger → dataflow → sinks and queries, in one process, from start to a clean end.
+//! Wiring: sources → pipeline → sinks and queries, in one process. How an epoch goes from the ledger to everyone is the
+//! pipeline's (`pipeline/`); here is who is connected to it.
 //!
-//! Start: take the data directory, open the ledger, load the newest usable snapshot, replay what follows, then let the
-//! world in. End: stop the sources, close the last frame, let every sink finish, snapshot, leave.
+//! Start: take the data directory, open the pipeline, hand it its consumers, then let the world in. End: stop the sources,
+//! ask for a last snapshot, end the pipeline.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
-use radarflow_connectors::ledger::intake::{self, Intake, Progress};
-use radarflow_connectors::ledger::snapshot::Snapshots;
-use radarflow_connectors::ledger::{self, DataDir};
+use radarflow_connectors::disk;
+use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
@@ -25,14 +24,12 @@ use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{
     Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, tcp, udp,
 };
-use radarflow_dataflows::decode::durable_offsets;
-use radarflow_dataflows::decode::runs::Staging;
 use radarflow_dataflows::identity::imagine::imagine;
-use radarflow_dataflows::output::{Merge, Merged};
-use radarflow_dataflows::worker::{Start, Workers};
+use radarflow_pipeline::consumers::{Consumer, Tap};
+use radarflow_pipeline::{Finder, Pipeline, Setup};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, Role, Token};
-use radarflow_proto::frame::{Frame, Kind, Origin};
+use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, Wanted};
 use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
@@ -76,43 +73,21 @@ struct Parts {
     udp: Vec<udp::Running>,
     nats: Vec<nats::Running>,
     kafka: Vec<kafka::Running>,
-    intake: Intake,
-    running: intake::Running,
-    collector: std::thread::JoinHandle<()>,
-    feed: Arc<Mutex<Option<Workers>>>,
-    lake: Option<Lake>,
+    pipeline: Pipeline,
     live: Arc<Live>,
     registry: Arc<Registry>,
     certificates: Vec<Arc<Tls>>,
-    reached: Arc<AtomicU64>,
-    snapshots: Arc<Mutex<Snapshots>>,
-    applied: Arc<dyn Fn() -> u64 + Send + Sync>,
     http: tokio::task::JoinHandle<()>,
     _dir: DataDir,
 }
 
-/// Finds records in the dataflow.
-struct Finder(Arc<Mutex<Option<Workers>>>);
+/// Finds records in the dataflow, for who does not wait on a thread.
+struct Records(Finder);
 
-/// How long the dataflow may take to find records: it answers between epochs.
-const FIND_WAIT: Duration = Duration::from_secs(10);
-
-impl FindRecords for Finder {
+impl FindRecords for Records {
     fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>> {
-        let feed = self.0.clone();
-        Box::pin(async move {
-            let found = tokio::task::spawn_blocking(move || {
-                let asked = feed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|w| w.find(wanted));
-                let (workers, answers) = asked?;
-                let until = Instant::now() + FIND_WAIT;
-                let mut found = Vec::new();
-                for _ in 0..workers {
-                    found.extend(answers.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?);
-                }
-                Some(found)
-            });
-            found.await.ok().flatten()
-        })
+        let finder = self.0.clone();
+        Box::pin(async move { tokio::task::spawn_blocking(move || finder.find(wanted)).await.ok().flatten() })
     }
 
     fn imagine(&self, mut question: Imagine) -> BoxFuture<Option<Imagined>> {
@@ -180,19 +155,16 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     }
     let url = format!("{scheme}://{http_addr}");
     let key = secret(&dir.path("secret.key"))?;
-    let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
-    let generation = segments.generation();
-    let mut offsets = BTreeMap::new();
-    let (start_epoch, begin) = match &start {
-        Some(manifest) => {
-            let state = snapshots.load(manifest)?;
-            offsets = durable_offsets(&state);
-            (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, ..Start::default() })
-        }
-        None => (0, Start::default()),
-    };
-    let begin = Start { staging: Staging { memory_bytes: memory.staged(), folder: Some(dir.path("")) }, ..begin };
-    let snapshots = Arc::new(Mutex::new(snapshots));
+    let disk = disk::os();
+    let opened = radarflow_pipeline::open(Setup {
+        disk: disk.clone(),
+        root: dir.root().to_owned(),
+        workers: config.workers,
+        staged_bytes: memory.staged(),
+        bounds: memory.intake(),
+    })?;
+    let start_epoch = opened.start_epoch();
+    let ready = opened.replay().clone();
 
     // Sinks and queries.
     let lake_path = config.sinks.lake.path.clone().unwrap_or_else(|| dir.path("lake"));
@@ -208,7 +180,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 }
             })
         });
-        Some(Lake::start(&lake_path, start_epoch, config.sinks.lake.keep(), memory.of(Pool::Fresh), on_commit).await?)
+        let (keep, bound) = (config.sinks.lake.keep(), memory.of(Pool::Fresh));
+        Some(Lake::start(&disk, &lake_path, start_epoch, keep, bound, on_commit).await?)
     } else {
         None
     };
@@ -218,7 +191,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 postgres::migrate(&p.url).await?;
             }
             let truth = Arc::new(LiveTruth(live.clone()));
-            Some(Postgres::start(&p.url, generation, start_epoch, memory.postgres(), truth)?)
+            let (generation, bound) = (opened.generation(), memory.postgres());
+            Some(Arc::new(Postgres::start(&p.url, generation, start_epoch, bound, truth)?))
         }
         None => None,
     };
@@ -228,119 +202,53 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         .chain(postgres.iter().map(|p| ("postgres", p.applied().clone())))
         .collect();
     let waiting = postgres.as_ref().map(|p| p.waiting().clone()).unwrap_or_default();
-    let applied: Arc<dyn Fn() -> u64 + Send + Sync> = {
-        let sinks = sinks.clone();
-        Arc::new(move || sinks.iter().map(|(_, s)| s.get()).min().unwrap_or(u64::MAX))
-    };
 
-    // The dataflow, and what listens to it.
+    // The dataflow, and who receives what it says.
     let tokens = Arc::new(Tokens::default());
     let registry = Arc::new(Registry::default());
     let (outcomes, _) = broadcast::channel(1024);
-    let reached = Arc::new(AtomicU64::new(0));
-    let mut merge = Merge::new(config.workers.max(1), &begin.state);
-    let (workers, outputs) = Workers::start(config.workers, begin);
-    let (backlog, sizes) = (workers.backlog().clone(), workers.sizes().clone());
-    let feed = Arc::new(Mutex::new(Some(workers)));
-    let (outbox_tx, outbox_rx) = std::sync::mpsc::sync_channel::<Outbox>(1);
-    let caught_up = Arc::new(AtomicBool::new(false));
-    let (pace, progress) = tokio::sync::watch::channel(Progress::default());
-    let last_epoch = segments.next_epoch() - 1;
     let (reaped, to_reap) = tokio::sync::mpsc::channel(reap::QUEUED);
-    let collector = {
-        let (live, lake, tokens, registry, outcomes) =
-            (live.clone(), lake.clone(), tokens.clone(), registry.clone(), outcomes.clone());
-        let (reached, snapshots, caught_up) = (reached.clone(), snapshots.clone(), caught_up.clone());
-        let backlog = backlog.clone();
-        std::thread::Builder::new().name("collector".to_owned()).spawn(move || {
-            let Ok(outbox) = outbox_rx.recv() else { return };
-            while let Ok(said) = outputs.recv() {
-                let tick = said.tick;
-                let Some(Merged { output, snapshot }) = merge.push(said) else { continue };
-                let output = Arc::new(output);
+    let outbox = Arc::new(Outbox::start(opened.sink().clone(), url.clone())?);
+    let mut consumers: Vec<Arc<dyn Consumer>> = vec![
+        {
+            let (tokens, registry) = (tokens.clone(), registry.clone());
+            Tap::new("facts", move |output| {
                 tokens.learn(&output.facts);
                 registry.learn(&output.facts);
-                live.apply(&output);
+            })
+        },
+        {
+            let live = live.clone();
+            Tap::new("live", move |output| live.apply(output))
+        },
+        {
+            let outcomes = outcomes.clone();
+            Tap::new("outcomes", move |output| {
                 for outcome in &output.outcomes {
                     // Nobody may be waiting.
                     let _ = outcomes.send(outcome.clone());
                 }
-                outbox.apply_blocking(&output);
-                if !output.reaped.is_empty() && caught_up.load(Ordering::Acquire) {
+            })
+        },
+        outbox,
+        {
+            let ready = ready.clone();
+            Tap::new("reaper", move |output| {
+                if !output.reaped.is_empty() && ready.done.load(Ordering::Acquire) {
                     // What finds no room is named again.
                     let _ = reaped.try_send(output.clone());
                 }
-                if let Some(postgres) = &postgres {
-                    postgres.apply_blocking(output.clone());
-                }
-                if let Some(lake) = &lake {
-                    lake.apply_blocking(output.clone());
-                }
-                if let Some(entries) = snapshot {
-                    let entries = entries.into_iter().map(|e| (e.collection.to_owned(), e.key, e.value)).collect();
-                    let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Err(error) =
-                        snapshots.publish(tick.epoch, tick.clock_ms, tick.clock_ms - tick.live_ms, entries)
-                    {
-                        tracing::error!(%error, "a snapshot could not be written");
-                    }
-                }
-                reached.store(output.epoch, Ordering::Release);
-                pace.send_replace(Progress { epoch: output.epoch, released: backlog.released() });
-                if output.epoch >= last_epoch && !caught_up.swap(true, Ordering::AcqRel) {
-                    outbox.go_blocking();
-                }
-            }
-        })?
-    };
-
-    // Replay, then intake.
-    let deliver = {
-        let feed = feed.clone();
-        move |frame: Arc<Frame>| {
-            if let Some(workers) = &*feed.lock().unwrap_or_else(PoisonError::into_inner) {
-                workers.feed(&frame);
-            }
-        }
-    };
-    let replayed = {
-        let deliver = deliver.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = segments.replay(start_epoch, |frame| {
-                for range in &frame.ranges {
-                    offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
-                }
-                deliver(Arc::new(frame));
-            });
-            (segments, offsets, result)
-        })
-    };
-    // The outbox needs intake, intake needs the replayed log, the replay needs the collector: the collector's first
-    // message waits for the outbox, so intake's handles are made before frames flow back.
-    let (late_sink, late) = LateSink::pair();
-    let outbox = Outbox::start(late_sink.clone(), url.clone())?;
-    outbox_tx.send(outbox).ok();
-    let (segments, offsets, result) = replayed.await?;
-    result?;
-    let retire = {
-        let (snapshots, applied, reached) = (snapshots.clone(), applied.clone(), reached.clone());
-        move || {
-            let applied = applied().min(reached.load(Ordering::Acquire));
-            let mut snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-            snapshots.retire(applied).unwrap_or_else(|error| {
-                tracing::warn!(%error, "old snapshots could not be removed");
-                None
             })
-        }
-    };
-    let (intake, running) = intake::start(segments, progress, deliver, retire, memory.intake());
+        },
+    ];
+    consumers.extend(postgres.clone().map(|postgres| postgres as Arc<dyn Consumer>));
+    consumers.extend(lake.clone().map(|lake| Arc::new(lake) as Arc<dyn Consumer>));
+    let mut pipeline = opened.start(consumers).await?;
+    let intake = pipeline.intake().clone();
     let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
-    late.set(sink.clone());
-    while reached.load(Ordering::Acquire) < last_epoch {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let (backlog, sizes) = (pipeline.backlog().clone(), pipeline.sizes().clone());
 
-    let first_token = standing_facts(config, &sink, &tokens, &registry, &live).await?;
+    standing_facts(config, &sink, &registry, &live).await?;
 
     // The world.
     let (tell, stop) = Stop::new();
@@ -388,7 +296,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         let (places, room) = (of_grpc.clone(), room.clone());
         grpc_addrs.push(grpc::start(&listener, tls, places, sink.clone(), registry.clone(), room, stop.clone()).await?);
     }
-    let durable = Arc::new(Durable::new(offsets));
+    let durable = Arc::new(Durable::new(pipeline.take_offsets()));
     let (mut nats_running, mut kafka_running) = (Vec::new(), Vec::new());
     for source in &config.sources.nats {
         nats_running.push(nats::start(source.source(), sink.clone(), durable.clone(), stop.clone()).await?);
@@ -408,7 +316,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
     let plans = Arc::new(Plans::default());
     let metrics = {
-        let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
+        let (intake, live, progress) = (intake.stats().clone(), live.clone(), ready.clone());
         let sinks = sinks.clone();
         let tables = lake.as_ref().map(|l| l.tables().clone()).unwrap_or_default();
         let (memory, engine) = (memory.clone(), engine.clone());
@@ -418,7 +326,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             sinks,
             tables,
             backlog,
-            reached,
+            progress,
+            snapshots_fail: pipeline.snapshots_fail().clone(),
             memory,
             postgres: waiting,
             engine,
@@ -428,10 +337,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         let registry = metrics::registry(watched, &plans);
         Arc::new(move || metrics::text(&registry))
     };
-    let (known, tables, ready) = (registry.clone(), live.clone(), caught_up.clone());
+    let (known, tables, replay) = (registry.clone(), live.clone(), ready.clone());
     let availability: armis::Availability = Arc::new(move |tenant: &str, instance: &str| {
         // While the ledger is read again, the tables show what was.
-        if !ready.load(Ordering::Acquire) {
+        if !replay.done.load(Ordering::Acquire) {
             return BTreeMap::new();
         }
         let instances = known.instances.lock().unwrap_or_else(PoisonError::into_inner);
@@ -459,7 +368,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         tokens,
         sink,
         outcomes,
-        records: Arc::new(Finder(feed.clone())),
+        records: Arc::new(Records(pipeline.finder())),
         inventories: Arc::new(runs),
         asked: Arc::new(asked),
         instances: Arc::new(instances),
@@ -467,7 +376,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         mappings: config.mappings()?,
         partial: Arc::new(partial),
         policy: Arc::new(policy),
-        ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
+        ready: Arc::new(move || ready.done.load(Ordering::Acquire)),
         metrics,
     };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
@@ -478,28 +387,24 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         disks: std::iter::once(config.data_dir.clone()).chain(lake.is_some().then_some(lake_path)).collect(),
         reserve: config.disk_reserve_mib << 20,
         memory,
+        snapshots_fail: pipeline.snapshots_fail().clone(),
     };
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
     let mut stopped = stop;
     let connections = accept::connections(http_socket, http_tls, of_http);
+    // Every listener is open: who reads the token can use it.
+    let first_token = first_token(config, &api, &live).await?;
     let http_task = tokio::spawn(http::serve(connections, Arc::new(api), async move { stopped.told().await }));
     let parts = Parts {
         tell,
         udp: udp_running,
         nats: nats_running,
         kafka: kafka_running,
-        intake,
-        running,
-        collector,
-        feed,
-        lake,
+        pipeline,
         live,
         registry,
         certificates,
-        reached,
-        snapshots,
-        applied,
         http: http_task,
         _dir: dir,
     };
@@ -519,31 +424,29 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     })
 }
 
-/// Compares the configuration with the standing facts and appends the difference; makes the first token.
-async fn standing_facts(
-    config: &Config,
-    sink: &Arc<dyn FactSink>,
-    tokens: &Tokens,
-    registry: &Registry,
-    live: &Live,
-) -> Result<Option<String>> {
-    let mut facts = registry.changes(config)?;
-    let mut first = None;
-    if tokens.is_empty() {
-        if config.is_local() {
-            let text = new_token();
-            facts.push(admin_token(&text));
-            first = Some(text);
-        } else {
-            tracing::warn!("there is no token yet; make the first with `radarflow token create` on this host");
-        }
+/// Compares the configuration with the standing facts and appends the difference.
+async fn standing_facts(config: &Config, sink: &Arc<dyn FactSink>, registry: &Registry, live: &Live) -> Result<()> {
+    let facts = registry.changes(config)?;
+    if !facts.is_empty() {
+        let epoch = append_configured(&**sink, &facts).await?;
+        live.reach(epoch).await;
     }
-    if facts.is_empty() {
+    Ok(())
+}
+
+/// Makes the administrator's token where there is none yet and nobody but this host can use it.
+async fn first_token(config: &Config, api: &Api, live: &Live) -> Result<Option<String>> {
+    if !api.tokens.is_empty() {
         return Ok(None);
     }
-    let epoch = append_configured(&**sink, &facts).await?;
+    if !config.is_local() {
+        tracing::warn!("there is no token yet; make the first with `radarflow token create` on this host");
+        return Ok(None);
+    }
+    let text = new_token();
+    let epoch = append_configured(&*api.sink, &[admin_token(&text)]).await?;
     live.reach(epoch).await;
-    Ok(first)
+    Ok(Some(text))
 }
 
 /// Appends what the configuration says.
@@ -585,7 +488,7 @@ impl Server {
         let read = self.parts.certificates.iter().map(|tls| tls.again());
         let read = read.collect::<Result<Vec<_>, _>>()?;
         if !facts.is_empty() {
-            let epoch = append_configured(&self.parts.intake, &facts).await?;
+            let epoch = append_configured(self.parts.pipeline.intake(), &facts).await?;
             self.parts.live.reach(epoch).await;
         }
         let mut changes: Vec<String> = facts.iter().map(told).collect();
@@ -608,7 +511,7 @@ impl Server {
             partition: String::new(),
             feed: "demo".to_owned(),
         });
-        let epoch = self.parts.intake.append(origin, vec![entry(None, serde_json::to_vec(&fact)?)]).await?;
+        let epoch = self.parts.pipeline.intake().append(origin, vec![entry(None, serde_json::to_vec(&fact)?)]).await?;
         self.parts.live.reach(epoch).await;
         Ok(text)
     }
@@ -631,80 +534,11 @@ impl Server {
             feed: "shutdown".to_owned(),
         });
         let body = serde_json::to_vec(&Fact::Snapshot)?;
-        if let Err(error) = parts.intake.append(origin, vec![entry(None, body)]).await {
+        if let Err(error) = parts.pipeline.intake().append(origin, vec![entry(None, body)]).await {
             tracing::warn!(%error, "no snapshot at the end");
         }
-        drop(parts.intake);
-        let Some(log) = tokio::task::spawn_blocking(move || parts.running.stop()).await? else {
-            bail!("the ledger's thread failed")
-        };
-        let last = log.next_epoch() - 1;
-        while parts.reached.load(Ordering::Acquire) < last {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        if let Some(lake) = &parts.lake {
-            lake.flush().await;
-        }
-        let applied = (parts.applied)().min(last);
-        if let Err(error) = parts.snapshots.lock().unwrap_or_else(PoisonError::into_inner).retire(applied) {
-            tracing::warn!(%error, "old snapshots could not be removed");
-        }
-        let workers = parts.feed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        tokio::task::spawn_blocking(move || {
-            if let Some(workers) = workers {
-                workers.stop();
-            }
-            let _ = parts.collector.join();
-        })
-        .await?;
+        parts.pipeline.stop().await?;
         parts.http.abort();
         Ok(())
-    }
-}
-
-/// A sink that is there before intake is: what needs it early waits.
-struct LateSink(tokio::sync::watch::Receiver<Option<Arc<dyn FactSink>>>);
-
-/// Fills a [`LateSink`].
-struct Late(tokio::sync::watch::Sender<Option<Arc<dyn FactSink>>>);
-
-impl LateSink {
-    fn pair() -> (Arc<dyn FactSink>, Late) {
-        let (set, get) = tokio::sync::watch::channel(None);
-        (Arc::new(LateSink(get)), Late(set))
-    }
-}
-
-impl Late {
-    fn set(&self, sink: Arc<dyn FactSink>) {
-        self.0.send_replace(Some(sink));
-    }
-}
-
-impl FactSink for LateSink {
-    fn append_all(
-        &self,
-        parts: Vec<radarflow_proto::ports::Part>,
-        ranges: Vec<radarflow_proto::frame::Range>,
-    ) -> radarflow_proto::ports::BoxFuture<Result<u64, radarflow_proto::ports::AppendError>> {
-        let mut get = self.0.clone();
-        Box::pin(async move {
-            let sink = get.wait_for(Option::is_some).await.ok().and_then(|s| s.clone());
-            match sink {
-                Some(sink) => sink.append_all(parts, ranges).await,
-                None => Err(radarflow_proto::ports::AppendError::Closed),
-            }
-        })
-    }
-
-    fn offer(
-        &self,
-        origin: Arc<Origin>,
-        entries: Vec<radarflow_proto::frame::Entry>,
-    ) -> Result<(), Vec<radarflow_proto::frame::Entry>> {
-        match &*self.0.borrow() {
-            Some(sink) => sink.offer(origin, entries),
-            None => Err(entries),
-        }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use radarflow_connectors::disk::free_bytes;
@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     pub(crate) reserve: u64,
     /// How much memory there is.
     pub(crate) memory: Arc<Budget>,
+    /// Whether the newest snapshot could not be written.
+    pub(crate) snapshots_fail: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -53,7 +55,7 @@ impl Watch {
                     return;
                 }
             }
-            let mut found = vec![self.clock(), self.disk(), self.memory()];
+            let mut found = vec![self.clock(), self.disk(), self.memory(), self.record(), self.snapshots()];
             for ((name, applied), since) in self.sinks.iter().zip(&mut away) {
                 *since = if applied.up() { None } else { since.or(Some(Instant::now())) };
                 let down = since.is_some_and(|since| since.elapsed() > PATIENCE);
@@ -127,6 +129,32 @@ impl Watch {
                  raise memory_limit_mib, or send less"
             ),
             ..condition("critical", short)
+        }
+    }
+
+    fn record(&self) -> OwnCondition {
+        OwnCondition {
+            rule: "lake-full".to_owned(),
+            entity: "lake".to_owned(),
+            title: "the lake does not take what it is given; intake has stopped".to_owned(),
+            description:
+                "rows wait for the lake and have no more room; senders are refused, queries and alerts go on; see \
+                          the log for why the lake refuses, and intake goes on by itself"
+                    .to_owned(),
+            ..condition("critical", self.intake.record_full.load(Ordering::Relaxed))
+        }
+    }
+
+    fn snapshots(&self) -> OwnCondition {
+        OwnCondition {
+            rule: "snapshot-failed".to_owned(),
+            entity: "snapshots".to_owned(),
+            title: "snapshots cannot be written".to_owned(),
+            description:
+                "nothing is lost, but the ledger grows and a start takes longer; see the log for the reason; it is \
+                          tried again every ten seconds"
+                    .to_owned(),
+            ..condition("critical", self.snapshots_fail.load(Ordering::Relaxed))
         }
     }
 

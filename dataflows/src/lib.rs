@@ -41,4 +41,5 @@ pub mod records;
 pub mod sizes;
 pub mod sources;
 pub mod topology;
+pub mod upgrade;
 pub mod worker;

@@ -22,6 +22,7 @@
 
 pub mod cell;
 pub mod clock;
+pub mod disk;
 pub mod enrich;
 pub mod fact;
 pub mod flow;

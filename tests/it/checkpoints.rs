@@ -143,7 +143,7 @@ async fn open(root: &Path, keep: Keep) -> Kept {
         let live = told.clone();
         Box::pin(async move { live.committed(table, epoch).await.unwrap() })
     });
-    let lake = Lake::start(root, 0, keep, 64 << 20, on_commit).await.unwrap();
+    let lake = Lake::start(&radarflow_connectors::disk::os(), root, 0, keep, 64 << 20, on_commit).await.unwrap();
     let engine = Arc::new(Engine::new(live.clone(), [7; 32]).unwrap());
     Kept { live, lake, engine }
 }
@@ -151,7 +151,7 @@ async fn open(root: &Path, keep: Keep) -> Kept {
 impl Kept {
     async fn take(&self, output: &Arc<EpochOutput>) {
         self.live.apply(output);
-        tokio::task::block_in_place(|| self.lake.apply_blocking(output.clone()));
+        tokio::task::block_in_place(|| self.lake.take(&output));
     }
 }
 

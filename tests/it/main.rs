@@ -7,6 +7,7 @@ mod api;
 mod brokers;
 mod checkpoints;
 mod crash;
+mod damage;
 mod devices;
 mod disk;
 mod explain;

@@ -98,7 +98,7 @@ async fn measure(server: &str) -> Result<()> {
             .collect();
         let started = Instant::now();
         let fed = sink.clone();
-        tokio::task::spawn_blocking(move || outputs.into_iter().for_each(|o| fed.apply_blocking(o))).await?;
+        tokio::task::spawn_blocking(move || outputs.into_iter().for_each(|o| fed.take(&o))).await?;
         while sink.applied().get() < epoch {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -91,7 +91,10 @@ impl Filler {
         (output.epoch, output.clock_ms) = (self.epoch, self.clock_ms);
         let output = Arc::new(output);
         self.live.apply(&output);
-        self.lake.apply_blocking(output);
+        self.lake.take(&output);
+        while self.lake.is_full() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn devices(&mut self) -> Result<()> {
@@ -236,7 +239,14 @@ pub(crate) fn run() -> Result<()> {
             })
         })
     };
-    let lake = runtime.block_on(Lake::start(dir.path(), 0, Keep::default(), 512 << 20, on_commit))?;
+    let lake = runtime.block_on(Lake::start(
+        &radarflow_connectors::disk::os(),
+        dir.path(),
+        0,
+        Keep::default(),
+        512 << 20,
+        on_commit,
+    ))?;
     let flow: Flow = serde_json::from_value(json!({
         "tenant_id": "default", "partition": "default", "row_id": 0, "epoch": 0, "time": 0, "received_at": NOW * 1000,
         "bytes_total": 0, "packets_total": 0, "bytes_raw": 0, "packets_raw": 0, "sampling_source": "unknown",

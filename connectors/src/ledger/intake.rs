@@ -108,6 +108,8 @@ pub struct IntakeStats {
     pub release_bytes: AtomicU64,
     /// Whether the disk is nearly full: only what people and the program itself say is taken, from the rest of it.
     pub disk_short: AtomicBool,
+    /// Whether the record, the lake, has no room for more: only what people and the program itself say is taken.
+    pub record_full: AtomicBool,
     /// Whether the process has too little memory: no more telemetry is taken.
     pub memory_short: AtomicBool,
 }
@@ -196,13 +198,42 @@ pub fn start(
     retire: impl FnMut() -> Option<u64> + Send + 'static,
     bounds: Bounds,
 ) -> (Intake, Running) {
+    let (intake, Stepped { mut ticker, urgent, telemetry, .. }) = stepped(log, progress, deliver, retire, bounds);
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
+            runtime.block_on(ticker.run(urgent, telemetry, stopped));
+            ticker.log
+        })
+        .expect("the ledger's thread starts");
+    (intake, Running { thread, stop: Some(stop) })
+}
+
+/// Intake without a thread: a frame is closed when its owner says so. What drives time by itself uses it.
+pub struct Stepped {
+    ticker: Ticker,
+    urgent: mpsc::Receiver<Submission>,
+    telemetry: mpsc::Receiver<Submission>,
+    waiting: Waiting,
+}
+
+/// Makes intake that is driven by hand; the rest is as in [`start`].
+pub fn stepped(
+    log: Segments,
+    progress: watch::Receiver<Progress>,
+    deliver: impl FnMut(Arc<Frame>) + Send + 'static,
+    retire: impl FnMut() -> Option<u64> + Send + 'static,
+    bounds: Bounds,
+) -> (Intake, Stepped) {
     let (urgent, urgent_queue) = mpsc::channel(QUEUE_LENGTH);
     let (telemetry, telemetry_queue) = mpsc::channel(QUEUE_LENGTH);
     let room = Arc::new(Semaphore::new(bounds.queue));
     let stats = Arc::new(IntakeStats::default());
     let tenants = Arc::new(Tenants::new(bounds.queue));
-    let (stop, stopped) = oneshot::channel();
-    let mut ticker = Ticker {
+    let ticker = Ticker {
         clock_ms: log.last_clock_ms(),
         log,
         last: None,
@@ -217,22 +248,47 @@ pub fn start(
         bounds,
         in_flight: VecDeque::new(),
     };
-    let thread = std::thread::Builder::new()
-        .name("ledger".to_owned())
-        .spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime starts");
-            runtime.block_on(ticker.run(urgent_queue, telemetry_queue, stopped));
-            ticker.log
-        })
-        .expect("the ledger's thread starts");
-    (Intake { urgent, telemetry, room, tenants, stats, bounds }, Running { thread, stop: Some(stop) })
+    let intake = Intake { urgent, telemetry, room, tenants, stats, bounds };
+    (intake, Stepped { ticker, urgent: urgent_queue, telemetry: telemetry_queue, waiting: Waiting::default() })
+}
+
+impl Stepped {
+    /// Closes a frame of what waits, even of nothing. Tells whether the disk took it.
+    pub fn close(&mut self) -> bool {
+        while let Ok(more) = self.urgent.try_recv().or_else(|_| self.telemetry.try_recv()) {
+            self.waiting.push(more);
+        }
+        let taken = self.waiting.take(FRAME_BYTES);
+        self.ticker.close(taken)
+    }
+
+    /// Lets segments go that nobody needs, as far as `retire` tells.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn trim(&mut self) -> Result<(), super::LedgerError> {
+        (self.ticker.retire)().map_or(Ok(()), |epoch| self.ticker.log.trim(epoch))
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Segments {
+        &self.ticker.log
+    }
 }
 
 impl Intake {
     /// What it did so far.
     pub fn stats(&self) -> &Arc<IntakeStats> {
         &self.stats
+    }
+
+    /// Why nothing but facts is taken, where that is so.
+    fn stopped(&self) -> Option<&'static str> {
+        if self.stats.disk_short.load(Ordering::Relaxed) {
+            return Some("the disk is nearly full; intake goes on when there is room");
+        }
+        let full = self.stats.record_full.load(Ordering::Relaxed);
+        full.then_some("the lake does not take what it is given; intake goes on when it does")
     }
 }
 
@@ -248,9 +304,10 @@ fn own(origin: &Origin) -> bool {
 
 impl FactSink for Intake {
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
-        if self.stats.disk_short.load(Ordering::Relaxed) && !parts.iter().all(|(origin, _)| own(origin)) {
-            let refused = AppendError::Storage("the disk is nearly full; intake goes on when there is room".to_owned());
-            return Box::pin(async { Err(refused) });
+        if let Some(why) = self.stopped()
+            && !parts.iter().all(|(origin, _)| own(origin))
+        {
+            return Box::pin(async move { Err(AppendError::Storage(why.to_owned())) });
         }
         let (urgent, room, stats, bound) =
             (self.urgent.clone(), self.room.clone(), self.stats.clone(), self.bounds.queue);
@@ -275,7 +332,7 @@ impl FactSink for Intake {
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         let bytes = cost(&entries);
-        let short = self.stats.disk_short.load(Ordering::Relaxed) && !own(&origin)
+        let short = self.stopped().is_some() && !own(&origin)
             || self.stats.memory_short.load(Ordering::Relaxed) && can_wait(&origin);
         if short || !self.tenants.take(&origin.tenant, bytes) {
             return Err(entries);
@@ -424,7 +481,9 @@ impl Ticker {
                 }
             }
             self.await_room().await;
-            self.close(waiting.take(FRAME_BYTES)).await;
+            if !self.close(waiting.take(FRAME_BYTES)) {
+                tokio::time::sleep(IDLE_TICK).await;
+            }
             if stopping && waiting.is_empty() {
                 return;
             }
@@ -488,7 +547,7 @@ impl Ticker {
     }
 
     /// Makes a frame of what waits, writes it, acknowledges, hands it on.
-    async fn close(&mut self, waiting: Vec<Submission>) {
+    fn close(&mut self, waiting: Vec<Submission>) -> bool {
         let now = Instant::now();
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         let (clock_ms, gap_ms) = match self.last {
@@ -570,6 +629,7 @@ impl Ticker {
                     let _ = answer.send(Ok(epoch));
                 }
                 (self.deliver)(Arc::new(frame));
+                true
             }
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be written; intake stops until it can");
@@ -578,7 +638,7 @@ impl Ticker {
                 for answer in answers {
                     let _ = answer.send(Err(refused.clone()));
                 }
-                tokio::time::sleep(IDLE_TICK).await;
+                false
             }
         }
     }
@@ -631,7 +691,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_acknowledged_is_on_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let log = Segments::open(dir.path()).unwrap();
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
         let (seen, frames) = std::sync::mpsc::channel();
         let (_progress, paced) = watch::channel(Progress::default());
         let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, Bounds::default());
@@ -642,7 +702,7 @@ mod tests {
                 .await;
         let last = appended.into_iter().map(|r| r.unwrap()).max().unwrap();
         let mut on_disk = 0;
-        Segments::open(dir.path()).unwrap().replay(0, |f| on_disk += f.entries()).unwrap();
+        Segments::open(crate::disk::os(), dir.path(), 0).unwrap().replay(0, |f| on_disk += f.entries()).unwrap();
         assert_eq!(on_disk, 50);
         intake.offer(origin.clone(), vec![entry("late")]).unwrap();
         drop(intake);
@@ -663,7 +723,7 @@ mod tests {
         let (seen, mut frames) = mpsc::unbounded_channel();
         let (progress, paced) = watch::channel(Progress::default());
         let bounds = Bounds { in_flight: 0, ..Bounds::default() };
-        let log = Segments::open(dir.path()).unwrap();
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
         let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, bounds);
         for n in 0..2 {
             intake.offer(origin(Kind::Syslog), vec![entry(&n.to_string())]).unwrap();
@@ -688,7 +748,7 @@ mod tests {
     async fn short_of_memory_telemetry_is_shed_or_waits_and_facts_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let (_progress, paced) = watch::channel(Progress::default());
-        let log = Segments::open(dir.path()).unwrap();
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
         let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default());
         intake.stats().memory_short.store(true, Ordering::Relaxed);
         assert_eq!(intake.offer(origin(Kind::Syslog), vec![entry("datagram")]).unwrap_err().len(), 1);

@@ -12,13 +12,16 @@ pub mod intake;
 pub mod segments;
 pub mod snapshot;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use radarflow_proto::disk::Disk;
 use thiserror::Error;
 
 use segments::Segments;
-use snapshot::{Manifest, Snapshots};
+use snapshot::{Manifest, Snapshots, State};
 
 /// Format of the data directory that this build writes.
 pub const FORMAT: u32 = 1;
@@ -68,6 +71,21 @@ pub enum LedgerError {
         /// Its format.
         found: u32,
     },
+    /// Frames have gone that only a snapshot could stand for, and there is none.
+    #[error(
+        "{root}: the ledger begins with epoch {first} and no snapshot leads there{}; nothing was changed. Put back the \
+         folder `snapshots` from a backup, or start with an empty data directory: devices and alerts are then learnt \
+         anew, and the lake and Postgres keep what they have",
+        .damage.as_ref().map(|error| format!(" ({error})")).unwrap_or_default()
+    )]
+    NoStart {
+        /// The data directory.
+        root: PathBuf,
+        /// The first epoch that is there.
+        first: u64,
+        /// Why the newest snapshot is none.
+        damage: Option<Box<LedgerError>>,
+    },
     /// A snapshot cannot be read.
     #[error("snapshot {path}: {reason}")]
     Snapshot {
@@ -106,6 +124,11 @@ impl DataDir {
         }
     }
 
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A path inside it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
@@ -118,15 +141,92 @@ pub struct Opened {
     pub segments: Segments,
     /// The snapshots.
     pub snapshots: Snapshots,
-    /// The newest usable snapshot.
-    pub start: Option<Manifest>,
+    /// The newest usable snapshot that is whole, and its state.
+    pub start: Option<(Manifest, State)>,
 }
 
-/// Opens the ledger of a data directory.
-pub fn open(dir: &DataDir) -> Result<Opened, LedgerError> {
-    let segments = Segments::open(&dir.path("ledger"))?;
-    let mut snapshots = Snapshots::open(&dir.path("snapshots"), segments.generation())?;
-    let start = snapshots.newest_usable();
-    snapshots.rewind(start.as_ref().map_or(0, |m| m.epoch))?;
+/// The folder of the log in a data directory.
+pub const LOG: &str = "ledger";
+/// The folder of snapshots in a data directory.
+pub const SNAPSHOTS: &str = "snapshots";
+
+/// Opens the ledger of a data directory. State is handed in with these schema versions, by collection.
+///
+/// A damaged snapshot is passed over for the usable one before it, if the frames since that one are there.
+///
+/// # Errors
+/// The disk refuses; the log is damaged; nothing there leads to the state that the log goes on from. Nothing was changed.
+pub fn open(disk: &Arc<dyn Disk>, root: &Path, collections: BTreeMap<String, u32>) -> Result<Opened, LedgerError> {
+    let (log, folder) = (root.join(LOG), root.join(SNAPSHOTS));
+    let generation = Segments::generation_of(&**disk, &log)?;
+    let open = |generation| Snapshots::open(disk.clone(), &folder, generation, collections.clone());
+    let known = generation.map(open).transpose()?;
+    let covered = known.as_ref().and_then(|snapshots| Some(snapshots.usable().next()?.epoch)).unwrap_or(0);
+    let mut segments = Segments::open(disk.clone(), &log, covered)?;
+    let mut snapshots = match known {
+        Some(snapshots) => snapshots,
+        None => open(segments.generation())?,
+    };
+    let usable: Vec<Manifest> = snapshots.usable().cloned().collect();
+    let mut start = None;
+    let mut damage = None;
+    for manifest in usable {
+        if manifest.epoch + 1 < segments.first_epoch() {
+            break;
+        }
+        match snapshots.load(&manifest) {
+            Ok(state) => {
+                start = Some((manifest, state));
+                break;
+            }
+            Err(error @ LedgerError::Snapshot { .. }) => {
+                tracing::error!(epoch = manifest.epoch, %error, "a snapshot is damaged; starting from the one before it");
+                damage.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match &start {
+        Some((manifest, _)) => {
+            segments.go_on_after(manifest.epoch, manifest.clock_ms)?;
+            segments.drop_left_over()?;
+            snapshots.rewind(manifest.epoch)?;
+        }
+        None if segments.first_epoch() > 1 => {
+            return Err(LedgerError::NoStart {
+                root: root.to_owned(),
+                first: segments.first_epoch(),
+                damage: damage.map(Box::new),
+            });
+        }
+        None => snapshots.rewind(0)?,
+    }
     Ok(Opened { segments, snapshots, start })
+}
+
+/// Mends what [`open`] refuses, where it can be mended. Tells what was done; `None` when nothing had to be.
+///
+/// # Errors
+/// The disk refuses, or what is damaged cannot be done without.
+pub fn repair(disk: &Arc<dyn Disk>, root: &Path) -> Result<Option<String>, LedgerError> {
+    let log = root.join(LOG);
+    let covered = covered(disk, root)?;
+    let at = covered.as_ref().map_or(0, |manifest| manifest.epoch);
+    match Segments::open(disk.clone(), &log, at) {
+        Ok(_) => return Ok(None),
+        Err(LedgerError::Damaged { .. } | LedgerError::Missing { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let done = Segments::repair(disk.clone(), &log, covered.as_ref().map(|manifest| manifest.epoch))?;
+    if let Some(manifest) = covered {
+        Segments::open(disk.clone(), &log, manifest.epoch)?.go_on_after(manifest.epoch, manifest.clock_ms)?;
+    }
+    Ok(done)
+}
+
+/// The newest usable snapshot that is whole, of the ledger that is there.
+fn covered(disk: &Arc<dyn Disk>, root: &Path) -> Result<Option<Manifest>, LedgerError> {
+    let Some(generation) = Segments::generation_of(&**disk, &root.join(LOG))? else { return Ok(None) };
+    let snapshots = Snapshots::open(disk.clone(), &root.join(SNAPSHOTS), generation, BTreeMap::new())?;
+    Ok(snapshots.usable().find(|manifest| snapshots.load(manifest).is_ok()).cloned())
 }

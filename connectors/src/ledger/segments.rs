@@ -8,12 +8,15 @@
 //! needs them. Only the last may end in a torn frame: it is cut back to the last good one. Damage anywhere else, or in
 //! the last segment with intact frames behind it, is no torn tail: opening refuses, naming the place, and changes
 //! nothing.
+//!
+//! A write that failed leaves the end of a file unknown: before the next frame the file is cut to its last durable frame,
+//! and a segment that could not be begun is begun anew. So an error lasts no longer than the disk's trouble does.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use radarflow_proto::disk::{Appender, Disk};
 use radarflow_proto::frame::{Frame, FrameError, PREFIX};
 
 use super::{FORMAT, LedgerError};
@@ -22,6 +25,10 @@ use super::{FORMAT, LedgerError};
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 const MAGIC: &[u8; 8] = b"RFLEDGER";
 const HEADER: usize = 32;
+/// Bytes of a frame before what tells it from noise is complete: prefix, format, generation, epoch.
+const FRAME_HEAD: usize = PREFIX + 17;
+/// Epochs a frame may be ahead of the one expected where damage is looked behind.
+const FRAMES_BEHIND_DAMAGE: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 struct Segment {
@@ -29,13 +36,24 @@ struct Segment {
     first_epoch: u64,
 }
 
+/// The open segment.
+struct Tail {
+    file: Box<dyn Appender>,
+    /// Its durable length.
+    length: u64,
+    /// A write failed: what the file has behind `length` is unknown.
+    unsure: bool,
+}
+
 /// The log.
 pub struct Segments {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     generation: u64,
     segments: Vec<Segment>,
-    /// The open one, and its length.
-    tail: Option<(File, u64)>,
+    /// Segments before a hole that a snapshot covers: removing them was not finished.
+    left_over: Vec<PathBuf>,
+    tail: Option<Tail>,
     next_epoch: u64,
     last_clock_ms: i64,
 }
@@ -49,22 +67,25 @@ fn header(generation: u64, first_epoch: u64) -> Vec<u8> {
     out
 }
 
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0u64, |n, b| (n << 8) | u64::from(*b))
+}
+
 fn read_header(path: &Path, bytes: &[u8]) -> Result<(u64, u64), LedgerError> {
     let damaged =
         |reason: &str| LedgerError::Damaged { segment: path.to_owned(), offset: 0, reason: reason.to_owned() };
     let header = bytes.get(..HEADER).ok_or_else(|| damaged("the header is cut short"))?;
-    let number = |range: std::ops::Range<usize>| header[range].iter().fold(0u64, |n, b| (n << 8) | u64::from(*b));
     if &header[..8] != MAGIC {
         return Err(damaged("this is no ledger segment"));
     }
-    if u64::from(crc32c::crc32c(&header[..28])) != number(28..32) {
+    if u64::from(crc32c::crc32c(&header[..28])) != number(&header[28..32]) {
         return Err(damaged("the header's checksum does not match"));
     }
-    let format = number(8..12) as u32;
+    let format = number(&header[8..12]) as u32;
     if format > FORMAT {
         return Err(LedgerError::Newer { path: path.to_owned(), found: format });
     }
-    Ok((number(12..20), number(20..28)))
+    Ok((number(&header[12..20]), number(&header[20..28])))
 }
 
 /// Where reading a segment's frames ended.
@@ -75,114 +96,157 @@ enum End {
     Torn { good: u64 },
 }
 
+/// What a segment's frames must be.
+struct Expected {
+    generation: u64,
+    epoch: u64,
+    /// It is the last segment: it may end in a torn frame.
+    last: bool,
+}
+
 /// Reads a segment's frames in order. Damage with intact frames behind it is an error.
-fn read_frames(path: &Path, last: bool, mut each: impl FnMut(Frame)) -> Result<End, LedgerError> {
-    let bytes = Bytes::from(fs::read(path).map_err(LedgerError::io(path))?);
+fn read_frames(
+    path: &Path,
+    bytes: &Bytes,
+    mut expected: Expected,
+    mut each: impl FnMut(Frame),
+) -> Result<End, LedgerError> {
     let mut offset = HEADER;
     while offset < bytes.len() {
+        let damaged = |reason: String| LedgerError::Damaged { segment: path.to_owned(), offset: offset as u64, reason };
         match Frame::decode(&bytes.slice(offset..)) {
+            Ok((frame, _)) if (frame.generation, frame.epoch) != (expected.generation, expected.epoch) => {
+                return Err(damaged(format!("epoch {} stands where {} should", frame.epoch, expected.epoch)));
+            }
             Ok((frame, n)) => {
                 each(frame);
                 offset += n;
+                expected.epoch += 1;
             }
             Err(FrameError::Newer(found)) => {
                 return Err(LedgerError::Newer { path: path.to_owned(), found: u32::from(found) });
             }
-            Err(_) if last && !intact_follows(&bytes, offset) => return Ok(End::Torn { good: offset as u64 }),
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(LedgerError::Damaged { segment: path.to_owned(), offset: offset as u64, reason });
+            Err(_) if expected.last && intact_behind(bytes, offset, &expected).is_none() => {
+                return Ok(End::Torn { good: offset as u64 });
             }
+            Err(error) => return Err(damaged(error.to_string())),
         }
     }
     Ok(End::Clean)
 }
 
-/// Whether a whole frame stands anywhere behind a bad one: then the bad one is damage, not a torn tail.
-fn intact_follows(bytes: &Bytes, bad: usize) -> bool {
-    (bad + 1..bytes.len().saturating_sub(PREFIX)).any(|at| {
-        let len = bytes[at..at + 4].iter().rev().fold(0usize, |n, b| (n << 8) | usize::from(*b));
-        // The checksum is looked at only where the length could be one.
-        (34..=bytes.len() - at - PREFIX).contains(&len) && Frame::decode(&bytes.slice(at..)).is_ok()
-    })
-}
-
-fn sync_dir(dir: &Path) -> Result<(), LedgerError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(LedgerError::io(dir))
+/// Where a whole frame of this ledger stands behind a bad one: then the bad one is damage, not a torn tail. A checksum is
+/// computed only where the generation and a plausible epoch stand, so that the work is that of one reading.
+fn intact_behind(bytes: &Bytes, bad: usize, expected: &Expected) -> Option<usize> {
+    let generation = expected.generation.to_be_bytes();
+    let epochs = expected.epoch..expected.epoch.saturating_add(FRAMES_BEHIND_DAMAGE);
+    let within = bytes.get(bad + 1 + PREFIX + 1..)?;
+    let found = memchr::memmem::find_iter(within, &generation).map(|n| bad + 1 + n);
+    let mut plausible = found.filter(|at| {
+        bytes.get(at + FRAME_HEAD - 8..at + FRAME_HEAD).is_some_and(|epoch| epochs.contains(&number(epoch)))
+    });
+    plausible.find(|at| Frame::decode(&bytes.slice(*at..)).is_ok())
 }
 
 impl Segments {
-    /// Opens the log, making it if it is missing, and cuts its torn tail.
-    pub fn open(dir: &Path) -> Result<Segments, LedgerError> {
-        fs::create_dir_all(dir).map_err(LedgerError::io(dir))?;
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)
-            .map_err(LedgerError::io(dir))?
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.extension().is_some_and(|e| e == "seg"))
-            .collect();
-        paths.sort();
-        // A segment whose header was not finished holds nothing that was acknowledged.
-        if let Some(last) = paths.last() {
-            let bytes = fs::read(last).map_err(LedgerError::io(last))?;
-            if bytes.len() < HEADER {
-                fs::remove_file(last).map_err(LedgerError::io(last))?;
-                paths.pop();
-            }
-        }
+    /// Opens the log, making it if it is missing, and cuts its torn tail. Frames at or before `covered` are in a snapshot:
+    /// they may be missing.
+    ///
+    /// # Errors
+    /// The disk refuses; a frame is damaged or missing in the middle; a newer build wrote it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, covered: u64) -> Result<Segments, LedgerError> {
+        disk.make_dir(dir).map_err(LedgerError::io(dir))?;
         let mut log = Segments {
+            disk,
             dir: dir.to_owned(),
             generation: 0,
             segments: Vec::new(),
+            left_over: Vec::new(),
             tail: None,
             next_epoch: 1,
             last_clock_ms: 0,
         };
+        let paths = segment_files(&*log.disk, dir)?;
         let count = paths.len();
         for (i, path) in paths.into_iter().enumerate() {
-            let (generation, first_epoch) = read_header(&path, &fs::read(&path).map_err(LedgerError::io(&path))?)?;
-            if i > 0 && first_epoch != log.next_epoch {
-                return Err(LedgerError::Missing { segment: path, expected: log.next_epoch, found: first_epoch });
+            let last = i + 1 == count;
+            let bytes = log.disk.read_all(&path).map_err(LedgerError::io(&path))?;
+            let (generation, first_epoch) = match read_header(&path, &bytes) {
+                Ok(known) => known,
+                // One whose header was never durable holds nothing that was acknowledged.
+                Err(LedgerError::Damaged { .. }) if last && bytes.len() <= HEADER => {
+                    log.disk.remove(&path).map_err(LedgerError::io(&path))?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if !log.segments.is_empty() && (first_epoch != log.next_epoch || generation != log.generation) {
+                if first_epoch > covered + 1 || generation != log.generation {
+                    return Err(LedgerError::Missing { segment: path, expected: log.next_epoch, found: first_epoch });
+                }
+                log.left_over.extend(log.segments.drain(..).map(|segment| segment.path));
             }
             log.generation = generation;
             log.next_epoch = first_epoch;
-            let last = i + 1 == count;
             let (mut next_epoch, mut clock_ms) = (first_epoch, log.last_clock_ms);
-            let end = read_frames(&path, last, |frame| {
+            let expected = Expected { generation, epoch: first_epoch, last };
+            let end = read_frames(&path, &bytes, expected, |frame| {
                 next_epoch = frame.epoch + 1;
                 clock_ms = frame.clock_ms;
             })?;
             (log.next_epoch, log.last_clock_ms) = (next_epoch, clock_ms);
             if let End::Torn { good } = end {
-                let file = File::options().write(true).open(&path).map_err(LedgerError::io(&path))?;
-                let torn = file.metadata().map_err(LedgerError::io(&path))?.len() - good;
+                let torn = bytes.len() as u64 - good;
                 tracing::warn!(segment = %path.display(), good, torn, "cut a torn frame that was never acknowledged");
-                file.set_len(good).and_then(|()| file.sync_all()).map_err(LedgerError::io(&path))?;
+                let mut file = log.disk.open(&path).map_err(LedgerError::io(&path))?;
+                file.truncate(good).and_then(|()| file.sync()).map_err(LedgerError::io(&path))?;
             }
             log.segments.push(Segment { path, first_epoch });
         }
-        if log.segments.is_empty() {
-            // Any number will do, as long as two ledgers do not share it.
-            log.generation = u64::from_be_bytes(rand::random());
-            log.roll()?;
-        } else {
-            let path = log.segments[log.segments.len() - 1].path.clone();
-            let file = File::options().append(true).open(&path).map_err(LedgerError::io(&path))?;
-            let length = file.metadata().map_err(LedgerError::io(&path))?.len();
-            log.tail = Some((file, length));
+        match log.segments.last() {
+            None => {
+                // Any number will do, as long as two ledgers do not share it.
+                log.generation = u64::from_be_bytes(rand::random());
+                log.roll()?;
+            }
+            Some(Segment { path, .. }) => {
+                let file = log.disk.open(path).map_err(LedgerError::io(path))?;
+                let length = log.disk.stat(path).map_err(LedgerError::io(path))?.len;
+                log.tail = Some(Tail { file, length, unsure: false });
+            }
         }
         Ok(log)
     }
 
+    /// Begins a segment. One of that name that an earlier try left has no frame in it, and is replaced.
     fn roll(&mut self) -> Result<(), LedgerError> {
         let path = self.dir.join(format!("{:020}.seg", self.next_epoch));
-        let mut file = File::options().create_new(true).append(true).open(&path).map_err(LedgerError::io(&path))?;
-        file.write_all(&header(self.generation, self.next_epoch))
-            .and_then(|()| file.sync_all())
-            .map_err(LedgerError::io(&path))?;
-        sync_dir(&self.dir)?;
+        let head = header(self.generation, self.next_epoch);
+        let make = || {
+            let mut file = self.disk.create(&path)?;
+            file.append(&head)?;
+            file.sync()?;
+            self.disk.sync_dir(&self.dir)?;
+            Ok(file)
+        };
+        let file = make().map_err(LedgerError::io(&path))?;
         self.segments.push(Segment { path, first_epoch: self.next_epoch });
-        self.tail = Some((file, HEADER as u64));
+        self.tail = Some(Tail { file, length: HEADER as u64, unsure: false });
         Ok(())
+    }
+
+    /// The generation of a log that may be damaged; `None` where no segment tells.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn generation_of(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, LedgerError> {
+        for path in segment_files(disk, dir)? {
+            let head = disk.read(&path, 0, HEADER).map_err(LedgerError::io(&path))?;
+            if let Ok((generation, _)) = read_header(&path, &head) {
+                return Ok(Some(generation));
+            }
+        }
+        Ok(None)
     }
 
     /// Names this history.
@@ -207,31 +271,40 @@ impl Segments {
 
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum()
+        self.segments.iter().filter_map(|s| self.disk.stat(&s.path).ok()).map(|stat| stat.len).sum()
     }
 
-    /// Appends a frame and makes it durable. When the disk refuses, what was half written is cut off again and the
-    /// frame does not exist.
+    /// Appends a frame and makes it durable.
+    ///
+    /// # Errors
+    /// The disk refuses: the frame does not exist, and the next one takes its epoch.
     pub fn append(&mut self, frame: &Frame) -> Result<(), LedgerError> {
         debug_assert_eq!(frame.epoch, self.next_epoch);
-        if self.tail.as_ref().is_none_or(|(_, length)| *length >= SEGMENT_BYTES) {
+        let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.unsure) {
+            let cut = tail.file.truncate(tail.length).and_then(|()| tail.file.sync());
+            cut.map_err(LedgerError::io(&path))?;
+            tail.unsure = false;
+        }
+        if self.tail.as_ref().is_none_or(|tail| tail.length >= SEGMENT_BYTES) {
             self.roll()?;
         }
-        let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
-        let Some((file, length)) = self.tail.as_mut() else { unreachable!("a segment was just opened") };
+        let Some(tail) = self.tail.as_mut() else { unreachable!("a segment was just opened") };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        if let Err(source) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            let _ = file.set_len(*length);
-            return Err(LedgerError::Io { path, source });
-        }
-        *length += bytes.len() as u64;
+        tail.unsure = true;
+        tail.file.append(&bytes).and_then(|()| tail.file.sync()).map_err(LedgerError::io(path))?;
+        tail.unsure = false;
+        tail.length += bytes.len() as u64;
         self.next_epoch += 1;
         self.last_clock_ms = frame.clock_ms;
         Ok(())
     }
 
     /// Reads every frame after `epoch`, in order.
+    ///
+    /// # Errors
+    /// The disk refuses, or a frame after `epoch` is damaged or no longer there.
     pub fn replay(&self, epoch: u64, mut each: impl FnMut(Frame)) -> Result<(), LedgerError> {
         if epoch + 1 < self.first_epoch() {
             return Err(LedgerError::Missing {
@@ -245,65 +318,175 @@ impl Segments {
             if ends <= epoch + 1 {
                 continue;
             }
-            read_frames(&segment.path, true, |frame| {
+            let bytes = self.disk.read_all(&segment.path).map_err(LedgerError::io(&segment.path))?;
+            let expected = Expected { generation: self.generation, epoch: segment.first_epoch, last: true };
+            let mut next = segment.first_epoch;
+            read_frames(&segment.path, &bytes, expected, |frame| {
+                next = frame.epoch + 1;
                 if frame.epoch > epoch {
                     each(frame);
                 }
             })?;
+            if next < ends {
+                let (segment, reason) = (segment.path.clone(), format!("epochs {next} to {} are gone", ends - 1));
+                return Err(LedgerError::Damaged { segment, offset: 0, reason });
+            }
         }
         Ok(())
     }
 
-    /// Lets whole segments go whose frames are all at or before `epoch`.
+    /// Lets whole segments go whose frames are all at or before `epoch`, which a snapshot has.
+    ///
+    /// # Errors
+    /// The disk refuses; what could not be removed goes the next time.
     pub fn trim(&mut self, epoch: u64) -> Result<(), LedgerError> {
-        while self.segments.len() > 1 && self.segments[1].first_epoch <= epoch + 1 {
-            let gone = self.segments.remove(0);
-            fs::remove_file(&gone.path).map_err(LedgerError::io(&gone.path))?;
-        }
-        Ok(())
+        let needed = self.segments.iter().rposition(|segment| segment.first_epoch <= epoch + 1).unwrap_or(0);
+        self.left_over.extend(self.segments.drain(..needed).map(|segment| segment.path));
+        self.drop_left_over()
     }
 
-    /// Cuts the log at its first damage. Everything from there on is moved aside, into `damaged-<epoch>` beside it.
-    /// Tells what was done; `None` when nothing is damaged.
-    pub fn repair(dir: &Path) -> Result<Option<String>, LedgerError> {
-        let Err(error) = Segments::open(dir) else { return Ok(None) };
+    /// Removes segments that a snapshot stands for.
+    pub(super) fn drop_left_over(&mut self) -> Result<(), LedgerError> {
+        if self.left_over.is_empty() {
+            return Ok(());
+        }
+        while let Some(gone) = self.left_over.first() {
+            match self.disk.remove(gone) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LedgerError::io(gone)(error));
+                }
+                _ => self.left_over.remove(0),
+            };
+        }
+        self.disk.sync_dir(&self.dir).map_err(LedgerError::io(&self.dir))
+    }
+
+    /// Goes on after `epoch`, which a snapshot has, where the log ends before it: nothing in the log is needed any more.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn go_on_after(&mut self, epoch: u64, clock_ms: i64) -> Result<(), LedgerError> {
+        if self.next_epoch > epoch {
+            return Ok(());
+        }
+        tracing::warn!(ends = self.next_epoch - 1, epoch, "the ledger ends before the snapshot and goes on after it");
+        let old = std::mem::take(&mut self.segments);
+        self.next_epoch = epoch + 1;
+        self.last_clock_ms = self.last_clock_ms.max(clock_ms);
+        if let Err(error) = self.roll() {
+            self.segments = old;
+            return Err(error);
+        }
+        self.left_over.extend(old.into_iter().map(|segment| segment.path));
+        self.drop_left_over()
+    }
+
+    /// Mends a damaged log, keeping as much as can be kept. Frames at or before `covered` are in a snapshot and are not
+    /// needed: damage among them costs nothing. Otherwise the log is cut at its first damage. The damaged files are kept
+    /// in `damaged-<n>` beside the log. Tells what was done; `None` when nothing is damaged.
+    ///
+    /// # Errors
+    /// The disk refuses, or a newer build wrote the log.
+    pub fn repair(disk: Arc<dyn Disk>, dir: &Path, covered: Option<u64>) -> Result<Option<String>, LedgerError> {
+        let at = covered.unwrap_or(0);
+        let Err(error) = Segments::open(disk.clone(), dir, at) else { return Ok(None) };
         let (segment, offset) = match &error {
             LedgerError::Damaged { segment, offset, .. } => (segment.clone(), *offset),
             LedgerError::Missing { segment, .. } => (segment.clone(), 0),
             _ => return Err(error),
         };
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)
-            .map_err(LedgerError::io(dir))?
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.extension().is_some_and(|e| e == "seg") && *p >= segment)
-            .collect();
-        paths.sort();
+        let paths = segment_files(&*disk, dir)?;
         let aside = (0..)
             .map(|n| dir.with_file_name(format!("damaged-{n}")))
-            .find(|p| !p.exists())
+            .find(|p| !disk.exists(p))
             .expect("some number is free");
-        fs::create_dir_all(&aside).map_err(LedgerError::io(&aside))?;
+        disk.make_dir(&aside).map_err(LedgerError::io(&aside))?;
         for path in &paths {
             let kept = aside.join(path.file_name().unwrap_or_default());
-            fs::copy(path, &kept).map_err(LedgerError::io(&kept))?;
+            let bytes = disk.read_all(path).map_err(LedgerError::io(path))?;
+            disk.write_durably(&kept, &bytes).map_err(LedgerError::io(&kept))?;
         }
-        for path in paths {
+        if let Some(covered) = covered
+            && let Some(from) = only_after(&*disk, &paths, covered)?
+        {
+            let why = format!("{error}\nepochs up to {covered} are in a snapshot: they, and the damage, are let go");
+            return match Segments::open(disk, dir, covered) {
+                Ok(_) => Ok(Some(format!("{why}; the files as they were are in {}", aside.display()))),
+                Err(_) => Err(LedgerError::Io {
+                    path: from,
+                    source: std::io::Error::other("the log is still damaged; run the repair again"),
+                }),
+            };
+        }
+        for path in paths.into_iter().filter(|path| *path >= segment).rev() {
             if path == segment && offset > HEADER as u64 {
-                let file = File::options().write(true).open(&path).map_err(LedgerError::io(&path))?;
-                file.set_len(offset).and_then(|()| file.sync_all()).map_err(LedgerError::io(&path))?;
+                let mut file = disk.open(&path).map_err(LedgerError::io(&path))?;
+                file.truncate(offset).and_then(|()| file.sync()).map_err(LedgerError::io(&path))?;
             } else {
-                fs::remove_file(&path).map_err(LedgerError::io(&path))?;
+                disk.remove(&path).map_err(LedgerError::io(&path))?;
             }
         }
-        sync_dir(dir)?;
-        Segments::open(dir)?;
-        Ok(Some(format!("{error}\ncut there; what followed is in {}", aside.display())))
+        disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
+        Segments::open(disk, dir, at)?;
+        Ok(Some(format!("{error}\ncut there; the files as they were are in {}", aside.display())))
     }
+}
+
+fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    let found = disk.list(dir).map_err(LedgerError::io(dir))?;
+    Ok(found.into_iter().map(|f| f.path).filter(|p| p.extension().is_some_and(|e| e == "seg")).collect())
+}
+
+/// Writes the log anew without the frames up to `covered`, if all that came after them is there. Gives its first segment.
+fn only_after(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<Option<PathBuf>, LedgerError> {
+    // The segments after the last one that begins at or before the first epoch that is needed, and that one.
+    let mut heads = Vec::new();
+    for path in paths {
+        let bytes = disk.read_all(path).map_err(LedgerError::io(path))?;
+        heads.push((path, read_header(path, &bytes).ok(), bytes));
+    }
+    let Some(generation) = heads.iter().find_map(|(_, head, _)| head.map(|(generation, _)| generation)) else {
+        return Ok(None);
+    };
+    let first_needed = covered + 1;
+    let Some(at) = heads.iter().rposition(|(_, head, _)| head.is_some_and(|(_, first)| first <= first_needed)) else {
+        return Ok(None);
+    };
+    let (path, _, bytes) = &heads[at];
+    let behind = Expected { generation, epoch: first_needed, last: true };
+    // A frame is found by its generation and epoch, whatever stands before it.
+    let first =
+        std::iter::successors(intact_behind(bytes, HEADER - 1, &behind), |at| intact_behind(bytes, *at, &behind))
+            .find(|at| matches!(Frame::decode(&bytes.slice(*at..)), Ok((frame, _)) if frame.epoch == first_needed));
+    let Some(first) = first else { return Ok(None) };
+    let mut whole = header(generation, first_needed);
+    whole.extend_from_slice(&bytes[first..]);
+    let whole = Bytes::from(whole);
+    let new = path.with_file_name(format!("{first_needed:020}.seg"));
+    let mut next = first_needed;
+    for (i, (path, head, bytes)) in heads[at..].iter().enumerate() {
+        let (path, bytes) = if i == 0 { (&new, &whole) } else { (*path, bytes) };
+        if i > 0 && *head != Some((generation, next)) {
+            return Ok(None);
+        }
+        let expected = Expected { generation, epoch: next, last: at + i + 1 == heads.len() };
+        if read_frames(path, bytes, expected, |frame| next = frame.epoch + 1).is_err() {
+            return Ok(None);
+        }
+    }
+    disk.write_durably(&new, &whole).map_err(LedgerError::io(&new))?;
+    for (path, _, _) in heads[..=at].iter().filter(|(path, _, _)| **path != new) {
+        disk.remove(path).map_err(LedgerError::io(*path))?;
+    }
+    Ok(Some(new))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::os;
     use radarflow_proto::frame::{Entry, Kind, Origin, Slice};
 
     fn frame(log: &Segments, body: &[u8]) -> Frame {
@@ -321,7 +504,7 @@ mod tests {
     }
 
     fn filled(dir: &Path, n: usize) -> PathBuf {
-        let mut log = Segments::open(dir).unwrap();
+        let mut log = Segments::open(os(), dir, 0).unwrap();
         for i in 0..n {
             let frame = frame(&log, format!("message {i}").as_bytes());
             log.append(&frame).unwrap();
@@ -345,7 +528,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let copy = dir.path().join(path.file_name().unwrap());
             fs::write(&copy, &bytes[..bytes.len() - 1 - cut]).unwrap();
-            let log = Segments::open(dir.path()).unwrap();
+            let log = Segments::open(os(), dir.path(), 0).unwrap();
             assert_eq!(epochs(&log), [1, 2], "cut {cut}");
             assert_eq!(log.next_epoch(), 3);
         }
@@ -361,12 +544,12 @@ mod tests {
         let at = HEADER + frame_bytes + frame_bytes / 2;
         bytes[at] ^= 0x40;
         fs::write(&path, &bytes).unwrap();
-        let error = Segments::open(&dir).err().unwrap().to_string();
+        let error = Segments::open(os(), &dir, 0).err().unwrap().to_string();
         assert!(error.contains(&format!("offset {}", HEADER + frame_bytes)), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
-        assert!(Segments::repair(&dir).unwrap().is_some());
-        assert_eq!(epochs(&Segments::open(&dir).unwrap()), [1]);
-        assert_eq!(Segments::repair(&dir).unwrap(), None);
+        assert!(Segments::repair(os(), &dir, None).unwrap().is_some());
+        assert_eq!(epochs(&Segments::open(os(), &dir, 0).unwrap()), [1]);
+        assert_eq!(Segments::repair(os(), &dir, None).unwrap(), None);
         assert_eq!(fs::read(root.path().join("damaged-0").join(path.file_name().unwrap())).unwrap(), bytes);
     }
 
@@ -379,13 +562,13 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..28]).to_be_bytes();
         bytes[28..32].copy_from_slice(&crc);
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(Segments::open(dir.path()), Err(LedgerError::Newer { found: 9, .. })));
+        assert!(matches!(Segments::open(os(), dir.path(), 0), Err(LedgerError::Newer { found: 9, .. })));
     }
 
     #[test]
     fn segments_roll_and_go() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Segments::open(dir.path()).unwrap();
+        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
         let body = vec![0u8; 20 << 20];
         for _ in 0..9 {
             let frame = frame(&log, &body);
@@ -394,7 +577,7 @@ mod tests {
         assert!(log.segments.len() >= 2);
         log.trim(5).unwrap();
         assert_eq!((log.first_epoch(), log.next_epoch()), (5, 10));
-        let log = Segments::open(dir.path()).unwrap();
+        let log = Segments::open(os(), dir.path(), 0).unwrap();
         let mut got = Vec::new();
         log.replay(6, |f| got.push(f.epoch)).unwrap();
         assert_eq!(got, [7, 8, 9]);
@@ -408,5 +591,66 @@ mod tests {
         assert!(matches!(super::super::DataDir::take(dir.path()), Err(LedgerError::Locked(_))));
         drop(held);
         assert!(super::super::DataDir::take(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn damage_before_a_snapshot_costs_nothing() {
+        for damaged in 0..3 {
+            for after in [true, false] {
+                let root = tempfile::tempdir().unwrap();
+                let dir = root.path().join("ledger");
+                let path = filled(&dir, 6);
+                let mut bytes = fs::read(&path).unwrap();
+                let frame_bytes = (bytes.len() - HEADER) / 6;
+                bytes[HEADER + frame_bytes * damaged + frame_bytes / 2] ^= 0x40;
+                fs::write(&path, &bytes).unwrap();
+                let covered = if after { 3 } else { 6 };
+                assert!(Segments::repair(os(), &dir, Some(covered)).unwrap().is_some());
+                let mut log = Segments::open(os(), &dir, covered).unwrap();
+                log.go_on_after(covered, 7).unwrap();
+                let mut kept = Vec::new();
+                log.replay(covered, |f| kept.push(f.epoch)).unwrap();
+                assert_eq!((kept, log.next_epoch()), (if after { vec![4, 5, 6] } else { vec![] }, 7));
+                let next = frame(&log, b"more");
+                log.append(&next).unwrap();
+                assert_eq!(Segments::open(os(), &dir, 0).unwrap().next_epoch(), 8);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_quotes_frames_is_torn_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
+        // What a stranger may send: frames of another ledger, and of this one's past, if they could know them.
+        let mut quoted = Vec::new();
+        let mut of_another = frame(&log, b"x");
+        of_another.generation ^= 1;
+        of_another.encode(&mut quoted);
+        frame(&log, b"of the past").encode(&mut quoted);
+        for body in [b"first".as_slice(), &quoted] {
+            let frame = frame(&log, body);
+            log.append(&frame).unwrap();
+        }
+        let path = log.segments[0].path.clone();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(Segments::open(os(), dir.path(), 0).unwrap().next_epoch(), 2);
+    }
+
+    #[test]
+    fn a_large_torn_frame_is_looked_behind_in_one_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
+        // Every four bytes of it are a plausible length.
+        let body: Vec<u8> = (0..2u32 << 20).flat_map(|n| (n % 4096).to_le_bytes()).collect();
+        let torn = frame(&log, &body);
+        log.append(&torn).unwrap();
+        let path = log.segments[0].path.clone();
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let expected = Expected { generation: log.generation(), epoch: 1, last: true };
+        assert_eq!(intact_behind(&Bytes::from(bytes), HEADER, &expected), None);
+        assert_eq!(Segments::open(os(), dir.path(), 0).unwrap().next_epoch(), 1);
     }
 }

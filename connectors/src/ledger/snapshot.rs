@@ -3,34 +3,47 @@
 //! ```text
 //! <data-dir>/snapshots/run-<epoch>.run        sorted entries that changed since the run before
 //! <data-dir>/snapshots/manifest-<epoch>.json  the runs that together are the state after that epoch
+//! <data-dir>/snapshots/usable-<epoch>         every sink has nothing uncommitted at or before that epoch
 //! run = "RFLYSNAP" · format u32be · (collection · key · 1 value | 0)* · crc32c u32be of all before
 //! ```
 //! Publishing a snapshot is renaming its manifest into place. Of a key in several runs the newest counts. When there
-//! are more than [`MAX_RUNS`] they are merged into one. A manifest is *usable* for a start once every sink has nothing
-//! uncommitted at or before its epoch; `usable-<epoch>` beside it says so, and older ones go.
+//! are more than [`MAX_RUNS`] they are merged into one, reading and writing a window at a time.
+//!
+//! A manifest is *usable* for a start once every sink has nothing uncommitted at or before its epoch. The two newest
+//! usable ones are kept, with the frames since the older: a start that finds the newest damaged takes the one before.
+//!
+//! Each collection of state has a schema version, which the manifest states. State of an older version is not discarded:
+//! who starts from it converts it and hands it back ([`Snapshots::rebase`]).
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use radarflow_proto::wire::{Cursor, put_sized};
+use bytes::Bytes;
+use radarflow_proto::disk::{Appender, Disk, unfinished};
+use radarflow_proto::wire::{put_sized, put_varint};
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT, LedgerError};
+use super::LedgerError;
 
 /// Runs a manifest names before they are merged.
 pub const MAX_RUNS: usize = 8;
-/// Changes when the dataflow's logic reads older state otherwise than it was meant.
-pub const LOGIC: u32 = 5;
+/// The format of manifests and runs that this build writes.
+pub const FORMAT: u32 = 2;
+/// The version of the dataflow's logic that manifests of format 1 were of. Each of its collections has schema version 1.
+const FIRST_LOGIC: u32 = 5;
+const RUN_FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"RFLYSNAP";
+/// Bytes of a run that are read or written at once.
+const WINDOW: usize = 1 << 20;
 
 /// Names a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Format of the directory.
+    /// Format of manifest and runs.
     pub format: u32,
-    /// Version of the dataflow's logic.
+    /// Format 1: version of the dataflow's logic.
+    #[serde(default)]
     pub logic: u32,
     /// The ledger it belongs to.
     pub generation: u64,
@@ -42,48 +55,81 @@ pub struct Manifest {
     pub gap_ms: i64,
     /// The runs, oldest first.
     pub runs: Vec<String>,
+    /// The schema version of each collection; 1 for one that is not named.
+    #[serde(default)]
+    pub collections: BTreeMap<String, u32>,
 }
 
-/// One changed piece of state: collection, key, and its value or that it is gone.
-pub type Entry = (String, Vec<u8>, Option<Vec<u8>>);
+/// Which state: its collection and key.
+pub type StateKey = (String, Vec<u8>);
+
+/// Changed state, the newest of each key: its value, or that it is gone.
+pub type Changed = BTreeMap<StateKey, Option<Vec<u8>>>;
 
 /// State by collection.
 pub type State = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
 
 /// The snapshots of a data directory.
 pub struct Snapshots {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     generation: u64,
+    /// Schema versions of the state that this process hands in.
+    collections: BTreeMap<String, u32>,
     manifests: Vec<Manifest>,
+    usable: BTreeSet<u64>,
 }
 
 impl Snapshots {
-    /// Reads what manifests there are. One of another ledger is no snapshot of this one.
-    pub fn open(dir: &Path, generation: u64) -> Result<Snapshots, LedgerError> {
-        fs::create_dir_all(dir).map_err(LedgerError::io(dir))?;
+    /// Reads what manifests there are. One of another ledger is no snapshot of this one; one that cannot be read is left
+    /// alone, with a warning.
+    ///
+    /// # Errors
+    /// The disk refuses, or a build that this one cannot follow wrote a manifest.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        generation: u64,
+        collections: BTreeMap<String, u32>,
+    ) -> Result<Snapshots, LedgerError> {
+        disk.make_dir(dir).map_err(LedgerError::io(dir))?;
         let mut manifests = Vec::new();
-        for entry in fs::read_dir(dir).map_err(LedgerError::io(dir))? {
-            let path = entry.map_err(LedgerError::io(dir))?.path();
+        let mut usable = BTreeSet::new();
+        for found in disk.list(dir).map_err(LedgerError::io(dir))? {
+            let path = found.path;
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            usable.extend(name.strip_prefix("usable-").and_then(|epoch| epoch.parse::<u64>().ok()));
             if path.extension().is_none_or(|e| e != "json") {
                 continue;
             }
-            let bytes = fs::read(&path).map_err(LedgerError::io(&path))?;
-            let manifest: Manifest = serde_json::from_slice(&bytes)
-                .map_err(|e| LedgerError::Snapshot { path: path.clone(), reason: e.to_string() })?;
+            let bytes = disk.read_all(&path).map_err(LedgerError::io(&path))?;
+            let manifest: Manifest = match serde_json::from_slice(&bytes) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a snapshot's manifest cannot be read");
+                    continue;
+                }
+            };
             if manifest.format > FORMAT {
                 return Err(LedgerError::Newer { path, found: manifest.format });
             }
-            if manifest.generation == generation && manifest.logic == LOGIC {
-                manifests.push(manifest);
+            if manifest.generation != generation {
+                continue;
             }
+            if manifest.format == 1 && manifest.logic != FIRST_LOGIC {
+                let reason = "it was written before the first release and cannot be converted; start with a new data \
+                              directory, or with the build that wrote it";
+                return Err(LedgerError::Snapshot { path, reason: reason.to_owned() });
+            }
+            manifests.push(manifest);
         }
         manifests.sort_by_key(|m| m.epoch);
-        Ok(Snapshots { dir: dir.to_owned(), generation, manifests })
+        Ok(Snapshots { disk, dir: dir.to_owned(), generation, collections, manifests, usable })
     }
 
-    /// The newest snapshot that was found usable while its sinks were there to ask.
-    pub fn newest_usable(&self) -> Option<Manifest> {
-        self.manifests.iter().rev().find(|m| self.usable_mark(m.epoch).exists()).cloned()
+    /// The snapshots that were found usable while their sinks were there to ask, newest first.
+    pub fn usable(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifests.iter().rev().filter(|m| self.usable.contains(&m.epoch))
     }
 
     /// The newest snapshot: what the next one is built on.
@@ -95,180 +141,452 @@ impl Snapshots {
         self.dir.join(format!("usable-{epoch:020}"))
     }
 
+    fn manifest_path(&self, epoch: u64) -> PathBuf {
+        self.dir.join(format!("manifest-{epoch:020}.json"))
+    }
+
     /// The state a manifest names.
+    ///
+    /// # Errors
+    /// The disk refuses, or a run is damaged.
     pub fn load(&self, manifest: &Manifest) -> Result<State, LedgerError> {
         let mut state = State::new();
-        for ((collection, key), value) in self.merge(&manifest.runs)? {
+        self.merged(&manifest.runs, |(collection, key), value| {
             if let Some(value) = value {
-                state.entry(collection).or_default().push((key, value));
+                match state.get_mut(&collection) {
+                    Some(entries) => entries.push((key, value)),
+                    None => {
+                        state.insert(collection, vec![(key, value)]);
+                    }
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok(state)
     }
 
-    fn merge(&self, runs: &[String]) -> Result<BTreeMap<(String, Vec<u8>), Option<Vec<u8>>>, LedgerError> {
-        let mut all = BTreeMap::new();
-        for run in runs {
-            for (collection, key, value) in read_run(&self.dir.join(run))? {
-                all.insert((collection, key), value);
+    /// Goes through the newest entry of each key of several runs, oldest run first, in the order of keys.
+    fn merged(
+        &self,
+        runs: &[String],
+        mut each: impl FnMut(StateKey, Option<Vec<u8>>) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let open = |name: &String| RunReader::open(self.disk.clone(), self.dir.join(name));
+        let mut runs = runs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let mut heads = runs.iter_mut().map(RunReader::next).collect::<Result<Vec<_>, _>>()?;
+        while let Some(least) = heads.iter().flatten().map(|(key, _)| key).min().cloned() {
+            let mut newest = None;
+            for (run, head) in runs.iter_mut().zip(&mut heads) {
+                if head.as_ref().is_some_and(|(key, _)| *key == least) {
+                    newest = std::mem::replace(head, run.next()?).map(|(_, value)| value);
+                }
             }
+            each(least, newest.flatten())?;
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Forgets snapshots newer than the one a process starts from: their state will be said again.
+    ///
+    /// # Errors
+    /// The disk refuses.
     pub fn rewind(&mut self, epoch: u64) -> Result<(), LedgerError> {
-        for gone in self.manifests.iter().filter(|m| m.epoch > epoch) {
-            let path = self.dir.join(format!("manifest-{:020}.json", gone.epoch));
-            fs::remove_file(&path).map_err(LedgerError::io(&path))?;
+        while let Some(gone) = self.manifests.pop_if(|m| m.epoch > epoch) {
+            self.forget(gone.epoch)?;
         }
-        self.manifests.retain(|m| m.epoch <= epoch);
+        Ok(())
+    }
+
+    fn forget(&mut self, epoch: u64) -> Result<(), LedgerError> {
+        self.usable.remove(&epoch);
+        for path in [self.usable_mark(epoch), self.manifest_path(epoch)] {
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LedgerError::io(&path)(error));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
     /// Writes what changed since the last snapshot and publishes the new one.
+    ///
+    /// # Errors
+    /// The disk refuses, or an older run is damaged; what changed is still only in memory.
     pub fn publish(
         &mut self,
         epoch: u64,
         clock_ms: i64,
         gap_ms: i64,
-        changed: Vec<Entry>,
+        changed: &Changed,
     ) -> Result<Manifest, LedgerError> {
         let run = format!("run-{epoch:020}.run");
+        let path = self.dir.join(&run);
         let mut runs = self.newest().map(|m| m.runs.clone()).unwrap_or_default();
-        if runs.len() >= MAX_RUNS {
-            let mut all = self.merge(&runs)?;
-            all.extend(changed.into_iter().map(|(c, k, v)| ((c, k), v)));
-            all.retain(|_, value| value.is_some());
-            write_run(&self.dir.join(&run), all.into_iter().map(|((c, k), v)| (c, k, v)).collect())?;
-            runs = vec![run];
-        } else {
-            write_run(&self.dir.join(&run), changed)?;
-            runs.push(run);
+        let mut writer = RunWriter::begin(&*self.disk, &path)?;
+        for ((collection, key), value) in changed {
+            writer.put(collection, key, value.as_deref())?;
         }
-        let manifest =
-            Manifest { format: FORMAT, logic: LOGIC, generation: self.generation, epoch, clock_ms, gap_ms, runs };
-        let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain data");
-        write_durably(&self.dir.join(format!("manifest-{epoch:020}.json")), &json)?;
+        writer.finish()?;
+        runs.push(run);
+        if runs.len() > MAX_RUNS {
+            let merged = format!("run-{epoch:020}-merged.run");
+            let mut writer = RunWriter::begin(&*self.disk, &self.dir.join(&merged))?;
+            // What is gone from the oldest run on is gone.
+            self.merged(&runs, |(collection, key), value| match value {
+                Some(value) => writer.put(&collection, &key, Some(&value)),
+                None => Ok(()),
+            })?;
+            writer.finish()?;
+            runs = vec![merged];
+        }
+        let manifest = self.manifest(epoch, clock_ms, gap_ms, runs);
+        self.write_manifest(&manifest)?;
+        self.manifests.retain(|m| m.epoch != epoch);
         self.manifests.push(manifest.clone());
         Ok(manifest)
     }
 
-    /// Drops snapshots older than the newest usable one, and the runs only they name. Returns the epoch of the oldest
-    /// that is left: frames at or before it are no longer needed. `None` while none is usable.
-    pub fn retire(&mut self, applied: u64) -> Result<Option<u64>, LedgerError> {
-        let Some(keep) = self.manifests.iter().rposition(|m| m.epoch <= applied) else { return Ok(None) };
-        let mark = self.usable_mark(self.manifests[keep].epoch);
-        if !mark.exists() {
-            write_durably(&mark, b"")?;
-        }
-        for gone in self.manifests.drain(..keep) {
-            let path = self.dir.join(format!("manifest-{:020}.json", gone.epoch));
-            fs::remove_file(&path).map_err(LedgerError::io(&path))?;
-            let _ = fs::remove_file(self.dir.join(format!("usable-{:020}", gone.epoch)));
-        }
-        let named: Vec<&String> = self.manifests.iter().flat_map(|m| &m.runs).collect();
-        for entry in fs::read_dir(&self.dir).map_err(LedgerError::io(&self.dir))? {
-            let path = entry.map_err(LedgerError::io(&self.dir))?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.ends_with(".run") && !named.contains(&&name) {
-                fs::remove_file(&path).map_err(LedgerError::io(&path))?;
+    /// Replaces a snapshot by the same state in the schemas of this build.
+    ///
+    /// # Errors
+    /// The disk refuses; the snapshot is as it was.
+    pub fn rebase(&mut self, old: &Manifest, state: &State) -> Result<(), LedgerError> {
+        let run = format!("run-{:020}-converted.run", old.epoch);
+        let mut writer = RunWriter::begin(&*self.disk, &self.dir.join(&run))?;
+        for (collection, entries) in state {
+            let sorted: BTreeMap<&Vec<u8>, &Vec<u8>> = entries.iter().map(|(key, value)| (key, value)).collect();
+            for (key, value) in sorted {
+                writer.put(collection, key, Some(value))?;
             }
         }
+        writer.finish()?;
+        let manifest = self.manifest(old.epoch, old.clock_ms, old.gap_ms, vec![run]);
+        self.write_manifest(&manifest)?;
+        self.manifests.iter_mut().filter(|m| m.epoch == old.epoch).for_each(|m| *m = manifest.clone());
+        Ok(())
+    }
+
+    /// Whether a snapshot's state is in the schemas of this build.
+    pub fn is_current(&self, manifest: &Manifest) -> bool {
+        manifest.format == FORMAT && manifest.collections == self.collections
+    }
+
+    fn manifest(&self, epoch: u64, clock_ms: i64, gap_ms: i64, runs: Vec<String>) -> Manifest {
+        let (generation, collections) = (self.generation, self.collections.clone());
+        Manifest { format: FORMAT, logic: FIRST_LOGIC, generation, epoch, clock_ms, gap_ms, runs, collections }
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), LedgerError> {
+        let json = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
+        let path = self.manifest_path(manifest.epoch);
+        self.disk.write_durably(&path, &json).map_err(LedgerError::io(&path))
+    }
+
+    /// Takes the newest snapshot at or before `applied` for usable, and drops those older than the usable one before it,
+    /// with the runs only they name. Returns the epoch of the oldest that is left: frames at or before it are no longer
+    /// needed. `None` while none is usable.
+    ///
+    /// # Errors
+    /// The disk refuses; what could not be removed goes the next time.
+    pub fn retire(&mut self, applied: u64) -> Result<Option<u64>, LedgerError> {
+        let Some(newest) = self.manifests.iter().rposition(|m| m.epoch <= applied) else { return Ok(None) };
+        let epoch = self.manifests[newest].epoch;
+        if !self.usable.contains(&epoch) {
+            let mark = self.usable_mark(epoch);
+            self.disk.write_durably(&mark, b"").map_err(LedgerError::io(&mark))?;
+            self.usable.insert(epoch);
+        }
+        let before = self.manifests[..newest].iter().rposition(|m| self.usable.contains(&m.epoch));
+        let oldest = before.unwrap_or(newest);
+        let gone: Vec<u64> = self.manifests[..oldest].iter().map(|m| m.epoch).collect();
+        if !gone.is_empty() {
+            for epoch in gone {
+                self.forget(epoch)?;
+                self.manifests.retain(|m| m.epoch != epoch);
+            }
+            self.disk.sync_dir(&self.dir).map_err(LedgerError::io(&self.dir))?;
+        }
+        self.sweep()?;
         Ok(self.manifests.first().map(|m| m.epoch))
     }
+
+    /// Removes runs that no manifest names.
+    fn sweep(&self) -> Result<(), LedgerError> {
+        let named: BTreeSet<&str> = self.manifests.iter().flat_map(|m| &m.runs).map(String::as_str).collect();
+        for found in self.disk.list(&self.dir).map_err(LedgerError::io(&self.dir))? {
+            let name = found.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let is_run = name.ends_with(".run") || name.ends_with(".unfinished");
+            if is_run && !named.contains(name.as_str()) {
+                self.disk.remove(&found.path).map_err(LedgerError::io(&found.path))?;
+            }
+        }
+        Ok(())
+    }
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
-    let unfinished = path.with_extension("unfinished");
-    let write = || {
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(LedgerError::io(path))
+/// Writes a run a window at a time, under another name until it is whole.
+struct RunWriter<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+    file: Box<dyn Appender>,
+    window: Vec<u8>,
+    crc: u32,
 }
 
-fn write_run(path: &Path, mut entries: Vec<Entry>) -> Result<(), LedgerError> {
-    entries.sort();
-    let mut out = MAGIC.to_vec();
-    out.extend(FORMAT.to_be_bytes());
-    for (collection, key, value) in entries {
-        put_sized(&mut out, collection.as_bytes());
-        put_sized(&mut out, &key);
+impl<'a> RunWriter<'a> {
+    fn begin(disk: &'a dyn Disk, path: &Path) -> Result<RunWriter<'a>, LedgerError> {
+        let file = disk.create(&unfinished(path)).map_err(LedgerError::io(path))?;
+        let mut window = MAGIC.to_vec();
+        window.extend(RUN_FORMAT.to_be_bytes());
+        Ok(RunWriter { disk, path: path.to_owned(), file, window, crc: 0 })
+    }
+
+    fn put(&mut self, collection: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), LedgerError> {
+        put_sized(&mut self.window, collection.as_bytes());
+        put_sized(&mut self.window, key);
         match value {
             Some(value) => {
-                out.push(1);
-                put_sized(&mut out, &value);
+                self.window.push(1);
+                put_varint(&mut self.window, value.len() as u64);
+                if value.len() >= WINDOW {
+                    self.flush()?;
+                }
+                self.window.extend_from_slice(value);
             }
-            None => out.push(0),
+            None => self.window.push(0),
         }
+        if self.window.len() >= WINDOW { self.flush() } else { Ok(()) }
     }
-    out.extend(crc32c::crc32c(&out).to_be_bytes());
-    write_durably(path, &out)
+
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        self.crc = crc32c::crc32c_append(self.crc, &self.window);
+        self.file.append(&self.window).map_err(LedgerError::io(&self.path))?;
+        self.window.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), LedgerError> {
+        self.flush()?;
+        let crc = self.crc.to_be_bytes();
+        let put = self.file.append(&crc).and_then(|()| self.file.sync());
+        put.and_then(|()| self.disk.put_in_place(&unfinished(&self.path), &self.path))
+            .map_err(LedgerError::io(&self.path))
+    }
 }
 
-fn read_run(path: &Path) -> Result<Vec<Entry>, LedgerError> {
-    let bytes = fs::read(path).map_err(LedgerError::io(path))?;
-    let bad = |reason: &str| LedgerError::Snapshot { path: path.to_owned(), reason: reason.to_owned() };
-    let body = bytes.len().checked_sub(4).filter(|n| *n >= 12).ok_or_else(|| bad("cut short"))?;
-    if crc32c::crc32c(&bytes[..body]).to_be_bytes() != bytes[body..] {
-        return Err(bad("the checksum does not match"));
-    }
-    let mut at = Cursor::new(&bytes[..body]);
-    let mut read = || -> Result<Vec<Entry>, radarflow_proto::wire::Truncated> {
-        at.take(8)?;
-        at.u32()?;
-        let mut out = Vec::new();
-        while !at.is_empty() {
-            let collection = String::from_utf8_lossy(at.sized()?).into_owned();
-            let key = at.sized()?.to_vec();
-            let value = if at.u8()? == 1 { Some(at.sized()?.to_vec()) } else { None };
-            out.push((collection, key, value));
+/// Reads a run a window at a time. That its checksum is right is known at its end.
+struct RunReader {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// Where the window begins in the file, and where in it reading goes on.
+    offset: u64,
+    window: Bytes,
+    at: usize,
+    /// Where the entries end.
+    end: u64,
+    crc: u32,
+}
+
+impl RunReader {
+    fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<RunReader, LedgerError> {
+        let stat = disk.stat(&path);
+        let len = match stat {
+            Ok(stat) => stat.len,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LedgerError::Snapshot { path, reason: "it is gone".to_owned() });
+            }
+            Err(error) => return Err(LedgerError::io(path)(error)),
+        };
+        let end = len.checked_sub(4).filter(|n| *n >= 12);
+        let mut reader =
+            RunReader { disk, path, offset: 0, window: Bytes::new(), at: 0, end: end.unwrap_or(0), crc: 0 };
+        if end.is_none() {
+            return Err(reader.bad("it is cut short"));
         }
-        Ok(out)
-    };
-    read().map_err(|e| bad(&e.to_string()))
+        let head = reader.take(12)?;
+        if &head[..8] != MAGIC {
+            return Err(reader.bad("this is no run of a snapshot"));
+        }
+        let format = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+        if format > RUN_FORMAT {
+            return Err(LedgerError::Newer { path: reader.path, found: format });
+        }
+        Ok(reader)
+    }
+
+    fn bad(&self, reason: &str) -> LedgerError {
+        LedgerError::Snapshot { path: self.path.clone(), reason: reason.to_owned() }
+    }
+
+    fn position(&self) -> u64 {
+        self.offset + self.at as u64
+    }
+
+    /// The next bytes; what lies before the end is read no further ahead than a window.
+    fn take(&mut self, n: usize) -> Result<Bytes, LedgerError> {
+        if self.at + n > self.window.len() {
+            if n as u64 > self.end - self.position() {
+                return Err(self.bad("an entry is cut short"));
+            }
+            let from = self.position();
+            let len = usize::try_from(self.end - from).unwrap_or(usize::MAX).min(n.max(WINDOW));
+            let window = self.disk.read(&self.path, from, len).map_err(LedgerError::io(&self.path))?;
+            if window.len() < n {
+                return Err(self.bad("it is cut short"));
+            }
+            (self.offset, self.window, self.at) = (from, window, 0);
+        }
+        let taken = self.window.slice(self.at..self.at + n);
+        self.at += n;
+        self.crc = crc32c::crc32c_append(self.crc, &taken);
+        Ok(taken)
+    }
+
+    fn varint(&mut self) -> Result<usize, LedgerError> {
+        let mut value = 0u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.take(1)?[0];
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(value).map_err(|_| self.bad("a length makes no sense"));
+            }
+        }
+        Err(self.bad("a length makes no sense"))
+    }
+
+    fn sized(&mut self) -> Result<Bytes, LedgerError> {
+        let n = self.varint()?;
+        self.take(n)
+    }
+
+    fn next(&mut self) -> Result<Option<(StateKey, Option<Vec<u8>>)>, LedgerError> {
+        if self.position() >= self.end {
+            let stored = self.disk.read(&self.path, self.end, 4).map_err(LedgerError::io(&self.path))?;
+            if stored[..] != self.crc.to_be_bytes() {
+                return Err(self.bad("the checksum does not match"));
+            }
+            return Ok(None);
+        }
+        let collection = String::from_utf8_lossy(&self.sized()?).into_owned();
+        let key = self.sized()?.to_vec();
+        let value = match self.take(1)?[0] {
+            1 => Some(self.sized()?.to_vec()),
+            _ => None,
+        };
+        Ok(Some(((collection, key), value)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::os;
 
-    fn entry(key: u8, value: Option<u8>) -> Entry {
-        ("c".to_owned(), vec![key], value.map(|v| vec![v]))
+    fn open(dir: &Path, generation: u64) -> Snapshots {
+        Snapshots::open(os(), dir, generation, BTreeMap::from([("c".to_owned(), 2)])).unwrap()
+    }
+
+    fn changed(key: u8, value: Option<u8>) -> Changed {
+        BTreeMap::from([(("c".to_owned(), vec![key]), value.map(|v| vec![v]))])
+    }
+
+    fn held(snapshots: &Snapshots, manifest: &Manifest) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        snapshots.load(manifest).unwrap().remove("c").unwrap_or_default().into_iter().collect()
     }
 
     #[test]
     fn the_newest_value_counts_and_merging_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut snapshots = Snapshots::open(dir.path(), 7).unwrap();
+        let mut snapshots = open(dir.path(), 7);
         let mut last = None;
         let mut expected = BTreeMap::new();
         for epoch in 1..=25u64 {
-            let changed = vec![entry((epoch % 5) as u8, (epoch % 3 > 0).then_some(epoch as u8))];
-            for (_, k, v) in &changed {
-                match v {
-                    Some(v) => expected.insert(k.clone(), v.clone()),
-                    None => expected.remove(k),
-                };
-            }
-            last = Some(snapshots.publish(epoch, 0, 0, changed).unwrap());
-            let state = snapshots.load(last.as_ref().unwrap()).unwrap();
-            let got: BTreeMap<_, _> = state.get("c").cloned().unwrap_or_default().into_iter().collect();
-            assert_eq!(got, expected, "epoch {epoch}");
+            let (key, value) = ((epoch % 5) as u8, (epoch % 3 > 0).then_some(epoch as u8));
+            match value {
+                Some(v) => expected.insert(vec![key], vec![v]),
+                None => expected.remove(&vec![key]),
+            };
+            last = Some(snapshots.publish(epoch, 0, 0, &changed(key, value)).unwrap());
+            assert_eq!(held(&snapshots, last.as_ref().unwrap()), expected, "epoch {epoch}");
         }
         assert!(last.unwrap().runs.len() <= MAX_RUNS);
         assert_eq!(snapshots.retire(0).unwrap(), None);
         assert_eq!(snapshots.retire(20).unwrap(), Some(20));
-        let mut again = Snapshots::open(dir.path(), 7).unwrap();
-        let usable = again.newest_usable().unwrap();
+        let mut again = open(dir.path(), 7);
+        let usable = again.usable().next().unwrap().clone();
         assert_eq!((usable.epoch, again.newest().unwrap().epoch), (20, 25));
         again.load(&usable).unwrap();
         again.rewind(20).unwrap();
-        assert_eq!(Snapshots::open(dir.path(), 7).unwrap().newest().unwrap().epoch, 20);
-        assert!(Snapshots::open(dir.path(), 8).unwrap().newest_usable().is_none());
+        assert_eq!(open(dir.path(), 7).newest().unwrap().epoch, 20);
+        assert!(open(dir.path(), 8).usable().next().is_none());
+    }
+
+    #[test]
+    fn the_usable_one_before_is_kept_and_what_is_older_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut snapshots = open(dir.path(), 7);
+        for epoch in [10, 20, 30, 40] {
+            snapshots.publish(epoch, 0, 0, &changed(1, Some(epoch as u8))).unwrap();
+            snapshots.retire(if epoch == 40 { 35 } else { epoch }).unwrap();
+        }
+        let epochs: Vec<u64> = open(dir.path(), 7).usable().map(|m| m.epoch).collect();
+        assert_eq!(epochs, [30, 20], "and 40 is not usable yet");
+        assert_eq!(snapshots.retire(40).unwrap(), Some(30));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_run_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut snapshots = open(dir.path(), 7);
+        let manifest = snapshots.publish(1, 0, 0, &changed(1, Some(1))).unwrap();
+        let path = dir.path().join(&manifest.runs[0]);
+        let bytes = std::fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bad).unwrap();
+            assert!(snapshots.load(&manifest).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..len]).unwrap();
+            assert!(snapshots.load(&manifest).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn large_values_are_read_and_merged_over_the_edges_of_windows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut snapshots = open(dir.path(), 7);
+        let value = |n: usize| vec![n as u8; n * 300_001 % (3 * WINDOW)];
+        let mut last = None;
+        for epoch in 1..=MAX_RUNS as u64 + 1 {
+            let changed = (0..4).map(|key| (("c".to_owned(), vec![key]), Some(value(epoch as usize + key as usize))));
+            last = Some(snapshots.publish(epoch, 0, 0, &changed.collect()).unwrap());
+        }
+        let last = last.unwrap();
+        assert_eq!(last.runs.len(), 1);
+        let expected = (0..4u8).map(|key| (vec![key], value(MAX_RUNS + 1 + key as usize))).collect();
+        assert_eq!(held(&snapshots, &last), expected);
+    }
+
+    #[test]
+    fn state_of_an_older_schema_is_known_by_its_manifest_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = BTreeMap::from([("c".to_owned(), 1)]);
+        let mut before = Snapshots::open(os(), dir.path(), 7, old).unwrap();
+        before.publish(1, 5, 6, &changed(1, Some(1))).unwrap();
+        before.publish(2, 5, 6, &changed(2, Some(2))).unwrap();
+        before.retire(2).unwrap();
+        let mut snapshots = open(dir.path(), 7);
+        let manifest = snapshots.usable().next().unwrap().clone();
+        assert!(!snapshots.is_current(&manifest) && manifest.collections["c"] == 1);
+        let converted = State::from([("c".to_owned(), vec![(vec![9], vec![9])])]);
+        snapshots.rebase(&manifest, &converted).unwrap();
+        let again = open(dir.path(), 7);
+        let manifest = again.usable().next().unwrap();
+        assert!(again.is_current(manifest) && (manifest.epoch, manifest.clock_ms, manifest.gap_ms) == (2, 5, 6));
+        assert_eq!(again.load(manifest).unwrap(), converted);
     }
 }

@@ -310,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn small_files_become_one_in_the_order_of_rows_beside_commits() {
         let root = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(root.path(), LOGS, Keep::default()).await.unwrap();
+        let mut writer = Writer::open(&crate::disk::os(), root.path(), LOGS, Keep::default()).await.unwrap();
         for epoch in 1..=TIER as u64 {
             assert!(plan(&writer.delta, "2024-01-01").unwrap().is_none(), "too few to be worth it on an open day");
             commit(&mut writer, epoch, "odd tenant=100%").await;
@@ -332,7 +332,7 @@ mod tests {
         commit(&mut writer, 200, "late").await;
         assert_eq!(compact(LOGS, &before, planned).await.unwrap(), (TIER, 1));
         commit(&mut writer, 201, "later").await;
-        let again = Writer::open(root.path(), LOGS, Keep::default()).await.unwrap();
+        let again = Writer::open(&crate::disk::os(), root.path(), LOGS, Keep::default()).await.unwrap();
         assert_eq!((again.committed, again.delta.get_file_uris().unwrap().count()), (201, 5));
         let expected = |epochs: &[u64]| -> Vec<(String, i64)> {
             let of = |p: &str| epochs.iter().rev().map(|e| (p.to_owned(), NOON_US - *e as i64)).collect::<Vec<_>>();

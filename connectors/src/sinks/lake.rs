@@ -11,11 +11,13 @@
 //! filters of addresses and devices. Small ones become large ones beside the commits ([`compact`]); `row_id` stays.
 //!
 //! A commit that is refused is tried again while rows go on to wait, up to a bound; the others do not notice.
-//! Beyond that, because the lake is the record, the queue fills and the ledger behind it stops taking in.
+//! Beyond that, because the lake is the record, it says that it is full ([`Lake::is_full`]), and intake stops until it is
+//! not. What is then under way is taken all the same: nobody waits for the lake.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -25,6 +27,7 @@ use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{StructField, StructType, Transaction};
 use radarflow_proto::cell::Time;
+use radarflow_proto::disk::Disk;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::Table;
@@ -34,9 +37,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::Applied;
 use super::checkpoint::{Wanted, days};
 use super::compact::{PARTITIONED_BY, order, plan, properties};
+use super::store::{DiskStore, install};
 pub use super::upkeep::Keep;
 use super::upkeep::{Chore, Done, Upkeep};
-use crate::disk::free_bytes;
 
 /// A table commits once so many bytes wait.
 pub const COMMIT_BYTES: usize = 64 << 20;
@@ -50,8 +53,8 @@ pub const COMPACT_COMMITS: u64 = 8;
 const MERGE_ROOM: u64 = 4;
 /// After so long it may have some that commits did not make small: of a day that is over now.
 const COMPACT_AGE: Duration = Duration::from_secs(3600);
-/// Epochs that may wait for the sink.
-pub const QUEUE: usize = 256;
+/// What a waiting change of a state table takes, about, bytes.
+const CHANGE_BYTES: usize = 1024;
 /// Names this writer in transaction identifiers.
 pub const APPLICATION: &str = "radarflow";
 const RETRY: Duration = Duration::from_secs(2);
@@ -86,9 +89,40 @@ pub type OnCommit = Arc<dyn Fn(LakeTable, u64) -> radarflow_proto::ports::BoxFut
 /// The way in.
 #[derive(Clone)]
 pub struct Lake {
-    epochs: mpsc::Sender<Message>,
+    epochs: mpsc::UnboundedSender<Message>,
+    room: Arc<Room>,
     applied: Applied,
     tables: Arc<Vec<(String, Applied)>>,
+}
+
+/// What waits for commits, and how much of it may.
+struct Room {
+    bound: usize,
+    /// Bytes of epochs that the sink has not looked at; bounded by what is under way once intake has stopped.
+    queued: AtomicUsize,
+    /// Bytes of rows that wait for their table's commit.
+    pending: AtomicUsize,
+    full: AtomicBool,
+}
+
+impl Room {
+    fn held(&self) -> usize {
+        self.queued.load(Ordering::Relaxed) + self.pending.load(Ordering::Relaxed)
+    }
+
+    /// It is full from its bound on until a quarter of it is free again.
+    fn is_full(&self) -> bool {
+        let bound = if self.full.load(Ordering::Relaxed) { self.bound / 4 * 3 } else { self.bound };
+        let full = self.held() >= bound;
+        self.full.store(full, Ordering::Relaxed);
+        full
+    }
+}
+
+/// Bytes that an epoch takes while it waits, about.
+fn weight(output: &EpochOutput) -> usize {
+    let rows: usize = output.events.iter().map(|(_, batch)| batch.get_array_memory_size()).sum();
+    rows + output.changes.len() * CHANGE_BYTES
 }
 
 enum Message {
@@ -103,7 +137,8 @@ fn is_busy(table: LakeTable) -> bool {
 /// Opens a table's folder, which must exist.
 pub async fn open_table(root: &Path, table: LakeTable) -> Result<DeltaTable, LakeError> {
     let path = root.join(table.name());
-    let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy()).map_err(|_| LakeError::Path(path))?;
+    let url = std::path::absolute(&path).ok().and_then(|path| url::Url::from_directory_path(path).ok());
+    let url = url.ok_or(LakeError::Path(path))?;
     DeltaTable::try_from_url(url).await.map_err(delta(table))
 }
 
@@ -115,6 +150,7 @@ pub(super) struct Writer {
     table: LakeTable,
     /// Names of the columns, in the order the table has them.
     columns: Vec<String>,
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     pub(super) delta: DeltaTable,
     /// Epochs at or before this are committed.
@@ -136,18 +172,24 @@ pub(super) struct Writer {
 }
 
 impl Lake {
-    /// Opens the lake's tables, making those that are missing, and starts the sink. `start` is the epoch at which the
-    /// dataflow says again what it restored: no new versions. Of rows so many bytes may wait.
+    /// Opens the lake's tables, making those that are missing, and starts the sink. From then on all Delta
+    /// tables of this process are on that disk. `start` is the epoch at which the dataflow says again what it restored: no
+    /// new versions. Of rows so many bytes may wait.
+    ///
+    /// # Errors
+    /// A table cannot be made or read.
     pub async fn start(
+        disk: &Arc<dyn Disk>,
         root: &Path,
         start: u64,
         keep: Keep,
         pending_bytes: usize,
         on_commit: OnCommit,
     ) -> Result<Lake, LakeError> {
+        install(disk.clone());
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
-            let writer = Writer::open(root, table, keep).await?;
+            let writer = Writer::open(disk, root, table, keep).await?;
             if writer.committed > 0 || matches!(table, LakeTable::Checkpoint(_)) {
                 on_commit(table, writer.committed).await;
             }
@@ -155,14 +197,20 @@ impl Lake {
         }
         let applied = Applied::default();
         applied.is_up(true);
-        let (epochs, queue) = mpsc::channel(QUEUE);
+        let (epochs, queue) = mpsc::unbounded_channel();
+        let room = Arc::new(Room {
+            bound: pending_bytes,
+            queued: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+        });
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
         let tables: Vec<(String, Applied)> = tables.collect();
         let sink = Sink {
             writers,
             start,
-            pending_bytes,
+            room: room.clone(),
             applied: applied.clone(),
             on_commit,
             newest: 0,
@@ -170,7 +218,7 @@ impl Lake {
             chore: None,
         };
         tokio::spawn(sink.run(queue));
-        Ok(Lake { epochs, applied, tables: Arc::new(tables) })
+        Ok(Lake { epochs, room, applied, tables: Arc::new(tables) })
     }
 
     /// How far each table is.
@@ -178,15 +226,26 @@ impl Lake {
         &self.tables
     }
 
-    /// Takes an epoch; waits while the queue is full.
-    pub fn apply_blocking(&self, output: Arc<EpochOutput>) {
-        let _ = self.epochs.blocking_send(Message::Epoch(output));
+    /// Takes an epoch.
+    pub fn take(&self, output: &Arc<EpochOutput>) {
+        self.room.queued.fetch_add(weight(output), Ordering::Relaxed);
+        let _ = self.epochs.send(Message::Epoch(output.clone()));
+    }
+
+    /// Whether there is no room for more.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
+    /// Bytes that wait for commits, about.
+    pub fn waiting_bytes(&self) -> usize {
+        self.room.held()
     }
 
     /// Commits what waits.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.epochs.send(Message::Flush(done)).await.is_ok() {
+        if self.epochs.send(Message::Flush(done)).is_ok() {
             let _ = wait.await;
         }
     }
@@ -200,7 +259,7 @@ impl Lake {
 struct Sink {
     writers: BTreeMap<LakeTable, Writer>,
     start: u64,
-    pending_bytes: usize,
+    room: Arc<Room>,
     applied: Applied,
     on_commit: OnCommit,
     newest: u64,
@@ -211,12 +270,16 @@ struct Sink {
 }
 
 impl Sink {
-    async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         loop {
             tokio::select! {
-                message = queue.recv(), if self.has_room() => match message {
-                    Some(Message::Epoch(output)) => self.take(&output),
+                message = queue.recv() => match message {
+                    Some(Message::Epoch(output)) => {
+                        self.take(&output);
+                        self.weigh();
+                        self.room.queued.fetch_sub(weight(&output), Ordering::Relaxed);
+                    }
                     Some(Message::Flush(done)) => {
                         self.commit(|_| true).await;
                         let _ = done.send(());
@@ -254,8 +317,8 @@ impl Sink {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.writers.values().map(|w| w.bytes).sum::<usize>() < self.pending_bytes
+    fn weigh(&self) {
+        self.room.pending.store(self.writers.values().map(|w| w.bytes).sum(), Ordering::Relaxed);
     }
 
     async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
@@ -307,7 +370,7 @@ impl Sink {
                 continue;
             }
             let wanted = Wanted::worth(&writer.delta, &history.delta, yesterday.clone(), first.saturating_sub(1));
-            let has_room = |bytes: u64| free_bytes(&writer.folder).is_none_or(|free| free > bytes * MERGE_ROOM);
+            let has_room = |bytes: u64| writer.disk.room(&writer.folder).is_none_or(|free| free > bytes * MERGE_ROOM);
             // What there is little room for is left to rows that come.
             let wanted = wanted.map(|wanted| wanted.filter(|wanted| has_room(wanted.bytes)));
             let thought = (today.clone(), Instant::now() + COMPACT_AGE);
@@ -345,6 +408,7 @@ impl Sink {
     }
 
     fn report(&self) {
+        self.weigh();
         for writer in self.writers.values() {
             writer.applied.set(writer.first_epoch.map_or(self.newest, |first| first - 1));
         }
@@ -353,9 +417,16 @@ impl Sink {
 }
 
 impl Writer {
-    pub(super) async fn open(root: &Path, table: LakeTable, keep: Keep) -> Result<Writer, LakeError> {
+    pub(super) async fn open(
+        disk: &Arc<dyn Disk>,
+        root: &Path,
+        table: LakeTable,
+        keep: Keep,
+    ) -> Result<Writer, LakeError> {
         let path = root.join(table.name());
-        std::fs::create_dir_all(&path).map_err(|_| LakeError::Path(path.clone()))?;
+        let log = path.join("_delta_log");
+        let made = disk.make_dir(&log).and_then(|()| DiskStore::new(disk.clone()).tidy(&log));
+        made.map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
         let schema: StructType = table
             .schema()
@@ -387,6 +458,7 @@ impl Writer {
         Ok(Writer {
             table,
             columns,
+            disk: disk.clone(),
             folder: path,
             delta: delta_table,
             committed,
@@ -450,7 +522,7 @@ impl Writer {
         match plan(&self.delta, &today()) {
             // What there is little room for is left to rows that come.
             Ok(Some(plan)) => {
-                if free_bytes(&self.folder).is_none_or(|free| free > plan.bytes() * MERGE_ROOM) {
+                if self.disk.room(&self.folder).is_none_or(|free| free > plan.bytes() * MERGE_ROOM) {
                     return Some(Chore::Merge(plan));
                 }
             }
@@ -572,7 +644,7 @@ mod tests {
     }
 
     async fn open(root: &Path, keep: Keep) -> Writer {
-        Writer::open(root, LakeTable::Events(Table::Reject), keep).await.unwrap()
+        Writer::open(&crate::disk::os(), root, LakeTable::Events(Table::Reject), keep).await.unwrap()
     }
 
     /// Files of rows, whether a version has them or not.

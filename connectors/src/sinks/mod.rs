@@ -6,6 +6,7 @@ mod checkpoint;
 mod compact;
 pub mod lake;
 pub mod postgres;
+mod store;
 mod upkeep;
 pub mod webhook;
 

@@ -134,6 +134,11 @@ impl Postgres {
     }
 
     /// Takes an epoch.
+    pub fn take(&self, output: &Arc<EpochOutput>) {
+        self.apply_blocking(output.clone());
+    }
+
+    /// Takes an epoch.
     pub fn apply_blocking(&self, output: Arc<EpochOutput>) {
         let _ = self.epochs.blocking_send(output);
     }

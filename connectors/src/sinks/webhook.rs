@@ -57,6 +57,16 @@ impl Outbox {
     }
 
     /// Takes an epoch.
+    pub fn take(&self, output: &EpochOutput) {
+        self.apply_blocking(output);
+    }
+
+    /// The ledger is caught up: send.
+    pub fn go(&self) {
+        self.go_blocking();
+    }
+
+    /// Takes an epoch.
     pub fn apply_blocking(&self, output: &EpochOutput) {
         if !output.due.is_empty() || !output.settled.is_empty() {
             let _ = self.messages.blocking_send(Message::Epoch(output.due.clone(), output.settled.clone()));

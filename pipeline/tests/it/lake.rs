@@ -1,0 +1,121 @@
+//! The lake itself, Delta and all, on a disk that loses power: what it said it has it has, once, and it can be read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use deltalake::datafusion::prelude::SessionContext;
+use radarflow_connectors::sinks::lake::{Keep, Lake, OnCommit, open_table};
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::disk::Disk;
+use radarflow_proto::lake::LakeTable;
+use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::rows::{BatchBuilder, Reject, RejectBatch, Table};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::disk::SimDisk;
+
+const ROOT: &str = "/lake";
+const REJECTS: LakeTable = LakeTable::Events(Table::Reject);
+
+/// So many rows an epoch.
+fn rows(epoch: u64) -> u64 {
+    epoch % 4
+}
+
+fn output(epoch: u64) -> Arc<EpochOutput> {
+    let mut batch = RejectBatch::default();
+    for n in 0..rows(epoch) {
+        batch.push(&Reject {
+            tenant_id: ["t", "u"][n as usize % 2].to_owned(),
+            partition: "p".to_owned(),
+            row_id: RowId::new(epoch, 0, n as u32),
+            epoch: epoch as i64,
+            time: Time::from_ms(1_704_067_200_000),
+            source: "s".to_owned(),
+            peer: None,
+            reason: "r".to_owned(),
+            bytes: vec![1, 2, 3],
+            bytes_total: 3,
+        });
+    }
+    let events = vec![(Table::Reject, batch.finish())];
+    Arc::new(EpochOutput { epoch, clock_ms: 1_704_067_200_000, events, ..EpochOutput::default() })
+}
+
+async fn start(disk: &Arc<dyn Disk>) -> Lake {
+    let nobody: OnCommit = Arc::new(|_, _| Box::pin(async {}));
+    Lake::start(disk, Path::new(ROOT), 0, Keep::default(), 64 << 20, nobody)
+        .await
+        .unwrap_or_else(|error| panic!("the lake does not open again: {error}"))
+}
+
+/// Rows by epoch.
+async fn read() -> BTreeMap<u64, u64> {
+    let delta = open_table(Path::new(ROOT), REJECTS).await.unwrap();
+    let session = SessionContext::new();
+    let table = session.read_table(delta.table_provider().await.unwrap()).unwrap();
+    let batches = table.collect().await.unwrap_or_else(|error| panic!("the lake cannot be read: {error}"));
+    let mut found = BTreeMap::new();
+    for batch in batches {
+        let epochs = batch.column_by_name("epoch").unwrap().as_primitive::<Int64Type>().clone();
+        epochs.values().iter().for_each(|epoch| *found.entry(*epoch as u64).or_default() += 1);
+    }
+    found
+}
+
+async fn run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let sim = SimDisk::new(seed);
+    let mut disk = sim.clone();
+    let mut lake = start(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).await;
+    let (mut next, mut said) = (1, 0);
+    for _ in 0..rng.random_range(4..10) {
+        for _ in 0..rng.random_range(1..5) {
+            lake.take(&output(next));
+            next += 1;
+        }
+        if rng.random_bool(0.4) {
+            disk.failing(rng.random_range(1..60));
+        }
+        if rng.random_bool(0.7) {
+            lake.flush().await;
+        }
+        said = lake.applied().get().max(said);
+        if rng.random_bool(0.5) {
+            // What it said may be let go by the ledger; what it did not say comes again.
+            disk = disk.crash(rng.random_bool(0.7));
+            lake = start(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).await;
+            let found = read().await;
+            for epoch in 1..=said {
+                assert_eq!(found.get(&epoch).copied().unwrap_or(0), rows(epoch), "epoch {epoch} of {said} that it had");
+            }
+            next = said + 1;
+        }
+        disk.failing(0);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    while lake.applied().get() + 1 < next {
+        assert!(Instant::now() < until, "it goes on when the disk is well");
+        lake.flush().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let expected: BTreeMap<u64, u64> = (1..next).map(|epoch| (epoch, rows(epoch))).filter(|(_, n)| *n > 0).collect();
+    assert_eq!(read().await, expected, "every row once");
+}
+
+#[test]
+fn what_the_lake_said_it_has_survives_power_failures() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let first: u64 = number("RADARFLOW_SEED").unwrap_or(0);
+    let seeds: u64 = number("RADARFLOW_LAKE_SEEDS").unwrap_or(8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for seed in first..first + seeds {
+        eprintln!("seed {seed}");
+        runtime.block_on(run(seed));
+    }
+}

@@ -1,0 +1,6 @@
+//! The simulator: see [`world`].
+
+mod disk;
+mod inputs;
+mod lake;
+mod world;
