@@ -72,7 +72,7 @@ pub struct Setup {
     /// Worker threads.
     pub workers: usize,
     /// Bytes of large uploads that are kept in memory.
-    pub staged_bytes: usize,
+    pub staged_bytes: u64,
     /// Bounds of intake.
     pub bounds: Bounds,
 }
