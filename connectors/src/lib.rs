@@ -5,6 +5,7 @@
 //! frontier with what it wrote, in one transaction. Neither knows the dataflow.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod disk;
 pub mod http;
 pub mod ledger;

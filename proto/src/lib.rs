@@ -13,6 +13,7 @@
 //! | [`flow`] | one flow, whatever protocol brought it |
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
 //! | [`lake`] | the lake's tables: events, and the versions of state |
+//! | [`clock`] | the clocks of a machine, as a port |
 //! | [`ports`] | how the parts reach each other without knowing each other |
 //!
 //! Nothing here does I/O or reads a clock; every decoder takes bytes and returns values or a named error, and never
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod clock;
 pub mod enrich;
 pub mod fact;
 pub mod flow;
