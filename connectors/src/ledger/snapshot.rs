@@ -22,7 +22,7 @@ use super::{FORMAT, LedgerError};
 /// Runs a manifest names before they are merged.
 pub const MAX_RUNS: usize = 8;
 /// Changes when the dataflow's logic reads older state otherwise than it was meant.
-pub const LOGIC: u32 = 5;
+pub const LOGIC: u32 = 6;
 const MAGIC: &[u8; 8] = b"RFLYSNAP";
 
 /// Names a snapshot.
