@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow_array::RecordBatch;
+use radarflow_connectors::clock::SystemClock;
+use radarflow_connectors::ledger::clock::Timekeeping;
 use radarflow_connectors::ledger::intake::{self, Intake, Progress};
 use radarflow_connectors::ledger::snapshot::Snapshots;
 use radarflow_connectors::ledger::{self, DataDir};
@@ -333,7 +335,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             })
         }
     };
-    let (intake, running) = intake::start(segments, progress, deliver, retire, memory.intake());
+    let time = Timekeeping::new(Arc::new(SystemClock), dir.path("clock"));
+    let (intake, running) = intake::start(segments, progress, deliver, retire, memory.intake(), time);
     let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
     late.set(sink.clone());
     while reached.load(Ordering::Acquire) < last_epoch {
@@ -468,6 +471,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         partial: Arc::new(partial),
         policy: Arc::new(policy),
         ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
+        clock: intake.stats().clone(),
         metrics,
     };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
