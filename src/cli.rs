@@ -18,6 +18,7 @@ use radarflow_query::access::new_token;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::clock::ClockCommand;
 use crate::import::{Import, ServiceRadar};
 use crate::sync::SyncCommand;
 use crate::whatif::Suppose;
@@ -187,6 +188,11 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// See whether the ledger follows the server's wall clock; have it followed after a leap.
+    Clock {
+        #[command(subcommand)]
+        command: ClockCommand,
+    },
     /// Bring the Postgres schema up to date.
     #[command(after_help = "Example: radarflow migrate --url postgres://radarflow@localhost/radarflow")]
     Migrate {
@@ -353,6 +359,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "snapshot"])?).await?;
             say(&format!("a snapshot of epoch {}", answer["epoch"]))
         })?,
+        Command::Clock { command } => say(&runtime.block_on(command.run())?)?,
         Command::Migrate { url, config } => {
             let url = match url {
                 Some(url) => url,

@@ -2,6 +2,7 @@
 
 mod api;
 mod cli;
+mod clock;
 mod config;
 mod demo;
 mod enrichment;

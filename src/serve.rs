@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
+use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sinks::lake::Lake;
@@ -158,6 +159,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let disk = disk::os();
     let opened = radarflow_pipeline::open(Setup {
         disk: disk.clone(),
+        clock: Arc::new(SystemClock),
         root: dir.root().to_owned(),
         workers: config.workers,
         staged_bytes: memory.staged(),
@@ -377,6 +379,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         partial: Arc::new(partial),
         policy: Arc::new(policy),
         ready: Arc::new(move || ready.done.load(Ordering::Acquire)),
+        clock: intake.stats().clone(),
         metrics,
     };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();

@@ -1,5 +1,5 @@
 //! Looks at the program itself and says as a fact what is wrong with it, so that it becomes an alert like any other:
-//! the wall clock stepped, a sink's target does not answer, the disk is nearly full, memory is.
+//! the wall clock is not followed, a sink's target does not answer, the disk is nearly full, memory is.
 //!
 //! A disk is nearly full while there is still room for that: intake stops before the ledger cannot be written, so that the
 //! alert, what is sent of it and what people command are durable as ever. It goes on when there is room again.
@@ -14,6 +14,8 @@ use radarflow_connectors::disk::free_bytes;
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sources::{Stop, entry};
+use radarflow_proto::cell::Time;
+use radarflow_proto::clock::{LedgerClock, Shown};
 use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::ports::FactSink;
@@ -159,13 +161,17 @@ impl Watch {
     }
 
     fn clock(&self) -> OwnCondition {
+        let Shown { clock_ms, held_by_ms } = self.intake.shown();
+        let (ledger, wall) = (Time::from_ms(clock_ms), Time::from_ms(clock_ms + held_by_ms));
         OwnCondition {
             rule: "clock-step".to_owned(),
             entity: "clock".to_owned(),
-            title: "the wall clock stepped by more than a minute".to_owned(),
-            description: "time goes on by the monotonic clock; set the wall clock right, or restart to follow it"
-                .to_owned(),
-            ..condition("warning", self.intake.clock_held.load(Ordering::Relaxed) > 0)
+            title: "the wall clock is off by more than a minute".to_owned(),
+            description: format!(
+                "it showed {wall} when the ledger's clock showed {ledger}; the ledger goes on by the monotonic clock; set \
+                 the wall clock right, or, if it is right, have it followed: `radarflow clock accept`"
+            ),
+            ..condition("warning", held_by_ms != 0)
         }
     }
 

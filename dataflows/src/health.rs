@@ -1,24 +1,30 @@
 //! Health as machines: the availability of swept and checked targets, the connection of agents, bursts of bad logs.
 //!
 //! ```text
-//! probes ─► [targets: fold a vantage] ─► (target, vantage, state, since) Δ
-//! beats  ─► [agents: silence timer]   ─► agent rows Δ, conditions Δ, health events
-//! hits   ─► [bursts: buckets]         ─► conditions Δ
+//! probes  ─► [targets: fold a vantage] ─► (target, vantage, word) Δ
+//! devices ─► [availabilities]          ─► health events
+//! beats   ─► [agents: silence timer]   ─► agent rows Δ, conditions Δ, health events
+//! hits    ─► [bursts: buckets]         ─► conditions Δ
 //! ```
 //! A probe that changes no state says nothing downstream; neither does a heartbeat.
+//!
+//! Whatever is said ages by the live clock: a vantage's word after two of its own intervals, an agent's connection after
+//! [`AGENT_SILENCE_MS`]. Nothing needs a next input to age.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::rows::{Agent, HealthEvent, StateRow};
+use radarflow_proto::rows::{Agent, Device, HealthEvent, StateRow};
 use radarflow_reconcile::alert::{Condition, Subject};
-use radarflow_reconcile::availability::{Fold, State};
+use radarflow_reconcile::availability::{Fold, State, Word};
+use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertKey;
 use crate::keyed::{Machine, Tick};
 use crate::output::DerivedRow;
+use crate::records::Name;
 
 /// An agent silent for this long is disconnected, milliseconds.
 pub const AGENT_SILENCE_MS: i64 = 5 * 60 * 1000;
@@ -26,6 +32,8 @@ pub const AGENT_SILENCE_MS: i64 = 5 * 60 * 1000;
 const AGENT_PACE_MS: i64 = 60_000;
 /// Vantages one target remembers.
 const MAX_VANTAGES: usize = 64;
+/// A vantage that gave no result for this long is forgotten, milliseconds; its word has aged long before.
+const FORGET_MS: i64 = 7 * 86_400_000;
 /// Bad lines within the window that make a burst.
 pub const BURST_THRESHOLD: u64 = 100;
 /// The window of a burst, milliseconds.
@@ -43,13 +51,15 @@ pub struct TargetKey {
     pub ip: IpAddr,
 }
 
-/// One look at a target.
+/// One look at a target that told something.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probe {
     /// Who looked.
     pub vantage: String,
-    /// When.
+    /// When, by the looker's clock, but not later than receipt.
     pub at: Time,
+    /// When it came in.
+    pub received: Time,
     /// Whether it answered.
     pub available: bool,
 }
@@ -62,9 +72,7 @@ pub struct Seen {
     /// Who says it.
     pub vantage: String,
     /// What.
-    pub state: State,
-    /// Since when.
-    pub since: Time,
+    pub word: Word,
 }
 
 /// Availability of targets.
@@ -73,15 +81,56 @@ pub struct Targets;
 /// Folds by vantage.
 #[derive(Serialize, Deserialize)]
 pub struct TargetState {
-    folds: BTreeMap<String, Fold>,
+    vantages: BTreeMap<String, Vantage>,
 }
 
-fn said(target: &TargetKey, state: &TargetState) -> Vec<Seen> {
-    let known = state.folds.iter().map(|(vantage, fold)| {
-        let (state, since) = fold.state();
-        Seen { target: target.clone(), vantage: vantage.clone(), state, since }
-    });
-    known.filter(|s| s.state != State::Unknown).collect()
+/// One vantage's results, and whether its word has aged.
+#[derive(Default, Serialize, Deserialize)]
+struct Vantage {
+    fold: Fold,
+    /// What was said when it fell silent, until it is heard again: what comes late meanwhile does not change that.
+    silent: Option<Word>,
+}
+
+impl Vantage {
+    fn word(&self) -> Word {
+        self.silent.unwrap_or_else(|| self.fold.word(i64::MIN))
+    }
+
+    /// Lets the word age, or count again.
+    fn age(&mut self, live_ms: i64) {
+        let word = self.fold.word(live_ms);
+        self.silent = word.silent.and(self.silent.or(Some(word)));
+    }
+
+    fn forgotten_ms(&self) -> i64 {
+        self.fold.heard_ms() + FORGET_MS
+    }
+
+    /// When it ages next, or is forgotten.
+    fn due_ms(&self) -> i64 {
+        let aging = self.fold.silent_from_ms().filter(|_| self.silent.is_none());
+        aging.map_or(self.forgotten_ms(), |aging| aging.min(self.forgotten_ms()))
+    }
+}
+
+impl TargetState {
+    /// The fold of a vantage. Where there are too many, one that says nothing, the longest silent, makes room; `None`
+    /// if all have a word.
+    fn fold(&mut self, vantage: String) -> Option<&mut Fold> {
+        if self.vantages.len() >= MAX_VANTAGES && !self.vantages.contains_key(&vantage) {
+            let mute = self.vantages.iter().filter(|(_, v)| v.word().state == State::Unknown);
+            let mute = mute.min_by_key(|(_, v)| v.fold.heard_ms())?.0.clone();
+            self.vantages.remove(&mute);
+        }
+        Some(&mut self.vantages.entry(vantage).or_default().fold)
+    }
+
+    /// What the vantages say that say anything.
+    fn words(&self) -> BTreeMap<String, Word> {
+        let words = self.vantages.iter().map(|(vantage, v)| (vantage, v.word()));
+        words.filter(|(_, word)| *word != Word::default()).map(|(vantage, word)| (vantage.clone(), word)).collect()
+    }
 }
 
 impl Machine for Targets {
@@ -93,33 +142,140 @@ impl Machine for Targets {
 
     fn step(
         &mut self,
-        _tick: &Tick,
+        tick: &Tick,
         key: &TargetKey,
         state: &mut Option<TargetState>,
         events: Vec<Probe>,
         out: &mut Vec<(Seen, isize)>,
     ) {
-        let target = state.get_or_insert_with(|| TargetState { folds: BTreeMap::new() });
-        let before = said(key, target);
-        for probe in events {
-            if target.folds.len() < MAX_VANTAGES || target.folds.contains_key(&probe.vantage) {
-                target.folds.entry(probe.vantage).or_default().add(probe.at, probe.available);
+        let target = state.get_or_insert_with(|| TargetState { vantages: BTreeMap::new() });
+        let before = target.words();
+        for Probe { vantage, at, received, available } in events {
+            if let Some(fold) = target.fold(vantage) {
+                let age_ms = (received.ms() - at.ms()).max(0);
+                // The wall clock that stamped the receipt may be ahead of the ledger's.
+                fold.add(at.min(Time::from_ms(tick.clock_ms)), tick.live_ms - age_ms, available);
             }
         }
-        let after = said(key, target);
-        if before != after {
-            out.extend(before.into_iter().map(|s| (s, -1)));
-            out.extend(after.into_iter().map(|s| (s, 1)));
+        target.vantages.retain(|_, vantage| tick.live_ms < vantage.forgotten_ms());
+        target.vantages.values_mut().for_each(|vantage| vantage.age(tick.live_ms));
+        let after = target.words();
+        let seen =
+            |(vantage, word): (&String, &Word)| Seen { target: key.clone(), vantage: vantage.clone(), word: *word };
+        out.extend(before.iter().filter(|(v, word)| after.get(*v) != Some(word)).map(|said| (seen(said), -1)));
+        out.extend(after.iter().filter(|(v, word)| before.get(*v) != Some(word)).map(|said| (seen(said), 1)));
+        if target.vantages.is_empty() {
+            *state = None;
         }
     }
 
-    fn due_ms(&self, _state: &TargetState) -> Option<i64> {
-        None
+    fn due_ms(&self, state: &TargetState) -> Option<i64> {
+        state.vantages.values().map(Vantage::due_ms).min()
     }
 
     fn restored(&mut self, key: &TargetKey, state: &TargetState, out: &mut Vec<(Seen, isize)>) {
-        out.extend(said(key, state).into_iter().map(|s| (s, 1)));
+        let words = state.words().into_iter();
+        out.extend(words.map(|(vantage, word)| (Seen { target: key.clone(), vantage, word }, 1)));
     }
+}
+
+/// What is said of a device's availability, by whoever looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceWord {
+    tenant: String,
+    partition: String,
+    uid: String,
+    state: String,
+    reason: String,
+}
+
+impl DeviceWord {
+    /// Of a device; `None` where nobody ever looked.
+    pub fn of(device: &Device) -> Option<Self> {
+        device.availability_since?;
+        Some(DeviceWord {
+            tenant: device.tenant_id.clone(),
+            partition: device.partition.clone(),
+            uid: device.uid.clone(),
+            state: device.availability.clone(),
+            reason: device.availability_reason.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Names the device.
+    pub fn device(&self) -> Name {
+        name(&(&self.tenant, &self.partition, &self.uid))
+    }
+}
+
+/// The history of devices' availability: an event a transition.
+pub struct Availabilities;
+
+/// A device's availability as last told.
+#[derive(Serialize, Deserialize)]
+pub struct Told {
+    state: String,
+    /// When it was told.
+    at: Time,
+}
+
+impl Machine for Availabilities {
+    type Key = Name;
+    type Event = (DeviceWord, i64);
+    type State = Told;
+    type Output = HealthOut;
+    const NAME: &'static str = "availabilities";
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &Name,
+        state: &mut Option<Told>,
+        events: Vec<(DeviceWord, i64)>,
+        out: &mut Vec<HealthOut>,
+    ) {
+        let mut net: BTreeMap<DeviceWord, i64> = BTreeMap::new();
+        for (word, diff) in events {
+            *net.entry(word).or_default() += diff;
+        }
+        if net.values().all(|diff| *diff == 0) {
+            return;
+        }
+        // A device that is gone, or has another name, has no transition.
+        let Some((word, _)) = net.into_iter().find(|(_, diff)| *diff > 0) else {
+            *state = None;
+            return;
+        };
+        let unknown = || State::Unknown.name().to_owned();
+        let old_state = state.as_ref().map_or_else(unknown, |told| told.state.clone());
+        if old_state == word.state {
+            state.get_or_insert(Told { state: word.state, at: Time::from_ms(tick.clock_ms) });
+            return;
+        }
+        let at = Time::from_ms(tick.clock_ms);
+        let duration_seconds = state.as_ref().map(|told| (at.0 - told.at.0) / 1_000_000);
+        *state = Some(Told { state: word.state.clone(), at });
+        out.push(HealthOut::Happened(DerivedRow::from(HealthEvent {
+            tenant_id: word.tenant,
+            partition: word.partition,
+            row_id: RowId::default(),
+            epoch: 0,
+            entity_type: "device".to_owned(),
+            entity_id: word.uid.clone(),
+            old_state,
+            new_state: word.state,
+            reason: word.reason,
+            duration_seconds,
+            recorded_at: at,
+            device_uid: Some(word.uid),
+        })));
+    }
+
+    fn due_ms(&self, _state: &Told) -> Option<i64> {
+        None
+    }
+
+    fn restored(&mut self, _key: &Name, _state: &Told, _out: &mut Vec<HealthOut>) {}
 }
 
 /// Which agent.

@@ -1,18 +1,16 @@
 //! Devices: one row a component, from its records, its name, its addresses and what its vantages say.
 //!
 //! ```text
-//! device(c) :- fold of { uid(c), record(c, r)*, owned(c, ip)*, seen(owner(ip) = c, vantage, state)*, life(c)? }
+//! device(c) :- fold of { uid(c), record(c, r)*, owned(c, ip)*, seen(owner(ip) = c, vantage, word)*, life(c)? }
 //! ```
 //! A device without records is none. Two parts of one epoch give one change of the row, because they meet in one
 //! reduction.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use radarflow_proto::cell::Time;
 use radarflow_proto::record::Record;
-use radarflow_reconcile::availability::{State, combine};
+use radarflow_reconcile::availability::{Word, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::inventory::{Known, MAX_DESCRIBING, Parts, confidence, describe};
 use radarflow_reconcile::lifecycle::Life;
@@ -30,7 +28,7 @@ enum Part {
     Uid(Arc<str>),
     Record(Live),
     Owned(IpAddr),
-    Seen(String, State, Time),
+    Seen(String, Word),
     Life(Arc<Life>),
 }
 
@@ -45,7 +43,7 @@ pub fn devices<'scope>(
     seen: &Rel<'scope, Seen>,
     lives: Rel<'scope, (Component, Arc<Life>)>,
 ) -> Devices<'scope> {
-    let by_target = seen.clone().map(|s| (address(&s), Part::Seen(s.vantage, s.state, s.since)));
+    let by_target = seen.clone().map(|s| (address(&s), Part::Seen(s.vantage, s.word)));
     let vantages = identity.owners.told(by_target);
     let parts = identity
         .members
@@ -70,8 +68,7 @@ pub fn devices<'scope>(
         }
         let records: Vec<Record> = lives.into_iter().map(|live| live.record()).collect();
         let mut row = Parts { records: records.iter().collect(), known, ..Parts::default() };
-        // A device with several addresses seen from one vantage: the best of them counts for that vantage.
-        let mut vantages: BTreeMap<&str, (State, Time)> = BTreeMap::new();
+        let mut words: Vec<(&str, &Word)> = Vec::new();
         for (part, _) in parts {
             match part {
                 Part::Uid(uid) => row.uid = uid,
@@ -80,16 +77,11 @@ pub fn devices<'scope>(
                 Part::Owned(ip) => {
                     row.owned.insert(*ip);
                 }
-                Part::Seen(vantage, state, since) => {
-                    let best = vantages.entry(vantage).or_insert((*state, *since));
-                    if *state > best.0 || (*state == best.0 && since < &best.1) {
-                        *best = (*state, *since);
-                    }
-                }
+                Part::Seen(vantage, word) => words.push((vantage, word)),
             }
         }
-        if !vantages.is_empty() {
-            row.availability = Some(combine(vantages.into_iter().map(|(v, (state, since))| (v, state, since))));
+        if !words.is_empty() {
+            row.availability = Some(combine(words));
         }
         if let Some(described) = describe(&row).filter(|_| !row.uid.is_empty()) {
             out.push((Packed::from(encode(&described)), 1));

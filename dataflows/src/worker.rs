@@ -35,7 +35,10 @@ use crate::attribution::Attributed;
 use crate::corrections::{Tenures, Told};
 use crate::decode::runs::Staging;
 use crate::decode::{Decoded, Decoder, EventBatch};
-use crate::health::{AgentKey, Agents, Beat, Bursts, HealthOut, LogSource, Probe as Looked, TargetKey, Targets};
+use crate::health::{
+    AgentKey, Agents, Availabilities, Beat, Bursts, DeviceWord, HealthOut, LogSource, Probe as Looked, TargetKey,
+    Targets,
+};
 use crate::identity::gate::{GateOut, RunEvent};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine};
 use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
@@ -377,7 +380,9 @@ fn build<'scope>(
     marks.part(scope, "alerts");
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
     let bursts = machine(inputs.log_hits.to_stream(scope), cx, Bursts);
-    let health = agents.concat(bursts);
+    let words = devices.clone().flat_map(|device| DeviceWord::of(&device)).consolidate();
+    let words = changes(words, |word, diff| Keyed { key: word.device(), position: 0, event: (word, diff as i64) });
+    let health = agents.concat(bursts).concat(machine(words, cx, Availabilities));
     let pairs = machine(inputs.pairs.to_stream(scope), cx, Pairs);
     let offline = devices.clone().flat_map(|device| device_offline(&device)).consolidate();
     let offline =

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use radarflow_connectors::ledger::clock::Timekeeping;
 use radarflow_connectors::ledger::intake::{self, Bounds, Intake, Progress};
 use radarflow_connectors::ledger::segments::Segments;
 use radarflow_connectors::ledger::snapshot::Snapshots;
@@ -26,6 +27,7 @@ use radarflow_dataflows::output::{Merge, WorkerEpoch};
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::upgrade;
 use radarflow_dataflows::worker::{Backlog, Start, Workers};
+use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::frame::Frame;
 use radarflow_proto::offsets::Offsets;
@@ -67,6 +69,8 @@ pub enum PipelineError {
 pub struct Setup {
     /// Where durable things are.
     pub disk: Arc<dyn Disk>,
+    /// What the ledger's clock follows.
+    pub clock: Arc<dyn Clock>,
     /// The data directory; the caller holds it.
     pub root: PathBuf,
     /// Worker threads.
@@ -238,7 +242,8 @@ impl Opened {
             let trim = trim.clone();
             move || Some(trim.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
         };
-        let (intake, running) = intake::start(segments, progress, deliver, retire, setup.bounds);
+        let time = Timekeeping::new(setup.disk, setup.clock, setup.root.join(ledger::CLOCK));
+        let (intake, running) = intake::start(segments, progress, deliver, retire, setup.bounds, time);
         let snapshots_fail = Arc::new(AtomicBool::new(false));
         let spine = {
             let kept = consumers.iter().filter(|c| c.applied().is_some()).map(|c| c.name());

@@ -143,6 +143,19 @@ pub enum Fact {
     Condition(OwnCondition),
     /// A snapshot is wanted after this epoch.
     Snapshot,
+    /// An operator says that the wall clock is right, though the ledger's clock was not following it.
+    ClockAccepted {
+        /// Customer of the actor; the clock is everybody's.
+        tenant: String,
+        /// What the ledger's clock showed, milliseconds since 1970.
+        clock_ms: i64,
+        /// What the wall clock showed, milliseconds since 1970.
+        wall_ms: i64,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
     /// A step of an alert's life cycle, asked for by an actor.
     AlertStep {
         /// Customer.
@@ -199,6 +212,7 @@ impl Fact {
             Fact::EnrichmentRules { .. } => Some("enrichment_rules".to_owned()),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot
+            | Fact::ClockAccepted { .. }
             | Fact::RunDecision(_)
             | Fact::DeviceStep(_)
             | Fact::Reaped { .. }
@@ -272,6 +286,9 @@ impl Fact {
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
                 (tenant, Some(actor.name.clone()), alert_id.clone(), reason)
+            }
+            Fact::ClockAccepted { tenant, actor, reason, .. } => {
+                (tenant, Some(actor.name.clone()), "clock".to_owned(), Some(reason.clone()))
             }
             // Thousands at once: the run that brought them is told, not each.
             Fact::Snapshot | Fact::Delivery { .. } | Fact::ImportedUid(_) => return None,

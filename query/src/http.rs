@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
 use radarflow_proto::cell::Time;
+use radarflow_proto::clock::LedgerClock;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
@@ -67,6 +68,8 @@ pub struct Api {
     pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
     /// Whether the ledger is caught up.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The ledger's clock.
+    pub clock: Arc<dyn LedgerClock>,
     /// Metrics, as Prometheus reads them.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -95,6 +98,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(ask::stream_query))
         .routes(routes!(administer::make_token))
         .routes(routes!(administer::snapshot))
+        .routes(routes!(administer::clock))
+        .routes(routes!(administer::accept_clock))
         .routes(routes!(administer::step_alert))
         .routes(routes!(imported::device))
         .routes(routes!(explain::explain_device))

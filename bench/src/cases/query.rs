@@ -305,6 +305,7 @@ pub(crate) fn run() -> Result<()> {
         partial: Arc::new(|_, _, _| false),
         policy: Arc::new(|_| IpLink::default()),
         ready: Arc::new(|| true),
+        clock: Arc::new(radarflow_connectors::ledger::intake::IntakeStats::default()),
         metrics: Arc::new(String::new),
     });
     runtime.block_on(async move {

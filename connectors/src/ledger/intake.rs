@@ -27,15 +27,16 @@
 //! again: intake goes on by itself when there is room.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use radarflow_proto::clock::{LedgerClock, Shown};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Range, Slice};
 use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::clock;
+use super::clock::{Timekeeping, Told};
 use super::segments::Segments;
 
 /// Least time between two frames with content.
@@ -104,6 +105,10 @@ pub struct IntakeStats {
     pub disk_bytes: AtomicU64,
     /// Whether the wall clock is too far off to follow.
     pub clock_held: AtomicU64,
+    /// How far the wall is ahead of the clock while it is, milliseconds.
+    pub clock_held_by_ms: AtomicI64,
+    /// What the wall showed that an operator accepts, milliseconds since 1970, until the clock hears of it; else 0.
+    clock_accepted_ms: AtomicI64,
     /// Bytes of released runs that a frame reads now.
     pub release_bytes: AtomicU64,
     /// Whether the disk is nearly full: only what people and the program itself say is taken, from the rest of it.
@@ -112,6 +117,19 @@ pub struct IntakeStats {
     pub record_full: AtomicBool,
     /// Whether the process has too little memory: no more telemetry is taken.
     pub memory_short: AtomicBool,
+}
+
+impl LedgerClock for IntakeStats {
+    fn shown(&self) -> Shown {
+        Shown {
+            clock_ms: self.clock_ms.load(Ordering::Relaxed) as i64,
+            held_by_ms: self.clock_held_by_ms.load(Ordering::Relaxed),
+        }
+    }
+
+    fn accept(&self, wall_ms: i64) {
+        self.clock_accepted_ms.store(wall_ms, Ordering::Relaxed);
+    }
 }
 
 /// How far the dataflow is, for the pace of frames.
@@ -197,8 +215,9 @@ pub fn start(
     deliver: impl FnMut(Arc<Frame>) + Send + 'static,
     retire: impl FnMut() -> Option<u64> + Send + 'static,
     bounds: Bounds,
+    time: Timekeeping,
 ) -> (Intake, Running) {
-    let (intake, Stepped { mut ticker, urgent, telemetry, .. }) = stepped(log, progress, deliver, retire, bounds);
+    let (intake, Stepped { mut ticker, urgent, telemetry, .. }) = stepped(log, progress, deliver, retire, bounds, time);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -227,6 +246,7 @@ pub fn stepped(
     deliver: impl FnMut(Arc<Frame>) + Send + 'static,
     retire: impl FnMut() -> Option<u64> + Send + 'static,
     bounds: Bounds,
+    time: Timekeeping,
 ) -> (Intake, Stepped) {
     let (urgent, urgent_queue) = mpsc::channel(QUEUE_LENGTH);
     let (telemetry, telemetry_queue) = mpsc::channel(QUEUE_LENGTH);
@@ -235,6 +255,7 @@ pub fn stepped(
     let tenants = Arc::new(Tenants::new(bounds.queue));
     let ticker = Ticker {
         clock_ms: log.last_clock_ms(),
+        time,
         log,
         last: None,
         deliver: Box::new(deliver),
@@ -359,6 +380,7 @@ fn cost(entries: &[Entry]) -> usize {
 struct Ticker {
     log: Segments,
     clock_ms: i64,
+    time: Timekeeping,
     /// When the last frame was closed.
     last: Option<Instant>,
     deliver: Box<dyn FnMut(Arc<Frame>) + Send>,
@@ -485,6 +507,7 @@ impl Ticker {
                 tokio::time::sleep(IDLE_TICK).await;
             }
             if stopping && waiting.is_empty() {
+                self.time.keep();
                 return;
             }
             if Instant::now() >= next_retire {
@@ -546,27 +569,28 @@ impl Ticker {
         self.stats.release_bytes.store(self.release_bytes.into(), Ordering::Relaxed);
     }
 
+    /// Tells whether the clock follows the wall.
+    fn note_clock(&self, told: Told) {
+        let held = u64::from(told.held_by_ms != 0);
+        self.stats.clock_held_by_ms.store(told.held_by_ms, Ordering::Relaxed);
+        let was_held = self.stats.clock_held.swap(held, Ordering::Relaxed);
+        let Told { clock_ms, held_by_ms, .. } = told;
+        if held > was_held {
+            tracing::error!(clock_ms, held_by_ms, "the wall clock is off by more than a minute; not following it");
+        } else if held < was_held {
+            tracing::info!(clock_ms, "following the wall clock again");
+        }
+    }
+
     /// Makes a frame of what waits, writes it, acknowledges, hands it on.
     fn close(&mut self, waiting: Vec<Submission>) -> bool {
         let now = Instant::now();
-        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        let (clock_ms, gap_ms) = match self.last {
-            None => clock::resume(self.clock_ms, wall_ms),
-            Some(last) => {
-                let (clock_ms, held) =
-                    clock::advance(self.clock_ms, now.duration_since(last).as_millis() as i64, wall_ms);
-                if held && self.stats.clock_held.swap(1, Ordering::Relaxed) == 0 {
-                    tracing::error!(
-                        clock_ms,
-                        wall_ms,
-                        "the wall clock stepped by more than a minute; not following it"
-                    );
-                } else if !held {
-                    self.stats.clock_held.store(0, Ordering::Relaxed);
-                }
-                (clock_ms, 0)
-            }
-        };
+        let accepted_ms = self.stats.clock_accepted_ms.swap(0, Ordering::Relaxed);
+        if accepted_ms != 0 {
+            self.time.accept(accepted_ms);
+        }
+        let (follower, told) = self.time.next(self.clock_ms);
+        let Told { clock_ms, gap_ms, .. } = told;
         let mut slices: Vec<Slice> = Vec::new();
         let mut by_origin: BTreeMap<Arc<Origin>, usize> = BTreeMap::new();
         let mut ranges = Vec::new();
@@ -615,6 +639,8 @@ impl Ticker {
         match result {
             Ok(()) => {
                 self.clock_ms = clock_ms;
+                self.time.told(follower);
+                self.note_clock(told);
                 self.last = Some(now);
                 if release_bytes > 0 {
                     self.shared = Some((epoch, Instant::now()));
@@ -646,7 +672,10 @@ impl Ticker {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Reading;
+    use super::super::clock::tests::Hands;
     use super::*;
+    use crate::clock::SystemClock;
     use bytes::Bytes;
 
     fn entry(text: &str) -> Entry {
@@ -694,7 +723,8 @@ mod tests {
         let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
         let (seen, frames) = std::sync::mpsc::channel();
         let (_progress, paced) = watch::channel(Progress::default());
-        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, Bounds::default());
+        let (intake, running) =
+            start(log, paced, move |f| seen.send(f).unwrap(), || None, Bounds::default(), time(&dir));
         let origin =
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() });
         let appended =
@@ -713,6 +743,10 @@ mod tests {
         assert!(last <= delivered.last().unwrap().epoch && log.next_epoch() == delivered.last().unwrap().epoch + 1);
     }
 
+    fn time(dir: &tempfile::TempDir) -> Timekeeping {
+        Timekeeping::new(crate::disk::os(), Arc::new(SystemClock), dir.path().join("clock"))
+    }
+
     fn origin(kind: Kind) -> Arc<Origin> {
         Arc::new(Origin { kind, tenant: "t".into(), partition: "p".into(), feed: "f".into() })
     }
@@ -724,7 +758,7 @@ mod tests {
         let (progress, paced) = watch::channel(Progress::default());
         let bounds = Bounds { in_flight: 0, ..Bounds::default() };
         let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
-        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, bounds);
+        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, bounds, time(&dir));
         for n in 0..2 {
             intake.offer(origin(Kind::Syslog), vec![entry(&n.to_string())]).unwrap();
             let frame: Arc<Frame> = loop {
@@ -745,11 +779,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_leap_of_the_wall_is_told_and_followed_once_it_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (t0, year) = (1_767_225_600_000, 365 * 86_400_000);
+        let hands = Arc::new(Hands(Mutex::new(Reading { wall_ms: t0, monotonic_ms: 0 })));
+        let time = Timekeeping::new(crate::disk::os(), hands.clone(), dir.path().join("clock"));
+        let (seen, mut frames) = mpsc::unbounded_channel();
+        let (_progress, paced) = watch::channel(Progress::default());
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
+        let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, Bounds::default(), time);
+        let at = |wall_ms, monotonic_ms| *hands.0.lock().unwrap() = Reading { wall_ms, monotonic_ms };
+        // A frame that was closed after the clocks were set: the one after the next.
+        let mut frame = async || {
+            frames.recv().await;
+            let frame: Arc<Frame> = frames.recv().await.unwrap();
+            (frame.clock_ms, frame.gap_ms)
+        };
+        assert_eq!(frame().await, (t0, 0));
+        at(t0 + year, 1000);
+        assert_eq!(frame().await, (t0 + 1000, 0));
+        assert_eq!(intake.stats().shown(), Shown { clock_ms: t0 + 1000, held_by_ms: year - 1000 });
+        intake.stats().accept(t0 + year);
+        let mut leapt = frame().await;
+        while leapt.0 == t0 + 1000 {
+            leapt = frame().await;
+        }
+        assert_eq!((leapt.0, intake.stats().shown().held_by_ms), (t0 + year, 0));
+        drop(intake);
+        let log = tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+        let mut gaps = Vec::new();
+        log.replay(0, |frame| gaps.extend((frame.gap_ms > 0).then_some(frame.gap_ms))).unwrap();
+        assert_eq!(gaps, [year - 1000], "nobody could have heard anything in that year");
+    }
+
+    #[tokio::test]
     async fn short_of_memory_telemetry_is_shed_or_waits_and_facts_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let (_progress, paced) = watch::channel(Progress::default());
         let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
-        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default());
+        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default(), time(&dir));
         intake.stats().memory_short.store(true, Ordering::Relaxed);
         assert_eq!(intake.offer(origin(Kind::Syslog), vec![entry("datagram")]).unwrap_err().len(), 1);
         let waits = tokio::spawn(intake.append(origin(Kind::Syslog), vec![entry("acknowledged")]));

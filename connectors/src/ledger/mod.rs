@@ -147,6 +147,8 @@ pub struct Opened {
 
 /// The folder of the log in a data directory.
 pub const LOG: &str = "ledger";
+/// Where the clocks stood at the last frame, in a data directory.
+pub const CLOCK: &str = "clock";
 /// The folder of snapshots in a data directory.
 pub const SNAPSHOTS: &str = "snapshots";
 

@@ -247,7 +247,7 @@ impl Decoder {
         let swept = instant_us(&sweep.last_sweep);
         for host in &sweep.hosts {
             let seen = instant_us(&host.last_seen).or(swept);
-            match self.target(at, push, received, &host.host, host.available, seen, true) {
+            match self.target(at, push, received, &host.host, Some(host.available), seen, true) {
                 Ok(()) => rows += 1,
                 Err(reason) => {
                     rejected += 1;
@@ -269,7 +269,9 @@ impl Decoder {
         let (mut rows, mut rejected) = (0, 0);
         for result in &results.results {
             let seen = instant_us(&result.timestamp);
-            match self.target(at, push, received, &result.target, result.available, seen, false) {
+            // A prober that could not look knows nothing.
+            let available = result.error.is_empty().then_some(result.available);
+            match self.target(at, push, received, &result.target, available, seen, false) {
                 Ok(()) => rows += 1,
                 Err(reason) => {
                     rejected += 1;
@@ -280,7 +282,7 @@ impl Decoder {
         (rows, rejected)
     }
 
-    /// One target that was looked at: a probe result always, a sighting only if it answered.
+    /// One target that was looked at: a result if the look told whether it answers, a sighting only if it did.
     #[allow(clippy::too_many_arguments)]
     fn target(
         &mut self,
@@ -288,17 +290,19 @@ impl Decoder {
         push: &AgentPush,
         received: &Received<'_>,
         host: &str,
-        available: bool,
+        available: Option<bool>,
         seen_us: Option<i64>,
         sighting: bool,
     ) -> Result<(), String> {
         let record = sources::sweep(host, received, "", seen_us).map_err(|e| e.to_string())?;
-        let key =
-            TargetKey { tenant: at.origin.tenant.clone(), partition: record.partition.clone(), ip: record.ips[0] };
-        let vantage = normalise::agent_id(&push.agent_id).unwrap_or_else(|| at.origin.feed.clone());
-        let event = Probe { vantage, at: record.event_time, available };
-        self.out.probes.push(Keyed { key, position: at.order, event });
-        if sighting && available {
+        if let Some(available) = available {
+            let key =
+                TargetKey { tenant: at.origin.tenant.clone(), partition: record.partition.clone(), ip: record.ips[0] };
+            let vantage = normalise::agent_id(&push.agent_id).unwrap_or_else(|| at.origin.feed.clone());
+            let event = Probe { vantage, at: record.event_time, received: Time(at.received_us), available };
+            self.out.probes.push(Keyed { key, position: at.order, event });
+        }
+        if sighting && available == Some(true) {
             self.sighting(at, &record, "");
         }
         Ok(())

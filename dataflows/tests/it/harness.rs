@@ -98,6 +98,9 @@ pub struct Run {
     pub snapshot: Restored,
     pub epoch: u64,
     pub clock_ms: i64,
+    /// Time the process was down before the next frame, milliseconds; and all told.
+    pub gap_ms: i64,
+    pub gaps_ms: i64,
 }
 
 impl Run {
@@ -108,6 +111,7 @@ impl Run {
     pub fn from(workers: usize, start: Start, clock_ms: i64) -> Self {
         let epoch = start.epoch;
         let snapshot = start.state.clone();
+        let gaps_ms = start.gap_ms;
         let (handle, outputs) = Workers::start(workers, start);
         let mut run = Run {
             workers: Some(handle),
@@ -118,6 +122,8 @@ impl Run {
             snapshot,
             epoch,
             clock_ms,
+            gap_ms: 0,
+            gaps_ms,
         };
         run.collect(epoch);
         run
@@ -166,7 +172,9 @@ impl Run {
 
     fn feed(&mut self, ms: i64, inputs: Vec<Input>) {
         self.epoch += 1;
-        self.clock_ms += ms;
+        let gap_ms = std::mem::take(&mut self.gap_ms);
+        self.gaps_ms += gap_ms;
+        self.clock_ms += ms + gap_ms;
         let mut position = 0;
         let slices = inputs
             .into_iter()
@@ -187,7 +195,7 @@ impl Run {
             generation: 1,
             epoch: self.epoch,
             clock_ms: self.clock_ms,
-            gap_ms: 0,
+            gap_ms,
             // Small: a released run takes several epochs.
             release_bytes: 500,
             ranges: vec![],
@@ -302,9 +310,25 @@ pub fn item(source: &str, metadata: &str, ip: &str, second: i64) -> String {
     format!(r#"{{"source":"{source}","ip":"{ip}","timestamp":{at},"metadata":{{{metadata}}}}}"#)
 }
 
-/// A sweep that found hosts up or down.
+/// A sweep that found hosts up or down, a day before T0: it says nothing any more of whether they are.
 pub fn sweep(agent: &str, partition: &str, second: i64, hosts: &[(&str, bool)]) -> Input {
-    let at = T0 / 1000 - 86_400 + second;
+    swept(agent, partition, T0 / 1000 - 86_400 + second, hosts)
+}
+
+/// A sweep of a moment ago: at a second after a minute before T0.
+pub fn fresh_sweep(agent: &str, second: i64, hosts: &[(&str, bool)]) -> Input {
+    swept(agent, "", T0 / 1000 - 60 + second, hosts)
+}
+
+/// A check of one host, at a moment, milliseconds since 1970. Without an answer the prober could not look.
+pub fn check(agent: &str, at_ms: i64, ip: &str, answered: Option<bool>) -> Input {
+    let error = if answered.is_none() { "context deadline exceeded" } else { "" };
+    let (available, at) = (answered.unwrap_or(false), at_ms * 1_000_000);
+    let result = format!(r#"{{"target":"{ip}","available":{available},"timestamp":{at},"error":"{error}"}}"#);
+    status(agent, "icmp", "", &format!(r#"{{"results":[{result}]}}"#))
+}
+
+fn swept(agent: &str, partition: &str, at: i64, hosts: &[(&str, bool)]) -> Input {
     let hosts: Vec<_> =
         hosts.iter().map(|(ip, up)| format!(r#"{{"host":"{ip}","available":{up},"last_seen":{at}}}"#)).collect();
     status(agent, "sweep", partition, &format!(r#"{{"hosts":[{}]}}"#, hosts.join(",")))

@@ -631,7 +631,7 @@ fn s24_a_sweep_before_or_after_the_inventory() {
     let provisional = "sr:c4c648c4-c5ad-44bd-ba44-68f98c0544ca";
     for inventory_first in [true, false] {
         let mut run = run();
-        let steps = [sync(&[armis("Z", "10.0.0.5", 1, "")]), sweep("a", "", 2, &[("10.0.0.5", true)])];
+        let steps = [sync(&[armis("Z", "10.0.0.5", 1, "")]), fresh_sweep("a", 2, &[("10.0.0.5", true)])];
         let order = if inventory_first { [0, 1] } else { [1, 0] };
         for i in order {
             run.tick(vec![steps[i].clone()]);
@@ -687,7 +687,7 @@ fn s34_s36_s37() {
     let mut run = run();
     run.tick(vec![sync(&[armis("42", "10.0.0.1", 5, ""), netbox("42", "10.0.0.2", 5, "")])]);
     assert_eq!(run.tables.devices().len(), 2);
-    run.tick(vec![sweep("a", "", 6, &[("10.0.0.1", true)])]);
+    run.tick(vec![fresh_sweep("a", 6, &[("10.0.0.1", true)])]);
     let tables = run.tick(vec![sync(&[armis("42", "10.0.0.1", 7, r#","is_available":"false""#)])]);
     assert_eq!(tables.device(&armis_uid("42")).is_available, Some(true));
     let before = tables.device(&armis_uid("42")).clone();

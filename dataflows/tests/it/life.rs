@@ -51,16 +51,16 @@ fn a_device_goes_and_comes_back_and_the_receiver_is_told_both() {
     let mut run = Run::new(2);
     run.tick([instances(), vec![fact(&receiver())]].concat());
     run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")])]);
-    run.tick(vec![sweep("v", "", 10, &[("10.0.0.1", true)])]);
-    run.tick(vec![sweep("v", "", 20, &[("10.0.0.1", false)])]);
+    run.tick(vec![fresh_sweep("v", 10, &[("10.0.0.1", true)])]);
+    run.tick(vec![fresh_sweep("v", 20, &[("10.0.0.1", false)])]);
     assert!(alerts(&run).is_empty(), "one failure is no outage");
-    run.tick(vec![sweep("v", "", 30, &[("10.0.0.1", false)])]);
+    run.tick(vec![fresh_sweep("v", 30, &[("10.0.0.1", false)])]);
     assert_eq!(alerts(&run)[0].status, "pending");
     let uid = run.tables.uids()[0].clone();
     let told = due(&run);
     assert_eq!(told[0].1, [(uid.clone(), true)]);
     run.tick(vec![settle(&run, &told[0].0)]);
-    run.tick(vec![sweep("v", "", 40, &[("10.0.0.1", true)])]);
+    run.tick(vec![fresh_sweep("v", 40, &[("10.0.0.1", true)])]);
     assert_eq!((alerts(&run)[0].status.as_str(), alerts(&run)[0].resolved_by.as_deref()), ("resolved", Some("system")));
     assert_eq!(due(&run).len(), 1, "the group is paced");
     run.tick_after(1000, vec![]);
@@ -72,8 +72,8 @@ fn a_device_goes_and_comes_back_and_the_receiver_is_told_both() {
 fn steps_are_judged_where_they_stand_and_refusals_say_what_is_allowed() {
     let mut run = Run::new(1);
     run.tick(instances());
-    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), sweep("v", "", 2, &[("10.0.0.1", false)])]);
-    run.tick(vec![sweep("v", "", 3, &[("10.0.0.1", false)])]);
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), fresh_sweep("v", 2, &[("10.0.0.1", false)])]);
+    run.tick(vec![fresh_sweep("v", 3, &[("10.0.0.1", false)])]);
     let id = alerts(&run)[0].id.clone();
     let step = |to, command: &str| {
         fact(&Fact::AlertStep {
@@ -97,9 +97,12 @@ fn steps_are_judged_where_they_stand_and_refusals_say_what_is_allowed() {
 fn a_pending_critical_alert_escalates_by_itself() {
     let mut run = Run::new(1);
     run.tick(instances());
-    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), sweep("v", "", 2, &[("10.0.0.1", false)])]);
-    run.tick(vec![sweep("v", "", 3, &[("10.0.0.1", false)])]);
-    run.tick_after(31 * 60_000, vec![]);
+    run.tick(vec![sync(&[armis("X", "10.0.0.1", 1, "")]), fresh_sweep("v", 2, &[("10.0.0.1", false)])]);
+    run.tick(vec![fresh_sweep("v", 3, &[("10.0.0.1", false)])]);
+    // Its vantage goes on to see that it does not answer: what nobody looks at is not down for long.
+    let later = run.clock_ms + 20 * 60_000;
+    run.tick_after(20 * 60_000, vec![check("v", later, "10.0.0.1", Some(false))]);
+    run.tick_after(11 * 60_000, vec![]);
     let device = alerts(&run).into_iter().find(|a| a.rule == "device-offline").expect("it is offline");
     assert_eq!(device.status, "escalated");
 }

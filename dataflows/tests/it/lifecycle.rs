@@ -150,13 +150,13 @@ fn what_only_an_address_names_can_be_deleted_and_a_machine_that_a_mac_names() {
 fn devices_with_an_agent_are_managed_and_nobody_is_told_of_what_is_out_of_service() {
     let mut run = run();
     run.tick(vec![sync(&[armis("1", "10.0.0.1", 1, r#","agent_id":"k8s-agent""#)])]);
-    run.tick(vec![sweep("v", "", 2, &[("10.0.0.1", true)])]);
+    run.tick(vec![fresh_sweep("v", 2, &[("10.0.0.1", true)])]);
     let alerts = |run: &Run| {
         let alerts = run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(a) } else { None });
         alerts.filter(|a| a.rule == "device-offline").map(|a| a.status.clone()).collect::<Vec<_>>()
     };
     for second in [3, 4] {
-        run.tick(vec![sweep("v", "", second, &[("10.0.0.1", false)])]);
+        run.tick(vec![fresh_sweep("v", second, &[("10.0.0.1", false)])]);
     }
     assert_eq!(alerts(&run), ["pending"]);
     let anchor = || id(IdKind::Armis, "1");

@@ -6,6 +6,7 @@ mod enrich;
 mod explain;
 #[allow(unreachable_pub, missing_docs)]
 mod harness;
+mod health;
 mod identity;
 mod interfaces;
 mod life;

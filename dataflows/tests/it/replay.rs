@@ -39,9 +39,9 @@ fn script() -> Vec<Vec<Input>> {
     script.push((0..6).map(|n| run("z", "t", n)).chain([run("lost", "t", 0)]).collect());
     script.push(vec![run("a", "u", 0), release("a", "u", true), release("z", "t", true), release("lost", "t", false)]);
     script.push(vec![netflow_v9(false, 1), status("agent-1", "status", "", "")]);
-    script.push(vec![sweep("v", "", 3, &[("10.0.0.1", true), ("10.0.0.7", true)])]);
-    script.push(vec![netflow_v9(true, 2), sweep("v", "", 4, &[("10.0.0.1", false)])]);
-    script.push(vec![netflow_v9(false, 3), sweep("v", "", 5, &[("10.0.0.1", false)])]);
+    script.push(vec![fresh_sweep("v", 3, &[("10.0.0.1", true), ("10.0.0.7", true)])]);
+    script.push(vec![netflow_v9(true, 2), fresh_sweep("v", 4, &[("10.0.0.1", false)])]);
+    script.push(vec![netflow_v9(false, 3), fresh_sweep("v", 5, &[("10.0.0.1", false)])]);
     script.push(vec![sync(&[armis("X", "10.0.0.3", 6, ""), netbox("N", "10.0.0.2", 7, "")])]);
     let anchor = || Identifier { kind: IdKind::Armis, namespace: String::new(), value: "X".into() };
     script.push(vec![step(anchor(), Stage::Identified, DeviceAct::Manage, "c")]);
@@ -49,7 +49,7 @@ fn script() -> Vec<Vec<Input>> {
     script.push(vec![]);
     script.push(vec![sync(&[armis("X", "10.0.0.3", 6, "")])]);
     script.push(vec![sync(&[netbox("N", "10.0.0.2", 8, r#","_deleted":"true""#)])]);
-    script.push(vec![sweep("v", "", 9, &[("10.0.0.3", true)]), netflow_v9(false, 4)]);
+    script.push(vec![fresh_sweep("v", 9, &[("10.0.0.3", true)]), netflow_v9(false, 4)]);
     script.extend((0..5).map(|_| vec![]));
     script
 }

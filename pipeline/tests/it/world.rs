@@ -24,6 +24,7 @@ use std::task::{Context, Poll, Waker};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Decimal128Type;
+use radarflow_connectors::ledger::clock::Timekeeping;
 use radarflow_connectors::ledger::intake::{self, Bounds, Intake, Progress, Stepped};
 use radarflow_connectors::ledger::{self, LedgerError};
 use radarflow_dataflows::decode::runs::Staging;
@@ -34,6 +35,7 @@ use radarflow_pipeline::collector::Collector;
 use radarflow_pipeline::consumers::Consumer;
 use radarflow_pipeline::decide::{Action, Event, Spine};
 use radarflow_pipeline::snapshots::{HandedIn, Writer};
+use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
@@ -56,6 +58,45 @@ struct Truth {
     /// Rows that the lake has, and the epoch of its newest commit.
     lake: BTreeMap<(Table, i128), u64>,
     committed: u64,
+}
+
+/// The clocks of a machine that somebody sets, and that reboots.
+#[derive(Default)]
+struct SimClock(Mutex<(i64, i64, u64)>);
+
+impl SimClock {
+    fn pass(&self, ms: i64) {
+        let mut clock = self.0.lock().unwrap();
+        clock.0 += ms;
+        clock.1 += ms;
+    }
+
+    /// Somebody sets the wall.
+    fn step(&self, ms: i64) {
+        self.0.lock().unwrap().0 += ms;
+    }
+
+    fn down(&self, ms: i64, reboot: bool) {
+        self.pass(ms);
+        if reboot {
+            let mut clock = self.0.lock().unwrap();
+            (clock.1, clock.2) = (0, clock.2 + 1);
+        }
+    }
+}
+
+impl Clock for SimClock {
+    fn wall_ms(&self) -> i64 {
+        1_704_067_200_000 + self.0.lock().unwrap().0
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        self.0.lock().unwrap().1
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(self.0.lock().unwrap().2.to_string())
+    }
 }
 
 /// State tables, as outputs make them.
@@ -216,7 +257,12 @@ impl Deliver {
 }
 
 impl Process {
-    fn start(disk: &SimDisk, truth: &Arc<Mutex<Truth>>, rng: &mut StdRng) -> Result<Process, LedgerError> {
+    fn start(
+        disk: &SimDisk,
+        clock: &Arc<SimClock>,
+        truth: &Arc<Mutex<Truth>>,
+        rng: &mut StdRng,
+    ) -> Result<Process, LedgerError> {
         let handle: Arc<dyn Disk> = Arc::new(disk.clone());
         let ledger::Opened { segments, snapshots, start } =
             ledger::open(&handle, Path::new(ROOT), upgrade::versions())?;
@@ -263,8 +309,9 @@ impl Process {
             let trim = trim.clone();
             move || Some(trim.load(Ordering::Relaxed)).filter(|epoch| *epoch > 0)
         };
-        let (intake, stepped) =
-            intake::stepped(segments, progress, move |frame| deliver.frame(&frame), retire, Bounds::default());
+        let time = Timekeeping::new(handle, clock.clone(), Path::new(ROOT).join(ledger::CLOCK));
+        let deliver = move |frame: Arc<Frame>| deliver.frame(&frame);
+        let (intake, stepped) = intake::stepped(segments, progress, deliver, retire, Bounds::default(), time);
         Ok(Process {
             intake,
             stepped,
@@ -393,9 +440,10 @@ fn ask_for_snapshot() -> Input {
 fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut disk = SimDisk::new(seed);
+    let clock = Arc::new(SimClock::default());
     let truth = Arc::new(Mutex::new(Truth::default()));
     let mut acknowledged: Vec<(u64, Input)> = Vec::new();
-    let mut process = Process::start(&disk, &truth, &mut rng).expect("an empty disk is fine");
+    let mut process = Process::start(&disk, &clock, &truth, &mut rng).expect("an empty disk is fine");
     inputs::first().into_iter().for_each(|input| process.send(input));
     let trouble = rng.random_range(0..4) > 0;
     for _ in 0..rng.random_range(20..80) {
@@ -405,11 +453,15 @@ fn run(seed: u64) {
                     process.send(inputs::any(&mut rng, 1_704_067_200_000));
                 }
             }
-            45..70 => process.close(&mut acknowledged),
+            45..70 => {
+                clock.pass(rng.random_range(0..2000));
+                process.close(&mut acknowledged);
+            }
             70..75 => process.send(ask_for_snapshot()),
             75..83 => process.work(),
             83..88 => process.lake.commit(rng.random_range(1..5)),
-            88..92 => process.look(),
+            88..91 => process.look(),
+            91 => clock.step(rng.random_range(-7_200_000..100_000_000)),
             92..94 => {
                 let _ = process.stepped.trim();
             }
@@ -423,7 +475,8 @@ fn run(seed: u64) {
                 let power = rng.random_bool(0.6);
                 process.stop();
                 disk = disk.crash(power);
-                process = Process::start(&disk, &truth, &mut rng)
+                clock.down(rng.random_range(0..100_000), power);
+                process = Process::start(&disk, &clock, &truth, &mut rng)
                     .unwrap_or_else(|error| panic!("it does not start again: {error}"));
             }
             _ => {}
@@ -444,8 +497,8 @@ fn run(seed: u64) {
         assert!(process.appending.is_empty() && process.due.is_empty(), "everybody has an answer");
         process.stop();
         disk = disk.crash(power);
-        process =
-            Process::start(&disk, &truth, &mut rng).unwrap_or_else(|error| panic!("it does not start again: {error}"));
+        process = Process::start(&disk, &clock, &truth, &mut rng)
+            .unwrap_or_else(|error| panic!("it does not start again: {error}"));
     }
     let tables = process.stop();
     let truth = truth.lock().unwrap();

@@ -1,0 +1,277 @@
+//! Availability: what vantages say, how it ages, and that the history shows each change once.
+
+use radarflow_dataflows::worker::Start;
+use radarflow_proto::fact::Fact;
+use radarflow_proto::rows::{Alert, Device, HealthEvent, StateRow};
+use radarflow_reconcile::identity::name::uid;
+
+use crate::harness::*;
+
+const IP: &str = "10.0.0.1";
+const MINUTE: i64 = 60_000;
+
+fn device(run: &Run) -> &Device {
+    run.tables.device(&uid("default", "armis:X"))
+}
+
+fn with_device(workers: usize) -> Run {
+    let mut run = Run::new(workers);
+    run.tick(instances());
+    run.tick(vec![sync(&[armis("X", IP, 1, "")])]);
+    run
+}
+
+/// A minute later these vantages have looked.
+fn minute(run: &mut Run, looks: &[(&str, bool)]) {
+    let at = run.clock_ms + run.gap_ms + MINUTE;
+    let looks = looks.iter().map(|(agent, up)| check(agent, at, IP, Some(*up)));
+    run.tick_after(MINUTE, looks.collect());
+}
+
+/// The transitions of devices, with their reasons.
+fn history(run: &Run) -> Vec<(String, String, String)> {
+    let events = run.rows::<HealthEvent>().into_iter().filter(|e| e.entity_type == "device");
+    events.map(|e| (e.old_state, e.new_state, e.reason)).collect()
+}
+
+fn offline(run: &Run) -> Vec<&Alert> {
+    let alerts = run.tables.state.values().filter_map(|r| if let StateRow::Alert(a) = r { Some(&**a) } else { None });
+    alerts.filter(|a| a.rule == "device-offline").collect()
+}
+
+#[test]
+fn a_vantage_that_dies_no_longer_keeps_a_device_up() {
+    for workers in [1, 2] {
+        let mut run = with_device(workers);
+        for _ in 0..6 {
+            minute(&mut run, &[("agent-7", true), ("agent-8", false)]);
+        }
+        assert_eq!(device(&run).is_available, Some(true));
+        // agent-7 is dead. Its word counts for two of its intervals.
+        minute(&mut run, &[("agent-8", false)]);
+        assert_eq!(device(&run).is_available, Some(true));
+        minute(&mut run, &[("agent-8", false)]);
+        assert_eq!(device(&run).is_available, Some(false));
+        let since = device(&run).availability_since.unwrap();
+        assert_eq!(since.ms(), run.clock_ms, "down since the other's word ceased to count");
+        assert_eq!(offline(&run)[0].status, "pending");
+        for _ in 0..3 {
+            minute(&mut run, &[("agent-8", false)]);
+        }
+        assert_eq!(device(&run).availability_since, Some(since), "nothing more is said of it");
+        minute(&mut run, &[("agent-7", true), ("agent-8", false)]);
+        assert_eq!(device(&run).is_available, Some(true));
+        assert_eq!(device(&run).availability_since.unwrap().ms(), run.clock_ms, "up since it returned");
+        assert_eq!(offline(&run)[0].status, "resolved");
+        let lost = "2 failures in a row seen from agent-8; \
+                    no result from agent-7, which saw it, for 2 minutes (interval 60 s)";
+        let told = [
+            ("unknown", "available", "answers agent-7"),
+            ("available", "unavailable", lost),
+            ("unavailable", "available", "answers agent-7"),
+        ];
+        assert_eq!(history(&run), told.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+    }
+}
+
+#[test]
+fn when_every_vantage_is_silent_the_device_is_unknown_and_no_longer_down() {
+    let mut run = with_device(2);
+    for _ in 0..5 {
+        minute(&mut run, &[("agent-7", false)]);
+    }
+    assert_eq!((device(&run).is_available, offline(&run)[0].status.as_str()), (Some(false), "pending"));
+    minute(&mut run, &[]);
+    assert_eq!(device(&run).availability, "unavailable");
+    minute(&mut run, &[]);
+    let row = device(&run);
+    assert_eq!((row.is_available, row.availability.as_str()), (None, "unknown"));
+    assert_eq!(row.availability_reason.as_deref(), Some("no result from agent-7 for 2 minutes (interval 60 s)"));
+    // Unknown is not down: the condition is over.
+    assert_eq!(offline(&run)[0].status, "resolved");
+    let changes = history(&run);
+    minute(&mut run, &[]);
+    assert_eq!(history(&run), changes);
+    assert_eq!(changes.last().unwrap().1, "unknown");
+    // Long after, nothing is remembered of it.
+    run.tick_after(8 * 86_400_000, vec![]);
+    assert_eq!((device(&run).availability.as_str(), &device(&run).availability_since), ("unknown", &None));
+    assert_eq!(history(&run), changes);
+}
+
+#[test]
+fn a_single_result_ages_too() {
+    let mut run = with_device(1);
+    minute(&mut run, &[("agent-7", true)]);
+    run.tick_after(30 * MINUTE - 1, vec![]);
+    assert_eq!(device(&run).is_available, Some(true));
+    run.tick_after(1, vec![]);
+    assert_eq!(device(&run).is_available, None);
+}
+
+#[test]
+fn a_prober_that_could_not_look_says_nothing_and_keeps_nothing_alive() {
+    let mut run = with_device(1);
+    for _ in 0..5 {
+        minute(&mut run, &[("agent-7", true)]);
+    }
+    for n in 1..=3 {
+        let at = run.clock_ms + MINUTE;
+        run.tick_after(MINUTE, vec![check("agent-7", at, IP, None)]);
+        assert_eq!(device(&run).is_available, (n < 2).then_some(true), "{n} minutes");
+    }
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_no_vantage_immortal() {
+    let mut run = with_device(1);
+    let year = 365 * 86_400_000;
+    for _ in 0..5 {
+        let at = run.clock_ms + MINUTE;
+        run.tick_after(MINUTE, vec![check("ahead", at + year, IP, Some(true)), check("right", at, IP, Some(false))]);
+    }
+    assert_eq!(device(&run).is_available, Some(true));
+    // Set right, it counts at once.
+    minute(&mut run, &[("ahead", false), ("right", false)]);
+    minute(&mut run, &[("ahead", false), ("right", false)]);
+    assert_eq!(device(&run).is_available, Some(false));
+    minute(&mut run, &[("ahead", true), ("right", false)]);
+    assert_eq!(device(&run).is_available, Some(true));
+    minute(&mut run, &[("right", false)]);
+    minute(&mut run, &[("right", false)]);
+    assert_eq!(device(&run).is_available, Some(false));
+}
+
+#[test]
+fn what_comes_late_counts_where_it_belongs_and_says_nothing_of_now() {
+    let mut run = with_device(2);
+    for _ in 0..5 {
+        minute(&mut run, &[("agent-7", true)]);
+    }
+    let cut = run.clock_ms;
+    run.tick_after(2 * MINUTE, vec![]);
+    assert_eq!(device(&run).is_available, None);
+    let said = device(&run).clone();
+    // It kept its results, and is an hour behind when it can deliver them again.
+    run.tick_after(58 * MINUTE, (1..=30).map(|n| check("agent-7", cut + n * MINUTE, IP, Some(true))).collect());
+    assert_eq!(device(&run), &said, "half an hour old");
+    run.tick_after(1, (31..=60).map(|n| check("agent-7", cut + n * MINUTE, IP, Some(true))).collect());
+    assert_eq!(device(&run).is_available, Some(true));
+    assert!(device(&run).availability_since.unwrap().ms() < cut, "it never lost it");
+}
+
+#[test]
+fn a_stop_ages_nobody_and_what_is_restored_ages_as_before() {
+    let mut before = with_device(2);
+    for _ in 0..5 {
+        minute(&mut before, &[("agent-7", true), ("agent-8", false)]);
+    }
+    before.tick_after(0, vec![fact(&Fact::Snapshot)]);
+    for (workers, down_ms) in [(1, 0), (2, 0), (1, 3_600_000), (3, 3_600_000)] {
+        let (epoch, state) = (before.epoch, before.snapshot.clone());
+        let start = Start { epoch, gap_ms: before.gaps_ms, state, ..Default::default() };
+        let mut after = Run::from(workers, start, before.clock_ms);
+        assert_eq!(after.tables.state, before.tables.state);
+        after.gap_ms = down_ms;
+        minute(&mut after, &[("agent-8", false)]);
+        assert_eq!(device(&after).is_available, Some(true), "a minute old on the live clock");
+        minute(&mut after, &[("agent-8", false)]);
+        assert_eq!(device(&after).is_available, Some(false));
+    }
+}
+
+/// One vantage's results, as they came: event time, instant on the live clock, answer.
+#[derive(Default)]
+struct Heard(Vec<(i64, i64, bool)>);
+
+impl Heard {
+    /// From scratch: what it says at an instant of the live clock.
+    fn says(&self, live_ms: i64) -> Option<bool> {
+        let mut results = self.0.clone();
+        results.sort_unstable();
+        let patience = |until: usize| {
+            let gaps: Vec<i64> = results[..=until].windows(2).map(|w| w[1].1 - w[0].1).filter(|gap| *gap > 0).collect();
+            let mut last = gaps[gaps.len().saturating_sub(8)..].to_vec();
+            last.sort_unstable();
+            let interval = match last.len() {
+                0 => 15 * MINUTE,
+                n @ 1..3 => last[n - 1].max(15 * MINUTE),
+                n => last[n / 2],
+            };
+            2 * interval.clamp(MINUTE, 86_400_000)
+        };
+        let mut said = None;
+        let mut failures = 0;
+        for (i, (_, heard, up)) in results.iter().enumerate() {
+            if i > 0 && heard - results[i - 1].1 >= patience(i - 1) {
+                (said, failures) = (None, 0);
+            }
+            failures = if *up { 0 } else { failures + 1 };
+            said = if *up || failures >= 2 { Some(*up) } else { said };
+        }
+        let heard = self.0.iter().map(|(_, heard, _)| *heard).max()?;
+        said.filter(|_| live_ms < heard + patience(results.len() - 1))
+    }
+}
+
+/// Vantages of several rhythms look, die, return, deliver late and out of order; the process stops now and then.
+#[test]
+fn a_device_is_at_every_epoch_what_its_vantages_say_from_scratch() {
+    for seed in [1u64, 2, 5, 8] {
+        let mut random = seed;
+        let mut one_in = |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n == 0
+        };
+        let mut runs = [with_device(1), with_device(2)];
+        let vantages = [("a", 60_000), ("b", 90_000), ("c", 200_000)];
+        let mut heard: [Heard; 3] = Default::default();
+        let mut dead = [false; 3];
+        let mut answers = true;
+        let mut kept: [Vec<(i64, bool)>; 3] = Default::default();
+        let mut expected = Vec::new();
+        let mut state = None;
+        for step in 0..300 {
+            answers ^= one_in(20);
+            // The process stops now and then: its live clock stands still.
+            let gap_ms = if one_in(60) { 600_000 } else { 0 };
+            let now = runs[0].clock_ms + gap_ms + 10_000;
+            let live = now - runs[0].gaps_ms - gap_ms;
+            let mut inputs = Vec::new();
+            for (v, (agent, interval)) in vantages.iter().enumerate() {
+                dead[v] ^= one_in(if dead[v] { 30 } else { 15 });
+                if step % (interval / 10_000) == 0 && !dead[v] {
+                    kept[v].push((now - 1000, answers && !one_in(6)));
+                }
+                // What it found leaves at once, or later, the newest first.
+                if !one_in(5) {
+                    for (at, up) in kept[v].drain(..).rev() {
+                        heard[v].0.push((at, live - (now - at), up));
+                        inputs.push(check(agent, at, IP, Some(up)));
+                    }
+                }
+            }
+            let says: Vec<_> = heard.iter().filter_map(|h| h.says(live)).collect();
+            let should = says.iter().copied().max();
+            if should != state {
+                expected.push(match should {
+                    None => "unknown",
+                    Some(true) => "available",
+                    Some(false) => "unavailable",
+                });
+                state = should;
+            }
+            for run in &mut runs {
+                run.gap_ms = gap_ms;
+                run.tick_after(10_000, inputs.clone());
+                assert_eq!(device(run).is_available, should, "seed {seed}, step {step}");
+            }
+        }
+        for run in &runs {
+            let told: Vec<_> = history(run).into_iter().map(|(_, to, _)| to).collect();
+            assert_eq!(told, expected, "seed {seed}");
+        }
+        assert_eq!(runs[0].tables, runs[1].tables);
+        assert!(expected.len() > 4, "seed {seed} tries nothing: {expected:?}");
+    }
+}
