@@ -109,7 +109,7 @@ pub struct FlowContext<'a> {
 }
 
 /// Exporters' clocks may be off by this much before their times are taken for nonsense, microseconds: a day.
-const ABSURD_US: i64 = 86_400_000_000;
+const ABSURD_US: u64 = 86_400_000_000;
 
 impl Flow {
     /// The row. Times further than a day from receipt are clamped to it and noted; a rate nobody told leaves the
@@ -119,7 +119,7 @@ impl Flow {
         let mut notes = None;
         let mut sane = |us: Option<i64>| {
             us.map(|us| {
-                if (us - received).abs() > ABSURD_US {
+                if us.abs_diff(received) > ABSURD_US {
                     notes = Some("time clamped to receipt".to_owned());
                     received
                 } else {

@@ -3,14 +3,23 @@
 //! A message of v9 or IPFIX can only be read with the templates its exporter sent earlier; [`Exporter`] remembers them,
 //! for one (exporter address, port, version, source id or observation domain). It is plain keyed state: serialised into
 //! snapshots, so that a collector's restart loses nothing. Redefinition replaces. A set that waits for its template is
-//! held, at most [`MAX_HELD_BYTES`] an exporter, and decoded when the template comes.
+//! held, at most [`MAX_HELD_MS`], and decoded when the template comes.
 //!
 //! Sampling is resolved record → options → header; what nobody told stays unknown, never silently 1.
 //!
-//! Bounds: [`MAX_TEMPLATES`] an exporter, [`MAX_FIELDS`] a template; a flood beyond them is refused and counted, it
-//! never replaces what is known.
+//! A flow is named by where its record stands in its message, so that no two of a message have one name, whenever and
+//! in whatever order they are decoded.
+//!
+//! Bounds: a message costs work and memory in proportion to its bytes and to those of the sets it sets free. What an
+//! exporter leaves behind is at most [`MAX_EXPORTER_BYTES`]: [`MAX_TEMPLATES`] of [`MAX_FIELDS`] each and
+//! [`MAX_TEMPLATE_FIELDS`] together, [`MAX_HELD_SETS`] of [`MAX_HELD_BYTES`] together, [`MAX_SAMPLERS`], [`MAX_APPS`] of
+//! [`MAX_NAME_BYTES`] each. A flood beyond them is refused and counted, it never replaces what is known.
 
+mod held;
+#[cfg(test)]
+mod hostile;
 mod record;
+mod templates;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,14 +29,29 @@ use thiserror::Error;
 
 use crate::flow::{Flow, SamplingSource};
 use crate::wire::{Cursor, Truncated};
+use held::{Held, HeldSet};
+pub use held::{MAX_HELD_BYTES, MAX_HELD_MS, MAX_HELD_SETS};
 use record::{Clock, REVERSE_PEN, Record, V9_SCOPE};
+pub use templates::{FieldSpec, MAX_FIELDS, MAX_TEMPLATE_FIELDS, MAX_TEMPLATES};
+use templates::{TEMPLATE_OVERHEAD, Template, Templates};
 
-/// Templates one exporter may have.
-pub const MAX_TEMPLATES: usize = 4096;
-/// Fields one template may have.
-pub const MAX_FIELDS: usize = 512;
-/// Bytes of sets waiting for templates, an exporter.
-pub const MAX_HELD_BYTES: usize = 1 << 20;
+/// Samplers one exporter may have.
+pub const MAX_SAMPLERS: usize = 1024;
+/// Applications one exporter may name.
+pub const MAX_APPS: usize = 4096;
+/// Bytes of an application's name; longer ones are cut.
+pub const MAX_NAME_BYTES: usize = 128;
+/// Records of fewer bytes are no flows: a flow takes hundreds, and a message shall not be worth many times its own.
+pub const MIN_FLOW_BYTES: usize = 8;
+/// What a sampler, a named application, and an exporter take beside what they say, bytes.
+const OVERHEAD: usize = 64;
+/// What one exporter leaves behind at most, bytes.
+pub const MAX_EXPORTER_BYTES: usize = OVERHEAD
+    + MAX_TEMPLATES * TEMPLATE_OVERHEAD
+    + MAX_TEMPLATE_FIELDS * size_of::<FieldSpec>()
+    + MAX_HELD_BYTES
+    + MAX_SAMPLERS * OVERHEAD
+    + MAX_APPS * (OVERHEAD + MAX_NAME_BYTES);
 
 /// Why a message could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -65,61 +89,22 @@ pub struct Domain {
     pub id: u32,
 }
 
-/// One field of a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldSpec {
-    /// Element number, enterprise bit removed.
-    pub element: u16,
-    /// Bytes; 65535 is variable (RFC 7011 section 7).
-    pub length: u16,
-    /// Private enterprise number; 0 for IANA's.
-    pub enterprise: u32,
-}
-
-/// How records of one set are laid out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Template {
-    /// The leading fields that are scope; 0 for data templates.
-    pub scope_fields: u16,
-    /// The fields in order.
-    pub fields: Vec<FieldSpec>,
-}
-
-impl Template {
-    /// The least bytes a record can take.
-    fn min_length(&self) -> usize {
-        self.fields.iter().map(|f| if f.length == u16::MAX { 1 } else { usize::from(f.length) }).sum()
-    }
-}
-
-/// A set that came before its template.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldSet {
-    /// The template it waits for.
-    pub template: u16,
-    /// Export time of its message, seconds since 1970.
-    pub export_s: u32,
-    /// v9: microseconds since 1970 at which the exporter started.
-    pub boot_us: Option<i64>,
-    /// Its records.
-    pub body: Vec<u8>,
-    /// The epoch, position and receipt of the message it came in: rows keep the name they would have had.
-    pub origin: (u64, u32, i64),
-}
-
 /// Everything an exporter told that later messages need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exporter {
     /// By template id.
-    templates: BTreeMap<u16, Template>,
+    templates: Templates,
     /// Sampling interval by sampler id; `None` is the exporter's only one.
     samplers: BTreeMap<Option<u64>, u64>,
     /// Application names by application id.
     apps: BTreeMap<u64, String>,
-    /// Interface names by index.
-    interfaces: BTreeMap<u32, String>,
+    /// Bytes of the names.
+    app_bytes: usize,
     /// Sets waiting.
-    held: Vec<HeldSet>,
+    held: Held,
+    /// What is the time, milliseconds.
+    #[serde(skip)]
+    now_ms: i64,
     /// The sequence number the next message should bear.
     next_sequence: Option<u32>,
     /// Units lost so far.
@@ -131,8 +116,8 @@ pub struct Exporter {
 /// What one message brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// Flows, each with the origin (epoch, position, receipt) of the message its set came in.
-    pub flows: Vec<(Flow, (u64, u32, i64))>,
+    /// Flows, each with where it comes from.
+    pub flows: Vec<(Flow, FlowOrigin)>,
     /// Data records seen, options included: what IPFIX counts.
     pub records: u32,
     /// Sets put aside until their template comes.
@@ -145,6 +130,29 @@ pub struct Decoded {
 
 /// Where a message stands in the ledger: epoch, position, receipt in microseconds.
 pub type MessageOrigin = (u64, u32, i64);
+
+/// Where a flow comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowOrigin {
+    /// The message its record came in.
+    pub message: MessageOrigin,
+    /// Names it among the flows of the message: twice the record's offset in it, one more for the reverse direction.
+    pub index: u32,
+}
+
+impl FlowOrigin {
+    fn new(message: MessageOrigin, offset: usize) -> Self {
+        FlowOrigin { message, index: u32::try_from(offset * 2).unwrap_or(u32::MAX - 1) }
+    }
+}
+
+/// Where a set stands: its message, that message's clock, and the set's offset in it.
+#[derive(Clone, Copy)]
+struct SetOrigin {
+    message: MessageOrigin,
+    clock: Clock,
+    offset: usize,
+}
 
 /// The domain a message speaks for, without decoding it.
 pub fn domain(bytes: &[u8]) -> Result<Domain, NetFlowError> {
@@ -165,6 +173,24 @@ impl Exporter {
     /// Sets that wait, and the template the first of them waits for.
     pub fn waiting(&self) -> (usize, Option<u16>) {
         (self.held.len(), self.held.first().map(|h| h.template))
+    }
+
+    /// Goes on to an instant, in milliseconds of a clock that never goes back: how long sets wait is measured by it.
+    /// Says how many have waited too long and are given up.
+    pub fn advance(&mut self, now_ms: i64) -> u32 {
+        self.now_ms = now_ms;
+        self.held.expire(now_ms.saturating_sub(MAX_HELD_MS))
+    }
+
+    /// When [`Exporter::advance`] will give up a set.
+    pub fn due_ms(&self) -> Option<i64> {
+        self.held.first().map(|set| set.since_ms.saturating_add(MAX_HELD_MS))
+    }
+
+    /// About what it takes, in memory and in a snapshot; never more than [`MAX_EXPORTER_BYTES`].
+    pub fn bytes(&self) -> usize {
+        let names = (self.samplers.len() + self.apps.len() + 1) * OVERHEAD + self.app_bytes;
+        names + self.templates.bytes() + self.held.bytes()
     }
 
     /// Units lost before us, by the exporter's own sequence: flows (v5), packets (v9), data records (IPFIX).
@@ -211,6 +237,7 @@ impl Exporter {
         let now_us = i64::from(secs) * 1_000_000 + i64::from(nanos) / 1000;
         let instant = |ms: u32| now_us - i64::from(uptime_ms.wrapping_sub(ms)) * 1000;
         for _ in 0..count {
+            let origin = FlowOrigin::new(origin, at.position());
             let mut r = at.sub(48)?;
             let ip = |r: &mut Cursor<'_>| r.u32().map(|n| IpAddr::from(n.to_be_bytes()));
             let (src, dst, next_hop) = (ip(&mut r)?, ip(&mut r)?, ip(&mut r)?);
@@ -259,7 +286,8 @@ impl Exporter {
         let boot_us = i64::from(export_s) * 1_000_000 - i64::from(uptime_ms) * 1000;
         let mut out = Decoded::default();
         self.sequence(sequence, 1);
-        self.sets(at, Clock { export_s, boot_us: Some(boot_us) }, origin, &mut out);
+        let clock = Clock { export_s, boot_us: Some(boot_us) };
+        self.sets(at, SetOrigin { message: origin, clock, offset: 0 }, &mut out);
         Ok(out)
     }
 
@@ -268,17 +296,21 @@ impl Exporter {
         let export_s = at.u32()?;
         let sequence = at.u32()?;
         at.u32()?;
+        let offset = at.position();
         let mut body = at.sub(length.saturating_sub(16))?;
         let mut out = Decoded::default();
-        self.sets(&mut body, Clock { export_s, boot_us: self.boot_us }, origin, &mut out);
+        let clock = Clock { export_s, boot_us: self.boot_us };
+        self.sets(&mut body, SetOrigin { message: origin, clock, offset }, &mut out);
         self.sequence(sequence, out.records);
         Ok(out)
     }
 
-    fn sets(&mut self, at: &mut Cursor<'_>, clock: Clock, origin: MessageOrigin, out: &mut Decoded) {
+    /// The sets of a message; `origin` is where `at` begins.
+    fn sets(&mut self, at: &mut Cursor<'_>, origin: SetOrigin, out: &mut Decoded) {
         // Fewer than four bytes after the last set are padding.
         while at.remaining() >= 4 {
             let (Ok(set), Ok(length)) = (at.u16(), at.u16()) else { return };
+            let origin = SetOrigin { offset: origin.offset + at.position(), ..origin };
             let Some(mut body) = usize::from(length).checked_sub(4).and_then(|n| at.sub(n).ok()) else {
                 out.errors.push(NetFlowError::SetLength { set, length });
                 return;
@@ -288,7 +320,7 @@ impl Exporter {
                 1 | 3 => self.options_templates(&mut body, set == 3, out),
                 4..=255 => Ok(()),
                 id => {
-                    self.data(id, &mut body, clock, origin, out);
+                    self.data(id, &mut body, origin, out);
                     Ok(())
                 }
             };
@@ -304,30 +336,34 @@ impl Exporter {
             if id < 256 {
                 // Padding in v9; a withdrawal of all in IPFIX (RFC 7011 section 8.1) says the set's own id.
                 if ipfix && count == 0 && id == 2 {
-                    self.templates.retain(|_, t| t.scope_fields > 0);
+                    self.templates.withdraw_all(false);
                 }
                 return Ok(());
             }
             if count == 0 && ipfix {
-                self.templates.remove(&id);
+                self.templates.withdraw(id);
                 continue;
             }
             let fields = fields(at, id, count, ipfix)?;
-            self.define(id, Template { scope_fields: 0, fields }, out)?;
+            self.define(id, Template::new(false, 0, &fields), out)?;
         }
         Ok(())
     }
 
     fn options_templates(&mut self, at: &mut Cursor<'_>, ipfix: bool, out: &mut Decoded) -> Result<(), NetFlowError> {
-        while at.remaining() >= 6 {
-            let (id, a, b) = (at.u16()?, at.u16()?, at.u16()?);
+        while at.remaining() >= 4 {
+            let (id, a) = (at.u16()?, at.u16()?);
             if id < 256 {
+                if ipfix && a == 0 && id == 3 {
+                    self.templates.withdraw_all(true);
+                }
                 return Ok(());
             }
             if ipfix && a == 0 {
-                self.templates.remove(&id);
+                self.templates.withdraw(id);
                 continue;
             }
+            let b = at.u16()?;
             // IPFIX counts fields, all and scope; v9 counts bytes, scope and options.
             let (count, scope_fields) = if ipfix { (a, b) } else { ((a / 4).saturating_add(b / 4), a / 4) };
             let mut fields = fields(at, id, count, ipfix)?;
@@ -337,95 +373,88 @@ impl Exporter {
                     scope.enterprise = V9_SCOPE;
                 }
             }
-            self.define(id, Template { scope_fields, fields }, out)?;
+            self.define(id, Template::new(true, scope_fields, &fields), out)?;
         }
         Ok(())
     }
 
     fn define(&mut self, id: u16, template: Template, out: &mut Decoded) -> Result<(), NetFlowError> {
-        if template.min_length() == 0 {
-            return Err(NetFlowError::Template { id, reason: "its records would have no bytes" });
-        }
-        if self.templates.len() >= MAX_TEMPLATES && !self.templates.contains_key(&id) {
-            return Err(NetFlowError::Template { id, reason: "the exporter has too many templates" });
-        }
-        self.templates.insert(id, template);
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.held).into_iter().partition(|h| h.template == id);
-        self.held = waiting;
-        for set in ready {
+        self.templates.define(id, template).map_err(|reason| NetFlowError::Template { id, reason })?;
+        for set in self.held.take(id) {
             let clock = Clock { export_s: set.export_s, boot_us: set.boot_us };
-            self.data(id, &mut Cursor::new(&set.body), clock, set.origin, out);
+            let origin = SetOrigin { message: set.origin, clock, offset: set.offset as usize };
+            self.data(id, &mut Cursor::new(&set.body), origin, out);
         }
         Ok(())
     }
 
-    fn data(&mut self, id: u16, at: &mut Cursor<'_>, clock: Clock, origin: MessageOrigin, out: &mut Decoded) {
-        let Some(template) = self.templates.get(&id).cloned() else {
-            let held_bytes: usize = self.held.iter().map(|h| h.body.len()).sum();
-            if held_bytes + at.remaining() > MAX_HELD_BYTES {
-                out.given_up += 1;
-            } else {
-                out.held += 1;
-                self.held.push(HeldSet {
-                    template: id,
-                    export_s: clock.export_s,
-                    boot_us: clock.boot_us,
-                    body: at.rest().to_vec(),
-                    origin,
-                });
-            }
-            return;
-        };
-        let least = template.min_length();
-        while at.remaining() >= least {
-            let mut record = Record::default();
-            for (i, field) in template.fields.iter().enumerate() {
-                let value = match value(at, field.length) {
-                    Ok(value) => value,
-                    Err(error) => {
-                        out.errors.push(error.into());
-                        return;
-                    }
-                };
-                if i < usize::from(template.scope_fields) {
-                    record.scope(field, value);
-                } else if field.enterprise == REVERSE_PEN {
-                    record.reverse(field.element, value, clock);
-                } else if field.enterprise == 0 {
-                    record.element(field.element, value, clock);
-                }
-            }
-            out.records += 1;
-            if template.scope_fields > 0 {
-                self.options(&record);
-            } else if record.is_flow {
-                self.emit(record, origin, out);
-            }
+    fn data(&mut self, id: u16, at: &mut Cursor<'_>, origin: SetOrigin, out: &mut Decoded) {
+        match self.templates.get(id) {
+            Some(template) => self.records(id, &template, at, origin, out),
+            None if at.is_empty() => {}
+            None => self.hold(id, at.rest(), origin, out),
         }
     }
 
-    fn options(&mut self, record: &Record) {
+    fn hold(&mut self, id: u16, body: &[u8], origin: SetOrigin, out: &mut Decoded) {
+        let SetOrigin { message, clock, offset } = origin;
+        let held = self.held.push(HeldSet {
+            template: id,
+            export_s: clock.export_s,
+            boot_us: clock.boot_us,
+            body: body.to_vec(),
+            offset: offset as u32,
+            origin: message,
+            since_ms: self.now_ms,
+        });
+        if held {
+            out.held += 1;
+        } else {
+            out.given_up += 1;
+        }
+    }
+
+    fn records(&mut self, id: u16, template: &Template, at: &mut Cursor<'_>, origin: SetOrigin, out: &mut Decoded) {
+        let mut too_short = false;
+        while at.remaining() >= template.least {
+            let begin = at.position();
+            let record = match record(template, at, origin.clock) {
+                Ok(record) => record,
+                Err(error) => return out.errors.push(error.into()),
+            };
+            out.records += 1;
+            if template.options {
+                self.options(record);
+            } else if record.is_flow && at.position() - begin < MIN_FLOW_BYTES {
+                too_short = true;
+            } else if record.is_flow {
+                self.emit(record, FlowOrigin::new(origin.message, origin.offset + begin), out);
+            }
+        }
+        if too_short {
+            out.errors.push(NetFlowError::Template { id, reason: "its records are too short to be flows" });
+        }
+    }
+
+    fn options(&mut self, record: Record) {
         self.boot_us = record.boot_us.or(self.boot_us);
         if let Some(rate) = record.sampling_rate() {
             let sampler = record.flow.sampler_id;
-            if self.samplers.len() < MAX_TEMPLATES || self.samplers.contains_key(&sampler) {
+            if self.samplers.len() < MAX_SAMPLERS || self.samplers.contains_key(&sampler) {
                 self.samplers.insert(sampler, rate);
             }
         }
-        if let (Some(id), Some(name)) = (record.app_id, &record.app_name)
-            && self.apps.len() < MAX_TEMPLATES
+        if let (Some(id), Some(mut name)) = (record.app_id, record.app_name)
+            && (self.apps.len() < MAX_APPS || self.apps.contains_key(&id))
         {
-            self.apps.insert(id, name.clone());
-        }
-        if let (Some(index), Some(name)) = (record.scope_interface.or(record.flow.in_if), &record.if_name)
-            && self.interfaces.len() < MAX_TEMPLATES
-        {
-            self.interfaces.insert(index, name.clone());
+            name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+            name.shrink_to_fit();
+            self.app_bytes += name.len();
+            self.app_bytes -= self.apps.insert(id, name).map_or(0, |old| old.len());
         }
     }
 
-    fn emit(&self, record: Record, origin: MessageOrigin, out: &mut Decoded) {
+    fn emit(&self, record: Record, origin: FlowOrigin, out: &mut Decoded) {
         let rate = record.sampling_rate();
         let Record { mut flow, app_id, reverse, .. } = record;
         flow.sampling = match rate {
@@ -451,7 +480,7 @@ impl Exporter {
             back.start_us = counts.start_us.or(back.start_us);
             back.end_us = counts.end_us.or(back.end_us);
             out.flows.push((flow, origin));
-            out.flows.push((back, origin));
+            out.flows.push((back, FlowOrigin { index: origin.index + 1, ..origin }));
         } else {
             out.flows.push((flow, origin));
         }
@@ -470,6 +499,22 @@ fn fields(at: &mut Cursor<'_>, id: u16, count: u16, ipfix: bool) -> Result<Vec<F
             Ok(FieldSpec { element, length, enterprise })
         })
         .collect()
+}
+
+/// Reads one record.
+fn record(template: &Template, at: &mut Cursor<'_>, clock: Clock) -> Result<Record, Truncated> {
+    let mut record = Record::default();
+    for (i, field) in template.fields.iter().enumerate() {
+        let value = value(at, field.length)?;
+        if i < template.scope_fields {
+            record.scope(field, value);
+        } else if field.enterprise == REVERSE_PEN {
+            record.reverse(field.element, value, clock);
+        } else if field.enterprise == 0 {
+            record.element(field.element, value, clock);
+        }
+    }
+    Ok(record)
 }
 
 fn value<'a>(at: &mut Cursor<'a>, length: u16) -> Result<&'a [u8], Truncated> {
@@ -535,7 +580,7 @@ mod tests {
         assert_eq!((early.flows.len(), early.held), (0, 1));
         assert_eq!(exporter.waiting(), (1, Some(256)));
         let later = exporter.decode(&ipfix(1, &[template(), data(8)]), (6, 0, 0)).unwrap();
-        let got: Vec<_> = later.flows.iter().map(|(f, o)| (f.bytes, *o)).collect();
+        let got: Vec<_> = later.flows.iter().map(|(f, o)| (f.bytes, o.message)).collect();
         assert_eq!(got, [(7, (5, 3, 0)), (8, (6, 0, 0))]);
         assert_eq!(exporter.waiting(), (0, None));
     }
@@ -591,8 +636,8 @@ mod tests {
     fn state_survives_a_snapshot() {
         let mut exporter = Exporter::default();
         exporter.decode(&ipfix(0, &[template(), set(400, &[1, 2, 3])]), AT).unwrap();
-        let text = serde_json::to_string(&exporter.held).unwrap();
-        assert!(text.contains("400"));
+        let text = serde_json::to_string(&exporter.held.first()).unwrap();
+        assert_eq!(serde_json::from_str::<Option<HeldSet>>(&text).unwrap().as_ref(), exporter.held.first());
     }
 
     proptest::proptest! {

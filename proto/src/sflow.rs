@@ -214,6 +214,20 @@ mod tests {
         assert_eq!((flow.l2_bytes, flow.sampling), (1500, Some((512, SamplingSource::Record))));
     }
 
+    #[test]
+    fn counts_that_are_more_than_there_is_cost_no_more_than_there_is() {
+        let all = u32::MAX;
+        // Samples, records of a sample, segments of an AS path, ASes of a segment.
+        let path = words(&[1, 0x0a00_0001, 1, 2, 3, all, 2, all, 65_001]);
+        let mut body = words(&[7, 1, 512, 0, 0, 3, 4, all, 1003, path.len() as u32]);
+        body.extend(path);
+        let mut d = words(&[5, 1, 0x7f00_0009, 0, 42, 1000, all, 1, body.len() as u32]);
+        d.extend(body);
+        let got = decode(&d).unwrap();
+        assert_eq!((got.flows.len(), got.error.is_some()), (0, true));
+        assert!(got.flows.capacity() <= d.len());
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(noise: Vec<u8>, cut in 0usize..220, flip in 0usize..220, bit in 0u8..8) {
@@ -222,6 +236,11 @@ mod tests {
             d.truncate(cut);
             if let Some(b) = d.get_mut(flip) { *b ^= 1 << bit; }
             let _ = decode(&d);
+            for claimed in [noise.clone(), words(&[5, 1, 1, 0, 0, 0, u32::MAX])] {
+                let d = [claimed, noise.clone()].concat();
+                // A flow sample has forty bytes at least.
+                assert!(decode(&d).is_ok_and(|got| got.flows.len() * 40 <= d.len()) || decode(&d).is_err());
+            }
         }
     }
 }

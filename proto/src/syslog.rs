@@ -11,6 +11,8 @@ use chrono_tz::Tz;
 
 /// Longest message kept, bytes; longer ones are cut and say so.
 pub const MAX_MESSAGE: usize = 64 << 10;
+/// Bytes kept of the name of a structured data element. RFC 5424 section 6.3.2 has 32.
+pub const MAX_SD_NAME: usize = 64;
 /// PRI of a message without one: user.notice (RFC 3164 section 4.3.3).
 pub const DEFAULT_PRI: u8 = 13;
 
@@ -121,7 +123,8 @@ fn structured_data<'a>(text: &'a str, attributes: &mut BTreeMap<String, String>)
     let mut rest = text;
     while let Some(element) = rest.strip_prefix('[') {
         let end = element.find([' ', ']'])?;
-        let id = &element[..end];
+        // Every parameter is kept under its element's name: a long one would be kept as often as it has parameters.
+        let id = &element[..element.floor_char_boundary(end.min(MAX_SD_NAME))];
         rest = &element[end..];
         loop {
             if let Some(after) = rest.strip_prefix(']') {
@@ -478,6 +481,16 @@ mod tests {
             assert_eq!((got.len(), got[0].len(), got[1].as_slice()), (2, MAX_MESSAGE + 1, &b"<1>next"[..]));
             assert_eq!(parse(&got[0], RECEIVED, Tz::UTC).status, "truncated");
         }
+    }
+
+    #[test]
+    fn structured_data_is_not_worth_much_more_than_its_bytes() {
+        let params: String = (0..5_000).map(|n| format!(" {n}=\"\"")).collect();
+        let line = format!("<13>1 - h a p m [{}{params}] text", "i".repeat(20_000));
+        let message = parse(line.as_bytes(), RECEIVED, Tz::UTC);
+        let kept: usize = message.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!(kept <= 32 * line.len(), "{kept} bytes of {}", line.len());
+        assert!(message.body.ends_with("text"));
     }
 
     proptest::proptest! {

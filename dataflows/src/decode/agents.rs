@@ -375,6 +375,7 @@ impl Decoder {
 
     /// Reads this worker's share of the released chunks whose turn has come.
     pub(super) fn read_runs(&mut self, frame: &Frame, tick: &Tick) {
+        self.rejects = 0;
         for (name, owner) in self.runs.expire(tick.live_ms) {
             if self.index == 0 {
                 let origin = owner.origin();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
-use radarflow_proto::netflow::{self, Exporter};
+use radarflow_proto::netflow::{self, Exporter, FlowOrigin};
 use radarflow_proto::rows::BatchBuilder;
 use radarflow_proto::sflow;
 
@@ -48,18 +48,8 @@ impl Decoder {
             _ => "ipfix",
         };
         let rows = decoded.flows.len() as u64;
-        let mut index = (0u64, 0u32, 0u32);
-        for (flow, (epoch, position, received_us)) in &decoded.flows {
-            index = if (index.0, index.1) == (*epoch, *position) {
-                (*epoch, *position, index.2 + 1)
-            } else {
-                (*epoch, *position, 0)
-            };
-            // A set that waited keeps the place of its message; sets of one message that waited for different
-            // templates are told apart by the epoch and position at which they are emitted.
-            let held = (*epoch, *position) != at.place;
-            let offset = if held { 0x2000_0000 | (at.epoch as u32 & 0xffff) << 12 } else { 0 };
-            self.flow(at, flow, RowId::new(*epoch, *position, offset + index.2), *received_us, flow_type);
+        for (flow, FlowOrigin { message: (epoch, position, received_us), index }) in &decoded.flows {
+            self.flow(at, flow, RowId::new(*epoch, *position, *index), *received_us, flow_type);
         }
         if let Some(error) = decoded.errors.first() {
             self.reject(at, body, &error.to_string());

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use radarflow_proto::payload::Listing;
+use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
 use super::spill::{Spill, Spilled};
@@ -275,7 +276,7 @@ impl Runs {
         let mut read: BTreeMap<String, u64> = BTreeMap::new();
         let mut left = budget;
         // Where all were read alike, who is first changes with the epoch.
-        let turn = |tenant: &String| route(&(epoch, tenant));
+        let turn = |tenant: &String| name(&(epoch, tenant)).short();
         while left > 0
             && let Some(tenant) =
                 self.queue.keys().min_by_key(|t| (read.get(*t).copied().unwrap_or(0), turn(t))).cloned()

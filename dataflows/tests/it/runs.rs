@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use radarflow_dataflows::decode::runs::{Owner, Runs, Staging, UNFINISHED_MS};
 use radarflow_dataflows::keyed::{Context, Restored, StateEntry};
+use radarflow_proto::rows::Reject;
+
+use crate::harness::{self, Run, sync};
 
 fn staged(runs: &mut Runs, tenant: &str, name: &str, chunks: u32, size: usize) {
     let owner = Owner { tenant: tenant.to_owned(), ..Owner::default() };
@@ -97,4 +100,34 @@ fn what_is_too_much_for_memory_waits_on_disk_also_over_a_restart() {
     let mut workers = begin(&state, 2);
     workers.iter_mut().for_each(|runs| drop(runs.discard("r")));
     assert!(workers.iter().all(|runs| runs.bytes() == 0 && runs.in_memory() == 0) && on_disk() == 0);
+}
+
+#[test]
+fn who_is_read_first_among_equals_is_the_same_in_every_build() {
+    let first = (1..9).map(|epoch| {
+        let mut runs = Runs::default();
+        for (n, tenant) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            staged(&mut runs, tenant, tenant, 1, 100);
+            runs.release(tenant.to_owned(), (2, n as u32), None);
+        }
+        runs.take(epoch, 1).remove(0).owner.tenant
+    });
+    assert_eq!(first.collect::<String>(), "abbbcadc");
+}
+
+#[test]
+fn rejects_have_the_same_names_on_any_number_of_workers() {
+    let named = [1, 2, 3].map(|workers| {
+        let mut run = Run::new(workers);
+        run.tick(vec![harness::staged("r", 0, "t", &[]), harness::staged("s", 0, "t", &[])]);
+        let bad = || sync(&["{}".to_owned(), "7".to_owned()]);
+        run.tick_after(UNFINISHED_MS, vec![bad(), bad(), bad(), bad()]);
+        let mut named: Vec<_> = run.rows::<Reject>().into_iter().map(|row| (row.row_id, row.reason)).collect();
+        named.sort();
+        assert_eq!(named.len(), 10);
+        assert!(named.windows(2).all(|w| w[0].0 != w[1].0), "{named:?}");
+        named
+    });
+    assert_eq!(named[0], named[1]);
+    assert_eq!(named[0], named[2]);
 }

@@ -28,6 +28,11 @@ impl Clock {
         }
         Some(at)
     }
+
+    /// An instant given as microseconds before export.
+    fn before_export(self, us: u64) -> Option<i64> {
+        Some(i64::from(self.export_s) * 1_000_000 - i64::try_from(us).ok()?)
+    }
 }
 
 #[derive(Default)]
@@ -50,8 +55,6 @@ pub(super) struct Record {
     size_population: (Option<u64>, Option<u64>),
     pub(super) app_id: Option<u64>,
     pub(super) app_name: Option<String>,
-    pub(super) if_name: Option<String>,
-    pub(super) scope_interface: Option<u32>,
     pub(super) boot_us: Option<i64>,
 }
 
@@ -60,7 +63,7 @@ impl Record {
     pub(super) fn sampling_rate(&self) -> Option<u64> {
         let plain = self.interval;
         let spaced = match (self.packet_interval, self.packet_space) {
-            (Some(n), Some(space)) if n > 0 => Some((n + space) / n),
+            (Some(n), Some(space)) if n > 0 => Some(n.saturating_add(space) / n),
             _ => None,
         };
         let of = match self.size_population {
@@ -71,13 +74,8 @@ impl Record {
     }
 
     pub(super) fn scope(&mut self, field: &FieldSpec, value: &[u8]) {
-        if field.enterprise == V9_SCOPE {
-            if field.element == 2 {
-                self.scope_interface = Some(uint(value) as u32);
-            }
-        } else if field.enterprise == 0 {
+        if field.enterprise == 0 {
             match field.element {
-                10 | 14 => self.scope_interface = Some(uint(value) as u32),
                 48 | 302 => self.flow.sampler_id = Some(uint(value)),
                 95 => self.app_id = Some(uint(value)),
                 _ => {}
@@ -126,14 +124,14 @@ impl Record {
             17 => flow.dst_as = Some(n() as u32),
             21 => flow.end_us = clock.uptime(n() as u32),
             22 => flow.start_us = clock.uptime(n() as u32),
-            150 => flow.start_us = Some(n() as i64 * 1_000_000),
-            151 => flow.end_us = Some(n() as i64 * 1_000_000),
+            150 => flow.start_us = seconds(v),
+            151 => flow.end_us = seconds(v),
             152 => flow.start_us = millis(v),
             153 => flow.end_us = millis(v),
             154 | 156 => flow.start_us = ntp(v),
             155 | 157 => flow.end_us = ntp(v),
-            158 => flow.start_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
-            159 => flow.end_us = Some(i64::from(clock.export_s) * 1_000_000 - n() as i64),
+            158 => flow.start_us = clock.before_export(n()),
+            159 => flow.end_us = clock.before_export(n()),
             32 | 139 => {
                 flow.src_port.get_or_insert(0);
                 flow.dst_port = Some(n() as u16);
@@ -149,7 +147,6 @@ impl Record {
             80 => flow.dst_mac = mac(v),
             58 | 243 => flow.vlan = Some(n() as u16),
             61 => flow.direction = Some(n() as u8),
-            82 | 83 => self.if_name = text(v),
             95 => self.app_id = Some(n()),
             96 => self.app_name = text(v),
             160 => self.boot_us = millis(v),
@@ -174,6 +171,10 @@ fn address(v: &[u8]) -> Option<IpAddr> {
 
 fn mac(v: &[u8]) -> Option<[u8; 6]> {
     v.try_into().ok()
+}
+
+fn seconds(v: &[u8]) -> Option<i64> {
+    i64::try_from(uint(v)).ok()?.checked_mul(1_000_000)
 }
 
 fn millis(v: &[u8]) -> Option<i64> {
