@@ -88,7 +88,17 @@ pub trait Cell: Sized {
     fn copy(&self, out: &mut String);
     /// Reads a value back from an array that [`Cell::builder`] made.
     fn read(array: &ArrayRef, row: usize) -> Self;
+    /// Bytes that it holds beside its own place.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }
+
+/// Ends each column of a key.
+pub const KEY_END: char = '\u{1f}';
+
+/// The instants that Postgres reads as they are written here: the years 1 to 9999.
+const POSTGRES_TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 fn copy_escaped(text: &str, out: &mut String) {
     for c in text.chars() {
@@ -97,6 +107,8 @@ fn copy_escaped(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
+            // What ends a key's columns does not occur within them.
+            KEY_END => out.push_str("\\x1f"),
             // Postgres text has no NUL; the lake keeps the byte.
             '\0' => out.push('\u{fffd}'),
             c => out.push(c),
@@ -125,6 +137,9 @@ impl Cell for String {
     }
     fn read(array: &ArrayRef, row: usize) -> Self {
         downcast::<StringArray>(array).value(row).to_owned()
+    }
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
     }
 }
 
@@ -181,7 +196,8 @@ impl Cell for Time {
         builder.append_value(self.0);
     }
     fn copy(&self, out: &mut String) {
-        let _ = write!(out, "{self}");
+        // A sender's clock may say any year; the lake keeps it.
+        let _ = write!(out, "{}", Time(self.0.clamp(*POSTGRES_TIMES.start(), *POSTGRES_TIMES.end())));
     }
     fn read(array: &ArrayRef, row: usize) -> Self {
         Time(downcast::<TimestampMicrosecondArray>(array).value(row))
@@ -285,6 +301,9 @@ impl Cell for Vec<u8> {
     fn read(array: &ArrayRef, row: usize) -> Self {
         downcast::<BinaryArray>(array).value(row).to_vec()
     }
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
+    }
 }
 
 impl Cell for Vec<String> {
@@ -319,6 +338,9 @@ impl Cell for Vec<String> {
         let items = downcast::<ListArray>(array).value(row);
         downcast::<StringArray>(&items).iter().flatten().map(str::to_owned).collect()
     }
+    fn heap_bytes(&self) -> usize {
+        self.capacity() * size_of::<String>() + self.iter().map(String::capacity).sum::<usize>()
+    }
 }
 
 impl Cell for Tags {
@@ -349,6 +371,10 @@ impl Cell for Tags {
         let entries = downcast::<MapArray>(array).value(row);
         let (keys, values) = (entries.column(0), entries.column(1));
         Tags((0..entries.len()).map(|i| (String::read(keys, i), String::read(values, i))).collect())
+    }
+    fn heap_bytes(&self) -> usize {
+        let entry = |(key, value): (&String, &String)| 2 * size_of::<String>() + key.capacity() + value.capacity();
+        self.0.iter().map(entry).sum()
     }
 }
 
@@ -396,5 +422,8 @@ impl<C: Cell<Builder: AppendNull>> Cell for Option<C> {
     }
     fn read(array: &ArrayRef, row: usize) -> Self {
         array.is_valid(row).then(|| C::read(array, row))
+    }
+    fn heap_bytes(&self) -> usize {
+        self.as_ref().map_or(0, Cell::heap_bytes)
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Cell, IpBytes, RowId, Tags, Time};
 pub use crate::state::{Change, StateRow, state_batch};
 use crate::table::tables;
-pub use crate::table::{BatchBuilder, Column, Nature, Row};
+pub use crate::table::{BatchBuilder, Column, Nature, Row, copy_key};
 
 tables! {
     /// One row per device, as identity defines it now. Named and shaped as ServiceRadar's `ocsf_devices`.

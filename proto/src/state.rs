@@ -53,6 +53,19 @@ macro_rules! states {
                 match self { $( StateRow::$row(row) => row.copy(out), )* }
             }
 
+            /// What it takes in memory, bytes.
+            pub fn bytes(&self) -> usize {
+                match self { $( StateRow::$row(row) => row.bytes(), )* }
+            }
+
+            /// A row of a batch of `table`; `None` where that is no table of state.
+            pub fn read(table: Table, batch: &RecordBatch, row: usize) -> Option<Self> {
+                match table {
+                    $( Table::$row => Some(<$row as Row>::read(batch, row).into()), )*
+                    _ => None,
+                }
+            }
+
             /// The same row bearing the epoch of its emission.
             #[must_use]
             pub fn at(mut self, at: u64) -> Self {

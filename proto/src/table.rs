@@ -4,6 +4,7 @@
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
+use crate::cell::KEY_END;
 use crate::rows::Table;
 
 /// One column of a table.
@@ -31,12 +32,23 @@ pub trait Row: Sized {
     fn columns() -> Vec<Column>;
     /// The Arrow schema.
     fn schema() -> SchemaRef;
-    /// The primary key, joined by U+001F: tables of current state only; events have their `row_id`.
+    /// The primary key: each column as COPY text, ended by [`KEY_END`](crate::cell::KEY_END), which does not occur in it.
+    /// Of tables of current state only; events have their `row_id`.
     fn key(&self) -> String;
     /// Writes the row as one line of Postgres COPY text.
     fn copy(&self, out: &mut String);
     /// Reads a row back from a batch of this table.
     fn read(batch: &RecordBatch, row: usize) -> Self;
+    /// What it takes in memory, bytes.
+    fn bytes(&self) -> usize;
+}
+
+/// Writes a key, as [`Row::key`] made it, as one line of Postgres COPY text of the key's columns.
+pub fn copy_key(key: &str, out: &mut String) {
+    // Every column is ended, and any may be empty: one end is dropped, no more.
+    let columns = key.strip_suffix(KEY_END).unwrap_or(key);
+    out.extend(columns.chars().map(|c| if c == KEY_END { '\t' } else { c }));
+    out.push('\n');
 }
 
 /// Collects rows into a record batch.
@@ -162,7 +174,7 @@ macro_rules! tables {
                 fn key(&self) -> String {
                     #[allow(unused_mut)]
                     let mut key = String::new();
-                    $( self.$key.copy(&mut key); key.push('\u{1f}'); )*
+                    $( self.$key.copy(&mut key); key.push($crate::cell::KEY_END); )*
                     key
                 }
 
@@ -176,9 +188,139 @@ macro_rules! tables {
                     let mut columns = batch.columns().iter();
                     $row { $( $column: <$type as Cell>::read(columns.next().expect("one array a column"), row), )* }
                 }
+
+                fn bytes(&self) -> usize {
+                    size_of::<Self>() $( + self.$column.heap_bytes() )*
+                }
             }
         )*
     };
 }
 
 pub(crate) use tables;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{ListBuilder, MapBuilder, StringBuilder};
+    use arrow_array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow_schema::DataType;
+
+    use super::*;
+    use crate::rows::StateRow;
+
+    /// A row of a table of state, with texts by the name of their column.
+    fn row(table: Table, text: impl Fn(&str) -> String) -> StateRow {
+        let column = |column: Column| -> ArrayRef {
+            match column.data_type {
+                DataType::Utf8 => Arc::new(StringArray::from(vec![text(column.name)])),
+                DataType::Int64 => Arc::new(Int64Array::from(vec![7])),
+                DataType::Boolean => Arc::new(BooleanArray::from(vec![true])),
+                DataType::Timestamp(..) => Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC")),
+                DataType::List(_) => {
+                    let mut list = ListBuilder::new(StringBuilder::new());
+                    list.append(true);
+                    Arc::new(list.finish())
+                }
+                DataType::Map(..) => {
+                    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+                    map.append(true).unwrap();
+                    Arc::new(map.finish())
+                }
+                other => panic!("{other}"),
+            }
+        };
+        let batch = RecordBatch::try_from_iter(table.columns().into_iter().map(|c| (c.name, column(c)))).unwrap();
+        StateRow::read(table, &batch, 0).expect("a table of state")
+    }
+
+    /// The columns of a line, as Postgres documents COPY's text format.
+    fn columns(line: &str) -> Vec<String> {
+        let line = line.strip_suffix('\n').expect("lines end");
+        let column = |text: &str| {
+            let (mut read, mut chars) = (String::new(), text.chars());
+            while let Some(c) = chars.next() {
+                read.push(match c {
+                    '\\' => match chars.next().expect("something is escaped") {
+                        'n' => '\n',
+                        'r' => '\r',
+                        't' => '\t',
+                        'x' => {
+                            let hex: String = chars.by_ref().take(2).collect();
+                            char::from(u8::from_str_radix(&hex, 16).unwrap())
+                        }
+                        c => c,
+                    },
+                    c => c,
+                });
+            }
+            read
+        };
+        line.split('\t').map(column).collect()
+    }
+
+    #[test]
+    fn a_key_is_the_columns_of_its_row_whichever_are_empty_and_whatever_they_hold() {
+        let texts = [
+            "",
+            "a",
+            "\t",
+            "\n",
+            "\r",
+            "\\",
+            "\\N",
+            "\\.",
+            "\u{1f}",
+            "\u{1f}\u{1f}",
+            "a\u{1f}",
+            "\u{1f}b",
+            "é\t\u{1f}",
+            "1f",
+        ];
+        for table in Table::ALL.iter().copied().filter(|t| t.nature() == Nature::State) {
+            let places: Vec<usize> = table
+                .key()
+                .iter()
+                .map(|key| table.columns().iter().position(|c| c.name == *key).expect("a key is of columns"))
+                .collect();
+            let mut keys = std::collections::BTreeMap::new();
+            for text in texts {
+                // Each column has it while the others have something, and have nothing.
+                for (own, other) in table.key().iter().flat_map(|key| [(*key, "x"), (*key, "")]) {
+                    let row = row(table, |column| if column == own { text } else { other }.to_owned());
+                    let (mut line, mut key) = (String::new(), String::new());
+                    row.copy(&mut line);
+                    copy_key(&row.key(), &mut key);
+                    let whole = columns(&line);
+                    assert_eq!(whole.len(), table.columns().len(), "{table:?} {line:?}");
+                    let of_row: Vec<String> = places.iter().map(|place| whole[*place].clone()).collect();
+                    assert_eq!(columns(&key), of_row, "{table:?}: {:?}", row.key());
+                    // Keys are equal where the columns are, and nowhere else.
+                    assert_eq!(*keys.entry(row.key()).or_insert_with(|| of_row.clone()), of_row, "{table:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_takes_what_its_texts_take() {
+        for table in Table::ALL.iter().copied().filter(|t| t.nature() == Nature::State) {
+            let (small, large) = (row(table, |_| String::new()), row(table, |_| "x".repeat(10_000)));
+            assert!(large.bytes() >= small.bytes() + 20_000, "{table:?}: {} {}", small.bytes(), large.bytes());
+        }
+    }
+
+    #[test]
+    fn instants_that_postgres_cannot_read_are_written_as_the_nearest_that_it_can() {
+        use crate::cell::{Cell, Time};
+        let copied = |us: i64| {
+            let mut out = String::new();
+            Time(us).copy(&mut out);
+            out
+        };
+        assert_eq!(copied(i64::MAX), "9999-12-31T23:59:59.999999Z");
+        assert_eq!(copied(i64::MIN), "0001-01-01T00:00:00Z");
+        assert_eq!(copied(1_704_067_200_000_000), "2024-01-01T00:00:00Z");
+    }
+}

@@ -3,7 +3,9 @@
 //! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`QUIET_AGE`]
 //! for quiet ones, never empty. A commit carries the transaction identifier (application id, epoch) of the newest epoch
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
-//! epochs at or before a table's identifier are dropped on arrival.
+//! epochs at or before a table's identifier are dropped on arrival. One commit takes whole epochs, the oldest first, of so
+//! many bytes as [`COMMIT_BYTES`] says; what has piled up goes in several. An epoch that is larger by itself is one commit of
+//! several files. So what a commit takes beside the rows that wait is bounded, however many they are.
 //!
 //! Which tables there are is said in `radarflow_proto::lake`.
 //!
@@ -24,8 +26,10 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicroseco
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
 use deltalake::DeltaTable;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::CommitProperties;
-use deltalake::kernel::{StructField, StructType, Transaction};
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, StructField, StructType, Transaction};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use radarflow_proto::cell::Time;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::lake::LakeTable;
@@ -36,12 +40,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Applied;
 use super::checkpoint::{Wanted, days};
-use super::compact::{PARTITIONED_BY, order, plan, properties};
+use super::compact::{PARTITIONED_BY, TARGET_BYTES, order, plan, properties};
 use super::store::{DiskStore, install};
 pub use super::upkeep::Keep;
 use super::upkeep::{Chore, Done, Upkeep};
 
-/// A table commits once so many bytes wait.
+/// A table commits once so many bytes wait, and no more than that at once, unless it is one epoch's; no file is made of more.
 pub const COMMIT_BYTES: usize = 64 << 20;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
@@ -159,8 +163,9 @@ pub(super) struct Writer {
     /// A commit failed and may have been made all the same; not before this is it looked into.
     doubtful: Option<Instant>,
     bytes: usize,
+    /// [`COMMIT_BYTES`].
+    most: usize,
     first_epoch: Option<u64>,
-    last_epoch: u64,
     since: Instant,
     /// Commits since its files were last looked at, and when that was.
     commits: u64,
@@ -281,20 +286,34 @@ impl Sink {
                         self.room.queued.fetch_sub(weight(&output), Ordering::Relaxed);
                     }
                     Some(Message::Flush(done)) => {
-                        self.commit(|_| true).await;
+                        self.commit_all().await;
                         let _ = done.send(());
                     }
                     None => break,
                 },
                 _ = tick.tick() => {}
+                // What has piled up goes in several commits; between them others have their turn.
+                () = std::future::ready(()), if self.has_due() => {}
             }
             self.commit(Writer::is_due).await;
             self.end_chore().await;
             self.begin_chore();
             self.report();
         }
-        self.commit(|_| true).await;
+        self.commit_all().await;
         self.report();
+    }
+
+    /// Whether something is to be committed now.
+    fn has_due(&self) -> bool {
+        self.writers.values().any(|writer| writer.is_due() && writer.may_commit())
+    }
+
+    /// Commits everything that waits; what is refused waits on.
+    async fn commit_all(&mut self) {
+        while self.writers.values().any(Writer::may_commit) {
+            self.commit(|_| true).await;
+        }
     }
 
     fn take(&mut self, output: &EpochOutput) {
@@ -322,10 +341,7 @@ impl Sink {
     }
 
     async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
-        for writer in self.writers.values_mut().filter(|w| due(w) && !w.pending.is_empty()) {
-            if writer.doubtful.is_some_and(|at| at > Instant::now()) {
-                continue;
-            }
+        for writer in self.writers.values_mut().filter(|w| due(w) && w.may_commit()) {
             match writer.commit().await {
                 Ok(()) => (self.on_commit)(writer.table, writer.committed).await,
                 Err(error) => tracing::error!(%error, "the lake refused a commit; trying again"),
@@ -465,8 +481,8 @@ impl Writer {
             pending: Vec::new(),
             doubtful: None,
             bytes: 0,
+            most: COMMIT_BYTES,
             first_epoch: None,
-            last_epoch: 0,
             since: Instant::now(),
             commits: 0,
             looked: Instant::now(),
@@ -503,12 +519,16 @@ impl Writer {
             self.first_epoch = Some(epoch);
         }
         self.bytes += batch.get_array_memory_size();
-        self.last_epoch = epoch;
         self.pending.push((epoch, batch));
     }
 
+    /// Whether there is something to commit, and it is not too early to try again.
+    fn may_commit(&self) -> bool {
+        !self.pending.is_empty() && self.doubtful.is_none_or(|at| at <= Instant::now())
+    }
+
     fn is_due(&self) -> bool {
-        self.bytes >= COMMIT_BYTES || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
+        self.bytes >= self.most || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
     }
 
     /// What is to be done for it beside its commits.
@@ -537,7 +557,7 @@ impl Writer {
         (self.commits, self.looked) = (0, Instant::now());
     }
 
-    /// Commits what waits; when that fails it waits on, and whether it was made is looked into first the next time.
+    /// Commits the oldest of what waits; when that fails it waits on, and whether it was made is looked into first the next time.
     pub(super) async fn commit(&mut self) -> Result<(), LakeError> {
         let made = match self.doubtful {
             Some(_) => self.settle().await,
@@ -555,20 +575,93 @@ impl Writer {
     }
 
     async fn write(&mut self) -> Result<(), LakeError> {
-        let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
-        let rows = sorted(self.table, &self.pending).map_err(arrow)?;
-        let places: Vec<usize> = self.columns.iter().filter_map(|c| rows.schema().index_of(c).ok()).collect();
-        let rows = rows.project(&places).map_err(arrow)?;
-        let epoch = i64::try_from(self.last_epoch).unwrap_or(i64::MAX);
-        let properties = properties(self.table, &rows.schema(), rows.num_rows());
+        let Some((last, batches)) = first_epochs(&self.pending, self.most) else { return Ok(()) };
+        let epoch = i64::try_from(last).unwrap_or(i64::MAX);
         let commit = CommitProperties::default().with_application_transaction(Transaction::new(APPLICATION, epoch));
-        let written =
-            self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
-        self.delta = written.await.map_err(delta(self.table))?;
-        self.done(self.last_epoch);
+        let pieces = pieces(batches, self.most);
+        if let [piece] = &pieces[..] {
+            let rows = self.rows(piece)?;
+            let properties = properties(self.table, &rows.schema(), rows.num_rows());
+            let written =
+                self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
+            self.delta = written.await.map_err(delta(self.table))?;
+        } else {
+            self.write_pieces(&pieces, commit).await?;
+        }
+        self.done(last);
         self.commits += 1;
         Ok(())
     }
+
+    /// What a file is made of: sorted, with the columns that the table has.
+    fn rows(&self, piece: &[RecordBatch]) -> Result<RecordBatch, LakeError> {
+        let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
+        let rows = sorted(self.table, piece).map_err(arrow)?;
+        let places: Vec<usize> = self.columns.iter().filter_map(|c| rows.schema().index_of(c).ok()).collect();
+        rows.project(&places).map_err(arrow)
+    }
+
+    /// One commit of several files: each is in the order of its rows, and none holds more than a piece.
+    async fn write_pieces(&mut self, pieces: &[Vec<RecordBatch>], commit: CommitProperties) -> Result<(), LakeError> {
+        let failed = delta(self.table);
+        let mut added = Vec::new();
+        for piece in pieces {
+            let rows = self.rows(piece)?;
+            let properties = properties(self.table, &rows.schema(), rows.num_rows());
+            let writer = RecordBatchWriter::for_table(&self.delta).map_err(&failed)?;
+            let mut writer = writer.with_writer_properties(properties).with_target_file_size(TARGET_BYTES);
+            writer.write(rows).await.map_err(&failed)?;
+            added.extend(writer.flush().await.map_err(&failed)?.into_iter().map(Action::Add));
+        }
+        let partition_by = Some(PARTITIONED_BY.map(str::to_owned).into());
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
+        let snapshot = self.delta.snapshot().map_err(&failed)?.snapshot();
+        let committed =
+            CommitBuilder::from(commit).with_actions(added).build(Some(snapshot), self.delta.log_store(), operation);
+        committed.await.map_err(&failed)?;
+        self.delta.update_state().await.map_err(&failed)
+    }
+}
+
+/// The oldest epochs of what waits, whole, of no more than so many bytes, or one; and the last of them.
+fn first_epochs(pending: &[(u64, RecordBatch)], most: usize) -> Option<(u64, &[(u64, RecordBatch)])> {
+    let (mut end, mut last, mut bytes) = (0, None, 0);
+    for epochs in pending.chunk_by(|(a, _), (b, _)| a == b) {
+        bytes += epochs.iter().map(|(_, batch)| batch.get_array_memory_size()).sum::<usize>();
+        if last.is_some() && bytes > most {
+            break;
+        }
+        end += epochs.len();
+        last = epochs.first().map(|(epoch, _)| *epoch);
+    }
+    Some((last?, &pending[..end]))
+}
+
+/// The rows in groups of no more than so many bytes, about, or of one row.
+fn pieces(batches: &[(u64, RecordBatch)], most: usize) -> Vec<Vec<RecordBatch>> {
+    let mut pieces: Vec<Vec<RecordBatch>> = Vec::new();
+    let mut left = 0;
+    for (_, batch) in batches {
+        let size = batch.get_array_memory_size();
+        // A batch that is too large by itself is cut; its rows are taken to be alike.
+        let parts = size.div_ceil(most).clamp(1, batch.num_rows().max(1));
+        let rows = batch.num_rows().div_ceil(parts).max(1);
+        for from in (0..batch.num_rows()).step_by(rows) {
+            let part = batch.slice(from, rows.min(batch.num_rows() - from));
+            let takes = size / parts;
+            match pieces.last_mut().filter(|_| takes <= left) {
+                Some(piece) => {
+                    piece.push(part);
+                    left -= takes;
+                }
+                None => {
+                    pieces.push(vec![part]);
+                    left = most.saturating_sub(takes);
+                }
+            }
+        }
+    }
+    pieces
 }
 
 /// The day before one.
@@ -589,8 +682,8 @@ async fn newest_commit(table: LakeTable, state: &DeltaTable) -> Result<u64, Lake
 }
 
 /// One batch with the date column, sorted by (partition, time).
-fn sorted(table: LakeTable, pending: &[(u64, RecordBatch)]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let all = concat_batches(&table.arriving(), pending.iter().map(|(_, batch)| batch))?;
+fn sorted(table: LakeTable, piece: &[RecordBatch]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let all = concat_batches(&table.arriving(), piece)?;
     let column = |name: &str| all.column_by_name(name).expect("every table has its order's columns");
     let dates = dates(column(table.time_column()));
     let keys = order(table).map(|name| SortColumn { values: column(name).clone(), options: None });
@@ -680,6 +773,83 @@ mod tests {
         writer.commit().await.unwrap();
         let again = open(root.path(), keep).await;
         assert_eq!((again.committed, again.delta.get_file_uris().unwrap().count()), (8, 3));
+    }
+
+    /// A batch of one epoch: rows of texts of a size, the latest first.
+    fn large(epoch: u64, rows: u32, bytes: usize) -> RecordBatch {
+        let mut batch = RejectBatch::default();
+        for n in 0..rows {
+            let (row_id, time) = (RowId::new(epoch, 0, n), Time(1_000_000 - i64::from(n)));
+            batch.push(&Reject { row_id, time, epoch: epoch as i64, reason: "x".repeat(bytes), ..reject() });
+        }
+        batch.finish()
+    }
+
+    #[tokio::test]
+    async fn what_has_piled_up_goes_in_commits_and_files_of_bounded_size_and_epochs_stay_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let mut writer = open(root.path(), Keep::default()).await;
+        writer.most = 64 << 10;
+        // Two epochs of a few batches, one much larger than a commit, and two more.
+        for epoch in 1..=2 {
+            for _ in 0..3 {
+                writer.take(epoch, large(epoch, 10, 1000));
+            }
+        }
+        writer.take(3, large(3, 10, 100));
+        writer.take(3, large(3, 400, 1000));
+        writer.take(3, large(3, 1, 200_000));
+        for epoch in 4..=5 {
+            writer.take(epoch, large(epoch, 10, 100));
+        }
+        assert!(writer.is_due());
+        let mut commits = Vec::new();
+        while !writer.pending.is_empty() {
+            let before = files(root.path());
+            writer.commit().await.unwrap();
+            // A crash after any commit leaves whole epochs.
+            let again = open(root.path(), Keep::default()).await;
+            assert_eq!(again.committed, writer.committed);
+            commits.push((writer.committed, files(root.path()) - before));
+        }
+        let (epochs, files): (Vec<u64>, Vec<usize>) = commits.iter().copied().unzip();
+        assert!(epochs == [1, 2, 3, 5] || epochs == [2, 3, 5], "{commits:?}");
+        let of = |epoch| files[epochs.iter().position(|e| *e == epoch).unwrap()];
+        assert!(of(3) >= 400 * 1000 / (64 << 10) && of(5) == 1, "{commits:?}");
+        let (rows, ids): (usize, usize) = {
+            let context = deltalake::datafusion::prelude::SessionContext::new();
+            let table = writer.delta.table_provider().await.unwrap();
+            let table = context.read_table(table).unwrap();
+            let ids = table.clone().select_columns(&["row_id"]).unwrap().distinct().unwrap();
+            (table.count().await.unwrap(), ids.count().await.unwrap())
+        };
+        assert_eq!(rows, 2 * 30 + 411 + 20);
+        assert_eq!(ids, 2 * 10 + 400 + 20);
+        assert_eq!((writer.bytes, writer.first_epoch), (0, None));
+    }
+
+    #[test]
+    fn no_piece_is_larger_than_it_may_be_and_no_row_is_left_out() {
+        let batches = [(1, large(1, 1, 10)), (1, large(1, 1000, 100)), (1, large(1, 3, 5000)), (1, large(1, 7, 10))];
+        for most in [1, 1000, 20_000, 1 << 20] {
+            let pieces = pieces(&batches, most);
+            let rows: Vec<usize> = pieces.iter().map(|piece| piece.iter().map(RecordBatch::num_rows).sum()).collect();
+            assert_eq!(rows.iter().sum::<usize>(), 1011);
+            for piece in &pieces {
+                let text: usize = piece
+                    .iter()
+                    .map(|batch| {
+                        let reasons = batch.column_by_name("reason").unwrap();
+                        let reasons = reasons.as_any().downcast_ref::<StringArray>().unwrap();
+                        reasons.iter().flatten().map(str::len).sum::<usize>()
+                    })
+                    .sum();
+                let only_row = piece.iter().map(RecordBatch::num_rows).sum::<usize>() == 1;
+                assert!(text <= most || only_row, "{text} of {most}");
+            }
+        }
+        assert_eq!(pieces(&batches, 1 << 20).len(), 1);
+        assert!(pieces(&[], 10).is_empty());
     }
 
     #[tokio::test]

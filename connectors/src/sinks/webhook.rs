@@ -1,47 +1,89 @@
 //! Webhooks: the outbox of due notifications.
 //!
+//! ```text
+//! take(epoch) ─► lines (bounded, by tenant and receiver) ─► places ─► receivers
+//!                   │ no room                                  │ delivered, dead
+//!                   └───────────► records ◄────────────────────┘ ─► ledger
+//! ```
 //! *Due* notifications come out of the dataflow, *delivered* and *failed* go back in as facts, and the outbox is their
 //! difference: it needs no storage of its own. A message whose delivery was not yet recorded when the process died goes
 //! again, under the same `Idempotency-Key`.
 //!
 //! 2xx is delivered. 429 honours `Retry-After`; 5xx, time-outs and network errors are retried with back-off and jitter.
-//! Any other answer is a dead letter. Receivers do not wait for each other; messages of one group go in order, because
-//! at most one is due.
+//! Any other answer is a dead letter, and so is what there is no room for ([`Outbox::refused`]): it is recorded, never
+//! dropped. Receivers do not wait for each other, and tenants do not wait for each other's receivers ([`lines`]); messages
+//! of one group go in order, because at most one is due. Of an answer no more is read than is told of it, and no longer
+//! than [`ANSWER_WAIT`].
+
+mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, ReceiverKind};
-use radarflow_proto::frame::{Kind, Origin};
+use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
-use radarflow_proto::ports::{EpochOutput, FactSink};
+use radarflow_proto::ports::{AppendError, EpochOutput, FactSink};
 use serde_json::{Map, Value, json};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Notify;
 
+pub use self::lines::{
+    ALL_BYTES, ATTEMPTS, IN_FLIGHT, LIFE, PER_RECEIVER, PER_TENANT, PROBES, RECEIVER_BYTES, TENANT_BYTES, TENANT_PROBES,
+};
+use self::lines::{Lines, Message};
 use crate::sources::entry;
 use crate::{http, secret};
 
-/// Messages under way at once.
-pub const IN_FLIGHT: usize = 64;
-/// Attempts at one message before it is a dead letter.
-pub const ATTEMPTS: u32 = 60;
-const QUEUE: usize = 1024;
+/// One attempt, all of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for the beginning of an answer's text, once its status is there.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a receiver's answer that are kept.
 const MAX_ANSWER: usize = 256;
+/// Longest `Retry-After` that is honoured.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// Records made durable at once.
+const RECORDS: usize = 256;
+/// Records that may wait for the ledger; beyond it nothing is sent.
+const RECORDS_WAITING: usize = 4096;
+/// Pause after the ledger took no records.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 
 /// The way in.
 pub struct Outbox {
-    messages: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
 }
 
-enum Message {
-    Epoch(Vec<DueNotification>, Vec<String>),
-    Go,
+struct Shared {
+    state: Mutex<State>,
+    /// Something may be sent.
+    send: Notify,
+    /// Something is to be recorded.
+    record: Notify,
+    refused: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Lines,
+    /// What became of messages, by their name. What is refused while the ledger is replayed may turn out to be settled.
+    records: BTreeMap<String, Record>,
+    going: bool,
+    closed: bool,
+}
+
+/// What became of a message.
+struct Record {
+    tenant: String,
+    receiver: String,
+    group_key: String,
+    delivered: bool,
+    detail: String,
 }
 
 impl Outbox {
@@ -49,67 +91,137 @@ impl Outbox {
     /// to be delivered already.
     pub fn start(sink: Arc<dyn FactSink>, external_url: String) -> Result<Outbox, reqwest::Error> {
         let client = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
-        let (messages, queue) = mpsc::channel(QUEUE);
-        let sender =
-            Sender { client, sink, external_url: external_url.into(), room: Arc::new(Semaphore::new(IN_FLIGHT)) };
-        tokio::spawn(run(sender, queue));
-        Ok(Outbox { messages })
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            send: Notify::new(),
+            record: Notify::new(),
+            refused: Arc::default(),
+        });
+        let sender = Sender { client, external_url: external_url.into(), shared: shared.clone() };
+        tokio::spawn(sender.run());
+        tokio::spawn(record(shared.clone(), sink));
+        Ok(Outbox { shared })
     }
 
-    /// Takes an epoch.
+    /// Takes an epoch. It waits for nobody.
     pub fn take(&self, output: &EpochOutput) {
-        self.apply_blocking(output);
+        if output.due.is_empty() && output.settled.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        // What is settled later was settled by what is recorded here.
+        if !state.going {
+            for id in &output.settled {
+                state.lines.settled(id);
+                state.records.remove(id);
+            }
+        }
+        let mut refused = 0;
+        for due in &output.due {
+            for message in state.lines.push(due.clone(), now) {
+                refused += 1;
+                state.note(message, false, "too much waits for its receiver".to_owned());
+            }
+        }
+        drop(state);
+        if refused > 0 {
+            self.shared.refused.fetch_add(refused, Ordering::Relaxed);
+            tracing::warn!(refused, "too much waits to be sent: the newest notifications are dead letters");
+        }
+        self.shared.send.notify_one();
+        self.shared.record.notify_one();
     }
 
     /// The ledger is caught up: send.
     pub fn go(&self) {
-        self.go_blocking();
+        self.shared.lock().going = true;
+        self.shared.send.notify_one();
+        self.shared.record.notify_one();
     }
 
-    /// Takes an epoch.
-    pub fn apply_blocking(&self, output: &EpochOutput) {
-        if !output.due.is_empty() || !output.settled.is_empty() {
-            let _ = self.messages.blocking_send(Message::Epoch(output.due.clone(), output.settled.clone()));
+    /// Messages that there was no room for.
+    pub fn refused(&self) -> &Arc<AtomicU64> {
+        &self.shared.refused
+    }
+
+    /// Bytes of messages that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.lock().lines.bytes()
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.send.notify_one();
+        self.shared.record.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note(&mut self, message: Message, delivered: bool, detail: String) {
+        let due = message.due;
+        if !delivered {
+            tracing::debug!(receiver = due.receiver.name, id = due.id, %detail, "notification is a dead letter");
         }
+        let record =
+            Record { tenant: due.tenant, receiver: due.receiver.name, group_key: due.group_key, delivered, detail };
+        self.records.insert(due.id, record);
     }
+}
 
-    /// The ledger is caught up: send.
-    pub fn go_blocking(&self) {
-        let _ = self.messages.blocking_send(Message::Go);
+/// Makes durable what became of messages, many at once.
+async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
+    loop {
+        let records: Vec<(String, Record)> = {
+            let mut state = shared.lock();
+            let going = state.going;
+            let some = std::iter::from_fn(|| state.records.pop_first()).take(if going { RECORDS } else { 0 });
+            some.collect()
+        };
+        if records.is_empty() {
+            if shared.lock().closed {
+                return;
+            }
+            shared.record.notified().await;
+            continue;
+        }
+        let mut by_tenant: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for (notification_id, record) in records {
+            let Record { tenant, receiver, group_key, delivered, detail } = record;
+            let of = by_tenant.entry(tenant.clone()).or_default();
+            let fact = Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail };
+            of.push(entry(None, serde_json::to_vec(&fact).unwrap_or_default()));
+        }
+        let part = |(tenant, entries): (String, Vec<Entry>)| {
+            let origin = Origin { kind: Kind::Fact, tenant, partition: String::new(), feed: "outbox".to_owned() };
+            (Arc::new(origin), entries)
+        };
+        let parts: Vec<_> = by_tenant.into_iter().map(part).collect();
+        while let Err(error) = sink.append_all(parts.clone(), Vec::new()).await {
+            // What is not recorded is due again after the next start.
+            if error == AppendError::Closed || shared.lock().closed {
+                return;
+            }
+            tokio::time::sleep(RECORD_RETRY).await;
+        }
+        // There may be room for records again.
+        shared.send.notify_one();
     }
 }
 
 #[derive(Clone)]
 struct Sender {
     client: reqwest::Client,
-    sink: Arc<dyn FactSink>,
     external_url: Arc<str>,
-    room: Arc<Semaphore>,
-}
-
-async fn run(sender: Sender, mut queue: mpsc::Receiver<Message>) {
-    let mut held: BTreeMap<String, DueNotification> = BTreeMap::new();
-    let mut going = false;
-    while let Some(message) = queue.recv().await {
-        match message {
-            Message::Epoch(due, settled) => {
-                for id in settled {
-                    held.remove(&id);
-                }
-                for due in due {
-                    if going {
-                        sender.spawn(due);
-                    } else {
-                        held.insert(due.id.clone(), due);
-                    }
-                }
-            }
-            Message::Go => {
-                going = true;
-                std::mem::take(&mut held).into_values().for_each(|due| sender.spawn(due));
-            }
-        }
-    }
+    shared: Arc<Shared>,
 }
 
 enum Answer {
@@ -119,53 +231,52 @@ enum Answer {
 }
 
 impl Sender {
-    fn spawn(&self, due: DueNotification) {
-        let sender = self.clone();
-        tokio::spawn(async move { sender.deliver(due).await });
+    async fn run(self) {
+        loop {
+            let wakes = {
+                let mut state = self.shared.lock();
+                if state.closed {
+                    return;
+                }
+                let now = Instant::now();
+                while state.going && state.records.len() < RECORDS_WAITING {
+                    let Some(message) = state.lines.next(now) else { break };
+                    let sender = self.clone();
+                    tokio::spawn(async move { sender.deliver(message).await });
+                }
+                state.lines.wakes(now)
+            };
+            let wakes = wakes.map_or(LONGEST_ASKED, |at| at.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                () = self.shared.send.notified() => {}
+                () = tokio::time::sleep(wakes) => {}
+            }
+        }
     }
 
-    async fn deliver(&self, due: DueNotification) {
-        let mut wait = FIRST_WAIT;
-        let mut attempt = 0;
-        let (delivered, detail) = loop {
-            attempt += 1;
-            let answer = {
-                let Ok(_room) = self.room.acquire().await else { return };
-                self.attempt(&due).await
-            };
-            match answer {
-                Answer::Delivered(detail) => break (true, detail),
-                Answer::Dead(detail) => break (false, detail),
-                Answer::Again(_, detail) if attempt >= ATTEMPTS => break (false, format!("gave up: {detail}")),
-                Answer::Again(asked, detail) => {
-                    tracing::debug!(receiver = due.receiver.name, %detail, attempt, "notification not taken; again");
-                    let jitter = Duration::from_millis(rand::random_range(0..=wait.as_millis() as u64 / 4));
-                    tokio::time::sleep(asked.unwrap_or(wait) + jitter).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
+    /// One attempt.
+    async fn deliver(self, message: Message) {
+        let answer = self.attempt(&message.due).await;
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        match answer {
+            Answer::Again(asked, detail) => {
+                for dead in state.lines.failed(message, asked, now) {
+                    state.note(dead, false, format!("gave up: {detail}"));
                 }
             }
-        };
-        if !delivered {
-            tracing::warn!(receiver = due.receiver.name, id = due.id, %detail, "notification is a dead letter");
+            Answer::Delivered(detail) => {
+                state.lines.answered(&message, now);
+                state.note(message, true, detail);
+            }
+            Answer::Dead(detail) => {
+                state.lines.answered(&message, now);
+                state.note(message, false, detail);
+            }
         }
-        let fact = Fact::Delivery {
-            tenant: due.tenant.clone(),
-            receiver: due.receiver.name.clone(),
-            group_key: due.group_key.clone(),
-            notification_id: due.id.clone(),
-            delivered,
-            detail,
-        };
-        let origin = Arc::new(Origin {
-            kind: Kind::Fact,
-            tenant: due.tenant.clone(),
-            partition: String::new(),
-            feed: "outbox".to_owned(),
-        });
-        let body = serde_json::to_vec(&fact).unwrap_or_default();
-        while self.sink.append(origin.clone(), vec![entry(None, body.clone())]).await.is_err() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        drop(state);
+        self.shared.send.notify_one();
+        self.shared.record.notify_one();
     }
 
     async fn attempt(&self, due: &DueNotification) -> Answer {
@@ -198,8 +309,9 @@ impl Sender {
             .headers()
             .get("Retry-After")
             .and_then(|v| v.to_str().ok()?.parse().ok())
-            .map(|s: u64| Duration::from_secs(s.min(3600)));
-        let text: String = response.text().await.unwrap_or_default().chars().take(MAX_ANSWER).collect();
+            .map(|s| Duration::from_secs(s).min(LONGEST_ASKED));
+        // The status says what became of it.
+        let text = http::beginning(response, MAX_ANSWER, ANSWER_WAIT).await;
         let detail = format!("{status} {text}").trim().to_owned();
         match status.as_u16() {
             200..300 => Answer::Delivered(detail),
@@ -294,49 +406,4 @@ fn serviceradar_payload(due: &DueNotification) -> Value {
         "service_name": due.group_labels.get("alertname").cloned().unwrap_or_default(),
         "details": {"group": due.group_key, "receiver": due.receiver.name},
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use radarflow_proto::fact::Receiver;
-
-    #[test]
-    fn the_payload_is_alertmanagers_to_the_letter() {
-        let alert = |id: &str, ends: Option<i64>| NotifiedAlert {
-            id: id.into(),
-            fingerprint: format!("f{id}"),
-            labels: BTreeMap::from([("alertname".into(), "x".into()), ("id".into(), id.into())]),
-            annotations: BTreeMap::new(),
-            starts_at_ms: 1_704_067_200_000,
-            ends_at_ms: ends,
-        };
-        let due = DueNotification {
-            id: "n".into(),
-            tenant: "t".into(),
-            receiver: Receiver {
-                tenant: "t".into(),
-                name: "ops".into(),
-                url: String::new(),
-                kind: ReceiverKind::Alertmanager,
-                group_by: vec![],
-                group_wait_ms: 0,
-                group_interval_ms: 0,
-                repeat_interval_ms: 0,
-                send_resolved: true,
-                headers: BTreeMap::new(),
-            },
-            group_key: "{}:{}".into(),
-            group_labels: BTreeMap::new(),
-            alerts: vec![alert("1", None), alert("2", Some(1_704_067_201_500))],
-            reason: String::new(),
-        };
-        let expected = r#"{"version":"4","groupKey":"{}:{}","truncatedAlerts":0,"status":"firing","receiver":"ops",
-            "groupLabels":{},"commonLabels":{"alertname":"x"},"commonAnnotations":{},"externalURL":"http://r","alerts":[
-            {"status":"firing","labels":{"alertname":"x","id":"1"},"annotations":{},"startsAt":"2024-01-01T00:00:00Z",
-             "endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://r/alerts/1","fingerprint":"f1"},
-            {"status":"resolved","labels":{"alertname":"x","id":"2"},"annotations":{},"startsAt":"2024-01-01T00:00:00Z",
-             "endsAt":"2024-01-01T00:00:01.500Z","generatorURL":"http://r/alerts/2","fingerprint":"f2"}]}"#;
-        assert_eq!(alertmanager_payload(&due, "http://r"), serde_json::from_str::<Value>(expected).unwrap());
-    }
 }

@@ -334,10 +334,12 @@ pub fn neighbor(row: &NeighborRow, at: &Received<'_>) -> Result<Neighbor, Record
     let partition = at.partition(&row.partition)?;
     let polled = normalise::ip(&row.local_device_ip).ok_or(RecordError::NoKey("polled", "a usable local_device_ip"))?;
     let some = |text: &str| Some(cut(text.trim())).filter(|text| !text.is_empty());
+    // What tells neighbours apart is a key, which databases bound.
+    let key = |text: &str| cut_at(text.trim(), MAX_ID);
     let (chassis, name) = (some(&row.neighbor_chassis_id), some(&row.neighbor_system_name));
     let ip = normalise::ip(&row.neighbor_mgmt_addr);
     // Some call themselves by a name or an address alone.
-    let called = chassis.clone().or(name.clone()).or(ip.map(|ip| ip.to_string()));
+    let called = chassis.clone().or(name.clone()).or(ip.map(|ip| ip.to_string())).map(|called| key(&called));
     let called = called.ok_or(RecordError::NoKey("neighbour", "a chassis id, a name or an address"))?;
     let link = TopologyLink {
         tenant_id: at.tenant.to_owned(),
@@ -345,9 +347,9 @@ pub fn neighbor(row: &NeighborRow, at: &Received<'_>) -> Result<Neighbor, Record
         local_ip: polled.to_string(),
         local_if_index: row.local_if_index,
         local_if_name: some(&row.local_if_name),
-        protocol: some(&row.protocol).unwrap_or_default().to_lowercase(),
+        protocol: key(&row.protocol).to_lowercase(),
         neighbor_chassis_id: called,
-        neighbor_port_id: some(&row.neighbor_port_id).unwrap_or_default(),
+        neighbor_port_id: key(&row.neighbor_port_id),
         neighbor_port_descr: some(&row.neighbor_port_descr),
         neighbor_system_name: name,
         neighbor_mac: chassis.and_then(|id| normalise::mac(&id).ok()).map(|mac| mac.hex),
@@ -379,7 +381,11 @@ fn split_macs(kind: SourceKind, macs: &[Mac], identity_kind: &str) -> (Vec<Strin
 }
 
 fn cut(text: &str) -> String {
-    let mut end = text.len().min(MAX_VALUE);
+    cut_at(text, MAX_VALUE)
+}
+
+fn cut_at(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -237,18 +237,14 @@ impl Client {
     ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), PullError> {
         let network =
             |source: reqwest::Error| PullError::Network { url: shown.to_owned(), source: source.without_url() };
-        let mut response = request.send().await.map_err(network)?;
+        let response = request.send().await.map_err(network)?;
         let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
         let status = response.status();
-        let mut said = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(network)? {
-            if said.len() + chunk.len() > MAX_ANSWER {
-                let why = format!("more than {MAX_ANSWER} bytes; ask for smaller pages");
-                return Err(PullError::Unreadable { url: shown.to_owned(), why });
-            }
-            said.extend_from_slice(&chunk);
-        }
+        let Some(said) = http::whole(response, MAX_ANSWER).await.map_err(network)? else {
+            let why = format!("more than {MAX_ANSWER} bytes; ask for smaller pages");
+            return Err(PullError::Unreadable { url: shown.to_owned(), why });
+        };
         Ok((status, retry_after, said))
     }
 }

@@ -13,10 +13,12 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Client, Common, Pages, PullError, Tally, read};
+use super::{Client, Common, Pages, PullError, Tally, read, shown};
 
 /// Ids in one request: URLs have a length.
 const IDS: usize = 50;
+/// Interfaces, or addresses, that may belong to the objects of one page.
+const MAX_BELONGING: usize = 1_000_000;
 
 /// A NetBox.
 #[derive(Clone, Debug)]
@@ -187,8 +189,14 @@ impl<'a> Lists<'a> {
             let mut url = Some(self.client.url(path, &query));
             while let Some(at) = url {
                 let page: Page<T> = self.get(&at).await?;
+                // A page that leads nowhere new would be asked for without end.
+                let more = !page.results.is_empty();
                 found.extend(page.results);
-                url = self.follow(path, page.next.as_deref());
+                if found.len() > MAX_BELONGING {
+                    let why = format!("more than {MAX_BELONGING} items belong to one page; ask for smaller pages");
+                    return Err(PullError::Unreadable { url: shown(&at), why });
+                }
+                url = self.follow(path, page.next.as_deref()).filter(|_| more);
             }
         }
         Ok(found)
@@ -230,8 +238,11 @@ impl Pages for Lists<'_> {
     async fn next(&mut self) -> Result<Option<Vec<DeviceUpdate>>, PullError> {
         let Some((list, url)) = self.left.pop_front() else { return Ok(None) };
         let page: Page<Device> = self.get(&url).await?;
+        let known = self.tally.seen.len();
         self.tally.seen.extend(page.results.iter().map(|d| d.id));
-        match self.follow(list.path(), page.next.as_deref()) {
+        // A page that leads nowhere new would be asked for without end.
+        let more = self.tally.seen.len() > known;
+        match self.follow(list.path(), page.next.as_deref()).filter(|_| more) {
             Some(next) => self.left.push_front((list, next)),
             None => {
                 self.tally.check(&url, page.count)?;
@@ -288,5 +299,52 @@ fn update(list: List, device: Device, macs: &[String], partition: String) -> Dev
         hostname: device.name,
         metadata,
         ..DeviceUpdate::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sources::Stop;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_list_whose_pages_lead_nowhere_new_ends() {
+        // Whatever it is asked, it answers the same, and that there is more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let page = r#"{"count": 3, "next": "http://elsewhere/?offset=1", "results": [{"id": 1}]}"#;
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let _ = socket.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", page.len());
+                let _ = socket.write_all(format!("{head}{page}").as_bytes());
+            }
+        });
+        let config = Config {
+            common: Common {
+                name: "n".into(),
+                url: url.parse().unwrap(),
+                tenant: "t".into(),
+                partition: String::new(),
+                every: Duration::from_secs(1),
+                full_every: Duration::from_secs(1),
+                pause: Duration::from_millis(1),
+                page: 1,
+                automatic: false,
+            },
+            token: "hush".into(),
+            vrf: BTreeMap::new(),
+            interfaces: false,
+        };
+        let (_tell, stop) = Stop::new();
+        let client = Client::new(&config.common, 1, stop).unwrap();
+        let mut lists = Lists::new(&config, client, None);
+        assert_eq!(lists.next().await.unwrap().unwrap().len(), 1);
+        let ended = tokio::time::timeout(Duration::from_secs(10), lists.next()).await.unwrap();
+        assert!(matches!(ended, Err(PullError::Short { listed: 1, of: 3, .. })), "{:?}", ended.map(|_| ()));
     }
 }

@@ -1,0 +1,424 @@
+//! Writes what waits, and fills what missed too much. Every attempt has an end; what failed leaves its connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use radarflow_proto::rows::{Nature, StateRow, Table, copy_key};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use super::waiting::{Batch, Waiting, Work};
+use super::{Limits, PostgresError, Truth, connect, sql, within};
+
+/// Bytes of COPY text sent at once.
+const COPY_BYTES: usize = 4 << 20;
+/// Time between two transactions: what comes in it is written together.
+const PACE: Duration = Duration::from_millis(200);
+/// How often it is looked whether the truth has come as far as it must.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Generation and frontier, as the database has them.
+type Progress = Option<(i64, i64)>;
+
+/// What this process knows of the database's frontier.
+#[derive(Clone, Copy, Default, Debug)]
+struct Known {
+    /// Stored by it, or found at its start.
+    frontier: Option<u64>,
+    /// Where a transaction would have moved it whose end was not heard of.
+    doubtful: Option<u64>,
+}
+
+/// What a frontier that is found means.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// It follows from here.
+    Follow(u64),
+    /// It is to be filled; of events it has those up to here.
+    Fill(u64),
+    /// Somebody else writes it.
+    Replaced,
+}
+
+/// `anew`: the connection is new, so that the database may be another than before.
+fn judge(found: Progress, generation: i64, start: u64, known: Known, anew: bool) -> Found {
+    let own = found.filter(|(of, _)| *of == generation).map(|(_, frontier)| frontier as u64);
+    match (known.frontier, own) {
+        (None, Some(at)) if at >= start => Found::Follow(at),
+        // Behind what can be said again one by one.
+        (None, Some(at)) => Found::Fill(at),
+        // New, or of another history.
+        (None, None) => Found::Fill(0),
+        (Some(_), _) if found.is_none() && anew => Found::Fill(0),
+        (Some(ours), Some(at)) if at == ours || known.doubtful == Some(at) => Found::Follow(at),
+        // Restored from what it was earlier.
+        (Some(ours), Some(at)) if at < ours && anew => Found::Fill(at),
+        (Some(_), _) => Found::Replaced,
+    }
+}
+
+pub(super) struct Writer {
+    limits: Limits,
+    options: PgConnectOptions,
+    generation: i64,
+    start: u64,
+    waiting: Arc<Waiting>,
+    truth: Arc<dyn Truth>,
+    connection: Option<PgConnection>,
+    known: Known,
+}
+
+/// What became of a batch.
+enum Wrote {
+    /// It is in the database, which has everything up to here.
+    UpTo(u64),
+    /// The database is to be filled.
+    Nothing,
+}
+
+impl Writer {
+    pub(super) fn new(
+        limits: Limits,
+        options: PgConnectOptions,
+        generation: u64,
+        start: u64,
+        waiting: Arc<Waiting>,
+        truth: Arc<dyn Truth>,
+    ) -> Writer {
+        let known = Known::default();
+        Writer { limits, options, generation: generation as i64, start, waiting, truth, connection: None, known }
+    }
+
+    pub(super) async fn run(mut self) {
+        // What was taken out and is not written.
+        let mut held = Batch::default();
+        let mut pause = self.limits.retry.0;
+        while let Some(work) = self.waiting.work(held.newest > 0).await {
+            let done = match work {
+                Work::Write(later) => {
+                    held.merge(later);
+                    self.write(&mut held).await
+                }
+                Work::Resync => {
+                    held = Batch::default();
+                    self.resynchronise().await
+                }
+            };
+            let Err(error) = done else {
+                self.waiting.applied().is_up(true);
+                pause = self.limits.retry.0;
+                tokio::time::sleep(PACE).await;
+                continue;
+            };
+            self.connection = None;
+            self.waiting.applied().is_up(false);
+            let advice = error.advice();
+            if matches!(error, PostgresError::Replaced { .. }) || error.is_defect() {
+                tracing::error!(%error, advice, "the Postgres sink stops, everything else goes on");
+                return self.waiting.stop();
+            }
+            tracing::warn!(%error, advice, "the Postgres sink waits");
+            if self.waiting.is_closed() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.limits.retry.1);
+        }
+    }
+
+    /// Writes a batch, if the database follows.
+    async fn write(&mut self, held: &mut Batch) -> Result<(), PostgresError> {
+        let limit = self.limits.of(held.bytes);
+        let (mut connection, anew) = match self.connection.take() {
+            Some(connection) => (connection, false),
+            None => (connect(&self.options, self.limits.connect, limit, self.limits.lock).await?, true),
+        };
+        let wrote = within(limit, "a transaction", self.transaction(&mut connection, anew, limit, held)).await?;
+        self.connection = Some(connection);
+        *held = Batch::default();
+        match wrote {
+            Wrote::UpTo(epoch) => {
+                self.waiting.written(epoch);
+                Ok(())
+            }
+            Wrote::Nothing => {
+                self.waiting.let_go();
+                self.resynchronise().await
+            }
+        }
+    }
+
+    async fn transaction(
+        &mut self,
+        connection: &mut PgConnection,
+        anew: bool,
+        limit: Duration,
+        held: &Batch,
+    ) -> Result<Wrote, PostgresError> {
+        let mut tx = connection.begin_with(AssertSqlSafe(begin(limit))).await?;
+        let old = match self.found(&mut tx, anew).await? {
+            Found::Follow(old) => old,
+            Found::Fill(_) => {
+                tx.rollback().await?;
+                return Ok(Wrote::Nothing);
+            }
+            Found::Replaced => unreachable!("`found` makes it an error"),
+        };
+        self.known = Known { frontier: Some(old), doubtful: None };
+        if held.newest <= old {
+            tx.rollback().await?;
+            return Ok(Wrote::UpTo(old));
+        }
+        for table in kept() {
+            write_table(&mut tx, table, held, old).await?;
+        }
+        self.move_to(&mut tx, held.newest).await?;
+        self.commit(tx, held.newest).await?;
+        Ok(Wrote::UpTo(held.newest))
+    }
+
+    /// Locks the frontier until the end of the transaction, and tells what it means.
+    async fn found(&self, tx: &mut PgConnection, anew: bool) -> Result<Found, PostgresError> {
+        let found: Progress = sqlx::query_as(sql::PROGRESS).fetch_optional(tx).await?;
+        match judge(found, self.generation, self.start, self.known, anew) {
+            Found::Replaced => Err(PostgresError::Replaced { found, ours: (self.generation, self.known.frontier) }),
+            found => Ok(found),
+        }
+    }
+
+    async fn move_to(&self, tx: &mut PgConnection, epoch: u64) -> Result<(), PostgresError> {
+        sqlx::query(sql::MOVE).bind(self.generation).bind(epoch as i64).execute(tx).await?;
+        Ok(())
+    }
+
+    /// Until its end is heard of it is in doubt; the next transaction finds out.
+    async fn commit(&mut self, tx: sqlx::PgTransaction<'_>, epoch: u64) -> Result<(), PostgresError> {
+        self.known.doubtful = Some(epoch);
+        tx.commit().await?;
+        self.known = Known { frontier: Some(epoch), doubtful: None };
+        Ok(())
+    }
+
+    /// Fills the database from what is true now.
+    async fn resynchronise(&mut self) -> Result<(), PostgresError> {
+        let filled = self.fill().await;
+        match &filled {
+            Ok(epoch) => self.waiting.written(*epoch),
+            // What came meanwhile will be in the truth of the next attempt.
+            Err(_) => self.waiting.let_go(),
+        }
+        filled.map(drop)
+    }
+
+    /// What it stages is its session's: readers and writers of the tables do not notice it before the one transaction at
+    /// the end, which holds no lock that a reader waits for.
+    async fn fill(&mut self) -> Result<u64, PostgresError> {
+        self.connection = None;
+        let limits = self.limits;
+        let mut connection = connect(&self.options, limits.connect, limits.write, limits.lock).await?;
+        let found = within(limits.write, "the frontier", self.found(&mut connection, true)).await?;
+        let after = match found {
+            Found::Follow(after) => {
+                self.known = Known { frontier: Some(after), doubtful: None };
+                after
+            }
+            // It is as at a start.
+            Found::Fill(after) => {
+                self.known = Known::default();
+                after
+            }
+            Found::Replaced => unreachable!("`found` makes it an error"),
+        };
+        let (epoch, state) = self.truth_since(self.waiting.begin_resync()).await?;
+        tracing::info!(after, until = epoch, "resynchronising Postgres");
+        let mut bytes = 0;
+        let mut staged = Vec::new();
+        for table in kept() {
+            let rows = match table.nature() {
+                Nature::State => state.iter().filter(|(t, _)| *t == table).map(|(_, batch)| batch.clone()).collect(),
+                Nature::Event => {
+                    let rows = self.truth.events(table, after, epoch);
+                    let rows = tokio::time::timeout(limits.truth, rows).await;
+                    rows.unwrap_or_else(|_| Err("the lake took too long".to_owned())).map_err(PostgresError::Truth)?
+                }
+            };
+            if table.nature() == Nature::Event && rows.iter().all(|batch: &RecordBatch| batch.num_rows() == 0) {
+                continue;
+            }
+            let size: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+            within(limits.of(size), "staging a table", stage(&mut connection, table, limits.of(size), &rows)).await?;
+            bytes += size;
+            staged.push(table);
+        }
+        drop(state);
+        let limit = limits.of(bytes);
+        let exchanged = within(limit, "a resynchronisation", self.exchange(&mut connection, limit, &staged, epoch));
+        exchanged.await?;
+        // What is staged goes with the session.
+        Ok(epoch)
+    }
+
+    /// What is true at an epoch or later.
+    async fn truth_since(&self, epoch: u64) -> Result<(u64, Vec<(Table, RecordBatch)>), PostgresError> {
+        let reached = async {
+            loop {
+                let truth = self.truth.clone();
+                let state = tokio::task::spawn_blocking(move || truth.state()).await;
+                let state = state.map_err(|error| PostgresError::Truth(error.to_string()))?;
+                if state.0 >= epoch {
+                    return Ok::<_, PostgresError>(state);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        within(self.limits.truth, "what is true now", reached).await
+    }
+
+    /// Makes the tables what is staged.
+    async fn exchange(
+        &mut self,
+        connection: &mut PgConnection,
+        limit: Duration,
+        staged: &[Table],
+        epoch: u64,
+    ) -> Result<(), PostgresError> {
+        let mut tx = connection.begin_with(AssertSqlSafe(begin(limit))).await?;
+        // Whoever took over since must not be undone.
+        self.found(&mut tx, false).await?;
+        for table in staged {
+            if table.nature() == Nature::State {
+                tx.execute(AssertSqlSafe(sql::delete_others(*table))).await?;
+            }
+            tx.execute(AssertSqlSafe(sql::upsert(*table))).await?;
+        }
+        self.move_to(&mut tx, epoch).await?;
+        self.commit(tx, epoch).await
+    }
+}
+
+/// The tables that Postgres has.
+fn kept() -> Vec<Table> {
+    Table::ALL.iter().copied().filter(|table| !table.postgres().is_empty()).collect()
+}
+
+/// Something that COPY is given.
+enum Item<'a> {
+    Key(&'a str),
+    Row(&'a StateRow),
+    Batch(&'a RecordBatch),
+}
+
+/// What a batch says of a table after an epoch: what is gone, and what is there.
+fn said(table: Table, held: &Batch, after: u64) -> (Vec<Item<'_>>, Vec<Item<'_>>) {
+    if table.nature() == Nature::Event {
+        let of = held.events.iter().filter(|(epoch, of, _)| *of == table && *epoch > after);
+        return (Vec::new(), of.map(|(.., batch)| Item::Batch(batch)).collect());
+    }
+    let of = held.state.range((table, Arc::from(""))..).take_while(|((of, _), _)| *of == table);
+    let changes = of.filter(|(_, (epoch, _))| *epoch > after).map(|((_, key), (_, row))| match row {
+        Some(row) => Item::Row(row),
+        None => Item::Key(key),
+    });
+    changes.partition(|item| matches!(item, Item::Key(_)))
+}
+
+/// Begins a transaction whose statements, all together, may take so long.
+fn begin(limit: Duration) -> String {
+    let ms = limit.as_millis();
+    format!("BEGIN; SET LOCAL statement_timeout = {ms}; SET LOCAL idle_in_transaction_session_timeout = {ms}")
+}
+
+/// Writes what a batch says of a table, after an epoch.
+async fn write_table(tx: &mut PgConnection, table: Table, held: &Batch, after: u64) -> Result<(), PostgresError> {
+    let (gone, there) = said(table, held, after);
+    if !gone.is_empty() {
+        tx.execute(AssertSqlSafe(sql::stage(table, true, false))).await?;
+        copy(tx, table, true, &gone).await?;
+        tx.execute(AssertSqlSafe(sql::delete(table))).await?;
+    }
+    if !there.is_empty() {
+        tx.execute(AssertSqlSafe(sql::stage(table, false, false))).await?;
+        copy(tx, table, false, &there).await?;
+        tx.execute(AssertSqlSafe(sql::upsert(table))).await?;
+    }
+    Ok(())
+}
+
+/// Fills a temporary table of the session.
+async fn stage(
+    connection: &mut PgConnection,
+    table: Table,
+    limit: Duration,
+    batches: &[RecordBatch],
+) -> Result<(), PostgresError> {
+    let ms = limit.as_millis();
+    connection.execute(AssertSqlSafe(format!("SET statement_timeout = {ms}"))).await?;
+    connection.execute(AssertSqlSafe(sql::stage(table, false, true))).await?;
+    let items: Vec<Item<'_>> = batches.iter().map(Item::Batch).collect();
+    copy(connection, table, false, &items).await?;
+    // Nobody else looks at a temporary table, so that the plan would be made for one of any size.
+    connection.execute(AssertSqlSafe(format!("ANALYZE {}", sql::staged(table, false)))).await?;
+    Ok(())
+}
+
+/// Copies into what is staged of a table, in pieces.
+async fn copy(
+    connection: &mut PgConnection,
+    table: Table,
+    gone: bool,
+    items: &[Item<'_>],
+) -> Result<(), PostgresError> {
+    let mut copy = connection.copy_in_raw(&format!("COPY {} FROM STDIN", sql::staged(table, gone))).await?;
+    let mut piece = String::new();
+    for item in items {
+        match item {
+            Item::Key(key) => copy_key(key, &mut piece),
+            Item::Row(row) => row.copy(&mut piece),
+            Item::Batch(batch) => {
+                for row in 0..batch.num_rows() {
+                    table.copy_row(batch, row, &mut piece);
+                    if piece.len() >= COPY_BYTES {
+                        copy.send(std::mem::take(&mut piece).into_bytes()).await?;
+                    }
+                }
+            }
+        }
+        if piece.len() >= COPY_BYTES {
+            copy.send(std::mem::take(&mut piece).into_bytes()).await?;
+        }
+    }
+    if !piece.is_empty() {
+        copy.send(piece.into_bytes()).await?;
+    }
+    copy.finish().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frontier_is_ours_new_restored_or_of_somebody_else() {
+        let none = Known::default();
+        let at = |frontier: u64, doubtful: Option<u64>| Known { frontier: Some(frontier), doubtful };
+        // At the start.
+        assert_eq!(judge(None, 1, 0, none, true), Found::Fill(0));
+        assert_eq!(judge(Some((2, 9)), 1, 0, none, true), Found::Fill(0));
+        assert_eq!(judge(Some((1, 9)), 1, 10, none, true), Found::Fill(9));
+        assert_eq!(judge(Some((1, 10)), 1, 10, none, true), Found::Follow(10));
+        // Later.
+        for anew in [true, false] {
+            assert_eq!(judge(Some((1, 10)), 1, 0, at(10, None), anew), Found::Follow(10));
+            assert_eq!(judge(Some((1, 12)), 1, 0, at(10, Some(12)), anew), Found::Follow(12));
+            assert_eq!(judge(Some((1, 10)), 1, 0, at(10, Some(12)), anew), Found::Follow(10));
+            assert_eq!(judge(Some((1, 11)), 1, 0, at(10, Some(12)), anew), Found::Replaced);
+            assert_eq!(judge(Some((2, 10)), 1, 0, at(10, None), anew), Found::Replaced);
+        }
+        assert_eq!(judge(Some((1, 5)), 1, 0, at(10, None), true), Found::Fill(5));
+        assert_eq!(judge(Some((1, 5)), 1, 0, at(10, None), false), Found::Replaced);
+        assert_eq!(judge(None, 1, 0, at(10, None), true), Found::Fill(0));
+        assert_eq!(judge(None, 1, 0, at(10, None), false), Found::Replaced);
+    }
+}
