@@ -79,6 +79,8 @@ pub enum QueryError {
     Forgotten(i64),
     /// It took too long.
     TimedOut,
+    /// The token of whoever asked was revoked meanwhile, or is over.
+    Ended,
     /// Too many at once.
     Busy,
     /// It needs more memory than there is.
@@ -170,10 +172,11 @@ impl Engine {
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let answer = match self.admit(&actor.tenant).await {
-            Ok(_running) => self.bounded(actor, text, cursor, limit).await,
-            Err(busy) => Err(busy),
-        };
+        let answer = while_granted(actor, async {
+            let _running = self.admit(&actor.tenant).await?;
+            self.bounded(actor, text, cursor, limit).await
+        });
+        let answer = answer.await;
         self.count(&answer, started);
         answer
     }
@@ -190,13 +193,13 @@ impl Engine {
             return Ok(Export::from(self.query(actor, text, cursor, limit).await?));
         }
         let started = Instant::now();
-        let begun = self.begin_export(actor, text).await;
+        let begun = while_granted(actor, self.begin_export(actor, text)).await;
         match begun {
             // It is a page after all.
             Ok(None) => return Ok(Export::from(self.query(actor, text, None, None).await?)),
             Ok(Some(export)) => {
                 self.count(&Ok(()), started);
-                Ok(export)
+                Ok(export.until(actor))
             }
             Err(error) => {
                 let refused = Err(error);
@@ -616,6 +619,18 @@ impl plan::Tables for Scoped<'_> {
             Nature::Event => rows.filter(ident("epoch").lt_eq(lit(i64::try_from(self.epoch).unwrap_or(i64::MAX)))),
             Nature::State => Ok(rows),
         }
+    }
+}
+
+/// What is answered only as long as the token of whoever asks holds.
+pub(crate) async fn while_granted<T>(
+    actor: &Actor,
+    answer: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    tokio::select! {
+        biased;
+        () = actor.grant.ended() => Err(QueryError::Ended),
+        answer = answer => answer,
     }
 }
 

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{Actor, Tokens};
+use crate::access::{Actor, OVER, Tokens, now_ms};
 use crate::engine::{Engine, QueryError};
 use crate::inventories::{self, Mappings};
 use crate::plans::{self, Plans};
@@ -93,7 +93,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(ask::complete))
         .routes(routes!(ask::explain_query))
         .routes(routes!(ask::stream_query))
-        .routes(routes!(administer::make_token))
+        .routes(routes!(administer::list_tokens, administer::make_token))
+        .routes(routes!(administer::revoke_token))
         .routes(routes!(administer::snapshot))
         .routes(routes!(administer::step_alert))
         .routes(routes!(imported::device))
@@ -164,22 +165,27 @@ pub(crate) fn problem(status: StatusCode, code: &str, detail: &str, more: Value)
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
+/// Nobody is let in so.
+pub(crate) fn denied(detail: &str) -> Response {
+    let mut response = problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({}));
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
 impl Api {
     #[allow(clippy::result_large_err)]
     pub(crate) fn actor(&self, headers: &HeaderMap) -> Result<Actor, Response> {
-        let denied = |detail: &str| {
-            let mut response = problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({}));
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-            response
-        };
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.strip_prefix("Bearer "))
             .ok_or_else(|| denied("send Authorization: Bearer rf_…"))?;
-        self.tokens
-            .actor(token.trim(), self.engine.live().view().clock_ms)
-            .ok_or_else(|| denied("the token is unknown, revoked or expired"))
+        self.tokens.actor(token.trim(), self.now_ms()).ok_or_else(|| denied("the token is unknown, revoked or expired"))
+    }
+
+    /// Now, milliseconds since 1970: the ledger's clock stands still while nothing can be written, and tokens end all the same.
+    pub(crate) fn now_ms(&self) -> i64 {
+        now_ms().max(self.engine.live().view().clock_ms)
     }
 
     #[allow(clippy::result_large_err)]
@@ -329,6 +335,7 @@ pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
             "the query took too long; narrow its time or its filters",
             json!({}),
         ),
+        QueryError::Ended => denied(OVER),
         QueryError::TooLarge(detail) => problem(StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", detail, json!({})),
         QueryError::Busy => {
             let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "busy", "too many queries at once", json!({}));

@@ -50,5 +50,6 @@ pub mod srql;
 mod stored;
 pub mod stream;
 mod tally;
+pub mod turns;
 pub mod view;
 pub mod whatif;

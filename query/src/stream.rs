@@ -7,7 +7,7 @@
 //!
 //! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that was cut off says
 //! which event it saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and
-//! every other begins anew, with a snapshot that says so. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
+//! every other begins anew, with a snapshot that says so. It ends with the token of whoever asked. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
 //! epochs, [`UNSENT`] events.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use radarflow_proto::rows::{Nature, Table};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use crate::access::Actor;
+use crate::access::{Actor, OVER};
 use crate::answer::json_rows;
 use crate::catalog::{Entity, STATUS_COLOR};
 use crate::engine::{Engine, QueryError};
@@ -273,6 +273,7 @@ impl Stream {
         let ended = tokio::select! {
             ended = self.follow(seen) => ended,
             _ = closing.wait_for(|closing| *closing) => Ended::Quietly,
+            () = self.asked.actor.grant.ended() => Ended::Failed(QueryError::Ended),
             () = self.to.closed() => return,
         };
         let last = match ended {
@@ -280,6 +281,7 @@ impl Stream {
             Ended::Failed(error) => Event::Failed(match error {
                 QueryError::Language(e) => e.to_string(),
                 QueryError::TooLarge(detail) | QueryError::Failed(detail) => detail,
+                QueryError::Ended => OVER.to_owned(),
                 other => format!("{other:?}"),
             }),
         };

@@ -19,4 +19,5 @@ mod pull;
 mod push;
 mod replace;
 mod sinks;
+mod tokens;
 mod tools;
