@@ -41,8 +41,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Looks until told to stop. `standing` are the conditions that held when the process before ended.
     pub(crate) async fn run(self, standing: Vec<OwnCondition>, mut stop: Stop) {
-        let mut told: BTreeSet<(String, String)> = BTreeSet::new();
-        told.extend(standing.into_iter().map(|c| (c.rule, c.entity)));
+        let key = |c: &OwnCondition| (c.tenant.clone(), c.rule.clone(), c.entity.clone());
+        let mut told: BTreeSet<(String, String, String)> = standing.iter().map(key).collect();
         let mut away: Vec<Option<Instant>> = vec![None; self.sinks.len()];
         loop {
             tokio::select! {
@@ -66,7 +66,7 @@ impl Watch {
                 });
             }
             for condition in found {
-                let key = (condition.rule.clone(), condition.entity.clone());
+                let key = key(&condition);
                 if told.contains(&key) == condition.holds {
                     continue;
                 }

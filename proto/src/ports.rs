@@ -294,8 +294,14 @@ pub trait EpochSink: Send {
     fn apply(&mut self, output: &Arc<EpochOutput>);
 }
 
-/// Which facts must be in the ledger before a sync payload can be read: instances that nobody spoke for yet.
+/// What must be in the ledger before a sync payload can be read: the source instances that it speaks for.
 pub trait NewInstances: Send + Sync + 'static {
-    /// The facts that `payload`, a JSON array of device updates of `tenant`, needs and the ledger lacks.
-    fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact>;
+    /// Makes durable what `payloads`, JSON arrays of device updates of the origin's tenant, need and the ledger lacks. An
+    /// instance counts as known once its fact is durable, and not before; which is the first of its kind is decided once.
+    fn announce(
+        &self,
+        sink: &Arc<dyn FactSink>,
+        origin: &Origin,
+        payloads: &[&[u8]],
+    ) -> BoxFuture<Result<(), AppendError>>;
 }
