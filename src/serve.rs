@@ -400,13 +400,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }
-    let engine = Engine::with_limits(
-        live.clone(),
-        key,
-        EngineLimits { memory: memory.of(Pool::Queries), ..EngineLimits::default() },
-    );
+    let engine =
+        Engine::with_limits(live.clone(), key, EngineLimits { memory: memory.queries(), ..EngineLimits::default() });
     let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
-    let plans = Arc::new(Plans::default());
+    let plans = Arc::new(Plans::with_bytes(memory.plans()));
     let metrics = {
         let (intake, live, reached) = (intake.stats().clone(), live.clone(), reached.clone());
         let sinks = sinks.clone();
@@ -422,10 +419,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             memory,
             postgres: waiting,
             engine,
+            plans: plans.clone(),
             sizes,
             places: places.into(),
         };
-        let registry = metrics::registry(watched, &plans);
+        let registry = metrics::registry(watched);
         Arc::new(move || metrics::text(&registry))
     };
     let (known, tables, ready) = (registry.clone(), live.clone(), caught_up.clone());
