@@ -38,6 +38,7 @@ use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imag
 use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
+use radarflow_query::door::Door;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
@@ -49,7 +50,7 @@ use crate::memory::{Budget, Pool};
 use crate::metrics;
 use crate::reap;
 use crate::standing::{Registry, told};
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 
 /// A running server.
 pub(crate) struct Server {
@@ -87,12 +88,16 @@ struct Parts {
     reached: Arc<AtomicU64>,
     snapshots: Arc<Mutex<Snapshots>>,
     applied: Arc<dyn Fn() -> u64 + Send + Sync>,
+    door: Arc<Door>,
     http: tokio::task::JoinHandle<()>,
     _dir: DataDir,
 }
 
 /// Finds records in the dataflow.
 struct Finder(Arc<Mutex<Option<Workers>>>);
+
+/// How long requests under way may take once everything else has ended.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 /// How long the dataflow may take to find records: it answers between epochs.
 const FIND_WAIT: Duration = Duration::from_secs(10);
@@ -179,6 +184,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         tracing::warn!(addr = %http_addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
     }
     let url = format!("{scheme}://{http_addr}");
+    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
+    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
+    let door = Arc::new(Door::default());
+    let http_task =
+        tokio::spawn(http::serve(accept::connections(http_socket, http_tls.clone(), of_http), door.clone()));
     let key = secret(&dir.path("secret.key"))?;
     let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
     let generation = segments.generation();
@@ -246,6 +256,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let caught_up = Arc::new(AtomicBool::new(false));
     let (pace, progress) = tokio::sync::watch::channel(Progress::default());
     let last_epoch = segments.next_epoch() - 1;
+    door.replaying(start_epoch, reached.clone(), last_epoch);
     let (reaped, to_reap) = tokio::sync::mpsc::channel(reap::QUEUED);
     let collector = {
         let (live, lake, tokens, registry, outcomes) =
@@ -358,8 +369,6 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sflow = start_udp(&Datagrams::SFlow, &config.sflow)?;
     let syslog = start_udp(&Datagrams::Syslog, &config.syslog)?;
     let traps = start_udp(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
-    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
-    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
     let mut certificates: Vec<Arc<Tls>> = http_tls.clone().into_iter().collect();
     let mut syslog_tcp = Vec::new();
     for socket in &config.syslog {
@@ -465,7 +474,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         mappings: config.mappings()?,
         partial: Arc::new(partial),
         policy: Arc::new(policy),
-        ready: Arc::new(move || caught_up.load(Ordering::Acquire)),
+        ready: Arc::new(watch::ready(caught_up, intake.stats().clone())),
         metrics,
     };
     let standing = registry.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
@@ -479,9 +488,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     };
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
-    let mut stopped = stop;
-    let connections = accept::connections(http_socket, http_tls, of_http);
-    let http_task = tokio::spawn(http::serve(connections, Arc::new(api), async move { stopped.told().await }));
+    door.open(Arc::new(api));
     let parts = Parts {
         tell,
         udp: udp_running,
@@ -498,6 +505,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         reached,
         snapshots,
         applied,
+        door,
         http: http_task,
         _dir: dir,
     };
@@ -614,6 +622,7 @@ impl Server {
     /// Ends everything in order.
     pub(crate) async fn stop(self) -> Result<()> {
         let parts = self.parts;
+        parts.door.stopping();
         let _ = parts.tell.send(true);
         tokio::task::spawn_blocking(move || parts.udp.into_iter().for_each(udp::Running::join)).await?;
         for source in parts.nats {
@@ -655,7 +664,8 @@ impl Server {
             let _ = parts.collector.join();
         })
         .await?;
-        parts.http.abort();
+        parts.door.shut();
+        let _ = tokio::time::timeout(ANSWERED, parts.http).await;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use radarflow_connectors::disk::free_bytes;
@@ -151,6 +151,21 @@ impl Watch {
         });
         let body = serde_json::to_vec(&Fact::Condition(condition)).unwrap_or_default();
         self.sink.append(origin, vec![entry(None, body)]).await.is_ok()
+    }
+}
+
+/// Whether everything is answered and taken, or why not.
+pub(crate) fn ready(caught_up: Arc<AtomicBool>, intake: Arc<IntakeStats>) -> impl Fn() -> Result<(), String> {
+    move || {
+        if !caught_up.load(Ordering::Acquire) {
+            return Err("the ledger is being replayed".to_owned());
+        }
+        if intake.disk_short.load(Ordering::Relaxed) {
+            return Err(
+                "the disk is nearly full: nothing but what people say is taken; queries are answered".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What administrators and operators ask of the program itself: tokens, snapshots, steps of alerts, how it does.
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{AlertStatus, Fact, Role, Token};
 use radarflow_proto::rows::Alert;
@@ -11,8 +11,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::access::{OVER, TOKENS_TENANT, hash, manages, new_token};
+use crate::door::not_ready;
 use crate::http::{Done, Shared, body, command_id, denied, optional_body, problem};
 use crate::links::{Why, who};
+use crate::openapi;
 
 /// A token to be made.
 #[derive(Deserialize, ToSchema)]
@@ -241,13 +243,14 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the ledger is caught up.
+/// Whether everything is answered and taken. It is not (503, `not_ready`, with the reason) while the ledger is opened and
+/// replayed, while the disk is short, and while the process stops.
 #[utoipa::path(get, path = "/readyz", tag = "process", security(()), responses((status = 200, description = "It is.", body = String)))]
 pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Response> {
-    if (api.ready)() {
-        return Ok("ready\n");
+    match (api.ready)() {
+        Ok(()) => Ok("ready\n"),
+        Err(why) => Err(not_ready(&why)),
     }
-    Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the ledger is being replayed", json!({})))
 }
 
 /// Metrics, as Prometheus reads them.
@@ -256,6 +259,5 @@ pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Re
     responses((status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn metrics(State(api): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)())
-        .into_response()
+    openapi::metrics((api.metrics)())
 }

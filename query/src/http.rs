@@ -26,6 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::{Actor, OVER, Tokens, now_ms};
+use crate::door::Door;
 use crate::engine::{Engine, QueryError};
 use crate::inventories::{self, Mappings};
 use crate::plans::{self, Plans};
@@ -65,8 +66,8 @@ pub struct Api {
     pub partial: Arc<dyn Fn(&str, SourceKind, &str) -> bool + Send + Sync>,
     /// How far an address alone links, a tenant.
     pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
-    /// Whether the ledger is caught up.
-    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether everything is as it should be, or why not: nothing is taken while the disk is short.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Metrics, as Prometheus reads them.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -123,7 +124,7 @@ pub fn description() -> String {
 }
 
 /// The routes.
-fn router(api: Shared) -> Router {
+pub(crate) fn router(api: Shared) -> Router {
     let document: Bytes = description().into();
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     let (router, _) = routes().split_for_parts();
@@ -139,21 +140,14 @@ fn router(api: Shared) -> Router {
         .merge(flight::router(api))
 }
 
-/// Serves the API to connections until `stop` completes.
-pub async fn serve<C>(
-    connections: impl Stream<Item = std::io::Result<C>> + Send + 'static,
-    api: Shared,
-    stop: impl Future<Output = ()> + Send + 'static,
-) where
+/// Serves connections at a door until it is shut and requests under way are answered.
+pub async fn serve<C>(connections: impl Stream<Item = std::io::Result<C>> + Send + 'static, door: Arc<Door>)
+where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let engine = api.engine.clone();
-    let stop = async move {
-        stop.await;
-        // Streams are ended, or the server would wait for their clients.
-        engine.streams().close();
-    };
-    listen::serve(connections, router(api), listen::PATIENCE, stop).await;
+    let shut = door.until_shut();
+    let router = Router::new().fallback(move |request: Request| door.clone().answer(request));
+    listen::serve(connections, router, listen::PATIENCE, shut).await;
 }
 
 /// A problem document.

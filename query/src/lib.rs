@@ -22,6 +22,7 @@ mod corrections;
 pub mod cursor;
 mod devices;
 pub mod docs;
+pub mod door;
 pub mod engine;
 mod explain;
 mod flight;

@@ -17,6 +17,7 @@ mod mtls;
 mod pipeline;
 mod pull;
 mod push;
+mod ready;
 mod replace;
 mod sinks;
 mod tokens;

@@ -25,6 +25,7 @@ use radarflow_proto::ports::{
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::access::{Actor, Grant, Tokens, hash, new_token};
+use radarflow_query::door::Door;
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
@@ -294,14 +295,16 @@ pub(crate) fn run() -> Result<()> {
         mappings: Default::default(),
         partial: Arc::new(|_, _, _| false),
         policy: Arc::new(|_| IpLink::default()),
-        ready: Arc::new(|| true),
+        ready: Arc::new(|| Ok(())),
         metrics: Arc::new(String::new),
     });
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
         let connections = accept::connections(socket, None, Places::new("http"));
-        tokio::spawn(http::serve(connections, api, std::future::pending()));
+        let door = Arc::new(Door::default());
+        door.open(api);
+        tokio::spawn(http::serve(connections, door));
         let client = Arc::new(Client { http: reqwest::Client::new(), url, token });
         ask(&client, devices).await?;
         for query in LIVE {
