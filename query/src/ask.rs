@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::OVER;
-use crate::answer::{Meta, json_rows};
+use crate::answer::{Meta, STALLED, json_rows};
 use crate::catalog;
 use crate::http::{Shared, bad_query, body, refuse};
 use crate::render::{self, Format};
@@ -247,7 +247,8 @@ pub(crate) struct Watch {
 }
 
 /// Follows a query: a snapshot, then exact changes. Server-sent events, or a WebSocket whose messages are
-/// `{"event": …, "data": …}`. It ends with an `error` when the token is revoked or expires.
+/// `{"event": …, "data": …}`. It ends with an `error` when the token is revoked or expires. A client that takes nothing for 30 s
+/// is let go with an `end` whose `reason` is `too_slow`; it goes on by asking again with its last event's id.
 #[utoipa::path(
     get, path = "/api/query/stream", tag = "query",
     params(Watch, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received.")),
@@ -312,8 +313,9 @@ async fn converse(mut socket: WebSocket, events: impl futures::Stream<Item = str
                 let Some(event) = event else { break };
                 let (name, data) = event.parts();
                 let message = json!({"event": name, "id": event.id(), "data": data}).to_string();
-                if socket.send(Message::Text(message.into())).await.is_err() {
-                    return;
+                match tokio::time::timeout(STALLED, socket.send(Message::Text(message.into()))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
                 }
             }
             // Pings are answered where they are read; whatever else is said is ignored.

@@ -38,7 +38,7 @@ use crate::srql::plan::{self, Planned, Tallied};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 use crate::stored::Stored;
-use crate::stream::Streams;
+use crate::stream::{SLOW, Streams};
 use crate::view::View;
 
 /// Memory of all queries together, bytes.
@@ -58,11 +58,13 @@ pub struct EngineLimits {
     pub memory: usize,
     /// Time of one.
     pub time: Duration,
+    /// How long who follows a query may take nothing of what waits for them.
+    pub slow: Duration,
 }
 
 impl Default for EngineLimits {
     fn default() -> Self {
-        EngineLimits { memory: MEMORY, time: TIME_LIMIT }
+        EngineLimits { memory: MEMORY, time: TIME_LIMIT, slow: SLOW }
     }
 }
 
@@ -106,6 +108,8 @@ pub struct Engine {
     threads: Threads,
     /// What one query may take.
     time: Duration,
+    /// How long whoever follows a query may take nothing.
+    slow: Duration,
     seal: Seal,
     metrics: Metrics,
     streams: Streams,
@@ -143,7 +147,7 @@ impl Engine {
         let metrics = Metrics { queries: Family::default(), pinned: Gauge::default(), seconds };
         let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
         let streams = Streams::default();
-        let time = limits.time;
+        let (time, slow) = (limits.time, limits.slow);
         Ok(Engine {
             live,
             state: state(runtime),
@@ -151,6 +155,7 @@ impl Engine {
             places: Arc::default(),
             threads,
             time,
+            slow,
             seal: Seal::new(key),
             metrics,
             streams,
@@ -463,6 +468,11 @@ impl Engine {
             }
         }
         Ok((done.replaces, items))
+    }
+
+    /// How long whoever follows a query may take nothing.
+    pub(crate) fn slow(&self) -> Duration {
+        self.slow
     }
 
     /// The live queries.
