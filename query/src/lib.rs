@@ -26,6 +26,7 @@ pub mod door;
 pub mod engine;
 mod explain;
 mod flight;
+mod fresh;
 pub mod functions;
 pub mod groups;
 pub mod http;

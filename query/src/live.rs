@@ -2,7 +2,7 @@
 //!
 //! A state table of one tenant is a list of segments: immutable rows and a bitmap of those that are gone. An epoch's new
 //! rows are a new small segment; segments of like size are merged, so that publishing costs the change (and its share of a
-//! merge), not the table. An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
+//! merge), not the table; so are the rows of events that wait for the lake ([`crate::fresh`]). An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
 //! cut moves, and the memory goes, in one swap after a commit. The versions of state tables are kept in the same way, so
 //! that what held at a time can be asked for before the lake has it.
 //!
@@ -103,25 +103,6 @@ impl StateTable {
             alive.extend(keys.into_iter().enumerate().filter(|(row, _)| !segment.is_dead(*row)).map(|(_, key)| key));
         }
         self.push(table, batches, alive);
-    }
-}
-
-/// Rows of an event table that are not in the lake yet.
-#[derive(Clone, Default)]
-pub(crate) struct Fresh {
-    pub(crate) batches: Vec<(u64, RecordBatch)>,
-}
-
-impl Fresh {
-    /// Without a lake the oldest rows go.
-    fn bound(&mut self) {
-        let mut bytes = 0;
-        let fits = |(_, batch): &&(u64, RecordBatch)| {
-            bytes += batch.get_array_memory_size();
-            bytes <= MAX_FRESH_BYTES
-        };
-        let kept = self.batches.iter().rev().take_while(fits).count();
-        self.batches.drain(..self.batches.len() - kept);
     }
 }
 
@@ -315,9 +296,10 @@ impl Live {
         }
         let fresh = view.fresh.entry((tenant_of(batch), table)).or_default();
         let fresh = Arc::make_mut(fresh);
-        fresh.batches.push((epoch, batch.clone()));
+        fresh.push(epoch, batch.clone());
         if self.lake.is_none() {
-            fresh.bound();
+            // There the oldest rows go.
+            fresh.bound(MAX_FRESH_BYTES);
         }
     }
 
@@ -353,10 +335,10 @@ impl Live {
         view.stored.insert(table, Stored { cut, provider: Some(provider), days, forgotten });
         for ((_, t), fresh) in &mut view.fresh {
             if *t == table {
-                Arc::make_mut(fresh).batches.retain(|(epoch, _)| *epoch > cut);
+                Arc::make_mut(fresh).let_go(cut);
             }
         }
-        view.fresh.retain(|_, fresh| !fresh.batches.is_empty());
+        view.fresh.retain(|_, fresh| !fresh.is_empty());
         self.show(view);
         Ok(())
     }
@@ -375,7 +357,7 @@ impl Live {
 
     /// Bytes of event rows that wait for the lake.
     pub fn fresh_bytes(&self) -> usize {
-        self.view().fresh.values().flat_map(|f| &f.batches).map(|(_, b)| b.get_array_memory_size()).sum()
+        self.view().fresh.values().map(|fresh| fresh.bytes()).sum()
     }
 }
 

@@ -351,7 +351,7 @@ async fn slow_clients_keep_no_epochs() {
         Client::default().until(&mut events, 3).await;
         stalled.push(events);
     }
-    // Somebody else has a lot of traffic.
+    // There is a lot of traffic, whoever follows what.
     let flows: Vec<_> = (0..2000).map(|n| data::flow(4, n, data::NOW * 1000, 1, n)).collect();
     let flows = data::batch(&flows);
     let size = flows.get_array_memory_size();
