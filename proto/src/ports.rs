@@ -22,9 +22,6 @@ use crate::rows::{Change, Table};
 /// Why an input was not made durable.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AppendError {
-    /// The queue before the ledger is full; try again later.
-    #[error("the ledger's queue is full; try again later")]
-    Full,
     /// The disk refused; intake has stopped until it recovers.
     #[error("the ledger cannot be written: {0}")]
     Storage(String),
@@ -285,13 +282,6 @@ pub trait AskedInventories: Send + Sync + 'static {
     fn run_of(&self, tenant: &str, name: &str, instance: &str) -> Option<RunOf>;
     /// Reads everything it lists into a run, and does not end it.
     async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError>;
-}
-
-/// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for
-/// another sink's sake.
-pub trait EpochSink: Send {
-    /// Takes one epoch.
-    fn apply(&mut self, output: &Arc<EpochOutput>);
 }
 
 /// What must be in the ledger before a sync payload can be read: the source instances that it speaks for.

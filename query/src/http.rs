@@ -207,13 +207,7 @@ impl Api {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let body = |fact| serde_json::to_vec(fact).unwrap_or_default().into();
         let entries = facts.iter().map(|fact| Entry { peer: None, received_us: now_us, body: body(fact) }).collect();
-        self.sink.append(origin, entries).await.map_err(|error| {
-            let status = match error {
-                AppendError::Full => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            problem(status, "not_durable", &error.to_string(), json!({}))
-        })
+        self.sink.append(origin, entries).await.map_err(|error| not_durable(&error))
     }
 
     /// Waits until an epoch is visible.

@@ -159,7 +159,6 @@ fn certified(der: &[u8]) -> Option<(String, String)> {
 
 fn refused(error: &AppendError) -> Status {
     match error {
-        AppendError::Full => Status::resource_exhausted(error.to_string()),
         AppendError::Storage(_) | AppendError::Closed => Status::unavailable(error.to_string()),
     }
 }
