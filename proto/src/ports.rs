@@ -25,6 +25,14 @@ pub enum AppendError {
     /// The disk refused; intake has stopped until it recovers.
     #[error("the ledger cannot be written: {0}")]
     Storage(String),
+    /// It does not fit into a frame.
+    #[error("{bytes} bytes at once are more than the ledger takes ({most}); send them in parts")]
+    TooLarge {
+        /// How many it takes.
+        bytes: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The process is stopping.
     #[error("shutting down")]
     Closed,

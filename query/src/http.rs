@@ -271,9 +271,13 @@ pub(crate) async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Re
         .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
 }
 
-/// What a run brought was not made durable.
+/// What somebody said was not made durable.
 pub(crate) fn not_durable(error: &AppendError) -> Response {
-    problem(StatusCode::SERVICE_UNAVAILABLE, "not_durable", &error.to_string(), json!({}))
+    let (status, code) = match error {
+        AppendError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        AppendError::Storage(_) | AppendError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "not_durable"),
+    };
+    problem(status, code, &error.to_string(), json!({}))
 }
 
 /// What is wrong with what stands behind the `?` of a path.

@@ -159,6 +159,7 @@ fn certified(der: &[u8]) -> Option<(String, String)> {
 
 fn refused(error: &AppendError) -> Status {
     match error {
+        AppendError::TooLarge { .. } => Status::invalid_argument(error.to_string()),
         AppendError::Storage(_) | AppendError::Closed => Status::unavailable(error.to_string()),
     }
 }
