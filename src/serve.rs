@@ -190,12 +190,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let http_task =
         tokio::spawn(http::serve(accept::connections(http_socket, http_tls.clone(), of_http), door.clone()));
     let key = secret(&dir.path("secret.key"))?;
-    let ledger::Opened { segments, snapshots, start } = ledger::open(&dir)?;
+    let ledger::Opened { segments, snapshots, start } = tokio::task::block_in_place(|| ledger::open(&dir))?;
     let generation = segments.generation();
     let mut offsets = BTreeMap::new();
     let (start_epoch, begin) = match &start {
         Some(manifest) => {
-            let state = snapshots.load(manifest)?;
+            let state = tokio::task::block_in_place(|| snapshots.load(manifest))?;
             offsets = durable_offsets(&state);
             (manifest.epoch, Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, ..Start::default() })
         }

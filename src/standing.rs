@@ -225,7 +225,7 @@ impl NewInstances for Registry {
                 sink.append(origin, entries).await?;
                 note(&mut locked(&known), &facts);
             }
-            Ok(())
+            Ok::<(), AppendError>(())
         });
         Box::pin(async move { announced.await.unwrap_or(Err(AppendError::Closed)) })
     }

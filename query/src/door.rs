@@ -116,8 +116,8 @@ impl Door {
 
     /// Answers a request, or says why not.
     pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let is = |path: &str| request.uri().path() == path;
-        let (lives, measured) = (is("/healthz"), is("/metrics"));
+        let path = request.uri().path();
+        let (lives, measured) = (path == "/healthz", path == "/metrics");
         let (closed, open) = (self.closed(), self.open.get().map(|(_, router)| router.clone()));
         match (closed, open) {
             (None, Some(router)) => within(router, request).await,

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
+use futures::future::BoxFuture;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
@@ -146,7 +147,8 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shut = door.until_shut();
-    let router = Router::new().fallback(move |request: Request| door.clone().answer(request));
+    let answer = move |request: Request| -> BoxFuture<'static, Response> { Box::pin(door.clone().answer(request)) };
+    let router = Router::new().fallback(answer);
     listen::serve(connections, router, listen::PATIENCE, shut).await;
 }
 

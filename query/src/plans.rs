@@ -174,6 +174,9 @@ impl Noted {
 
 impl Notes {
     fn note(&mut self, update: &DeviceUpdate, now_us: i64) {
+        if self.is_too_large {
+            return;
+        }
         let received = Received { tenant: &self.of.tenant, partition: None, at_us: now_us };
         let Ok(record) = device_update(update, &received, &self.instances) else {
             self.rejected += 1;

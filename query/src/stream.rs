@@ -617,6 +617,8 @@ impl Answer<'_> {
                 return Ok(false);
             };
             self.take(&output).await?;
+            // However long its client takes, it is not kept for that.
+            drop(output);
             let (added, removed) = self.look(false).await?.unwrap_or_default();
             if !added.is_empty() || !removed.is_empty() {
                 self.stream.send(Event::Change { epoch: self.at, added, removed }).await?;

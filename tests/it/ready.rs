@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::server::Home;
 
-const FRAMES: u64 = 150;
-const LINES: usize = 2000;
+const FRAMES: u64 = 120;
+const LINES: usize = 500;
 
 /// A ledger that takes a while to be read again.
 fn fill(path: &std::path::Path) {

@@ -148,9 +148,9 @@ async fn tokens_are_listed_and_revoked_by_command_with_a_server_and_without() {
     let (id, token) = make(&server, json!({"name": "grafana", "role": "viewer"})).await;
     let (http, admin) = (server.http.clone(), server.token.clone());
     let at = ["--url", &http, "--token", &admin];
-    let listed = said(&home, &[&["list"], &at[..]].concat());
+    let listed = said(&home, &[&["list"][..], &at].concat());
     assert!(listed.contains(&id) && listed.contains("grafana"), "{listed}");
-    said(&home, &[&["revoke", &id, "--reason", "done"], &at[..]].concat());
+    said(&home, &[&["revoke", &id, "--reason", "done"][..], &at].concat());
     assert_eq!(asks(&server, &token).await, 401);
 
     // The last that makes others stays, unless it is meant.
@@ -158,7 +158,7 @@ async fn tokens_are_listed_and_revoked_by_command_with_a_server_and_without() {
     let own = listed["tokens"][0]["id"].as_str().unwrap().to_owned();
     let (status, refused) = revoke(&server, &admin, &own, &json!({})).await;
     assert_eq!((status, &refused["code"]), (409, &json!("last_admin")), "{refused}");
-    let no = radarflow(&home, &[&["revoke", &own], &at[..]].concat());
+    let no = radarflow(&home, &[&["revoke", &own][..], &at].concat());
     assert!(!no.status.success() && String::from_utf8_lossy(&no.stderr).contains("force"));
     server.stop();
 

@@ -70,7 +70,7 @@ impl InventoryRun for Run {
         items.iter_mut().for_each(|update| self.of.own(update));
         let message = serde_json::to_vec(&items).expect("updates are JSON");
         let origin = self.runs.own(&self.of.tenant);
-        self.runs.instances.announce(&self.runs.sink, &origin, &[&message]).await?;
+        self.runs.instances.announce(&self.runs.sink, &origin, &[&message[..]]).await?;
         let service = ServiceHead {
             name: self.of.instance.clone(),
             kind: "sync".to_owned(),

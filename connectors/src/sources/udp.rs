@@ -333,9 +333,9 @@ mod tests {
     fn tlv(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = match u8::try_from(body.len()).ok().filter(|n| *n < 128) {
             Some(n) => vec![n],
-            None => [&[0x82], &(body.len() as u16).to_be_bytes()[..]].concat(),
+            None => [&[0x82u8][..], &(body.len() as u16).to_be_bytes()].concat(),
         };
-        [&[tag], &length[..], body].concat()
+        [&[tag][..], &length, body].concat()
     }
 
     /// A v2c inform with `n` as its request id, and padding.
