@@ -9,18 +9,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sinks::postgres;
-use radarflow_connectors::sources::{SourceError, entry, kafka, nats, pull};
-use radarflow_dataflows::upgrade;
-use radarflow_proto::fact::{Fact, Role};
-use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
+use radarflow_connectors::sources::{SourceError, kafka, nats, pull};
 use radarflow_proto::lake::LakeTable;
-use radarflow_query::access::new_token;
 use reqwest::Method;
-use serde_json::json;
 
 use crate::clock::ClockCommand;
 use crate::import::{Import, ServiceRadar};
 use crate::sync::SyncCommand;
+use crate::token::TokenCommand;
 use crate::whatif::Suppose;
 use crate::{api, config, demo, enrichment, explain, follow, query, serve, tools, whatif};
 
@@ -126,7 +122,9 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Make tokens.
+    /// Make, list and revoke tokens.
+    #[command(after_help = "Examples:\n  radarflow token create --name grafana --role viewer\n  \
+        radarflow token list\n  radarflow token revoke 3f9c1a2b4d5e6f70 --reason 'the laptop was lost'")]
     Token {
         #[command(subcommand)]
         command: TokenCommand,
@@ -236,42 +234,6 @@ pub(crate) struct At {
     pub(crate) token: String,
 }
 
-#[derive(Subcommand)]
-enum TokenCommand {
-    /// Make a token and print it, once. With a running server it is asked; otherwise the data directory is written.
-    #[command(after_help = "Example: radarflow token create --name grafana --role viewer")]
-    Create {
-        /// What it is for.
-        #[arg(long)]
-        name: String,
-        /// What it may do.
-        #[arg(long, value_enum, default_value_t = RoleArg::Viewer)]
-        role: RoleArg,
-        /// Customer; only without a running server.
-        #[arg(long, default_value = "default")]
-        tenant: String,
-        /// A site it is bound to; may be repeated.
-        #[arg(long)]
-        partition: Vec<String>,
-        /// Where everything is kept.
-        #[arg(long, default_value = "radarflow-data")]
-        data_dir: PathBuf,
-        /// The server.
-        #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
-        url: String,
-        /// An administrator's token.
-        #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
-        token: Option<String>,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RoleArg {
-    Viewer,
-    Operator,
-    Admin,
-}
-
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub(crate) enum Output {
     Table,
@@ -344,7 +306,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,
-        Command::Token { command } => runtime.block_on(make_token(command))?,
+        Command::Token { command } => say(&runtime.block_on(command.run())?)?,
         Command::Import { file, source, mapping, complete, partition, plan, at } => {
             let import = Import { file, source, mapping, complete, partition, plan };
             say(&runtime.block_on(import.run(&at))?)?;
@@ -472,54 +434,6 @@ async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<c
         }
         Err(error) => tracing::error!("the configuration is as it was: {error:#}"),
     }
-}
-
-async fn make_token(command: TokenCommand) -> Result<()> {
-    let TokenCommand::Create { name, role, tenant, partition, data_dir, url, token } = command;
-    let role = match role {
-        RoleArg::Viewer => Role::Viewer,
-        RoleArg::Operator => Role::Operator,
-        RoleArg::Admin => Role::Admin,
-    };
-    match DataDir::take(&data_dir) {
-        Ok(dir) => {
-            let text = new_token();
-            let fact = serve::token(&name, &tenant, role, partition, &text);
-            append_offline(&dir, &tenant, &fact)?;
-            say(&text)
-        }
-        Err(LedgerError::Locked(_)) => {
-            let token = token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
-            let body = json!({"name": name, "role": role, "partitions": partition});
-            let at = At { url, token };
-            let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "tokens"])?.json(&body)).await?;
-            say(answer["token"].as_str().context("the server tells no token")?)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Appends a fact to the ledger of a server that does not run.
-fn append_offline(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
-    let ledger::Opened { segments: mut log, .. } = ledger::open(&disk::os(), dir.root(), upgrade::versions())?;
-    let origin = Origin {
-        kind: Kind::Fact,
-        tenant: tenant.to_owned(),
-        partition: String::new(),
-        feed: "command line".to_owned(),
-    };
-    let slice = Slice { origin, first_position: 0, entries: vec![entry(None, serde_json::to_vec(fact)?)] };
-    let frame = Frame {
-        generation: log.generation(),
-        epoch: log.next_epoch(),
-        clock_ms: log.last_clock_ms().max(1),
-        gap_ms: 0,
-        release_bytes: 1 << 20,
-        ranges: Vec::new(),
-        slices: vec![slice],
-    };
-    log.append(&frame)?;
-    Ok(())
 }
 
 fn docs(what: Docs) -> String {

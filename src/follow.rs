@@ -34,7 +34,8 @@ pub(crate) async fn follow(srql: &str, at: &At, ndjson: bool) -> Result<()> {
                     bail!("{}", data["detail"].as_str().unwrap_or("the query cannot go on"));
                 }
                 if name == "end" {
-                    return Ok(());
+                    // Where it is not the server that ends, it says why.
+                    return data["detail"].as_str().map_or(Ok(()), |detail| bail!("{detail}"));
                 }
                 show(&name, &data, ndjson)?;
             }

@@ -17,6 +17,7 @@ mod serve;
 mod standing;
 mod sync;
 mod table;
+mod token;
 mod tools;
 mod watch;
 mod whatif;

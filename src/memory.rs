@@ -5,7 +5,7 @@
 //! | `state` | 40 % | grows with the network: arrangements, machines, and whatever is counted nowhere else |
 //! | `live` | 15 % | grows with the network: the tables that queries read |
 //! | `fresh` | 15 % | rows that wait for the lake: intake waits |
-//! | `queries` | 20 % | a query goes on on disk, or ends with an error |
+//! | `queries` | 20 % | a query goes on on disk, or ends with an error; a plan of a run is refused |
 //! | `queues` | 10 % | senders wait or are shed; uploads go on on disk; Postgres is resynchronised |
 //!
 //! What a network needs to be known cannot be refused without being wrong, so `state` and `live` have shares that are
@@ -105,6 +105,16 @@ impl Budget {
         (self.of(Pool::Queues) / 8 * 3) as u64
     }
 
+    /// What is noted of runs that somebody looks at before they are applied, of the share of queries.
+    pub(crate) fn plans(&self) -> usize {
+        self.of(Pool::Queries) / 8
+    }
+
+    /// What is left of that share to the queries themselves.
+    pub(crate) fn queries(&self) -> usize {
+        self.of(Pool::Queries) - self.plans()
+    }
+
     /// What waits for Postgres.
     pub(crate) fn postgres(&self) -> usize {
         self.of(Pool::Queues) / 8
@@ -151,6 +161,7 @@ mod tests {
         assert_eq!(Pool::ALL.iter().map(|pool| pool.percent()).sum::<usize>(), 100);
         let budget = Budget::new(Some(1000)).unwrap();
         assert_eq!(budget.of(Pool::Queries), 200 << 20);
+        assert_eq!(budget.queries() + budget.plans(), budget.of(Pool::Queries));
         let intake::Bounds { queue, in_flight } = budget.intake();
         let queues = 2 * queue + in_flight + budget.staged() as usize + budget.postgres();
         assert!(budget.of(Pool::Queues) - queues < 64, "{queues}");

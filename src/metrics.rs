@@ -42,6 +42,8 @@ pub(crate) struct Watched {
     pub(crate) postgres: Arc<AtomicUsize>,
     /// What queries hold.
     pub(crate) engine: Arc<Engine>,
+    /// Plans that wait.
+    pub(crate) plans: Arc<Plans>,
     /// What the dataflow keeps.
     pub(crate) sizes: Arc<Sizes>,
     /// Places of connections.
@@ -55,10 +57,10 @@ impl std::fmt::Debug for Watched {
 }
 
 /// The registry with everything in it.
-pub(crate) fn registry(watched: Watched, plans: &Plans) -> Registry {
+pub(crate) fn registry(watched: Watched) -> Registry {
     let mut registry = Registry::with_prefix("radarflow");
     watched.engine.register(&mut registry);
-    plans.register(&mut registry);
+    watched.plans.register(&mut registry);
     registry.register_collector(Box::new(watched));
     registry
 }
@@ -157,7 +159,7 @@ impl Watched {
         match pool {
             Pool::Live => self.live.state_bytes(),
             Pool::Fresh => self.live.fresh_bytes(),
-            Pool::Queries => self.engine.reserved_bytes(),
+            Pool::Queries => self.engine.reserved_bytes() + self.plans.bytes(),
             Pool::Queues => {
                 let intake = &self.intake;
                 let of_intake = [&intake.queued_bytes, &intake.awaited_bytes, &intake.in_flight_bytes, &*self.postgres];

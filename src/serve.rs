@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
@@ -36,6 +37,7 @@ use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imag
 use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::access::{Tokens, hash, new_token};
+use radarflow_query::door::Door;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
@@ -47,7 +49,7 @@ use crate::memory::{Budget, Pool};
 use crate::metrics;
 use crate::reap;
 use crate::standing::{Registry, told};
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 
 /// A running server.
 pub(crate) struct Server {
@@ -78,9 +80,13 @@ struct Parts {
     live: Arc<Live>,
     registry: Arc<Registry>,
     certificates: Vec<Arc<Tls>>,
+    door: Arc<Door>,
     http: tokio::task::JoinHandle<()>,
     _dir: DataDir,
 }
+
+/// How long requests under way may take once everything else has ended.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 /// Finds records in the dataflow, for who does not wait on a thread.
 struct Records(Finder);
@@ -155,16 +161,22 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         tracing::warn!(addr = %http_addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
     }
     let url = format!("{scheme}://{http_addr}");
+    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
+    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
+    let door = Arc::new(Door::default());
+    let http_task =
+        tokio::spawn(http::serve(accept::connections(http_socket, http_tls.clone(), of_http), door.clone()));
     let key = secret(&dir.path("secret.key"))?;
     let disk = disk::os();
-    let opened = radarflow_pipeline::open(Setup {
+    let setup = Setup {
         disk: disk.clone(),
         clock: Arc::new(SystemClock),
         root: dir.root().to_owned(),
         workers: config.workers,
         staged_bytes: memory.staged(),
         bounds: memory.intake(),
-    })?;
+    };
+    let opened = tokio::task::block_in_place(|| radarflow_pipeline::open(setup))?;
     let start_epoch = opened.start_epoch();
     let ready = opened.replay().clone();
 
@@ -209,6 +221,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let tokens = Arc::new(Tokens::default());
     let registry = Arc::new(Registry::default());
     let (outcomes, _) = broadcast::channel(1024);
+    door.replaying(start_epoch, ready.reached.clone(), ready.last);
     let (reaped, to_reap) = tokio::sync::mpsc::channel(reap::QUEUED);
     let outbox = Arc::new(Outbox::start(opened.sink().clone(), url.clone())?);
     let mut consumers: Vec<Arc<dyn Consumer>> = vec![
@@ -268,8 +281,6 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sflow = start_udp(&Datagrams::SFlow, &config.sflow)?;
     let syslog = start_udp(&Datagrams::Syslog, &config.syslog)?;
     let traps = start_udp(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps)?;
-    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
-    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
     let mut certificates: Vec<Arc<Tls>> = http_tls.clone().into_iter().collect();
     let mut syslog_tcp = Vec::new();
     for socket in &config.syslog {
@@ -310,13 +321,10 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }
-    let engine = Engine::with_limits(
-        live.clone(),
-        key,
-        EngineLimits { memory: memory.of(Pool::Queries), ..EngineLimits::default() },
-    );
+    let engine =
+        Engine::with_limits(live.clone(), key, EngineLimits { memory: memory.queries(), ..EngineLimits::default() });
     let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
-    let plans = Arc::new(Plans::default());
+    let plans = Arc::new(Plans::with_bytes(memory.plans()));
     let metrics = {
         let (intake, live, progress) = (intake.stats().clone(), live.clone(), ready.clone());
         let sinks = sinks.clone();
@@ -333,10 +341,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             memory,
             postgres: waiting,
             engine,
+            plans: plans.clone(),
             sizes,
             places: places.into(),
         };
-        let registry = metrics::registry(watched, &plans);
+        let registry = metrics::registry(watched);
         Arc::new(move || metrics::text(&registry))
     };
     let (known, tables, replay) = (registry.clone(), live.clone(), ready.clone());
@@ -378,7 +387,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         mappings: config.mappings()?,
         partial: Arc::new(partial),
         policy: Arc::new(policy),
-        ready: Arc::new(move || ready.done.load(Ordering::Acquire)),
+        ready: Arc::new(watch::ready(ready.done.clone(), intake.stats().clone())),
         clock: intake.stats().clone(),
         metrics,
     };
@@ -394,11 +403,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     };
     tokio::spawn(watch.run(standing, stop.clone()));
     tokio::spawn(reap::run(to_reap, api.sink.clone()));
-    let mut stopped = stop;
-    let connections = accept::connections(http_socket, http_tls, of_http);
     // Every listener is open: who reads the token can use it.
     let first_token = first_token(config, &api, &live).await?;
-    let http_task = tokio::spawn(http::serve(connections, Arc::new(api), async move { stopped.told().await }));
+    door.open(Arc::new(api));
     let parts = Parts {
         tell,
         udp: udp_running,
@@ -408,6 +415,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         live,
         registry,
         certificates,
+        door,
         http: http_task,
         _dir: dir,
     };
@@ -522,6 +530,7 @@ impl Server {
     /// Ends everything in order.
     pub(crate) async fn stop(self) -> Result<()> {
         let parts = self.parts;
+        parts.door.stopping();
         let _ = parts.tell.send(true);
         tokio::task::spawn_blocking(move || parts.udp.into_iter().for_each(udp::Running::join)).await?;
         for source in parts.nats {
@@ -541,7 +550,8 @@ impl Server {
             tracing::warn!(%error, "no snapshot at the end");
         }
         parts.pipeline.stop().await?;
-        parts.http.abort();
+        parts.door.shut();
+        let _ = tokio::time::timeout(ANSWERED, parts.http).await;
         Ok(())
     }
 }

@@ -1,29 +1,33 @@
 //! Facts that stand until something else is said: what is known of them, and what the configuration says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use radarflow_connectors::sinks::armis;
-use radarflow_connectors::sources::pull;
+use radarflow_connectors::sources::{entry, pull};
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver};
+use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::NewInstances;
-use radarflow_proto::record::SourceKind;
+use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, NewInstances};
+use radarflow_proto::record::{IdKind, SourceKind};
+use radarflow_query::turns::Turns;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 
 use crate::config::{Config, Partial};
 use crate::enrichment;
 
-/// Standing facts that intake must know: source instances, and those about to be; receivers.
+/// Standing facts that intake must know: source instances, receivers. What is not durable is not known.
 #[derive(Default)]
 pub(crate) struct Registry {
-    pub(crate) instances: Mutex<Instances>,
+    pub(crate) instances: Arc<Mutex<Instances>>,
+    /// Who announces instances waits for whoever does so of the same tenant: one of a kind is the first.
+    announcing: Arc<Turns>,
     receivers: Mutex<BTreeMap<(String, String), Receiver>>,
-    /// Conditions of the program itself that hold.
-    pub(crate) conditions: Mutex<BTreeMap<(String, String), OwnCondition>>,
+    /// Conditions of the program itself that hold, by tenant, rule and entity.
+    pub(crate) conditions: Mutex<BTreeMap<(String, String, String), OwnCondition>>,
     /// How far an address alone links, a tenant.
     pub(crate) policies: Mutex<BTreeMap<String, IpLink>>,
     /// The rules that tell what devices are.
@@ -34,11 +38,10 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn learn(&self, facts: &[Fact]) {
-        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
+        note(&mut locked(&self.instances), facts);
         let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
         for fact in facts {
             match fact {
-                Fact::Instance { tenant, kind, instance, legacy } => instances.note(tenant, *kind, instance, *legacy),
                 Fact::Receiver(r) => drop(receivers.insert((r.tenant.clone(), r.name.clone()), r.clone())),
                 Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
                 Fact::IpLink { tenant, policy, .. } => {
@@ -58,7 +61,7 @@ impl Registry {
                 }
                 Fact::Condition(c) => {
                     let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-                    let key = (c.rule.clone(), c.entity.clone());
+                    let key = (c.tenant.clone(), c.rule.clone(), c.entity.clone());
                     if c.holds {
                         conditions.insert(key, c.clone())
                     } else {
@@ -159,22 +162,72 @@ impl Registry {
     }
 }
 
-impl NewInstances for Registry {
-    fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact> {
+/// The instances that payloads speak for, each once, as they come.
+fn spoken_for(payloads: &[&[u8]]) -> Vec<(IdKind, String)> {
+    let mut seen = BTreeSet::new();
+    let mut spoken = Vec::new();
+    for payload in payloads {
         // A payload that does not read is refused, item by item, where it is read.
         let items: Option<Vec<&serde_json::value::RawValue>> = serde_json::from_slice(payload).unwrap_or_default();
-        let updates: Vec<DeviceUpdate> =
-            items.unwrap_or_default().into_iter().filter_map(|item| serde_json::from_str(item.get()).ok()).collect();
-        let mut known = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut facts = Vec::new();
-        for (kind, instance) in updates.iter().filter_map(update_instance) {
-            if !known.knows(tenant, kind, &instance) {
-                let legacy = !known.any(tenant, kind);
-                known.note(tenant, kind, &instance, legacy);
-                facts.push(Fact::Instance { tenant: tenant.to_owned(), kind, instance, legacy });
-            }
+        let read = |item: &serde_json::value::RawValue| serde_json::from_str::<DeviceUpdate>(item.get()).ok();
+        let of = items.unwrap_or_default().into_iter().filter_map(|item| update_instance(&read(item)?));
+        spoken.extend(of.filter(|instance| seen.insert(instance.clone())));
+    }
+    spoken
+}
+
+/// The facts of instances that are not known. Of a kind that has none the first is the one that bears the bare names.
+fn unknown(known: &Instances, tenant: &str, spoken: Vec<(IdKind, String)>) -> Vec<Fact> {
+    let mut seen = BTreeSet::new();
+    let new = spoken.into_iter().filter(|(kind, instance)| !known.knows(tenant, *kind, instance));
+    new.map(|(kind, instance)| {
+        let legacy = seen.insert(kind) && !known.any(tenant, kind);
+        Fact::Instance { tenant: tenant.to_owned(), kind, instance, legacy }
+    })
+    .collect()
+}
+
+fn locked(instances: &Mutex<Instances>) -> MutexGuard<'_, Instances> {
+    instances.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes in the instances among facts.
+fn note(instances: &mut Instances, facts: &[Fact]) {
+    for fact in facts {
+        if let Fact::Instance { tenant, kind, instance, legacy } = fact {
+            instances.note(tenant, *kind, instance, *legacy);
         }
-        facts
+    }
+}
+
+impl NewInstances for Registry {
+    fn announce(
+        &self,
+        sink: &Arc<dyn FactSink>,
+        origin: &Origin,
+        payloads: &[&[u8]],
+    ) -> BoxFuture<Result<(), AppendError>> {
+        let tenant = origin.tenant.clone();
+        let mut spoken = spoken_for(payloads);
+        let known = self.instances.clone();
+        spoken.retain(|(kind, instance)| !locked(&known).knows(&tenant, *kind, instance));
+        if spoken.is_empty() {
+            return Box::pin(async { Ok(()) });
+        }
+        let (sink, turns) = (sink.clone(), self.announcing.clone());
+        let origin = Arc::new(Origin { kind: Kind::Fact, ..origin.clone() });
+        // Whoever asked may leave meanwhile: it is done all the same, so that nobody decides beside it which is the first.
+        let announced = tokio::spawn(async move {
+            let _turn = turns.take(&tenant).await;
+            let facts = unknown(&locked(&known), &tenant, spoken);
+            if !facts.is_empty() {
+                let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
+                sink.append(origin, entries).await?;
+                note(&mut locked(&known), &facts);
+            }
+            Ok::<(), AppendError>(())
+        });
+        Box::pin(async move { announced.await.unwrap_or(Err(AppendError::Closed)) })
     }
 }
 
@@ -191,5 +244,134 @@ pub(crate) fn told(fact: &Fact) -> String {
         Fact::Condition(condition) if condition.holds => format!("{}: {}", condition.title, condition.description),
         Fact::Condition(condition) => format!("{}: over", condition.title),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use radarflow_connectors::ledger::intake::{self, Bounds, Intake, Progress};
+    use radarflow_connectors::ledger::segments::Segments;
+
+    use super::*;
+
+    /// A ledger's intake, the frames that are durable in it, and what ends it.
+    struct Ledger {
+        intake: Intake,
+        running: intake::Running,
+        _progress: tokio::sync::watch::Sender<Progress>,
+    }
+
+    impl Ledger {
+        fn open(path: &std::path::Path) -> Ledger {
+            let (progress, paced) = tokio::sync::watch::channel(Progress::default());
+            let log = Segments::open(path).unwrap();
+            let (intake, running) = intake::start(log, paced, |_| {}, || None, Bounds::default());
+            Ledger { intake, running, _progress: progress }
+        }
+
+        fn sink(&self) -> Arc<dyn FactSink> {
+            Arc::new(self.intake.clone())
+        }
+
+        async fn stop(self) {
+            let Ledger { intake, running, .. } = self;
+            drop(intake);
+            tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+        }
+    }
+
+    /// The instances that are durable, and which of them are the first of their kind.
+    fn durable(path: &std::path::Path) -> Vec<(String, String, bool)> {
+        let mut found = Vec::new();
+        let each = |frame: radarflow_proto::frame::Frame| {
+            for entry in frame.slices.iter().flat_map(|slice| &slice.entries) {
+                if let Ok(Fact::Instance { tenant, instance, legacy, .. }) = serde_json::from_slice(&entry.body) {
+                    found.push((tenant, instance, legacy));
+                }
+            }
+        };
+        Segments::open(path).unwrap().replay(0, each).unwrap();
+        found
+    }
+
+    fn origin(tenant: &str) -> Origin {
+        Origin { kind: Kind::Status, tenant: tenant.into(), partition: "p".into(), feed: "grpc".into() }
+    }
+
+    fn payload(instance: &str) -> Vec<u8> {
+        let item = serde_json::json!({"source": "netbox", "ip": "10.0.0.1", "metadata": {"netbox_device_id": "1"},
+            "sync_meta": {"sync_service_id": instance}});
+        serde_json::to_vec(&[item]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_instance_is_known_once_it_is_durable_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::default();
+        let ended = Ledger::open(dir.path());
+        let sink = ended.sink();
+        ended.stop().await;
+        let said = payload("dc1");
+        let refused = registry.announce(&sink, &origin("t"), &[&said]).await;
+        assert_eq!(refused, Err(AppendError::Closed));
+        assert!(!locked(&registry.instances).any("t", IdKind::NetBox));
+
+        let ledger = Ledger::open(dir.path());
+        for _ in 0..2 {
+            registry.announce(&ledger.sink(), &origin("t"), &[&said]).await.unwrap();
+        }
+        ledger.stop().await;
+        assert_eq!(durable(dir.path()), [("t".to_owned(), "dc1".to_owned(), true)]);
+    }
+
+    #[tokio::test]
+    async fn one_of_a_kind_is_the_first_whoever_announces_beside_it_or_leaves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (registry, ledger) = (Registry::default(), Ledger::open(dir.path()));
+        let names: Vec<String> = (0..20).map(|n| format!("i{n:02}")).collect();
+        let sink = ledger.sink();
+        for tenant in ["t", "u"] {
+            let all = names.iter().enumerate().map(|(n, name)| {
+                let said = registry.announce(&sink, &origin(tenant), &[&payload(name)]);
+                async move {
+                    // Every third has left before it is answered.
+                    if n % 3 != 0 {
+                        said.await.unwrap();
+                    }
+                }
+            });
+            futures::future::join_all(all).await;
+        }
+        // What those left behind is durable once the others' turns are over.
+        for tenant in ["t", "u"] {
+            let all: Vec<Vec<u8>> = names.iter().map(|name| payload(name)).collect();
+            let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+            registry.announce(&sink, &origin(tenant), &all).await.unwrap();
+        }
+        ledger.stop().await;
+        let found = durable(dir.path());
+        for tenant in ["t", "u"] {
+            let of = |first: bool| found.iter().filter(|(t, _, legacy)| t == tenant && (*legacy || !first)).count();
+            assert_eq!((of(false), of(true)), (20, 1), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_of_tenants_are_apart() {
+        let registry = Registry::default();
+        let condition = |tenant: &str, holds| {
+            Fact::Condition(OwnCondition {
+                tenant: tenant.into(),
+                rule: pull::FAILED.into(),
+                entity: "netbox/main".into(),
+                severity: "warning".into(),
+                title: String::new(),
+                description: String::new(),
+                holds,
+            })
+        };
+        registry.learn(&[condition("t", true), condition("u", true), condition("t", false)]);
+        let left = registry.orphans(&Config::default());
+        assert!(matches!(&left[..], [Fact::Condition(c)] if c.tenant == "u" && !c.holds), "{left:?}");
     }
 }

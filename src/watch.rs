@@ -45,8 +45,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Looks until told to stop. `standing` are the conditions that held when the process before ended.
     pub(crate) async fn run(self, standing: Vec<OwnCondition>, mut stop: Stop) {
-        let mut told: BTreeSet<(String, String)> = BTreeSet::new();
-        told.extend(standing.into_iter().map(|c| (c.rule, c.entity)));
+        let key = |c: &OwnCondition| (c.tenant.clone(), c.rule.clone(), c.entity.clone());
+        let mut told: BTreeSet<(String, String, String)> = standing.iter().map(key).collect();
         let mut away: Vec<Option<Instant>> = vec![None; self.sinks.len()];
         loop {
             tokio::select! {
@@ -70,7 +70,7 @@ impl Watch {
                 });
             }
             for condition in found {
-                let key = (condition.rule.clone(), condition.entity.clone());
+                let key = key(&condition);
                 if told.contains(&key) == condition.holds {
                     continue;
                 }
@@ -185,6 +185,21 @@ impl Watch {
         });
         let body = serde_json::to_vec(&Fact::Condition(condition)).unwrap_or_default();
         self.sink.append(origin, vec![entry(None, body)]).await.is_ok()
+    }
+}
+
+/// Whether everything is answered and taken, or why not.
+pub(crate) fn ready(caught_up: Arc<AtomicBool>, intake: Arc<IntakeStats>) -> impl Fn() -> Result<(), String> {
+    move || {
+        if !caught_up.load(Ordering::Acquire) {
+            return Err("the ledger is being replayed".to_owned());
+        }
+        if intake.disk_short.load(Ordering::Relaxed) {
+            return Err(
+                "the disk is nearly full: nothing but what people say is taken; queries are answered".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 

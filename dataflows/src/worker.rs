@@ -29,12 +29,12 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
-use crate::alerts::{AlertKey, FACTS, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
+use crate::alerts::{AlertKey, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
 use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
 use crate::attribution::Attributed;
 use crate::corrections::{Tenures, Told};
 use crate::decode::runs::Staging;
-use crate::decode::{Decoded, Decoder, EventBatch};
+use crate::decode::{Decoded, Decoder, EventBatch, standing_facts};
 use crate::health::{
     AgentKey, Agents, Availabilities, Beat, Bursts, DeviceWord, HealthOut, LogSource, Probe as Looked, TargetKey,
     Targets,
@@ -236,13 +236,7 @@ fn run(
     sizes: &Arc<Sizes>,
 ) {
     let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone()).telling(sizes.clone());
-    let standing: Vec<Fact> = start
-        .state
-        .get(FACTS)
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, value)| serde_json::from_str(&postcard::from_bytes::<String>(value).ok()?).ok())
-        .collect();
+    let standing = standing_facts(&start.state);
     let mut decoder = Decoder::new(&cx, &standing, &start.staging);
     let mut inputs = Inputs::new();
     let probe = ProbeHandle::new();

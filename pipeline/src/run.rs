@@ -97,11 +97,11 @@ pub struct Opened {
 #[derive(Debug, Default)]
 pub struct Replay {
     /// The newest epoch that is complete.
-    pub reached: AtomicU64,
+    pub reached: Arc<AtomicU64>,
     /// The last epoch of the log that is read again.
-    pub last: AtomicU64,
+    pub last: u64,
     /// Whether it has been read again.
-    pub done: AtomicBool,
+    pub done: Arc<AtomicBool>,
 }
 
 /// Reads a data directory. State of an older build is converted, on disk too.
@@ -128,7 +128,7 @@ pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
         None => (Start { staging, ..Start::default() }, BTreeMap::new()),
     };
     let (sink, late) = late::pair();
-    let replay = Replay { last: (segments.next_epoch() - 1).into(), ..Replay::default() };
+    let replay = Replay { last: segments.next_epoch() - 1, ..Replay::default() };
     Ok(Opened { setup, segments, snapshots, begin, offsets, sink, late, replay: Arc::new(replay) })
 }
 
@@ -197,7 +197,7 @@ impl Opened {
     pub async fn start(self, consumers: Vec<Arc<dyn Consumer>>) -> Result<Pipeline, PipelineError> {
         let Opened { setup, segments, snapshots, begin, mut offsets, late, replay, .. } = self;
         let consumers: Arc<[Arc<dyn Consumer>]> = consumers.into();
-        let (start, last) = (begin.epoch, replay.last.load(Ordering::Relaxed));
+        let (start, last) = (begin.epoch, replay.last);
         let merge = Merge::new(setup.workers.max(1), &begin.state);
         let (workers, outputs) = Workers::start(setup.workers, begin);
         let (backlog, sizes) = (workers.backlog().clone(), workers.sizes().clone());

@@ -44,10 +44,18 @@ pub enum Fact {
     },
     /// A token exists. Only its hash is known.
     Token(Token),
-    /// The token of that id is revoked.
+    /// The token of that id lets nobody in any more.
     TokenRevoked {
+        /// Customer.
+        tenant: String,
         /// Its id.
         id: String,
+        /// What it was for.
+        name: String,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
     },
     /// A source instance exists: its identifiers are a namespace of their own.
     Instance {
@@ -195,7 +203,7 @@ impl Fact {
             Fact::Receiver(r) => Some(format!("receiver/{}/{}", r.tenant, r.name)),
             Fact::ReceiverGone { tenant, name } => Some(format!("receiver/{tenant}/{name}")),
             Fact::Token(t) => Some(format!("token/{}", t.id)),
-            Fact::TokenRevoked { id } => Some(format!("token/{id}")),
+            Fact::TokenRevoked { id, .. } => Some(format!("token/{id}")),
             Fact::Instance { tenant, kind, instance, .. } => {
                 Some(format!("instance/{tenant}/{}/{instance}", kind.name()))
             }
@@ -256,7 +264,10 @@ impl Fact {
             Fact::Receiver(r) => (&r.tenant, None, r.name.clone(), None),
             Fact::ReceiverGone { tenant, name } => (tenant, None, name.clone(), None),
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
-            Fact::TokenRevoked { id } => (&String::new(), None, id.clone(), None),
+            Fact::TokenRevoked { tenant, name, actor, reason, .. } => {
+                let reason = (!reason.is_empty()).then(|| reason.clone());
+                (tenant, Some(actor.name.clone()), name.clone(), reason)
+            }
             Fact::Instance { tenant, instance, .. } => (tenant, None, instance.clone(), None),
             Fact::PartialSource { tenant, instance, .. } => (tenant, None, instance.clone(), None),
             Fact::Link(l) => (&l.tenant, Some(l.actor.name.clone()), l.id.clone(), Some(l.reason.clone())),
@@ -622,5 +633,31 @@ mod tests {
         let audited = Fact::Receiver(receiver).audited().unwrap();
         assert_eq!((audited.action.as_str(), audited.subject.as_str()), ("receiver", "ops"));
         assert!(audited.detail.contains("https://host:1/hook/x") && !audited.detail.contains("hush"), "{audited:?}");
+    }
+
+    #[test]
+    fn a_revocation_takes_the_place_of_its_token_and_is_in_the_audit_of_its_tenant() {
+        let token = Token {
+            id: "0a1b".into(),
+            name: "grafana".into(),
+            sha256: "hush".into(),
+            tenant: "t".into(),
+            role: Role::Viewer,
+            partitions: vec![],
+            expires_ms: None,
+        };
+        let revoked = Fact::TokenRevoked {
+            tenant: "t".into(),
+            id: "0a1b".into(),
+            name: "grafana".into(),
+            actor: Actor { name: "ann".into(), role: Role::Admin },
+            reason: "lost".into(),
+        };
+        assert_eq!(revoked.subject(), Fact::Token(token).subject());
+        let audited = revoked.audited().unwrap();
+        let said = (audited.tenant.as_deref(), audited.actor.as_deref(), audited.action.as_str());
+        assert_eq!(said, (Some("t"), Some("ann"), "token_revoked"));
+        assert_eq!((audited.subject.as_str(), audited.reason.as_deref()), ("grafana", Some("lost")));
+        assert!(audited.detail.contains("0a1b"), "{audited:?}");
     }
 }

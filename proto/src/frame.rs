@@ -22,8 +22,10 @@ use crate::wire::{Cursor, Truncated, put_sized, put_varint};
 pub const FORMAT: u8 = 1;
 /// Bytes before the body.
 pub const PREFIX: usize = 8;
-/// Largest body, bytes; a tick closes well before.
+/// Largest body, bytes: none larger is written, and none is read. A tick closes well before.
 pub const MAX_FRAME: usize = 256 << 20;
+/// What a frame takes at most beside its ranges and slices, bytes.
+pub const FRAME_AROUND: usize = 64;
 
 /// What an entry's bytes are, and so who decodes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,6 +138,9 @@ pub enum FrameError {
     /// The bytes end inside the frame: a torn tail, if they are the last.
     #[error("the frame ends early ({0})")]
     Torn(#[from] Truncated),
+    /// The length is none that a frame has.
+    #[error("a frame of {0} bytes: none has more than {MAX_FRAME}")]
+    TooLong(usize),
     /// The checksum does not match.
     #[error("checksum mismatch: stored {stored:08x}, computed {computed:08x}")]
     Checksum {
@@ -151,6 +156,28 @@ pub enum FrameError {
     #[error("malformed frame: {0}")]
     Malformed(&'static str),
 }
+
+impl Origin {
+    /// What a slice of it with these inputs takes at most in a frame, bytes.
+    pub fn most_bytes(&self, entries: &[Entry]) -> usize {
+        let names = self.tenant.len() + self.partition.len() + self.feed.len();
+        SLICE_AROUND + names + entries.iter().map(|entry| ENTRY_AROUND + entry.body.len()).sum::<usize>()
+    }
+}
+
+impl Range {
+    /// What it takes at most in a frame, bytes.
+    pub fn most_bytes(&self) -> usize {
+        3 * VARINT + self.feed.len()
+    }
+}
+
+/// Longest LEB128 number.
+const VARINT: usize = 10;
+/// What a slice takes at most beside its names and entries: kind, lengths of names, count.
+const SLICE_AROUND: usize = 1 + 4 * VARINT;
+/// What an entry takes at most beside its bytes: peer, receipt, length.
+const ENTRY_AROUND: usize = 19 + 2 * VARINT;
 
 impl Frame {
     /// Inputs in it.
@@ -197,6 +224,9 @@ impl Frame {
     pub fn decode(bytes: &Bytes) -> Result<(Frame, usize), FrameError> {
         let mut prefix = Cursor::new(bytes);
         let len = prefix.take(4)?.iter().rev().fold(0usize, |n, b| (n << 8) | usize::from(*b));
+        if len > MAX_FRAME {
+            return Err(FrameError::TooLong(len));
+        }
         let stored = prefix.take(4)?.iter().rev().fold(0u32, |n, b| (n << 8) | u32::from(*b));
         let body = prefix.take(len)?;
         let computed = crc32c::crc32c(body);
@@ -320,6 +350,42 @@ mod tests {
         frame().encode(&mut bytes);
         let (read, n) = Frame::decode(&Bytes::from(bytes.clone())).unwrap();
         assert_eq!((read, n), (frame(), bytes.len()));
+    }
+
+    #[test]
+    fn a_frame_takes_no_more_than_its_parts_say() {
+        let whole = frame();
+        let parts = whole.slices.iter().map(|slice| slice.origin.most_bytes(&slice.entries)).sum::<usize>()
+            + whole.ranges.iter().map(Range::most_bytes).sum::<usize>();
+        let mut bytes = Vec::new();
+        whole.encode(&mut bytes);
+        assert!(bytes.len() - PREFIX <= FRAME_AROUND + parts, "{} {parts}", bytes.len());
+        // Even where everything is as large as it can be.
+        let mut bytes = Vec::new();
+        let entry = Entry { peer: "[::1]:9".parse().ok(), received_us: i64::MAX, body: Bytes::new() };
+        let origin =
+            Origin { kind: Kind::Syslog, tenant: String::new(), partition: String::new(), feed: String::new() };
+        let range = Range { feed: String::new(), from: u64::MAX, to: u64::MAX };
+        let most = Frame { release_bytes: u32::MAX, ranges: vec![], slices: vec![], ..frame() };
+        most.encode(&mut bytes);
+        assert!(bytes.len() - PREFIX <= FRAME_AROUND);
+        let before = bytes.len();
+        bytes.clear();
+        let slice = Slice { origin: origin.clone(), first_position: 0, entries: vec![entry.clone()] };
+        Frame { ranges: vec![range.clone()], slices: vec![slice], ..most }.encode(&mut bytes);
+        assert!(bytes.len() <= before + range.most_bytes() + origin.most_bytes(&[entry]));
+    }
+
+    #[test]
+    fn a_length_that_no_frame_has_is_refused_before_anything_is_read() {
+        for len in [MAX_FRAME as u32 + 1, u32::MAX] {
+            let mut bytes = len.to_le_bytes().to_vec();
+            assert_eq!(Frame::decode(&Bytes::from(bytes.clone())), Err(FrameError::TooLong(len as usize)));
+            bytes.extend([0; 100]);
+            assert_eq!(Frame::decode(&Bytes::from(bytes)), Err(FrameError::TooLong(len as usize)));
+        }
+        let torn = Frame::decode(&Bytes::from((MAX_FRAME as u32).to_le_bytes().to_vec()));
+        assert!(matches!(torn, Err(FrameError::Torn(_))));
     }
 
     #[test]

@@ -22,12 +22,17 @@ use crate::rows::{Change, Table};
 /// Why an input was not made durable.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum AppendError {
-    /// The queue before the ledger is full; try again later.
-    #[error("the ledger's queue is full; try again later")]
-    Full,
     /// The disk refused; intake has stopped until it recovers.
     #[error("the ledger cannot be written: {0}")]
     Storage(String),
+    /// It does not fit into a frame.
+    #[error("{bytes} bytes at once are more than the ledger takes ({most}); send them in parts")]
+    TooLarge {
+        /// How many it takes.
+        bytes: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The process is stopping.
     #[error("shutting down")]
     Closed,
@@ -287,15 +292,14 @@ pub trait AskedInventories: Send + Sync + 'static {
     async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError>;
 }
 
-/// Receives epochs in order. A sink that cannot keep up buffers within its own bound; it never blocks the caller for
-/// another sink's sake.
-pub trait EpochSink: Send {
-    /// Takes one epoch.
-    fn apply(&mut self, output: &Arc<EpochOutput>);
-}
-
-/// Which facts must be in the ledger before a sync payload can be read: instances that nobody spoke for yet.
+/// What must be in the ledger before a sync payload can be read: the source instances that it speaks for.
 pub trait NewInstances: Send + Sync + 'static {
-    /// The facts that `payload`, a JSON array of device updates of `tenant`, needs and the ledger lacks.
-    fn facts(&self, tenant: &str, payload: &[u8]) -> Vec<Fact>;
+    /// Makes durable what `payloads`, JSON arrays of device updates of the origin's tenant, need and the ledger lacks. An
+    /// instance counts as known once its fact is durable, and not before; which is the first of its kind is decided once.
+    fn announce(
+        &self,
+        sink: &Arc<dyn FactSink>,
+        origin: &Origin,
+        payloads: &[&[u8]],
+    ) -> BoxFuture<Result<(), AppendError>>;
 }

@@ -1,7 +1,7 @@
 //! What administrators and operators ask of the program itself: tokens, snapshots, steps of alerts, how it does.
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::clock::Shown;
 use radarflow_proto::fact::{AlertStatus, Fact, Role, Token};
@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::access::{hash, new_token};
-use crate::http::{Done, Shared, body, command_id, optional_body, problem};
+use crate::access::{OVER, TOKENS_TENANT, hash, manages, new_token};
+use crate::door::not_ready;
+use crate::http::{Done, Shared, body, command_id, denied, optional_body, problem};
 use crate::links::{Why, who};
+use crate::openapi;
 
 /// A token to be made.
 #[derive(Deserialize, ToSchema)]
@@ -46,7 +48,8 @@ pub(crate) struct Made {
     epoch: u64,
 }
 
-/// Makes a token.
+/// Makes a token, of the tenant of the token that makes it. Who is let in by it is told what their role and partitions allow,
+/// until it expires or is revoked. A tenant has 10,000 at most, expired ones among them.
 #[utoipa::path(
     post, path = "/api/tokens", tag = "administration", request_body = NewToken,
     responses((status = 201, description = "The token.", body = Made))
@@ -63,6 +66,11 @@ pub(crate) async fn make_token(
         let detail = "an unbound administrator makes tokens of their own tenant";
         return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
     }
+    let _turn = api.tokens.turns.take(&tenant).await;
+    if api.tokens.all(Some(&tenant)).len() >= TOKENS_TENANT {
+        let detail = format!("there are {TOKENS_TENANT} tokens already; revoke some that nobody uses");
+        return Err(problem(StatusCode::CONFLICT, "too_many_tokens", &detail, json!({})));
+    }
     let text = new_token();
     let sha256 = hash(&text);
     let token = Token {
@@ -78,6 +86,91 @@ pub(crate) async fn make_token(
     let epoch = api.append(&actor, &Fact::Token(token)).await?;
     api.engine.live().reach(epoch).await;
     Ok((StatusCode::CREATED, axum::Json(Made { id, token: text, epoch })).into_response())
+}
+
+/// A token, as far as it is told.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TokenTold {
+    /// Names it.
+    id: String,
+    /// Who uses it.
+    name: String,
+    /// `viewer`, `operator`, `admin`.
+    #[schema(value_type = String, example = "viewer")]
+    role: Role,
+    /// The only partitions it may see; none for all.
+    partitions: Vec<String>,
+    /// When it ends, milliseconds since 1970.
+    expires_ms: Option<i64>,
+}
+
+/// The tokens of a tenant.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TokensTold {
+    /// By name.
+    tokens: Vec<TokenTold>,
+}
+
+/// Lists the tokens of the tenant, expired ones among them; never what lets anybody in.
+#[utoipa::path(
+    get, path = "/api/tokens", tag = "administration",
+    responses((status = 200, description = "The tokens.", body = TokensTold))
+)]
+pub(crate) async fn list_tokens(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::ManageTokens)?;
+    actor.whole("the list of tokens")?;
+    let told =
+        |Token { id, name, role, partitions, expires_ms, .. }| TokenTold { id, name, role, partitions, expires_ms };
+    let tokens = api.tokens.all(Some(&actor.tenant)).into_iter().map(told).collect();
+    Ok(axum::Json(TokensTold { tokens }).into_response())
+}
+
+/// How a token is revoked.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Revocation {
+    /// For the audit.
+    reason: String,
+    /// Also where it is the last that could make or revoke others. After it that is done on the server's host alone.
+    force: bool,
+}
+
+/// Revokes a token of the tenant. When this answers it lets nobody in any more, and whatever it let in has ended: queries,
+/// exports, live queries, uploads. It cannot be taken back. The last token that could make others is refused (409,
+/// `last_admin`) without `force`.
+#[utoipa::path(
+    delete, path = "/api/tokens/{id}", tag = "administration", request_body(content = Option<Revocation>),
+    params(("id" = String, Path, description = "The token, by its id.")),
+    responses((status = 200, description = "It is revoked.", body = Done))
+)]
+pub(crate) async fn revoke_token(
+    State(api): State<Shared>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::ManageTokens)?;
+    actor.whole("a token")?;
+    let Revocation { reason, force } = optional_body(request).await?;
+    // One after another: the last two administrators do not revoke each other.
+    let _turn = api.tokens.turns.take(&actor.tenant).await;
+    if actor.grant.has_ended() {
+        return Err(denied(OVER));
+    }
+    let tokens = api.tokens.all(Some(&actor.tenant));
+    let Some(token) = tokens.iter().find(|token| token.id == id) else {
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", "there is no such token", json!({})));
+    };
+    let manages = |token: &Token| manages(token, api.now_ms());
+    if !force && manages(token) && !tokens.iter().any(|other| other.id != id && manages(other)) {
+        let detail = "it is the last token that can make or revoke others: make another first, or say force; after that \
+                      only `radarflow token create` on the server's host makes one";
+        return Err(problem(StatusCode::CONFLICT, "last_admin", detail, json!({})));
+    }
+    let (tenant, name) = (actor.tenant.clone(), token.name.clone());
+    let epoch = api.append(&actor, &Fact::TokenRevoked { tenant, id, name, actor: who(&actor), reason }).await?;
+    api.engine.live().reach(epoch).await;
+    Ok(axum::Json(Done { epoch }).into_response())
 }
 
 /// Takes a snapshot of the state.
@@ -231,13 +324,14 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the ledger is caught up.
+/// Whether everything is answered and taken. It is not (503, `not_ready`, with the reason) while the ledger is opened and
+/// replayed, while the disk is short, and while the process stops.
 #[utoipa::path(get, path = "/readyz", tag = "process", security(()), responses((status = 200, description = "It is.", body = String)))]
 pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Response> {
-    if (api.ready)() {
-        return Ok("ready\n");
+    match (api.ready)() {
+        Ok(()) => Ok("ready\n"),
+        Err(why) => Err(not_ready(&why)),
     }
-    Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the ledger is being replayed", json!({})))
 }
 
 /// Metrics, as Prometheus reads them.
@@ -246,6 +340,5 @@ pub(crate) async fn readyz(State(api): State<Shared>) -> Result<&'static str, Re
     responses((status = 200, description = "OpenMetrics.", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn metrics(State(api): State<Shared>) -> Response {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], (api.metrics)())
-        .into_response()
+    openapi::metrics((api.metrics)())
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use crate::access::Actor;
+use crate::access::{Actor, Grant};
 use crate::admission::{Ended, Running, Threads};
 use crate::catalog::Entity;
 use crate::engine::{QueryError, failed};
@@ -89,7 +89,9 @@ pub struct Export {
     /// Where the next page begins, where it is one.
     pub next_cursor: Option<String>,
     rows: mpsc::Receiver<Result<RecordBatch, QueryError>>,
-    _task: Option<Ended<()>>,
+    task: Option<Ended<()>>,
+    /// Until when they are given.
+    grant: Grant,
 }
 
 impl Export {
@@ -118,12 +120,25 @@ impl Export {
                 let _ = tokio::time::timeout(STALLED, to.send(Err(error))).await;
             }
         });
-        Some(Export { schema, epoch, next_cursor: None, rows, _task: Some(task?) })
+        Some(Export { schema, epoch, next_cursor: None, rows, task: Some(task?), grant: Grant::default() })
+    }
+
+    /// The same, as long as the token of whoever asked holds.
+    pub(crate) fn until(self, actor: &Actor) -> Export {
+        Export { grant: actor.grant.clone(), ..self }
     }
 
     /// The next rows.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
-        self.rows.recv().await
+        tokio::select! {
+            biased;
+            () = self.grant.ended() => {
+                // What waits is for nobody.
+                (self.rows, self.task, self.grant) = (mpsc::channel(1).1, None, Grant::default());
+                Some(Err(QueryError::Ended))
+            }
+            rows = self.rows.recv() => rows,
+        }
     }
 }
 
@@ -136,7 +151,7 @@ impl From<Answer> for Export {
             let _ = to.try_send(Ok(batch));
         }
         let (schema, epoch, next_cursor) = (answer.schema, answer.meta.epoch, answer.next_cursor);
-        Export { schema, epoch, next_cursor, rows, _task: None }
+        Export { schema, epoch, next_cursor, rows, task: None, grant: Grant::default() }
     }
 }
 

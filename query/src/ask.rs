@@ -1,5 +1,7 @@
 //! Questions over HTTP: SRQL and SQL, their plans, their mistakes, what could stand at the cursor, live answers.
 
+use std::time::Duration;
+
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query as UrlQuery, Request, State};
@@ -10,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::answer::{Meta, json_rows};
+use crate::access::OVER;
+use crate::answer::{Meta, STALLED, json_rows};
 use crate::catalog;
 use crate::http::{Shared, bad_query, body, refuse};
 use crate::render::{self, Format};
@@ -244,7 +247,8 @@ pub(crate) struct Watch {
 }
 
 /// Follows a query: a snapshot, then exact changes. Server-sent events, or a WebSocket whose messages are
-/// `{"event": …, "data": …}`.
+/// `{"event": …, "data": …}`. It ends with an `error` when the token is revoked or expires. A client that takes nothing for 30 s
+/// is let go with an `end` whose `reason` is `too_slow`; it goes on by asking again with its last event's id.
 #[utoipa::path(
     get, path = "/api/query/stream", tag = "query",
     params(Watch, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received.")),
@@ -263,22 +267,30 @@ pub(crate) async fn stream_query(
     let UrlQuery(watch) = watch.map_err(|e| bad_query(&e))?;
     let seen = headers.get("last-event-id").and_then(|v| v.to_str().ok());
     let events = stream::start(&api.engine, &actor, &watch.q, seen).map_err(|e| refuse(&e, &watch.q))?;
-    let events = futures::stream::unfold((events, api, headers), |(mut events, api, headers)| async move {
+    let grant = actor.grant;
+    let events = futures::stream::unfold((Some(events), grant.clone()), |(events, grant)| async move {
+        let mut events = events?;
         let event = events.recv().await?;
-        // A token that was revoked meanwhile hears no more.
-        let allowed = api.allowed(&headers, Action::Query).is_ok();
-        let event = if allowed { event } else { stream::Event::End };
-        if !allowed {
-            events.close();
+        // What waited when a token was revoked is for nobody.
+        if grant.has_ended() {
+            return Some((stream::Event::Failed(OVER.to_owned()), (None, grant)));
         }
-        Some((event, (events, api, headers)))
+        Some((event, (Some(events), grant)))
     });
     Ok(match socket {
-        Ok(socket) => socket.max_message_size(MAX_SAID).on_upgrade(move |socket| converse(socket, events)),
+        Ok(socket) => socket.max_message_size(MAX_SAID).on_upgrade(move |socket| async move {
+            tokio::select! {
+                () = converse(socket, events) => {}
+                // A client that does not take what it is told may not stay for that.
+                () = async { grant.ended().await; tokio::time::sleep(FAREWELL).await } => {}
+            }
+        }),
         Err(_) => sent(events),
     })
 }
 
+/// How long a client whose token has ended may take to hear so.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Longest message that a client of a WebSocket may send: there is nothing to say.
 const MAX_SAID: usize = 1024;
 
@@ -301,8 +313,9 @@ async fn converse(mut socket: WebSocket, events: impl futures::Stream<Item = str
                 let Some(event) = event else { break };
                 let (name, data) = event.parts();
                 let message = json!({"event": name, "id": event.id(), "data": data}).to_string();
-                if socket.send(Message::Text(message.into())).await.is_err() {
-                    return;
+                match tokio::time::timeout(STALLED, socket.send(Message::Text(message.into()))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
                 }
             }
             // Pings are answered where they are read; whatever else is said is ignored.

@@ -38,7 +38,7 @@ use crate::srql::plan::{self, Planned, Tallied};
 use crate::srql::time::Range;
 use crate::srql::{SrqlError, ast, parse};
 use crate::stored::Stored;
-use crate::stream::Streams;
+use crate::stream::{SLOW, Streams};
 use crate::view::View;
 
 /// Memory of all queries together, bytes.
@@ -58,11 +58,13 @@ pub struct EngineLimits {
     pub memory: usize,
     /// Time of one.
     pub time: Duration,
+    /// How long who follows a query may take nothing of what waits for them.
+    pub slow: Duration,
 }
 
 impl Default for EngineLimits {
     fn default() -> Self {
-        EngineLimits { memory: MEMORY, time: TIME_LIMIT }
+        EngineLimits { memory: MEMORY, time: TIME_LIMIT, slow: SLOW }
     }
 }
 
@@ -79,6 +81,8 @@ pub enum QueryError {
     Forgotten(i64),
     /// It took too long.
     TimedOut,
+    /// The token of whoever asked was revoked meanwhile, or is over.
+    Ended,
     /// Too many at once.
     Busy,
     /// It needs more memory than there is.
@@ -104,6 +108,8 @@ pub struct Engine {
     threads: Threads,
     /// What one query may take.
     time: Duration,
+    /// How long whoever follows a query may take nothing.
+    slow: Duration,
     seal: Seal,
     metrics: Metrics,
     streams: Streams,
@@ -141,7 +147,7 @@ impl Engine {
         let metrics = Metrics { queries: Family::default(), pinned: Gauge::default(), seconds };
         let threads = Threads::start().map_err(|e| QueryError::Failed(e.to_string()))?;
         let streams = Streams::default();
-        let time = limits.time;
+        let (time, slow) = (limits.time, limits.slow);
         Ok(Engine {
             live,
             state: state(runtime),
@@ -149,6 +155,7 @@ impl Engine {
             places: Arc::default(),
             threads,
             time,
+            slow,
             seal: Seal::new(key),
             metrics,
             streams,
@@ -170,10 +177,11 @@ impl Engine {
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let answer = match self.admit(&actor.tenant).await {
-            Ok(_running) => self.bounded(actor, text, cursor, limit).await,
-            Err(busy) => Err(busy),
-        };
+        let answer = while_granted(actor, async {
+            let _running = self.admit(&actor.tenant).await?;
+            self.bounded(actor, text, cursor, limit).await
+        });
+        let answer = answer.await;
         self.count(&answer, started);
         answer
     }
@@ -190,13 +198,13 @@ impl Engine {
             return Ok(Export::from(self.query(actor, text, cursor, limit).await?));
         }
         let started = Instant::now();
-        let begun = self.begin_export(actor, text).await;
+        let begun = while_granted(actor, self.begin_export(actor, text)).await;
         match begun {
             // It is a page after all.
             Ok(None) => return Ok(Export::from(self.query(actor, text, None, None).await?)),
             Ok(Some(export)) => {
                 self.count(&Ok(()), started);
-                Ok(export)
+                Ok(export.until(actor))
             }
             Err(error) => {
                 let refused = Err(error);
@@ -462,6 +470,11 @@ impl Engine {
         Ok((done.replaces, items))
     }
 
+    /// How long whoever follows a query may take nothing.
+    pub(crate) fn slow(&self) -> Duration {
+        self.slow
+    }
+
     /// The live queries.
     pub fn streams(&self) -> &Streams {
         &self.streams
@@ -616,6 +629,18 @@ impl plan::Tables for Scoped<'_> {
             Nature::Event => rows.filter(ident("epoch").lt_eq(lit(i64::try_from(self.epoch).unwrap_or(i64::MAX)))),
             Nature::State => Ok(rows),
         }
+    }
+}
+
+/// What is answered only as long as the token of whoever asks holds.
+pub(crate) async fn while_granted<T>(
+    actor: &Actor,
+    answer: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    tokio::select! {
+        biased;
+        () = actor.grant.ended() => Err(QueryError::Ended),
+        answer = answer => answer,
     }
 }
 

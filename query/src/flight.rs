@@ -3,7 +3,7 @@
 //!
 //! A client shows its token as `authorization: Bearer …`, or as the password of a handshake, whatever the user's name.
 //! Nothing is kept between calls: a ticket and a prepared statement are the text of their statement, and whoever brings it
-//! gets what their own token may see.
+//! gets what their own token may see. Rows stop coming when it is revoked or over.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use radarflow_reconcile::access::{Action as May, may};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::access::Actor;
+use crate::access::{Actor, OVER};
 use crate::answer::Export;
 use crate::catalog::ENTITIES;
 use crate::engine::QueryError;
@@ -83,6 +83,7 @@ fn status(error: QueryError) -> Status {
         QueryError::Expired => Status::not_found("the cursor has expired"),
         QueryError::Forgotten(_) => Status::not_found("what held then is not kept"),
         QueryError::TimedOut => Status::deadline_exceeded("the query took too long; narrow its time or its filters"),
+        QueryError::Ended => Status::unauthenticated(OVER),
         QueryError::Busy => Status::resource_exhausted("too many queries at once"),
         QueryError::TooLarge(detail) => Status::resource_exhausted(detail),
         QueryError::Failed(detail) => {
@@ -130,8 +131,7 @@ fn info(
 
 impl Flight {
     fn known(&self, token: &str) -> Result<Actor, Status> {
-        let clock_ms = self.api.engine.live().view().clock_ms;
-        let actor = self.api.tokens.actor(token.trim(), clock_ms);
+        let actor = self.api.tokens.actor(token.trim(), self.api.now_ms());
         let actor = actor.ok_or_else(|| Status::unauthenticated("the token is unknown, revoked or expired"))?;
         if may(actor.role, May::Query) {
             return Ok(actor);

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
+use futures::future::BoxFuture;
 use radarflow_proto::cell::Time;
 use radarflow_proto::clock::LedgerClock;
 use radarflow_proto::fact::{Fact, IpLink};
@@ -26,7 +27,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{Actor, Tokens};
+use crate::access::{Actor, OVER, Tokens, now_ms};
+use crate::door::Door;
 use crate::engine::{Engine, QueryError};
 use crate::inventories::{self, Mappings};
 use crate::plans::{self, Plans};
@@ -66,8 +68,8 @@ pub struct Api {
     pub partial: Arc<dyn Fn(&str, SourceKind, &str) -> bool + Send + Sync>,
     /// How far an address alone links, a tenant.
     pub policy: Arc<dyn Fn(&str) -> IpLink + Send + Sync>,
-    /// Whether the ledger is caught up.
-    pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether everything is as it should be, or why not: nothing is taken while the disk is short.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// The ledger's clock.
     pub clock: Arc<dyn LedgerClock>,
     /// Metrics, as Prometheus reads them.
@@ -96,7 +98,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(ask::complete))
         .routes(routes!(ask::explain_query))
         .routes(routes!(ask::stream_query))
-        .routes(routes!(administer::make_token))
+        .routes(routes!(administer::list_tokens, administer::make_token))
+        .routes(routes!(administer::revoke_token))
         .routes(routes!(administer::snapshot))
         .routes(routes!(administer::clock))
         .routes(routes!(administer::accept_clock))
@@ -127,7 +130,7 @@ pub fn description() -> String {
 }
 
 /// The routes.
-fn router(api: Shared) -> Router {
+pub(crate) fn router(api: Shared) -> Router {
     let document: Bytes = description().into();
     let document = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
     let (router, _) = routes().split_for_parts();
@@ -143,21 +146,15 @@ fn router(api: Shared) -> Router {
         .merge(flight::router(api))
 }
 
-/// Serves the API to connections until `stop` completes.
-pub async fn serve<C>(
-    connections: impl Stream<Item = std::io::Result<C>> + Send + 'static,
-    api: Shared,
-    stop: impl Future<Output = ()> + Send + 'static,
-) where
+/// Serves connections at a door until it is shut and requests under way are answered.
+pub async fn serve<C>(connections: impl Stream<Item = std::io::Result<C>> + Send + 'static, door: Arc<Door>)
+where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let engine = api.engine.clone();
-    let stop = async move {
-        stop.await;
-        // Streams are ended, or the server would wait for their clients.
-        engine.streams().close();
-    };
-    listen::serve(connections, router(api), listen::PATIENCE, stop).await;
+    let shut = door.until_shut();
+    let answer = move |request: Request| -> BoxFuture<'static, Response> { Box::pin(door.clone().answer(request)) };
+    let router = Router::new().fallback(answer);
+    listen::serve(connections, router, listen::PATIENCE, shut).await;
 }
 
 /// A problem document.
@@ -169,22 +166,27 @@ pub(crate) fn problem(status: StatusCode, code: &str, detail: &str, more: Value)
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
+/// Nobody is let in so.
+pub(crate) fn denied(detail: &str) -> Response {
+    let mut response = problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({}));
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    response
+}
+
 impl Api {
     #[allow(clippy::result_large_err)]
     pub(crate) fn actor(&self, headers: &HeaderMap) -> Result<Actor, Response> {
-        let denied = |detail: &str| {
-            let mut response = problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({}));
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-            response
-        };
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.strip_prefix("Bearer "))
             .ok_or_else(|| denied("send Authorization: Bearer rf_…"))?;
-        self.tokens
-            .actor(token.trim(), self.engine.live().view().clock_ms)
-            .ok_or_else(|| denied("the token is unknown, revoked or expired"))
+        self.tokens.actor(token.trim(), self.now_ms()).ok_or_else(|| denied("the token is unknown, revoked or expired"))
+    }
+
+    /// Now, milliseconds since 1970: the ledger's clock stands still while nothing can be written, and tokens end all the same.
+    pub(crate) fn now_ms(&self) -> i64 {
+        now_ms().max(self.engine.live().view().clock_ms)
     }
 
     #[allow(clippy::result_large_err)]
@@ -212,13 +214,7 @@ impl Api {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let body = |fact| serde_json::to_vec(fact).unwrap_or_default().into();
         let entries = facts.iter().map(|fact| Entry { peer: None, received_us: now_us, body: body(fact) }).collect();
-        self.sink.append(origin, entries).await.map_err(|error| {
-            let status = match error {
-                AppendError::Full => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            problem(status, "not_durable", &error.to_string(), json!({}))
-        })
+        self.sink.append(origin, entries).await.map_err(|error| not_durable(&error))
     }
 
     /// Waits until an epoch is visible.
@@ -282,9 +278,13 @@ pub(crate) async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Re
         .map_err(|e| problem(StatusCode::BAD_REQUEST, "bad_request", &e.to_string(), json!({})))
 }
 
-/// What a run brought was not made durable.
+/// What somebody said was not made durable.
 pub(crate) fn not_durable(error: &AppendError) -> Response {
-    problem(StatusCode::SERVICE_UNAVAILABLE, "not_durable", &error.to_string(), json!({}))
+    let (status, code) = match error {
+        AppendError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        AppendError::Storage(_) | AppendError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "not_durable"),
+    };
+    problem(status, code, &error.to_string(), json!({}))
 }
 
 /// What is wrong with what stands behind the `?` of a path.
@@ -334,6 +334,7 @@ pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
             "the query took too long; narrow its time or its filters",
             json!({}),
         ),
+        QueryError::Ended => denied(OVER),
         QueryError::TooLarge(detail) => problem(StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", detail, json!({})),
         QueryError::Busy => {
             let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "busy", "too many queries at once", json!({}));

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::access::Actor;
-use crate::http::{Shared, bad_query, command_id, not_durable, problem};
+use crate::access::{Actor, OVER};
+use crate::http::{Shared, bad_query, command_id, denied, not_durable, problem};
 use crate::lines::{BadLine, Lines};
 use crate::plans::{Noted, Plan};
 
@@ -198,7 +198,7 @@ pub(crate) async fn push(
     if how.plan {
         actor.whole("a plan")?;
         let mut noted = Noted::begin(&api, of);
-        if let Err(refused) = read(&mut noted, &reader, format, request).await {
+        if let Err(refused) = read(&mut noted, &reader, format, request, &actor).await {
             let _ = Box::new(noted).discard().await;
             return Err(refused);
         }
@@ -207,7 +207,7 @@ pub(crate) async fn push(
     }
     let id = of.run.clone();
     let mut run = api.inventories.begin(of);
-    let items = match read(&mut *run, &reader, format, request).await {
+    let items = match read(&mut *run, &reader, format, request, &actor).await {
         Ok(items) => items,
         Err(refused) => {
             // What was staged would be forgotten by itself, later.
@@ -221,16 +221,24 @@ pub(crate) async fn push(
     Ok(axum::Json(RunTaken { run: id, items, complete: how.complete, epoch }).into_response())
 }
 
-/// Reads the items of a request into a run; counts them.
+/// Reads the items of a request into a run, as long as whoever brings them may; counts them.
 async fn read(
     run: &mut dyn InventoryRun,
     reader: &Reader<'_>,
     format: Format,
     request: Request,
+    actor: &Actor,
 ) -> Result<usize, Response> {
-    match format {
-        Format::Lines => lines(run, reader, request.into_body()).await,
-        _ => document(run, reader, format, request.into_body()).await,
+    let read = async {
+        match format {
+            Format::Lines => lines(run, reader, request.into_body()).await,
+            _ => document(run, reader, format, request.into_body()).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = actor.grant.ended() => Err(denied(OVER)),
+        read = read => read,
     }
 }
 

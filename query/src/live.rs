@@ -2,7 +2,7 @@
 //!
 //! A state table of one tenant is a list of segments: immutable rows and a bitmap of those that are gone. An epoch's new
 //! rows are a new small segment; segments of like size are merged, so that publishing costs the change (and its share of a
-//! merge), not the table. An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
+//! merge), not the table; so are the rows of events that wait for the lake ([`crate::fresh`]). An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
 //! cut moves, and the memory goes, in one swap after a commit. The versions of state tables are kept in the same way, so
 //! that what held at a time can be asked for before the lake has it.
 //!
@@ -23,11 +23,10 @@ use deltalake::DeltaTable;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, StateRow, Table, state_batch};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::past::past;
 use crate::segment::Segment;
-use crate::stream::BEHIND;
 use crate::view::{Stored, Tenant, View, cast_to};
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
@@ -38,9 +37,10 @@ const DAY_US: i64 = 86_400_000_000;
 
 /// Epochs of which it is known what they changed, for whoever missed them.
 pub const RECENT_EPOCHS: usize = 1024;
-/// Changes, and bytes of event rows, that these have at most.
-const RECENT_CHANGES: usize = 10_000;
-const RECENT_BYTES: usize = 32 << 20;
+/// Changes that these have at most, unless the newest alone has more.
+pub const RECENT_CHANGES: usize = 10_000;
+/// Bytes of event rows that they have at most, likewise.
+pub const RECENT_BYTES: usize = 32 << 20;
 
 /// A state table of one tenant, as the applier keeps it.
 #[derive(Default)]
@@ -106,25 +106,6 @@ impl StateTable {
     }
 }
 
-/// Rows of an event table that are not in the lake yet.
-#[derive(Clone, Default)]
-pub(crate) struct Fresh {
-    pub(crate) batches: Vec<(u64, RecordBatch)>,
-}
-
-impl Fresh {
-    /// Without a lake the oldest rows go.
-    fn bound(&mut self) {
-        let mut bytes = 0;
-        let fits = |(_, batch): &&(u64, RecordBatch)| {
-            bytes += batch.get_array_memory_size();
-            bytes <= MAX_FRESH_BYTES
-        };
-        let kept = self.batches.iter().rev().take_while(fits).count();
-        self.batches.drain(..self.batches.len() - kept);
-    }
-}
-
 /// Text and bytes are read as the tables declare them: views of them would be copied for each row that is looked at.
 fn as_declared() -> Arc<SessionState> {
     static SESSION: OnceLock<Arc<SessionState>> = OnceLock::new();
@@ -148,16 +129,25 @@ pub struct Live {
     applier: Mutex<Applier>,
     view: RwLock<Arc<View>>,
     epoch: watch::Sender<u64>,
-    epochs: broadcast::Sender<Arc<EpochOutput>>,
     recent: Mutex<Recent>,
 }
 
-/// The last epochs.
+/// The last epochs: all that is kept of epochs for those who follow them, however many follow and however slowly.
 #[derive(Default)]
 struct Recent {
     epochs: VecDeque<Arc<EpochOutput>>,
     changes: usize,
     bytes: usize,
+    /// The newest epoch that is not known any more.
+    forgotten: u64,
+}
+
+/// What came after an epoch.
+pub(crate) enum Next {
+    /// The next one.
+    Epoch(Arc<EpochOutput>),
+    /// It is not known any more.
+    Missed,
 }
 
 impl Recent {
@@ -170,11 +160,29 @@ impl Recent {
         self.changes += changes;
         self.bytes += bytes;
         self.epochs.push_back(output);
-        while self.epochs.len() > RECENT_EPOCHS || self.changes > RECENT_CHANGES || self.bytes > RECENT_BYTES {
+        // The newest is there in any case: whoever keeps up has it.
+        while self.epochs.len() > 1
+            && (self.epochs.len() > RECENT_EPOCHS || self.changes > RECENT_CHANGES || self.bytes > RECENT_BYTES)
+        {
             let Some(oldest) = self.epochs.pop_front() else { break };
             let (changes, bytes) = Recent::size(&oldest);
             self.changes -= changes;
             self.bytes -= bytes;
+            self.forgotten = oldest.epoch;
+        }
+    }
+
+    /// Whether all epochs after one are known.
+    fn knows(&self, epoch: u64) -> bool {
+        let newest = self.epochs.back().map_or(self.forgotten, |last| last.epoch);
+        (self.forgotten..=newest).contains(&epoch)
+    }
+
+    fn after(&self, epoch: u64) -> Next {
+        let next = self.epochs.partition_point(|output| output.epoch <= epoch);
+        match self.epochs.get(next) {
+            Some(output) if self.knows(epoch) => Next::Epoch(output.clone()),
+            _ => Next::Missed,
         }
     }
 }
@@ -188,7 +196,6 @@ struct Applier {
 impl Live {
     /// Empty tables over a lake, if there is one. `start` is the epoch at which the dataflow says again what it restored.
     pub fn new(lake: Option<PathBuf>, start: u64) -> Self {
-        let (epochs, _) = broadcast::channel(BEHIND);
         let applier = Applier { view: View { history: lake.is_some(), ..View::default() }, ..Applier::default() };
         let view = RwLock::new(Arc::new(applier.view.clone()));
         Live {
@@ -198,8 +205,8 @@ impl Live {
             applier: Mutex::new(applier),
             view,
             epoch: watch::Sender::new(0),
-            epochs,
-            recent: Mutex::default(),
+            // What is said again at a start is no news.
+            recent: Recent { forgotten: start, ..Recent::default() }.into(),
         }
     }
 
@@ -226,18 +233,15 @@ impl Live {
         let _ = self.epoch.subscribe().wait_for(|at| *at >= epoch).await;
     }
 
-    /// Epochs from now on, each after it was published.
-    pub fn epochs(&self) -> broadcast::Receiver<Arc<EpochOutput>> {
-        self.epochs.subscribe()
+    /// Waits for the epoch after one; it is published when it comes. Whoever waits holds none.
+    pub(crate) async fn next(&self, after: u64) -> Next {
+        self.reach(after.saturating_add(1)).await;
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).after(after)
     }
 
-    /// The epochs after one, if all of them are known still.
-    pub fn since(&self, epoch: u64) -> Option<Vec<Arc<EpochOutput>>> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        // Epochs follow one another; the first one known tells what came before it.
-        let known = recent.epochs.front().is_some_and(|first| first.epoch <= epoch + 1);
-        let newest = recent.epochs.back().is_some_and(|last| last.epoch >= epoch);
-        (known && newest).then(|| recent.epochs.iter().filter(|o| o.epoch > epoch).cloned().collect())
+    /// Whether all epochs after one are known still.
+    pub(crate) fn knows(&self, epoch: u64) -> bool {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).knows(epoch)
     }
 
     /// Takes in an epoch and publishes it.
@@ -272,13 +276,13 @@ impl Live {
         if output.clock_ms > 0 {
             view.clock_ms = output.clock_ms;
         }
-        self.publish(view);
+        self.show(view);
         // What is said again at a start changed nothing.
         if output.epoch > self.start {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).push(output.clone());
         }
-        // Nobody may be listening.
-        let _ = self.epochs.send(output.clone());
+        // Whoever waits finds both.
+        self.epoch.send_replace(view.epoch);
     }
 
     /// Keeps rows until the lake has them.
@@ -292,15 +296,15 @@ impl Live {
         }
         let fresh = view.fresh.entry((tenant_of(batch), table)).or_default();
         let fresh = Arc::make_mut(fresh);
-        fresh.batches.push((epoch, batch.clone()));
+        fresh.push(epoch, batch.clone());
         if self.lake.is_none() {
-            fresh.bound();
+            // There the oldest rows go.
+            fresh.bound(MAX_FRESH_BYTES);
         }
     }
 
-    fn publish(&self, view: &View) {
+    fn show(&self, view: &View) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view.clone());
-        self.epoch.send_replace(view.epoch);
     }
 
     /// The lake has everything of a table up to `cut`: read it from there.
@@ -331,12 +335,11 @@ impl Live {
         view.stored.insert(table, Stored { cut, provider: Some(provider), days, forgotten });
         for ((_, t), fresh) in &mut view.fresh {
             if *t == table {
-                Arc::make_mut(fresh).batches.retain(|(epoch, _)| *epoch > cut);
+                Arc::make_mut(fresh).let_go(cut);
             }
         }
-        view.fresh.retain(|_, fresh| !fresh.batches.is_empty());
-        let view = view.clone();
-        self.publish(&view);
+        view.fresh.retain(|_, fresh| !fresh.is_empty());
+        self.show(view);
         Ok(())
     }
 
@@ -354,7 +357,7 @@ impl Live {
 
     /// Bytes of event rows that wait for the lake.
     pub fn fresh_bytes(&self) -> usize {
-        self.view().fresh.values().flat_map(|f| &f.batches).map(|(_, b)| b.get_array_memory_size()).sum()
+        self.view().fresh.values().map(|fresh| fresh.bytes()).sum()
     }
 }
 

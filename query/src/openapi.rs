@@ -1,6 +1,8 @@
 //! The description of the API, made from the handlers themselves: what stands at a handler is what is served and what is
 //! said of it.
 
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -73,4 +75,9 @@ pub(crate) fn finish(document: &mut OpenApi) {
             operation.responses.responses.insert(status.to_owned(), response.into());
         }
     }
+}
+
+/// Metrics, as Prometheus reads them.
+pub(crate) fn metrics(text: String) -> Response {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

@@ -8,9 +8,12 @@
 //! older than the record, fields that the record lacks. The digest names the source and every change. Where the records
 //! have changed meanwhile there is another plan, under another digest, to be looked at. What is planned waits in the
 //! ledger and costs room there: a plan that nobody applies is forgotten after [`KEPT`], and its run with it.
+//!
+//! What is noted of runs takes memory out of one budget ([`Room`]): a tenant may hold as much of it as is still free, and a
+//! run that does not fit is refused. A tenant's plan gives way only to another of the same tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -35,8 +38,12 @@ use utoipa::ToSchema;
 
 use crate::http::{Api, Done, Shared, not_durable, problem, refuse};
 
-/// Plans that wait to be applied.
+/// Plans of one tenant that wait to be applied.
 pub const MAX_PLANS: usize = 16;
+/// Bytes of what is noted of runs, of all tenants, where nothing else is said.
+pub const PLAN_BYTES: usize = 256 << 20;
+/// What an item takes beside its texts, bytes, about: its key and place in a map among it.
+const ITEM_BYTES: usize = size_of::<Item>() + 128;
 /// How long a plan waits. What is staged is given up after fifteen minutes.
 pub const KEPT: Duration = Duration::from_secs(600);
 /// Records that a plan shows of each kind of change.
@@ -75,6 +82,63 @@ fn order(record: &Record) -> (Time, bool, Name) {
     (record.event_time, record.deleted, name(record))
 }
 
+/// Memory for what is noted of runs, and who has how much of it, bytes.
+#[derive(Debug)]
+struct Room {
+    bound: usize,
+    taken: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Room {
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes some for a tenant, if that leaves as much to the others as the tenant has.
+    fn take(&self, tenant: &str, bytes: usize) -> bool {
+        let mut taken = self.taken();
+        let free = self.bound.saturating_sub(taken.values().sum());
+        let held = taken.get(tenant).copied().unwrap_or(0);
+        let fits = held + bytes <= free;
+        if fits {
+            taken.insert(tenant.to_owned(), held + bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, tenant: &str, bytes: usize) {
+        let mut taken = self.taken();
+        let held = taken.get(tenant).map_or(0, |held| held.saturating_sub(bytes));
+        if held > 0 {
+            taken.insert(tenant.to_owned(), held);
+        } else {
+            taken.remove(tenant);
+        }
+    }
+}
+
+/// What one run holds of it, until it is dropped.
+#[derive(Debug)]
+struct Held {
+    room: Arc<Room>,
+    tenant: String,
+    bytes: usize,
+}
+
+impl Held {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let fits = self.room.take(&self.tenant, bytes);
+        self.bytes += if fits { bytes } else { 0 };
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.room.give_back(&self.tenant, self.bytes);
+    }
+}
+
 /// A run that is read and noted, and will not end before somebody says so.
 pub(crate) struct Noted {
     run: Box<dyn InventoryRun>,
@@ -91,24 +155,44 @@ struct Notes {
     items: BTreeMap<String, Item>,
     listed: usize,
     rejected: usize,
+    /// What it holds.
+    held: Held,
+    /// More would have to be noted than there is room for.
+    is_too_large: bool,
 }
 
 impl Noted {
     pub(crate) fn begin(api: &Api, of: RunOf) -> Noted {
         let (run, instances) = (api.inventories.begin(of.clone()), (api.instances)());
         let partial = (api.partial)(&of.tenant, of.kind, &of.speaker());
-        Noted { run, notes: Notes { of, instances, partial, items: BTreeMap::new(), listed: 0, rejected: 0 } }
+        let held = Held { room: api.plans.room.clone(), tenant: of.tenant.clone(), bytes: 0 };
+        let items = BTreeMap::new();
+        let notes = Notes { of, instances, partial, items, listed: 0, rejected: 0, held, is_too_large: false };
+        Noted { run, notes }
     }
 }
 
 impl Notes {
     fn note(&mut self, update: &DeviceUpdate, now_us: i64) {
+        if self.is_too_large {
+            return;
+        }
         let received = Received { tenant: &self.of.tenant, partition: None, at_us: now_us };
         let Ok(record) = device_update(update, &received, &self.instances) else {
             self.rejected += 1;
             return;
         };
         let key = record.key.key.clone();
+        // Of a partial source all of it is kept, else what is shown.
+        let takes = match (self.partial, self.items.contains_key(&key)) {
+            (true, _) => ITEM_BYTES + 2 * key.len() + weight(&record),
+            (false, false) => ITEM_BYTES + 2 * key.len() + shown_weight(&record),
+            (false, true) => 0,
+        };
+        if !self.held.grow(takes) {
+            self.forget();
+            return;
+        }
         if self.partial {
             // Said twice, both count.
             let mut sayings = self.items.remove(&key).and_then(|old| old.sayings).unwrap_or_default();
@@ -123,6 +207,13 @@ impl Notes {
             self.items.insert(key, item);
         }
     }
+
+    /// It will be refused: nothing of it is kept.
+    fn forget(&mut self) {
+        self.is_too_large = true;
+        self.items.clear();
+        self.held.room.give_back(&self.held.tenant, std::mem::take(&mut self.held.bytes));
+    }
 }
 
 #[async_trait]
@@ -131,7 +222,9 @@ impl InventoryRun for Noted {
         let notes = &mut self.notes;
         notes.listed += items.len();
         if notes.listed >= MAX_LISTED {
-            // It will be refused: nothing more of it is kept.
+            notes.forget();
+        }
+        if notes.is_too_large {
             return Ok(());
         }
         items.iter_mut().for_each(|update| notes.of.own(update));
@@ -151,6 +244,20 @@ impl InventoryRun for Noted {
     async fn discard(self: Box<Self>) -> Result<u64, AppendError> {
         self.run.discard().await
     }
+}
+
+/// What is shown of a record takes so many bytes, about.
+fn shown_weight(record: &Record) -> usize {
+    label(record).len() + record.hostname.as_ref().map_or(0, String::len) + record.ips.len() * 64
+}
+
+/// A record takes so many bytes, about.
+fn weight(record: &Record) -> usize {
+    let ids: usize = record.ids.iter().map(|id| id.namespace.len() + id.value.len() + 64).sum();
+    let macs: usize = record.macs.iter().chain(&record.macs_shown).map(|mac| mac.len() + 24).sum();
+    let texts = record.attributes.iter().chain(&record.metadata);
+    let texts: usize = texts.map(|(key, value)| key.len() + value.len() + 64).sum();
+    size_of::<Record>() + ids + macs + texts + shown_weight(record)
 }
 
 /// Names what a record says, whenever it says it.
@@ -267,13 +374,30 @@ struct Waiting {
 }
 
 /// The plans that wait, by tenant and digest.
-#[derive(Default)]
 pub struct Plans {
     waiting: Mutex<BTreeMap<(String, String), Waiting>>,
+    room: Arc<Room>,
     gauge: Gauge,
 }
 
+impl Default for Plans {
+    fn default() -> Self {
+        Plans::with_bytes(PLAN_BYTES)
+    }
+}
+
 impl Plans {
+    /// Plans of which so much is noted at most, bytes.
+    pub fn with_bytes(bound: usize) -> Self {
+        let room = Arc::new(Room { bound, taken: Mutex::default() });
+        Plans { waiting: Mutex::default(), room, gauge: Gauge::default() }
+    }
+
+    /// Bytes of what is noted.
+    pub fn bytes(&self) -> usize {
+        self.room.taken().values().sum()
+    }
+
     /// Makes its metric known.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("plans_waiting", "Plans of inventory runs that wait to be applied", self.gauge.clone());
@@ -283,31 +407,40 @@ impl Plans {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a plan; one of the same source gives way to it, and those that waited too long.
-    fn keep(&self, digest: &str, plan: Waiting) {
-        let key = (plan.noted.notes.of.tenant.clone(), digest.to_owned());
+    /// Keeps a plan. One of the same source gives way to it, those that waited too long do, and where its tenant has as many
+    /// as may be the oldest of these.
+    fn keep(self: &Arc<Self>, digest: &str, plan: Waiting) {
+        let tenant = plan.noted.notes.of.tenant.clone();
         let source = |noted: &Noted| {
             let of = &noted.notes.of;
             (of.tenant.clone(), of.name.clone(), of.instance.clone())
         };
         let mut waiting = self.waiting();
-        let mut gone: Vec<(String, String)> = waiting
-            .iter()
-            .filter(|(_, w)| source(&w.noted) == source(&plan.noted) || w.since.elapsed() >= KEPT)
-            .map(|(key, _)| key.clone())
-            .collect();
-        if waiting.len() - gone.len() >= MAX_PLANS {
-            let left = waiting.iter().filter(|(key, _)| !gone.contains(key));
-            let oldest = left.min_by_key(|(_, w)| w.since).map(|(key, _)| key.clone());
-            gone.extend(oldest);
-        }
-        for key in gone {
-            if let Some(old) = waiting.remove(&key) {
-                // What is left of it would be given up by itself, later.
-                tokio::spawn(Box::new(old.noted).discard());
+        forget(&mut waiting, |_, old| source(&old.noted) == source(&plan.noted) || old.since.elapsed() >= KEPT);
+        let own = waiting.iter().filter(|((of, _), _)| *of == tenant);
+        let mut own: Vec<_> = own.map(|(key, old)| (old.since, key.clone())).collect();
+        own.sort();
+        let over = (own.len() + 1).saturating_sub(MAX_PLANS);
+        let over: BTreeSet<(String, String)> = own.into_iter().take(over).map(|(_, key)| key).collect();
+        forget(&mut waiting, |key, _| over.contains(key));
+        let until = plan.since + KEPT;
+        waiting.insert((tenant, digest.to_owned()), plan);
+        self.gauge.set(waiting.len() as i64);
+        drop(waiting);
+        // Nobody may ask for it any more.
+        let plans = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until.into()).await;
+            if let Some(plans) = plans.upgrade() {
+                plans.expire(Instant::now());
             }
-        }
-        waiting.insert(key, plan);
+        });
+    }
+
+    /// Forgets those that waited too long.
+    fn expire(&self, now: Instant) {
+        let mut waiting = self.waiting();
+        forget(&mut waiting, |_, old| now.saturating_duration_since(old.since) >= KEPT);
         self.gauge.set(waiting.len() as i64);
     }
 
@@ -325,9 +458,29 @@ impl Plans {
     }
 }
 
+/// Forgets some plans.
+fn forget(waiting: &mut BTreeMap<(String, String), Waiting>, gone: impl Fn(&(String, String), &Waiting) -> bool) {
+    let gone: Vec<(String, String)> =
+        waiting.iter().filter(|(key, old)| gone(key, old)).map(|(k, _)| k.clone()).collect();
+    for old in gone.iter().filter_map(|key| waiting.remove(key)) {
+        // What is left of it would be given up by itself, later.
+        tokio::spawn(Box::new(old.noted).discard());
+    }
+}
+
 fn too_large(what: &str) -> Response {
     let detail = format!("{what} {MAX_LISTED} items or more: too many to plan");
     problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({}))
+}
+
+/// There is no room to note it: other plans of the tenant hold it, or other tenants'.
+fn no_room() -> Response {
+    let detail = format!(
+        "there is no memory left to plan so much; apply or forget plans that wait (they are forgotten after {} s), or plan \
+         less at once",
+        KEPT.as_secs()
+    );
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", &detail, json!({}))
 }
 
 impl Api {
@@ -336,6 +489,10 @@ impl Api {
         if noted.notes.listed >= MAX_LISTED {
             let _ = Box::new(noted).discard().await;
             return Err(too_large("it lists"));
+        }
+        if noted.notes.is_too_large {
+            let _ = Box::new(noted).discard().await;
+            return Err(no_room());
         }
         let since = Instant::now();
         match self.compared(&noted.notes, complete).await {
@@ -476,9 +633,9 @@ mod tests {
         }
     }
 
-    fn waiting(instance: &str, since: Instant) -> Waiting {
+    fn notes(plans: &Plans, tenant: &str, instance: &str) -> Notes {
         let of = RunOf {
-            tenant: "t".into(),
+            tenant: tenant.into(),
             partition: "default".into(),
             bound: false,
             kind: SourceKind::NetBox,
@@ -486,33 +643,112 @@ mod tests {
             instance: instance.into(),
             run: "1".into(),
         };
-        let notes = Notes {
+        Notes {
             of,
             instances: Instances::default(),
             partial: false,
             items: BTreeMap::new(),
             listed: 0,
             rejected: 0,
-        };
-        Waiting { noted: Noted { run: Box::new(Nothing), notes }, complete: true, since }
+            held: Held { room: plans.room.clone(), tenant: tenant.into(), bytes: 0 },
+            is_too_large: false,
+        }
+    }
+
+    fn noted(plans: &Plans, tenant: &str, instance: &str) -> Noted {
+        Noted { run: Box::new(Nothing), notes: notes(plans, tenant, instance) }
+    }
+
+    fn waiting(plans: &Plans, tenant: &str, instance: &str, since: Instant) -> Waiting {
+        Waiting { noted: noted(plans, tenant, instance), complete: true, since }
+    }
+
+    fn item(n: usize) -> DeviceUpdate {
+        serde_json::from_value(
+            json!({"source": "netbox", "ip": "10.0.0.1", "hostname": format!("h{n}"), "timestamp": 5,
+            "metadata": {"netbox_device_id": n.to_string()}, "sync_meta": {"sync_service_id": "dc1"}}),
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn a_plan_waits_no_longer_than_its_run_is_staged() {
-        let (plans, now) = (Plans::default(), Instant::now());
-        plans.keep("a", waiting("dc1", now));
+        let (plans, now) = (Arc::new(Plans::default()), Instant::now());
+        plans.keep("a", waiting(&plans, "t", "dc1", now));
         // Looked at again, it is as old as it was.
         let again = plans.take("t", "a", now + KEPT / 2).unwrap();
         plans.keep("a", again);
         assert!(plans.take("t", "a", now + KEPT).is_none());
         // Another of its source takes its place; and nobody else sees it.
-        plans.keep("a", waiting("dc1", now));
-        plans.keep("b", waiting("dc1", now));
+        plans.keep("a", waiting(&plans, "t", "dc1", now));
+        plans.keep("b", waiting(&plans, "t", "dc1", now));
         assert!(plans.take("t", "a", now).is_none() && plans.take("u", "b", now).is_none());
         assert!(plans.take("t", "b", now).is_some());
+        // Where nobody asks any more it goes all the same, and what it held.
+        plans.keep("a", waiting(&plans, "t", "dc1", now));
+        plans.expire(now + KEPT);
+        assert_eq!((plans.waiting().len(), plans.gauge.get()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_plan_gives_way_only_to_one_of_its_tenant() {
+        let (plans, now) = (Arc::new(Plans::default()), Instant::now());
+        plans.keep("first", waiting(&plans, "u", "dc1", now));
+        let since = |n: usize| now + Duration::from_millis(n as u64);
         for n in 0..MAX_PLANS + 3 {
-            plans.keep(&n.to_string(), waiting(&n.to_string(), now));
+            plans.keep(&n.to_string(), waiting(&plans, "t", &n.to_string(), since(n)));
         }
-        assert_eq!(plans.waiting().len(), MAX_PLANS);
+        assert_eq!(plans.waiting().len(), MAX_PLANS + 1);
+        assert!(plans.take("u", "first", now).is_some(), "another tenant's is the oldest, and stays");
+        let left = |n: usize| plans.take("t", &n.to_string(), now).is_some();
+        assert!(!left(2) && left(3), "the oldest of its own go");
+    }
+
+    #[tokio::test]
+    async fn what_is_noted_takes_memory_and_leaves_as_much_to_others() {
+        let bound = 1 << 20;
+        let plans = Arc::new(Plans::with_bytes(bound));
+        let page: Vec<DeviceUpdate> = (0..100).map(item).collect();
+        let mut greedy = noted(&plans, "t", "dc1");
+        while !greedy.notes.is_too_large {
+            assert!(greedy.notes.listed < MAX_LISTED);
+            let next = (0..100).map(|n| item(greedy.notes.listed + n)).collect();
+            greedy.page(next).await.unwrap();
+            assert!(plans.bytes() <= bound / 2, "{}", plans.bytes());
+        }
+        assert!(greedy.notes.listed > 100 && greedy.notes.items.is_empty());
+        assert_eq!(plans.bytes(), 0, "what is refused holds nothing");
+        // Plans that wait hold what they took; somebody else still has room, and it comes back with them.
+        let mut kept = 0;
+        loop {
+            let mut noted = noted(&plans, "t", &kept.to_string());
+            noted.page(page.clone()).await.unwrap();
+            if noted.notes.is_too_large || kept == MAX_PLANS {
+                break;
+            }
+            let (complete, since) = (true, Instant::now());
+            plans.keep(&kept.to_string(), Waiting { noted, complete, since });
+            kept += 1;
+        }
+        assert!(plans.bytes() > 0);
+        let mut other = noted(&plans, "u", "dc1");
+        other.page(page.clone()).await.unwrap();
+        assert!(!other.notes.is_too_large && other.notes.items.len() == 100);
+        drop((greedy, other));
+        plans.expire(Instant::now() + KEPT);
+        while plans.bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_partial_source_said_takes_memory_whenever_it_is_said() {
+        let plans = Plans::default();
+        let mut noted = noted(&plans, "t", "dc1");
+        noted.notes.partial = true;
+        noted.page(vec![item(1)]).await.unwrap();
+        let once = plans.bytes();
+        noted.page(vec![item(1)]).await.unwrap();
+        assert!(once > 0 && plans.bytes() > once);
     }
 }

@@ -77,14 +77,17 @@ fn at_key<'a>(map: &'a MapArray, row: usize, key: &str) -> Option<&'a str> {
     values.is_valid(at).then(|| values.value(at))
 }
 
+/// Which rows of a chunk are gone.
+type Dead = Arc<[u64; CHUNK / 64]>;
+
 /// A part of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     schema: SchemaRef,
     chunks: Arc<Vec<RecordBatch>>,
     rows: usize,
-    /// Rows that are gone; empty while none is.
-    dead: Arc<Vec<bool>>,
+    /// Rows that are gone, by chunk: a version copies those of the chunks that it changes.
+    dead: Arc<Vec<Option<Dead>>>,
     pub(crate) live: usize,
     indexes: Arc<[OnceLock<Index>; INDEXED.len()]>,
     of_keys: Arc<OfKeys>,
@@ -118,7 +121,8 @@ impl Segment {
         let of_keys = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
         let places = self.indexes.iter().chain(of_keys.iter().map(|(_, index)| &**index)).filter_map(OnceLock::get);
         let places: usize = places.map(|index| size_of_val(&*index.0)).sum();
-        rows + places + self.dead.len() + self.rows * KEY_BYTES
+        let dead = self.dead.iter().flatten().count() * CHUNK / 8;
+        rows + places + dead + self.rows * KEY_BYTES
     }
 
     /// Rows, those that are gone among them.
@@ -129,14 +133,16 @@ impl Segment {
     /// A row is gone.
     pub(crate) fn bury(&mut self, row: usize) {
         let dead = Arc::make_mut(&mut self.dead);
-        dead.resize(self.rows, false);
-        dead[row] = true;
+        dead.resize(self.chunks.len(), None);
+        let dead = dead[row / CHUNK].get_or_insert_with(|| Arc::new([0; CHUNK / 64]));
+        Arc::make_mut(dead)[row % CHUNK / 64] |= 1 << (row % 64);
         self.live -= 1;
     }
 
     /// Whether a row is gone.
     pub(crate) fn is_dead(&self, row: usize) -> bool {
-        self.dead.get(row).copied().unwrap_or(false)
+        let dead = self.dead.get(row / CHUNK).and_then(Option::as_ref);
+        dead.is_some_and(|dead| dead[row % CHUNK / 64] & (1 << (row % 64)) != 0)
     }
 
     /// The rows there are, chunk by chunk.
@@ -147,10 +153,9 @@ impl Segment {
                 Some(columns) => chunk.project(columns)?,
                 None => chunk.clone(),
             };
-            let dead = self.dead.get(n * CHUNK..).unwrap_or_default();
-            let dead = &dead[..dead.len().min(chunk.num_rows())];
-            if dead.iter().any(|dead| *dead) {
-                let mask: BooleanArray = dead.iter().map(|dead| Some(!dead)).collect();
+            if self.dead.get(n).is_some_and(Option::is_some) {
+                let live = (0..chunk.num_rows()).map(|row| Some(!self.is_dead(n * CHUNK + row)));
+                let mask: BooleanArray = live.collect();
                 batches.push(filter_record_batch(&chunk, &mask)?);
             } else {
                 batches.push(chunk);
@@ -276,6 +281,19 @@ mod tests {
         let there: usize = segment.batches(None).unwrap().iter().map(RecordBatch::num_rows).sum();
         assert_eq!((there, segment.live), (rows.len() - 4, rows.len() - 4));
         assert!(segment.find("hostname", &BTreeSet::new()).is_none());
+    }
+
+    #[test]
+    fn a_version_copies_what_is_gone_of_the_chunks_that_it_changes() {
+        let rows: Vec<Option<String>> = (0..10 * CHUNK).map(|n| Some(n.to_string())).collect();
+        let mut segment = Segment::new(&texts(&[]).schema(), [texts(&rows)]).unwrap();
+        (0..10).for_each(|chunk| segment.bury(chunk * CHUNK));
+        let before = segment.clone();
+        segment.bury(3 * CHUNK + 64);
+        let same = |n: usize| Arc::ptr_eq(before.dead[n].as_ref().unwrap(), segment.dead[n].as_ref().unwrap());
+        assert_eq!((0..10).filter(|n| !same(*n)).collect::<Vec<_>>(), [3]);
+        assert!(segment.is_dead(3 * CHUNK + 64) && !before.is_dead(3 * CHUNK + 64) && segment.is_dead(3 * CHUNK));
+        assert_eq!((before.live, segment.live), (10 * CHUNK - 10, 10 * CHUNK - 11));
     }
 
     #[test]

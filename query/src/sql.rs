@@ -15,7 +15,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use crate::access::Actor;
 use crate::answer::{Answer, Export};
 use crate::catalog::{ENTITIES, Entity};
-use crate::engine::{Engine, QueryError, failed};
+use crate::engine::{Engine, QueryError, failed, while_granted};
 use crate::srql::SrqlError;
 use crate::srql::plan::MAX_LIMIT;
 use crate::view::View;
@@ -74,12 +74,12 @@ impl Engine {
             return Err(refused(format!("a page has {MAX_LIMIT} rows at most; aggregate, or page by a key")));
         }
         let started = Instant::now();
-        let running = self.admit(&actor.tenant).await;
-        let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
-        let answer = match running {
-            Ok(_running) => self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await,
-            Err(busy) => Err(busy),
-        };
+        let answer = while_granted(actor, async {
+            let _running = self.admit(&actor.tenant).await?;
+            let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
+            self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await
+        });
+        let answer = answer.await;
         self.count(&answer, started);
         answer
     }
@@ -93,9 +93,9 @@ impl Engine {
             let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
             self.send(running, statement.frame, statement.view.epoch)
         };
-        let begun = begun.await;
+        let begun = while_granted(actor, begun).await;
         self.count(&begun, started);
-        begun
+        begun.map(|export| export.until(actor))
     }
 
     /// The columns a statement gives.

@@ -5,36 +5,47 @@
 //! percentiles) is asked again when something it reads has changed, and the difference is sent. Neither takes more than a
 //! fifth of its time.
 //!
-//! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that was cut off says
-//! which event it saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and
-//! every other begins anew, with a snapshot that says so. What a stream holds is bounded: [`MAX_ROWS`] rows, [`BEHIND`]
-//! epochs, [`UNSENT`] events.
+//! A client that does not keep up misses epochs; it is told with a fresh snapshot that says so. One that takes nothing at
+//! all for a while ([`SLOW`]) is let go, and told with the last event how to go on. One that was cut off says which event it
+//! saw last: while the epochs after it are known, a query that is kept row by row goes on from there, and every other begins
+//! anew, with a snapshot that says so. It ends with the token of whoever asked.
+//!
+//! What a stream holds is bounded: [`MAX_ROWS`] rows, [`UNSENT`] events, [`STREAM_BYTES`] of them, [`TENANT_BYTES`] of all of a
+//! tenant (one event in any case), and one epoch while it takes it in. Other epochs are held by nobody but [`Live`], for all.
+//!
+//! [`Live`]: crate::live::Live
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Nature, Table};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use crate::access::Actor;
+use crate::access::{Actor, OVER};
 use crate::answer::json_rows;
 use crate::catalog::{Entity, STATUS_COLOR};
 use crate::engine::{Engine, QueryError};
 use crate::groups;
 use crate::kept::{Asked, How, Kept, Rows, Taken, apart, count};
+use crate::live::Next;
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value as Compared};
 use crate::srql::{SrqlError, parse, plan};
 use crate::view::View;
 
 /// Rows that a stream may hold.
 pub const MAX_ROWS: usize = 10_000;
-/// Epochs that a stream may be behind.
-pub const BEHIND: usize = 256;
 /// Events that may wait for a client.
 pub const UNSENT: usize = 64;
+/// Bytes of events that may wait for a client, about.
+pub const STREAM_BYTES: usize = 4 << 20;
+/// Bytes of events that may wait for all clients of a tenant, about.
+pub const TENANT_BYTES: usize = 64 << 20;
+/// How long a client may take nothing while something waits for it.
+pub const SLOW: Duration = Duration::from_secs(30);
 /// Streams of one tenant.
 pub const STREAMS_TENANT: usize = 64;
 /// Rows of one event.
@@ -73,6 +84,8 @@ pub enum Event {
     Frontier(u64),
     /// It cannot go on.
     Failed(String),
+    /// The client takes nothing: the server lets it go. Up to this epoch it was told everything.
+    TooSlow(Option<u64>),
     /// The server ends it.
     End,
 }
@@ -99,6 +112,13 @@ impl Event {
             }
             Event::Frontier(epoch) => ("frontier", json!({"epoch": epoch})),
             Event::Failed(detail) => ("error", json!({"detail": detail})),
+            Event::TooSlow(seen) => {
+                let detail = "the client took nothing for too long; ask again, with Last-Event-ID, to go on";
+                (
+                    "end",
+                    json!({"reason": "too_slow", "last_event_id": seen.map(|seen| seen.to_string()), "detail": detail}),
+                )
+            }
             Event::End => ("end", json!({})),
         }
     }
@@ -106,13 +126,13 @@ impl Event {
 
 /// The streams there are.
 pub struct Streams {
-    running: Mutex<BTreeMap<String, usize>>,
+    running: Arc<Tenants>,
     closing: watch::Sender<bool>,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Streams { running: Mutex::default(), closing: watch::Sender::new(false) }
+        Streams { running: Arc::default(), closing: watch::Sender::new(false) }
     }
 }
 
@@ -124,33 +144,154 @@ impl Streams {
 
     /// How many there are.
     pub fn running(&self) -> usize {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+        self.running.lock().values().map(|of| of.streams).sum()
+    }
+
+    /// Bytes of events that wait for their clients, about.
+    pub fn bytes(&self) -> usize {
+        self.running.lock().values().map(|of| of.bytes).sum()
+    }
+}
+
+/// What tenants have of streams.
+#[derive(Default)]
+struct Tenants {
+    by_tenant: Mutex<BTreeMap<String, OfTenant>>,
+    /// A client took something.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct OfTenant {
+    streams: usize,
+    bytes: usize,
+}
+
+impl Tenants {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, OfTenant>> {
+        self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back what a stream had.
+    fn give_back(&self, tenant: &str, streams: usize, bytes: usize) {
+        let mut by_tenant = self.lock();
+        if let Some(of) = by_tenant.get_mut(tenant) {
+            of.streams = of.streams.saturating_sub(streams);
+            of.bytes = of.bytes.saturating_sub(bytes);
+            if of.streams == 0 && of.bytes == 0 {
+                by_tenant.remove(tenant);
+            }
+        }
     }
 }
 
 /// One stream, for as long as it runs.
-struct Running(Arc<Engine>, String);
+struct Running {
+    tenants: Arc<Tenants>,
+    tenant: String,
+    /// Bytes of events that wait for its client.
+    waiting: Arc<AtomicUsize>,
+}
 
 impl Running {
-    fn admit(engine: &Arc<Engine>, tenant: &str) -> Option<Running> {
-        let mut running = engine.streams().running.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = running.entry(tenant.to_owned()).or_default();
-        if *of_tenant >= STREAMS_TENANT {
+    fn admit(tenants: &Arc<Tenants>, tenant: &str) -> Option<Running> {
+        let mut by_tenant = tenants.lock();
+        let of = by_tenant.entry(tenant.to_owned()).or_default();
+        if of.streams >= STREAMS_TENANT {
             return None;
         }
-        *of_tenant += 1;
-        Some(Running(engine.clone(), tenant.to_owned()))
+        of.streams += 1;
+        drop(by_tenant);
+        Some(Running { tenants: tenants.clone(), tenant: tenant.to_owned(), waiting: Arc::default() })
+    }
+
+    /// Room for an event to wait in. Where nothing else waits there is room for any.
+    fn room(&self, bytes: usize) -> Option<Room> {
+        let mut by_tenant = self.tenants.lock();
+        let of = by_tenant.entry(self.tenant.clone()).or_default();
+        let fits = |held: usize, most: usize| held == 0 || held + bytes <= most;
+        if !fits(self.waiting.load(Ordering::Relaxed), STREAM_BYTES) || !fits(of.bytes, TENANT_BYTES) {
+            return None;
+        }
+        of.bytes += bytes;
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        drop(by_tenant);
+        let (tenants, tenant, waiting) = (self.tenants.clone(), self.tenant.clone(), self.waiting.clone());
+        Some(Room { tenants, tenant, waiting, bytes })
+    }
+
+    /// Waits for it.
+    async fn wait_for_room(&self, bytes: usize) -> Room {
+        loop {
+            let freed = self.tenants.freed.notified();
+            tokio::pin!(freed);
+            // From here on nothing that is taken is missed.
+            freed.as_mut().enable();
+            if let Some(room) = self.room(bytes) {
+                return room;
+            }
+            freed.await;
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.0.streams().running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = running.get_mut(&self.1) {
-            *n -= 1;
-            if *n == 0 {
-                running.remove(&self.1);
-            }
+        self.tenants.give_back(&self.tenant, 1, 0);
+    }
+}
+
+/// What an event takes while it waits.
+struct Room {
+    tenants: Arc<Tenants>,
+    tenant: String,
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.tenants.give_back(&self.tenant, 0, self.bytes);
+        self.tenants.freed.notify_waiters();
+    }
+}
+
+/// A value takes so many bytes, about.
+fn weight(value: &Value) -> usize {
+    let more = match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(weight).sum(),
+        Value::Object(all) => all.iter().map(|(key, value)| key.len() + 32 + weight(value)).sum(),
+        _ => 0,
+    };
+    32 + more
+}
+
+impl Event {
+    fn weight(&self) -> usize {
+        let rows = |rows: &[Value]| rows.iter().map(weight).sum::<usize>();
+        match self {
+            Event::Snapshot { rows: all, .. } => 64 + rows(all),
+            Event::Change { added, removed, .. } => 64 + rows(added) + rows(removed),
+            _ => 64,
+        }
+    }
+}
+
+/// The events of a stream, as its client takes them.
+pub struct Events {
+    queue: mpsc::Receiver<(Event, Room)>,
+    last: Arc<Mutex<Option<Event>>>,
+}
+
+impl Events {
+    /// The next one; after the last nothing.
+    pub async fn recv(&mut self) -> Option<Event> {
+        match self.queue.recv().await {
+            Some((event, _room)) => Some(event),
+            // It ends without waiting for its client to take what is left.
+            None => self.last.lock().unwrap_or_else(PoisonError::into_inner).take(),
         }
     }
 }
@@ -164,14 +305,20 @@ struct Stream {
     how: Mutex<Option<How>>,
     /// Whether the clock alone changes its answer.
     slides: bool,
-    to: mpsc::Sender<Event>,
-    _running: Running,
+    to: mpsc::Sender<(Event, Room)>,
+    /// The last epoch that its client was told everything of; 0 for none.
+    told: AtomicU64,
+    /// What its client hears when it has taken everything else.
+    last: Arc<Mutex<Option<Event>>>,
+    running: Running,
 }
 
 /// Why a stream ends.
 enum Ended {
     /// The client left, or the server stops.
     Quietly,
+    /// The client takes nothing.
+    Slow,
     /// It has to be said.
     Failed(QueryError),
 }
@@ -207,12 +354,7 @@ fn tables_below(expr: &Expr, tables: &mut Vec<Table>) -> Result<(), SrqlError> {
 
 /// Begins a live query; its events come out of the receiver. `seen` is the id of the last event that the client had before
 /// it was cut off.
-pub fn start(
-    engine: &Arc<Engine>,
-    actor: &Actor,
-    text: &str,
-    seen: Option<&str>,
-) -> Result<mpsc::Receiver<Event>, QueryError> {
+pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str, seen: Option<&str>) -> Result<Events, QueryError> {
     let mut query = parse::parse(text)?;
     let entities = plan::entities(&query)?;
     if query.cursor.is_some() || query.explain || query.at.is_some() {
@@ -235,10 +377,12 @@ pub fn start(
     // What is wrong with it is said at once.
     let view = engine.live().view();
     engine.plan(actor, &query, &view)?;
-    let running = Running::admit(engine, &actor.tenant).ok_or(QueryError::Busy)?;
+    let running = Running::admit(&engine.streams().running, &actor.tenant).ok_or(QueryError::Busy)?;
     let (to, events) = mpsc::channel(UNSENT);
     let asked = Asked { engine: engine.clone(), actor: actor.clone(), query, table: tables[0] };
-    let stream = Stream { asked, tables, how: how.into(), slides, to, _running: running };
+    let last = Arc::default();
+    let events = Events { queue: events, last: Arc::clone(&last) };
+    let stream = Stream { asked, tables, how: how.into(), slides, to, told: AtomicU64::new(0), last, running };
     // Whatever was seen of a stream that is not this server's counts for nothing.
     let seen = seen.map(|id| id.trim().parse().unwrap_or(0));
     tokio::spawn(stream.run(seen));
@@ -273,77 +417,90 @@ impl Stream {
         let ended = tokio::select! {
             ended = self.follow(seen) => ended,
             _ = closing.wait_for(|closing| *closing) => Ended::Quietly,
+            () = self.asked.actor.grant.ended() => Ended::Failed(QueryError::Ended),
             () = self.to.closed() => return,
         };
         let last = match ended {
             Ended::Quietly => Event::End,
+            Ended::Slow => Event::TooSlow(Some(self.told.load(Ordering::Relaxed)).filter(|told| *told > 0)),
             Ended::Failed(error) => Event::Failed(match error {
                 QueryError::Language(e) => e.to_string(),
                 QueryError::TooLarge(detail) | QueryError::Failed(detail) => detail,
+                QueryError::Ended => OVER.to_owned(),
                 other => format!("{other:?}"),
             }),
         };
-        let _ = self.to.send(last).await;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
     async fn follow(&self, mut seen: Option<u64>) -> Ended {
         let mut reset = seen.is_some();
         loop {
-            // First the ear, then the eye: nothing can happen between.
-            let epochs = self.asked.engine.live().epochs();
-            match self.keep_told(epochs, reset, seen.take()).await {
-                // It fell behind. Until its client has taken something nothing is kept for it.
+            match self.keep_told(reset, seen.take()).await {
+                // It fell behind, or cannot be kept as it was.
                 Ok(()) => reset = true,
                 Err(ended) => return ended,
             }
-            if self.to.reserve_many(UNSENT / 2).await.is_err() {
-                return Ended::Quietly;
-            }
         }
     }
 
+    /// Sends an event once there is room for it; who takes nothing meanwhile is too slow.
     async fn send(&self, event: Event) -> Result<(), Ended> {
-        self.to.send(event).await.map_err(|_| Ended::Quietly)
+        let (bytes, told) = (event.weight(), event.id().and_then(|id| id.parse().ok()));
+        let sent = async {
+            let room = self.running.wait_for_room(bytes).await;
+            self.to.send((event, room)).await
+        };
+        match tokio::time::timeout(self.asked.engine.slow(), sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Ended::Quietly),
+            Err(_) => return Err(Ended::Slow),
+        }
+        told.into_iter().for_each(|told| self.told.store(told, Ordering::Relaxed));
+        Ok(())
     }
 
-    /// Sends if there is room, which there is unless the client has stalled.
-    fn offer(&self, event: Event) -> Result<bool, Ended> {
-        match self.to.try_send(event) {
-            Ok(()) => Ok(true),
-            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Ended::Quietly),
+    /// Says how far it is, if there is room. Where there is none, a client has enough to read.
+    fn offer_frontier(&self, epoch: u64) -> Result<(), Ended> {
+        let event = Event::Frontier(epoch);
+        let Some(room) = self.running.room(event.weight()) else { return Ok(()) };
+        match self.to.try_send((event, room)) {
+            Ok(()) => self.told.store(epoch, Ordering::Relaxed),
+            Err(mpsc::error::TrySendError::Full(_)) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Quietly),
         }
+        Ok(())
     }
 
     /// A snapshot, and changes until the stream falls behind.
-    async fn keep_told(
-        &self,
-        mut epochs: broadcast::Receiver<Arc<EpochOutput>>,
-        reset: bool,
-        seen: Option<u64>,
-    ) -> Result<(), Ended> {
+    async fn keep_told(&self, reset: bool, seen: Option<u64>) -> Result<(), Ended> {
+        let live = self.asked.engine.live();
         let mut answer = self.answer(reset, seen).await?;
-        let (mut told, mut told_at, mut looked_at) = (answer.at, Instant::now(), Instant::now());
+        let (mut told, mut told_at, mut looked_at, mut heard) = (answer.at, Instant::now(), Instant::now(), answer.at);
         loop {
             let wait = if answer.waits() { answer.pause.saturating_sub(looked_at.elapsed()) } else { HEARTBEAT };
-            match tokio::time::timeout(wait.min(HEARTBEAT), epochs.recv()).await {
-                Ok(Ok(output)) if output.epoch > answer.at => answer.take(&output).await?,
-                Ok(Ok(_)) | Err(_) => {}
-                Ok(Err(broadcast::error::RecvError::Lagged(_))) => return Ok(()),
-                Ok(Err(broadcast::error::RecvError::Closed)) => return Err(Ended::Quietly),
+            match tokio::time::timeout(wait.min(HEARTBEAT), live.next(heard)).await {
+                Ok(Next::Epoch(output)) => {
+                    heard = output.epoch;
+                    if output.epoch > answer.at {
+                        answer.take(&output).await?;
+                    }
+                }
+                Ok(Next::Missed) if answer.kept.is_some() => return Ok(()),
+                // What is asked for again needs none of them.
+                Ok(Next::Missed) => (heard, answer.unseen) = (live.view().epoch, true),
+                Err(_) => {}
             }
             if looked_at.elapsed() >= answer.pause {
                 let began = Instant::now();
                 if let Some((added, removed)) = answer.look(looked_at.elapsed() >= SLIDE).await? {
+                    // Answering takes a fifth of the time at most.
+                    answer.pause = answer.pause.max(began.elapsed() * 4);
                     if !added.is_empty() || !removed.is_empty() {
-                        if !self.offer(Event::Change { epoch: answer.at, added, removed })? {
-                            return Ok(());
-                        }
+                        self.send(Event::Change { epoch: answer.at, added, removed }).await?;
                         (told, told_at) = (answer.at, Instant::now());
                     }
-                    // Answering takes a fifth of the time at most.
                     looked_at = Instant::now();
-                    answer.pause = answer.pause.max(began.elapsed() * 4);
                 }
             }
             if answer.is_too_large {
@@ -352,8 +509,7 @@ impl Stream {
             }
             // What was not looked at yet is not promised.
             if !answer.waits() && answer.at > told && told_at.elapsed() >= HEARTBEAT {
-                // Where there is no room for it, a client has enough to read.
-                self.offer(Event::Frontier(answer.at))?;
+                self.offer_frontier(answer.at)?;
                 (told, told_at) = (answer.at, Instant::now());
             }
         }
@@ -376,7 +532,7 @@ impl Stream {
         if kept.is_none() {
             self.ask_from_now_on();
         }
-        let missed = seen.filter(|_| how == Some(How::Rows)).and_then(|seen| Some((seen, live.since(seen)?)));
+        let seen = seen.filter(|seen| how == Some(How::Rows) && live.knows(*seen));
         let mut answer = Answer {
             stream: self,
             pause: if kept.is_some() { Duration::ZERO } else { AGAIN },
@@ -388,15 +544,9 @@ impl Stream {
             is_stale: false,
             is_too_large: false,
         };
-        if let Some((seen, missed)) = missed {
-            answer.at = seen;
-            for output in missed {
-                answer.take(&output).await?;
-                let (added, removed) = answer.look(false).await?.unwrap_or_default();
-                if !added.is_empty() || !removed.is_empty() {
-                    self.send(Event::Change { epoch: answer.at, added, removed }).await?;
-                }
-            }
+        if let Some(seen) = seen
+            && answer.catch_up(seen).await?
+        {
             return Ok(answer);
         }
         let all = match &answer.kept {
@@ -457,6 +607,26 @@ struct Answer<'a> {
 type Changes = (Vec<Value>, Vec<Value>);
 
 impl Answer<'_> {
+    /// Tells what came after an epoch until the version that it began with; false where that is not known any more.
+    async fn catch_up(&mut self, seen: u64) -> Result<bool, Ended> {
+        let until = self.at.max(seen);
+        self.at = seen;
+        while self.at < until {
+            let Next::Epoch(output) = self.stream.asked.engine.live().next(self.at).await else {
+                self.at = until;
+                return Ok(false);
+            };
+            self.take(&output).await?;
+            // However long its client takes, it is not kept for that.
+            drop(output);
+            let (added, removed) = self.look(false).await?.unwrap_or_default();
+            if !added.is_empty() || !removed.is_empty() {
+                self.stream.send(Event::Change { epoch: self.at, added, removed }).await?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes in an epoch.
     async fn take(&mut self, output: &EpochOutput) -> Result<(), QueryError> {
         let Some((_, kept)) = &mut self.kept else {
@@ -523,5 +693,51 @@ impl Answer<'_> {
                 Ok(looks.then(|| apart(&net)))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_for_a_stream_and_a_tenant_and_others_have_their_own() {
+        let tenants = Arc::new(Tenants::default());
+        let running = |tenant: &str| Running::admit(&tenants, tenant).unwrap();
+        let one = running("t");
+        let (part, most) = (STREAM_BYTES / 4, STREAM_BYTES);
+        let mut waits: Vec<Room> = (0..4).map(|_| one.room(part).unwrap()).collect();
+        assert!(one.room(1).is_none());
+        assert!(running("t").room(2 * most).is_some(), "what is larger waits alone");
+        // What is taken makes room, at once for whoever waits for it.
+        let waiting = async { one.wait_for_room(part).await };
+        let taken = async {
+            tokio::task::yield_now().await;
+            waits.pop();
+        };
+        let (room, ()) =
+            tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(waiting, taken) }).await.unwrap();
+        waits.push(room);
+        // All streams of the tenant together have so much, and another tenant's have as much.
+        let more: Vec<Running> = (1..STREAMS_TENANT).map(|_| running("t")).collect();
+        waits.extend(more.iter().filter_map(|stream| stream.room(most)));
+        let held: usize = tenants.lock()["t"].bytes;
+        assert!(held <= TENANT_BYTES && held + most > TENANT_BYTES, "{held}");
+        let other = running("u");
+        assert!(other.room(most).is_some());
+        // Nothing is left of those that are gone.
+        drop((one, more, other));
+        assert_eq!(tenants.lock().len(), 1);
+        drop(waits);
+        assert!(tenants.lock().is_empty());
+    }
+
+    #[test]
+    fn events_are_weighed_by_what_they_hold() {
+        let row = |n: usize| json!({"hostname": "x".repeat(n)});
+        let change = |rows| Event::Change { epoch: 1, added: rows, removed: vec![] };
+        assert!(change(vec![row(10_000)]).weight() > 10_000);
+        assert!(change(vec![row(0); 100]).weight() > 100 * "hostname".len());
+        assert!(Event::Frontier(1).weight() > 0);
     }
 }

@@ -17,8 +17,8 @@ use radarflow_proto::rows::{AttributionCorrection, Nature, Row, Table};
 
 use crate::access::Actor;
 use crate::corrections::{Corrections, attributed};
+use crate::fresh::Fresh;
 use crate::led::led;
-use crate::live::Fresh;
 use crate::past::Day;
 use crate::segment::Segment;
 
@@ -157,7 +157,7 @@ impl View {
         schema: &SchemaRef,
     ) -> Result<DataFrame> {
         let fresh = self.fresh.get(&(actor.tenant.clone(), table)).cloned().unwrap_or_default();
-        let batches: Vec<RecordBatch> = fresh.batches.iter().map(|(_, b)| b.clone()).collect();
+        let batches: Vec<RecordBatch> = fresh.batches().cloned().collect();
         let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));
         self.told_union(ctx, table, schema, batches, ours)
     }
@@ -200,8 +200,8 @@ impl View {
         let ctx = SessionContext::new();
         let n = |epoch: u64| lit(i64::try_from(epoch).unwrap_or(i64::MAX));
         let told = LakeTable::Events(table);
-        let fresh = self.fresh.iter().filter(|((_, t), _)| *t == told).flat_map(|(_, f)| &f.batches);
-        let batches = fresh.map(|(_, batch)| batch.clone()).collect();
+        let fresh = self.fresh.iter().filter(|((_, t), _)| *t == told).flat_map(|(_, fresh)| fresh.batches());
+        let batches = fresh.cloned().collect();
         let wanted = ident("epoch").gt(n(after));
         let all = self.told_union(&ctx, told, &table.schema(), batches, wanted.clone())?;
         all.filter(wanted.and(ident("epoch").lt_eq(n(until))))?.collect().await

@@ -13,7 +13,7 @@ use radarflow_proto::fact::Role;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, IpOwnership, StateRow};
-use radarflow_query::access::Actor;
+use radarflow_query::access::{Actor, Grant};
 use radarflow_query::engine::{Engine, QueryError};
 use radarflow_query::live::Live;
 
@@ -84,7 +84,13 @@ impl World {
 }
 
 fn actor() -> Actor {
-    Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new() }
+    Actor {
+        name: "test".into(),
+        tenant: "t".into(),
+        role: Role::Viewer,
+        partitions: Vec::new(),
+        grant: Grant::default(),
+    }
 }
 
 /// Rows of an answer; nothing where that is not kept.

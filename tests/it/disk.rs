@@ -37,13 +37,17 @@ async fn intake_stops_before_the_disk_is_full_and_goes_on_by_itself() {
     assert!(refused.message().contains("nearly full"), "{refused}");
     let alerts = server.until("in:alerts rule:disk-full", |rows| rows.len() == 1).await;
     assert_eq!((&alerts[0]["severity"], &alerts[0]["status"]), (&json!("critical"), &json!("pending")));
-    // What people say is taken.
+    // It says that it is not ready, and why; what people ask and say is answered and taken.
+    let ready = reqwest::get(format!("{}/readyz", server.http)).await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text().await.unwrap().contains("the disk is nearly full"));
     let (status, _) = server.post("/api/tokens", &server.token, &json!({"name": "x", "role": "viewer"})).await;
     assert_eq!(status, 201);
 
     drop(ballast);
     std::fs::remove_file(home.dir.path().join("ballast")).unwrap();
     server.metric("radarflow_ledger_disk_short 0").await;
+    assert_eq!(reqwest::get(format!("{}/readyz", server.http)).await.unwrap().status(), 200);
     server.until("in:alerts rule:disk-full", |rows| rows[0]["status"] == "resolved").await;
     server.push("runner", "sync", &format!("[{}]", armis(2, "10.1.0.2", 1))).await.unwrap();
     server.count("devices", 2).await;

@@ -19,6 +19,8 @@ mod mtls;
 mod pipeline;
 mod pull;
 mod push;
+mod ready;
 mod replace;
 mod sinks;
+mod tokens;
 mod tools;

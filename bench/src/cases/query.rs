@@ -24,7 +24,8 @@ use radarflow_proto::ports::{
     InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
-use radarflow_query::access::{Actor, Tokens, hash, new_token};
+use radarflow_query::access::{Actor, Grant, Tokens, hash, new_token};
+use radarflow_query::door::Door;
 use radarflow_query::engine::Engine;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::Live;
@@ -304,15 +305,17 @@ pub(crate) fn run() -> Result<()> {
         mappings: Default::default(),
         partial: Arc::new(|_, _, _| false),
         policy: Arc::new(|_| IpLink::default()),
-        ready: Arc::new(|| true),
         clock: Arc::new(radarflow_connectors::ledger::intake::IntakeStats::default()),
+        ready: Arc::new(|| Ok(())),
         metrics: Arc::new(String::new),
     });
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
         let connections = accept::connections(socket, None, Places::new("http"));
-        tokio::spawn(http::serve(connections, api, std::future::pending()));
+        let door = Arc::new(Door::default());
+        door.open(api);
+        tokio::spawn(http::serve(connections, door));
         let client = Arc::new(Client { http: reqwest::Client::new(), url, token });
         ask(&client, devices).await?;
         for query in LIVE {
@@ -334,7 +337,13 @@ const LIVE: [&str; 3] = [
 
 /// How long after its epoch a change of one device is told to who follows a query.
 async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Result<()> {
-    let actor = Actor { name: "bench".into(), tenant: "default".into(), role: Role::Viewer, partitions: Vec::new() };
+    let actor = Actor {
+        name: "bench".into(),
+        tenant: "default".into(),
+        role: Role::Viewer,
+        partitions: Vec::new(),
+        grant: Grant::default(),
+    };
     let started = Instant::now();
     let mut events = stream::start(engine, &actor, query, None).map_err(|e| anyhow::anyhow!("{e:?}"))?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}
@@ -411,7 +420,13 @@ const LIVE_FLOWS: [&str; 2] = [
 /// come in a tenth of a second, and those of the tenth that the hour leaves go.
 async fn follow_flows(engine: &Arc<Engine>, client: &Client, filler: &mut Filler, query: &str) -> Result<()> {
     let asked = client.times("/api/query", |_| json!({"query": query}), 5).await?;
-    let actor = Actor { name: "bench".into(), tenant: "default".into(), role: Role::Viewer, partitions: Vec::new() };
+    let actor = Actor {
+        name: "bench".into(),
+        tenant: "default".into(),
+        role: Role::Viewer,
+        partitions: Vec::new(),
+        grant: Grant::default(),
+    };
     let started = Instant::now();
     let mut events = stream::start(engine, &actor, query, None).map_err(|e| anyhow::anyhow!("{e:?}"))?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use radarflow_proto::clock::{LedgerClock, Shown};
-use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Range, Slice};
+use radarflow_proto::frame::{Entry, FRAME_AROUND, Frame, Kind, MAX_FRAME, Origin, Range, Slice};
 use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -53,6 +53,8 @@ const RELEASE_BYTES: (u32, u32, u32) = (64 << 10, 16 << 20, 256 << 10);
 const MEMORY_LOOK: Duration = Duration::from_millis(100);
 /// Submissions that may wait, of either queue.
 const QUEUE_LENGTH: usize = 65_536;
+/// Largest submission, bytes of a frame: it has one of its own then.
+pub const MAX_SUBMISSION: usize = MAX_FRAME - FRAME_AROUND;
 /// What an entry costs beside its bytes.
 const ENTRY_OVERHEAD: usize = 64;
 
@@ -75,6 +77,8 @@ struct Submission {
     parts: Vec<Part>,
     ranges: Vec<Range>,
     bytes: usize,
+    /// What it takes in a frame at most.
+    size: usize,
     done: Option<oneshot::Sender<Result<u64, AppendError>>>,
 }
 
@@ -323,8 +327,18 @@ fn own(origin: &Origin) -> bool {
     origin.kind == Kind::Fact
 }
 
+/// What parts take in a frame at most, bytes.
+fn size(parts: &[Part], ranges: &[Range]) -> usize {
+    let parts = parts.iter().map(|(origin, entries)| origin.most_bytes(entries)).sum::<usize>();
+    parts + ranges.iter().map(Range::most_bytes).sum::<usize>()
+}
+
 impl FactSink for Intake {
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
+        let size = size(&parts, &ranges);
+        if size > MAX_SUBMISSION {
+            return Box::pin(async move { Err(AppendError::TooLarge { bytes: size, most: MAX_SUBMISSION }) });
+        }
         if let Some(why) = self.stopped()
             && !parts.iter().all(|(origin, _)| own(origin))
         {
@@ -343,7 +357,7 @@ impl FactSink for Intake {
             let bytes = parts.iter().map(|(_, entries)| cost(entries)).sum::<usize>().min(bound);
             let permit = room.acquire_many(bytes as u32).await.map_err(|_| AppendError::Closed)?;
             let (done, answer) = oneshot::channel();
-            let submission = Submission { parts, ranges, bytes, done: Some(done) };
+            let submission = Submission { parts, ranges, bytes, size, done: Some(done) };
             stats.awaited_bytes.fetch_add(bytes, Ordering::Relaxed);
             urgent.send(submission).await.map_err(|_| AppendError::Closed)?;
             permit.forget();
@@ -355,11 +369,12 @@ impl FactSink for Intake {
         let bytes = cost(&entries);
         let short = self.stopped().is_some() && !own(&origin)
             || self.stats.memory_short.load(Ordering::Relaxed) && can_wait(&origin);
-        if short || !self.tenants.take(&origin.tenant, bytes) {
+        let size = origin.most_bytes(&entries);
+        if short || size > MAX_SUBMISSION || !self.tenants.take(&origin.tenant, bytes) {
             return Err(entries);
         }
         let tenant = origin.clone();
-        let submission = Submission { parts: vec![(origin, entries)], ranges: Vec::new(), bytes, done: None };
+        let submission = Submission { parts: vec![(origin, entries)], ranges: Vec::new(), bytes, size, done: None };
         match self.telemetry.try_send(submission) {
             Ok(()) => {
                 self.stats.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -428,9 +443,10 @@ impl Waiting {
         self.queues.is_empty()
     }
 
-    /// A frame's worth: classes in order; within one, the tenant that has least so far.
+    /// A frame's worth: classes in order; within one, the tenant that has least so far. What does not fit into it any more
+    /// waits for the next.
     fn take(&mut self, limit: usize) -> Vec<Submission> {
-        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let (mut taken, mut bytes, mut size) = (Vec::new(), 0, 0);
         let mut has: BTreeMap<String, usize> = BTreeMap::new();
         while bytes < limit
             && let Some((class, _)) = self.queues.keys().next().cloned()
@@ -438,7 +454,11 @@ impl Waiting {
             let of_class = self.queues.keys().take_while(|(c, _)| *c == class);
             let Some(key) = of_class.min_by_key(|(_, t)| has.get(t).copied().unwrap_or(0)).cloned() else { break };
             let Some(queue) = self.queues.get_mut(&key) else { break };
+            if queue.front().is_some_and(|next| size + next.size > MAX_SUBMISSION) {
+                break;
+            }
             if let Some(submission) = queue.pop_front() {
+                size += submission.size;
                 bytes += submission.bytes;
                 *has.entry(key.1.clone()).or_default() += submission.bytes;
                 taken.push(submission);
@@ -689,7 +709,8 @@ mod tests {
             for _ in 0..n {
                 let feed = "f".to_owned();
                 let origin = Arc::new(Origin { kind, tenant: tenant.to_owned(), partition: "p".to_owned(), feed });
-                waiting.push(Submission { parts: vec![(origin, vec![])], ranges: vec![], bytes: 1000, done: None });
+                let parts = vec![(origin, vec![])];
+                waiting.push(Submission { parts, ranges: vec![], bytes: 1000, size: 1000, done: None });
             }
         };
         submit(&mut waiting, Kind::Staged, "a", 5);
@@ -715,6 +736,45 @@ mod tests {
         assert!(!tenants.take("a", 1));
         tenants.give_back("a", queue / 2);
         assert!(tenants.take("a", 1 << 20));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_frame_waits_for_the_next() {
+        let mut waiting = Waiting::default();
+        let submit = |waiting: &mut Waiting, kind, bytes, size| {
+            waiting.push(Submission { parts: vec![(origin(kind), vec![])], ranges: vec![], bytes, size, done: None });
+        };
+        // A small queue counts what is large only as far as it reaches.
+        for size in [MAX_SUBMISSION / 2, MAX_SUBMISSION / 3, MAX_SUBMISSION / 3, MAX_SUBMISSION] {
+            submit(&mut waiting, Kind::Status, 1000, size);
+        }
+        submit(&mut waiting, Kind::Fact, 10, 10);
+        let frames: Vec<usize> = std::iter::from_fn(|| {
+            let taken = waiting.take(FRAME_BYTES);
+            assert!(taken.iter().map(|s| s.size).sum::<usize>() <= MAX_SUBMISSION);
+            (!taken.is_empty()).then_some(taken.len())
+        })
+        .collect();
+        assert_eq!((frames, waiting.bytes), (vec![3, 1, 1], 0));
+    }
+
+    #[tokio::test]
+    async fn what_no_frame_can_hold_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_progress, paced) = watch::channel(Progress::default());
+        let log = Segments::open(dir.path()).unwrap();
+        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default());
+        // The same megabytes, again and again: they are not copied before they are looked at.
+        let part = Entry { peer: None, received_us: 1, body: Bytes::from(vec![b'x'; 16 << 20]) };
+        let parts = vec![part; MAX_FRAME >> 24];
+        let refused = intake.append(origin(Kind::Status), parts.clone()).await.unwrap_err();
+        assert!(matches!(refused, AppendError::TooLarge { bytes, most } if bytes > most), "{refused}");
+        assert!(refused.to_string().contains("in parts"), "{refused}");
+        assert_eq!(intake.offer(origin(Kind::Syslog), parts).unwrap_err().len(), MAX_FRAME >> 24);
+        // It takes no place of what follows.
+        intake.append(origin(Kind::Status), vec![entry("next")]).await.unwrap();
+        drop(intake);
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
 use radarflow_proto::grpc::control_stream_request::Payload;
@@ -160,7 +159,7 @@ fn certified(der: &[u8]) -> Option<(String, String)> {
 
 fn refused(error: &AppendError) -> Status {
     match error {
-        AppendError::Full => Status::resource_exhausted(error.to_string()),
+        AppendError::TooLarge { .. } => Status::invalid_argument(error.to_string()),
         AppendError::Storage(_) | AppendError::Closed => Status::unavailable(error.to_string()),
     }
 }
@@ -246,13 +245,8 @@ impl Gateway {
     /// Makes durable what a sync payload needs to be read.
     async fn announce(&self, services: &[GatewayServiceStatus]) -> Result<(), Status> {
         let syncs = services.iter().filter(|s| s.source == "results" && s.service_type == "sync");
-        let facts: Vec<Fact> = syncs.flat_map(|s| self.instances.facts(&self.origin.tenant, &s.message)).collect();
-        if facts.is_empty() {
-            return Ok(());
-        }
-        let origin = Arc::new(Origin { kind: Kind::Fact, ..(*self.origin).clone() });
-        let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
-        self.sink.append(origin, entries).await.map(|_| ()).map_err(|e| refused(&e))
+        let payloads: Vec<&[u8]> = syncs.map(|s| &s.message[..]).collect();
+        self.instances.announce(&self.sink, &self.origin, &payloads).await.map_err(|e| refused(&e))
     }
 
     /// The entries of a request's services, and why some were refused.

@@ -40,14 +40,13 @@ impl Runs {
 
     /// Makes a fact durable.
     pub(crate) async fn say(&self, tenant: &str, fact: &Fact) -> Result<(), AppendError> {
-        let origin = Origin {
-            kind: Kind::Fact,
-            tenant: tenant.to_owned(),
-            partition: String::new(),
-            feed: "radarflow".to_owned(),
-        };
         let body = serde_json::to_vec(fact).expect("facts are JSON");
-        self.sink.append(Arc::new(origin), vec![entry(None, body)]).await.map(drop)
+        self.sink.append(Arc::new(self.own(tenant)), vec![entry(None, body)]).await.map(drop)
+    }
+
+    /// Where facts come from that the program states by itself.
+    fn own(&self, tenant: &str) -> Origin {
+        Origin { kind: Kind::Fact, tenant: tenant.to_owned(), partition: String::new(), feed: "radarflow".to_owned() }
     }
 }
 
@@ -70,9 +69,8 @@ impl InventoryRun for Run {
         stage::wait(&self.runs.room).await;
         items.iter_mut().for_each(|update| self.of.own(update));
         let message = serde_json::to_vec(&items).expect("updates are JSON");
-        for fact in self.runs.instances.facts(&self.of.tenant, &message) {
-            self.runs.say(&self.of.tenant, &fact).await?;
-        }
+        let origin = self.runs.own(&self.of.tenant);
+        self.runs.instances.announce(&self.runs.sink, &origin, &[&message[..]]).await?;
         let service = ServiceHead {
             name: self.of.instance.clone(),
             kind: "sync".to_owned(),

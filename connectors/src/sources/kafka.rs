@@ -29,6 +29,8 @@ use super::{Durable, Stop, entry, now_us, retry_append, subjects};
 
 /// Messages of one append.
 const BATCH: usize = 4096;
+/// Bytes of one append, about.
+const BATCH_BYTES: usize = 8 << 20;
 /// Appends that may be under way.
 pub const OUTSTANDING: usize = 8;
 /// Fetched messages that may wait in the client, KiB.
@@ -252,7 +254,13 @@ impl Reader {
                     let mut batch = Batch::default();
                     for message in chunk {
                         match message {
-                            Ok(message) => self.take(&message, &mut batch),
+                            Ok(message) => {
+                                self.take(&message, &mut batch);
+                                // A frame has a bound, and messages may be of any size.
+                                if batch.bytes >= BATCH_BYTES {
+                                    appends.push(self.append(std::mem::take(&mut batch)));
+                                }
+                            }
                             // Who looks for partitions hears of it, too, and says it once.
                             Err(error) => tracing::debug!(%error, brokers = self.config.brokers, "kafka"),
                         }
@@ -387,6 +395,7 @@ impl Reader {
         feed.taken.insert(from, offset + 1);
         let received_us = message.timestamp().to_millis().filter(|ms| *ms > 0).map_or_else(now_us, |ms| ms * 1000);
         let body = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+        batch.bytes += body.len();
         let received = Entry { peer: None, received_us: received_us.min(now_us()), body };
         batch.entries.entry(key.0.clone()).or_default().push(received);
         match batch.spans.iter_mut().rev().find(|(k, _)| *k == key) {
@@ -426,4 +435,5 @@ impl Reader {
 struct Batch {
     entries: BTreeMap<String, Vec<Entry>>,
     spans: Vec<Span>,
+    bytes: usize,
 }

@@ -112,7 +112,7 @@ async fn retry_append(
     loop {
         let last = stop.is_told();
         match sink.append_all(parts.clone(), ranges.clone()).await {
-            Err(AppendError::Storage(_) | AppendError::Full) if !last => tokio::select! {
+            Err(AppendError::Storage(_)) if !last => tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = stop.told() => {}
             },

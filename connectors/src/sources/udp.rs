@@ -6,7 +6,8 @@
 //!
 //! A datagram cannot be acknowledged. What the queue before the ledger has no room for is shed, what the kernel dropped
 //! is read from it; both are counted in the feed's loss ledger. An SNMP inform *is* acknowledged: it is answered after
-//! its frame is durable, and not at all when it is not, so that the sender tries again.
+//! its frame is durable, and not at all when it is not, so that the sender tries again. Of those that wait for that a socket
+//! holds [`UNANSWERED_BYTES`]; beyond it informs are shed.
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -23,6 +24,7 @@ use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::FactSink;
 use radarflow_proto::snmp;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Semaphore;
 
 use super::{Listener, SourceError, Stop, entry, origin};
 
@@ -36,6 +38,10 @@ const BATCH: usize = 1024;
 const AT_ONCE: usize = 64;
 /// Room for one: IP has no larger ones.
 const DATAGRAM: usize = 1 << 16;
+/// Bytes of informs of one socket that wait to be durable.
+pub const UNANSWERED_BYTES: usize = 4 << 20;
+/// What an inform that waits takes beside its bytes.
+const UNANSWERED: usize = 1024;
 /// How often losses are told to the ledger.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long a read waits before looking whether to stop.
@@ -119,9 +125,9 @@ pub fn start(
     }
     let listener = Listener { addr, ..listener.clone() };
     let reader = |socket: UdpSocket| {
-        let mut reader = Reader::new(what.clone(), &listener, sink.clone(), runtime.clone(), &socket);
+        let mut reader = Reader::new(what.clone(), &listener, sink.clone(), runtime.clone(), socket);
         let stop = stop.clone();
-        std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&socket, &stop))
+        std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&stop))
     };
     let threads = opened.into_iter().map(reader).collect::<Result<_, _>>().map_err(bind)?;
     Ok(Running { addr, threads })
@@ -183,6 +189,10 @@ struct Reader {
     counters: Arc<Origin>,
     sink: Arc<dyn FactSink>,
     runtime: tokio::runtime::Handle,
+    /// The socket: answers go out by it too.
+    socket: Arc<UdpSocket>,
+    /// Room for informs that wait to be durable, bytes.
+    unanswered: Arc<Semaphore>,
     shed: u64,
     kernel_drops: u64,
     /// Names the socket in the kernel's table.
@@ -195,29 +205,32 @@ impl Reader {
         listener: &Listener,
         sink: Arc<dyn FactSink>,
         runtime: tokio::runtime::Handle,
-        socket: &UdpSocket,
+        socket: UdpSocket,
     ) -> Self {
         let origin = origin(what.kind(), what.name(), listener);
         let counters = Arc::new(Origin { kind: Kind::Counters, ..(*origin).clone() });
-        let inode = fstat(socket).map_or(0, |stat| stat.st_ino);
-        Reader { what, origin, counters, sink, runtime, shed: 0, kernel_drops: kernel_drops(inode), inode }
+        let inode = fstat(&socket).map_or(0, |stat| stat.st_ino);
+        let (socket, unanswered) = (Arc::new(socket), Arc::new(Semaphore::new(UNANSWERED_BYTES)));
+        let kernel_drops = kernel_drops(inode);
+        Reader { what, origin, counters, sink, runtime, socket, unanswered, shed: 0, kernel_drops, inode }
     }
 
-    fn run(&mut self, socket: &UdpSocket, stop: &Stop) {
+    fn run(&mut self, stop: &Stop) {
+        let socket = self.socket.clone();
         let mut received = Received::new();
         let mut batch = Vec::with_capacity(BATCH);
         let mut next_count = Instant::now() + COUNT_EVERY;
         while !stop.is_told() {
             // The first is waited for; whatever waits in the kernel comes along.
-            let mut read = received.read(socket, MsgFlags::MSG_WAITFORONE);
+            let mut read = received.read(&socket, MsgFlags::MSG_WAITFORONE);
             while read.is_ok() {
                 for (bytes, peer) in received.datagrams() {
-                    self.take(socket, bytes, peer, &mut batch);
+                    self.take(bytes, peer, &mut batch);
                 }
                 if received.read.len() < AT_ONCE || batch.len() >= BATCH {
                     break;
                 }
-                read = received.read(socket, MsgFlags::MSG_DONTWAIT);
+                read = received.read(&socket, MsgFlags::MSG_DONTWAIT);
             }
             self.hand_over(&mut batch);
             match read {
@@ -233,7 +246,7 @@ impl Reader {
         self.count();
     }
 
-    fn take(&mut self, socket: &UdpSocket, bytes: &[u8], peer: SocketAddr, batch: &mut Vec<Entry>) {
+    fn take(&mut self, bytes: &[u8], peer: SocketAddr, batch: &mut Vec<Entry>) {
         let Datagrams::Traps { key } = &self.what else {
             batch.push(entry(Some(peer), Bytes::copy_from_slice(bytes)));
             return;
@@ -244,19 +257,26 @@ impl Reader {
             Err(_) => bytes[..bytes.len().min(16)].to_vec(),
         };
         match snmp::inform_response(bytes) {
-            Ok(Some(answer)) => match socket.try_clone() {
-                Ok(socket) => {
-                    let appended = self.sink.append(self.origin.clone(), vec![entry(Some(peer), kept)]);
-                    self.runtime.spawn(async move {
-                        if appended.await.is_ok() {
-                            let _ = socket.send_to(&answer, peer);
-                        }
-                    });
-                }
-                Err(_) => self.shed += 1,
-            },
+            Ok(Some(answer)) => self.answer(answer, entry(Some(peer), kept), peer),
             _ => batch.push(entry(Some(peer), kept)),
         }
+    }
+
+    /// Answers an inform once it is durable.
+    fn answer(&mut self, answer: Vec<u8>, inform: Entry, peer: SocketAddr) {
+        let takes = inform.body.len() + answer.len() + UNANSWERED;
+        let Ok(room) = self.unanswered.clone().try_acquire_many_owned(takes as u32) else {
+            self.shed += 1;
+            return;
+        };
+        let appended = self.sink.append(self.origin.clone(), vec![inform]);
+        let socket = self.socket.clone();
+        self.runtime.spawn(async move {
+            let _room = room;
+            if appended.await.is_ok() {
+                let _ = socket.send_to(&answer, peer);
+            }
+        });
     }
 
     fn hand_over(&mut self, batch: &mut Vec<Entry>) {
@@ -308,5 +328,83 @@ mod tests {
         let line = " 1234: 0100007F:0807 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 12345 2 ffff 17";
         assert_eq!(drops_of(line, 12345), Some(17));
         assert_eq!(drops_of(line, 2055), None);
+    }
+
+    fn tlv(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = match u8::try_from(body.len()).ok().filter(|n| *n < 128) {
+            Some(n) => vec![n],
+            None => [&[0x82u8][..], &(body.len() as u16).to_be_bytes()].concat(),
+        };
+        [&[tag][..], &length, body].concat()
+    }
+
+    /// A v2c inform with `n` as its request id, and padding.
+    fn inform(n: u16, padding: usize) -> Vec<u8> {
+        let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
+        let bindings = [
+            binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
+            binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, &[0x2b, 6, 1, 6, 3, 1, 1, 5, 1])),
+            binding(&[0x2b, 6, 1, 2, 1, 1, 5, 0], tlv(4, &vec![b'x'; padding])),
+        ]
+        .concat();
+        let id = tlv(2, &[0, (n >> 8) as u8, n as u8]);
+        let pdu = [id, tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings)].concat();
+        tlv(0x30, &[tlv(2, &[1]), tlv(4, b"public"), tlv(0xa6, &pdu)].concat())
+    }
+
+    /// How often a socket is open in this process.
+    fn handles(inode: u64) -> usize {
+        let wanted = format!("socket:[{inode}]");
+        let open =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        open.filter(|target| target.to_string_lossy() == wanted).count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn informs_that_wait_are_bounded_and_share_the_socket() {
+        use crate::ledger::intake::{self, Bounds, Progress};
+        use crate::ledger::segments::Segments;
+
+        let dir = tempfile::tempdir().unwrap();
+        // The dataflow does not get on: one frame is closed, and no other before it does.
+        let (progress, paced) = tokio::sync::watch::channel(Progress::default());
+        let bounds = Bounds { in_flight: 0, ..Bounds::default() };
+        let log = Segments::open(dir.path()).unwrap();
+        let (intake, running) = intake::start(log, paced, |_| {}, || None, bounds);
+        let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
+        let first = sink.append(
+            Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() }),
+            vec![entry(None, Bytes::from_static(b"x"))],
+        );
+        first.await.unwrap();
+
+        let socket = open("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let (addr, inode) = (socket.local_addr().unwrap(), fstat(&socket).unwrap().st_ino);
+        let listener = Listener { addr, tenant: "t".into(), partition: "p".into() };
+        let what = Datagrams::Traps { key: Arc::from(&[1u8; 32][..]) };
+        let mut reader = Reader::new(what, &listener, sink, tokio::runtime::Handle::current(), socket);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let peer = client.local_addr().unwrap();
+        let mut batch = Vec::new();
+        for n in 0..1000 {
+            reader.take(&inform(n, 10), peer, &mut batch);
+        }
+        assert_eq!((handles(inode), reader.shed, batch.len()), (1, 0, 0));
+        // Larger ones take more of the room, until there is none.
+        while reader.shed == 0 {
+            reader.take(&inform(1, 8000), peer, &mut batch);
+        }
+        assert_eq!(handles(inode), 1);
+        assert!(reader.unanswered.available_permits() < 20_000);
+        // Those that had room are answered when they are durable, and give it back.
+        progress.send_replace(Progress { epoch: u64::MAX - 1, released: false });
+        let mut answer = [0; 16 << 10];
+        client.recv(&mut answer).expect("an inform is answered");
+        while reader.unanswered.available_permits() < UNANSWERED_BYTES {
+            tokio::task::yield_now().await;
+        }
+        drop((reader, intake));
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
     }
 }

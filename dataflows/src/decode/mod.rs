@@ -31,7 +31,7 @@ use radarflow_proto::rows::{
 use radarflow_reconcile::identity::sources::{self, Instances};
 use serde::{Deserialize, Serialize};
 
-use crate::alerts::{AlertKey, GroupEvent, GroupKey, LifeEvent, PairEvent};
+use crate::alerts::{AlertKey, FACTS, GroupEvent, GroupKey, LifeEvent, PairEvent};
 use crate::aliases::Poll;
 use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
 use crate::identity::gate::RunEvent;
@@ -459,6 +459,12 @@ impl Decoder {
 pub fn durable_offsets(state: &BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>) -> BTreeMap<String, Offsets> {
     let entries = state.get(OFFSETS).into_iter().flatten();
     entries.filter_map(|(feed, offsets)| Some((decode(feed)?, decode(offsets)?))).collect()
+}
+
+/// The facts that stand, as a snapshot says.
+pub fn standing_facts(state: &BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>) -> Vec<Fact> {
+    let entries = state.get(FACTS).into_iter().flatten();
+    entries.filter_map(|(_, json)| serde_json::from_str(&decode::<String>(json)?).ok()).collect()
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {

@@ -6,7 +6,7 @@ mod data;
 use std::sync::{Arc, LazyLock};
 
 use radarflow_proto::fact::Role;
-use radarflow_query::access::Actor;
+use radarflow_query::access::{Actor, Grant};
 use radarflow_query::engine::{Engine, QueryError};
 use radarflow_query::live::Live;
 use tokio::runtime::Runtime;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 pub static ACTOR: LazyLock<Actor> =
-    LazyLock::new(|| Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new() });
+    LazyLock::new(|| Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new(), grant: Grant::default() });
 
 pub static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let live = Arc::new(Live::new(None, 0));

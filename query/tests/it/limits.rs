@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use radarflow_proto::fact::{self, Fact, Role, Token};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, StateRow};
+use radarflow_query::access::{Tokens, hash, new_token};
 use radarflow_query::admission::CONCURRENT_TENANT;
 use radarflow_query::engine::{Engine, EngineLimits, QueryError};
 use radarflow_query::live::Live;
+use radarflow_query::stream::Event;
 
 use crate::{actor, data, json};
 
@@ -112,6 +115,54 @@ async fn whoever_leaves_frees_their_place_at_once() {
         assert!(left.elapsed() < Duration::from_secs(10), "it goes on");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
+    let engine = crowded(60_000, EngineLimits::default());
+    let text = new_token();
+    let tokens = Tokens::default();
+    tokens.learn(&[Fact::Token(Token {
+        id: "1".into(),
+        name: "n".into(),
+        sha256: hash(&text),
+        tenant: "t".into(),
+        role: Role::Viewer,
+        partitions: vec![],
+        expires_ms: None,
+    })]);
+    let asker = tokens.actor(&text, 0).unwrap();
+    let cross = "SELECT count(*) FROM devices a, devices b, devices c WHERE a.hostname || b.hostname LIKE '%' || c.uid";
+    let slow = {
+        let (engine, asker) = (engine.clone(), asker.clone());
+        tokio::spawn(async move { engine.sql(&asker, cross, None).await.map(|_| ()) })
+    };
+    let mut exports = vec![
+        engine.export(&asker, "in:devices", None, None).await.unwrap(),
+        engine.export_sql(&asker, "SELECT * FROM devices").await.unwrap(),
+    ];
+    for export in &mut exports {
+        export.next().await.expect("rows").expect("rows");
+    }
+    let mut events = radarflow_query::stream::start(&engine, &asker, "in:devices uid:sr:1", None).unwrap();
+    assert!(matches!(events.recv().await, Some(Event::Snapshot { last: true, .. })));
+    let (actor, tenant) = (fact::Actor { name: "ann".into(), role: Role::Admin }, "t".to_owned());
+    tokens.learn(&[Fact::TokenRevoked { tenant, id: "1".into(), name: "n".into(), actor, reason: String::new() }]);
+    for export in &mut exports {
+        assert!(matches!(export.next().await, Some(Err(QueryError::Ended))));
+        assert!(export.next().await.is_none());
+    }
+    assert!(matches!(slow.await.unwrap(), Err(QueryError::Ended)));
+    while let Some(event) = events.recv().await {
+        assert!(matches!(event, Event::Frontier(_) | Event::Failed(_)), "{event:?}");
+    }
+    let left = Instant::now();
+    while engine.queries_running() + engine.streams().running() > 0 {
+        assert!(left.elapsed() < Duration::from_secs(10), "they go on");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let said = engine.query(&asker, "in:devices limit:1", None, None).await;
+    assert!(matches!(said, Err(QueryError::Ended)), "{said:?}");
 }
 
 #[tokio::test]

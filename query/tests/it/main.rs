@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
-use radarflow_query::access::Actor;
+use radarflow_query::access::{Actor, Grant};
 use radarflow_query::answer::Answer;
 use radarflow_query::catalog::ENTITIES;
 use radarflow_query::engine::{Engine, QueryError};
@@ -41,6 +41,7 @@ fn actor(tenant: &str, partitions: &[&str]) -> Actor {
         tenant: tenant.into(),
         role: Role::Viewer,
         partitions: partitions.iter().map(|p| (*p).to_owned()).collect(),
+        grant: Grant::default(),
     }
 }
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, DeviceRedirect, StateRow, Table};
 use radarflow_query::access::Actor;
-use radarflow_query::engine::{Engine, QueryError};
-use radarflow_query::live::{Live, RECENT_EPOCHS};
-use radarflow_query::stream::{Event, STREAMS_TENANT};
+use radarflow_query::engine::{Engine, EngineLimits, QueryError};
+use radarflow_query::live::{Live, RECENT_BYTES, RECENT_EPOCHS};
+use radarflow_query::stream::{Event, Events, STREAM_BYTES, STREAMS_TENANT};
 use serde_json::Value;
-use tokio::sync::mpsc::Receiver;
 
 use crate::{actor, data, engine, json};
 
@@ -62,7 +61,7 @@ impl Client {
     }
 
     /// Takes events until it has everything of an epoch.
-    async fn until(&mut self, events: &mut Receiver<Event>, epoch: u64) {
+    async fn until(&mut self, events: &mut Events, epoch: u64) {
         while self.epoch < epoch {
             let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
             self.take(&event.expect("the epoch comes").expect("the stream goes on"));
@@ -84,7 +83,7 @@ fn devices() -> Vec<StateRow> {
     data::devices()
 }
 
-fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Receiver<Event>, QueryError> {
+fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Events, QueryError> {
     radarflow_query::stream::start(engine, actor, query, None)
 }
 
@@ -285,13 +284,92 @@ async fn a_client_that_stalls_is_told_with_a_fresh_snapshot() {
     client.until(&mut events, 3).await;
     let (mut now, mut random) = (devices(), 9);
     now.retain(|row| row.tenant() == "t");
-    let last = 1200;
+    // Far more than are kept for those who are behind.
+    let last = 4 * RECENT_EPOCHS as u64;
     for epoch in 4..=last {
         engine.live().apply(&churn(epoch, &mut now, &mut random).into());
     }
     client.until(&mut events, last).await;
     assert!(client.snapshots > 1, "it was behind");
     assert_eq!(client.rows, fresh(&engine, "in:devices").await);
+}
+
+/// Whoever follows may take nothing for so long.
+fn impatient(slow: Duration) -> Arc<Engine> {
+    let live = Arc::new(Live::new(None, 0));
+    for epoch in data::epochs() {
+        live.apply(&epoch.into());
+    }
+    let limits = EngineLimits { slow, ..EngineLimits::default() };
+    Arc::new(Engine::with_limits(live, [7; 32], limits).expect("an engine starts"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_let_go_and_told_how_to_go_on() {
+    let engine = impatient(Duration::from_millis(300));
+    let query = "in:devices fields:uid,vendor_name,is_available";
+    let mut events = start(&engine, &actor("t", &[]), query).unwrap();
+    let mut client = Client::default();
+    client.until(&mut events, 3).await;
+    let (mut now, mut random) = (devices(), 9);
+    now.retain(|row| row.tenant() == "t");
+    let (mut at, began) = (3, std::time::Instant::now());
+    while engine.streams().running() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
+        at += 1;
+        engine.live().apply(&churn(at, &mut now, &mut random).into());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What waits stays until it is taken or left; nothing else is kept for the client.
+    assert!(engine.streams().bytes() > 0 && engine.streams().bytes() <= STREAM_BYTES);
+    let seen = loop {
+        match events.recv().await.expect("it says why it ends") {
+            Event::TooSlow(seen) => break seen,
+            event => client.take(&event),
+        }
+    };
+    assert!(events.recv().await.is_none());
+    assert_eq!((seen, engine.streams().bytes()), (Some(client.epoch), 0));
+    let (name, data) = Event::TooSlow(seen).parts();
+    assert_eq!((name, &data["reason"]), ("end", &"too_slow".into()));
+    let id = data["last_event_id"].as_str().unwrap();
+    let mut events = radarflow_query::stream::start(&engine, &actor("t", &[]), query, Some(id)).unwrap();
+    client.until(&mut events, at).await;
+    assert_eq!(client.rows, fresh(&engine, query).await);
+    assert_eq!(client.snapshots, 1, "it needed no other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_keep_no_epochs() {
+    let engine = impatient(Duration::from_secs(60));
+    let queries =
+        ["in:devices", r#"in:devices stats:"count() as n by vendor_name""#, "in:alerts device.vendor_name:Cisco"];
+    // They take their snapshots, and nothing after that.
+    let mut stalled = Vec::new();
+    for query in queries {
+        let mut events = start(&engine, &actor("t", &[]), query).unwrap();
+        Client::default().until(&mut events, 3).await;
+        stalled.push(events);
+    }
+    // There is a lot of traffic, whoever follows what.
+    let flows: Vec<_> = (0..2000).map(|n| data::flow(4, n, data::NOW * 1000, 1, n)).collect();
+    let flows = data::batch(&flows);
+    let size = flows.get_array_memory_size();
+    let (mut now, mut random) = (devices(), 9);
+    now.retain(|row| row.tenant() == "t");
+    let mut epochs = Vec::new();
+    for epoch in 4..400 {
+        let mut output = churn(epoch, &mut now, &mut random);
+        output.events.push((Table::Flow, flows.clone()));
+        let output = Arc::new(output);
+        epochs.push(Arc::downgrade(&output));
+        engine.live().apply(&output);
+    }
+    let most = RECENT_BYTES / size + 1 + stalled.len();
+    assert!(most < 200, "the test needs larger epochs: {size}");
+    let held = epochs.iter().filter(|epoch| epoch.strong_count() > 0).count();
+    assert!(held <= most, "{held} epochs of {size} bytes are held");
+    assert_eq!(engine.streams().running(), queries.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,226 @@
+//! `radarflow token`: makes, lists and revokes tokens. A running server is asked; while none runs on this host the data
+//! directory is read and written, of all tenants: whoever has it has everything.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Subcommand, ValueEnum};
+use radarflow_connectors::disk;
+use radarflow_connectors::ledger::{self, DataDir, LedgerError};
+use radarflow_connectors::sources::entry;
+use radarflow_dataflows::decode::standing_facts;
+use radarflow_proto::cell::Time;
+use radarflow_proto::fact::{Actor, Fact, Role, Token};
+use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
+use radarflow_query::access::{Tokens, new_token};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::At;
+use crate::{api, serve, table};
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it, once. With a running server it is asked; otherwise the data directory is written.
+    #[command(after_help = "Example: radarflow token create --name grafana --role viewer")]
+    Create {
+        /// What it is for.
+        #[arg(long)]
+        name: String,
+        /// What it may do.
+        #[arg(long, value_enum, default_value_t = RoleArg::Viewer)]
+        role: RoleArg,
+        /// Customer; only without a running server.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// A site it is bound to; may be repeated.
+        #[arg(long)]
+        partition: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List tokens by their ids. With a running server those of the tenant; otherwise those in the data directory.
+    #[command(after_help = "Example: radarflow token list")]
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Revoke a token: it lets nobody in any more, and what it let in ends. It cannot be taken back.
+    #[command(after_help = "Example: radarflow token revoke 3f9c1a2b4d5e6f70 --reason 'the laptop was lost'")]
+    Revoke {
+        /// The token's id, as `radarflow token list` prints it.
+        id: String,
+        /// Why; for the audit.
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Also where it is the tenant's last that can make or revoke others.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where tokens are.
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    /// Where everything is kept.
+    #[arg(long, default_value = "radarflow-data")]
+    data_dir: PathBuf,
+    /// The server.
+    #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// An administrator's token.
+    #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArg {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Role {
+        match role {
+            RoleArg::Viewer => Role::Viewer,
+            RoleArg::Operator => Role::Operator,
+            RoleArg::Admin => Role::Admin,
+        }
+    }
+}
+
+impl Place {
+    fn server(self) -> Result<At> {
+        let token = self.token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
+        Ok(At { url: self.url, token })
+    }
+
+    /// The data directory, if there is one here that no server has.
+    fn directory(&self) -> Result<Option<DataDir>> {
+        if !self.data_dir.join("ledger").is_dir() {
+            return Ok(None);
+        }
+        take(&self.data_dir)
+    }
+}
+
+fn take(path: &Path) -> Result<Option<DataDir>> {
+    match DataDir::take(path) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(LedgerError::Locked(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl TokenCommand {
+    /// Does it, and gives what is to be printed.
+    pub(crate) async fn run(self) -> Result<String> {
+        match self {
+            TokenCommand::Create { name, role, tenant, partition, place } => {
+                let role = Role::from(role);
+                if let Some(dir) = take(&place.data_dir)? {
+                    let text = new_token();
+                    append(&dir, &tenant, &serve::token(&name, &tenant, role, partition, &text))?;
+                    return Ok(text);
+                }
+                let body = json!({"name": name, "role": role, "partitions": partition});
+                let at = place.server()?;
+                let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "tokens"])?.json(&body)).await?;
+                Ok(answer["token"].as_str().context("the server tells no token")?.to_owned())
+            }
+            TokenCommand::List { place } => {
+                if let Some(dir) = place.directory()? {
+                    let row = |t: &Token| {
+                        json!({"tenant": t.tenant, "id": t.id, "name": t.name, "role": t.role, "partitions": t.partitions,
+                            "expires_ms": t.expires_ms})
+                    };
+                    return Ok(listed(&standing(&dir)?.all(None).iter().map(row).collect::<Vec<_>>()));
+                }
+                let at = place.server()?;
+                let answer = api::answer(&at, api::request(&at, Method::GET, &["api", "tokens"])?).await?;
+                Ok(listed(answer["tokens"].as_array().context("the server tells no tokens")?))
+            }
+            TokenCommand::Revoke { id, reason, force, place } => {
+                if let Some(dir) = place.directory()? {
+                    let known = standing(&dir)?.all(None);
+                    let Some(token) = known.into_iter().find(|token| token.id == id) else {
+                        bail!("there is no token {id}; `radarflow token list` lists them");
+                    };
+                    let actor = Actor { name: "command line".to_owned(), role: Role::Admin };
+                    let Token { tenant, name, .. } = token;
+                    let revoked = Fact::TokenRevoked { tenant: tenant.clone(), id, name: name.clone(), actor, reason };
+                    append(&dir, &tenant, &revoked)?;
+                    return Ok(format!("token {name} of {tenant} is revoked"));
+                }
+                let at = place.server()?;
+                let request = api::request(&at, Method::DELETE, &["api", "tokens", &id])?;
+                api::answer(&at, request.json(&json!({"reason": reason, "force": force}))).await?;
+                Ok(format!("token {id} is revoked"))
+            }
+        }
+    }
+}
+
+/// Tokens as a table.
+fn listed(tokens: &[Value]) -> String {
+    let shown = |token: &Value| {
+        let mut token = token.clone();
+        let partitions = token["partitions"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let partitions = partitions.collect::<Vec<_>>().join(", ");
+        token["partitions"] = if partitions.is_empty() { Value::Null } else { partitions.into() };
+        token["expires"] = token["expires_ms"].as_i64().map_or(Value::Null, |ms| Time::from_ms(ms).to_string().into());
+        if let Some(fields) = token.as_object_mut() {
+            fields.remove("expires_ms");
+        }
+        token
+    };
+    table::render(&tokens.iter().map(shown).collect::<Vec<_>>())
+}
+
+/// The tokens of a server that does not run.
+fn standing(dir: &DataDir) -> Result<Tokens> {
+    let ledger::Opened { segments, start, .. } = opened(dir)?;
+    let tokens = Tokens::default();
+    let mut from = 0;
+    if let Some((manifest, state)) = &start {
+        from = manifest.epoch;
+        tokens.learn(&standing_facts(state));
+    }
+    segments.replay(from, |frame| {
+        let facts =
+            frame.slices.iter().filter(|slice| slice.origin.kind == Kind::Fact).flat_map(|slice| &slice.entries);
+        let facts: Vec<Fact> = facts.filter_map(|entry| serde_json::from_slice(&entry.body).ok()).collect();
+        tokens.learn(&facts);
+    })?;
+    Ok(tokens)
+}
+
+fn opened(dir: &DataDir) -> Result<ledger::Opened> {
+    Ok(ledger::open(&disk::os(), dir.root(), upgrade::versions())?)
+}
+
+/// Appends a fact to the ledger of a server that does not run.
+fn append(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
+    let ledger::Opened { segments: mut log, .. } = opened(dir)?;
+    let origin = Origin {
+        kind: Kind::Fact,
+        tenant: tenant.to_owned(),
+        partition: String::new(),
+        feed: "command line".to_owned(),
+    };
+    let slice = Slice { origin, first_position: 0, entries: vec![entry(None, serde_json::to_vec(fact)?)] };
+    let frame = Frame {
+        generation: log.generation(),
+        epoch: log.next_epoch(),
+        clock_ms: log.last_clock_ms().max(1),
+        gap_ms: 0,
+        release_bytes: 1 << 20,
+        ranges: Vec::new(),
+        slices: vec![slice],
+    };
+    log.append(&frame)?;
+    Ok(())
+}
