@@ -16,5 +16,6 @@ mod replay;
 mod runs;
 mod sizes;
 mod spill;
+mod strangers;
 mod topology;
 mod traces;
