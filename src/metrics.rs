@@ -83,6 +83,11 @@ impl Collector for Watched {
             ("ledger_inputs", "Inputs written", read(&intake.entries)),
             ("ledger_input_bytes", "Bytes of input written", read(&intake.bytes)),
             ("ledger_shed_inputs", "Inputs given up because the disk refused", read(&intake.shed)),
+            (
+                "dataflow_evicted_senders",
+                "Senders that made place for others or found none: exporters, ledgers, counts of log lines, conditions of traps",
+                read(self.sizes.evicted()),
+            ),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;

@@ -9,6 +9,7 @@ use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sources::entry;
 use radarflow_dataflows::decode::standing_facts;
+use radarflow_dataflows::upgrade;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, Fact, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};

@@ -10,6 +10,9 @@
 //! of an alert it was told of is told that it is over.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{AlertStatus, Fact, Receiver};
@@ -23,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::keyed::{Clock, Machine, Tick};
 use crate::output::DerivedRow;
 use crate::records::RETENTION_MS;
+use crate::sizes::Sizes;
+use crate::strangers::bucket;
 
 /// Which alert: the condition's name. `subject` is missing where only an alert's id is known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,45 +88,98 @@ pub enum PairEvent {
     End,
 }
 
+/// Conditions of a share that traps began: 32,768 a tenant. Nothing proves who sent a trap, so what one more begins is not
+/// taken in while there are so many; the trap itself is in `traps`.
+pub const MAX_PAIRS: usize = 512;
+/// Conditions that traps about one address began.
+pub const MAX_PAIRS_OF_ADDRESS: usize = 256;
+/// What a trap began is over when none has said it again for so long, milliseconds of live time.
+pub const PAIR_MS: i64 = 7 * 86_400_000;
+
+/// A share of a tenant's senders of traps.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairShare {
+    tenant: String,
+    bucket: u64,
+}
+
+/// What a trap is about: an address, and something there.
+pub type PairSubject = (IpAddr, Subject);
+
+impl PairShare {
+    /// The share that it belongs to.
+    pub fn of((source, subject): &PairSubject) -> Self {
+        PairShare { tenant: subject.tenant.clone(), bucket: bucket(&subject.partition, *source) }
+    }
+}
+
 /// Clear pairs: what one trap began and another ends.
-pub struct Pairs;
+pub struct Pairs(pub Arc<Sizes>);
+
+/// What was begun, and when it was last said.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Begun {
+    conditions: BTreeMap<PairSubject, (Condition, i64)>,
+}
+
+impl Begun {
+    fn has_room(&self, subject: &PairSubject) -> bool {
+        let of_address = || self.conditions.keys().filter(|(source, _)| *source == subject.0).count();
+        self.conditions.contains_key(subject)
+            || (self.conditions.len() < MAX_PAIRS && of_address() < MAX_PAIRS_OF_ADDRESS)
+    }
+}
 
 impl Machine for Pairs {
-    type Key = AlertKey;
-    type Event = PairEvent;
-    type State = (Subject, Condition);
+    type Key = PairShare;
+    type Event = (PairSubject, PairEvent);
+    type State = Begun;
     type Output = (AlertKey, Condition, isize);
     const NAME: &'static str = "pairs";
 
     fn step(
         &mut self,
-        _tick: &Tick,
-        key: &AlertKey,
-        state: &mut Option<(Subject, Condition)>,
-        events: Vec<PairEvent>,
+        tick: &Tick,
+        _key: &PairShare,
+        state: &mut Option<Begun>,
+        events: Vec<(PairSubject, PairEvent)>,
         out: &mut Vec<(AlertKey, Condition, isize)>,
     ) {
-        let before = state.take();
-        let mut after = before.clone();
-        for event in events {
-            after = match (event, &key.subject) {
-                (PairEvent::Begin(condition), Some(subject)) => Some((subject.clone(), condition)),
-                _ => None,
+        let begun = state.get_or_insert_default();
+        let mut before: BTreeMap<PairSubject, Option<Condition>> = BTreeMap::new();
+        let over = begun.conditions.iter().filter(|(_, (_, said))| said + PAIR_MS <= tick.live_ms);
+        let over: Vec<_> = over.map(|(subject, _)| (subject.clone(), PairEvent::End)).collect();
+        for (subject, event) in over.into_iter().chain(events) {
+            let old = match event {
+                PairEvent::Begin(_) if !begun.has_room(&subject) => {
+                    self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                PairEvent::Begin(condition) => begun.conditions.insert(subject.clone(), (condition, tick.live_ms)),
+                PairEvent::End => begun.conditions.remove(&subject),
             };
+            before.entry(subject).or_insert(old.map(|(condition, _)| condition));
         }
-        if before != after {
-            out.extend(before.map(|(_, c)| (key.clone(), c, -1)));
-            out.extend(after.clone().map(|(_, c)| (key.clone(), c, 1)));
+        for (subject, before) in before {
+            let after = begun.conditions.get(&subject).map(|(condition, _)| condition.clone());
+            if before != after {
+                let key = AlertKey::of_subject(subject.1);
+                out.extend(before.map(|c| (key.clone(), c, -1)));
+                out.extend(after.map(|c| (key, c, 1)));
+            }
         }
-        *state = after;
+        if begun.conditions.is_empty() {
+            *state = None;
+        }
     }
 
-    fn due_ms(&self, _state: &(Subject, Condition)) -> Option<i64> {
-        None
+    fn due_ms(&self, begun: &Begun) -> Option<i64> {
+        begun.conditions.values().map(|(_, said)| said + PAIR_MS).min()
     }
 
-    fn restored(&mut self, _key: &AlertKey, state: &(Subject, Condition), out: &mut Vec<(AlertKey, Condition, isize)>) {
-        out.push((AlertKey::of_subject(state.0.clone()), state.1.clone(), 1));
+    fn restored(&mut self, _key: &PairShare, begun: &Begun, out: &mut Vec<(AlertKey, Condition, isize)>) {
+        let said = begun.conditions.iter();
+        out.extend(said.map(|((_, s), (c, _))| (AlertKey::of_subject(s.clone()), c.clone(), 1)));
     }
 }
 

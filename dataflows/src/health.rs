@@ -11,8 +11,10 @@
 //! Whatever is said ages by the live clock: a vantage's word after two of its own intervals, an agent's connection after
 //! [`AGENT_SILENCE_MS`]. Nothing needs a next input to age.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::rows::{Agent, Device, HealthEvent, StateRow};
@@ -25,6 +27,8 @@ use crate::alerts::AlertKey;
 use crate::keyed::{Machine, Tick};
 use crate::output::DerivedRow;
 use crate::records::Name;
+use crate::sizes::Sizes;
+use crate::strangers::bucket;
 
 /// An agent silent for this long is disconnected, milliseconds.
 pub const AGENT_SILENCE_MS: i64 = 5 * 60 * 1000;
@@ -39,6 +43,8 @@ pub const BURST_THRESHOLD: u64 = 100;
 /// The window of a burst, milliseconds.
 pub const BURST_WINDOW_MS: i64 = 300_000;
 const BURST_BUCKET_MS: i64 = 10_000;
+/// Senders of a share whose bad lines are counted: 16,384 a tenant.
+pub const MAX_LOG_SOURCES: usize = 256;
 
 /// What is probed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -479,14 +485,64 @@ pub struct LogSource {
     pub ip: IpAddr,
 }
 
-/// Bursts of bad log lines, by sender.
-pub struct Bursts;
+/// A share of a tenant's senders of log lines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogShare {
+    tenant: String,
+    bucket: u64,
+}
 
-/// Counts by bucket.
+impl LogShare {
+    /// The share that a sender belongs to.
+    pub fn of(source: &LogSource) -> Self {
+        LogShare { tenant: source.tenant.clone(), bucket: bucket(&source.partition, source.ip) }
+    }
+}
+
+/// Bursts of bad log lines, by sender.
+pub struct Bursts(pub Arc<Sizes>);
+
+/// Counts by sender, at most [`MAX_LOG_SOURCES`].
 #[derive(Default, Serialize, Deserialize)]
-pub struct BurstState {
+pub struct BurstShare {
+    sources: BTreeMap<LogSource, BurstState>,
+}
+
+/// Counts by bucket of time.
+#[derive(Default, Serialize, Deserialize)]
+struct BurstState {
     buckets: BTreeMap<i64, u64>,
     burning: bool,
+}
+
+impl BurstState {
+    fn count(&self) -> u64 {
+        self.buckets.values().sum()
+    }
+
+    /// Who goes first, where there are too many.
+    fn rank(&self) -> (bool, u64, Option<i64>) {
+        (self.burning, self.count(), self.buckets.last_key_value().map(|(bucket, _)| *bucket))
+    }
+
+    /// Forgets what is older than the window; says whether anything was.
+    fn trim(&mut self, live_ms: i64) -> bool {
+        let oldest = (live_ms - BURST_WINDOW_MS).div_euclid(BURST_BUCKET_MS);
+        let is_old = self.buckets.first_key_value().is_some_and(|(bucket, _)| *bucket <= oldest);
+        if is_old {
+            self.buckets = self.buckets.split_off(&(oldest + 1));
+        }
+        is_old
+    }
+
+    fn turn(&mut self, key: &LogSource, out: &mut Vec<HealthOut>) {
+        let burning = self.count() >= BURST_THRESHOLD;
+        if burning != self.burning {
+            self.burning = burning;
+            let (key, condition) = burst(key);
+            out.push(HealthOut::Condition(key, condition, if burning { 1 } else { -1 }));
+        }
+    }
 }
 
 fn burst(key: &LogSource) -> (AlertKey, Condition) {
@@ -514,45 +570,65 @@ fn burst(key: &LogSource) -> (AlertKey, Condition) {
 }
 
 impl Machine for Bursts {
-    type Key = LogSource;
-    type Event = i64;
-    type State = BurstState;
+    type Key = LogShare;
+    type Event = LogSource;
+    type State = BurstShare;
     type Output = HealthOut;
     const NAME: &'static str = "bursts";
 
     fn step(
         &mut self,
         tick: &Tick,
-        key: &LogSource,
-        state: &mut Option<BurstState>,
-        events: Vec<i64>,
+        _key: &LogShare,
+        state: &mut Option<BurstShare>,
+        events: Vec<LogSource>,
         out: &mut Vec<HealthOut>,
     ) {
-        let s = state.get_or_insert_default();
-        if !events.is_empty() {
-            *s.buckets.entry(tick.live_ms.div_euclid(BURST_BUCKET_MS)).or_default() += events.len() as u64;
+        let share = state.get_or_insert_default();
+        let mut counted = BTreeSet::new();
+        for source in events {
+            let burst = share.sources.entry(source.clone()).or_default();
+            *burst.buckets.entry(tick.live_ms.div_euclid(BURST_BUCKET_MS)).or_default() += 1;
+            counted.insert(source);
         }
-        let oldest = (tick.live_ms - BURST_WINDOW_MS).div_euclid(BURST_BUCKET_MS);
-        s.buckets = s.buckets.split_off(&(oldest + 1));
-        let burning = s.buckets.values().sum::<u64>() >= BURST_THRESHOLD;
-        if burning != s.burning {
-            s.burning = burning;
-            let (key, condition) = burst(key);
-            out.push(HealthOut::Condition(key, condition, if burning { 1 } else { -1 }));
+        for (source, burst) in &mut share.sources {
+            if burst.trim(tick.live_ms) || counted.contains(source) {
+                burst.turn(source, out);
+            }
         }
-        if s.buckets.is_empty() {
+        share.sources.retain(|_, burst| !burst.buckets.is_empty());
+        let excess = share.excess();
+        self.0.evicted().fetch_add(excess.len() as u64, Ordering::Relaxed);
+        for source in excess {
+            if let Some(mut burst) = share.sources.remove(&source) {
+                burst.buckets.clear();
+                burst.turn(&source, out);
+            }
+        }
+        if share.sources.is_empty() {
             *state = None;
         }
     }
 
-    fn due_ms(&self, state: &BurstState) -> Option<i64> {
-        state.buckets.first_key_value().map(|(bucket, _)| (bucket + 1) * BURST_BUCKET_MS + BURST_WINDOW_MS)
+    fn due_ms(&self, share: &BurstShare) -> Option<i64> {
+        let oldest = share.sources.values().filter_map(|burst| burst.buckets.first_key_value()).map(|(b, _)| *b).min();
+        oldest.map(|bucket| (bucket + 1) * BURST_BUCKET_MS + BURST_WINDOW_MS)
     }
 
-    fn restored(&mut self, key: &LogSource, state: &BurstState, out: &mut Vec<HealthOut>) {
-        if state.burning {
-            let (key, condition) = burst(key);
+    fn restored(&mut self, _key: &LogShare, share: &BurstShare, out: &mut Vec<HealthOut>) {
+        for (source, _) in share.sources.iter().filter(|(_, burst)| burst.burning) {
+            let (key, condition) = burst(source);
             out.push(HealthOut::Condition(key, condition, 1));
         }
+    }
+}
+
+impl BurstShare {
+    /// Who is one too many: those with the fewest lines.
+    fn excess(&self) -> Vec<LogSource> {
+        let Some(excess @ 1..) = self.sources.len().checked_sub(MAX_LOG_SOURCES) else { return Vec::new() };
+        let mut ranked: Vec<_> = self.sources.iter().map(|(source, burst)| (burst.rank(), source)).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().take(excess).map(|(_, source)| source.clone()).collect()
     }
 }

@@ -99,6 +99,11 @@ impl Context {
         &self.sizes
     }
 
+    /// The same, to keep.
+    pub fn shared_sizes(&self) -> Arc<Sizes> {
+        self.sizes.clone()
+    }
+
     /// Announces an epoch before its data is sent; `snapshot` asks every machine for its state after it.
     pub fn announce(&self, tick: Tick, snapshot: bool) {
         let mut shared = self.inner.borrow_mut();

@@ -19,7 +19,7 @@
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
-//! [`worker`] runs it all; [`layout`] is how arrangements lie in memory; [`output`] merges what the workers say about one epoch; [`sizes`] tells how much is kept.
+//! [`worker`] runs it all; [`layout`] is how arrangements lie in memory; [`output`] merges what the workers say about one epoch; [`strangers`] says whom we keep in mind for how long; [`sizes`] tells how much is kept.
 #![forbid(unsafe_code)]
 
 pub mod alerts;
@@ -40,6 +40,7 @@ pub mod output;
 pub mod records;
 pub mod sizes;
 pub mod sources;
+pub mod strangers;
 pub mod topology;
 pub mod upgrade;
 pub mod worker;

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
@@ -37,6 +37,8 @@ pub struct Sizes {
     machines: Mutex<BTreeMap<(&'static str, usize), Arc<AtomicI64>>>,
     /// Changes of identity that the brakes keep from being published.
     withheld: Arc<AtomicI64>,
+    /// Senders that made place for others or found none.
+    evicted: AtomicU64,
 }
 
 impl Sizes {
@@ -66,6 +68,11 @@ impl Sizes {
     /// Changes of identity that the brakes keep from being published.
     pub fn withheld(&self) -> &Arc<AtomicI64> {
         &self.withheld
+    }
+
+    /// Senders that made place for others or found none, in what decoders remember, in ledgers, counts and conditions.
+    pub fn evicted(&self) -> &AtomicU64 {
+        &self.evicted
     }
 
     fn part(&self, name: &'static str) -> Arc<Held> {

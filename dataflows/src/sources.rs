@@ -1,17 +1,34 @@
 //! Loss ledgers: per feed and exporter, what came in and where it ended up. They balance:
 //! `received = stored + rejected + shed`, beside what was lost before us.
 //!
-//! The row is said again at most every [`PACE_MS`], because a ledger moves with every datagram.
+//! ```text
+//! deltas of senders ─► [senders: a share of a feed's] ─► ledgers Δ
+//!                              │ of those that end
+//! deltas of feeds ────────────►┴─► [feeds] ─────────────► ledgers Δ
+//! ```
+//! A row is said again at most every [`PACE_MS`], because a ledger moves with every datagram. A sender's ledger ends when
+//! the sender is quiet, and when there are more than [`MAX_SENDERS`] in its share ([`crate::strangers`]); what it counted is
+//! counted by its feed from then on, so that the ledgers of a feed together tell of all that came in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::rows::{Source, StateRow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::vec::Map;
 
 use crate::keyed::{Context, Keyed, Machine, Tick, machine};
+use crate::sizes::Sizes;
+use crate::strangers::{Standing, bucket_of_text};
 
 /// Least time between two versions of a row, milliseconds.
 pub const PACE_MS: i64 = 1000;
+/// Senders of a feed's share that have a ledger of their own: 16,384 a feed.
+pub const MAX_SENDERS: usize = 256;
 
 /// Which ledger.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,13 +83,11 @@ impl Delta {
     }
 }
 
-struct Ledgers;
-
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Ledger {
     total: Delta,
-    said: Option<Source>,
-    said_ms: i64,
+    /// What was said of it, and when.
+    said: Option<(Source, i64)>,
     unsaid: bool,
 }
 
@@ -96,43 +111,191 @@ impl Ledger {
             epoch: 0,
         }
     }
+
+    fn add(&mut self, delta: &Delta) {
+        self.total.add(delta);
+        self.unsaid = true;
+    }
+
+    /// Says the row if that is due.
+    fn say(&mut self, key: &SourceKey, live_ms: i64, out: impl FnMut(StateRow, isize)) {
+        if self.due_ms().is_some_and(|due| due <= live_ms) {
+            self.say_now(key, live_ms, out);
+        }
+    }
+
+    fn say_now(&mut self, key: &SourceKey, live_ms: i64, mut out: impl FnMut(StateRow, isize)) {
+        let row = self.row(key);
+        self.unsay(&mut out);
+        out(StateRow::from(row.clone()), 1);
+        (self.said, self.unsaid) = (Some((row, live_ms)), false);
+    }
+
+    fn unsay(&mut self, mut out: impl FnMut(StateRow, isize)) {
+        if let Some((old, _)) = self.said.take() {
+            out(StateRow::from(old), -1);
+        }
+    }
+
+    fn due_ms(&self) -> Option<i64> {
+        self.unsaid.then(|| self.said.as_ref().map_or(i64::MIN, |(_, at)| at + PACE_MS))
+    }
 }
 
-impl Machine for Ledgers {
+/// A share of the senders of a feed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+struct ShareKey {
+    tenant: String,
+    partition: String,
+    source: String,
+    bucket: u64,
+}
+
+impl ShareKey {
+    fn of(key: &SourceKey) -> Self {
+        let SourceKey { tenant, partition, source, exporter } = key.clone();
+        ShareKey { tenant, partition, source, bucket: bucket_of_text(&exporter) }
+    }
+
+    fn ledger(&self, exporter: &str) -> SourceKey {
+        let ShareKey { tenant, partition, source, .. } = self.clone();
+        SourceKey { tenant, partition, source, exporter: exporter.to_owned() }
+    }
+}
+
+/// What the ledgers of senders say.
+#[derive(Clone, Debug)]
+enum Out {
+    Row(StateRow, isize),
+    /// The feed counts it from now on.
+    Ended(SourceKey, Delta),
+}
+
+/// Ledgers of senders.
+struct Senders {
+    sizes: Arc<Sizes>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Share {
+    senders: BTreeMap<String, (Ledger, Standing)>,
+}
+
+impl Share {
+    /// Who has been quiet for too long.
+    fn quiet(&self, live_ms: i64) -> Vec<String> {
+        let ended = self.senders.iter().filter(|(_, (_, standing))| standing.ends_ms() <= live_ms);
+        ended.map(|(exporter, _)| exporter.clone()).collect()
+    }
+
+    fn remove(&mut self, exporters: &[String]) -> Vec<Ledger> {
+        exporters.iter().filter_map(|exporter| self.senders.remove(exporter)).map(|(ledger, _)| ledger).collect()
+    }
+
+    /// Who is one too many.
+    fn excess(&self) -> Vec<String> {
+        let Some(excess @ 1..) = self.senders.len().checked_sub(MAX_SENDERS) else { return Vec::new() };
+        let mut ranked: Vec<_> = self.senders.iter().map(|(exporter, (_, s))| (s.rank(), exporter)).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().take(excess).map(|(_, exporter)| exporter.clone()).collect()
+    }
+}
+
+impl Machine for Senders {
+    type Key = ShareKey;
+    type Event = (String, Delta);
+    type State = Share;
+    type Output = Out;
+    const NAME: &'static str = "sources";
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        key: &ShareKey,
+        state: &mut Option<Share>,
+        events: Vec<(String, Delta)>,
+        out: &mut Vec<Out>,
+    ) {
+        let share = state.get_or_insert_default();
+        for (exporter, delta) in events {
+            let (ledger, standing) = share.senders.entry(exporter).or_default();
+            ledger.add(&delta);
+            // What is only told of it later is no sign of life.
+            if delta.received > 0 || standing.is_new() {
+                standing.hear(tick.live_ms, delta.rows > 0);
+            }
+        }
+        let mut ended = share.remove(&share.quiet(tick.live_ms));
+        let excess = share.excess();
+        self.sizes.evicted().fetch_add(excess.len() as u64, Ordering::Relaxed);
+        ended.extend(share.remove(&excess));
+        let mut counted: Option<Delta> = None;
+        for mut ledger in ended {
+            ledger.unsay(|row, diff| out.push(Out::Row(row, diff)));
+            // Nothing waits in it any more.
+            let total = Delta { waiting_sets: None, waiting: None, ..ledger.total };
+            counted.get_or_insert_default().add(&total);
+        }
+        out.extend(counted.map(|total| Out::Ended(key.ledger(""), total)));
+        for (exporter, (ledger, _)) in &mut share.senders {
+            if ledger.unsaid {
+                ledger.say(&key.ledger(exporter), tick.live_ms, |row, diff| out.push(Out::Row(row, diff)));
+            }
+        }
+        if share.senders.is_empty() {
+            *state = None;
+        }
+    }
+
+    fn due_ms(&self, share: &Share) -> Option<i64> {
+        let due = |(ledger, standing): &(Ledger, Standing)| {
+            ledger.due_ms().map_or(standing.ends_ms(), |due| due.min(standing.ends_ms()))
+        };
+        share.senders.values().map(due).min()
+    }
+
+    fn restored(&mut self, _key: &ShareKey, share: &Share, out: &mut Vec<Out>) {
+        let said = share.senders.values().filter_map(|(ledger, _)| ledger.said.as_ref());
+        out.extend(said.map(|(row, _)| Out::Row(StateRow::from(row.clone()), 1)));
+    }
+}
+
+/// Ledgers of feeds.
+struct Feeds;
+
+impl Machine for Feeds {
     type Key = SourceKey;
-    type Event = Delta;
+    /// And whether it is what a sender's ledger said until now.
+    type Event = (Delta, bool);
     type State = Ledger;
     type Output = (StateRow, isize);
-    const NAME: &'static str = "sources";
+    const NAME: &'static str = "feeds";
 
     fn step(
         &mut self,
         tick: &Tick,
         key: &SourceKey,
         state: &mut Option<Ledger>,
-        events: Vec<Delta>,
+        events: Vec<(Delta, bool)>,
         out: &mut Vec<(StateRow, isize)>,
     ) {
-        let ledger =
-            state.get_or_insert(Ledger { total: Delta::default(), said: None, said_ms: i64::MIN / 2, unsaid: false });
-        for delta in &events {
-            ledger.total.add(delta);
-            ledger.unsaid = true;
-        }
-        if ledger.unsaid && tick.live_ms >= ledger.said_ms + PACE_MS {
-            let row = ledger.row(key);
-            out.extend(ledger.said.take().map(|old| (StateRow::from(old), -1)));
-            out.push((StateRow::from(row.clone()), 1));
-            (ledger.said, ledger.said_ms, ledger.unsaid) = (Some(row), tick.live_ms, false);
+        let ledger = state.get_or_insert_default();
+        events.iter().for_each(|(delta, _)| ledger.add(delta));
+        let mut say = |row, diff| out.push((row, diff));
+        // At once: the sum over the feed's ledgers never goes back.
+        if events.iter().any(|(_, ended)| *ended) {
+            ledger.say_now(key, tick.live_ms, &mut say);
+        } else {
+            ledger.say(key, tick.live_ms, &mut say);
         }
     }
 
     fn due_ms(&self, ledger: &Ledger) -> Option<i64> {
-        ledger.unsaid.then_some(ledger.said_ms + PACE_MS)
+        ledger.due_ms()
     }
 
     fn restored(&mut self, _key: &SourceKey, ledger: &Ledger, out: &mut Vec<(StateRow, isize)>) {
-        out.extend(ledger.said.clone().map(|row| (StateRow::from(row), 1)));
+        out.extend(ledger.said.clone().map(|(row, _)| (StateRow::from(row), 1)));
     }
 }
 
@@ -141,5 +304,21 @@ pub fn sources<'scope>(
     deltas: Stream<'scope, u64, Vec<Keyed<SourceKey, Delta>>>,
     cx: &Context,
 ) -> Stream<'scope, u64, Vec<(StateRow, isize)>> {
-    machine(deltas, cx, Ledgers)
+    let of_senders = deltas.clone().flat_map(|Keyed { key, position, event }| {
+        (!key.exporter.is_empty()).then(|| Keyed { key: ShareKey::of(&key), position, event: (key.exporter, event) })
+    });
+    let senders = machine(of_senders, cx, Senders { sizes: cx.shared_sizes() });
+    let ended = senders.clone().flat_map(|out| match out {
+        Out::Ended(key, total) => Some(Keyed { key, position: u64::MAX, event: (total, true) }),
+        Out::Row(..) => None,
+    });
+    let of_feeds = deltas.flat_map(|Keyed { key, position, event }| {
+        key.exporter.is_empty().then(|| Keyed { key, position, event: (event, false) })
+    });
+    let feeds = machine(of_feeds.concat(ended), cx, Feeds);
+    let rows = senders.flat_map(|out| match out {
+        Out::Row(row, diff) => Some((row, diff)),
+        Out::Ended(..) => None,
+    });
+    rows.concat(feeds)
 }

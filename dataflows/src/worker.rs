@@ -29,15 +29,18 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope, Stream};
 
-use crate::alerts::{AlertKey, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, Pairs};
+use crate::alerts::{
+    AlertKey, Facts, GroupEvent, GroupKey, GroupOut, Groups, LifeEvent, LifeOut, Lives, PairEvent, PairShare,
+    PairSubject, Pairs,
+};
 use crate::aliases::{Aliases, Interfaces, Poll, completed, confirmed};
 use crate::attribution::Attributed;
 use crate::corrections::{Tenures, Told};
 use crate::decode::runs::Staging;
 use crate::decode::{Decoded, Decoder, EventBatch, standing_facts};
 use crate::health::{
-    AgentKey, Agents, Availabilities, Beat, Bursts, DeviceWord, HealthOut, LogSource, Probe as Looked, TargetKey,
-    Targets,
+    AgentKey, Agents, Availabilities, Beat, Bursts, DeviceWord, HealthOut, LogShare, LogSource, Probe as Looked,
+    TargetKey, Targets,
 };
 use crate::identity::gate::{GateOut, RunEvent};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine};
@@ -217,8 +220,8 @@ inputs! {
     neighbors: Keyed<Name, Neighbors>,
     probes: Keyed<TargetKey, Looked>,
     beats: Keyed<AgentKey, Beat>,
-    log_hits: Keyed<LogSource, i64>,
-    pairs: Keyed<AlertKey, crate::alerts::PairEvent>,
+    log_hits: Keyed<LogShare, LogSource>,
+    pairs: Keyed<PairShare, (PairSubject, PairEvent)>,
     deltas: Keyed<SourceKey, Delta>,
     facts: Keyed<String, String>,
     steps: Keyed<AlertKey, LifeEvent>,
@@ -373,11 +376,11 @@ fn build<'scope>(
     // Conditions, from whatever notices them.
     marks.part(scope, "alerts");
     let agents = machine(inputs.beats.to_stream(scope), cx, Agents);
-    let bursts = machine(inputs.log_hits.to_stream(scope), cx, Bursts);
+    let bursts = machine(inputs.log_hits.to_stream(scope), cx, Bursts(cx.shared_sizes()));
     let words = devices.clone().flat_map(|device| DeviceWord::of(&device)).consolidate();
     let words = changes(words, |word, diff| Keyed { key: word.device(), position: 0, event: (word, diff as i64) });
     let health = agents.concat(bursts).concat(machine(words, cx, Availabilities));
-    let pairs = machine(inputs.pairs.to_stream(scope), cx, Pairs);
+    let pairs = machine(inputs.pairs.to_stream(scope), cx, Pairs(cx.shared_sizes()));
     let offline = devices.clone().flat_map(|device| device_offline(&device)).consolidate();
     let offline =
         changes(offline, |(subject, condition), diff| condition_event(AlertKey::of_subject(subject), condition, diff));

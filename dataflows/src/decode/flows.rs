@@ -4,16 +4,13 @@ use bytes::Bytes;
 use prost::Message;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
-use radarflow_proto::netflow::{self, Exporter, FlowOrigin};
+use radarflow_proto::netflow::{self, FlowOrigin};
 use radarflow_proto::rows::BatchBuilder;
 use radarflow_proto::sflow;
 
-use super::{At, Decoder, EXPORTERS, ExporterKey, SFLOW};
-use crate::keyed::encode;
+use super::senders::{ExporterKey, SenderKey};
+use super::{At, Decoder};
 use crate::sources::Delta;
-
-/// Exporters one worker remembers; more are spoofed addresses, and their datagrams are rejected.
-const MAX_EXPORTERS: usize = 16_384;
 
 impl Decoder {
     pub(super) fn netflow(&mut self, at: &At<'_>, body: &Bytes) {
@@ -27,21 +24,32 @@ impl Decoder {
             tenant: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
             ip,
-            domain,
-            port: peer.port(),
+            domain: (domain, peer.port()),
         };
-        if !self.adopt(&key) {
-            return self.refuse_flow(at, body, "too many exporters");
-        }
-        let exporter = self.exporters.entry(key.clone()).or_default();
+        let known = self.exporters.take(&key).or_else(|| self.exporters.adopt(&key));
+        let is_known = known.is_some();
+        let mut sender = known.unwrap_or_default();
+        let exporter = &mut sender.memory;
         let lost_before = exporter.lost();
+        exporter.advance(self.now_ms);
         let decoded = match exporter.decode(body, (at.place.0, at.place.1, at.received_us)) {
             Ok(decoded) => decoded,
-            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+            Err(error) => {
+                if is_known {
+                    self.exporters.put(&key, sender);
+                }
+                return self.refuse_flow(at, body, &error.to_string());
+            }
         };
         let lost = exporter.lost().saturating_sub(lost_before);
         let (waiting_sets, waiting) = exporter.waiting();
-        self.dirty.insert((EXPORTERS, encode(&key)));
+        sender.standing.hear(self.now_ms, !decoded.flows.is_empty());
+        sender.heard = (at.origin.feed.clone(), at.received_us);
+        let is_kept = self.exporters.put(&key, sender);
+        let (waiting_sets, waiting) = if is_kept { (waiting_sets, waiting) } else { (0, None) };
+        if !is_kept && decoded.flows.is_empty() {
+            return self.refuse_flow(at, body, "too many exporters");
+        }
         let flow_type = match domain.version {
             5 => "netflow_v5",
             9 => "netflow_v9",
@@ -67,23 +75,6 @@ impl Decoder {
         self.count(at, Some(ip), delta);
     }
 
-    /// Makes sure there is room for the exporter. An exporter that restarted on another port is the same one if no
-    /// other speaks from its address and domain.
-    fn adopt(&mut self, key: &ExporterKey) -> bool {
-        if self.exporters.contains_key(key) {
-            return true;
-        }
-        let first = ExporterKey { port: 0, ..key.clone() };
-        let last = ExporterKey { port: u16::MAX, ..key.clone() };
-        let mut same = self.exporters.range(first..=last).map(|(k, _)| k.clone());
-        if let (Some(old), None) = (same.next(), same.next()) {
-            let exporter: Exporter = self.exporters.remove(&old).unwrap_or_default();
-            self.dirty.insert((EXPORTERS, encode(&old)));
-            self.exporters.insert(key.clone(), exporter);
-        }
-        self.exporters.len() < MAX_EXPORTERS || self.exporters.contains_key(key)
-    }
-
     fn refuse_flow(&mut self, at: &At<'_>, body: &Bytes, reason: &str) {
         self.reject(at, body, reason);
         self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
@@ -95,15 +86,21 @@ impl Decoder {
             Err(error) => return self.refuse_flow(at, body, &error.to_string()),
         };
         let Some(ip) = at.ip() else { return };
-        let key = (at.origin.tenant.clone(), at.partition().to_owned(), ip, decoded.sub_agent);
-        if self.sflow.len() >= MAX_EXPORTERS && !self.sflow.contains_key(&key) {
-            return self.refuse_flow(at, body, "too many exporters");
-        }
-        self.dirty.insert((SFLOW, encode(&key)));
-        let sequence = self.sflow.entry(key).or_default();
+        let key = SenderKey {
+            tenant: at.origin.tenant.clone(),
+            partition: at.partition().to_owned(),
+            ip,
+            domain: decoded.sub_agent,
+        };
+        let mut sender = self.sflow.take(&key).unwrap_or_default();
+        let sequence = &mut sender.memory;
         let ahead = sequence.next.map_or(0, |next| decoded.sequence.wrapping_sub(next));
         let lost = if ahead < u32::MAX / 1024 { u64::from(ahead) } else { 0 };
         sequence.next = Some(decoded.sequence.wrapping_add(1));
+        sender.standing.hear(self.now_ms, !decoded.flows.is_empty());
+        sender.heard = (at.origin.feed.clone(), at.received_us);
+        // Who finds no place is read all the same: only its losses are not known.
+        self.sflow.put(&key, sender);
         let sampler = At { peer: at.peer.map(|p| (decoded.agent, p.port()).into()), ..at.clone() };
         for (index, flow) in decoded.flows.iter().enumerate() {
             let row_id = at.row_id(index as u32);

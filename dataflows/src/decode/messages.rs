@@ -11,13 +11,13 @@ use radarflow_proto::{snmp, syslog};
 use radarflow_reconcile::alert::{Condition, Subject};
 
 use super::{At, Decoder};
-use crate::alerts::{AlertKey, PairEvent};
-use crate::health::LogSource;
+use crate::alerts::{PairEvent, PairShare};
+use crate::health::{LogShare, LogSource};
 use crate::keyed::Keyed;
 use crate::sources::Delta;
 
 /// A device's clock may be off by this much before its time is taken for nonsense, microseconds: a day.
-const ABSURD_US: i64 = 86_400_000_000;
+const ABSURD_US: u64 = 86_400_000_000;
 /// Log lines of this severity or a worse one count towards a burst: `error`.
 const BURST_SEVERITY: u8 = 3;
 
@@ -55,7 +55,7 @@ impl Decoder {
             && let Some(ip) = ip
         {
             let key = LogSource { tenant: row.tenant_id.clone(), partition: row.partition.clone(), ip };
-            self.out.log_hits.push(Keyed { key, position: at.order, event: at.received_us / 1000 });
+            self.out.log_hits.push(Keyed { key: LogShare::of(&key), position: at.order, event: key });
         }
         let builders = self.builders(at);
         builders.log_ips.push(ip);
@@ -203,7 +203,8 @@ impl Decoder {
         let by_name = |prefix: &str| {
             trap.varbinds.iter().find(|(oid, _)| oid.strip_prefix(prefix).is_some_and(|r| r.starts_with('.')))
         };
-        let Some((_, index)) = by_name(snmp::IF_INDEX) else { return };
+        let index: Option<u32> = by_name(snmp::IF_INDEX).and_then(|(_, index)| index.trim().parse().ok());
+        let Some(index) = index else { return };
         let subject = Subject {
             tenant: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
@@ -220,16 +221,20 @@ impl Decoder {
                 source_id: subject.entity.clone(),
                 device_uid: None,
                 agent_uid: None,
-                labels: BTreeMap::from([("ip".to_owned(), source.to_string()), ("if_index".to_owned(), index.clone())]),
+                labels: BTreeMap::from([
+                    ("ip".to_owned(), source.to_string()),
+                    ("if_index".to_owned(), index.to_string()),
+                ]),
             })
         } else {
             PairEvent::End
         };
-        self.out.pairs.push(Keyed { key: AlertKey::of_subject(subject), position: at.order, event });
+        let subject = (source, subject);
+        self.out.pairs.push(Keyed { key: PairShare::of(&subject), position: at.order, event: (subject, event) });
     }
 }
 
 /// The device's time, or receipt where it gives none or nonsense.
 fn sane(device_us: Option<i64>, received_us: i64) -> Time {
-    Time(device_us.filter(|at| (at - received_us).abs() <= ABSURD_US).unwrap_or(received_us))
+    Time(device_us.filter(|at| at.abs_diff(received_us) <= ABSURD_US).unwrap_or(received_us))
 }

@@ -10,18 +10,20 @@ mod agents;
 mod flows;
 mod messages;
 pub mod runs;
+pub mod senders;
 pub mod spill;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Audited, DeviceStep, Fact, RunDecision};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
-use radarflow_proto::netflow::Exporter;
+use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
@@ -29,19 +31,20 @@ use radarflow_proto::rows::{
     Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
 };
 use radarflow_reconcile::identity::sources::{self, Instances};
-use serde::{Deserialize, Serialize};
 
-use crate::alerts::{AlertKey, FACTS, GroupEvent, GroupKey, LifeEvent, PairEvent};
+use crate::alerts::{AlertKey, FACTS, GroupEvent, GroupKey, LifeEvent, PairEvent, PairShare, PairSubject};
 use crate::aliases::Poll;
-use crate::health::{AgentKey, Beat, LogSource, Probe, TargetKey};
+use crate::health::{AgentKey, Beat, LogShare, LogSource, Probe, TargetKey};
 use crate::identity::gate::RunEvent;
-use crate::keyed::{Context, Keyed, StateEntry, Tick, encode, route};
+use crate::keyed::{Context, Keyed, StateEntry, Tick, encode};
 use crate::lifecycle;
 use crate::listings::{ListingEvent, ListingKey};
 use crate::records::{Arrival, Name};
+use crate::sizes::Sizes;
 use crate::sources::{Delta, SourceKey};
 use crate::topology::Neighbors;
 use runs::{Place, Runs, Staging};
+use senders::{Lost, SFlowSequence, Senders};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
@@ -79,9 +82,9 @@ pub struct Decoded {
     /// Heartbeats.
     pub beats: Vec<Keyed<AgentKey, Beat>>,
     /// Log lines that rules look at.
-    pub log_hits: Vec<Keyed<LogSource, i64>>,
+    pub log_hits: Vec<Keyed<LogShare, LogSource>>,
     /// Traps that begin or end a condition.
-    pub pairs: Vec<Keyed<AlertKey, PairEvent>>,
+    pub pairs: Vec<Keyed<PairShare, (PairSubject, PairEvent)>>,
     /// What sources did.
     pub deltas: Vec<Keyed<SourceKey, Delta>>,
     /// Standing facts.
@@ -106,29 +109,6 @@ struct Builders {
     trap_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
     audit: AuditBatch,
-}
-
-/// Which exporter's templates.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-struct ExporterKey {
-    tenant: String,
-    partition: String,
-    ip: IpAddr,
-    domain: radarflow_proto::netflow::Domain,
-    port: u16,
-}
-
-impl ExporterKey {
-    /// Everything but the port, which changes when an exporter restarts: what the worker is chosen by.
-    fn owner(tenant: &str, partition: &str, ip: IpAddr) -> u64 {
-        route(&(tenant, partition, ip))
-    }
-}
-
-/// sFlow's sequence of one (agent, sub-agent).
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct SFlowSequence {
-    next: Option<u32>,
 }
 
 /// Where the entry being read stands.
@@ -172,8 +152,11 @@ impl At<'_> {
 pub struct Decoder {
     index: usize,
     peers: usize,
-    exporters: BTreeMap<ExporterKey, Exporter>,
-    sflow: BTreeMap<(String, String, IpAddr, u32), SFlowSequence>,
+    exporters: Senders<(Domain, u16), Exporter>,
+    sflow: Senders<u32, SFlowSequence>,
+    sizes: Arc<Sizes>,
+    /// Live time of the frame being read, milliseconds.
+    now_ms: i64,
     runs: Runs,
     /// The run that is being read lists the items of its source.
     listing: Option<Arc<Listing>>,
@@ -183,10 +166,11 @@ pub struct Decoder {
     rejects: u32,
     /// What of feeds with offsets of their own is durable; the first worker's.
     offsets: BTreeMap<String, Offsets>,
-    dirty: std::collections::BTreeSet<(&'static str, Vec<u8>)>,
+    /// Feeds whose offsets the last snapshot lacks.
+    dirty: BTreeSet<String>,
     instances: Instances,
     /// Partial sources: tenant, kind, instance.
-    partial: std::collections::BTreeSet<(String, SourceKind, String)>,
+    partial: BTreeSet<(String, SourceKind, String)>,
     builders: BTreeMap<(String, String), Builders>,
     out: Decoded,
 }
@@ -202,25 +186,21 @@ impl Decoder {
         let mut decoder = Decoder {
             index: cx.index,
             peers: cx.peers,
-            exporters: BTreeMap::new(),
-            sflow: BTreeMap::new(),
+            exporters: Senders::restore(cx, EXPORTERS),
+            sflow: Senders::restore(cx, SFLOW),
+            sizes: cx.shared_sizes(),
+            now_ms: 0,
             runs: Runs::restore(cx, staging),
             listing: None,
             running: BTreeMap::new(),
             rejects: 0,
-            offsets: BTreeMap::new(),
+            offsets: cx.restore_where(OFFSETS, |_: &String| 0),
             dirty: Default::default(),
             instances: Instances::default(),
             partial: Default::default(),
             builders: BTreeMap::new(),
             out: Decoded::default(),
         };
-        // These are kept by what they are, and owned by less than that.
-        decoder.exporters =
-            cx.restore_where(EXPORTERS, |k: &ExporterKey| ExporterKey::owner(&k.tenant, &k.partition, k.ip));
-        decoder.sflow =
-            cx.restore_where(SFLOW, |k: &(String, String, IpAddr, u32)| ExporterKey::owner(&k.0, &k.1, k.2));
-        decoder.offsets = cx.restore_where(OFFSETS, |_: &String| 0);
         facts.iter().for_each(|fact| decoder.note(fact));
         decoder
     }
@@ -230,10 +210,11 @@ impl Decoder {
         if self.index == 0 {
             for range in &frame.ranges {
                 self.offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
-                self.dirty.insert((OFFSETS, crate::keyed::encode(&range.feed)));
+                self.dirty.insert(range.feed.clone());
             }
         }
         self.running.clear();
+        self.expire_senders(tick);
         // Facts first; a run's end after its chunks, wherever they stand.
         let mut slices: Vec<_> = frame.slices.iter().collect();
         slices.sort_by_key(|s| match s.origin.kind {
@@ -261,8 +242,29 @@ impl Decoder {
             }
         }
         self.read_runs(frame, tick);
+        self.tell_senders();
         self.finish_batches();
         std::mem::take(&mut self.out)
+    }
+
+    /// Forgets senders that are quiet, and what waited too long of others.
+    fn expire_senders(&mut self, tick: &Tick) {
+        self.now_ms = tick.live_ms;
+        self.exporters.expire(self.now_ms);
+        self.sflow.expire(self.now_ms);
+    }
+
+    /// Tells the ledgers what was lost of senders that were forgotten, and everybody how many there are.
+    fn tell_senders(&mut self) {
+        for Lost { tenant, partition, ip, heard: (source, at_us), lost, waiting } in self.exporters.lost() {
+            let key = SourceKey { tenant, partition, source, exporter: ip.to_string() };
+            let event = Delta { lost, waiting_sets: Some(waiting), ..Delta::at(at_us) };
+            self.out.deltas.push(Keyed { key, position: u64::MAX, event });
+        }
+        self.sizes.evicted().fetch_add(self.exporters.evicted() + self.sflow.evicted(), Ordering::Relaxed);
+        for (name, keys) in [(EXPORTERS, self.exporters.len()), (SFLOW, self.sflow.len())] {
+            self.sizes.machine(name, self.index).store(keys as i64, Ordering::Relaxed);
+        }
     }
 
     fn is_mine(&self, owner: u64) -> bool {
@@ -272,7 +274,7 @@ impl Decoder {
     fn owner(&self, at: &At<'_>) -> u64 {
         match at.origin.kind {
             Kind::NetFlow | Kind::SFlow => {
-                at.ip().map_or(0, |ip| ExporterKey::owner(&at.origin.tenant, at.partition(), ip))
+                at.ip().map_or(0, |ip| senders::owner(&at.origin.tenant, at.partition(), ip))
             }
             _ => at.order,
         }
@@ -435,18 +437,16 @@ impl Decoder {
 
     /// What changed since the last snapshot.
     pub fn snapshot(&mut self) -> Vec<StateEntry> {
-        std::mem::take(&mut self.dirty)
-            .into_iter()
-            .map(|(collection, key)| {
-                let value = match collection {
-                    EXPORTERS => decode(&key).and_then(|k| self.exporters.get(&k)).map(encode),
-                    SFLOW => decode(&key).and_then(|k| self.sflow.get(&k)).map(encode),
-                    _ => decode(&key).and_then(|k: String| self.offsets.get(&k)).map(encode),
-                };
-                StateEntry { collection, key, value }
-            })
-            .chain(self.runs.snapshot())
-            .collect()
+        let offsets = std::mem::take(&mut self.dirty).into_iter().map(|feed| StateEntry {
+            collection: OFFSETS,
+            key: encode(&feed),
+            value: self.offsets.get(&feed).map(encode),
+        });
+        let mut entries: Vec<_> = offsets.collect();
+        entries.extend(self.exporters.snapshot());
+        entries.extend(self.sflow.snapshot());
+        entries.extend(self.runs.snapshot());
+        entries
     }
 
     /// Staged runs.

@@ -17,5 +17,6 @@ mod replay;
 mod runs;
 mod sizes;
 mod spill;
+mod strangers;
 mod topology;
 mod traces;
