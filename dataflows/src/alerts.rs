@@ -23,11 +23,12 @@ use radarflow_reconcile::alert::{Condition, Life, Subject};
 use radarflow_reconcile::notify::Group;
 use serde::{Deserialize, Serialize};
 
-use crate::keyed::{Clock, Machine, Tick};
+use crate::keyed::{Clock, Machine, Restored, Tick};
 use crate::output::DerivedRow;
 use crate::records::RETENTION_MS;
 use crate::sizes::Sizes;
 use crate::strangers::bucket;
+use crate::upgrade;
 
 /// Which alert: the condition's name. `subject` is missing where only an alert's id is known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -580,3 +581,16 @@ impl Machine for Facts {
 
 /// The collection of standing facts in snapshots.
 pub const FACTS: &str = "facts";
+
+/// The first release kept conditions by their alert; the address was in the name of the thing.
+pub(crate) fn pairs_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let mut shares: BTreeMap<PairShare, Begun> = BTreeMap::new();
+    for (_, (subject, condition)) in upgrade::take::<AlertKey, (Subject, Condition)>(state, Pairs::NAME)? {
+        let address = subject.entity.split('/').next().and_then(|ip| ip.parse().ok());
+        let subject = (address.ok_or_else(|| format!("{} names no address", subject.entity))?, subject);
+        let begun = shares.entry(PairShare::of(&subject)).or_default();
+        begun.conditions.insert(subject, (condition, tick.live_ms));
+    }
+    upgrade::put(state, Pairs::NAME, shares);
+    Ok(())
+}

@@ -19,16 +19,17 @@ use std::sync::atomic::Ordering;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::rows::{Agent, Device, HealthEvent, StateRow};
 use radarflow_reconcile::alert::{Condition, Subject};
-use radarflow_reconcile::availability::{Fold, State, Word};
+use radarflow_reconcile::availability::{FAILURES, Fold, State, Word};
 use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertKey;
-use crate::keyed::{Machine, Tick};
+use crate::keyed::{Machine, Restored, Tick};
 use crate::output::DerivedRow;
 use crate::records::Name;
 use crate::sizes::Sizes;
 use crate::strangers::bucket;
+use crate::upgrade;
 
 /// An agent silent for this long is disconnected, milliseconds.
 pub const AGENT_SILENCE_MS: i64 = 5 * 60 * 1000;
@@ -631,4 +632,55 @@ impl BurstShare {
         ranked.sort_unstable();
         ranked.into_iter().take(excess).map(|(_, source)| source.clone()).collect()
     }
+}
+
+/// The first release kept bursts a source each.
+pub(crate) fn bursts_by_share(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let mut shares: BTreeMap<LogShare, BurstShare> = BTreeMap::new();
+    for (source, burst) in upgrade::take::<LogSource, BurstState>(state, Bursts::NAME)? {
+        shares.entry(LogShare::of(&source)).or_default().sources.insert(source, burst);
+    }
+    upgrade::put(state, Bursts::NAME, shares);
+    Ok(())
+}
+
+/// What the first release kept of a target.
+#[derive(Deserialize)]
+struct FirstTarget {
+    folds: BTreeMap<String, FirstFold>,
+}
+
+/// The results of one vantage, oldest first, and what held before them.
+#[derive(Deserialize)]
+struct FirstFold {
+    results: BTreeMap<Time, bool>,
+    before: State,
+    before_since: Time,
+}
+
+/// In the first release the word of a vantage did not age: it does from now on, by what is known of its rhythm.
+pub(crate) fn vantages_that_age(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let converted = |FirstFold { results, before, before_since }: FirstFold| {
+        let mut vantage = Vantage::default();
+        let mut add = |at: Time, available| {
+            let at = at.min(Time::from_ms(tick.clock_ms));
+            vantage.fold.add(at, tick.live_ms - (tick.clock_ms - at.ms()), available);
+        };
+        let oldest = results.keys().next().copied().unwrap_or(before_since);
+        match before {
+            State::Unknown => {}
+            State::Available => add(Time(oldest.0 - 1), true),
+            // As many failures in a row as make it so.
+            State::Unavailable => (1..=FAILURES as i64).rev().for_each(|n| add(Time(oldest.0 - n), false)),
+        }
+        results.into_iter().for_each(|(at, available)| add(at, available));
+        vantage
+    };
+    let targets = upgrade::take::<TargetKey, FirstTarget>(state, Targets::NAME)?;
+    let targets = targets.into_iter().map(|(key, FirstTarget { folds })| {
+        let vantages = folds.into_iter().map(|(name, fold)| (name, converted(fold))).collect();
+        (key, TargetState { vantages })
+    });
+    upgrade::put(state, Targets::NAME, targets);
+    Ok(())
 }

@@ -21,9 +21,10 @@ use timely::dataflow::Stream;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
-use crate::keyed::{Context, Keyed, Machine, Tick, machine};
+use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine};
 use crate::sizes::Sizes;
 use crate::strangers::{Standing, bucket_of_text};
+use crate::upgrade;
 
 /// Least time between two versions of a row, milliseconds.
 pub const PACE_MS: i64 = 1000;
@@ -321,4 +322,33 @@ pub fn sources<'scope>(
         Out::Ended(..) => None,
     });
     rows.concat(feeds)
+}
+
+/// A ledger of the first release, of a feed or of a sender.
+#[derive(Deserialize)]
+struct FirstLedger {
+    total: Delta,
+    said: Option<Source>,
+    said_ms: i64,
+    unsaid: bool,
+}
+
+/// The first release kept a ledger a sender, for ever.
+pub(crate) fn senders_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let mut shares: BTreeMap<ShareKey, Share> = BTreeMap::new();
+    let mut feeds = Vec::new();
+    for (key, first) in upgrade::take::<SourceKey, FirstLedger>(state, Senders::NAME)? {
+        let FirstLedger { total, said, said_ms, unsaid } = first;
+        let ledger = Ledger { total, said: said.map(|row| (row, said_ms)), unsaid };
+        if key.exporter.is_empty() {
+            feeds.push((key, ledger));
+            continue;
+        }
+        let mut standing = Standing::default();
+        standing.hear(tick.live_ms, ledger.total.rows > 0);
+        shares.entry(ShareKey::of(&key)).or_default().senders.insert(key.exporter, (ledger, standing));
+    }
+    upgrade::put(state, Senders::NAME, shares);
+    upgrade::put(state, Feeds::NAME, feeds);
+    Ok(())
 }

@@ -6,21 +6,54 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::keyed::Restored;
+use crate::keyed::{Restored, Tick, encode};
+use crate::{alerts, decode, health, sources};
 
 /// Encoded keys and values of one collection.
-type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Makes the next version of a collection's state, given all state and the clock of its epoch.
+type Step = fn(&mut Restored, &Tick) -> Result<(), String>;
 
 /// A collection whose state is no longer as it first was.
 struct Schema {
     collection: &'static str,
     /// From version `n + 1` to `n + 2`.
-    steps: &'static [fn(Entries) -> Result<Entries, String>],
+    steps: &'static [Step],
 }
 
-const SCHEMAS: &[Schema] = &[];
+const SCHEMAS: &[Schema] = &[
+    Schema { collection: "bursts", steps: &[health::bursts_by_share] },
+    Schema { collection: "exporters", steps: &[decode::exporters_with_standing] },
+    Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
+    Schema { collection: "sflow", steps: &[decode::agents_with_standing] },
+    Schema { collection: "sources", steps: &[sources::senders_by_share] },
+    Schema { collection: "targets", steps: &[health::vantages_that_age] },
+];
+
+/// Takes a collection's state out, read back.
+pub(crate) fn take<K: DeserializeOwned, S: DeserializeOwned>(
+    state: &mut Restored,
+    collection: &str,
+) -> Result<Vec<(K, S)>, String> {
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| Ok((postcard::from_bytes(&key)?, postcard::from_bytes(&value)?));
+    let entries = state.remove(collection).unwrap_or_default();
+    entries.into_iter().map(read).collect::<Result<_, postcard::Error>>().map_err(|error| error.to_string())
+}
+
+/// Puts a collection's state in, beside what is there.
+pub(crate) fn put<K: Serialize, S: Serialize>(
+    state: &mut Restored,
+    collection: &str,
+    entries: impl IntoIterator<Item = (K, S)>,
+) {
+    let entries: Entries = entries.into_iter().map(|(key, value)| (encode(&key), encode(&value))).collect();
+    state.entry(collection.to_owned()).or_default().extend(entries);
+}
 
 impl Schema {
     fn version(&self) -> u32 {
@@ -63,31 +96,22 @@ pub fn versions() -> BTreeMap<String, u32> {
     SCHEMAS.iter().map(|schema| (schema.collection.to_owned(), schema.version())).collect()
 }
 
-/// Converts state whose collections have these versions.
+/// Converts state whose collections have these versions, of an epoch with this clock.
 ///
 /// # Errors
 /// A newer build wrote it, or it does not read back.
-pub fn upgrade(state: Restored, versions: &BTreeMap<String, u32>) -> Result<Restored, UpgradeError> {
-    convert(state, versions, SCHEMAS)
-}
-
-fn convert(
-    mut state: Restored,
-    versions: &BTreeMap<String, u32>,
-    schemas: &[Schema],
-) -> Result<Restored, UpgradeError> {
+pub fn upgrade(mut state: Restored, versions: &BTreeMap<String, u32>, tick: &Tick) -> Result<Restored, UpgradeError> {
     for (collection, found) in versions {
-        let known = schemas.iter().find(|s| s.collection == collection).map_or(1, Schema::version);
+        let known = SCHEMAS.iter().find(|s| s.collection == collection).map_or(1, Schema::version);
         if *found > known {
             return Err(UpgradeError::Newer { collection: collection.clone(), found: *found, known });
         }
     }
-    for schema in schemas {
-        let Some(entries) = state.get_mut(schema.collection) else { continue };
-        let found = versions.get(schema.collection).copied().unwrap_or(1).max(1);
-        for (n, step) in schema.steps.iter().enumerate().skip(found as usize - 1) {
-            *entries = step(std::mem::take(entries)).map_err(|reason| {
-                let (collection, from) = (schema.collection.to_owned(), n as u32 + 1);
+    for Schema { collection, steps } in SCHEMAS {
+        let found = versions.get(*collection).copied().unwrap_or(1).max(1);
+        for (from, step) in (1..).zip(*steps).skip(found as usize - 1) {
+            step(&mut state, tick).map_err(|reason| {
+                let collection = (*collection).to_owned();
                 UpgradeError::Bad { collection, from, reason }
             })?;
         }

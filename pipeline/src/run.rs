@@ -23,6 +23,7 @@ use radarflow_connectors::ledger::snapshot::Snapshots;
 use radarflow_connectors::ledger::{self, LedgerError};
 use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::decode::runs::Staging;
+use radarflow_dataflows::keyed::Tick;
 use radarflow_dataflows::output::{Merge, WorkerEpoch};
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::upgrade;
@@ -118,7 +119,9 @@ pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
                 state
             } else {
                 tracing::info!(epoch = manifest.epoch, "state of an older build is converted");
-                let state = upgrade::upgrade(state, &manifest.collections)?;
+                let (epoch, clock_ms) = (manifest.epoch, manifest.clock_ms);
+                let tick = Tick { epoch, clock_ms, live_ms: clock_ms - manifest.gap_ms };
+                let state = upgrade::upgrade(state, &manifest.collections, &tick)?;
                 snapshots.rebase(&manifest, &state)?;
                 state
             };

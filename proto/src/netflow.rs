@@ -15,6 +15,7 @@
 //! [`MAX_TEMPLATE_FIELDS`] together, [`MAX_HELD_SETS`] of [`MAX_HELD_BYTES`] together, [`MAX_SAMPLERS`], [`MAX_APPS`] of
 //! [`MAX_NAME_BYTES`] each. A flood beyond them is refused and counted, it never replaces what is known.
 
+mod first;
 mod held;
 #[cfg(test)]
 mod hostile;
@@ -29,6 +30,7 @@ use thiserror::Error;
 
 use crate::flow::{Flow, SamplingSource};
 use crate::wire::{Cursor, Truncated};
+pub use first::FirstExporter;
 use held::{Held, HeldSet};
 pub use held::{MAX_HELD_BYTES, MAX_HELD_MS, MAX_HELD_SETS};
 use record::{Clock, REVERSE_PEN, Record, V9_SCOPE};
@@ -444,9 +446,13 @@ impl Exporter {
                 self.samplers.insert(sampler, rate);
             }
         }
-        if let (Some(id), Some(mut name)) = (record.app_id, record.app_name)
-            && (self.apps.len() < MAX_APPS || self.apps.contains_key(&id))
-        {
+        if let (Some(id), Some(name)) = (record.app_id, record.app_name) {
+            self.learn_app(id, name);
+        }
+    }
+
+    fn learn_app(&mut self, id: u64, mut name: String) {
+        if self.apps.len() < MAX_APPS || self.apps.contains_key(&id) {
             name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
             name.shrink_to_fit();
             self.app_bytes += name.len();

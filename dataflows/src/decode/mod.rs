@@ -45,6 +45,7 @@ use crate::sources::{Delta, SourceKey};
 use crate::topology::Neighbors;
 use runs::{Place, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
+pub(crate) use senders::{agents_with_standing, exporters_with_standing};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;

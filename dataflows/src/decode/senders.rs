@@ -9,12 +9,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use radarflow_proto::netflow::{Domain, Exporter, MAX_EXPORTER_BYTES};
+use radarflow_proto::netflow::{Domain, Exporter, FirstExporter, MAX_EXPORTER_BYTES};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::keyed::{Context, StateEntry, encode, route};
+use super::{EXPORTERS, SFLOW};
+use crate::keyed::{Context, Restored, StateEntry, Tick, encode, route};
 use crate::strangers::{Standing, bucket};
+use crate::upgrade;
 
 /// Senders of a tenant and bucket: 16,384 a tenant.
 pub const MAX_SENDERS: usize = 256;
@@ -328,5 +330,30 @@ impl Senders<(Domain, u16), Exporter> {
         sender.dirty = false;
         self.dirty.insert(old);
         Some(sender)
+    }
+}
+
+/// The first release kept what an exporter told for ever, whoever it was.
+pub(crate) fn exporters_with_standing(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let exporters = upgrade::take::<ExporterKey, FirstExporter>(state, EXPORTERS)?;
+    let converted =
+        |(key, first): (ExporterKey, FirstExporter)| (key, Sender::kept(first.converted(tick.live_ms), tick));
+    upgrade::put(state, EXPORTERS, exporters.into_iter().map(converted));
+    Ok(())
+}
+
+/// The same of agents that sample.
+pub(crate) fn agents_with_standing(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let agents = upgrade::take::<SenderKey<u32>, SFlowSequence>(state, SFLOW)?;
+    upgrade::put(state, SFLOW, agents.into_iter().map(|(key, memory)| (key, Sender::kept(memory, tick))));
+    Ok(())
+}
+
+impl<S> Sender<S> {
+    /// One that was kept when nobody asked whether it was of use: it is taken to have been.
+    fn kept(memory: S, tick: &Tick) -> Self {
+        let mut standing = Standing::default();
+        standing.hear(tick.live_ms, true);
+        Sender { memory, standing, heard: (String::new(), tick.clock_ms * 1000), timer_ms: None, dirty: false }
     }
 }
