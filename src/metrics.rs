@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sources::accept::Places;
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
@@ -40,6 +41,8 @@ pub(crate) struct Watched {
     pub(crate) memory: Arc<Budget>,
     /// Bytes of changes that wait for Postgres.
     pub(crate) postgres: Arc<AtomicUsize>,
+    /// Notifications that wait.
+    pub(crate) outbox: Arc<Outbox>,
     /// What queries hold.
     pub(crate) engine: Arc<Engine>,
     /// Plans that wait.
@@ -124,6 +127,7 @@ impl Collector for Watched {
                 "Bytes of telemetry that wait for the ledger",
                 intake.queued_bytes.load(Ordering::Relaxed) as u64,
             ),
+            ("outbox_waiting_bytes", "Bytes of notifications that wait", self.outbox.waiting_bytes() as u64),
             ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
             ("ledger_release_bytes", "Share of released uploads that a frame reads now", read(&intake.release_bytes)),
             (
@@ -169,7 +173,7 @@ impl Watched {
                 let intake = &self.intake;
                 let of_intake = [&intake.queued_bytes, &intake.awaited_bytes, &intake.in_flight_bytes, &*self.postgres];
                 let of_intake: usize = of_intake.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
-                of_intake + self.backlog.in_memory() as usize
+                of_intake + self.backlog.in_memory() as usize + self.outbox.waiting_bytes()
             }
             Pool::State => {
                 let others = Pool::ALL.into_iter().filter(|other| *other != Pool::State);

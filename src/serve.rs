@@ -245,7 +245,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
                 }
             })
         },
-        outbox,
+        outbox.clone(),
         {
             let ready = ready.clone();
             Tap::new("reaper", move |output| {
@@ -340,6 +340,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
             snapshots_fail: pipeline.snapshots_fail().clone(),
             memory,
             postgres: waiting,
+            outbox,
             engine,
             plans: plans.clone(),
             sizes,
