@@ -77,10 +77,12 @@ pub fn bucket_of_text(text: &str) -> u64 {
     bucket_of(text.bytes())
 }
 
-/// Stable: the same in every build, as what is kept depends on it (FNV-1a, 64 bits).
+/// Stable: the same in every build, as what is kept depends on it. FNV-1a of 64 bits; as the last bytes reach only some of
+/// its bits, these are mixed as `MurmurHash3` ends.
 fn bucket_of(bytes: impl Iterator<Item = u8>) -> u64 {
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    // The upper bits depend on every bit of every byte; the lower ones do not.
-    (hash >> 32) % BUCKETS
+    let mix = |hash: u64, factor: u64| (hash ^ (hash >> 33)).wrapping_mul(factor);
+    let hash = mix(mix(hash, 0xff51_afd7_ed55_8ccd), 0xc4ce_b9fe_1a85_ec53);
+    (hash ^ (hash >> 33)) % BUCKETS
 }

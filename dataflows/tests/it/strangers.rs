@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use radarflow_dataflows::alerts::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS};
 use radarflow_dataflows::decode::senders::{MAX_BYTES, MAX_SENDERS};
 use radarflow_dataflows::health::MAX_LOG_SOURCES;
-use radarflow_dataflows::strangers::bucket;
+use radarflow_dataflows::strangers::{BUCKETS, bucket, bucket_of_text};
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::cell::RowId;
 use radarflow_proto::frame::Kind;
@@ -252,6 +252,19 @@ fn who_makes_place_in_a_flood_is_the_same_on_any_number_of_workers_and_after_a_r
         after.outputs_seen.extend(std::mem::take(&mut before.outputs_seen));
         assert_eq!(said(&after), said(&whole), "cut at {cut}");
     }
+}
+
+#[test]
+fn the_addresses_of_a_network_are_in_all_buckets_alike() {
+    let alike = |buckets: Vec<u64>| {
+        let mean = buckets.len() / BUCKETS as usize;
+        let of = |bucket| buckets.iter().filter(|b| **b == bucket).count();
+        (0..BUCKETS).all(|bucket| (mean / 2..=mean * 2).contains(&of(bucket)))
+    };
+    let ips: Vec<String> = (0..4096).map(spoofed).collect();
+    assert!(alike(ips.iter().map(|ip| bucket("default", ip.parse().unwrap())).collect()));
+    assert!(alike(ips.iter().map(|ip| bucket("default", format!("2001:db8::{ip}").parse().unwrap())).collect()));
+    assert!(alike(ips.iter().map(|ip| bucket_of_text(ip)).collect()));
 }
 
 fn error_line(ip: &str) -> Input {
