@@ -253,6 +253,9 @@ mod tests {
     use radarflow_connectors::ledger::segments::Segments;
 
     use super::*;
+    use radarflow_connectors::clock::SystemClock;
+    use radarflow_connectors::disk;
+    use radarflow_connectors::ledger::clock::Timekeeping;
 
     /// A ledger's intake, the frames that are durable in it, and what ends it.
     struct Ledger {
@@ -264,8 +267,9 @@ mod tests {
     impl Ledger {
         fn open(path: &std::path::Path) -> Ledger {
             let (progress, paced) = tokio::sync::watch::channel(Progress::default());
-            let log = Segments::open(path).unwrap();
-            let (intake, running) = intake::start(log, paced, |_| {}, || None, Bounds::default());
+            let log = Segments::open(disk::os(), path, 0).unwrap();
+            let time = Timekeeping::new(disk::os(), Arc::new(SystemClock), path.join("clock"));
+            let (intake, running) = intake::start(log, paced, |_| {}, || None, Bounds::default(), time);
             Ledger { intake, running, _progress: progress }
         }
 
@@ -290,7 +294,7 @@ mod tests {
                 }
             }
         };
-        Segments::open(path).unwrap().replay(0, each).unwrap();
+        Segments::open(disk::os(), path, 0).unwrap().replay(0, each).unwrap();
         found
     }
 

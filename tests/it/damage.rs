@@ -40,7 +40,7 @@ async fn learn(home: &mut Home, from: usize, n: usize) {
     let server = home.start();
     let items: Vec<String> = (from..from + n).map(|i| armis(i, &format!("10.0.{}.{}", i / 250, i % 250), 1)).collect();
     server.push("runner", "sync", &format!("[{}]", items.join(","))).await.unwrap();
-    server.count("devices", from + n).await;
+    server.count("devices", (from + n) as u64).await;
     server.stop();
 }
 

@@ -16,7 +16,7 @@ const LINES: usize = 500;
 
 /// A ledger that takes a while to be read again.
 fn fill(path: &std::path::Path) {
-    let mut log = Segments::open(path).unwrap();
+    let mut log = Segments::open(radarflow_connectors::disk::os(), path, 0).unwrap();
     for epoch in 1..=FRAMES {
         let line = |n: usize| Entry {
             peer: "127.0.0.1:9".parse().ok(),

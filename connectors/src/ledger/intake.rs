@@ -762,8 +762,8 @@ mod tests {
     async fn what_no_frame_can_hold_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (_progress, paced) = watch::channel(Progress::default());
-        let log = Segments::open(dir.path()).unwrap();
-        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default());
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
+        let (intake, running) = start(log, paced, |_| {}, || None, Bounds::default(), time(&dir));
         // The same megabytes, again and again: they are not copied before they are looked at.
         let part = Entry { peer: None, received_us: 1, body: Bytes::from(vec![b'x'; 16 << 20]) };
         let parts = vec![part; MAX_FRAME >> 24];

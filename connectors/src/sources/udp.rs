@@ -362,6 +362,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn informs_that_wait_are_bounded_and_share_the_socket() {
+        use crate::ledger::clock::Timekeeping;
         use crate::ledger::intake::{self, Bounds, Progress};
         use crate::ledger::segments::Segments;
 
@@ -369,8 +370,10 @@ mod tests {
         // The dataflow does not get on: one frame is closed, and no other before it does.
         let (progress, paced) = tokio::sync::watch::channel(Progress::default());
         let bounds = Bounds { in_flight: 0, ..Bounds::default() };
-        let log = Segments::open(dir.path()).unwrap();
-        let (intake, running) = intake::start(log, paced, |_| {}, || None, bounds);
+        let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
+        let clock = Arc::new(crate::clock::SystemClock);
+        let time = Timekeeping::new(crate::disk::os(), clock, dir.path().join("clock"));
+        let (intake, running) = intake::start(log, paced, |_| {}, || None, bounds, time);
         let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
         let first = sink.append(
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() }),

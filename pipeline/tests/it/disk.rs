@@ -35,8 +35,6 @@ struct Inner {
     room: u64,
     /// How likely a call fails, of a thousand.
     failing: u32,
-    /// Calls that failed.
-    failed: u64,
     /// Another process has the disk now: what the old one still does is lost.
     generation: u64,
 }
@@ -59,7 +57,6 @@ impl SimDisk {
             dirs: vec![PathBuf::from("/")],
             room: u64::MAX,
             failing: 0,
-            failed: 0,
             generation: 0,
         };
         SimDisk { inner: Arc::new(Mutex::new(inner)), generation: 0 }
@@ -77,10 +74,6 @@ impl SimDisk {
     /// Bytes that are free; beyond it writes fail.
     pub fn room_left(&self, bytes: u64) {
         self.lock().room = bytes;
-    }
-
-    pub fn failed(&self) -> u64 {
-        self.lock().failed
     }
 
     /// The process dies, or with `power` the machine: the disk as the next process finds it.
@@ -128,7 +121,6 @@ impl Inner {
 
     fn may(&mut self, what: &str) -> io::Result<()> {
         if self.failing > 0 && self.rng.random_range(0..1000) < self.failing {
-            self.failed += 1;
             return Err(io::Error::other(format!("the disk refuses to {what}")));
         }
         Ok(())
@@ -167,7 +159,10 @@ impl Appender for SimFile {
         let written = match (&fails, full) {
             (None, false) => bytes.len(),
             (None, true) => inner.room as usize,
-            (Some(_), _) => inner.rng.random_range(0..=bytes.len().min(inner.room.min(1 << 40) as usize)),
+            (Some(_), _) => {
+                let most = bytes.len().min(inner.room.min(1 << 40) as usize);
+                inner.rng.random_range(0..=most)
+            }
         };
         if inner.room != u64::MAX {
             inner.room -= written as u64;
@@ -177,7 +172,6 @@ impl Appender for SimFile {
         match fails {
             Some(error) => Err(error),
             None if full => {
-                inner.failed += 1;
                 Err(io::ErrorKind::StorageFull.into())
             }
             None => Ok(()),

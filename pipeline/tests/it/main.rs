@@ -1,5 +1,7 @@
 //! The simulator: see [`world`].
 
+#![allow(unreachable_pub)]
+
 mod disk;
 mod inputs;
 mod lake;

@@ -174,7 +174,8 @@ impl Lake {
     fn commit(&self, epochs: usize) {
         let mut truth = self.truth.lock().unwrap();
         let mut waiting = self.waiting.lock().unwrap();
-        for output in waiting.drain(..epochs.min(waiting.len())).collect::<Vec<_>>() {
+        let taken = epochs.min(waiting.len());
+        for output in waiting.drain(..taken).collect::<Vec<_>>() {
             for id in row_ids(&output) {
                 let before = truth.lake.insert(id, output.epoch);
                 assert_eq!(before, None, "row {id:?} is there twice: of epochs {before:?} and {}", output.epoch);

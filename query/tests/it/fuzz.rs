@@ -137,7 +137,7 @@ async fn ask(engine: &Arc<Engine>, query: &str) -> bool {
     match engine.query(&actor("t", &[]), query, None, None).await {
         Ok(_) => true,
         Err(QueryError::Failed(detail)) => panic!("{query:?} failed: {detail}"),
-        Err(QueryError::TimedOut | QueryError::Busy) => panic!("{query:?} has no end"),
+        Err(QueryError::TimedOut | QueryError::Busy | QueryError::Ended) => panic!("{query:?} has no end"),
         Err(QueryError::Language(e)) => {
             assert!(e.start <= e.end && e.end <= query.len(), "{query:?}: {e:?} is nowhere in it");
             let _ = e.position(query);
