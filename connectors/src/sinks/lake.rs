@@ -59,6 +59,8 @@ const MERGE_ROOM: u64 = 4;
 const COMPACT_AGE: Duration = Duration::from_secs(3600);
 /// What a waiting change of a state table takes, about, bytes.
 const CHANGE_BYTES: usize = 1024;
+/// The folder of a table's commits.
+const LOG: &str = "_delta_log";
 /// Names this writer in transaction identifiers.
 pub const APPLICATION: &str = "radarflow";
 const RETRY: Duration = Duration::from_secs(2);
@@ -440,7 +442,7 @@ impl Writer {
         keep: Keep,
     ) -> Result<Writer, LakeError> {
         let path = root.join(table.name());
-        let log = path.join("_delta_log");
+        let log = path.join(LOG);
         let made = disk.make_dir(&log).and_then(|()| DiskStore::new(disk.clone()).tidy(&log));
         made.map_err(|_| LakeError::Path(path.clone()))?;
         let mut delta_table = open_table(root, table).await?;
@@ -495,6 +497,9 @@ impl Writer {
     /// A commit that failed may have been made all the same: the table's own identifier tells. What it has is not
     /// committed again.
     async fn settle(&mut self) -> Result<(), LakeError> {
+        let log = self.folder.join(LOG);
+        // A commit that can be seen may be there for this process only: its folder was not synced where that failed.
+        self.disk.sync_dir(&log).map_err(|_| LakeError::Path(log))?;
         self.delta.update_state().await.map_err(delta(self.table))?;
         let committed = newest_commit(self.table, &self.delta).await?;
         self.done(committed);
@@ -579,15 +584,7 @@ impl Writer {
         let epoch = i64::try_from(last).unwrap_or(i64::MAX);
         let commit = CommitProperties::default().with_application_transaction(Transaction::new(APPLICATION, epoch));
         let pieces = pieces(batches, self.most);
-        if let [piece] = &pieces[..] {
-            let rows = self.rows(piece)?;
-            let properties = properties(self.table, &rows.schema(), rows.num_rows());
-            let written =
-                self.delta.clone().write([rows]).with_writer_properties(properties).with_commit_properties(commit);
-            self.delta = written.await.map_err(delta(self.table))?;
-        } else {
-            self.write_pieces(&pieces, commit).await?;
-        }
+        self.write_pieces(&pieces, commit).await?;
         self.done(last);
         self.commits += 1;
         Ok(())
@@ -601,7 +598,7 @@ impl Writer {
         rows.project(&places).map_err(arrow)
     }
 
-    /// One commit of several files: each is in the order of its rows, and none holds more than a piece.
+    /// One commit of a file a piece and partition, each in the order of its rows.
     async fn write_pieces(&mut self, pieces: &[Vec<RecordBatch>], commit: CommitProperties) -> Result<(), LakeError> {
         let failed = delta(self.table);
         let mut added = Vec::new();

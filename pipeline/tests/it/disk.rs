@@ -171,9 +171,7 @@ impl Appender for SimFile {
         file.bytes.extend_from_slice(&bytes[..written]);
         match fails {
             Some(error) => Err(error),
-            None if full => {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            None if full => Err(io::ErrorKind::StorageFull.into()),
             None => Ok(()),
         }
     }
