@@ -22,10 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take};
+use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::error::ArrowError;
 use deltalake::DeltaTable;
-use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, StructField, StructType, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
@@ -154,8 +156,8 @@ fn delta(table: LakeTable) -> impl Fn(deltalake::DeltaTableError) -> LakeError {
 
 pub(super) struct Writer {
     table: LakeTable,
-    /// Names of the columns, in the order the table has them.
-    columns: Vec<String>,
+    /// The columns as the table has them.
+    schema: SchemaRef,
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     pub(super) delta: DeltaTable,
@@ -470,12 +472,13 @@ impl Writer {
             tracing::info!(table = table.name(), columns = missing.len(), "the lake's table is grown by new columns");
             delta_table = delta_table.add_columns().with_fields(missing).await.map_err(delta(table))?;
         }
-        let columns = delta_table.snapshot().map_err(delta(table))?.schema();
-        let columns = columns.fields().map(|f| f.name().clone()).collect();
+        let arrow = |source| LakeError::Arrow { table: table.name(), source };
+        let schema = delta_table.snapshot().map_err(delta(table))?.schema();
+        let schema = Arc::new(schema.as_ref().try_into_arrow().map_err(arrow)?);
         let committed = newest_commit(table, &delta_table).await?;
         Ok(Writer {
             table,
-            columns,
+            schema,
             disk: disk.clone(),
             folder: path,
             delta: delta_table,
@@ -590,20 +593,25 @@ impl Writer {
         Ok(())
     }
 
-    /// What a file is made of: sorted, with the columns that the table has.
-    fn rows(&self, piece: &[RecordBatch]) -> Result<RecordBatch, LakeError> {
-        let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
-        let rows = sorted(self.table, piece).map_err(arrow)?;
-        let places: Vec<usize> = self.columns.iter().filter_map(|c| rows.schema().index_of(c).ok()).collect();
-        rows.project(&places).map_err(arrow)
+    /// What a file is made of: sorted, with the columns that the table has, of the types that it has them in.
+    fn rows(&self, piece: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+        let rows = sorted(self.table, piece)?;
+        let column = |field: &FieldRef| match rows.column_by_name(field.name()) {
+            Some(column) => cast(column, field.data_type()),
+            // A column that another build declared.
+            None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+        };
+        let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        RecordBatch::try_new(self.schema.clone(), columns)
     }
 
     /// One commit of a file a piece and partition, each in the order of its rows.
     async fn write_pieces(&mut self, pieces: &[Vec<RecordBatch>], commit: CommitProperties) -> Result<(), LakeError> {
         let failed = delta(self.table);
         let mut added = Vec::new();
+        let arrow = |source| LakeError::Arrow { table: self.table.name(), source };
         for piece in pieces {
-            let rows = self.rows(piece)?;
+            let rows = self.rows(piece).map_err(arrow)?;
             let properties = properties(self.table, &rows.schema(), rows.num_rows());
             let writer = RecordBatchWriter::for_table(&self.delta).map_err(&failed)?;
             let mut writer = writer.with_writer_properties(properties).with_target_file_size(TARGET_BYTES);
