@@ -27,7 +27,7 @@ use radarflow_connectors::sources::{
     Durable, Listener, Stop, entry, grpc, inventory, kafka, nats, pull, stage, tcp, udp,
 };
 use radarflow_dataflows::identity::imagine::imagine;
-use radarflow_pipeline::consumers::{Consumer, Tap};
+use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_pipeline::{Finder, Pipeline, Setup};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, Role, Token};
@@ -227,18 +227,18 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let mut consumers: Vec<Arc<dyn Consumer>> = vec![
         {
             let (tokens, registry) = (tokens.clone(), registry.clone());
-            Tap::new("facts", move |output| {
+            tap("facts", move |output| {
                 tokens.learn(&output.facts);
                 registry.learn(&output.facts);
             })
         },
         {
             let live = live.clone();
-            Tap::new("live", move |output| live.apply(output))
+            tap("live", move |output| live.apply(output))
         },
         {
             let outcomes = outcomes.clone();
-            Tap::new("outcomes", move |output| {
+            tap("outcomes", move |output| {
                 for outcome in &output.outcomes {
                     // Nobody may be waiting.
                     let _ = outcomes.send(outcome.clone());
@@ -248,7 +248,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         outbox.clone(),
         {
             let ready = ready.clone();
-            Tap::new("reaper", move |output| {
+            tap("reaper", move |output| {
                 if !output.reaped.is_empty() && ready.done.load(Ordering::Acquire) {
                     // What finds no room is named again.
                     let _ = reaped.try_send(output.clone());

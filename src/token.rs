@@ -200,7 +200,7 @@ fn standing(dir: &DataDir) -> Result<Tokens> {
 }
 
 fn opened(dir: &DataDir) -> Result<ledger::Opened> {
-    Ok(ledger::open(&disk::os(), dir.root(), upgrade::versions())?)
+    Ok(ledger::open(&disk::os(), dir.root(), &upgrade::versions())?)
 }
 
 /// Appends a fact to the ledger of a server that does not run.

@@ -314,7 +314,7 @@ pub fn sources<'scope>(
         Out::Row(..) => None,
     });
     let of_feeds = deltas.flat_map(|Keyed { key, position, event }| {
-        key.exporter.is_empty().then(|| Keyed { key, position, event: (event, false) })
+        key.exporter.is_empty().then_some(Keyed { key, position, event: (event, false) })
     });
     let feeds = machine(of_feeds.concat(ended), cx, Feeds);
     let rows = senders.flat_map(|out| match out {

@@ -95,15 +95,12 @@ impl Consumer for Outbox {
     }
 }
 
-/// Someone who only looks, and is done when the call is.
-pub struct Tap<F>(&'static str, F);
-
-impl<F: Fn(&Arc<EpochOutput>) + Send + Sync + 'static> Tap<F> {
-    /// Calls this with every epoch.
-    pub fn new(name: &'static str, look: F) -> Arc<dyn Consumer> {
-        Arc::new(Tap(name, look))
-    }
+/// Someone who only looks, and is done when the call is: it is called with every epoch.
+pub fn tap(name: &'static str, look: impl Fn(&Arc<EpochOutput>) + Send + Sync + 'static) -> Arc<dyn Consumer> {
+    Arc::new(Tap(name, look))
 }
+
+struct Tap<F>(&'static str, F);
 
 impl<F: Fn(&Arc<EpochOutput>) + Send + Sync + 'static> Consumer for Tap<F> {
     fn name(&self) -> &'static str {

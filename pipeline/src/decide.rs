@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub const RETRY_MS: i64 = 10_000;
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An epoch is complete and was handed to every consumer.
     Reached(u64),
@@ -49,7 +49,7 @@ pub enum Event {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Write a snapshot of all that was handed in.
     WriteSnapshot,

@@ -111,7 +111,7 @@ pub struct Replay {
 /// The directory is damaged, of a newer build, or cannot be read; it was not changed.
 pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
     let ledger::Opened { segments, mut snapshots, start } =
-        ledger::open(&setup.disk, &setup.root, upgrade::versions())?;
+        ledger::open(&setup.disk, &setup.root, &upgrade::versions())?;
     let staging = Staging { memory_bytes: setup.staged_bytes, folder: Some(setup.root.clone()) };
     let (begin, offsets) = match start {
         Some((manifest, state)) => {

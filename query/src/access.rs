@@ -141,12 +141,10 @@ impl Tokens {
         let mut by_hash = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
         for fact in facts {
             match fact {
-                Fact::Token(token) => {
-                    // Said again, it is no other: what it let in goes on.
-                    if by_hash.get(&token.sha256).is_none_or(|known| known.token != *token) {
-                        let known = Known { token: token.clone(), held: watch::Sender::new(()) };
-                        by_hash.insert(token.sha256.clone(), known);
-                    }
+                // Said again, it is no other: what it let in goes on.
+                Fact::Token(token) if by_hash.get(&token.sha256).is_none_or(|known| known.token != *token) => {
+                    let known = Known { token: token.clone(), held: watch::Sender::new(()) };
+                    by_hash.insert(token.sha256.clone(), known);
                 }
                 Fact::TokenRevoked { tenant, id, .. } => {
                     by_hash.retain(|_, known| known.token.id != *id || known.token.tenant != *tenant);

@@ -245,20 +245,20 @@ pub(crate) async fn accept_clock(
     let Clock { clock_ms, wall_ms, held, held_by_ms } = Clock::of(&api);
     let refused = |detail: &str| {
         let more = json!({"clock_ms": clock_ms, "wall_ms": wall_ms, "held_by_ms": held_by_ms});
-        Err(problem(StatusCode::CONFLICT, "refused", detail, more))
+        problem(StatusCode::CONFLICT, "refused", detail, more)
     };
     if !held {
-        return refused("the ledger's clock follows the wall; there is nothing to accept");
+        return Err(refused("the ledger's clock follows the wall; there is nothing to accept"));
     }
     if (held_by_ms - right.held_by_ms).abs() > SAME_CLOCK_MS {
-        return refused("the wall clock was set since; look again");
+        return Err(refused("the wall clock was set since; look again"));
     }
     let (tenant, who, reason) = (actor.tenant.clone(), who(&actor), right.reason);
     let epoch = api.append(&actor, &Fact::ClockAccepted { tenant, clock_ms, wall_ms, actor: who, reason }).await?;
     // It may have been set while the decision became durable.
     let Clock { wall_ms, held_by_ms: now_held_by_ms, .. } = Clock::of(&api);
     if (now_held_by_ms - held_by_ms).abs() > SAME_CLOCK_MS {
-        return refused("the wall clock was set meanwhile; look again");
+        return Err(refused("the wall clock was set meanwhile; look again"));
     }
     api.clock.accept(wall_ms);
     api.engine.live().reach(epoch).await;

@@ -433,11 +433,11 @@ mod tests {
             (all.state, all.since.0, all.reason)
         };
         let (down, up) = (word(State::Unavailable, 5), word(State::Available, 3));
-        assert_eq!(of(&[("a", down.clone()), ("b", up), ("c", Word::default())]).0, State::Available);
-        let two = of(&[("a", down.clone()), ("b", word(State::Unavailable, 9))]);
+        assert_eq!(of(&[("a", down), ("b", up), ("c", Word::default())]).0, State::Available);
+        let two = of(&[("a", down), ("b", word(State::Unavailable, 9))]);
         assert_eq!((two.0, two.1), (State::Unavailable, 9));
         assert_eq!(of(&[("a", Word::default())]), (State::Unknown, 0, String::new()));
-        let left = of(&[("a", silent(State::Available, 7)), ("b", down.clone())]);
+        let left = of(&[("a", silent(State::Available, 7)), ("b", down)]);
         let reason = "2 failures in a row seen from b; no result from a, which saw it, for 2 minutes (interval 60 s)";
         assert_eq!(left, (State::Unavailable, 7, reason.to_owned()));
         assert_eq!(of(&[("a", silent(State::Unavailable, 7)), ("b", down)]).1, 5, "it was down already");

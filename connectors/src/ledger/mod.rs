@@ -158,7 +158,7 @@ pub const SNAPSHOTS: &str = "snapshots";
 ///
 /// # Errors
 /// The disk refuses; the log is damaged; nothing there leads to the state that the log goes on from. Nothing was changed.
-pub fn open(disk: &Arc<dyn Disk>, root: &Path, collections: BTreeMap<String, u32>) -> Result<Opened, LedgerError> {
+pub fn open(disk: &Arc<dyn Disk>, root: &Path, collections: &BTreeMap<String, u32>) -> Result<Opened, LedgerError> {
     let (log, folder) = (root.join(LOG), root.join(SNAPSHOTS));
     let generation = Segments::generation_of(&**disk, &log)?;
     let open = |generation| Snapshots::open(disk.clone(), &folder, generation, collections.clone());

@@ -162,8 +162,8 @@ impl DiskStore {
     /// What the disk says.
     pub(super) fn tidy(&self, dir: &FilePath) -> io::Result<()> {
         let left = self.disk.list(dir)?;
-        let left = left.iter().filter(|f| f.path.to_string_lossy().ends_with(UNFINISHED));
-        left.map(|found| self.disk.remove(&found.path)).collect()
+        let mut left = left.iter().filter(|f| f.path.to_string_lossy().ends_with(UNFINISHED));
+        left.try_for_each(|found| self.disk.remove(&found.path))
     }
 }
 

@@ -5,4 +5,5 @@
 mod disk;
 mod inputs;
 mod lake;
+mod upgrade;
 mod world;

@@ -266,7 +266,7 @@ impl Process {
     ) -> Result<Process, LedgerError> {
         let handle: Arc<dyn Disk> = Arc::new(disk.clone());
         let ledger::Opened { segments, snapshots, start } =
-            ledger::open(&handle, Path::new(ROOT), upgrade::versions())?;
+            ledger::open(&handle, Path::new(ROOT), &upgrade::versions())?;
         let staging = Staging { memory_bytes: 1 << 20, folder: None };
         let begin = match start {
             Some((manifest, state)) => Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, staging },
@@ -525,7 +525,7 @@ fn disk_is_small(disk: &SimDisk) -> bool {
 fn simulate() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let first: u64 = number("RADARFLOW_SEED").unwrap_or(0);
-    let seeds: u64 = number("RADARFLOW_SEEDS").unwrap_or(400);
+    let seeds: u64 = number("RADARFLOW_SEEDS").unwrap_or(60);
     for seed in first..first + seeds {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("seed {seed}: RADARFLOW_SEED={seed} RADARFLOW_SEEDS=1 shows it again");

@@ -140,20 +140,20 @@ impl World {
         let rows = pool.fetch_all("SELECT name, description, epoch FROM radarflow.device_groups ORDER BY name");
         let rows = rows.await.unwrap();
         let found: Vec<(String, String, i64)> = rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect();
-        let told = self.0.lock().unwrap();
-        let expected: Vec<(String, String, i64)> = told
-            .state
-            .values()
-            .map(|row| match row {
-                StateRow::DeviceGroup(row) => (row.name.clone(), row.description.clone(), row.epoch),
-                _ => panic!("a group"),
-            })
-            .collect();
-        assert_eq!(found, expected);
-        let expected: Vec<i64> = told.events.iter().map(|(epoch, _)| *epoch as i64).collect();
-        drop(told);
+        let (groups, events) = self.told();
+        assert_eq!(found, groups);
         let rows = pool.fetch_all("SELECT epoch FROM radarflow.health_events ORDER BY epoch").await.unwrap();
-        assert_eq!(rows.iter().map(|r| r.get::<i64, _>(0)).collect::<Vec<_>>(), expected);
+        assert_eq!(rows.iter().map(|r| r.get::<i64, _>(0)).collect::<Vec<_>>(), events);
+    }
+
+    /// The groups, and the epochs of what happened.
+    fn told(&self) -> (Vec<(String, String, i64)>, Vec<i64>) {
+        let told = self.0.lock().unwrap();
+        let groups = told.state.values().map(|row| match row {
+            StateRow::DeviceGroup(row) => (row.name.clone(), row.description.clone(), row.epoch),
+            _ => panic!("a group"),
+        });
+        (groups.collect(), told.events.iter().map(|(epoch, _)| *epoch as i64).collect())
     }
 }
 
