@@ -157,7 +157,7 @@ async fn open(root: &Path, keep: Keep) -> Kept {
 impl Kept {
     async fn take(&self, output: &Arc<EpochOutput>) {
         self.live.apply(output);
-        tokio::task::block_in_place(|| self.lake.take(&output));
+        tokio::task::block_in_place(|| self.lake.take(output));
     }
 }
 
