@@ -54,6 +54,8 @@ pub struct Segments {
     /// Segments before a hole that a snapshot covers: removing them was not finished.
     left_over: Vec<PathBuf>,
     tail: Option<Tail>,
+    /// A segment is closed once it is this long.
+    segment_bytes: u64,
     next_epoch: u64,
     last_clock_ms: i64,
 }
@@ -163,6 +165,7 @@ impl Segments {
             segments: Vec::new(),
             left_over: Vec::new(),
             tail: None,
+            segment_bytes: SEGMENT_BYTES,
             next_epoch: 1,
             last_clock_ms: 0,
         };
@@ -216,6 +219,13 @@ impl Segments {
             }
         }
         Ok(log)
+    }
+
+    /// The same, with segments that are closed at another length.
+    #[must_use]
+    pub fn closing_at(mut self, segment_bytes: u64) -> Segments {
+        self.segment_bytes = segment_bytes;
+        self
     }
 
     /// Begins a segment. One of that name that an earlier try left has no frame in it, and is replaced.
@@ -286,7 +296,7 @@ impl Segments {
             cut.map_err(LedgerError::io(&path))?;
             tail.unsure = false;
         }
-        if self.tail.as_ref().is_none_or(|tail| tail.length >= SEGMENT_BYTES) {
+        if self.tail.as_ref().is_none_or(|tail| tail.length >= self.segment_bytes) {
             self.roll()?;
         }
         let Some(tail) = self.tail.as_mut() else { unreachable!("a segment was just opened") };
