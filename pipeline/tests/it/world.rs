@@ -353,9 +353,9 @@ impl Process {
         }
     }
 
-    /// Closes a frame; tells which appends were acknowledged.
-    fn close(&mut self, acknowledged: &mut Vec<(u64, Input)>) {
-        self.stepped.close();
+    /// Closes a frame; adds the appends that were acknowledged, and tells whether the disk took it.
+    fn close(&mut self, acknowledged: &mut Vec<(u64, Input)>) -> bool {
+        let taken = self.stepped.close();
         for mut appending in std::mem::take(&mut self.appending) {
             match poll(&mut appending.answer) {
                 Some(Ok(epoch)) => acknowledged.push((epoch, appending.input)),
@@ -365,6 +365,7 @@ impl Process {
         }
         let events = std::mem::take(&mut *self.happened.lock().unwrap());
         events.into_iter().for_each(|event| self.tell(event));
+        taken
     }
 
     fn tell(&mut self, event: Event) {
@@ -458,7 +459,7 @@ fn run(seed: u64) {
             }
             45..70 => {
                 clock.pass(rng.random_range(0..2000));
-                process.close(&mut acknowledged);
+                let _ = process.close(&mut acknowledged);
             }
             70..75 => process.send(ask_for_snapshot()),
             75..83 => process.work(),
@@ -491,7 +492,7 @@ fn run(seed: u64) {
         disk.room_left(u64::MAX);
         process.send(ask_for_snapshot());
         for _ in 0..20 {
-            process.close(&mut acknowledged);
+            assert!(process.close(&mut acknowledged), "the ledger goes on once the disk is well");
             process.look();
             process.work();
             process.lake.commit(usize::MAX);
