@@ -44,6 +44,8 @@ use crate::snapshots::{HandedIn, Writer};
 
 /// How often consumers are asked how far they are.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a full consumer is asked again while the log is read.
+const FULL_LOOK: Duration = Duration::from_millis(10);
 /// How long consumers have at the end to commit what they have.
 const FINISH_WITHIN: Duration = Duration::from_secs(60);
 /// How long the workers may take to find records: they answer between epochs.
@@ -226,9 +228,13 @@ impl Opened {
             }
         };
         let replayed = {
-            let deliver = deliver.clone();
+            let (deliver, consumers) = (deliver.clone(), consumers.clone());
             tokio::task::spawn_blocking(move || {
                 let result = segments.replay(start, |frame| {
+                    // Nothing is taken in yet that could be held back: the log is read no faster than the record takes it.
+                    while consumers.iter().any(|consumer| consumer.is_full()) {
+                        std::thread::sleep(FULL_LOOK);
+                    }
                     for range in &frame.ranges {
                         offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
                     }

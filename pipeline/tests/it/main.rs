@@ -2,8 +2,9 @@
 
 #![allow(unreachable_pub)]
 
+mod directories;
 mod disk;
 mod inputs;
 mod lake;
-mod upgrade;
+
 mod world;

@@ -1,15 +1,17 @@
-//! Data directories that released versions left, opened by this one. `tests/directories/<version>` is what the
-//! demonstration of that version had when it ended.
+//! Data directories as processes leave them: of released versions, of a newer one, and with all of the log to be read again.
+//! `tests/directories/<version>` is what the demonstration of that version had when it ended.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::disk::os;
 use radarflow_connectors::ledger::intake::Bounds;
-use radarflow_pipeline::consumers::tap;
+use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_pipeline::{PipelineError, Setup, open};
+use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{StateRow, Table};
 
 type Tables = BTreeMap<(Table, String), StateRow>;
@@ -97,4 +99,42 @@ async fn what_a_newer_version_left_is_refused_and_not_changed() {
     let refused = open(setup(root.path())).err().unwrap();
     assert!(matches!(refused, PipelineError::Upgrade(_)) && refused.to_string().contains("newer build"), "{refused}");
     assert_eq!(contents(root.path()), before);
+}
+
+/// A record that has room for few epochs, and is slow to make more.
+struct Narrow {
+    held: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Consumer for Narrow {
+    fn name(&self) -> &'static str {
+        "narrow"
+    }
+
+    fn take(&self, _: &Arc<EpochOutput>) {
+        let held = self.held.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(held, Ordering::SeqCst);
+    }
+
+    fn is_full(&self) -> bool {
+        let full = self.held.load(Ordering::SeqCst) >= 4;
+        if full {
+            self.held.fetch_sub(1, Ordering::SeqCst);
+        }
+        full
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_read_no_faster_than_the_record_takes_it() {
+    let root = tempfile::tempdir().unwrap();
+    copy(&released()[0], root.path());
+    // Without its snapshot all of the log is read again.
+    std::fs::remove_dir_all(root.path().join("snapshots")).unwrap();
+    let narrow = Arc::new(Narrow { held: AtomicUsize::new(0), most: AtomicUsize::new(0) });
+    let pipeline = open(setup(root.path())).unwrap().start(vec![narrow.clone()]).await.unwrap();
+    // What is with the workers when it is full is taken all the same.
+    assert!(narrow.most.load(Ordering::SeqCst) < 100, "{:?} of 146 epochs", narrow.most);
+    pipeline.stop().await.unwrap();
 }
