@@ -10,16 +10,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::Expr;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use deltalake::DeltaTable;
+use datafusion::prelude::SessionContext;
+use deltalake::{DeltaTable, DeltaTableError};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, StateRow, Table, state_batch};
@@ -104,16 +103,6 @@ impl StateTable {
         }
         self.push(table, batches, alive);
     }
-}
-
-/// Text and bytes are read as the tables declare them: views of them would be copied for each row that is looked at.
-fn as_declared() -> Arc<SessionState> {
-    static SESSION: OnceLock<Arc<SessionState>> = OnceLock::new();
-    let session = || {
-        let views = "datafusion.execution.parquet.schema_force_view_types";
-        SessionStateBuilder::new().with_config(SessionConfig::new().set_bool(views, false)).build().into()
-    };
-    SESSION.get_or_init(session).clone()
 }
 
 /// What is learnt late of who had an address.
@@ -313,26 +302,32 @@ impl Live {
         let path = root.join(table.name());
         let url = deltalake::table::builder::ensure_table_uri(path.to_string_lossy())
             .map_err(|e| DataFusionError::External(Box::new(e)))?;
-        let delta = DeltaTable::try_from_url(url).await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let external = |e: DeltaTableError| DataFusionError::External(Box::new(e));
+        // Only what was committed since is read of its log.
+        let known = self.view().stored.get(&table).map(|stored| stored.delta.clone());
+        let delta = match known {
+            Some(mut delta) => delta.update_state().await.map(|()| delta),
+            None => DeltaTable::try_from_url(url).await,
+        };
+        let delta = delta.map_err(external)?;
         if delta.version().is_none() {
             return Ok(());
         }
-        let provider = delta.table_provider().with_session(as_declared()).await;
-        let provider = provider.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let provider = radarflow_lake::files(&delta).map_err(external)?;
         // What was learnt before a start is read once; what is learnt after it is told as it is.
         let learnt = match table == CORRECTIONS && self.view().epoch == 0 {
             true => learnt(provider.clone()).await?,
             false => Vec::new(),
         };
         let past = past(table, &delta, self.view().stored.get(&table)).await;
-        let (days, forgotten) = past.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let (days, forgotten) = past.map_err(external)?;
         let mut applier = self.applier.lock().unwrap_or_else(PoisonError::into_inner);
         let view = &mut applier.view;
         if view.stored.get(&table).is_some_and(|s| s.cut > cut) {
             return Ok(());
         }
         view.learn(&learnt);
-        view.stored.insert(table, Stored { cut, provider: Some(provider), days, forgotten });
+        view.stored.insert(table, Stored { cut, delta, provider, days, forgotten });
         for ((_, t), fresh) in &mut view.fresh {
             if *t == table {
                 Arc::make_mut(fresh).let_go(cut);

@@ -119,7 +119,8 @@ impl View {
     ) -> Result<Option<DataFrame>> {
         let Some(history) = LakeTable::history_of(table).filter(|_| self.history) else { return Ok(None) };
         let mut versions = self.told_frame(ctx, actor, history, &history.arriving())?;
-        let checkpoints = LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)?.provider.clone());
+        let checkpoints =
+            LakeTable::checkpoints_of(table).and_then(|of| self.stored.get(&of)).map(|stored| stored.provider.clone());
         if let (Some(base), Some(checkpoints)) = (base, checkpoints) {
             let end = lit(ScalarValue::TimestampMicrosecond(Some(base.end_us), Some("UTC".into())));
             let ours = ident("tenant_id").eq(lit(actor.tenant.as_str()));

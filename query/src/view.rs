@@ -12,6 +12,7 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::DeltaTable;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{AttributionCorrection, Nature, Row, Table};
 
@@ -27,7 +28,10 @@ use crate::segment::Segment;
 pub(crate) struct Stored {
     /// Epochs at or before it are read from the lake.
     pub(crate) cut: u64,
-    pub(crate) provider: Option<Arc<dyn TableProvider>>,
+    /// Its version.
+    pub(crate) delta: DeltaTable,
+    /// The files of that version.
+    pub(crate) provider: Arc<dyn TableProvider>,
     /// Of checkpoints: their days, in order.
     pub(crate) days: Arc<[Day]>,
     /// Of a history: the last day that it does not tell of any more.
@@ -172,7 +176,7 @@ impl View {
         wanted: Expr,
     ) -> Result<DataFrame> {
         let memory = ctx.read_table(Arc::new(MemTable::try_new(schema.clone(), vec![batches])?))?;
-        let Some(Stored { cut, provider: Some(provider), .. }) = self.stored.get(&table) else { return Ok(memory) };
+        let Some(Stored { cut, provider, .. }) = self.stored.get(&table) else { return Ok(memory) };
         let cut = i64::try_from(*cut).unwrap_or(i64::MAX);
         let columns: Vec<Expr> = schema.fields().iter().map(cast_to).collect();
         let stored =

@@ -250,6 +250,6 @@ pub async fn lake_count(path: &Path) -> usize {
     if table.version().is_none() || table.get_file_uris().unwrap().next().is_none() {
         return 0;
     }
-    let provider = table.table_provider().await.unwrap();
+    let provider = radarflow_lake::files(&table).unwrap();
     SessionContext::new().read_table(provider).unwrap().count().await.unwrap()
 }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{Schema, SchemaRef};
-use deltalake::datafusion::common::JoinType;
-use deltalake::datafusion::execution::memory_pool::FairSpillPool;
-use deltalake::datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use deltalake::datafusion::functions_aggregate::expr_fn::max;
-use deltalake::datafusion::logical_expr::{ident, lit};
-use deltalake::datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{DataFusionError, JoinType};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::{ident, lit};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Transaction};
@@ -26,6 +27,7 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::StreamExt;
+use radarflow_lake::failed;
 use radarflow_proto::lake::{DATE, LakeTable};
 
 use super::compact::{GROUP_ROWS, PARTITIONED_BY, TARGET_BYTES, order, properties};
@@ -118,10 +120,11 @@ pub(super) async fn checkpoint(
     let mut writer = RecordBatchWriter::for_table(delta)?
         .with_writer_properties(properties(table, &whole, GROUP_ROWS))
         .with_target_file_size(TARGET_BYTES);
-    let mut held = held(table, delta, wanted).await?.execute_stream().await?;
+    let held = held(table, delta, wanted)?;
+    let mut held = held.execute_stream().await.map_err(failed)?;
     let mut rows = 0;
     while let Some(batch) = held.next().await {
-        let batch = batch?;
+        let batch = batch.map_err(failed)?;
         rows += batch.num_rows();
         let column = |field: &Arc<arrow::datatypes::Field>| -> ArrayRef {
             match field.name() == DATE {
@@ -152,23 +155,33 @@ pub(super) async fn checkpoint(
 }
 
 /// The versions that held at the end of the day, in the order of files.
-async fn held(table: LakeTable, delta: &DeltaTable, wanted: &Wanted) -> Result<DataFrame, DeltaTableError> {
-    let last = wanted.last.as_deref();
+fn held(table: LakeTable, delta: &DeltaTable, wanted: &Wanted) -> Result<DataFrame, DeltaTableError> {
+    let history = radarflow_lake::files(&wanted.history)?;
+    let last = match &wanted.last {
+        Some(day) => Some((day.as_str(), radarflow_lake::files(delta)?)),
+        None => None,
+    };
+    held_of(table, history, last, &wanted.day).map_err(failed)
+}
+
+fn held_of(
+    table: LakeTable,
+    history: Arc<dyn TableProvider>,
+    last: Option<(&str, Arc<dyn TableProvider>)>,
+    day: &str,
+) -> Result<DataFrame, DataFusionError> {
     let pool = Arc::new(FairSpillPool::new(MEMORY));
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-    let config = SessionConfig::new()
-        .with_target_partitions(1)
-        .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-    let session = SessionContext::new_with_config_rt(config, runtime);
+    let session = SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(1), runtime);
     let names: Vec<String> = table.arriving().fields().iter().map(|f| f.name().clone()).collect();
     let columns = || names.iter().map(ident).collect::<Vec<_>>();
-    let mut of_days = ident(DATE).lt_eq(lit(wanted.day.as_str()));
-    if let Some(last) = last {
-        of_days = of_days.and(ident(DATE).gt(lit(last)));
+    let mut of_days = ident(DATE).lt_eq(lit(day));
+    if let Some((last, _)) = &last {
+        of_days = of_days.and(ident(DATE).gt(lit(*last)));
     }
-    let mut versions = session.read_table(wanted.history.table_provider().await?)?.filter(of_days)?.select(columns())?;
-    if let Some(last) = last {
-        let before = session.read_table(delta.table_provider().await?)?.filter(ident(DATE).eq(lit(last)))?;
+    let mut versions = session.read_table(history)?.filter(of_days)?.select(columns())?;
+    if let Some((last, checkpoints)) = last {
+        let before = session.read_table(checkpoints)?.filter(ident(DATE).eq(lit(last)))?;
         versions = versions.union(before.select(columns())?)?;
     }
     let key = table.table().key().iter().map(|name| ident(*name)).collect();
@@ -177,7 +190,7 @@ async fn held(table: LakeTable, delta: &DeltaTable, wanted: &Wanted) -> Result<D
     let held = versions.join(newest, JoinType::LeftSemi, &["row_id"], &["__newest"], None)?;
     let tenant = PARTITIONED_BY[0];
     let sort = [tenant].into_iter().chain(order(table)).map(|name| ident(name).sort(true, true)).collect();
-    Ok(held.filter(ident("gone").is_false())?.sort(sort)?)
+    held.filter(ident("gone").is_false())?.sort(sort)
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use deltalake::datafusion::logical_expr::ident;
-use deltalake::datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::common::DataFusionError;
+use datafusion::logical_expr::ident;
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Remove};
@@ -28,6 +29,7 @@ use deltalake::protocol::DeltaOperation;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::StreamExt;
+use radarflow_lake::failed;
 use radarflow_proto::lake::{DATE, LakeTable};
 
 /// What a file should have, bytes.
@@ -166,10 +168,11 @@ pub(super) async fn compact(
     let mut writer = RecordBatchWriter::for_table(delta)?
         .with_writer_properties(properties(table, &whole, rows))
         .with_target_file_size(TARGET_BYTES);
-    let mut merged = merged(table, delta, &plan, &held).await?.execute_stream().await?;
+    let merged = merged(table, delta, &plan, &held).await.map_err(failed)?;
+    let mut merged = merged.execute_stream().await.map_err(failed)?;
     let mut read = 0;
     while let Some(batch) = merged.next().await {
-        let batch = batch?;
+        let batch = batch.map_err(failed)?;
         read += batch.num_rows();
         let column = |f: &Arc<arrow::datatypes::Field>| -> ArrayRef {
             match PARTITIONED_BY.iter().position(|name| name == f.name()) {
@@ -209,7 +212,7 @@ async fn merged(
     delta: &DeltaTable,
     plan: &Plan,
     held: &Schema,
-) -> Result<DataFrame, DeltaTableError> {
+) -> Result<DataFrame, DataFusionError> {
     let config = SessionConfig::new()
         .with_target_partitions(plan.files.len())
         .with_batch_size(BATCH_ROWS)
@@ -217,7 +220,7 @@ async fn merged(
         .with_repartition_sorts(true)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let session = SessionContext::new_with_config(config);
-    delta.update_datafusion_session(&session.state())?;
+    radarflow_lake::register_store(&session.state(), delta);
     let paths = plan.files.iter().map(|file| {
         let mut url = delta.log_store().root_url().clone();
         let segments = url.path_segments_mut().expect("a table's URL has a path");
@@ -225,14 +228,14 @@ async fn merged(
         url.to_string()
     });
     let files = session.read_parquet(paths.collect::<Vec<_>>(), ParquetReadOptions::default().schema(held)).await?;
-    Ok(files.sort(order(table).map(|name| ident(name).sort(true, true)).into())?)
+    files.sort(order(table).map(|name| ident(name).sort(true, true)).into())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use deltalake::datafusion::physical_plan::displayable;
+    use datafusion::physical_plan::displayable;
     use deltalake::parquet::file::reader::{FileReader, SerializedFileReader};
     use deltalake::parquet::record::RowAccessor;
     use radarflow_proto::cell::{RowId, Time};

@@ -822,8 +822,8 @@ mod tests {
         let of = |epoch| files[epochs.iter().position(|e| *e == epoch).unwrap()];
         assert!(of(3) >= 400 * 1000 / (64 << 10) && of(5) == 1, "{commits:?}");
         let (rows, ids): (usize, usize) = {
-            let context = deltalake::datafusion::prelude::SessionContext::new();
-            let table = writer.delta.table_provider().await.unwrap();
+            let context = datafusion::prelude::SessionContext::new();
+            let table = radarflow_lake::files(&writer.delta).unwrap();
             let table = context.read_table(table).unwrap();
             let ids = table.clone().select_columns(&["row_id"]).unwrap().distinct().unwrap();
             (table.count().await.unwrap(), ids.count().await.unwrap())

@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use deltalake::kernel::Transaction;
-use deltalake::kernel::transaction::CommitProperties;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, LogicalFileView, Transaction};
+use deltalake::protocol::DeltaOperation;
 use deltalake::{DeltaTable, DeltaTableError};
 use radarflow_proto::cell::Time;
 use radarflow_proto::lake::{DATE, LakeTable};
@@ -74,35 +75,31 @@ impl Keep {
     ) -> Result<DeltaTable, DeltaTableError> {
         let before = |age: Duration| Time::from_ms(now_ms - age.as_millis() as i64).date();
         // Whole days are whole partitions: no file is written anew.
-        let past = match table {
-            LakeTable::Events(_) => self.events.map(|age| format!("{DATE} < '{}'", before(age))),
+        let days: BTreeSet<String> = days(&delta)?.into_keys().collect();
+        let past: BTreeSet<String> = match table {
+            LakeTable::Events(_) => match self.events.map(before) {
+                Some(first) => days.into_iter().filter(|day| **day < *first).collect(),
+                None => BTreeSet::new(),
+            },
             // What a checkpoint tells need not be told by what came before it.
-            LakeTable::History(_) => {
-                let base = self.history.and_then(|age| oldest.filter(|day| **day < *before(age)));
-                base.map(|day| format!("{DATE} <= '{day}'"))
-            }
+            LakeTable::History(_) => match self.history.and_then(|age| oldest.filter(|day| **day < *before(age))) {
+                Some(base) => days.into_iter().filter(|day| day.as_str() <= base).collect(),
+                None => BTreeSet::new(),
+            },
             LakeTable::Checkpoint(_) => {
-                let days: BTreeSet<String> = days(&delta)?.into_keys().collect();
                 let base = self.history.map(before);
                 let base = base.and_then(|first| days.iter().rfind(|day| **day < first));
                 let recent = before(Duration::from_secs(DAILY * 86_400));
-                let unwanted = unwanted(&days, &recent, base.map(String::as_str));
-                let named: Vec<String> = unwanted.iter().map(|day| format!("'{day}'")).collect();
-                (!named.is_empty()).then(|| format!("{DATE} IN ({})", named.join(", ")))
+                unwanted(&days, &recent, base.map(String::as_str)).into_iter().collect()
             }
         };
-        if let Some(past) = past {
-            let mut commit = CommitProperties::default();
-            if let (LakeTable::History(_), Some(day)) = (table, oldest) {
-                let day = day.replace('-', "").parse().unwrap_or(i64::MAX);
-                commit = commit.with_application_transaction(Transaction::new(LakeTable::FORGOTTEN, day));
-            }
-            let (kept, metrics) = delta.delete().with_predicate(past).with_commit_properties(commit).await?;
-            if metrics.num_removed_files > 0 {
-                let files = metrics.num_removed_files;
-                tracing::info!(table = table.name(), files, "rows are past their retention");
-            }
-            delta = kept;
+        if !past.is_empty() {
+            let forgotten = match (table, oldest) {
+                (LakeTable::History(_), Some(day)) => Some(day),
+                _ => None,
+            };
+            let files = forget(&mut delta, &past, forgotten).await?;
+            tracing::info!(table = table.name(), files, "rows are past their retention");
         }
         let files = chrono::Duration::from_std(self.files).unwrap_or(chrono::Duration::days(1));
         let vacuum = delta.vacuum().with_retention_period(files).with_enforce_retention_duration(false);
@@ -116,6 +113,38 @@ impl Keep {
         }
         Ok(kept)
     }
+}
+
+/// Removes the files of the days; how many there were. What a history forgets begins its checkpoint of the day named.
+async fn forget(
+    delta: &mut DeltaTable,
+    days: &BTreeSet<String>,
+    forgotten: Option<&str>,
+) -> Result<usize, DeltaTableError> {
+    let snapshot = delta.snapshot()?;
+    let is_past = |file: &LogicalFileView| {
+        file.partition_values_map().remove(DATE).flatten().is_some_and(|day| days.contains(&day))
+    };
+    let removed: Vec<Action> =
+        snapshot.log_data().iter().filter(is_past).map(|file| Action::Remove(file.remove_action(true))).collect();
+    let files = removed.len();
+    let mut commit = CommitProperties::default();
+    if let Some(day) = forgotten {
+        let day = day.replace('-', "").parse().unwrap_or(i64::MAX);
+        commit = commit.with_application_transaction(Transaction::new(LakeTable::FORGOTTEN, day));
+    }
+    let named: Vec<String> = days.iter().map(|day| format!("'{day}'")).collect();
+    // Who appends at the same time appends to other days, or to one that the next look finds.
+    CommitBuilder::from(commit)
+        .with_actions(removed)
+        .build(
+            Some(snapshot.snapshot()),
+            delta.log_store(),
+            DeltaOperation::Delete { predicate: Some(format!("{DATE} IN ({})", named.join(", "))) },
+        )
+        .await?;
+    delta.update_state().await?;
+    Ok(files)
 }
 
 /// What is done beside a table's commits.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
-use deltalake::datafusion::prelude::SessionContext;
+use datafusion::prelude::SessionContext;
 use radarflow_connectors::sinks::lake::{Keep, Lake, OnCommit, open_table};
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::disk::Disk;
@@ -61,7 +61,7 @@ async fn read(root: &Path) -> BTreeMap<u64, u64> {
     // Sessions have a store of their own for files, which is not the simulated disk.
     let (url, store) = (delta.log_store().root_url().clone(), delta.log_store().root_object_store(None));
     session.register_object_store(&url, store);
-    let table = session.read_table(delta.table_provider().await.unwrap()).unwrap();
+    let table = session.read_table(radarflow_lake::files(&delta).unwrap()).unwrap();
     let batches = table.collect().await.unwrap_or_else(|error| panic!("the lake cannot be read: {error}"));
     let mut found = BTreeMap::new();
     for batch in batches {
