@@ -439,7 +439,7 @@ async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<c
 fn docs(what: Docs) -> String {
     let mut out = String::new();
     match what {
-        Docs::Srql => out = radarflow_query::docs::srql(),
+        Docs::Srql => out = radarflow_query::srql::docs::srql(),
         Docs::Lake => {
             for table in LakeTable::all() {
                 out.push_str(&format!("## {}\n{}\n\n", table.name(), table.doc()));

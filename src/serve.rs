@@ -36,12 +36,12 @@ use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{BoxFuture, FactSink, FindRecords, FoundRecord, Imagine, Imagined, Wanted};
 use radarflow_proto::record::{IdKind, RecordKey, SourceKind};
 use radarflow_proto::rows::Table;
-use radarflow_query::access::{Tokens, hash, new_token};
-use radarflow_query::door::Door;
+use radarflow_query::actor::{Tokens, hash, new_token};
 use radarflow_query::engine::{Engine, EngineLimits};
+use radarflow_query::http::door::Door;
+use radarflow_query::http::plans::Plans;
 use radarflow_query::http::{self, Api};
-use radarflow_query::live::Live;
-use radarflow_query::plans::Plans;
+use radarflow_query::tables::live::Live;
 use tokio::sync::broadcast;
 
 use crate::config::{Armis, Config};

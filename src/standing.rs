@@ -12,7 +12,7 @@ use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
-use radarflow_query::turns::Turns;
+use radarflow_query::actor::turns::Turns;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 

@@ -13,7 +13,7 @@ use radarflow_dataflows::upgrade;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, Fact, Role, Token};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
-use radarflow_query::access::{Tokens, new_token};
+use radarflow_query::actor::{Tokens, new_token};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -13,9 +13,10 @@ use radarflow_proto::fact::Role;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, IpOwnership, StateRow};
-use radarflow_query::access::{Actor, Grant};
-use radarflow_query::engine::{Engine, QueryError};
-use radarflow_query::live::Live;
+use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::engine::Engine;
+use radarflow_query::error::QueryError;
+use radarflow_query::tables::live::Live;
 
 const DAY_MS: i64 = 86_400_000;
 /// A midnight, UTC.

@@ -24,12 +24,12 @@ use radarflow_proto::ports::{
     InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
-use radarflow_query::access::{Actor, Grant, Tokens, hash, new_token};
-use radarflow_query::door::Door;
+use radarflow_query::actor::{Actor, Grant, Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
+use radarflow_query::http::door::Door;
 use radarflow_query::http::{self, Api};
-use radarflow_query::live::Live;
-use radarflow_query::stream::{self, Event};
+use radarflow_query::live::stream::{self, Event};
+use radarflow_query::tables::live::Live;
 use radarflow_reconcile::identity::sources::Instances;
 use serde_json::{Value, json};
 

@@ -6,9 +6,10 @@ mod data;
 use std::sync::{Arc, LazyLock};
 
 use radarflow_proto::fact::Role;
-use radarflow_query::access::{Actor, Grant};
-use radarflow_query::engine::{Engine, QueryError};
-use radarflow_query::live::Live;
+use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::engine::Engine;
+use radarflow_query::error::QueryError;
+use radarflow_query::tables::live::Live;
 use tokio::runtime::Runtime;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));

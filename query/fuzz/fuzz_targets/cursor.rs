@@ -4,7 +4,7 @@
 mod asked;
 
 use libfuzzer_sys::fuzz_target;
-use radarflow_query::engine::QueryError;
+use radarflow_query::error::QueryError;
 
 fuzz_target!(|text: &str| {
     let answer = asked::run(asked::ENGINE.query(&asked::ACTOR, "in:devices limit:1", Some(text), None));

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    if let Err(error) = radarflow_query::engine::check(text) {
+    if let Err(error) = radarflow_query::srql::check(text) {
         assert!(error.start <= error.end && error.end <= text.len(), "{error:?} is nowhere in {text:?}");
         let _ = error.position(text);
     }

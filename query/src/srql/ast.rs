@@ -1,7 +1,7 @@
 //! The query as written: typed, with spans, before any name is looked up.
 
 /// First and after-last byte offset.
-pub type Span = (usize, usize);
+pub use crate::error::Span;
 
 /// A word or quoted text with its place. A literal's `verbatim` is set where nothing in it is a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]

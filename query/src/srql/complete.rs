@@ -9,9 +9,9 @@ use super::observables::{self, OBSERVABLE};
 use super::parse::OBJECTS;
 use super::plan::ROLLUPS;
 use super::words::{self, CLAUSES, FUNCTIONS};
-use crate::catalog::{self, Entity, Field, Kind};
-use crate::codes;
-use crate::groups::GROUP;
+use crate::srql::groups::GROUP;
+use crate::tables::catalog::{self, Entity, Field, Kind};
+use crate::tables::codes;
 
 /// Something that could stand there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]

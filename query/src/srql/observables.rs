@@ -2,9 +2,10 @@
 //! field of that type, and is turned into that; `observable:T value:V` is another way to write it.
 
 use super::ast::{Expr, Key, Literal, Query, Value};
+use super::complete::Item;
 use super::parse::plain;
-use super::{SrqlError, complete::Item};
-use crate::catalog::{self, Entity, Field, Kind};
+use crate::error::SrqlError;
+use crate::tables::catalog::{self, Entity, Field, Kind};
 
 /// The word.
 pub(super) const OBSERVABLE: &str = "observable";

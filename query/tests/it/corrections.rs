@@ -8,7 +8,7 @@ use radarflow_proto::cell::{RowId, Tags, Time};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{AttributionCorrection, BatchBuilder, Log, Row, Table};
 use radarflow_query::engine::Engine;
-use radarflow_query::live::Live;
+use radarflow_query::tables::live::Live;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use radarflow_query::engine::{Engine, QueryError};
+use radarflow_query::engine::Engine;
+use radarflow_query::error::QueryError;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

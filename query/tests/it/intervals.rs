@@ -10,7 +10,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, DeviceRedirect, IpOwnership, StateRow};
 use radarflow_query::engine::Engine;
-use radarflow_query::live::Live;
+use radarflow_query::tables::live::Live;
 use serde_json::{Value, json};
 
 use crate::data::NOW;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use radarflow_proto::fact::{self, Fact, Role, Token};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, StateRow};
-use radarflow_query::access::{Tokens, hash, new_token};
-use radarflow_query::admission::CONCURRENT_TENANT;
-use radarflow_query::engine::{Engine, EngineLimits, QueryError};
-use radarflow_query::live::Live;
-use radarflow_query::stream::Event;
+use radarflow_query::actor::{Tokens, hash, new_token};
+use radarflow_query::engine::admission::CONCURRENT_TENANT;
+use radarflow_query::engine::{Engine, EngineLimits};
+use radarflow_query::error::QueryError;
+use radarflow_query::live::stream::Event;
+use radarflow_query::tables::live::Live;
 
 use crate::{actor, data, json};
 
@@ -144,7 +145,7 @@ async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
     for export in &mut exports {
         export.next().await.expect("rows").expect("rows");
     }
-    let mut events = radarflow_query::stream::start(&engine, &asker, "in:devices uid:sr:1", None).unwrap();
+    let mut events = radarflow_query::live::stream::start(&engine, &asker, "in:devices uid:sr:1", None).unwrap();
     assert!(matches!(events.recv().await, Some(Event::Snapshot { last: true, .. })));
     let (actor, tenant) = (fact::Actor { name: "ann".into(), role: Role::Admin }, "t".to_owned());
     tokens.learn(&[Fact::TokenRevoked { tenant, id: "1".into(), name: "n".into(), actor, reason: String::new() }]);

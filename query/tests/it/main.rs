@@ -15,11 +15,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
-use radarflow_query::access::{Actor, Grant};
-use radarflow_query::answer::Answer;
-use radarflow_query::catalog::ENTITIES;
-use radarflow_query::engine::{Engine, QueryError};
-use radarflow_query::live::Live;
+use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::engine::Engine;
+use radarflow_query::engine::answer::Answer;
+use radarflow_query::error::QueryError;
+use radarflow_query::tables::catalog::ENTITIES;
+use radarflow_query::tables::live::Live;
 use serde_json::Value;
 
 fn engine() -> Arc<Engine> {
@@ -111,7 +112,7 @@ async fn every_query_answers_what_its_file_says() {
 
 #[tokio::test]
 async fn the_page_of_the_language_is_what_the_language_is() {
-    let page = radarflow_query::docs::srql();
+    let page = radarflow_query::srql::docs::srql();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/SRQL.md");
     if std::env::var_os("RADARFLOW_BLESS").is_some() {
         std::fs::write(path, &page).unwrap();

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, DeviceRedirect, StateRow, Table};
-use radarflow_query::access::Actor;
-use radarflow_query::engine::{Engine, EngineLimits, QueryError};
-use radarflow_query::live::{Live, RECENT_BYTES, RECENT_EPOCHS};
-use radarflow_query::stream::{Event, Events, STREAM_BYTES, STREAMS_TENANT};
+use radarflow_query::actor::Actor;
+use radarflow_query::engine::{Engine, EngineLimits};
+use radarflow_query::error::QueryError;
+use radarflow_query::live::stream::{Event, Events, STREAM_BYTES, STREAMS_TENANT};
+use radarflow_query::tables::live::{Live, RECENT_BYTES, RECENT_EPOCHS};
 use serde_json::Value;
 
 use crate::{actor, data, engine, json};
@@ -84,7 +85,7 @@ fn devices() -> Vec<StateRow> {
 }
 
 fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Events, QueryError> {
-    radarflow_query::stream::start(engine, actor, query, None)
+    radarflow_query::live::stream::start(engine, actor, query, None)
 }
 
 /// A number below one: SplitMix64.
@@ -333,7 +334,7 @@ async fn a_client_that_takes_nothing_is_let_go_and_told_how_to_go_on() {
     let (name, data) = Event::TooSlow(seen).parts();
     assert_eq!((name, &data["reason"]), ("end", &"too_slow".into()));
     let id = data["last_event_id"].as_str().unwrap();
-    let mut events = radarflow_query::stream::start(&engine, &actor("t", &[]), query, Some(id)).unwrap();
+    let mut events = radarflow_query::live::stream::start(&engine, &actor("t", &[]), query, Some(id)).unwrap();
     client.until(&mut events, at).await;
     assert_eq!(client.rows, fresh(&engine, query).await);
     assert_eq!(client.snapshots, 1, "it needed no other");
@@ -376,7 +377,8 @@ async fn slow_clients_keep_no_epochs() {
 async fn a_client_that_was_cut_off_goes_on_where_it_was() {
     let engine = engine();
     let actor = actor("t", &[]);
-    let again = |query: &str, seen: &str| radarflow_query::stream::start(&engine, &actor, query, Some(seen)).unwrap();
+    let again =
+        |query: &str, seen: &str| radarflow_query::live::stream::start(&engine, &actor, query, Some(seen)).unwrap();
     let (query, grouped) = ("in:devices fields:uid,vendor_name", r#"in:devices stats:"count() as n by vendor_name""#);
     let (mut now, mut random) = (devices(), 11);
     now.retain(|row| row.tenant() == "t");
@@ -413,7 +415,7 @@ async fn a_client_that_was_cut_off_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_of_one_version_whatever_happens_meanwhile() {
-    use radarflow_query::cursor::PINNED;
+    use radarflow_query::engine::cursor::PINNED;
     let queries = [
         "in:devices sort:vendor_name:asc limit:2",
         "in:devices is_available:true sort:is_available,hostname limit:1",
@@ -423,7 +425,7 @@ async fn pages_are_of_one_version_whatever_happens_meanwhile() {
         // No history is kept of these.
         "in:sources sort:source limit:1",
     ];
-    let (kept, forgetful) = (engine(), crate::engine_over(radarflow_query::live::Live::new(None, 0)));
+    let (kept, forgetful) = (engine(), crate::engine_over(radarflow_query::tables::live::Live::new(None, 0)));
     let actor = actor("t", &[]);
     for (n, query) in queries.iter().enumerate() {
         for (engine, forget) in [(&kept, false), (&kept, true), (&forgetful, false), (&forgetful, true)] {

@@ -1,10 +1,10 @@
 //! Clauses: what stands beside the filters.
 
-use super::super::SrqlError;
 use super::super::ast::{Fill, Having, Literal, Sort, Span, Top, Units};
 use super::super::plan::MAX_LIMIT;
 use super::super::time;
 use super::{Parser, Result, plain};
+use crate::error::SrqlError;
 
 /// Entities in one query.
 const MAX_ENTITIES: usize = 8;

@@ -6,9 +6,9 @@
 mod clauses;
 mod stats;
 
-use super::SrqlError;
 use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
 use super::{observables, words};
+use crate::error::SrqlError;
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -129,7 +129,7 @@ impl<'a> Parser<'a> {
         query.bucket = self.bucket.finish()?;
         if query.entities.is_empty() {
             let mut error = SrqlError::new("entity_missing", (start, start), "say what is asked for: in:<entity>");
-            error.expected = crate::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
+            error.expected = crate::tables::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
             return Err(error);
         }
         if query.having.is_some() && query.stats.is_empty() {
@@ -484,7 +484,7 @@ impl<'a> Parser<'a> {
     fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
         let first = key.path[0].to_ascii_lowercase();
         let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
-        if self.peek() != Some('(') || !(object || crate::catalog::is_map(&first)) {
+        if self.peek() != Some('(') || !(object || crate::tables::catalog::is_map(&first)) {
             return Ok(None);
         }
         let start = self.at;

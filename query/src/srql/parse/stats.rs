@@ -1,10 +1,10 @@
 //! `stats:`, its groups, and `having:`.
 
-use super::super::SrqlError;
 use super::super::ast::{Aggregate, Expr, GroupKey, Having, Op};
 use super::super::time;
 use super::super::words;
 use super::{MAX_DEPTH, Parser, Result, plain};
+use crate::error::SrqlError;
 
 impl<'a> Parser<'a> {
     /// The text between quotes, and where it begins.
@@ -81,7 +81,7 @@ impl<'a> Parser<'a> {
                     (start, self.at),
                     format!("unknown function {function:?}"),
                 )
-                .suggest(crate::catalog::nearest(&function, words::FUNCTIONS.iter().map(|(name, _)| *name))));
+                .suggest(crate::tables::catalog::nearest(&function, words::FUNCTIONS.iter().map(|(name, _)| *name))));
             }
             // p99.9: the dot is part of the name.
             let mut quantile = percent.map(|p| p / 100.0);

@@ -9,14 +9,14 @@ use datafusion::functions_nested::expr_fn as nested;
 use datafusion::logical_expr::{Expr as Df, Operator, binary_expr, cast, ident, lit};
 use radarflow_proto::cell::IpBytes;
 
-use super::super::SrqlError;
 use super::super::ast::{Expr, Literal, Op, Value};
 use super::super::parse::{ORDINARY, plain};
 use super::super::time::{self, Range};
 use super::{Names, Result, Target, timestamp};
-use crate::catalog::{self, Kind};
-use crate::codes::{self, Codes};
-use crate::functions::{any_like, any_within, ip_bytes};
+use crate::error::SrqlError;
+use crate::srql::functions::{any_like, any_within, ip_bytes};
+use crate::tables::catalog::{self, Kind};
+use crate::tables::codes::{self, Codes};
 
 impl Names<'_> {
     pub(super) fn filter(&self, expr: &Expr) -> Result<Df> {

@@ -8,13 +8,13 @@ use datafusion::functions_aggregate::expr_fn as agg;
 use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, ExprSchemable, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 
-use super::super::SrqlError;
 use super::super::ast::{Aggregate, GroupKey, Having, Op, Query, Span, Top, Units};
 use super::super::time::Range;
 use super::filter::number;
 use super::{DEFAULT_LIMIT, Names, Planned, Result, Target, defect};
-use crate::catalog::{self, Kind};
-use crate::functions::{as_text, ip_mask, ip_number, ip_text};
+use crate::error::SrqlError;
+use crate::srql::functions::{as_text, ip_mask, ip_number, ip_text};
+use crate::tables::catalog::{self, Kind};
 
 /// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
 fn comparable(target: &Target, ordered: bool) -> Df {

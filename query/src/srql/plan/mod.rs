@@ -34,13 +34,13 @@ use datafusion::prelude::DataFrame;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
 
-use super::SrqlError;
 use super::ast::{Expr, Fill, GroupKey, Key, Query, Span, Value};
 use super::complete::Values;
 use super::parse::plain;
 use super::time::{self, Range};
-use crate::catalog::{self, Entity, Field, Kind};
-use crate::functions::as_text;
+use crate::error::SrqlError;
+use crate::srql::functions::as_text;
+use crate::tables::catalog::{self, Entity, Field, Kind};
 
 type Result<T> = std::result::Result<T, SrqlError>;
 

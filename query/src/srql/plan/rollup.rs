@@ -6,9 +6,9 @@ use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
 
-use super::super::SrqlError;
 use super::super::ast::{Query, Span};
 use super::{Names, Planned, Result, defect};
+use crate::error::SrqlError;
 
 /// The roll-ups there are: entity, name.
 pub const ROLLUPS: &[(Table, &str)] = &[

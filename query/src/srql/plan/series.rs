@@ -11,12 +11,12 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 
-use super::super::SrqlError;
 use super::super::ast::{Aggregate, Fill, Query, Span};
 use super::super::time::Range;
 use super::groups::largest;
 use super::{Names, Planned, Result, defect, timestamp};
-use crate::catalog::Kind;
+use crate::error::SrqlError;
+use crate::tables::catalog::Kind;
 
 /// Slices that `bucket:auto` makes of a span, about.
 const AUTO_SLICES: i64 = 120;

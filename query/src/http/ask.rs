@@ -1,0 +1,348 @@
+//! Questions over HTTP: SRQL and SQL, their plans, their mistakes, what could stand at the cursor, live answers.
+
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Query as UrlQuery, Request, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response, sse};
+use radarflow_reconcile::access::Action;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::actor::OVER;
+use crate::engine::answer::{Meta, STALLED, json_rows};
+use crate::error::SrqlError;
+use crate::http::render::{self, Format};
+use crate::http::{Shared, bad_query, body, refuse};
+use crate::live::stream;
+use crate::srql::complete::Item;
+use crate::tables::catalog;
+
+/// A question in SRQL.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ask {
+    /// The query.
+    #[schema(example = "in:devices vendor_name:Cisco sort:last_seen:desc")]
+    query: String,
+    /// Rows of a page; `limit:` of the query otherwise.
+    #[schema(maximum = 10_000)]
+    limit: Option<usize>,
+    /// Where the page begins, from the answer before.
+    cursor: Option<String>,
+    /// `json` (a page), `ndjson`, `csv`, `arrow`, `parquet` (rows alone, all of them where no limit is said); what is
+    /// accepted otherwise.
+    format: Option<String>,
+    /// Not before this epoch is visible.
+    min_epoch: Option<u64>,
+}
+
+/// A query that is looked at, not run.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LookedAt {
+    /// The query.
+    #[schema(example = "in:devices vendor_name:Cisco sort:last_seen:desc")]
+    query: String,
+}
+
+/// A question in SQL.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskSql {
+    /// One statement that reads.
+    #[schema(example = "SELECT vendor_name, count(*) AS n FROM devices GROUP BY 1 ORDER BY n DESC")]
+    sql: String,
+    /// Rows of a page.
+    #[schema(maximum = 10_000)]
+    limit: Option<usize>,
+    /// As of `/api/query`.
+    format: Option<String>,
+}
+
+/// A page of an answer.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "its rows are written as they are; this says what they are beside")]
+pub(crate) struct Page {
+    /// The rows.
+    results: Vec<serde_json::Map<String, Value>>,
+    /// Where it goes on.
+    pagination: Pagination,
+    /// The columns of these rows, and how they could be drawn.
+    viz: serde_json::Map<String, Value>,
+    /// About the answer.
+    meta: Meta,
+    /// Always null: what goes wrong is a problem document.
+    error: Option<Value>,
+}
+
+/// Where an answer goes on.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it says what is written elsewhere")]
+pub(crate) struct Pagination {
+    /// Of the next page.
+    next_cursor: Option<String>,
+    /// Of the page before.
+    prev_cursor: Option<String>,
+    /// Rows of a page.
+    limit: Option<usize>,
+}
+
+/// Answers a query.
+#[utoipa::path(
+    post, path = "/api/query", tag = "query", request_body = Ask,
+    responses((status = 200, description = "The rows.", content(
+        (Page = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+        (String = "application/vnd.apache.arrow.stream"), (String = "application/vnd.apache.parquet"),
+    )))
+)]
+pub(crate) async fn query(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let ask: Ask = body(request).await?;
+    let format = Format::asked(ask.format.as_deref(), &headers)?;
+    if let Some(epoch) = ask.min_epoch {
+        api.visible(epoch).await?;
+    }
+    let (text, cursor) = (&ask.query, ask.cursor.as_deref());
+    match format {
+        Format::Json => {
+            let answer = api.engine.query(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
+            Ok(render::page(&answer))
+        }
+        Format::Rows(rows) => {
+            let export = api.engine.export(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
+            Ok(render::rows(export, rows, text).await)
+        }
+    }
+}
+
+/// Answers a statement of SQL over the same entities and in the same scope.
+#[utoipa::path(
+    post, path = "/api/sql", tag = "query", request_body = AskSql,
+    responses((status = 200, description = "The rows.", content(
+        (Page = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+        (String = "application/vnd.apache.arrow.stream"), (String = "application/vnd.apache.parquet"),
+    )))
+)]
+pub(crate) async fn sql(State(api): State<Shared>, headers: HeaderMap, request: Request) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let ask: AskSql = body(request).await?;
+    let page = |limit| api.engine.sql(&actor, &ask.sql, limit);
+    match (Format::asked(ask.format.as_deref(), &headers)?, ask.limit) {
+        (Format::Json, limit) => Ok(render::page(&page(limit).await.map_err(|e| refuse(&e, &ask.sql))?)),
+        (Format::Rows(rows), Some(limit)) => {
+            let answer = page(Some(limit)).await.map_err(|e| refuse(&e, &ask.sql))?;
+            Ok(render::rows(answer.into(), rows, &ask.sql).await)
+        }
+        (Format::Rows(rows), None) => {
+            let export = api.engine.export_sql(&actor, &ask.sql).await.map_err(|e| refuse(&e, &ask.sql))?;
+            Ok(render::rows(export, rows, &ask.sql).await)
+        }
+    }
+}
+
+/// A query as far as it is typed.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Typed {
+    /// The query.
+    #[schema(example = "in:devices vendor")]
+    query: String,
+    /// Where the cursor stands, bytes.
+    cursor_offset: usize,
+}
+
+/// What could stand at the cursor.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Completions {
+    /// The bytes that an item replaces, from and to.
+    replaces: [usize; 2],
+    /// The items, best first.
+    items: Vec<Item>,
+}
+
+/// Offers what could stand at the cursor: what the catalog knows, and values of the data.
+#[utoipa::path(
+    post, path = "/api/query/complete", tag = "query", request_body = Typed,
+    responses((status = 200, description = "What could stand there.", body = Completions))
+)]
+pub(crate) async fn complete(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let typed: Typed = body(request).await?;
+    let offered = api.engine.complete(&actor, &typed.query, typed.cursor_offset).await;
+    let (replaces, items) = offered.map_err(|e| refuse(&e, &typed.query))?;
+    Ok(axum::Json(Completions { replaces: [replaces.start, replaces.end], items }).into_response())
+}
+
+/// The plan of a query.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Plans {
+    /// Its logical and its physical plan.
+    plans: Value,
+    /// About the answer.
+    meta: Meta,
+}
+
+/// Tells how a query would run.
+#[utoipa::path(
+    post, path = "/api/query/explain", tag = "query", request_body = LookedAt,
+    responses((status = 200, description = "The plan.", body = Plans))
+)]
+pub(crate) async fn explain_query(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let ask: LookedAt = body(request).await?;
+    let explained = api.engine.query(&actor, &format!("{} explain:true", ask.query), None, None).await;
+    let answer = explained.map_err(|e| refuse(&e, &ask.query))?;
+    let plans = serde_json::from_slice(&json_rows(&answer.batches)).unwrap_or_default();
+    Ok(axum::Json(Plans { plans, meta: answer.meta }).into_response())
+}
+
+/// Whether a query is one.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Validity {
+    /// Whether it is.
+    valid: bool,
+    /// What is wrong with it.
+    diagnostics: Vec<SrqlError>,
+}
+
+/// Tells what is wrong with a query, without running it.
+#[utoipa::path(
+    post, path = "/api/query/validate", tag = "query", request_body = LookedAt,
+    responses((status = 200, description = "Whether it is a query.", body = Validity))
+)]
+pub(crate) async fn validate(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    api.allowed(&headers, Action::Query)?;
+    let ask: LookedAt = body(request).await?;
+    let diagnostics: Vec<SrqlError> = crate::srql::check(&ask.query).err().into_iter().collect();
+    Ok(axum::Json(Validity { valid: diagnostics.is_empty(), diagnostics }).into_response())
+}
+
+/// A live query.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Watch {
+    /// The query.
+    q: String,
+}
+
+/// Follows a query: a snapshot, then exact changes. Server-sent events, or a WebSocket whose messages are
+/// `{"event": …, "data": …}`. It ends with an `error` when the token is revoked or expires. A client that takes nothing for 30 s
+/// is let go with an `end` whose `reason` is `too_slow`; it goes on by asking again with its last event's id.
+#[utoipa::path(
+    get, path = "/api/query/stream", tag = "query",
+    params(Watch, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received.")),
+    responses(
+        (status = 200, description = "Events: snapshot, change, frontier, error, end.", body = String, content_type = "text/event-stream"),
+        (status = 101, description = "A WebSocket."),
+    )
+)]
+pub(crate) async fn stream_query(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    watch: Result<UrlQuery<Watch>, axum::extract::rejection::QueryRejection>,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let UrlQuery(watch) = watch.map_err(|e| bad_query(&e))?;
+    let seen = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+    let events = stream::start(&api.engine, &actor, &watch.q, seen).map_err(|e| refuse(&e, &watch.q))?;
+    let grant = actor.grant;
+    let events = futures::stream::unfold((Some(events), grant.clone()), |(events, grant)| async move {
+        let mut events = events?;
+        let event = events.recv().await?;
+        // What waited when a token was revoked is for nobody.
+        if grant.has_ended() {
+            return Some((stream::Event::Failed(OVER.to_owned()), (None, grant)));
+        }
+        Some((event, (Some(events), grant)))
+    });
+    Ok(match socket {
+        Ok(socket) => socket.max_message_size(MAX_SAID).on_upgrade(move |socket| async move {
+            tokio::select! {
+                () = converse(socket, events) => {}
+                // A client that does not take what it is told may not stay for that.
+                () = async { grant.ended().await; tokio::time::sleep(FAREWELL).await } => {}
+            }
+        }),
+        Err(_) => sent(events),
+    })
+}
+
+/// How long a client whose token has ended may take to hear so.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Longest message that a client of a WebSocket may send: there is nothing to say.
+const MAX_SAID: usize = 1024;
+
+fn sent(events: impl futures::Stream<Item = stream::Event> + Send + 'static) -> Response {
+    use futures::StreamExt;
+    let events = events.map(|event| {
+        let (name, data) = event.parts();
+        let sent = sse::Event::default().event(name).data(data.to_string());
+        Ok::<_, std::convert::Infallible>(event.id().into_iter().fold(sent, sse::Event::id))
+    });
+    sse::Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response()
+}
+
+async fn converse(mut socket: WebSocket, events: impl futures::Stream<Item = stream::Event> + Send) {
+    use futures::StreamExt;
+    let mut events = std::pin::pin!(events);
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event else { break };
+                let (name, data) = event.parts();
+                let message = json!({"event": name, "id": event.id(), "data": data}).to_string();
+                match tokio::time::timeout(STALLED, socket.send(Message::Text(message.into()))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
+                }
+            }
+            // Pings are answered where they are read; whatever else is said is ignored.
+            said = socket.recv() => match said {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+    let ended = CloseFrame { code: close_code::NORMAL, reason: "the stream has ended".into() };
+    let _ = socket.send(Message::Close(Some(ended))).await;
+}
+
+/// Lists entities and fields.
+#[utoipa::path(
+    get, path = "/api/catalog", tag = "query",
+    responses((status = 200, description = "Entities with their fields.", body = serde_json::Map<String, Value>))
+)]
+pub(crate) async fn catalog_document(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    api.allowed(&headers, Action::Query)?;
+    let entities: Vec<Value> = catalog::ENTITIES
+        .iter()
+        .map(|e| {
+            let fields: Vec<Value> =
+                e.fields.iter().map(|f| json!({"name": f.name, "type": f.kind.name(), "doc": f.doc})).collect();
+            json!({"name": e.name, "doc": e.table.doc(), "time": e.time, "fields": fields})
+        })
+        .collect();
+    Ok(axum::Json(json!({"entities": entities})).into_response())
+}

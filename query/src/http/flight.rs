@@ -1,0 +1,359 @@
+//! Arrow Flight SQL, at the address of the HTTP API: the same entities, the same tokens and the same scope, for tools that
+//! speak ADBC or JDBC. A statement is SQL, or SRQL where it begins with `in:`.
+//!
+//! A client shows its token as `authorization: Bearer …`, or as the password of a handshake, whatever the user's name.
+//! Nothing is kept between calls: a ticket and a prepared statement are the text of their statement, and whoever brings it
+//! gets what their own token may see. Rows stop coming when it is revoked or over.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::FlightServiceServer;
+use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
+use arrow_flight::sql::server::FlightSqlService;
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt, SqlInfo, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc,
+    Ticket,
+};
+use arrow_schema::{ArrowError, SchemaRef};
+use axum::Router;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use futures::{Stream, StreamExt, stream};
+use prost::Message;
+use radarflow_reconcile::access::{Action as May, may};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::actor::{Actor, OVER};
+use crate::engine::answer::Export;
+use crate::engine::sql::{CATALOG, SCHEMA};
+use crate::error::QueryError;
+use crate::http::Shared;
+use crate::tables::catalog::ENTITIES;
+
+/// Clients of some languages pad, others do not.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+/// What kind of table an entity is.
+const VIEW: &str = "VIEW";
+
+/// The service's calls.
+pub(crate) fn router(api: Shared) -> Router {
+    let about = about().expect("what is said of the server fits its shape");
+    let service = FlightServiceServer::new(Flight { api, about: Arc::new(about) });
+    Router::new().route_service("/arrow.flight.protocol.FlightService/{call}", service)
+}
+
+fn about() -> Result<SqlInfoData, FlightError> {
+    let mut about = SqlInfoDataBuilder::new();
+    about.append(SqlInfo::FlightSqlServerName, "Radarflow");
+    about.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
+    about.append(SqlInfo::FlightSqlServerArrowVersion, "1.3");
+    about.append(SqlInfo::FlightSqlServerReadOnly, true);
+    about.append(SqlInfo::FlightSqlServerTransaction, 0i32);
+    about.append(SqlInfo::FlightSqlServerCancel, false);
+    about.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
+    about.append(SqlInfo::SqlDdlCatalog, false);
+    about.append(SqlInfo::SqlDdlSchema, false);
+    about.append(SqlInfo::SqlDdlTable, false);
+    about.build()
+}
+
+struct Flight {
+    api: Shared,
+    about: Arc<SqlInfoData>,
+}
+
+fn status(error: QueryError) -> Status {
+    match error {
+        QueryError::Language(e) => Status::invalid_argument(e.to_string()),
+        QueryError::Cursor(detail) => Status::invalid_argument(detail),
+        QueryError::Expired => Status::not_found("the cursor has expired"),
+        QueryError::Forgotten(_) => Status::not_found("what held then is not kept"),
+        QueryError::TimedOut => Status::deadline_exceeded("the query took too long; narrow its time or its filters"),
+        QueryError::Ended => Status::unauthenticated(OVER),
+        QueryError::Busy => Status::resource_exhausted("too many queries at once"),
+        QueryError::TooLarge(detail) => Status::resource_exhausted(detail),
+        QueryError::Failed(detail) => {
+            tracing::error!(detail, "a query failed");
+            Status::internal(detail)
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
+fn arrow(error: ArrowError) -> Status {
+    Status::internal(error.to_string())
+}
+
+/// Whether a statement is SRQL.
+fn is_srql(text: &str) -> bool {
+    text.trim_start().get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case("in:"))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Status> {
+    std::str::from_utf8(bytes).map_err(|_| Status::invalid_argument("a statement is text"))
+}
+
+type Data = Pin<Box<dyn Stream<Item = Result<arrow_flight::FlightData, Status>> + Send>>;
+
+fn data(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static) -> Data {
+    let encoded = FlightDataEncoderBuilder::new().with_schema(schema).build(batches);
+    Box::pin(encoded.map(|part| part.map_err(Status::from)))
+}
+
+fn one(batch: RecordBatch) -> Response<Data> {
+    Response::new(data(batch.schema(), stream::iter([Ok(batch)])))
+}
+
+/// What a command will give, and the ticket for it.
+fn info(
+    descriptor: FlightDescriptor,
+    command: &impl ProstMessageExt,
+    schema: &arrow_schema::Schema,
+) -> Result<Response<FlightInfo>, Status> {
+    let ticket = Ticket::new(command.as_any().encode_to_vec());
+    let info = FlightInfo::new().try_with_schema(schema).map_err(arrow)?;
+    Ok(Response::new(info.with_endpoint(FlightEndpoint::new().with_ticket(ticket)).with_descriptor(descriptor)))
+}
+
+impl Flight {
+    fn known(&self, token: &str) -> Result<Actor, Status> {
+        let actor = self.api.tokens.actor(token.trim(), self.api.now_ms());
+        let actor = actor.ok_or_else(|| Status::unauthenticated("the token is unknown, revoked or expired"))?;
+        if may(actor.role, May::Query) {
+            return Ok(actor);
+        }
+        Err(Status::permission_denied("the token's role does not allow this"))
+    }
+
+    fn actor(&self, metadata: &MetadataMap) -> Result<Actor, Status> {
+        let said = metadata.get(AUTHORIZATION.as_str()).and_then(|v| v.to_str().ok());
+        let token = said.and_then(|said| said.strip_prefix("Bearer "));
+        self.known(token.ok_or_else(|| Status::unauthenticated("send authorization: Bearer rf_…"))?)
+    }
+
+    async fn schema(&self, actor: &Actor, statement: &str) -> Result<SchemaRef, Status> {
+        let engine = &self.api.engine;
+        let schema = if is_srql(statement) {
+            engine.srql_schema(actor, statement).await
+        } else {
+            engine.sql_schema(actor, statement).await
+        };
+        schema.map_err(status)
+    }
+
+    async fn rows(&self, actor: &Actor, statement: &str) -> Result<Response<Data>, Status> {
+        let engine = &self.api.engine;
+        let export = if is_srql(statement) {
+            engine.export(actor, statement, None, None).await
+        } else {
+            engine.export_sql(actor, statement).await
+        };
+        let export: Export = export.map_err(status)?;
+        let schema = export.schema.clone();
+        let batches = stream::unfold(export, |mut export| async {
+            let batch = export.next().await?;
+            Some((batch.map_err(|e| FlightError::from(status(e))), export))
+        });
+        Ok(Response::new(data(schema, batches)))
+    }
+}
+
+#[tonic::async_trait]
+impl FlightSqlService for Flight {
+    type FlightService = Flight;
+
+    async fn do_handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>>, Status> {
+        let said = request.metadata().get(AUTHORIZATION.as_str()).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let password = said
+            .strip_prefix("Basic ")
+            .and_then(|basic| BASIC.decode(basic.trim()).ok())
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|pair| Some(pair.split_once(':')?.1.to_owned()))
+            .ok_or_else(|| Status::unauthenticated("the password is a token: rf_…"))?;
+        self.known(&password)?;
+        let answer = HandshakeResponse { protocol_version: 0, payload: password.clone().into() };
+        let mut response: Response<Pin<Box<dyn Stream<Item = _> + Send>>> =
+            Response::new(Box::pin(stream::iter([Ok(answer)])));
+        let bearer = format!("Bearer {password}").parse().map_err(|_| Status::unauthenticated("no token"))?;
+        response.metadata_mut().insert(AUTHORIZATION.as_str(), bearer);
+        Ok(response)
+    }
+
+    async fn get_flight_info_statement(
+        &self,
+        query: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let actor = self.actor(request.metadata())?;
+        let schema = self.schema(&actor, &query.query).await?;
+        let ticket = TicketStatementQuery { statement_handle: query.query.into() };
+        info(request.into_inner(), &ticket, &schema)
+    }
+
+    async fn do_get_statement(
+        &self,
+        ticket: TicketStatementQuery,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        let actor = self.actor(request.metadata())?;
+        self.rows(&actor, text(&ticket.statement_handle)?).await
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        query: ActionCreatePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        let actor = self.actor(request.metadata())?;
+        let schema = self.schema(&actor, &query.query).await?;
+        let IpcMessage(dataset_schema) = SchemaAsIpc::new(&schema, &Default::default()).try_into().map_err(arrow)?;
+        let prepared_statement_handle = query.query.into();
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle,
+            dataset_schema,
+            parameter_schema: Default::default(),
+        })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        _: ActionClosePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<(), Status> {
+        self.actor(request.metadata()).map(drop)
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let actor = self.actor(request.metadata())?;
+        let schema = self.schema(&actor, text(&query.prepared_statement_handle)?).await?;
+        info(request.into_inner(), &query, &schema)
+    }
+
+    async fn do_get_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        let actor = self.actor(request.metadata())?;
+        self.rows(&actor, text(&query.prepared_statement_handle)?).await
+    }
+
+    async fn get_flight_info_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.actor(request.metadata())?;
+        info(request.into_inner(), &query, &query.into_builder().schema())
+    }
+
+    async fn do_get_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        self.actor(request.metadata())?;
+        let mut catalogs = query.into_builder();
+        catalogs.append(CATALOG);
+        Ok(one(catalogs.build().map_err(Status::from)?))
+    }
+
+    async fn get_flight_info_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.actor(request.metadata())?;
+        info(request.into_inner(), &query, &query.clone().into_builder().schema())
+    }
+
+    async fn do_get_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        self.actor(request.metadata())?;
+        let mut schemas = query.into_builder();
+        schemas.append(CATALOG, SCHEMA);
+        Ok(one(schemas.build().map_err(Status::from)?))
+    }
+
+    async fn get_flight_info_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.actor(request.metadata())?;
+        info(request.into_inner(), &query, &query.clone().into_builder().schema())
+    }
+
+    async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Result<Response<Data>, Status> {
+        self.actor(request.metadata())?;
+        let mut tables = query.into_builder();
+        for entity in ENTITIES.iter() {
+            tables.append(CATALOG, SCHEMA, entity.name, VIEW, &entity.table.schema()).map_err(Status::from)?;
+        }
+        Ok(one(tables.build().map_err(Status::from)?))
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.actor(request.metadata())?;
+        info(request.into_inner(), &query, &query.into_builder().schema())
+    }
+
+    async fn do_get_table_types(
+        &self,
+        query: CommandGetTableTypes,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        self.actor(request.metadata())?;
+        let mut types = query.into_builder();
+        types.append(VIEW);
+        Ok(one(types.build().map_err(Status::from)?))
+    }
+
+    async fn get_flight_info_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.actor(request.metadata())?;
+        info(request.into_inner(), &query, &query.clone().into_builder(&self.about).schema())
+    }
+
+    async fn do_get_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<Ticket>,
+    ) -> Result<Response<Data>, Status> {
+        self.actor(request.metadata())?;
+        Ok(one(query.into_builder(&self.about).build().map_err(Status::from)?))
+    }
+
+    async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}

@@ -1,0 +1,64 @@
+//! What operators decide about runs that the brakes hold.
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use radarflow_proto::fact::{Fact, RunDecision};
+use radarflow_proto::record::SourceKind;
+use radarflow_reconcile::access::Action;
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::http::devices::Asked;
+use crate::http::links::who;
+use crate::http::{Shared, body, command_id, problem};
+
+/// What was decided of a run.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Decided {
+    /// Released, or rejected.
+    released: bool,
+    /// Since when.
+    epoch: u64,
+}
+
+/// Releases a run that the brake holds, or rejects it.
+#[utoipa::path(
+    post, path = "/api/sources/{kind}/{instance}/runs/{run}/{decision}", tag = "inventories",
+    request_body = Asked,
+    params(
+        ("kind" = String, Path, description = "agent, armis, netbox, integration, mapper"),
+        ("instance" = String, Path, description = "Its instance."),
+        ("run" = String, Path, description = "The run; of a source without runs, the minute."),
+        ("decision" = String, Path, description = "release, reject"),
+    ),
+    responses((status = 200, description = "What was decided.", body = Decided))
+)]
+pub(crate) async fn decide_run(
+    State(api): State<Shared>,
+    Path((kind, instance, run, decision)): Path<(String, String, String, String)>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::DecideRun)?;
+    actor.whole("a source's run")?;
+    let (Some(kind), Some(release)) = (
+        SourceKind::named(&kind),
+        match decision.as_str() {
+            "release" => Some(true),
+            "reject" => Some(false),
+            _ => None,
+        },
+    ) else {
+        let detail =
+            "a run of a source is released or rejected: /api/sources/{kind}/{instance}/runs/{run}/release, …/reject";
+        return Err(problem(StatusCode::NOT_FOUND, "not_found", detail, json!({})));
+    };
+    let Asked { reason } = body(request).await?;
+    let command = command_id();
+    let (tenant, actor_name, id) = (actor.tenant.clone(), who(&actor), command.clone());
+    let decision = RunDecision { tenant, kind, instance, run, release, actor: actor_name, reason, command_id: id };
+    let epoch = api.command(&actor, &Fact::RunDecision(decision), &command).await?;
+    Ok(axum::Json(Decided { released: release, epoch }).into_response())
+}
