@@ -13,21 +13,39 @@ use std::sync::Arc;
 use radarflow_proto::cell::Time;
 use radarflow_proto::rows::TopologyLink;
 use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Neighbor;
 use serde::{Deserialize, Serialize};
 
-use crate::keyed::{Machine, Tick};
-use crate::records::Name;
+use crate::collection::Events;
+use crate::keyed::{Context, Keyed, Machine, Tick, machine};
 
 /// Neighbours of one device.
 pub const MAX_NEIGHBORS: usize = 4096;
 /// How long after its last poll a device's neighbours are known, milliseconds.
 const STALE_MS: i64 = 7 * 86_400_000;
 
-/// What tells neighbours of a device apart: interface, protocol, chassis, port.
-type Which = (i64, String, String, String);
+/// What neighbours are read of.
+pub struct Inputs<'scope> {
+    /// Polls that list neighbours, by the polled address.
+    pub polls: Events<'scope, Keyed<Name, Neighbors>>,
+}
 
-fn which(link: &TopologyLink) -> Which {
+/// What is known of neighbours.
+pub struct Outputs<'scope> {
+    /// A neighbour is reported (1), or is not any more (-1).
+    pub links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+}
+
+/// Builds it.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    Outputs { links: machine(inputs.polls, cx, Topology) }
+}
+
+/// What tells neighbours of a device apart: interface, protocol, chassis, port.
+type NeighborKey = (i64, String, String, String);
+
+fn which(link: &TopologyLink) -> NeighborKey {
     let (chassis, port) = (link.neighbor_chassis_id.clone(), link.neighbor_port_id.clone());
     (link.local_if_index, link.protocol.clone(), chassis, port)
 }
@@ -38,7 +56,7 @@ pub struct Neighbors {
     at: Time,
     run: u32,
     scope: Arc<Scope>,
-    links: BTreeMap<Which, TopologyLink>,
+    links: BTreeMap<NeighborKey, TopologyLink>,
 }
 
 impl Neighbors {
@@ -77,13 +95,13 @@ impl Neighbors {
 
 /// The newest poll of a device that lists neighbours.
 #[derive(Serialize, Deserialize)]
-pub struct Polled {
+struct Polled {
     newest: Neighbors,
     polled_ms: i64,
 }
 
 /// Remembers who is whose neighbour.
-pub struct Topology;
+struct Topology;
 
 impl Machine for Topology {
     type Key = Name;
@@ -148,33 +166,33 @@ impl Machine for Topology {
     }
 }
 
-/// Links as they are told: with the devices that own their addresses now.
+/// AttributedLinks as they are told: with the devices that own their addresses now.
 #[derive(Default)]
-pub struct Links {
-    known: BTreeMap<Named, Told>,
+pub struct AttributedLinks {
+    known: BTreeMap<LinkKey, LinkState>,
     /// By scope and address.
-    at: BTreeMap<(Name, IpAddr), BTreeSet<Named>>,
-    touched: BTreeSet<Named>,
+    at: BTreeMap<(Name, IpAddr), BTreeSet<LinkKey>>,
+    touched: BTreeSet<LinkKey>,
 }
 
 /// Names a link.
-type Named = (Name, IpAddr, Which);
+type LinkKey = (Name, IpAddr, NeighborKey);
 
-struct Told {
+struct LinkState {
     /// What polls say; changes of one epoch may come in any order, and are summed.
     said: Vec<(TopologyLink, isize)>,
     told: Option<TopologyLink>,
-    /// Where it stands in [`Links::at`].
+    /// Where it stands in [`AttributedLinks::at`].
     addresses: BTreeSet<IpAddr>,
 }
 
-impl Links {
+impl AttributedLinks {
     /// Polls say it, or do not any more.
     pub fn hear(&mut self, scope: &Scope, link: TopologyLink, diff: isize) {
         let Ok(local) = link.local_ip.parse::<IpAddr>() else { return };
         let named = (scope.name, local, which(&link));
         let addresses = [Some(local), link.neighbor_ip.as_ref().and_then(|ip| ip.parse().ok())];
-        let none = || Told { said: Vec::new(), told: None, addresses: BTreeSet::new() };
+        let none = || LinkState { said: Vec::new(), told: None, addresses: BTreeSet::new() };
         let known = self.known.entry(named.clone()).or_insert_with(none);
         for ip in addresses.into_iter().flatten().filter(|ip| known.addresses.insert(*ip)) {
             self.at.entry((scope.name, ip)).or_default().insert(named.clone());

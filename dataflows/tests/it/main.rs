@@ -1,5 +1,6 @@
 //! The dataflow as a whole: real frames in, whole epochs out.
 
+mod arrows;
 mod attribution;
 mod brakes;
 mod enrich;
