@@ -75,7 +75,7 @@ pub fn build(inputs: Inputs<'_>) -> Outputs<'_> {
         .map(|(c, v)| (c, Part::Record(v)))
         .concat(inputs.names.map(|(c, uid)| (c, Part::Uid(uid))))
         .concat(inputs.addresses.map(|(c, ip)| (c, Part::Owned(ip))))
-        .concat(inputs.owners.told(by_target))
+        .concat(inputs.owners.by_device(by_target))
         .concat(inputs.lives.map(|(c, life)| (c, Part::Life(life))));
     let parts = parts.arrange_named::<_, Arrangement<_, _>>("Parts", Batcher::new);
     let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {

@@ -81,9 +81,9 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         _ => None,
     });
     let receivers = inputs.receivers.map(|receiver| (receiver.tenant.clone(), receiver));
-    let told = firing.join_map(receivers, |_, alert, receiver| (receiver.clone(), alert.clone())).consolidate();
-    let told = changes(told, |(receiver, alert), diff| addressed(receiver, alert, diff));
-    let groups = machine(told.concat(inputs.deliveries), cx, Groups);
+    let of_groups = firing.join_map(receivers, |_, alert, receiver| (receiver.clone(), alert.clone())).consolidate();
+    let of_groups = changes(of_groups, |(receiver, alert), diff| addressed(receiver, alert, diff));
+    let groups = machine(of_groups.concat(inputs.deliveries), cx, Groups);
     let alert_events = alerts.clone().flat_map(|out| match out {
         AlertOut::Happened(row) => Some(row),
         _ => None,

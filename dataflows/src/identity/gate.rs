@@ -85,7 +85,7 @@ pub(super) enum GateOut {
 enum Out {
     /// A row is withheld, or no longer.
     Withheld(Row, isize),
-    Said(GateOut),
+    Tells(GateOut),
 }
 
 /// What the gate gives.
@@ -114,11 +114,11 @@ pub(super) fn gate<'scope>(
     let out = machine(rows.concat(runs), cx, Gate { withheld: cx.sizes().withheld().clone() });
     let all = collected(out.clone(), |out| match out {
         Out::Withheld(row, diff) => Some((row, diff)),
-        Out::Said(_) => None,
+        Out::Tells(_) => None,
     });
     let all: Rel<'scope> = all.into();
     let said = out.flat_map(|out| match out {
-        Out::Said(said) => Some(said),
+        Out::Tells(said) => Some(said),
         Out::Withheld(..) => None,
     });
     Gated { kept: only(&all, |value| matches!(value, Value::Name(_))), all, said }
@@ -222,7 +222,7 @@ impl Machine for Gate {
                         }),
                         Ok(()) => None,
                     };
-                    out.push(Out::Said(GateOut::Outcome(Outcome { command_id: decision.command_id, refused })));
+                    out.push(Out::Tells(GateOut::Outcome(Outcome { command_id: decision.command_id, refused })));
                 }
                 RunEvent::Began { .. } | RunEvent::Brakes(_) => {}
             }
@@ -232,7 +232,7 @@ impl Machine for Gate {
         let after = tenant.held();
         let told = |(key, run, does): &(ListingKey, String, Does), diff| {
             let (key, condition) = condition(key, run, *does);
-            Out::Said(GateOut::Held(key, condition, diff))
+            Out::Tells(GateOut::Held(key, condition, diff))
         };
         out.extend(before.iter().filter(|(by, was)| after.get(by) != Some(was)).map(|(_, was)| told(was, -1)));
         out.extend(after.iter().filter(|(by, is)| before.get(by) != Some(is)).map(|(_, is)| told(is, 1)));
@@ -247,7 +247,7 @@ impl Machine for Gate {
         state.withheld().for_each(|(row, diff)| withheld(row, diff, out));
         for (key, run, does) in state.held().into_values() {
             let (key, condition) = condition(&key, &run, does);
-            out.push(Out::Said(GateOut::Held(key, condition, 1)));
+            out.push(Out::Tells(GateOut::Held(key, condition, 1)));
         }
     }
 

@@ -397,7 +397,7 @@ pub struct Owners<'scope>(Vec<Rel<'scope>>);
 
 impl<'scope> Owners<'scope> {
     /// What is said of addresses, by the devices that own them.
-    pub fn told<T: differential_dataflow::ExchangeData>(
+    pub fn by_device<T: differential_dataflow::ExchangeData>(
         &self,
         said: collection::Rel<'scope, (Name, T)>,
     ) -> collection::Rel<'scope, (Component, T)> {

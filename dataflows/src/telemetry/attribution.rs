@@ -5,8 +5,7 @@
 //! ```
 //! Every worker holds every owner (they are broadcast), so that batches stay where they were decoded. A batch waits
 //! until all that its epoch says of owners is there. Addresses that changed hands lately have their past beside them
-//! ([`super::corrections`]). Links between devices are told with the owners of their addresses here, too, because here
-//! the owners are.
+//! ([`super::corrections`]). Links between devices become rows ([`super::links`]) here, too, because here the owners are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,10 +24,10 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::{Broadcast, Map};
 
 use super::corrections::{OwnerHistory, owner_at};
+use super::links::AttributedLinks;
 use crate::collection::{Events, Rel, collected};
 use crate::decode::EventBatch;
 use crate::identity::{Address, AddressOwner};
-use crate::topology::AttributedLinks;
 
 /// Something becomes known of an address, or of a link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,7 +144,7 @@ pub(super) fn attribute<'scope>(
                             }
                             Update::History((scope, _), _) => scope,
                             Update::Link(scope, link, diff) => {
-                                links.hear(scope, (**link).clone(), *diff);
+                                links.report(scope, (**link).clone(), *diff);
                                 continue;
                             }
                         };
@@ -154,8 +153,8 @@ pub(super) fn attribute<'scope>(
                     let owner = |link: &TopologyLink, ip| {
                         known.get(&(link.tenant_id.clone(), link.partition.clone()))?.owner_now(ip)
                     };
-                    let told = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
-                    output.session(&capability).give_iterator(told);
+                    let rows = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
+                    output.session(&capability).give_iterator(rows);
                 }
                 if let Some((capability, batches)) = stash.remove(&epoch) {
                     let mut session = output.session(&capability);

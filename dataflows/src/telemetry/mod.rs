@@ -8,6 +8,7 @@
 
 mod attribution;
 mod corrections;
+mod links;
 
 use std::sync::Arc;
 

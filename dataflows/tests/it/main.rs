@@ -5,6 +5,7 @@ mod attribution;
 mod brakes;
 mod enrich;
 mod explain;
+mod facts;
 #[allow(unreachable_pub, missing_docs)]
 mod harness;
 mod health;
