@@ -1,6 +1,6 @@
-//! The graph: every subject, what it is made of, and what is made of it.
+//! The graph: every part, what it is made of, and what is made of it.
 //!
-//! A subject is a module with a struct of inputs, a struct of outputs and a function `build` from one to the other. This
+//! A part is a module with a struct of inputs, a struct of outputs and a function `build` from one to the other. This
 //! file connects them and does nothing else; what runs it is [`crate::worker`].
 
 use std::sync::mpsc::SyncSender;

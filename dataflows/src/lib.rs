@@ -20,7 +20,7 @@
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
 //!
-//! Every subject is a module with a struct `Inputs`, a struct `Outputs` and a function `build` from one to the other;
+//! Every part is a module with a struct `Inputs`, a struct `Outputs` and a function `build` from one to the other;
 //! `graph` connects them, [`worker`] runs it, [`output`] gathers what the workers say about one epoch. Modules know only
 //! those before them; the order is written down in `tests/it/arrows.rs`.
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
 //! Facts of a frame, each to whom it concerns: what tells how the rest is read, to the decoder itself; what stands, to
-//! [`crate::facts`]; what happens once, to its subject. Every worker is told; the first one says it.
+//! [`crate::facts`]; what happens once, to the part that it is an event of. Every worker is told; the first one says it.
 
 use std::sync::Arc;
 

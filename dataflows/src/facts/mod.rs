@@ -1,7 +1,7 @@
 //! Facts: what people and configuration state, decoded in one place and handed out by kind.
 //!
 //! ```text
-//! frame ─► [FrameFacts: each fact decoded once, for all workers] ─┬─► what happens once ─► decode ─► its subject
+//! frame ─► [FrameFacts: each fact decoded once, for all workers] ─┬─► what happens once ─► decode ─► whom it concerns
 //!                                                                 ├─► what is no fact   ─► decode ─► rejects
 //!                                                                 └─► what stands       ─► [standing facts]
 //! [standing facts: the newest of each subject] ─► a collection or stream a kind

@@ -14,7 +14,7 @@ const ORDER: &[&str] = &[
     "keyed",
     "output",
     "facts",
-    // Subjects.
+    // The parts.
     "records",
     "aliases",
     "alerts",
@@ -29,7 +29,7 @@ const ORDER: &[&str] = &[
     "health",
     "topology",
     "sources",
-    // Frames are read for all subjects; what events are about is told last.
+    // Frames are read for all parts; what events are about is told last.
     "decode",
     "telemetry",
     // What holds it together.
