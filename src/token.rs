@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sources::entry;
-use radarflow_dataflows::decode::standing_facts;
+use radarflow_dataflows::facts::standing_facts;
 use radarflow_dataflows::upgrade;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Actor, Fact, Role, Token};

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Rel;
-use crate::keyed::{Machine, Tick};
-use crate::records::{Live, Name};
+use crate::collection::{Events, Rel, collected};
+use crate::keyed::{Context, Keyed, Machine, Tick, machine};
+use crate::records::Live;
 
 /// Sightings that confirm an alias.
 const CONFIRMING_POLLS: usize = 3;
@@ -29,6 +30,37 @@ const MAX_POLLS: usize = CONFIRMING_POLLS + 1;
 pub const MAX_ALIASES: usize = 4096;
 /// How long after its last poll a device's aliases are stale, milliseconds.
 const STALE_MS: i64 = 7 * 86_400_000;
+
+/// What interfaces are read of.
+pub struct Inputs<'scope> {
+    /// Polls that listed interfaces, by the record of the polled device.
+    pub polls: Events<'scope, Keyed<Name, Poll>>,
+    /// Live versions of records.
+    pub versions: Rel<'scope, Live>,
+}
+
+/// What interfaces tell.
+pub struct Outputs<'scope> {
+    /// Live versions of records, with the MACs that their interfaces show.
+    pub versions: Rel<'scope, Live>,
+    /// Confirmed aliases, by the record that reports them, with the time of the newest report.
+    pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
+}
+
+/// Builds the relations.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let interfaces = machine(inputs.polls, cx, Aliases);
+    let shown = collected(interfaces.clone(), |(said, diff)| match said {
+        Interfaces::Shown(record, macs) => Some(((record, macs), diff)),
+        Interfaces::Reported(_) => None,
+    });
+    let reported = collected(interfaces, |(said, diff)| match said {
+        Interfaces::Reported(reported) => Some((reported, diff)),
+        Interfaces::Shown(..) => None,
+    });
+    let versions = completed(&inputs.versions, shown);
+    Outputs { aliases: confirmed(reported, &versions), versions }
+}
 
 /// A poll that listed a device's interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,7 +91,7 @@ impl Poll {
 
 /// The state of a polled device's interfaces.
 #[derive(Serialize, Deserialize)]
-pub struct Polls {
+struct Polls {
     /// Newest first.
     polls: Vec<Poll>,
     sighted_ms: i64,
@@ -112,7 +144,7 @@ impl Polls {
 }
 
 /// Remembers polls.
-pub struct Aliases;
+struct Aliases;
 
 impl Machine for Aliases {
     type Key = Name;
@@ -162,7 +194,7 @@ impl Machine for Aliases {
 }
 
 /// Versions of records, with what interfaces show.
-pub fn completed<'scope>(versions: &Rel<'scope, Live>, shown: Rel<'scope, (Name, Arc<[u64]>)>) -> Rel<'scope, Live> {
+fn completed<'scope>(versions: &Rel<'scope, Live>, shown: Rel<'scope, (Name, Arc<[u64]>)>) -> Rel<'scope, Live> {
     let polled = versions.clone().filter(|v| v.says.kind == SourceKind::Mapper).map(|v| (v.key, v));
     let completed = polled
         .join_map(shown, |_, live, macs| (live.clone(), Arc::new(live.showing(macs))))
@@ -172,7 +204,7 @@ pub fn completed<'scope>(versions: &Rel<'scope, Live>, shown: Rel<'scope, (Name,
 }
 
 /// Confirmed aliases, by the record that reports them, with the time of the newest report.
-pub fn confirmed<'scope>(
+fn confirmed<'scope>(
     reported: Rel<'scope, Reported>,
     versions: &Rel<'scope, Live>,
 ) -> Rel<'scope, (Name, (IpAddr, Time))> {

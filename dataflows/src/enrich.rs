@@ -10,43 +10,40 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
-use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
+use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::{Cursor, TraceReader};
 use radarflow_proto::enrich::Rule;
-use radarflow_proto::fact::Fact;
 use radarflow_proto::rows::Device;
 use radarflow_reconcile::enrich::Rules;
 use radarflow_reconcile::inventory::Described;
-use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
-use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::vec::{Broadcast, Map};
 use timely::progress::Antichain;
 
-use crate::identity::{Component, Rel};
+use crate::collection::Rel;
+use crate::identity::Component;
+use crate::inventory::{Devices, Packed};
 use crate::keyed::Context;
 use crate::layout::Arrangement;
-use crate::records::stamped;
 
-/// A described device, packed: unpacked it is the largest thing there is, and only changes are looked at.
-pub type Packed = Arc<[u8]>;
-/// Devices by component.
-pub type Devices<'scope> = Arranged<'scope, TraceAgent<Arrangement<Component, Packed>>>;
+/// What is enriched.
+pub struct Inputs<'scope> {
+    /// Devices, as records describe them.
+    pub devices: Devices<'scope>,
+    /// The rules, all of them, whenever they are stated.
+    pub rules: Rel<'scope, Arc<[Rule]>>,
+}
+
+/// What comes of it.
+pub struct Outputs<'scope> {
+    /// Devices under the rules.
+    pub devices: Rel<'scope, Arc<Device>>,
+}
 
 fn unpack(packed: &Packed) -> Described {
     postcard::from_bytes(packed).expect("a packed row unpacks")
-}
-
-/// The rules that the standing facts state, everywhere.
-fn stated<'scope>(
-    facts: Stream<'scope, u64, Vec<(String, isize)>>,
-) -> Stream<'scope, u64, Vec<(Vec<Rule>, u64, isize)>> {
-    let rules = stamped(facts, |(json, diff)| match serde_json::from_str(&json) {
-        Ok(Fact::EnrichmentRules { rules, .. }) if diff > 0 => Some((rules, diff)),
-        _ => None,
-    });
-    rules.broadcast()
 }
 
 /// The devices there were before an epoch.
@@ -66,16 +63,14 @@ fn before(trace: &mut TraceAgent<Arrangement<Component, Packed>>, epoch: u64, mu
     }
 }
 
-/// Devices under the rules.
-pub fn enriched<'scope>(
-    devices: Devices<'scope>,
-    facts: Stream<'scope, u64, Vec<(String, isize)>>,
-    cx: &Context,
-) -> Rel<'scope, Arc<Device>> {
-    let mut trace = devices.trace.clone();
-    let changes = devices.as_collection(|_, packed| packed.clone()).inner;
+/// Builds the relation.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let mut trace = inputs.devices.trace.clone();
+    let changes = inputs.devices.as_collection(|_, packed| packed.clone()).inner;
+    // The newest rules, everywhere: those that they take the place of are known.
+    let rules = inputs.rules.inner.flat_map(|(rules, epoch, diff)| (diff > 0).then(|| (rules.to_vec(), epoch)));
     let first = cx.restored;
-    let out = changes.binary_frontier(stated(facts), Pipeline, Pipeline, "Enrich", move |capability, _| {
+    let out = changes.binary_frontier(rules.broadcast(), Pipeline, Pipeline, "Enrich", move |capability, _| {
         let mut capability = Some(capability.delayed(&first));
         let mut rules = Rules::default();
         let mut stash: BTreeMap<u64, Vec<(Packed, isize)>> = BTreeMap::new();
@@ -86,7 +81,7 @@ pub fn enriched<'scope>(
                     stash.entry(epoch).or_default().push((packed, diff));
                 }
             });
-            edited.for_each(|_, data| edits.extend(data.drain(..).map(|(rules, epoch, _)| (epoch, rules))));
+            edited.for_each(|_, data| edits.extend(data.drain(..).map(|(rules, epoch)| (epoch, rules))));
             let upper = of_changes.frontier().iter().chain(of_edits.frontier().iter()).min().copied();
             let Some(upper) = upper else {
                 capability = None;
@@ -118,5 +113,5 @@ pub fn enriched<'scope>(
             trace.set_physical_compaction(frontier.borrow());
         }
     });
-    out.as_collection()
+    Outputs { devices: out.as_collection() }
 }

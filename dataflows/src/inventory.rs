@@ -9,19 +9,48 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use radarflow_proto::record::Record;
 use radarflow_reconcile::availability::{Word, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::inventory::{Known, MAX_DESCRIBING, Parts, confidence, describe};
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 
-use crate::enrich::{Devices, Packed};
-use crate::health::Seen;
-use crate::identity::{Component, Identity, Rel};
+use crate::availability::Observation;
+use crate::collection::Rel;
+use crate::identity::{Component, Owners};
 use crate::keyed::encode;
 use crate::layout::{Arrangement, Batcher, Builder};
-use crate::records::{Live, Name};
+use crate::records::Live;
+
+/// A described device, packed: unpacked it is the largest thing there is, and only changes are looked at.
+pub type Packed = Arc<[u8]>;
+/// Devices by component.
+pub type Devices<'scope> = Arranged<'scope, TraceAgent<Arrangement<Component, Packed>>>;
+
+/// What devices are made of.
+pub struct Inputs<'scope> {
+    /// Which records make which device.
+    pub placements: Rel<'scope, (Component, Live)>,
+    /// What devices are called.
+    pub names: Rel<'scope, (Component, Arc<str>)>,
+    /// Which addresses a device owns.
+    pub addresses: Rel<'scope, (Component, IpAddr)>,
+    /// Who owns an address that was looked at.
+    pub owners: Owners<'scope>,
+    /// What vantages say of targets.
+    pub observations: Rel<'scope, Observation>,
+    /// What operators made of devices.
+    pub lives: Rel<'scope, (Component, Arc<Life>)>,
+}
+
+/// What is known of devices.
+pub struct Outputs<'scope> {
+    /// As records describe them; what rules add is [`crate::enrich`]'s.
+    pub devices: Devices<'scope>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Part {
@@ -33,26 +62,21 @@ enum Part {
 }
 
 /// Names the address that was looked at.
-fn address(seen: &Seen) -> Name {
-    ip_name(Scope::of(&seen.target.tenant, &seen.target.partition).name, seen.target.ip)
+fn address(observation: &Observation) -> Name {
+    let target = &observation.target;
+    ip_name(Scope::of(&target.tenant, &target.partition).name, target.ip)
 }
 
-/// Builds the relation, as records describe devices; what rules add is [`crate::enrich`]'s.
-pub fn devices<'scope>(
-    identity: &Identity<'scope>,
-    seen: &Rel<'scope, Seen>,
-    lives: Rel<'scope, (Component, Arc<Life>)>,
-) -> Devices<'scope> {
-    let by_target = seen.clone().map(|s| (address(&s), Part::Seen(s.vantage, s.word)));
-    let vantages = identity.owners.told(by_target);
-    let parts = identity
-        .members
-        .clone()
+/// Builds the relation.
+pub fn build(inputs: Inputs<'_>) -> Outputs<'_> {
+    let by_target = inputs.observations.map(|o| (address(&o), Part::Seen(o.vantage, o.word)));
+    let parts = inputs
+        .placements
         .map(|(c, v)| (c, Part::Record(v)))
-        .concat(identity.uids.clone().map(|(c, uid)| (c, Part::Uid(uid))))
-        .concat(identity.owned.clone().map(|(c, ip)| (c, Part::Owned(ip))))
-        .concat(vantages)
-        .concat(lives.map(|(c, life)| (c, Part::Life(life))));
+        .concat(inputs.names.map(|(c, uid)| (c, Part::Uid(uid))))
+        .concat(inputs.addresses.map(|(c, ip)| (c, Part::Owned(ip))))
+        .concat(inputs.owners.by_device(by_target))
+        .concat(inputs.lives.map(|(c, life)| (c, Part::Life(life))));
     let parts = parts.arrange_named::<_, Arrangement<_, _>>("Parts", Batcher::new);
     let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {
         let mut lives: Vec<&Live> =
@@ -87,8 +111,10 @@ pub fn devices<'scope>(
             out.push((Packed::from(encode(&described)), 1));
         }
     };
-    parts.reduce_abelian::<_, Builder<_, _>, Arrangement<_, _>, _, _>("Device", device, |rows, c, changes| {
-        rows.clear();
-        rows.extend(changes.drain(..).map(|(row, epoch, diff)| ((*c, row), epoch, diff)));
-    })
+    let devices =
+        parts.reduce_abelian::<_, Builder<_, _>, Arrangement<_, _>, _, _>("Device", device, |rows, c, out| {
+            rows.clear();
+            rows.extend(out.drain(..).map(|(row, epoch, diff)| ((*c, row), epoch, diff)));
+        });
+    Outputs { devices }
 }

@@ -177,6 +177,26 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("keys and states are plain data")
 }
 
+/// Takes a collection's state out, read back.
+pub(crate) fn take_state<K: DeserializeOwned, S: DeserializeOwned>(
+    state: &mut Restored,
+    collection: &str,
+) -> Result<Vec<(K, S)>, String> {
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| Ok((postcard::from_bytes(&key)?, postcard::from_bytes(&value)?));
+    let entries = state.remove(collection).unwrap_or_default();
+    entries.into_iter().map(read).collect::<Result<_, postcard::Error>>().map_err(|error| error.to_string())
+}
+
+/// Puts a collection's state in, beside what is there.
+pub(crate) fn put_state<K: Serialize, S: Serialize>(
+    state: &mut Restored,
+    collection: &str,
+    entries: impl IntoIterator<Item = (K, S)>,
+) {
+    let entries: Vec<_> = entries.into_iter().map(|(key, value)| (encode(&key), encode(&value))).collect();
+    state.entry(collection.to_owned()).or_default().extend(entries);
+}
+
 /// An event and the order it takes among those of its key.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Keyed<K, E> {

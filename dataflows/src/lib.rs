@@ -13,21 +13,26 @@
 //! ```
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
-//! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`corrections`], [`lifecycle`], [`health`], [`alerts`], [`sources`], [`topology`]) are
-//!   keyed state with timers, for what remembers more than its live input;
-//! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
+//! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections ([`collection`]): facts in, facts
+//!   out, with retractions;
+//! * **machines** ([`keyed`]) are keyed state with timers, for what remembers more than its live input;
+//! * **streams** ([`decode`], [`telemetry`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
-//! [`worker`] runs it all; [`layout`] is how arrangements lie in memory; [`output`] merges what the workers say about one epoch; [`strangers`] says whom we keep in mind for how long; [`sizes`] tells how much is kept.
+//!
+//! Every part is a module with a struct `Inputs`, a struct `Outputs` and a function `build` from one to the other;
+//! `graph` connects them, [`worker`] runs it, [`output`] gathers what the workers say about one epoch. Modules know only
+//! those before them; the order is written down in `tests/it/arrows.rs`.
 #![forbid(unsafe_code)]
 
 pub mod alerts;
 pub mod aliases;
-pub mod attribution;
-pub mod corrections;
+pub mod availability;
+pub mod collection;
 pub mod decode;
 pub mod enrich;
+pub mod facts;
+mod graph;
 pub mod health;
 pub mod identity;
 pub mod inventory;
@@ -40,7 +45,9 @@ pub mod output;
 pub mod records;
 pub mod sizes;
 pub mod sources;
+pub mod steps;
 pub mod strangers;
+pub mod telemetry;
 pub mod topology;
 pub mod upgrade;
 pub mod worker;

@@ -1,7 +1,6 @@
-//! The life of devices: steps that operators take, and deletions that sightings undo.
+//! Deletions of devices: sightings undo them; what nobody sights goes after one retention.
 //!
 //! ```text
-//! steps (facts) ─► [what was said of each anchor] ─► standing (Δ) ─► identity: life by device
 //! life, deleted ⋈ members ─► watched records (Δ) ┐
 //! sightings ─────────────────────────────────────┴► [resighted: by anchor] (Δ) ─► life
 //! life, deleted and not resighted ⋈ members ─► [reaper] ─► records to go
@@ -9,114 +8,57 @@
 //! What was watched does not depend on what was resighted, so there is no cycle. A record that the reaper names goes by
 //! a fact, which comes back through the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use radarflow_proto::cell::Time;
-use radarflow_proto::fact::{Anchor, DeviceStep};
-use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::{RecordKey, SourceKind};
-use radarflow_reconcile::identity::assertions::Scope;
-use radarflow_reconcile::identity::name::name;
-use radarflow_reconcile::lifecycle::Steps;
-use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
+use radarflow_reconcile::identity::name::Name;
+use radarflow_reconcile::lifecycle::Life;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::vec::Map;
 
-use crate::identity::Rel;
-use crate::keyed::{Clock, Keyed, Machine, Tick, route};
-use crate::records::{Arrival, Live, Name, RETENTION_MS};
+use crate::collection::{Events, Rel, changes, collected};
+use crate::identity::{Component, Doomed, Lives, Watched};
+use crate::keyed::{Clock, Context, Keyed, Machine, Tick, machine, route};
+use crate::records::{RETENTION_MS, Sighting};
 
 /// A named record may stay this long before it is named again, milliseconds.
 const AGAIN_MS: i64 = 3_600_000;
 
-/// Names what a step is said of.
-pub fn anchor(step: &DeviceStep) -> Name {
-    match &step.anchor {
-        Anchor::Identifier(id) => Scope::of(&step.tenant, &step.partition).id(id).name,
-        Anchor::Record(key) => name(key),
-    }
+/// What ends and undoes deletions.
+pub struct Inputs<'scope> {
+    /// Sightings, by record.
+    pub sightings: Events<'scope, Keyed<Name, Sighting>>,
+    /// What operators said of devices.
+    pub lives: Lives<'scope>,
 }
 
-/// What was said of an anchor.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Standing {
-    /// Names it.
-    pub anchor: Name,
-    /// What was said.
-    pub steps: Steps,
+/// What comes of them.
+pub struct Outputs<'scope> {
+    /// What becomes of devices.
+    pub lives: Rel<'scope, (Component, Arc<Life>)>,
+    /// Records to go, and the site of each.
+    pub reaped: Events<'scope, (RecordKey, String)>,
 }
 
-/// What the machine of steps says.
-#[derive(Clone, Debug)]
-pub enum StepOut {
-    /// What is said of an anchor, or no longer.
-    Standing(Standing, isize),
-    /// What became of a command.
-    Outcome(Outcome),
+/// Builds it.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let resighted = machine(resighted(inputs.sightings, inputs.lives.watched()), cx, Resighted);
+    let lived = inputs.lives.lived(collected(resighted, Some));
+    let doomed =
+        changes(lived.doomed, |doomed, diff| Keyed { key: doomed.live.key, position: 0, event: (doomed, diff as i64) });
+    Outputs { lives: lived.lives, reaped: machine(doomed, cx, Reaper) }
 }
-
-/// Remembers what operators said of devices.
-pub struct Stepping;
-
-impl Machine for Stepping {
-    type Key = Name;
-    type Event = (u64, DeviceStep);
-    type State = Steps;
-    type Output = StepOut;
-    const NAME: &'static str = "device_steps";
-
-    fn step(
-        &mut self,
-        tick: &Tick,
-        key: &Name,
-        state: &mut Option<Steps>,
-        events: Vec<(u64, DeviceStep)>,
-        out: &mut Vec<StepOut>,
-    ) {
-        let before = state.clone();
-        let mut steps = before.clone().unwrap_or_default();
-        for (position, step) in events {
-            let taken = steps.take(&step, (tick.epoch, position), Time::from_ms(tick.clock_ms));
-            let refused = taken.err().map(|refused| refused.to_string());
-            out.push(StepOut::Outcome(Outcome { command_id: step.command_id, refused }));
-        }
-        if before.as_ref() != Some(&steps) && steps != Steps::default() {
-            out.extend(before.map(|steps| StepOut::Standing(Standing { anchor: *key, steps }, -1)));
-            out.push(StepOut::Standing(Standing { anchor: *key, steps: steps.clone() }, 1));
-            *state = Some(steps);
-        }
-    }
-
-    fn due_ms(&self, _: &Steps) -> Option<i64> {
-        None
-    }
-
-    fn restored(&mut self, key: &Name, state: &Steps, out: &mut Vec<StepOut>) {
-        out.push(StepOut::Standing(Standing { anchor: *key, steps: state.clone() }, 1));
-    }
-}
-
-/// A record of a deleted device: by it, the deletion's anchor and epoch.
-pub type Watched = (Name, (Name, u64));
 
 /// Sightings of watched records, after the deletion, by its anchor; sweeps do not count.
-pub fn resighted<'scope>(
-    arrivals: Stream<'scope, u64, Vec<Keyed<Name, Arrival>>>,
+fn resighted<'scope>(
+    sightings: Events<'scope, Keyed<Name, Sighting>>,
     watched: Rel<'scope, Watched>,
-) -> Stream<'scope, u64, Vec<Keyed<Name, u64>>> {
-    let sightings = arrivals.unary(timely::dataflow::channels::pact::Pipeline, "Sighted", |_, _| {
-        |input, output| {
-            input.for_each(|time, data| {
-                let sighted = data.drain(..).filter_map(|arrival| match arrival.event {
-                    Arrival::Sighted(s) if s.version.says.kind != SourceKind::Sweep && !s.version.says.deleted => {
-                        Some(arrival.key)
-                    }
-                    _ => None,
-                });
-                output.session(&time).give_iterator(sighted);
-            });
-        }
+) -> Events<'scope, Keyed<Name, u64>> {
+    let sightings = sightings.flat_map(|Keyed { key, event, .. }| {
+        let says = &event.version.says;
+        (says.kind != SourceKind::Sweep && !says.deleted).then_some(key)
     });
     let by_record = Exchange::new(|record: &Name| route(record));
     let by_watched = Exchange::new(|((record, _), _, _): &(Watched, u64, isize)| route(record));
@@ -138,7 +80,7 @@ pub fn resighted<'scope>(
             let until = |frontier: &[u64]| frontier.first().copied().unwrap_or(u64::MAX);
             let upper = until(&sighted_until.frontier()).min(until(&watched_until.frontier()));
             let Some(held) = capability.as_mut() else { return };
-            let complete: std::collections::BTreeSet<u64> =
+            let complete: BTreeSet<u64> =
                 sighted.keys().chain(changes.keys()).copied().filter(|epoch| *epoch < upper).collect();
             for epoch in complete {
                 for ((record, deletion), diff) in changes.remove(&epoch).unwrap_or_default() {
@@ -172,7 +114,7 @@ pub fn resighted<'scope>(
 }
 
 /// Remembers the newest deletion of an anchor that a sighting undid.
-pub struct Resighted;
+struct Resighted;
 
 impl Machine for Resighted {
     type Key = Name;
@@ -206,17 +148,8 @@ impl Machine for Resighted {
     }
 }
 
-/// A record of a device that is deleted now, since when; or no longer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Doomed {
-    /// The record.
-    pub live: Live,
-    /// When its device was deleted.
-    pub since: Time,
-}
-
 /// Names the records of devices that have been deleted for one retention.
-pub struct Reaper;
+struct Reaper;
 
 impl Machine for Reaper {
     type Key = Name;

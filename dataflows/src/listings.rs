@@ -17,11 +17,48 @@ use radarflow_proto::fact::RunDecision;
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::alert::{Condition, Subject};
 use radarflow_reconcile::brakes::too_many;
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::vec::Map;
 
-use crate::alerts::AlertKey;
-use crate::keyed::{Machine, Tick};
-use crate::records::Name;
+use crate::alerts::{AlertKey, ConditionChange, Conditions};
+use crate::collection::Events;
+use crate::keyed::{Context, Keyed, Machine, Tick, machine};
+
+/// What is known of listings.
+pub struct Inputs<'scope> {
+    /// Items and ends of runs that list, by source instance.
+    pub listed: Events<'scope, Keyed<ListingKey, ListingEvent>>,
+}
+
+/// What comes of it.
+pub struct Outputs<'scope> {
+    /// Records that are listed no longer.
+    pub withdrawn: Events<'scope, Name>,
+    /// Runs that are held.
+    pub conditions: Conditions<'scope>,
+    /// What somebody has decided about a run. If its listing is not held: the run whose is.
+    pub decisions: Events<'scope, (RunDecision, Result<(), Option<String>>)>,
+}
+
+/// Builds it.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let out = machine(inputs.listed, cx, Listings);
+    Outputs {
+        withdrawn: out.clone().flat_map(|out| match out {
+            ListingOut::Withdrawn(record) => Some(record),
+            _ => None,
+        }),
+        conditions: out.clone().flat_map(|out| match out {
+            ListingOut::Held(change) => Some(change),
+            _ => None,
+        }),
+        decisions: out.flat_map(|out| match out {
+            ListingOut::Decided(decision, refused) => Some((decision, refused)),
+            _ => None,
+        }),
+    }
+}
 
 /// A source instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,14 +98,14 @@ pub enum ListingEvent {
 
 /// The items of a source instance.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Listing {
+struct ListedItems {
     /// By record: the run that listed it last.
     items: BTreeMap<Name, u32>,
-    held: Option<Held>,
+    held: Option<HeldRun>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Held {
+struct HeldRun {
     run: String,
     /// What it lacks, with the run that listed it last.
     absent: Vec<(Name, u32)>,
@@ -78,17 +115,17 @@ struct Held {
 
 /// What comes of it.
 #[derive(Clone, Debug)]
-pub enum ListingOut {
+enum ListingOut {
     /// The record is listed no longer.
     Withdrawn(Name),
     /// A run is held, or no longer.
-    Held(AlertKey, Condition, isize),
+    Held(ConditionChange),
     /// Somebody has decided about a run. If its listing is not held: the run whose is.
     Decided(RunDecision, Result<(), Option<String>>),
 }
 
 /// Withdraws what complete listings lack.
-pub struct Listings;
+struct Listings;
 
 /// That a run of a source is held.
 pub(crate) fn held_run(
@@ -122,7 +159,7 @@ impl ListingKey {
     }
 }
 
-fn condition(key: &ListingKey, Held { run, absent, of }: &Held) -> (AlertKey, Condition) {
+fn condition(key: &ListingKey, HeldRun { run, absent, of }: &HeldRun) -> (AlertKey, Condition) {
     let source = key.source();
     let title = format!("a listing of {source} lacks {} of {of} items and is held", absent.len());
     let description = format!(
@@ -131,7 +168,7 @@ fn condition(key: &ListingKey, Held { run, absent, of }: &Held) -> (AlertKey, Co
     held_run(key, "brake-held", source, run, title, description)
 }
 
-impl Listing {
+impl ListedItems {
     /// Withdraws those of them that nobody listed since.
     fn withdraw(&mut self, absent: Vec<(Name, u32)>, out: &mut Vec<ListingOut>) {
         for (record, run) in absent {
@@ -147,7 +184,7 @@ impl Listing {
         let absent: Vec<(Name, u32)> = absent.map(|(record, last)| (*record, *last)).collect();
         self.held = None;
         if !approved && too_many(absent.len(), self.items.len()) {
-            self.held = Some(Held { run, absent, of: self.items.len() });
+            self.held = Some(HeldRun { run, absent, of: self.items.len() });
         } else {
             self.withdraw(absent, out);
         }
@@ -173,7 +210,7 @@ impl Listing {
 impl Machine for Listings {
     type Key = ListingKey;
     type Event = ListingEvent;
-    type State = Listing;
+    type State = ListedItems;
     type Output = ListingOut;
     const NAME: &'static str = "listings";
 
@@ -181,7 +218,7 @@ impl Machine for Listings {
         &mut self,
         _: &Tick,
         key: &ListingKey,
-        state: &mut Option<Listing>,
+        state: &mut Option<ListedItems>,
         events: Vec<ListingEvent>,
         out: &mut Vec<ListingOut>,
     ) {
@@ -203,9 +240,9 @@ impl Machine for Listings {
             }
         }
         if before != listing.held {
-            let mut said = |held: &Option<Held>, diff| {
+            let mut said = |held: &Option<HeldRun>, diff| {
                 let condition = held.as_ref().map(|held| condition(key, held));
-                out.extend(condition.map(|(alert, condition)| ListingOut::Held(alert, condition, diff)));
+                out.extend(condition.map(|(alert, condition)| ListingOut::Held((alert, condition, diff))));
             };
             said(&before, -1);
             said(&listing.held, 1);
@@ -215,12 +252,12 @@ impl Machine for Listings {
         }
     }
 
-    fn due_ms(&self, _: &Listing) -> Option<i64> {
+    fn due_ms(&self, _: &ListedItems) -> Option<i64> {
         None
     }
 
-    fn restored(&mut self, key: &ListingKey, state: &Listing, out: &mut Vec<ListingOut>) {
+    fn restored(&mut self, key: &ListingKey, state: &ListedItems, out: &mut Vec<ListingOut>) {
         let held = state.held.as_ref().map(|held| condition(key, held));
-        out.extend(held.map(|(alert, condition)| ListingOut::Held(alert, condition, 1)));
+        out.extend(held.map(|(alert, condition)| ListingOut::Held((alert, condition, 1))));
     }
 }

@@ -11,30 +11,51 @@ use std::sync::Arc;
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::rows::MergeAudit;
-use radarflow_reconcile::identity::name::{identifier_uid, seed};
+use radarflow_reconcile::identity::name::{Name, identifier_uid, seed};
 use radarflow_reconcile::identity::top;
 use serde::{Deserialize, Serialize};
 
+use crate::collection::{Events, Rel, changes};
 use crate::identity::How;
-use crate::keyed::{Machine, Tick};
+use crate::keyed::{Context, Keyed, Machine, Tick, machine};
 use crate::output::DerivedRow;
-use crate::records::{Live, Name};
+use crate::records::Live;
+
+/// What is audited.
+pub struct Inputs<'scope> {
+    /// By record, why it is in its device, and what that is called.
+    pub placed: Rel<'scope, (Live, How, Arc<str>)>,
+}
+
+/// The audit.
+pub struct Outputs<'scope> {
+    /// Rows of `merges`.
+    pub events: Events<'scope, DerivedRow>,
+}
+
+/// Builds it.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let moves = changes(inputs.placed, |(live, how, uid), diff| Keyed {
+        key: live.key,
+        position: 0,
+        event: Moved { live, how, uid, diff: diff as i64 },
+    });
+    Outputs { events: machine(moves, cx, Merges) }
+}
 
 /// A record came into a device (1), or left it (-1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Moved {
-    /// The record.
-    pub live: Live,
+struct Moved {
+    live: Live,
     /// What put it there.
-    pub how: How,
+    how: How,
     /// What the device is called.
-    pub uid: Arc<str>,
-    /// Came or left.
-    pub diff: i64,
+    uid: Arc<str>,
+    diff: i64,
 }
 
 /// Sees records move.
-pub struct Merges;
+struct Merges;
 
 impl Machine for Merges {
     type Key = Name;

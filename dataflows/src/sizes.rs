@@ -24,7 +24,7 @@ pub struct Size {
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Counts {
     updates: AtomicI64,
     batches: AtomicI64,
 }
@@ -32,7 +32,7 @@ struct Held {
 /// What all workers keep.
 #[derive(Debug, Default)]
 pub struct Sizes {
-    parts: Mutex<BTreeMap<&'static str, Arc<Held>>>,
+    parts: Mutex<BTreeMap<&'static str, Arc<Counts>>>,
     /// Keys, a gauge a machine and worker.
     machines: Mutex<BTreeMap<(&'static str, usize), Arc<AtomicI64>>>,
     /// Changes of identity that the brakes keep from being published.
@@ -75,7 +75,7 @@ impl Sizes {
         &self.evicted
     }
 
-    fn part(&self, name: &'static str) -> Arc<Held> {
+    fn part(&self, name: &'static str) -> Arc<Counts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
     }
 }
@@ -83,7 +83,7 @@ impl Sizes {
 /// Where the parts of one worker's dataflow begin.
 #[derive(Clone)]
 pub struct Marks {
-    begins: Rc<RefCell<Vec<(usize, Arc<Held>)>>>,
+    begins: Rc<RefCell<Vec<(usize, Arc<Counts>)>>>,
     sizes: Arc<Sizes>,
 }
 
@@ -108,7 +108,7 @@ impl Marks {
     }
 }
 
-fn tell(begins: &[(usize, Arc<Held>)], event: &DifferentialEvent) {
+fn tell(begins: &[(usize, Arc<Counts>)], event: &DifferentialEvent) {
     let (operator, updates, batches) = match event {
         DifferentialEvent::Batch(batch) => (batch.operator, batch.length as i64, 1),
         DifferentialEvent::Merge(merge) => match merge.complete {

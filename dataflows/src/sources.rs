@@ -17,14 +17,13 @@ use std::sync::atomic::Ordering;
 use radarflow_proto::cell::Time;
 use radarflow_proto::rows::{Source, StateRow};
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
-use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine};
+use crate::collection::{Events, Rel, collected};
+use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine, put_state, take_state};
 use crate::sizes::Sizes;
-use crate::strangers::{Standing, bucket_of_text};
-use crate::upgrade;
+use crate::strangers::{Reputation, bucket_of_text};
 
 /// Least time between two versions of a row, milliseconds.
 pub const PACE_MS: i64 = 1000;
@@ -179,13 +178,13 @@ struct Senders {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Share {
-    senders: BTreeMap<String, (Ledger, Standing)>,
+    senders: BTreeMap<String, (Ledger, Reputation)>,
 }
 
 impl Share {
     /// Who has been quiet for too long.
     fn quiet(&self, live_ms: i64) -> Vec<String> {
-        let ended = self.senders.iter().filter(|(_, (_, standing))| standing.ends_ms() <= live_ms);
+        let ended = self.senders.iter().filter(|(_, (_, reputation))| reputation.ends_ms() <= live_ms);
         ended.map(|(exporter, _)| exporter.clone()).collect()
     }
 
@@ -219,11 +218,11 @@ impl Machine for Senders {
     ) {
         let share = state.get_or_insert_default();
         for (exporter, delta) in events {
-            let (ledger, standing) = share.senders.entry(exporter).or_default();
+            let (ledger, reputation) = share.senders.entry(exporter).or_default();
             ledger.add(&delta);
             // What is only told of it later is no sign of life.
-            if delta.received > 0 || standing.is_new() {
-                standing.hear(tick.live_ms, delta.rows > 0);
+            if delta.received > 0 || reputation.is_new() {
+                reputation.hear(tick.live_ms, delta.rows > 0);
             }
         }
         let mut ended = share.remove(&share.quiet(tick.live_ms));
@@ -249,8 +248,8 @@ impl Machine for Senders {
     }
 
     fn due_ms(&self, share: &Share) -> Option<i64> {
-        let due = |(ledger, standing): &(Ledger, Standing)| {
-            ledger.due_ms().map_or(standing.ends_ms(), |due| due.min(standing.ends_ms()))
+        let due = |(ledger, reputation): &(Ledger, Reputation)| {
+            ledger.due_ms().map_or(reputation.ends_ms(), |due| due.min(reputation.ends_ms()))
         };
         share.senders.values().map(due).min()
     }
@@ -300,11 +299,21 @@ impl Machine for Feeds {
     }
 }
 
-/// Builds the relation: rows and their changes.
-pub fn sources<'scope>(
-    deltas: Stream<'scope, u64, Vec<Keyed<SourceKey, Delta>>>,
-    cx: &Context,
-) -> Stream<'scope, u64, Vec<(StateRow, isize)>> {
+/// What ledgers move by.
+pub struct Inputs<'scope> {
+    /// What feeds and senders did.
+    pub deltas: Events<'scope, Keyed<SourceKey, Delta>>,
+}
+
+/// The ledgers.
+pub struct Outputs<'scope> {
+    /// Their rows.
+    pub rows: Rel<'scope, StateRow>,
+}
+
+/// Builds the relation.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let deltas = inputs.deltas;
     let of_senders = deltas.clone().flat_map(|Keyed { key, position, event }| {
         (!key.exporter.is_empty()).then(|| Keyed { key: ShareKey::of(&key), position, event: (key.exporter, event) })
     });
@@ -321,7 +330,7 @@ pub fn sources<'scope>(
         Out::Row(row, diff) => Some((row, diff)),
         Out::Ended(..) => None,
     });
-    rows.concat(feeds)
+    Outputs { rows: collected(rows.concat(feeds), Some) }
 }
 
 /// A ledger of the first release, of a feed or of a sender.
@@ -337,18 +346,18 @@ struct FirstLedger {
 pub(crate) fn senders_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
     let mut shares: BTreeMap<ShareKey, Share> = BTreeMap::new();
     let mut feeds = Vec::new();
-    for (key, first) in upgrade::take::<SourceKey, FirstLedger>(state, Senders::NAME)? {
+    for (key, first) in take_state::<SourceKey, FirstLedger>(state, Senders::NAME)? {
         let FirstLedger { total, said, said_ms, unsaid } = first;
         let ledger = Ledger { total, said: said.map(|row| (row, said_ms)), unsaid };
         if key.exporter.is_empty() {
             feeds.push((key, ledger));
             continue;
         }
-        let mut standing = Standing::default();
-        standing.hear(tick.live_ms, ledger.total.rows > 0);
-        shares.entry(ShareKey::of(&key)).or_default().senders.insert(key.exporter, (ledger, standing));
+        let mut reputation = Reputation::default();
+        reputation.hear(tick.live_ms, ledger.total.rows > 0);
+        shares.entry(ShareKey::of(&key)).or_default().senders.insert(key.exporter, (ledger, reputation));
     }
-    upgrade::put(state, Senders::NAME, shares);
-    upgrade::put(state, Feeds::NAME, feeds);
+    put_state(state, Senders::NAME, shares);
+    put_state(state, Feeds::NAME, feeds);
     Ok(())
 }

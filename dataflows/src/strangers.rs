@@ -25,14 +25,14 @@ pub const BUCKETS: u64 = 64;
 
 /// What is known of a sender's worth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct Reputation {
     /// When it was first and last of use, live time.
     useful_ms: Option<(i64, i64)>,
     /// When it was last heard.
     heard_ms: i64,
 }
 
-impl Standing {
+impl Reputation {
     /// It was heard, and was of use or not.
     pub fn hear(&mut self, now_ms: i64, useful: bool) {
         self.heard_ms = now_ms;
@@ -43,7 +43,7 @@ impl Standing {
 
     /// Whether it was never heard.
     pub fn is_new(&self) -> bool {
-        *self == Standing::default()
+        *self == Reputation::default()
     }
 
     /// Who goes first is least: whether it is proven, and until when we are patient.

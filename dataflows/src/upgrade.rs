@@ -6,15 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::keyed::{Restored, Tick, encode};
-use crate::{alerts, decode, health, sources};
-
-/// Encoded keys and values of one collection.
-pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+use crate::keyed::{Restored, Tick};
+use crate::{alerts, availability, decode, health, sources};
 
 /// Makes the next version of a collection's state, given all state and the clock of its epoch.
 type Step = fn(&mut Restored, &Tick) -> Result<(), String>;
@@ -28,32 +23,12 @@ struct Schema {
 
 const SCHEMAS: &[Schema] = &[
     Schema { collection: "bursts", steps: &[health::bursts_by_share] },
-    Schema { collection: "exporters", steps: &[decode::exporters_with_standing] },
+    Schema { collection: "exporters", steps: &[decode::exporters_with_reputation] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
-    Schema { collection: "sflow", steps: &[decode::agents_with_standing] },
+    Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sources", steps: &[sources::senders_by_share] },
-    Schema { collection: "targets", steps: &[health::vantages_that_age] },
+    Schema { collection: "targets", steps: &[availability::vantages_that_age] },
 ];
-
-/// Takes a collection's state out, read back.
-pub(crate) fn take<K: DeserializeOwned, S: DeserializeOwned>(
-    state: &mut Restored,
-    collection: &str,
-) -> Result<Vec<(K, S)>, String> {
-    let read = |(key, value): (Vec<u8>, Vec<u8>)| Ok((postcard::from_bytes(&key)?, postcard::from_bytes(&value)?));
-    let entries = state.remove(collection).unwrap_or_default();
-    entries.into_iter().map(read).collect::<Result<_, postcard::Error>>().map_err(|error| error.to_string())
-}
-
-/// Puts a collection's state in, beside what is there.
-pub(crate) fn put<K: Serialize, S: Serialize>(
-    state: &mut Restored,
-    collection: &str,
-    entries: impl IntoIterator<Item = (K, S)>,
-) {
-    let entries: Entries = entries.into_iter().map(|(key, value)| (encode(&key), encode(&value))).collect();
-    state.entry(collection.to_owned()).or_default().extend(entries);
-}
 
 impl Schema {
     fn version(&self) -> u32 {

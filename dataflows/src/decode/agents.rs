@@ -20,14 +20,15 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::runs::{Owner, Place};
+use super::runs::{LedgerPosition, Submitter};
 use super::{At, Decoder};
 use crate::aliases::Poll;
-use crate::health::{AgentKey, Beat, Probe, TargetKey};
-use crate::identity::gate::RunEvent;
+use crate::availability::{ProbeResult, TargetKey};
+use crate::health::{AgentKey, Beat};
+use crate::identity::RunEvent;
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
-use crate::records::{Arrival, RunName, Sighting, Version};
+use crate::records::{RunName, Sighting, Version};
 use crate::sources::Delta;
 use crate::topology::{MAX_NEIGHBORS, Neighbors};
 
@@ -109,7 +110,7 @@ impl Decoder {
             (None, run) => run.into(),
         };
         let by = RunName { source: source_name(tenant, *kind, instance), run: run_name(&run) };
-        if self.running.insert(by.source, by.run) != Some(by.run) {
+        if self.last_runs.insert(by.source, by.run) != Some(by.run) {
             let approved = listing.as_ref().is_some_and(|l| l.approved);
             let began = RunEvent::Began { by, run: run.into_owned(), lists: listing.is_some(), approved };
             let key = ListingKey { tenant: tenant.clone(), kind: *kind, instance: instance.clone() };
@@ -124,7 +125,7 @@ impl Decoder {
         }
         let source = |key: &RecordKey| (key.tenant.clone(), key.kind, key.instance.clone());
         let partial = !self.partial.is_empty() && self.partial.contains(&source(&record.key));
-        let event = Arrival::Sighted(Sighting { version: version.into(), partial });
+        let event = Sighting { version: version.into(), partial };
         self.out.sightings.push(Keyed { key, position: at.order, event });
     }
 
@@ -299,7 +300,7 @@ impl Decoder {
             let key =
                 TargetKey { tenant: at.origin.tenant.clone(), partition: record.partition.clone(), ip: record.ips[0] };
             let vantage = normalise::agent_id(&push.agent_id).unwrap_or_else(|| at.origin.feed.clone());
-            let event = Probe { vantage, at: record.event_time, received: Time(at.received_us), available };
+            let event = ProbeResult { vantage, at: record.event_time, received: Time(at.received_us), available };
             self.out.probes.push(Keyed { key, position: at.order, event });
         }
         if sighting && available == Some(true) {
@@ -316,14 +317,14 @@ impl Decoder {
             return;
         };
         if at.origin.kind == Kind::Staged {
-            let owner = Owner {
+            let submitter = Submitter {
                 tenant: at.origin.tenant.clone(),
                 partition: at.origin.partition.clone(),
                 feed: at.origin.feed.clone(),
                 peer: at.peer,
                 received_us: at.received_us,
             };
-            self.runs.stage(head.run, owner, head.chunk, at.place, body.slice_ref(chunk), tick.live_ms);
+            self.runs.stage(head.run, submitter, head.chunk, at.place, body.slice_ref(chunk), tick.live_ms);
         } else if head.release {
             // What was given up for its age, or lost, makes a listing incomplete: it must withdraw nothing.
             let whole = self.runs.chunks(&head.run) == head.chunk as usize;
@@ -376,21 +377,21 @@ impl Decoder {
     /// Reads this worker's share of the released chunks whose turn has come.
     pub(super) fn read_runs(&mut self, frame: &Frame, tick: &Tick) {
         self.rejects = 0;
-        for (name, owner) in self.runs.expire(tick.live_ms) {
+        for (name, submitter) in self.runs.expire(tick.live_ms) {
             if self.index == 0 {
-                let origin = owner.origin();
-                let at = owner.at(&origin, frame.epoch, (frame.epoch, u32::MAX), u64::MAX);
+                let origin = submitter.origin();
+                let at = submitter.at(&origin, frame.epoch, (frame.epoch, u32::MAX), u64::MAX);
                 self.reject(&at, name.as_bytes(), "the run was never finished; nothing of it was applied");
                 self.count(&at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
             }
         }
         for (n, due) in self.runs.take(frame.epoch, u64::from(frame.release_bytes)).into_iter().enumerate() {
             if let Some(listing) = due.listing.as_ref().filter(|_| due.last) {
-                self.complete(&due.owner.tenant, listing);
+                self.complete(&due.submitter.tenant, listing);
             }
             let Some(body) = due.body else { continue };
             self.listing = due.listing.clone();
-            let origin = due.owner.origin();
+            let origin = due.submitter.origin();
             self.rejects = 0;
             let mut statuses = Cursor::new(&body);
             let mut nth = 0;
@@ -398,7 +399,7 @@ impl Decoder {
                 // After everything the frame brings itself.
                 let order = 1 << 63 | (n as u64) << 32 | nth;
                 nth += 1;
-                let at = due.owner.at(&origin, frame.epoch, due.place, order);
+                let at = due.submitter.at(&origin, frame.epoch, due.place, order);
                 self.status(&at, status);
             }
             self.listing = None;
@@ -435,13 +436,13 @@ fn key_of(tenant: &str, listing: &Listing) -> ListingKey {
     ListingKey { tenant: tenant.to_owned(), kind: listing.kind, instance: listing.instance.clone() }
 }
 
-impl Owner {
+impl Submitter {
     fn origin(&self) -> Origin {
-        let Owner { tenant, partition, feed, .. } = self.clone();
+        let Submitter { tenant, partition, feed, .. } = self.clone();
         Origin { kind: Kind::Status, tenant, partition, feed }
     }
 
-    fn at<'a>(&self, origin: &'a Origin, epoch: u64, place: Place, order: u64) -> At<'a> {
+    fn at<'a>(&self, origin: &'a Origin, epoch: u64, place: LedgerPosition, order: u64) -> At<'a> {
         At { origin, epoch, place, order, received_us: self.received_us, peer: self.peer }
     }
 }

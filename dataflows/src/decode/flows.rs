@@ -43,7 +43,7 @@ impl Decoder {
         };
         let lost = exporter.lost().saturating_sub(lost_before);
         let (waiting_sets, waiting) = exporter.waiting();
-        sender.standing.hear(self.now_ms, !decoded.flows.is_empty());
+        sender.reputation.hear(self.now_ms, !decoded.flows.is_empty());
         sender.heard = (at.origin.feed.clone(), at.received_us);
         let is_kept = self.exporters.put(&key, sender);
         let (waiting_sets, waiting) = if is_kept { (waiting_sets, waiting) } else { (0, None) };
@@ -97,7 +97,7 @@ impl Decoder {
         let ahead = sequence.next.map_or(0, |next| decoded.sequence.wrapping_sub(next));
         let lost = if ahead < u32::MAX / 1024 { u64::from(ahead) } else { 0 };
         sequence.next = Some(decoded.sequence.wrapping_add(1));
-        sender.standing.hear(self.now_ms, !decoded.flows.is_empty());
+        sender.reputation.hear(self.now_ms, !decoded.flows.is_empty());
         sender.heard = (at.origin.feed.clone(), at.received_us);
         // Who finds no place is read all the same: only its losses are not known.
         self.sflow.put(&key, sender);

@@ -7,6 +7,7 @@
 //! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::sources`]).
 
 mod agents;
+mod facts;
 mod flows;
 mod messages;
 pub mod runs;
@@ -21,31 +22,31 @@ use std::sync::atomic::Ordering;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::{Audited, DeviceStep, Fact, RunDecision};
-use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
+use radarflow_proto::fact::{DeviceStep, Fact};
+use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
-use radarflow_proto::rows::{
-    Audit, AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
-};
-use radarflow_reconcile::identity::sources::{self, Instances};
+use radarflow_proto::rows::{AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch};
+use radarflow_reconcile::identity::name::Name;
+use radarflow_reconcile::identity::sources::Instances;
 
-use crate::alerts::{AlertKey, FACTS, GroupEvent, GroupKey, LifeEvent, PairEvent, PairShare, PairSubject};
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, PairEvent, PairShare, PairSubject};
 use crate::aliases::Poll;
-use crate::health::{AgentKey, Beat, LogShare, LogSource, Probe, TargetKey};
-use crate::identity::gate::RunEvent;
-use crate::keyed::{Context, Keyed, StateEntry, Tick, encode};
-use crate::lifecycle;
+use crate::availability::{ProbeResult, TargetKey};
+use crate::facts::{FrameFacts, StandingFact};
+use crate::health::{AgentKey, Beat, LogShare, LogSource};
+use crate::identity::RunEvent;
+use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
-use crate::records::{Arrival, Name};
+use crate::records::Sighting;
 use crate::sizes::Sizes;
 use crate::sources::{Delta, SourceKey};
 use crate::topology::Neighbors;
-use runs::{Place, Runs, Staging};
+use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
-pub(crate) use senders::{agents_with_standing, exporters_with_standing};
+pub(crate) use senders::{agents_with_reputation, exporters_with_reputation};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
@@ -69,7 +70,7 @@ pub struct EventBatch {
 #[derive(Default)]
 pub struct Decoded {
     /// Sightings of records.
-    pub sightings: Vec<Keyed<Name, Arrival>>,
+    pub sightings: Vec<Keyed<Name, Sighting>>,
     /// Items of sources that list them, and the ends of their runs.
     pub listed: Vec<Keyed<ListingKey, ListingEvent>>,
     /// Runs that began, and ends of those that list.
@@ -79,7 +80,7 @@ pub struct Decoded {
     /// Polls that list neighbours, by address.
     pub neighbors: Vec<Keyed<Name, Neighbors>>,
     /// Probe results.
-    pub probes: Vec<Keyed<TargetKey, Probe>>,
+    pub probes: Vec<Keyed<TargetKey, ProbeResult>>,
     /// Heartbeats.
     pub beats: Vec<Keyed<AgentKey, Beat>>,
     /// Log lines that rules look at.
@@ -89,9 +90,9 @@ pub struct Decoded {
     /// What sources did.
     pub deltas: Vec<Keyed<SourceKey, Delta>>,
     /// Standing facts.
-    pub facts: Vec<Keyed<String, String>>,
+    pub facts: Vec<Keyed<String, StandingFact>>,
     /// Steps of alerts that people ask for.
-    pub steps: Vec<Keyed<AlertKey, LifeEvent>>,
+    pub steps: Vec<Keyed<AlertKey, AlertEvent>>,
     /// Steps of devices that people ask for, with their place in the epoch.
     pub device_steps: Vec<Keyed<Name, (u64, DeviceStep)>>,
     /// What became of notifications.
@@ -119,11 +120,21 @@ struct At<'a> {
     /// The epoch it is read at: that of its rows.
     epoch: u64,
     /// Its place in the ledger: what its rows are named by.
-    place: Place,
+    place: LedgerPosition,
     /// Its order among what is read at this epoch.
     order: u64,
     received_us: i64,
     peer: Option<SocketAddr>,
+}
+
+impl<'a> At<'a> {
+    /// The nth entry of a slice.
+    fn of(frame: &Frame, slice: &'a Slice, nth: usize) -> Self {
+        let position = slice.first_position + nth as u32;
+        let Entry { received_us, peer, .. } = slice.entries[nth];
+        let (epoch, order) = (frame.epoch, u64::from(position));
+        At { origin: &slice.origin, epoch, place: (epoch, position), order, received_us, peer }
+    }
 }
 
 impl At<'_> {
@@ -162,7 +173,7 @@ pub struct Decoder {
     /// The run that is being read lists the items of its source.
     listing: Option<Arc<Listing>>,
     /// By source: the run that spoke last in this frame.
-    running: BTreeMap<u32, u32>,
+    last_runs: BTreeMap<u32, u32>,
     /// Rejects of the entry being read, so far.
     rejects: u32,
     /// What of feeds with offsets of their own is durable; the first worker's.
@@ -193,7 +204,7 @@ impl Decoder {
             now_ms: 0,
             runs: Runs::restore(cx, staging),
             listing: None,
-            running: BTreeMap::new(),
+            last_runs: BTreeMap::new(),
             rejects: 0,
             offsets: cx.restore_where(OFFSETS, |_: &String| 0),
             dirty: Default::default(),
@@ -206,36 +217,28 @@ impl Decoder {
         decoder
     }
 
-    /// Reads this worker's share of a frame.
-    pub fn read(&mut self, frame: &Frame, tick: &Tick) -> Decoded {
+    /// Reads this worker's share of a frame, whose facts are decoded.
+    pub fn read(&mut self, frame: &Frame, facts: &FrameFacts, tick: &Tick) -> Decoded {
         if self.index == 0 {
             for range in &frame.ranges {
                 self.offsets.entry(range.feed.clone()).or_default().insert(range.from, range.to);
                 self.dirty.insert(range.feed.clone());
             }
         }
-        self.running.clear();
+        self.last_runs.clear();
         self.expire_senders(tick);
-        // Facts first; a run's end after its chunks, wherever they stand.
-        let mut slices: Vec<_> = frame.slices.iter().collect();
-        slices.sort_by_key(|s| match s.origin.kind {
-            Kind::Fact => 0,
-            Kind::Release => 2,
-            _ => 1,
-        });
+        // Facts first, for every worker; a run's end after its chunks, wherever they stand.
+        for (fact, slice, nth) in facts.entries(frame) {
+            self.rejects = 0;
+            self.fact(&At::of(frame, slice, nth), &slice.entries[nth].body, &fact.fact);
+        }
+        let mut slices: Vec<_> = frame.slices.iter().filter(|s| s.origin.kind != Kind::Fact).collect();
+        slices.sort_by_key(|s| s.origin.kind == Kind::Release);
         for slice in slices {
-            for (i, entry) in slice.entries.iter().enumerate() {
-                let position = slice.first_position + i as u32;
-                let at = At {
-                    origin: &slice.origin,
-                    epoch: frame.epoch,
-                    place: (frame.epoch, position),
-                    order: u64::from(position),
-                    received_us: entry.received_us,
-                    peer: entry.peer,
-                };
-                // Facts and runs are every worker's.
-                let all = matches!(at.origin.kind, Kind::Fact | Kind::Staged | Kind::Release);
+            for (nth, entry) in slice.entries.iter().enumerate() {
+                let at = At::of(frame, slice, nth);
+                // Runs are every worker's.
+                let all = matches!(at.origin.kind, Kind::Staged | Kind::Release);
                 if all || self.is_mine(self.owner(&at)) {
                     self.rejects = 0;
                     self.entry(&at, entry, tick);
@@ -283,7 +286,8 @@ impl Decoder {
 
     fn entry(&mut self, at: &At<'_>, entry: &Entry, tick: &Tick) {
         match at.origin.kind {
-            Kind::Fact => self.fact(at, &entry.body),
+            // Read before.
+            Kind::Fact => {}
             Kind::NetFlow => self.netflow(at, &entry.body),
             Kind::SFlow => self.sflow(at, &entry.body),
             Kind::Syslog => self.syslog(at, &entry.body),
@@ -295,91 +299,6 @@ impl Decoder {
             Kind::Gelf => self.gelf(at, &entry.body),
             Kind::TrapJson => self.trap_json(at, &entry.body),
         }
-    }
-
-    fn note(&mut self, fact: &Fact) {
-        match fact {
-            Fact::Instance { tenant, kind, instance, legacy } => {
-                self.instances.note(tenant, *kind, instance, *legacy);
-            }
-            Fact::PartialSource { tenant, kind, instance, partial } => {
-                let source = (tenant.clone(), *kind, instance.clone());
-                if *partial {
-                    self.partial.insert(source)
-                } else {
-                    self.partial.remove(&source)
-                };
-            }
-            _ => {}
-        }
-    }
-
-    fn fact(&mut self, at: &At<'_>, body: &Bytes) {
-        let fact: Fact = match serde_json::from_slice(body) {
-            Ok(fact) => fact,
-            Err(error) => {
-                if self.index == 0 {
-                    self.reject(at, body, &format!("not a fact: {error}"));
-                }
-                return;
-            }
-        };
-        self.note(&fact);
-        if self.index != 0 {
-            return;
-        }
-        if let Some(audited) = fact.audited() {
-            self.audit(at, audited);
-        }
-        let position = at.order;
-        match (&fact, fact.subject()) {
-            (Fact::AlertStep { tenant, alert_id, .. }, _) => {
-                let key = AlertKey::of_alert(tenant, alert_id);
-                self.out.steps.push(Keyed { key, position, event: LifeEvent::Step(fact) });
-            }
-            (Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail }, _) => {
-                let key = GroupKey { tenant: tenant.clone(), receiver: receiver.clone(), group: group_key.clone() };
-                let event =
-                    GroupEvent::Settled { id: notification_id.clone(), delivered: *delivered, detail: detail.clone() };
-                self.out.deliveries.push(Keyed { key, position, event });
-            }
-            (Fact::RunDecision(decision), _) => {
-                let RunDecision { tenant, kind, instance, .. } = decision.clone();
-                let key = ListingKey { tenant, kind, instance };
-                self.out.listed.push(Keyed { key, position, event: ListingEvent::Decide(decision.clone()) });
-            }
-            (Fact::DeviceStep(step), _) => {
-                let key = lifecycle::anchor(step);
-                self.out.device_steps.push(Keyed { key, position, event: (position, step.clone()) });
-            }
-            (Fact::Reaped { records, .. }, _) => {
-                for (key, partition) in records {
-                    self.sighting(at, &sources::gone(key, partition, at.received_us), "");
-                }
-            }
-            (_, Some(key)) => {
-                let event = String::from_utf8_lossy(body).into_owned();
-                self.out.facts.push(Keyed { key, position, event });
-            }
-            (_, None) => {}
-        }
-    }
-
-    fn audit(&mut self, at: &At<'_>, audited: Audited) {
-        let tenant = audited.tenant.unwrap_or_else(|| at.origin.tenant.clone());
-        let row = Audit {
-            tenant_id: tenant.clone(),
-            partition: "default".to_owned(),
-            row_id: at.row_id(0),
-            epoch: at.epoch as i64,
-            time: Time(at.received_us),
-            actor: audited.actor.unwrap_or_else(|| at.origin.feed.clone()),
-            action: audited.action,
-            subject: audited.subject,
-            reason: audited.reason,
-            detail: audited.detail,
-        };
-        self.builders.entry((tenant, "default".to_owned())).or_default().audit.push(&row);
     }
 
     fn counters(&mut self, at: &At<'_>, body: &Bytes) {
@@ -457,15 +376,9 @@ impl Decoder {
 }
 
 /// What a snapshot says is durable of feeds with offsets of their own.
-pub fn durable_offsets(state: &BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>) -> BTreeMap<String, Offsets> {
+pub fn durable_offsets(state: &Restored) -> BTreeMap<String, Offsets> {
     let entries = state.get(OFFSETS).into_iter().flatten();
     entries.filter_map(|(feed, offsets)| Some((decode(feed)?, decode(offsets)?))).collect()
-}
-
-/// The facts that stand, as a snapshot says.
-pub fn standing_facts(state: &BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>) -> Vec<Fact> {
-    let entries = state.get(FACTS).into_iter().flatten();
-    entries.filter_map(|(_, json)| serde_json::from_str(&decode::<String>(json)?).ok()).collect()
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {

@@ -30,11 +30,11 @@ const CHUNKS: &str = "runs_chunk";
 const LISTINGS: &str = "runs_listing";
 
 /// An input's place in the ledger.
-pub type Place = (u64, u32);
+pub type LedgerPosition = (u64, u32);
 
-/// Whose a run is.
+/// Who submits a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct Submitter {
     /// Customer.
     pub tenant: String,
     /// Site, where the connection decides it.
@@ -49,11 +49,11 @@ pub struct Owner {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Run {
-    owner: Owner,
+    submitter: Submitter,
     /// When its newest chunk came, live time.
     newest_ms: i64,
     /// Where it was released.
-    released: Option<Place>,
+    released: Option<LedgerPosition>,
     #[serde(skip)]
     chunks: BTreeMap<u32, Chunk>,
 }
@@ -61,7 +61,7 @@ struct Run {
 /// A chunk: every worker knows of it, one keeps it.
 #[derive(Debug)]
 struct Chunk {
-    place: Place,
+    place: LedgerPosition,
     bytes: u64,
     body: Body,
 }
@@ -90,11 +90,11 @@ impl Default for Staging {
 }
 
 /// A chunk whose turn has come.
-pub struct Due {
+pub struct DueChunk {
     /// Whose it is.
-    pub owner: Owner,
+    pub submitter: Submitter,
     /// Its place in the ledger.
-    pub place: Place,
+    pub place: LedgerPosition,
     /// What it says; where this worker reads it.
     pub body: Option<Bytes>,
     /// The run lists the items of its source.
@@ -111,7 +111,7 @@ pub struct Runs {
     peers: usize,
     runs: BTreeMap<String, Run>,
     /// Released runs by tenant, in the order of their release.
-    queue: BTreeMap<String, BTreeSet<(Place, String)>>,
+    queue: BTreeMap<String, BTreeSet<(LedgerPosition, String)>>,
     /// Released runs that list the items of their source.
     listings: BTreeMap<String, Arc<Listing>>,
     /// Bytes of chunks that are kept by anybody.
@@ -149,20 +149,21 @@ impl Runs {
                 opened.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "uploads stay in memory"));
             runs.spill = opened.ok();
         }
-        let chunks: BTreeMap<(String, u32), (Place, Bytes)> = cx.restore_where(CHUNKS, |_: &(String, u32)| here);
+        let chunks: BTreeMap<(String, u32), (LedgerPosition, Bytes)> =
+            cx.restore_where(CHUNKS, |_: &(String, u32)| here);
         for ((name, number), (place, body)) in chunks {
             runs.keep(&name, number, place, body);
         }
         for (name, run) in &runs.runs {
             if let Some(place) = run.released {
-                runs.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
+                runs.queue.entry(run.submitter.tenant.clone()).or_default().insert((place, name.clone()));
             }
         }
         runs
     }
 
     /// Keeps a chunk of a run that is there, where it is this worker's: in memory, or on disk when that is full.
-    fn keep(&mut self, name: &str, number: u32, place: Place, body: Bytes) {
+    fn keep(&mut self, name: &str, number: u32, place: LedgerPosition, body: Bytes) {
         let bytes = body.len() as u64;
         let mine = self.is_mine(name, number);
         let body = match &mut self.spill {
@@ -226,9 +227,17 @@ impl Runs {
     }
 
     /// Keeps a chunk.
-    pub fn stage(&mut self, name: String, owner: Owner, number: u32, place: Place, body: Bytes, live_ms: i64) {
+    pub fn stage(
+        &mut self,
+        name: String,
+        submitter: Submitter,
+        number: u32,
+        place: LedgerPosition,
+        body: Bytes,
+        live_ms: i64,
+    ) {
         let run = self.runs.entry(name.clone()).or_default();
-        run.owner = owner;
+        run.submitter = submitter;
         run.newest_ms = live_ms;
         self.keep(&name, number, place, body);
         self.dirty_chunks.insert((name.clone(), number));
@@ -241,18 +250,18 @@ impl Runs {
     }
 
     /// A run is complete.
-    pub fn release(&mut self, name: String, place: Place, listing: Option<Listing>) {
+    pub fn release(&mut self, name: String, place: LedgerPosition, listing: Option<Listing>) {
         let Some(run) = self.runs.get_mut(&name).filter(|run| run.released.is_none()) else { return };
         run.released = Some(place);
         if let Some(listing) = listing {
             self.listings.insert(name.clone(), listing.into());
         }
-        self.queue.entry(run.owner.tenant.clone()).or_default().insert((place, name.clone()));
+        self.queue.entry(run.submitter.tenant.clone()).or_default().insert((place, name.clone()));
         self.dirty.insert(name);
     }
 
     /// A run will not be complete.
-    pub fn discard(&mut self, name: &str) -> Option<Owner> {
+    pub fn discard(&mut self, name: &str) -> Option<Submitter> {
         let run = self.runs.remove(name)?;
         for (number, chunk) in run.chunks {
             self.bytes -= chunk.bytes;
@@ -260,18 +269,18 @@ impl Runs {
             self.dirty_chunks.insert((name.to_owned(), number));
         }
         self.dirty.insert(name.to_owned());
-        Some(run.owner)
+        Some(run.submitter)
     }
 
     /// Discards what was given up by its sender.
-    pub fn expire(&mut self, live_ms: i64) -> Vec<(String, Owner)> {
+    pub fn expire(&mut self, live_ms: i64) -> Vec<(String, Submitter)> {
         let unfinished = |run: &Run| run.released.is_none() && run.newest_ms + UNFINISHED_MS <= live_ms;
         let gone: Vec<String> = self.runs.iter().filter(|(_, r)| unfinished(r)).map(|(n, _)| n.clone()).collect();
         gone.into_iter().filter_map(|name| Some((name.clone(), self.discard(&name)?))).collect()
     }
 
     /// The chunks that are read at an epoch.
-    pub fn take(&mut self, epoch: u64, budget: u64) -> Vec<Due> {
+    pub fn take(&mut self, epoch: u64, budget: u64) -> Vec<DueChunk> {
         let mut due = Vec::new();
         let mut read: BTreeMap<String, u64> = BTreeMap::new();
         let mut left = budget;
@@ -287,14 +296,14 @@ impl Runs {
             if next > left && !due.is_empty() {
                 break;
             }
-            let (owner, taken) = (run.owner.clone(), run.chunks.pop_first());
+            let (submitter, taken) = (run.submitter.clone(), run.chunks.pop_first());
             let finished = run.chunks.is_empty();
             if let Some((number, chunk)) = taken {
                 left = left.saturating_sub(next);
                 self.bytes -= next;
                 *read.entry(tenant.clone()).or_default() += next;
                 let listing = self.listings.get(&name).cloned();
-                due.push(Due { owner, place: chunk.place, body: self.body(&chunk), listing, last: finished });
+                due.push(DueChunk { submitter, place: chunk.place, body: self.body(&chunk), listing, last: finished });
                 self.give_up(chunk);
                 self.dirty_chunks.insert((name.clone(), number));
             }

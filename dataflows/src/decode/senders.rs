@@ -14,9 +14,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{EXPORTERS, SFLOW};
-use crate::keyed::{Context, Restored, StateEntry, Tick, encode, route};
-use crate::strangers::{Standing, bucket};
-use crate::upgrade;
+use crate::keyed::{Context, Restored, StateEntry, Tick, encode, put_state, route, take_state};
+use crate::strangers::{Reputation, bucket};
 
 /// Senders of a tenant and bucket: 16,384 a tenant.
 pub const MAX_SENDERS: usize = 256;
@@ -100,7 +99,7 @@ impl Memory for SFlowSequence {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sender<S> {
     pub(super) memory: S,
-    pub(super) standing: Standing,
+    pub(super) reputation: Reputation,
     /// The feed it was last heard on, and when, microseconds since 1970.
     pub(super) heard: (String, i64),
     /// A timer that is not later than [`Sender::due_ms`].
@@ -117,7 +116,7 @@ impl<S: Memory> Sender<S> {
     }
 
     fn due_ms(&self) -> i64 {
-        self.memory.due_ms().map_or(i64::MAX, |due| due.min(self.standing.ends_ms())).min(self.standing.ends_ms())
+        self.memory.due_ms().map_or(i64::MAX, |due| due.min(self.reputation.ends_ms())).min(self.reputation.ends_ms())
     }
 }
 
@@ -165,10 +164,10 @@ impl<D: Ord + Clone, S: Memory> Bucket<D, S> {
         let of_address = |key: &SenderKey<D>| key.ip == ip;
         let least = |of: &dyn Fn(&SenderKey<D>) -> bool| {
             let of = self.senders.iter().filter(|(key, _)| of(key));
-            of.min_by_key(|(_, sender)| sender.standing.rank())
+            of.min_by_key(|(_, sender)| sender.reputation.rank())
         };
         let goes = if self.bytes > MAX_BYTES {
-            self.senders.iter().min_by_key(|(_, s)| (s.standing.rank().0, Reverse(s.bytes())))
+            self.senders.iter().min_by_key(|(_, s)| (s.reputation.rank().0, Reverse(s.bytes())))
         } else if self.senders.len() > MAX_OF_ADDRESS
             && self.senders.keys().filter(|key| of_address(key)).count() > MAX_OF_ADDRESS
         {
@@ -274,7 +273,7 @@ impl<D: Ord + Clone + Serialize + DeserializeOwned, S: Memory> Senders<D, S> {
             let Some(mut sender) = self.take(&key) else { continue };
             sender.timer_ms = None;
             let given_up = sender.memory.advance(now_ms);
-            let ends = sender.standing.ends_ms() <= now_ms;
+            let ends = sender.reputation.ends_ms() <= now_ms;
             self.lost.extend(Lost::of(&key, &sender, given_up as usize, sender.memory.waiting()));
             if given_up > 0 && !std::mem::replace(&mut sender.dirty, true) {
                 self.dirty.insert(key.clone());
@@ -334,26 +333,26 @@ impl Senders<(Domain, u16), Exporter> {
 }
 
 /// The first release kept what an exporter told for ever, whoever it was.
-pub(crate) fn exporters_with_standing(state: &mut Restored, tick: &Tick) -> Result<(), String> {
-    let exporters = upgrade::take::<ExporterKey, FirstExporter>(state, EXPORTERS)?;
+pub(crate) fn exporters_with_reputation(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let exporters = take_state::<ExporterKey, FirstExporter>(state, EXPORTERS)?;
     let converted =
         |(key, first): (ExporterKey, FirstExporter)| (key, Sender::kept(first.converted(tick.live_ms), tick));
-    upgrade::put(state, EXPORTERS, exporters.into_iter().map(converted));
+    put_state(state, EXPORTERS, exporters.into_iter().map(converted));
     Ok(())
 }
 
 /// The same of agents that sample.
-pub(crate) fn agents_with_standing(state: &mut Restored, tick: &Tick) -> Result<(), String> {
-    let agents = upgrade::take::<SenderKey<u32>, SFlowSequence>(state, SFLOW)?;
-    upgrade::put(state, SFLOW, agents.into_iter().map(|(key, memory)| (key, Sender::kept(memory, tick))));
+pub(crate) fn agents_with_reputation(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let agents = take_state::<SenderKey<u32>, SFlowSequence>(state, SFLOW)?;
+    put_state(state, SFLOW, agents.into_iter().map(|(key, memory)| (key, Sender::kept(memory, tick))));
     Ok(())
 }
 
 impl<S> Sender<S> {
     /// One that was kept when nobody asked whether it was of use: it is taken to have been.
     fn kept(memory: S, tick: &Tick) -> Self {
-        let mut standing = Standing::default();
-        standing.hear(tick.live_ms, true);
-        Sender { memory, standing, heard: (String::new(), tick.clock_ms * 1000), timer_ms: None, dirty: false }
+        let mut reputation = Reputation::default();
+        reputation.hear(tick.live_ms, true);
+        Sender { memory, reputation, heard: (String::new(), tick.clock_ms * 1000), timer_ms: None, dirty: false }
     }
 }

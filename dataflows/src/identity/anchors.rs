@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use radarflow_reconcile::identity::assertions::Id;
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
 
 use super::links::{Links, both_ends};
 use super::relations::{Rel, Value, components, distinct, each, join, lookup, reduce};
-use super::{Component, Standing};
-use crate::records::Name;
+use super::{Component, Unresolved};
 
 /// An identifier in the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -204,11 +204,11 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
         out.push(match place {
             Some(place) if place.linked && !has(Value::There) => Value::HeldIf(place.component, seen),
             Some(place) if !place.contested || has(Value::There) => Value::HeldBy(place.component, seen),
-            Some(_) => Value::Loose(Standing::Contested, seen),
+            Some(_) => Value::Loose(Unresolved::Contested, seen),
             None if has(Value::There) => Value::HeldBy(id, seen),
             // Asserted by somebody, but what asserts it is ambiguous, if it is not itself.
-            None if seen.last_record.is_none() => Value::Loose(Standing::Ambiguous, seen),
-            None => Value::Loose(Standing::Gone, seen),
+            None if seen.last_record.is_none() => Value::Loose(Unresolved::Ambiguous, seen),
+            None => Value::Loose(Unresolved::Gone, seen),
         });
     });
     let held = each(&told, |_, v, out| {
@@ -243,8 +243,8 @@ pub(super) fn anchors<'scope>(versions: &Rel<'scope>, seen: &Rel<'scope>, links:
     let held_too = join(&held_if, &peopled, |component, seen, _| Some((component, seen.clone())));
     let idle = lookup(&held_if, &peopled, |_, seen, peopled| match (seen, peopled) {
         (Value::Seen(seen), None) => {
-            let standing = if seen.last_record.is_some() { Standing::Gone } else { Standing::Ambiguous };
-            Some((seen.name, Value::Loose(standing, seen.clone())))
+            let unresolved = if seen.last_record.is_some() { Unresolved::Gone } else { Unresolved::Ambiguous };
+            Some((seen.name, Value::Loose(unresolved, seen.clone())))
         }
         _ => None,
     });

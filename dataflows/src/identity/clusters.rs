@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use radarflow_proto::fact::RunDecision;
 use radarflow_reconcile::brakes::{Brakes, too_many};
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::relations::Value;
 use crate::listings::ListingKey;
-use crate::records::{Live, Name, RunName};
+use crate::records::{Live, RunName};
 
 /// Runs of a source that are remembered, besides those that are held.
 const MAX_RUNS: usize = 4;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use radarflow_proto::fact::IpLink;
 use radarflow_reconcile::identity::MAX_CLAIMANTS;
 use radarflow_reconcile::identity::assertions::{Address, is_global, mac_name, same_address, same_mac};
-use radarflow_reconcile::identity::name::name;
+use radarflow_reconcile::identity::name::{Name, name};
 use serde::{Deserialize, Serialize};
 
 use super::anchors::{Anchors, Place};
@@ -25,7 +25,7 @@ use super::links::{Links, both_ends};
 use super::relations::{Rel, Rows, Value, components, distinct, each, join, join_any, lookup, reduce};
 use super::{Component, renamed};
 use crate::keyed::route;
-use crate::records::{Live, Name};
+use crate::records::Live;
 
 /// A component at work, with the namespaces of which it holds a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

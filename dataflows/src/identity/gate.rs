@@ -14,23 +14,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use differential_dataflow::AsCollection;
 use radarflow_proto::fact::RunDecision;
 use radarflow_proto::ports::Outcome;
 use radarflow_reconcile::alert::Condition;
 use radarflow_reconcile::brakes::Brakes;
 use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use super::clusters::{Does, Row, Tenant};
 use super::relations::{Rel, Value, each};
 use crate::alerts::AlertKey;
+use crate::collection::{Events, changes, collected};
 use crate::keyed::{Context, Keyed, Machine, Tick, machine};
 use crate::listings::{ListingKey, held_run};
-use crate::records::{Name, RunName, changes, stamped};
+use crate::records::RunName;
 
 /// What the gate is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,12 +72,9 @@ enum Arriving {
     Run(ListingKey, RunEvent),
 }
 
-/// Of a tenant: what was said of runs.
-pub type RunEvents<'scope> = Stream<'scope, u64, Vec<(ListingKey, RunEvent)>>;
-
 /// What comes of it.
 #[derive(Clone, Debug)]
-pub enum GateOut {
+pub(super) enum GateOut {
     /// A run is held, or no longer.
     Held(AlertKey, Condition, isize),
     /// What became of a command.
@@ -88,7 +85,7 @@ pub enum GateOut {
 enum Out {
     /// A row is withheld, or no longer.
     Withheld(Row, isize),
-    Said(GateOut),
+    Tells(GateOut),
 }
 
 /// What the gate gives.
@@ -97,12 +94,16 @@ pub(super) struct Gated<'scope> {
     /// By identifier: the device that it stays with ([`Value::Name`]), less the one that it would go to.
     pub(super) kept: Rel<'scope>,
     /// Conditions and outcomes.
-    pub(super) said: Stream<'scope, u64, Vec<GateOut>>,
+    pub(super) said: Events<'scope, GateOut>,
 }
 
 /// Builds the gate for rows of records in devices ([`Value::Member`]), records in none ([`Value::Live`]), identifiers that
 /// devices hold ([`Value::Seen`]) and identifiers that name nobody ([`Value::Loose`]).
-pub(super) fn gate<'scope>(rows: &Rel<'scope>, runs: RunEvents<'scope>, cx: &Context) -> Gated<'scope> {
+pub(super) fn gate<'scope>(
+    rows: &Rel<'scope>,
+    runs: Events<'scope, (ListingKey, RunEvent)>,
+    cx: &Context,
+) -> Gated<'scope> {
     let rows =
         changes(rows.flow(), |row, diff| Keyed { key: tenant(&row.1), position: 0, event: Arriving::Row(row, diff) });
     let runs = runs.map(|(key, event)| Keyed {
@@ -111,13 +112,13 @@ pub(super) fn gate<'scope>(rows: &Rel<'scope>, runs: RunEvents<'scope>, cx: &Con
         event: Arriving::Run(key, event),
     });
     let out = machine(rows.concat(runs), cx, Gate { withheld: cx.sizes().withheld().clone() });
-    let all = stamped(out.clone(), |out| match out {
+    let all = collected(out.clone(), |out| match out {
         Out::Withheld(row, diff) => Some((row, diff)),
-        Out::Said(_) => None,
+        Out::Tells(_) => None,
     });
-    let all: Rel<'scope> = all.as_collection().into();
+    let all: Rel<'scope> = all.into();
     let said = out.flat_map(|out| match out {
-        Out::Said(said) => Some(said),
+        Out::Tells(said) => Some(said),
         Out::Withheld(..) => None,
     });
     Gated { kept: only(&all, |value| matches!(value, Value::Name(_))), all, said }
@@ -221,7 +222,7 @@ impl Machine for Gate {
                         }),
                         Ok(()) => None,
                     };
-                    out.push(Out::Said(GateOut::Outcome(Outcome { command_id: decision.command_id, refused })));
+                    out.push(Out::Tells(GateOut::Outcome(Outcome { command_id: decision.command_id, refused })));
                 }
                 RunEvent::Began { .. } | RunEvent::Brakes(_) => {}
             }
@@ -231,7 +232,7 @@ impl Machine for Gate {
         let after = tenant.held();
         let told = |(key, run, does): &(ListingKey, String, Does), diff| {
             let (key, condition) = condition(key, run, *does);
-            Out::Said(GateOut::Held(key, condition, diff))
+            Out::Tells(GateOut::Held(key, condition, diff))
         };
         out.extend(before.iter().filter(|(by, was)| after.get(by) != Some(was)).map(|(_, was)| told(was, -1)));
         out.extend(after.iter().filter(|(by, is)| before.get(by) != Some(is)).map(|(_, is)| told(is, 1)));
@@ -246,7 +247,7 @@ impl Machine for Gate {
         state.withheld().for_each(|(row, diff)| withheld(row, diff, out));
         for (key, run, does) in state.held().into_values() {
             let (key, condition) = condition(&key, &run, does);
-            out.push(Out::Said(GateOut::Held(key, condition, 1)));
+            out.push(Out::Tells(GateOut::Held(key, condition, 1)));
         }
     }
 

@@ -8,16 +8,17 @@ use std::rc::Rc;
 
 use differential_dataflow::AsCollection;
 use radarflow_proto::cell::Time;
-use radarflow_proto::fact::Fact;
+use radarflow_proto::fact::{Fact, IpLink, Link};
 use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, Supposed};
 use radarflow_proto::record::{Identifier, RecordKey};
 use radarflow_reconcile::identity::assertions::{Scope, is_global, mac_identifier};
-use radarflow_reconcile::identity::name::identifier_uid;
+use radarflow_reconcile::identity::name::{Name, identifier_uid, name};
 use timely::dataflow::operators::vec::Input;
 use timely::dataflow::operators::{Inspect, Probe};
 
-use super::{Said, identity};
-use crate::records::{Known, Live, Name, Seen, Version};
+use super::{Inputs, build};
+use crate::keyed::{Context, Restored};
+use crate::records::{Asserted, FirstSeen, Live, Version};
 
 /// Everything that identity reads.
 #[derive(Clone, Default)]
@@ -63,22 +64,22 @@ impl World {
     }
 
     /// What is remembered of identifiers; of those that only `before` asserts, the record that did.
-    fn seen(&self, before: &World) -> Vec<Seen> {
-        let mut all: BTreeMap<Name, Seen> = BTreeMap::new();
+    fn seen(&self, before: &World) -> Vec<FirstSeen> {
+        let mut all: BTreeMap<Name, FirstSeen> = BTreeMap::new();
         for (world, live) in [(self, true), (before, false)] {
             for found in world.records.values() {
                 let record = &found.record;
                 let scope = Scope::of(&record.key.tenant, &record.partition);
                 let mac = |m: &String| u64::from_str_radix(m, 16).ok().filter(|m| is_global(*m)).map(mac_identifier);
                 for id in record.ids.iter().cloned().chain(record.macs.iter().filter_map(mac)) {
-                    let name = scope.id(&id).name;
+                    let id_name = scope.id(&id).name;
                     let known = self.first_seen.get(&id).copied().unwrap_or(record.event_time);
                     let uid = identifier_uid(&scope.partition, &id).into();
-                    let seen = all.entry(name).or_insert_with(|| Seen {
-                        name,
+                    let seen = all.entry(id_name).or_insert_with(|| FirstSeen {
+                        name: id_name,
                         first: known,
-                        id: Known { scope: scope.clone(), uid, id }.into(),
-                        last_record: (!live).then(|| radarflow_reconcile::identity::name::name(&record.key)),
+                        id: Asserted { scope: scope.clone(), uid, id }.into(),
+                        last_record: (!live).then(|| name(&record.key)),
                     });
                     seen.first = seen.first.min(known);
                 }
@@ -102,8 +103,17 @@ impl World {
         self.versions().into_iter().zip(self.records.values()).flat_map(of).collect()
     }
 
-    fn facts(&self) -> Vec<String> {
-        self.facts.values().filter_map(|fact| serde_json::to_string(fact).ok()).collect()
+    fn links(&self) -> Vec<Link> {
+        let links = self.facts.values().filter_map(|fact| if let Fact::Link(link) = fact { Some(link) } else { None });
+        links.cloned().collect()
+    }
+
+    fn ip_links(&self) -> Vec<(String, IpLink)> {
+        let policy = |fact: &Fact| match fact {
+            Fact::IpLink { tenant, policy, .. } => Some((tenant.clone(), *policy)),
+            _ => None,
+        };
+        self.facts.values().filter_map(policy).collect()
     }
 }
 
@@ -122,45 +132,52 @@ pub fn imagine(question: &Imagine) -> Imagined {
     let seen = updates(&before.seen(&before), &after.seen(&before));
     let settled = updates(&before.settled(), &after.settled());
     let aliases = updates(&before.aliases(), &after.aliases());
-    let facts = updates(&before.facts(), &after.facts());
+    let links = updates(&before.links(), &after.links());
+    let ip_links = updates(&before.ip_links(), &after.ip_links());
     let placed = timely::execute::execute_directly(move |worker| {
         let placed = Rc::new(RefCell::new(Vec::new()));
         let said = placed.clone();
+        let cx = Context::new(worker.index(), worker.peers(), 0, Restored::new());
         let (mut inputs, probe) = worker.dataflow::<u64, _, _>(|scope| {
             let (versions, of_versions) = scope.new_input();
             let (seen, of_seen) = scope.new_input();
             let (settled, of_settled) = scope.new_input();
             let (aliases, of_aliases) = scope.new_input();
-            let (facts, of_facts) = scope.new_input();
+            let (links, of_links) = scope.new_input();
+            let (ip_links, of_ip_links) = scope.new_input();
             let (steps, of_steps) = scope.new_input();
-            let identity = identity(Said {
-                versions: of_versions.as_collection(),
-                seen: of_seen.as_collection(),
+            let inputs = Inputs {
+                records: of_versions.as_collection(),
+                first_seen: of_seen.as_collection(),
                 settled: of_settled.as_collection(),
                 aliases: of_aliases.as_collection(),
-                facts: of_facts.as_collection(),
+                links: of_links.as_collection(),
+                ip_links: of_ip_links.as_collection(),
                 steps: of_steps.as_collection(),
                 runs: None,
-            });
-            let placed = identity.placed.inner.inspect(move |((live, how, uid), epoch, diff)| {
+            };
+            let placed = build(&cx, inputs).audit.inner.inspect(move |((live, how, uid), epoch, diff)| {
                 said.borrow_mut().push((live.key, *how, uid.clone(), *epoch, *diff));
             });
-            ((versions, seen, settled, aliases, facts, steps), placed.probe().0)
+            ((versions, seen, settled, aliases, links, ip_links, steps), placed.probe().0)
         });
-        for (epoch, ((((mut versions, mut seen), mut settled), mut aliases), mut facts)) in
-            (1..).zip(versions.into_iter().zip(seen).zip(settled).zip(aliases).zip(facts))
+        let parts = versions.into_iter().zip(seen).zip(settled).zip(aliases).zip(links).zip(ip_links);
+        for (epoch, (((((mut versions, mut seen), mut settled), mut aliases), mut links), mut ip_links)) in
+            (1..).zip(parts)
         {
             inputs.0.send_batch(&mut versions);
             inputs.1.send_batch(&mut seen);
             inputs.2.send_batch(&mut settled);
             inputs.3.send_batch(&mut aliases);
-            inputs.4.send_batch(&mut facts);
+            inputs.4.send_batch(&mut links);
+            inputs.5.send_batch(&mut ip_links);
             inputs.0.advance_to(epoch);
             inputs.1.advance_to(epoch);
             inputs.2.advance_to(epoch);
             inputs.3.advance_to(epoch);
             inputs.4.advance_to(epoch);
             inputs.5.advance_to(epoch);
+            inputs.6.advance_to(epoch);
             worker.step_while(|| probe.less_than(&epoch));
         }
         placed.take()
@@ -172,7 +189,7 @@ pub fn imagine(question: &Imagine) -> Imagined {
         }
     }
     let named = |world: &World| -> BTreeMap<Name, RecordKey> {
-        world.records.keys().map(|key| (radarflow_reconcile::identity::name::name(key), key.clone())).collect()
+        world.records.keys().map(|key| (name(key), key.clone())).collect()
     };
     let there = |at: &BTreeMap<(Name, &'static str, String), isize>, world: &World| {
         let keys = named(world);

@@ -11,11 +11,12 @@ use differential_dataflow::trace::{Cursor, TraceReader};
 use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_LISTED, MAX_OF_SITE, Wanted};
 use radarflow_proto::record::{IdKind, Record, SourceKind};
 use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::Name;
 use timely::progress::Antichain;
 
 use super::cross::claimed;
 use super::relations::{Rel, Trace, Value};
-use crate::records::{Live, Name, Version};
+use crate::records::{Live, Version};
 
 /// What can be read of identity.
 pub struct Inspect {

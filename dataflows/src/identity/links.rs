@@ -7,14 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use radarflow_proto::fact::{Fact, IpLink, LinkKind};
+use radarflow_proto::fact::{IpLink, Link, LinkKind};
 use radarflow_reconcile::identity::assertions::{Id, Scope};
-use radarflow_reconcile::identity::name::name;
+use radarflow_reconcile::identity::name::{Name, name};
 use serde::{Deserialize, Serialize};
 
 use super::anchors::{edge, with_musts};
 use super::relations::{Rel, Value, components, distinct, each};
-use crate::records::Name;
 
 /// One end of a cannot-link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,46 +63,25 @@ pub(super) struct Links<'scope> {
     pub(super) policies: Rel<'scope>,
 }
 
-enum Said {
-    Must(Id, Id),
-    Cannot(Id, Id),
-    Policy(Name, IpLink),
+/// The ends of a link of a kind, unless they are one.
+fn ends(link: &Link, kind: LinkKind) -> Option<(Id, Id)> {
+    let scope = Scope::of(&link.tenant, &link.partition);
+    let (a, b) = (scope.id(&link.a), scope.id(&link.b));
+    (link.kind == kind && a != b).then_some((a, b))
 }
 
-fn read(json: &str) -> Option<Said> {
-    match serde_json::from_str(json).ok()? {
-        Fact::Link(link) => {
-            let scope = Scope::of(&link.tenant, &link.partition);
-            let (a, b) = (scope.id(&link.a), scope.id(&link.b));
-            let said = match link.kind {
-                LinkKind::Must => Said::Must(a, b),
-                LinkKind::Cannot => Said::Cannot(a, b),
-            };
-            (a != b).then_some(said)
-        }
-        Fact::IpLink { tenant, policy, .. } => Some(Said::Policy(name(&tenant), policy)),
-        _ => None,
-    }
-}
-
-/// Reads them from the standing facts.
-pub(super) fn links<'scope>(facts: &super::Facts<'scope>) -> Links<'scope> {
-    let read = |rows: fn(Said) -> Vec<(Name, Value)>| {
-        facts.clone().flat_map(move |json| read(&json).map(rows).unwrap_or_default()).into()
-    };
-    let must = read(|said| match said {
-        Said::Must(a, b) => vec![edge(a, b)],
-        _ => vec![],
-    });
+/// Reads them.
+pub(super) fn links<'scope>(
+    links: crate::collection::Rel<'scope, Link>,
+    policies: crate::collection::Rel<'scope, (String, IpLink)>,
+) -> Links<'scope> {
+    let must: Rel<'scope> = links.clone().flat_map(|link| ends(&link, LinkKind::Must).map(|(a, b)| edge(a, b))).into();
     let least = components(&each(&must, |a, b, out| {
         if let Value::Edge(e) = b {
             out.push((a, Value::Name(e.ends()[1])));
         }
     }));
-    let cannot = read(|said| match said {
-        Said::Cannot(a, b) => vec![edge(a.min(b), a.max(b))],
-        _ => vec![],
-    });
+    let cannot = links.flat_map(|link| ends(&link, LinkKind::Cannot).map(|(a, b)| edge(a.min(b), a.max(b)))).into();
     let ends = each(&distinct(&with_musts(&cannot, &least)), |_, v, out| {
         if let Value::Edge(e) = v
             && !e.must()
@@ -113,9 +91,6 @@ pub(super) fn links<'scope>(facts: &super::Facts<'scope>) -> Links<'scope> {
             out.extend([(a, false), (b, true)].map(|(id, second)| (id, Value::End(Token { link, second }))));
         }
     });
-    let policies = read(|said| match said {
-        Said::Policy(tenant, policy) => vec![(tenant, Value::Policy(policy))],
-        _ => vec![],
-    });
+    let policies = policies.map(|(tenant, policy)| (name(&tenant), Value::Policy(policy))).into();
     Links { must, least, ends, policies }
 }

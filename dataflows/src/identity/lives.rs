@@ -14,13 +14,17 @@
 
 use std::sync::Arc;
 
+use radarflow_proto::cell::Time;
+use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::lifecycle::{Life, life};
+use serde::{Deserialize, Serialize};
 
 use super::macs::{holder, together};
 use super::relations::{Rel, Value, each, join, lookup, lookup_any, reduce};
 use super::{Component, renamed};
-use crate::lifecycle::{Doomed, Standing, Watched};
-use crate::records::Name;
+use crate::collection;
+use crate::records::Live;
+use crate::steps::AnchorSteps;
 
 /// What leads an identifier to the device that holds it, where that is not itself.
 pub(super) struct Leads<'scope, 'a> {
@@ -38,6 +42,18 @@ pub(super) struct Leads<'scope, 'a> {
     pub(super) members: &'a Rel<'scope>,
 }
 
+/// A record of a deleted device: by it, the deletion's anchor and epoch.
+pub type Watched = (Name, (Name, u64));
+
+/// A record of a device that is deleted now, since when; or no longer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Doomed {
+    /// The record.
+    pub live: Live,
+    /// When its device was deleted.
+    pub since: Time,
+}
+
 /// The lives of devices, as far as operators had a say in them.
 pub struct Lives<'scope> {
     /// By device ([`Value::Life`]).
@@ -48,13 +64,13 @@ pub struct Lives<'scope> {
 /// What becomes of devices.
 pub struct Lived<'scope> {
     /// By device.
-    pub lives: super::Rel<'scope, (Component, Arc<Life>)>,
+    pub lives: collection::Rel<'scope, (Component, Arc<Life>)>,
     /// Records of devices that are deleted now.
-    pub doomed: super::Rel<'scope, Doomed>,
+    pub doomed: collection::Rel<'scope, Doomed>,
 }
 
 /// Leads what was said of anchors to the devices that hold them.
-pub(super) fn lives<'scope>(said: super::Rel<'scope, Standing>, leads: &Leads<'scope, '_>) -> Lives<'scope> {
+pub(super) fn lives<'scope>(said: collection::Rel<'scope, AnchorSteps>, leads: &Leads<'scope, '_>) -> Lives<'scope> {
     let said = said.map(|standing| (standing.anchor, Value::Life(standing.into()))).into();
     let placed = lookup(&said, leads.places, |id, said, place| match place {
         Some(Value::Place(place)) => Some((place.component, said.clone())),
@@ -84,7 +100,7 @@ pub(super) fn lives<'scope>(said: super::Rel<'scope, Standing>, leads: &Leads<'s
 
 impl<'scope> Lives<'scope> {
     /// Records whose sighting ends a deletion.
-    pub fn watched(&self) -> super::Rel<'scope, Watched> {
+    pub fn watched(&self) -> collection::Rel<'scope, Watched> {
         let watched = join(&self.standing, &self.members, |_, standing, member| match (standing, member) {
             (Value::Life(standing), Value::Member(live, _)) => {
                 let (epoch, _) = standing.steps.deletion()?;
@@ -99,7 +115,7 @@ impl<'scope> Lives<'scope> {
     }
 
     /// What becomes of devices, given the newest deletion of an anchor that was followed by a sighting.
-    pub fn lived(&self, resighted: super::Rel<'scope, (Name, u64)>) -> Lived<'scope> {
+    pub fn lived(&self, resighted: collection::Rel<'scope, (Name, u64)>) -> Lived<'scope> {
         let by_anchor = each(&self.standing, |component, v, out| {
             if let Value::Life(standing) = v {
                 out.push((standing.anchor, Value::LifeOf(component, standing, 0)));

@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use radarflow_reconcile::identity::MAX_MAC_RECORDS;
 use radarflow_reconcile::identity::assertions::is_global;
-use radarflow_reconcile::identity::name::name;
+use radarflow_reconcile::identity::name::{Name, name};
 use serde::{Deserialize, Serialize};
 
 use super::cross::Cross;
 use super::links::{Links, both_ends};
 use super::relations::{Rel, Value, components, distinct, each, join, join_any, lookup, lookup_any, reduce};
-use super::{Component, How, Standing, renamed};
-use crate::records::{Live, Name};
+use super::{Component, How, Unresolved, renamed};
+use crate::records::Live;
 
 /// How a MAC stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -280,14 +280,14 @@ pub(super) fn macs<'scope>(
         _ => None,
     });
     let holders = [of_mac, by_group];
-    let standing = join_any(seen, &holders.each_ref(), |mac, seen, said| match (seen, said) {
+    let resolved = join_any(seen, &holders.each_ref(), |mac, seen, said| match (seen, said) {
         (Value::Seen(seen), Value::State(State::Ambiguous)) => {
-            Some((mac, Value::Loose(Standing::Ambiguous, seen.clone())))
+            Some((mac, Value::Loose(Unresolved::Ambiguous, seen.clone())))
         }
         (seen, said) => holder(said).map(|device| (device, seen.clone())),
     });
     let of_kind = |loose: bool| {
-        each(&standing, move |name, v, out| {
+        each(&resolved, move |name, v, out| {
             if matches!(v, Value::Loose(..)) == loose {
                 out.push((name, v));
             }
@@ -298,7 +298,7 @@ pub(super) fn macs<'scope>(
         if let Value::Seen(seen) = seen
             && seen.last_record.is_some()
         {
-            out.push((mac, Value::Loose(Standing::Gone, seen)));
+            out.push((mac, Value::Loose(Unresolved::Gone, seen)));
         }
     });
     // An operator's link holds a MAC that nobody asserts any more.

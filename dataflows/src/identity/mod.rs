@@ -3,6 +3,7 @@
 //!
 //! | file | stage |
 //! |---|---|
+//! | [`interface`] | what it reads, and what it gives |
 //! | [`links`] | what operators say |
 //! | [`anchors`] | 1: strong identifiers and links |
 //! | [`cross`] | 1b: devices of sources that do not know each other |
@@ -29,9 +30,10 @@
 mod anchors;
 mod clusters;
 mod cross;
-pub mod gate;
+mod gate;
 pub mod imagine;
-pub mod inspect;
+mod inspect;
+mod interface;
 mod links;
 mod lives;
 mod macs;
@@ -41,33 +43,31 @@ mod relations;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use differential_dataflow::VecCollection;
-use radarflow_proto::cell::Time;
+use radarflow_proto::fact::RunDecision;
+use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{DeviceIdentifier, DeviceRedirect, StateRow};
-use radarflow_reconcile::identity::name::{record_uid, seed};
+use radarflow_reconcile::identity::name::{Name, record_uid, seed};
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::generic::operator::empty;
+use timely::dataflow::operators::vec::Map;
 
-use crate::corrections::Owned;
+use crate::collection::Events;
 use crate::keyed::Context;
-use crate::lifecycle;
-use crate::records::{Known, Live, Name, Seen};
+use crate::listings::ListingKey;
+use crate::records::{Asserted, FirstSeen};
+use gate::GateOut;
+pub use gate::RunEvent;
+pub use inspect::Inspect;
+pub use interface::{Address, AddressOwner, Component, How, Inputs, Outputs, Runs};
+pub use lives::{Doomed, Lived, Lives, Watched};
 use ownership::Claims;
 pub use ownership::Owners;
 use relations::{Value, each, join, join_any, lookup, lookup_any, reduce};
 
-/// Names a device while the dataflow computes: its component's least identifier, its address, or its record.
-pub type Component = Name;
-
-/// A collection over epochs.
-pub type Rel<'scope, D> = VecCollection<'scope, u64, D, isize>;
-
-/// Standing facts, JSON.
-type Facts<'scope> = Rel<'scope, String>;
-
 /// Why an identifier names nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Standing {
+enum Unresolved {
     /// It would join what must stay apart.
     Ambiguous,
     /// It is in a component that holds what must stay apart.
@@ -76,91 +76,19 @@ pub enum Standing {
     Gone,
 }
 
-/// What puts a record into its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum How {
-    /// A strong identifier.
-    Strong,
-    /// An operator's link.
-    Operator,
-    /// Stage 1b.
-    Cross,
-    /// A MAC.
-    Mac,
-    /// The owner of its address.
-    Ip,
-    /// Nothing but itself.
-    Itself,
-}
-
-impl How {
-    /// As the audit spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            How::Strong => "strong_identifier",
-            How::Operator => "operator",
-            How::Cross => "cross_source",
-            How::Mac => "mac",
-            How::Ip => "ip_alias",
-            How::Itself => "retraction",
-        }
-    }
-}
-
-/// What identity is computed from.
-pub struct Said<'scope> {
-    /// Live versions of records.
-    pub versions: Rel<'scope, Live>,
-    /// What is remembered of identifiers.
-    pub seen: Rel<'scope, Seen>,
-    /// Addresses that records have claimed for long.
-    pub settled: Rel<'scope, (Name, Name)>,
-    /// Confirmed aliases, by the record that reports them.
-    pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
-    /// Standing facts, JSON.
-    pub facts: Rel<'scope, String>,
-    /// What operators said of devices.
-    pub steps: Rel<'scope, lifecycle::Standing>,
-    /// What is known of runs, where they are braked.
-    pub runs: Option<(gate::RunEvents<'scope>, Context)>,
-}
-
-/// What the stages give.
-pub struct Identity<'scope> {
-    /// Which records make which device.
-    pub members: Rel<'scope, (Component, Live)>,
-    /// By record: why it is in its device, and what that is called.
-    pub placed: Rel<'scope, (Live, How, Arc<str>)>,
-    /// What devices are called.
-    pub uids: Rel<'scope, (Component, Arc<str>)>,
-    /// Which addresses a device owns.
-    pub owned: Rel<'scope, (Component, IpAddr)>,
-    /// Who owns an address.
-    pub owners: Owners<'scope>,
-    /// Rows of `identities`, `device_redirects` and `ip_ownership`.
-    pub rows: Rel<'scope, StateRow>,
-    /// Who owns which address, for attribution.
-    pub owned_addresses: Rel<'scope, Owned>,
-    /// What operators made of devices.
-    pub lives: lives::Lives<'scope>,
-    /// Runs that are held, and decisions about them.
-    pub held: Option<Stream<'scope, u64, Vec<gate::GateOut>>>,
-    /// For who asks why.
-    pub inspect: inspect::Inspect,
-}
-
 /// Builds the relations.
-pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
-    let links = links::links(&said.facts);
-    let versions = said.versions.map(|v| (v.key, Value::Live(v))).into();
-    let seen = said.seen.map(|s| (s.name, Value::Seen(s.into()))).into();
-    let aliases = said.aliases.map(|(record, (ip, at))| match ip {
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let scope = inputs.records.inner.scope();
+    let links = links::links(inputs.links, inputs.ip_links);
+    let versions = inputs.records.map(|v| (v.key, Value::Live(v))).into();
+    let seen = inputs.first_seen.map(|s| (s.name, Value::Seen(s.into()))).into();
+    let aliases = inputs.aliases.map(|(record, (ip, at))| match ip {
         IpAddr::V4(v4) => (record, Value::Alias(at, v4.to_ipv6_mapped())),
         IpAddr::V6(v6) => (record, Value::Alias(at, v6)),
     });
     let aliases: relations::Rel<'_> = aliases.into();
     let settled: relations::Rel<'_> =
-        said.settled.map(|(record, address)| (cross::claimed(record, address), Value::There)).into();
+        inputs.settled.map(|(record, address)| (cross::claimed(record, address), Value::There)).into();
     let of_kind = |strong: bool| {
         each(&seen, move |id, v, out| {
             if let Value::Seen(seen) = &v
@@ -204,7 +132,10 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
     let devices = anchored.concat(&grouped);
     let loose = anchors.loose.concat(&macs.loose);
 
-    let gated = said.runs.map(|(runs, cx)| gate::gate(&devices.concat(&rest).concat(&held).concat(&loose), runs, &cx));
+    let gated = inputs.runs.map(|runs| {
+        let rows = devices.concat(&rest).concat(&held).concat(&loose);
+        gate::gate(&rows, run_events(runs), cx)
+    });
     let published = |rel: relations::Rel<'scope>, which: fn(&Value) -> bool| match &gated {
         Some(gated) => rel.concat(&gated.withheld(which).negate()),
         None => rel,
@@ -268,14 +199,14 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         kept: gated.as_ref().map(|gated| &gated.kept),
         members: &members,
     };
-    let lives = lives::lives(said.steps, &leads);
+    let lives = lives::lives(inputs.steps, &leads);
 
     let holders = join(&held, &best, |device, seen, uid| match (seen, uid) {
         (Value::Seen(seen), Value::Uid(uid)) => Some((device, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
     let gone = each(&loose, |_, v, out| {
-        if let Value::Loose(Standing::Gone, seen) = v {
+        if let Value::Loose(Unresolved::Gone, seen) = v {
             out.extend(seen.last_record.map(|record| (record, Value::Seen(seen))));
         }
     });
@@ -295,7 +226,7 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
         (Value::Seen(seen), Value::Uid(uid)) => Some((seen.name, Value::Called(seen.clone(), uid.clone()))),
         _ => None,
     });
-    let redirect = |seen: &Seen, uid: &Arc<str>| {
+    let redirect = |seen: &FirstSeen, uid: &Arc<str>| {
         (seen.id.uid != *uid).then(|| {
             StateRow::from(DeviceRedirect {
                 tenant_id: seen.id.scope.tenant.clone(),
@@ -307,65 +238,89 @@ pub fn identity<'scope>(said: Said<'scope>) -> Identity<'scope> {
             })
         })
     };
-    let held_rows = holders.flat_map(move |(_, v)| match v {
-        Value::Called(seen, uid) => {
-            let held = StateRow::from(DeviceIdentifier {
-                device_uid: Some(uid.to_string()),
-                first_seen: Some(seen.first),
-                ..identifier_row(&seen.id, "held")
-            });
-            [Some(held), redirect(&seen, &uid)].into_iter().flatten()
-        }
-        _ => [None, None].into_iter().flatten(),
-    });
-    let gone_rows = gone.flat_map(move |(_, v)| match v {
-        Value::Called(seen, uid) => redirect(&seen, &uid),
+    let held_rows = holders.flat_map(|(_, v)| match v {
+        Value::Called(seen, uid) => Some(StateRow::from(DeviceIdentifier {
+            device_uid: Some(uid.to_string()),
+            first_seen: Some(seen.first),
+            ..identifier_row(&seen.id, "held")
+        })),
         _ => None,
     });
     let loose_rows = loose.flat_map(|(_, v)| match v {
-        Value::Loose(Standing::Ambiguous, seen) => Some(StateRow::from(DeviceIdentifier {
+        Value::Loose(Unresolved::Ambiguous, seen) => Some(StateRow::from(DeviceIdentifier {
             first_seen: Some(seen.first),
             ..identifier_row(&seen.id, "ambiguous")
         })),
-        Value::Loose(Standing::Contested, seen) => Some(StateRow::from(DeviceIdentifier {
+        Value::Loose(Unresolved::Contested, seen) => Some(StateRow::from(DeviceIdentifier {
             first_seen: Some(seen.first),
             ..identifier_row(&seen.id, "contested")
         })),
         _ => None,
     });
-    let owner_rows = ownership.named.clone().flat_map(|(_, v)| match v {
-        Value::Named(named) => named.1.rows(Some(&named.0)),
-        Value::Decision(shared) => shared.rows(None),
-        _ => vec![],
+    let redirects = holders.concat(&gone).flat_map(move |(_, v)| match v {
+        Value::Called(seen, uid) => redirect(&seen, &uid),
+        _ => None,
     });
-    let owned_addresses = ownership.named.flat_map(|(_, v)| match v {
+    let address_redirects = ownership.named.flat_map(|(_, v)| match v {
+        Value::Named(named) => named.1.redirect(&named.0),
+        _ => None,
+    });
+    let ownership_rows = ownership.named.flat_map(|(_, v)| match v {
+        Value::Named(named) => Some(named.1.row(Some(&named.0))),
+        Value::Decision(shared) => Some(shared.row(None)),
+        _ => None,
+    });
+    let address_owners = ownership.named.flat_map(|(_, v)| match v {
         Value::Named(named) => Some(named.1.owned(Some(&named.0))),
         Value::Decision(shared) => Some(shared.owned(None)),
         _ => None,
     });
-    let inspect = inspect::Inspect::new(&members, uids, &settled, &aliases);
-    Identity {
-        members: members.flat_map(|(device, v)| match v {
+    let inspect = Inspect::new(&members, uids, &settled, &aliases);
+    let gate_out = gated.map_or_else(|| empty(scope), |gated| gated.said);
+    Outputs {
+        placements: members.flat_map(|(device, v)| match v {
             Value::Member(live, _) => Some((device, live)),
             _ => None,
         }),
-        placed: placed.flat_map(|(_, v)| match v {
-            Value::PlacedIn(live, how, uid) => Some((live, how, uid)),
-            _ => None,
-        }),
-        uids: relations::all(uids.into_iter().cloned())
+        names: relations::all(uids.into_iter().cloned())
             .flat_map(|(device, v)| if let Value::Uid(uid) = v { Some((device, uid)) } else { None }),
-        owned: ownership.owned.flat_map(|(device, v)| match v {
+        addresses: ownership.owned.flat_map(|(device, v)| match v {
             Value::Decision(d) => Some((device, d.spot().ip)),
             _ => None,
         }),
         owners: ownership.owners,
-        rows: held_rows.concat(loose_rows).concat(gone_rows).concat(owner_rows),
-        owned_addresses,
+        address_owners,
         lives,
-        held: gated.map(|gated| gated.said),
+        audit: placed.flat_map(|(_, v)| match v {
+            Value::PlacedIn(live, how, uid) => Some((live, how, uid)),
+            _ => None,
+        }),
+        identifier_rows: held_rows.concat(loose_rows),
+        redirect_rows: redirects.concat(address_redirects),
+        ownership_rows,
+        conditions: gate_out.clone().flat_map(|out| match out {
+            GateOut::Held(key, condition, diff) => Some((key, condition, diff)),
+            GateOut::Outcome(_) => None,
+        }),
+        outcomes: gate_out.flat_map(|out| match out {
+            GateOut::Outcome(outcome) => Some(outcome),
+            GateOut::Held(..) => None,
+        }),
         inspect,
     }
+}
+
+/// All that the gate is told of runs.
+fn run_events(runs: Runs<'_>) -> Events<'_, (ListingKey, RunEvent)> {
+    let decisions = runs.decisions.map(|(decision, refused)| {
+        let RunDecision { tenant, kind, instance, .. } = decision.clone();
+        (ListingKey { tenant, kind, instance }, RunEvent::Decide(decision, refused))
+    });
+    let brakes = runs.brakes.map(|(tenant, brakes)| {
+        let of = ListingKey { tenant, kind: SourceKind::Operator, instance: String::new() };
+        (of, RunEvent::Brakes(brakes))
+    });
+    runs.events.concat(decisions).concat(brakes)
 }
 
 /// What a name has become part of, if it has.
@@ -458,7 +413,7 @@ fn of_named<'scope>(
     })
 }
 
-fn identifier_row(id: &Known, state: &str) -> DeviceIdentifier {
+fn identifier_row(id: &Asserted, state: &str) -> DeviceIdentifier {
     DeviceIdentifier {
         tenant_id: id.scope.tenant.clone(),
         partition: id.scope.partition.clone(),

@@ -20,15 +20,14 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::rows::{DeviceRedirect, IpOwnership, StateRow};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
-use radarflow_reconcile::identity::name::ip_uid;
+use radarflow_reconcile::identity::name::{Name, ip_uid};
 use radarflow_reconcile::identity::{ClaimClass, MAX_CLAIMANTS};
 use serde::{Deserialize, Serialize};
 
 use super::relations::{Rel, Value, each, join, join_any, lookup_any, reduce};
-use super::{Component, How};
-use crate::corrections::Owned;
+use super::{AddressOwner, Component, How};
+use crate::collection;
 use crate::layout::{Arrangement, Batcher};
-use crate::records::Name;
 
 /// An address and where it is one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -398,10 +397,10 @@ pub struct Owners<'scope>(Vec<Rel<'scope>>);
 
 impl<'scope> Owners<'scope> {
     /// What is said of addresses, by the devices that own them.
-    pub fn told<T: differential_dataflow::ExchangeData>(
+    pub fn by_device<T: differential_dataflow::ExchangeData>(
         &self,
-        said: super::Rel<'scope, (Name, T)>,
-    ) -> super::Rel<'scope, (Component, T)> {
+        said: collection::Rel<'scope, (Name, T)>,
+    ) -> collection::Rel<'scope, (Component, T)> {
         let said = said.arrange_named::<_, Arrangement<_, _>>("OfAddress", Batcher::new);
         let of = |part: &Rel<'scope>| {
             said.clone().join_core(part.index(), |address, said, decision| match decision {
@@ -429,38 +428,42 @@ impl Decision {
     }
 
     /// Who owns the address.
-    pub(super) fn owned(&self, owner: Option<&Arc<str>>) -> Owned {
+    pub(super) fn owned(&self, owner: Option<&Arc<str>>) -> AddressOwner {
         let Spot { scope, ip } = &self.spot;
         let class = (self.owner != Owner::Shared).then_some(self.class);
-        Owned { address: (scope.clone(), *ip), uid: owner.cloned(), class, since: self.since }
+        AddressOwner { address: (scope.clone(), *ip), uid: owner.cloned(), class, since: self.since }
     }
 
-    /// Its rows: of `ip_ownership`, and of `device_redirects` where records known by it alone went elsewhere.
-    pub(super) fn rows(&self, owner: Option<&Arc<str>>) -> Vec<StateRow> {
+    /// Its row of `ip_ownership`.
+    pub(super) fn row(&self, owner: Option<&Arc<str>>) -> StateRow {
         let Spot { scope, ip } = &self.spot;
         let class = if self.owner == Owner::Shared { "shared" } else { self.class.name() };
-        let uid = self.spot.uid();
-        let mut rows = vec![StateRow::from(IpOwnership {
+        StateRow::from(IpOwnership {
             tenant_id: scope.tenant.clone(),
             partition: scope.partition.clone(),
             ip: ip.to_string(),
-            ip_uid: uid.to_string(),
+            ip_uid: self.spot.uid().to_string(),
             device_uid: owner.map(ToString::to_string),
             class: class.to_owned(),
             valid_from: self.since,
             valid_to: None,
             epoch: 0,
-        })];
-        if let (Owner::Device, Some(owner), true) = (self.owner, owner.filter(|owner| **owner != uid), self.alone) {
-            rows.push(StateRow::from(DeviceRedirect {
+        })
+    }
+
+    /// Its row of `device_redirects`, where records known by it alone went elsewhere.
+    pub(super) fn redirect(&self, owner: &Arc<str>) -> Option<StateRow> {
+        let Spot { scope, ip } = &self.spot;
+        let uid = self.spot.uid();
+        (self.owner == Owner::Device && self.alone && *owner != uid).then(|| {
+            StateRow::from(DeviceRedirect {
                 tenant_id: scope.tenant.clone(),
                 partition: scope.partition.clone(),
                 from_uid: uid.to_string(),
                 to_uid: owner.to_string(),
                 identifier: format!("{}:{ip}", IdKind::Ip.name()),
                 epoch: 0,
-            }));
-        }
-        rows
+            })
+        })
     }
 }

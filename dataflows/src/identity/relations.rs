@@ -16,6 +16,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::fact::IpLink;
 use radarflow_reconcile::identity::ClaimClass;
 use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Pipeline;
@@ -26,10 +27,10 @@ use super::cross::{Evidence, Met, Side};
 use super::links::Token;
 use super::macs::{State, Wants};
 use super::ownership::{Decision, Spot};
-use super::{How, Standing};
+use super::{How, Unresolved};
 use crate::layout::{Arrangement, Batcher, Builder};
-use crate::lifecycle::Standing as Said;
-use crate::records::{Live, Name, Seen};
+use crate::records::{FirstSeen, Live};
+use crate::steps::AnchorSteps;
 
 /// What a relation says of a name. Small ones stand here, rare ones behind a pointer: five words in all.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,11 +50,11 @@ pub(super) enum Value {
     /// A record of the component named.
     Claimant(Name, Live, Option<Arc<Place>>),
     /// What is remembered of an identifier.
-    Seen(Arc<Seen>),
+    Seen(Arc<FirstSeen>),
     /// The same, of one that names nobody.
-    Loose(Standing, Arc<Seen>),
+    Loose(Unresolved, Arc<FirstSeen>),
     /// The same, of one held by the device named.
-    HeldBy(Name, Arc<Seen>),
+    HeldBy(Name, Arc<FirstSeen>),
     /// An edge of the graph of identifiers.
     Edge(Arc<Edge>),
     /// A vertex of it.
@@ -63,7 +64,7 @@ pub(super) enum Value {
     /// Where the identifier named ended.
     PlaceOf(Name, Arc<Place>),
     /// The same, if there is such a device.
-    HeldIf(Name, Arc<Seen>),
+    HeldIf(Name, Arc<FirstSeen>),
     /// One end of a cannot-link.
     End(Token),
     /// The same, held by the one named.
@@ -117,11 +118,11 @@ pub(super) enum Value {
     /// A record, and what the device that it is in is called.
     PlacedIn(Live, How, Arc<str>),
     /// An identifier, and what the device that holds it is called.
-    Called(Arc<Seen>, Arc<str>),
+    Called(Arc<FirstSeen>, Arc<str>),
     /// What operators said of an anchor.
-    Life(Arc<Said>),
+    Life(Arc<AnchorSteps>),
     /// The same, of one held by the device named, with the newest deletion that was followed by a sighting.
-    LifeOf(Name, Arc<Said>, u64),
+    LifeOf(Name, Arc<AnchorSteps>, u64),
     /// A deletion: its anchor and epoch.
     Deleted(Name, u64),
     /// What all of it amounts to.
@@ -189,7 +190,10 @@ impl<'scope> Rel<'scope> {
     }
 
     /// Rows of other types, for those who are not of identity.
-    pub(super) fn flat_map<D, I>(&self, logic: impl FnMut((Name, Value)) -> I + 'static) -> super::Rel<'scope, D>
+    pub(super) fn flat_map<D, I>(
+        &self,
+        logic: impl FnMut((Name, Value)) -> I + 'static,
+    ) -> crate::collection::Rel<'scope, D>
     where
         D: Clone + 'static,
         I: IntoIterator<Item = D>,

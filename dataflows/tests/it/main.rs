@@ -1,9 +1,11 @@
 //! The dataflow as a whole: real frames in, whole epochs out.
 
+mod arrows;
 mod attribution;
 mod brakes;
 mod enrich;
 mod explain;
+mod facts;
 #[allow(unreachable_pub, missing_docs)]
 mod harness;
 mod health;

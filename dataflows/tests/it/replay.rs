@@ -2,6 +2,7 @@
 
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::{DeviceAct, Fact, Stage};
+use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::record::{IdKind, Identifier};
 
 use crate::harness::*;
@@ -67,7 +68,8 @@ fn a_replay_on_other_workers_says_the_same() {
         }
         let mut said = Vec::new();
         for output in &run.outputs_seen {
-            said.push(format!("{} {:?} {:?} {:?}", output.epoch, output.changes, output.due, output.outcomes));
+            let EpochOutput { epoch, changes, due, outcomes, facts, .. } = output;
+            said.push(format!("{epoch} {changes:?} {due:?} {outcomes:?} {facts:?}"));
             let mut rows: Vec<String> = Vec::new();
             for (table, batch) in &output.events {
                 for i in 0..batch.num_rows() {

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use radarflow_dataflows::decode::runs::{Owner, Runs, Staging, UNFINISHED_MS};
+use radarflow_dataflows::decode::runs::{Runs, Staging, Submitter, UNFINISHED_MS};
 use radarflow_dataflows::keyed::{Context, Restored, StateEntry};
 use radarflow_proto::rows::Reject;
 
 use crate::harness::{self, Run, sync};
 
 fn staged(runs: &mut Runs, tenant: &str, name: &str, chunks: u32, size: usize) {
-    let owner = Owner { tenant: tenant.to_owned(), ..Owner::default() };
+    let submitter = Submitter { tenant: tenant.to_owned(), ..Submitter::default() };
     for n in 0..chunks {
-        runs.stage(name.to_owned(), owner.clone(), n, (1, n), vec![0; size].into(), 0);
+        runs.stage(name.to_owned(), submitter.clone(), n, (1, n), vec![0; size].into(), 0);
     }
 }
 
@@ -24,7 +24,7 @@ fn tenants_are_read_alike_and_a_large_chunk_passes() {
     runs.release("b".to_owned(), (2, 0), None);
     runs.release("s".to_owned(), (2, 1), None);
     let due = runs.take(3, 4000);
-    let of = |tenant: &str| due.iter().filter(|d| d.owner.tenant == tenant).count();
+    let of = |tenant: &str| due.iter().filter(|d| d.submitter.tenant == tenant).count();
     assert_eq!((of("small"), of("never")), (3, 0));
     assert!(of("big") >= 1);
     assert_eq!(runs.take(4, 1).len(), 1, "a chunk larger than any budget");
@@ -63,7 +63,7 @@ fn what_is_too_much_for_memory_waits_on_disk_also_over_a_restart() {
         for n in 0..100 {
             runs.stage(
                 "r".to_owned(),
-                Owner { tenant: "t".to_owned(), ..Owner::default() },
+                Submitter { tenant: "t".to_owned(), ..Submitter::default() },
                 n,
                 (1, n),
                 body(n).into(),
@@ -110,7 +110,7 @@ fn who_is_read_first_among_equals_is_the_same_in_every_build() {
             staged(&mut runs, tenant, tenant, 1, 100);
             runs.release(tenant.to_owned(), (2, n as u32), None);
         }
-        runs.take(epoch, 1).remove(0).owner.tenant
+        runs.take(epoch, 1).remove(0).submitter.tenant
     });
     assert_eq!(first.collect::<String>(), "abbbcadc");
 }

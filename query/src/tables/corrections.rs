@@ -2,7 +2,7 @@
 //!
 //! An event bears the device that had its address by what was known at its epoch. What became known later is in
 //! `attribution_corrections`: of those about an event's address, learnt after its epoch and not beginning after its time,
-//! the newest is right (`dataflows/src/corrections.rs` says why). They are few beside the events; the newest
+//! the newest is right (`dataflows/src/telemetry/corrections.rs` says why). They are few beside the events; the newest
 //! [`MAX_CORRECTIONS`] of a tenant are kept here, in levels that are merged while they are of like size, so that a new
 //! version of them costs what is new. An answer that older ones could have changed says so.
 

@@ -13,18 +13,18 @@
 //! its time is given to whoever had its address at the horizon.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::rows::AttributionCorrection;
 use radarflow_reconcile::identity::ClaimClass;
-use radarflow_reconcile::identity::assertions::Scope;
+use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Address, AddressOwner};
 use crate::keyed::{Clock, Machine, Tick};
 use crate::output::DerivedRow;
-use crate::records::{Name, RETENTION_MS};
+use crate::records::RETENTION_MS;
 
 /// How late an event may come and still find who had its address then, milliseconds.
 pub const HORIZON_MS: i64 = 3_600_000;
@@ -33,43 +33,25 @@ const MAX_CHANGES: usize = 16;
 /// Nothing stored is dated further ahead of its receipt, microseconds.
 const AHEAD_US: i64 = 86_400_000_000;
 
-/// An address in its scope.
-pub type Address = (Arc<Scope>, IpAddr);
-
-/// Who owns an address, by which claim.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Owned {
-    /// What is owned.
-    pub address: Address,
-    /// By which device; none where too many claim it.
-    pub uid: Option<Arc<str>>,
-    /// What decided; none where too many claim it.
-    pub class: Option<ClaimClass>,
-    /// Event time of the claim.
-    pub since: Time,
-}
-
-impl Owned {
-    /// What claims are compared by; that an address is shared is stronger than any.
-    fn weight(&self) -> Weight {
-        (self.class.is_none(), self.class, self.since)
-    }
+/// What claims are compared by; that an address is shared is stronger than any.
+fn weight(owner: &AddressOwner) -> Weight {
+    (owner.class.is_none(), owner.class, owner.since)
 }
 
 type Weight = (bool, Option<ClaimClass>, Time);
 
 /// Who had an address, each from a time on, microseconds; the first from ever.
-pub type Past = Arc<[(i64, Option<Arc<str>>)]>;
+pub(super) type OwnerHistory = Arc<[(i64, Option<Arc<str>>)]>;
 
 /// Who had it at a time.
-pub fn owner_at(past: &[(i64, Option<Arc<str>>)], at_us: i64) -> Option<&Arc<str>> {
+pub(super) fn owner_at(past: &[(i64, Option<Arc<str>>)], at_us: i64) -> Option<&Arc<str>> {
     let after = past.partition_point(|(from, _)| *from <= at_us);
     past[after.saturating_sub(1)].1.as_ref()
 }
 
 /// What is remembered of an address that changed hands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Tenure {
+pub(super) struct Tenure {
     address: Address,
     owners: Vec<(i64, Option<Arc<str>>)>,
     /// The last claim and when it was given up, while it is nobody's.
@@ -82,16 +64,16 @@ impl Tenure {
     }
 
     /// What late events need to know: nothing where it was one owner's throughout.
-    fn past(&self) -> Option<Past> {
+    fn past(&self) -> Option<OwnerHistory> {
         (self.owners.len() > 1).then(|| self.owners.clone().into())
     }
 
     /// Since when the next owner has it.
-    fn begins(&self, before: Option<&Owned>, after: Option<&Owned>, now_us: i64) -> i64 {
+    fn begins(&self, before: Option<&AddressOwner>, after: Option<&AddressOwner>, now_us: i64) -> i64 {
         let Some(after) = after.filter(|a| a.class.is_some()) else { return now_us };
-        let last = before.map(|b| (b.weight(), now_us)).or(self.given_up);
+        let last = before.map(|b| (weight(b), now_us)).or(self.given_up);
         let from = match last {
-            Some((weight, given_up)) if after.weight() <= weight => after.since.0.max(given_up),
+            Some((last, given_up)) if weight(after) <= last => after.since.0.max(given_up),
             _ => after.since.0,
         };
         from.min(now_us)
@@ -121,21 +103,21 @@ impl Tenure {
 
 /// What becomes known of addresses.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub(super) enum TenureOut {
     /// Who had an address; nothing where it is whose it was.
-    Past(Address, Option<Past>),
+    History(Address, Option<OwnerHistory>),
     /// What is learnt late.
-    Late(DerivedRow),
+    Correction(DerivedRow),
 }
 
 /// Sees addresses change hands.
-pub struct Tenures;
+pub(super) struct Tenures;
 
 impl Machine for Tenures {
     type Key = Name;
-    type Event = (Owned, i64);
+    type Event = (AddressOwner, i64);
     type State = Tenure;
-    type Output = Told;
+    type Output = TenureOut;
     const NAME: &'static str = "tenures";
     const CLOCK: Clock = Clock::Wall;
 
@@ -144,27 +126,32 @@ impl Machine for Tenures {
         tick: &Tick,
         _: &Name,
         state: &mut Option<Tenure>,
-        events: Vec<(Owned, i64)>,
-        out: &mut Vec<Told>,
+        events: Vec<(AddressOwner, i64)>,
+        out: &mut Vec<TenureOut>,
     ) {
         let now_us = tick.clock_ms * 1000;
-        let told = state.as_ref().and_then(Tenure::past);
-        let mut net: BTreeMap<Owned, i64> = BTreeMap::new();
+        let past_before = state.as_ref().and_then(Tenure::past);
+        let mut net: BTreeMap<AddressOwner, i64> = BTreeMap::new();
         for (owned, diff) in events {
             *net.entry(owned).or_default() += diff;
         }
         let before = net.iter().find(|(_, n)| **n < 0).map(|(owned, _)| owned);
         let after = net.iter().find(|(_, n)| **n > 0).map(|(owned, _)| owned);
         if let Some(known) = after.or(before) {
-            let uid = |owned: Option<&Owned>| owned.and_then(|o| o.uid.clone());
+            let uid = |owned: Option<&AddressOwner>| owned.and_then(|o| o.uid.clone());
             let tenure = state.get_or_insert_with(|| Tenure::new(known.address.clone(), uid(before)));
             let another = before.is_none() || after.is_none() || uid(before) != uid(after);
             if another {
                 let from = tenure.begins(before, after, now_us);
                 if tenure.passes(from, uid(after), now_us) {
-                    out.push(Told::Late(DerivedRow::from(correction(&tenure.address, from, uid(after), now_us))));
+                    out.push(TenureOut::Correction(DerivedRow::from(correction(
+                        &tenure.address,
+                        from,
+                        uid(after),
+                        now_us,
+                    ))));
                 }
-                tenure.given_up = before.filter(|_| after.is_none()).map(|b| (b.weight(), now_us));
+                tenure.given_up = before.filter(|_| after.is_none()).map(|b| (weight(b), now_us));
             }
         }
         let Some(tenure) = state else { return };
@@ -173,8 +160,8 @@ impl Machine for Tenures {
         if past.is_none() && tenure.given_up.is_none() {
             *state = None;
         }
-        if past != told {
-            out.push(Told::Past(address, past));
+        if past != past_before {
+            out.push(TenureOut::History(address, past));
         }
     }
 
@@ -184,8 +171,8 @@ impl Machine for Tenures {
         horizon.into_iter().chain(retained).min()
     }
 
-    fn restored(&mut self, _: &Name, state: &Tenure, out: &mut Vec<Told>) {
-        out.extend(state.past().map(|past| Told::Past(state.address.clone(), Some(past))));
+    fn restored(&mut self, _: &Name, state: &Tenure, out: &mut Vec<TenureOut>) {
+        out.extend(state.past().map(|past| TenureOut::History(state.address.clone(), Some(past))));
     }
 }
 

@@ -5,8 +5,7 @@
 //! ```
 //! Every worker holds every owner (they are broadcast), so that batches stay where they were decoded. A batch waits
 //! until all that its epoch says of owners is there. Addresses that changed hands lately have their past beside them
-//! ([`crate::corrections`]). Links between devices are told with the owners of their addresses here, too, because here
-//! the owners are.
+//! ([`super::corrections`]). Links between devices become rows ([`super::links`]) here, too, because here the owners are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,32 +18,31 @@ use arrow_array::{ArrayRef, RecordBatch};
 use radarflow_proto::rows::{Table, TopologyLink};
 use radarflow_reconcile::identity::assertions::Scope;
 use serde::{Deserialize, Serialize};
-use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::{Broadcast, Map};
 
-use crate::corrections::{Address, Owned, Past, owner_at};
+use super::corrections::{OwnerHistory, owner_at};
+use super::links::AttributedLinks;
+use crate::collection::{Events, Rel, collected};
 use crate::decode::EventBatch;
-use crate::identity::Rel;
-use crate::records::stamped;
-use crate::topology::Links;
+use crate::identity::{Address, AddressOwner};
 
-/// What is said of an address.
+/// Something becomes known of an address, or of a link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Heard {
+enum Update {
     /// A device owns it, or does not any more.
     Owner(Address, Arc<str>, i64),
     /// Who had it lately.
-    Past(Address, Option<Past>),
+    History(Address, Option<OwnerHistory>),
     /// A neighbour is reported, or is not any more.
     Link(Arc<Scope>, Box<TopologyLink>, isize),
 }
 
 /// What comes out.
 #[derive(Clone, Debug)]
-pub enum Attributed {
+pub(super) enum Attributed {
     /// Events of a table and tenant.
     Rows(Table, String, RecordBatch),
     /// A link came (1) or went (-1).
@@ -53,17 +51,17 @@ pub enum Attributed {
 
 /// What is known of the addresses of one scope.
 #[derive(Default)]
-struct Known {
+struct ScopeOwners {
     owners: BTreeMap<IpAddr, Vec<(Arc<str>, i64)>>,
     /// Of those that changed hands lately.
-    pasts: BTreeMap<IpAddr, Past>,
+    histories: BTreeMap<IpAddr, OwnerHistory>,
 }
 
-impl Known {
+impl ScopeOwners {
     /// Changes of one epoch may come in any order: multiplicities are summed, what is left over is the owner.
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Owner((_, ip), uid, diff) => {
+    fn update(&mut self, update: Update) {
+        match update {
+            Update::Owner((_, ip), uid, diff) => {
                 let uids = self.owners.entry(ip).or_default();
                 match uids.iter_mut().find(|(u, _)| *u == uid) {
                     Some((_, n)) => *n += diff,
@@ -74,13 +72,13 @@ impl Known {
                     self.owners.remove(&ip);
                 }
             }
-            Heard::Past((_, ip), Some(past)) => {
-                self.pasts.insert(ip, past);
+            Update::History((_, ip), Some(history)) => {
+                self.histories.insert(ip, history);
             }
-            Heard::Past((_, ip), None) => {
-                self.pasts.remove(&ip);
+            Update::History((_, ip), None) => {
+                self.histories.remove(&ip);
             }
-            Heard::Link(..) => {}
+            Update::Link(..) => {}
         }
     }
 
@@ -89,41 +87,41 @@ impl Known {
     }
 
     fn owner(&self, ip: IpAddr, at_us: i64) -> Option<&Arc<str>> {
-        match self.pasts.get(&ip) {
-            Some(past) => owner_at(past, at_us),
+        match self.histories.get(&ip) {
+            Some(history) => owner_at(history, at_us),
             None => self.owner_now(ip),
         }
     }
 }
 
 /// Fills the device columns of event batches, and of links.
-pub fn attribute<'scope>(
-    batches: Stream<'scope, u64, Vec<EventBatch>>,
-    owners: Rel<'scope, Owned>,
-    pasts: Stream<'scope, u64, Vec<(Address, Option<Past>)>>,
-    links: Stream<'scope, u64, Vec<(Arc<Scope>, TopologyLink, isize)>>,
-) -> Stream<'scope, u64, Vec<Attributed>> {
-    let owners = owners.inner.flat_map(|(owned, epoch, diff)| {
-        let uid = owned.uid?;
-        Some((Heard::Owner(owned.address, uid, diff as i64), epoch))
+pub(super) fn attribute<'scope>(
+    batches: Events<'scope, EventBatch>,
+    owners: Rel<'scope, AddressOwner>,
+    histories: Events<'scope, (Address, Option<OwnerHistory>)>,
+    links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+) -> Events<'scope, Attributed> {
+    let owners = owners.inner.flat_map(|(owner, epoch, diff)| {
+        let uid = owner.uid?;
+        Some((Update::Owner(owner.address, uid, diff as i64), epoch))
     });
-    let pasts = stamped(pasts, |(address, past)| Some((Heard::Past(address, past), 1)));
-    let pasts = pasts.map(|(heard, epoch, _)| (heard, epoch));
-    let links = stamped(links, |(scope, link, diff)| Some((Heard::Link(scope, link.into(), diff), 1)));
-    let links = links.map(|(heard, epoch, _)| (heard, epoch));
+    let histories = collected(histories, |(address, history)| Some((Update::History(address, history), 1)));
+    let histories = histories.inner.map(|(update, epoch, _)| (update, epoch));
+    let links = collected(links, |(scope, link, diff)| Some((Update::Link(scope, link.into(), diff), 1)));
+    let links = links.inner.map(|(update, epoch, _)| (update, epoch));
     // A link is told where it was reported; everybody hears of owners.
-    let heard = owners.concat(pasts).broadcast().concat(links);
-    batches.binary_frontier(heard, Pipeline, Pipeline, "Attribute", |_, _| {
-        let mut known: BTreeMap<(String, String), Known> = BTreeMap::new();
-        let mut links = Links::default();
+    let updates = owners.concat(histories).broadcast().concat(links);
+    batches.binary_frontier(updates, Pipeline, Pipeline, "Attribute", |_, _| {
+        let mut known: BTreeMap<(String, String), ScopeOwners> = BTreeMap::new();
+        let mut links = AttributedLinks::default();
         let mut pending = BTreeMap::new();
         let mut stash = BTreeMap::new();
-        move |(batches, _), (heard, frontier), output| {
-            heard.for_each(|time, data| {
-                for (heard, epoch) in data.drain(..) {
-                    let slot: &mut (_, Vec<Heard>) =
+        move |(batches, _), (updates, frontier), output| {
+            updates.for_each(|time, data| {
+                for (update, epoch) in data.drain(..) {
+                    let slot: &mut (_, Vec<Update>) =
                         pending.entry(epoch).or_insert_with(|| (time.delayed(&epoch, 0), Vec::new()));
-                    slot.1.push(heard);
+                    slot.1.push(update);
                 }
             });
             batches.for_each(|time, data| {
@@ -138,25 +136,25 @@ pub fn attribute<'scope>(
                 let next = pending.keys().next().copied().into_iter().chain(stash.keys().next().copied()).min();
                 let Some(epoch) = next.filter(complete) else { break };
                 if let Some((capability, all)) = pending.remove(&epoch) {
-                    for heard in all {
-                        let scope = match &heard {
-                            Heard::Owner((scope, ip), ..) => {
+                    for update in all {
+                        let scope = match &update {
+                            Update::Owner((scope, ip), ..) => {
                                 links.handed(scope, *ip);
                                 scope
                             }
-                            Heard::Past((scope, _), _) => scope,
-                            Heard::Link(scope, link, diff) => {
-                                links.hear(scope, (**link).clone(), *diff);
+                            Update::History((scope, _), _) => scope,
+                            Update::Link(scope, link, diff) => {
+                                links.report(scope, (**link).clone(), *diff);
                                 continue;
                             }
                         };
-                        known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().hear(heard);
+                        known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().update(update);
                     }
                     let owner = |link: &TopologyLink, ip| {
                         known.get(&(link.tenant_id.clone(), link.partition.clone()))?.owner_now(ip)
                     };
-                    let told = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
-                    output.session(&capability).give_iterator(told);
+                    let rows = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
+                    output.session(&capability).give_iterator(rows);
                 }
                 if let Some((capability, batches)) = stash.remove(&epoch) {
                     let mut session = output.session(&capability);
@@ -171,7 +169,7 @@ pub fn attribute<'scope>(
     })
 }
 
-fn fill(batch: EventBatch, known: Option<&Known>) -> RecordBatch {
+fn fill(batch: EventBatch, known: Option<&ScopeOwners>) -> RecordBatch {
     let Some(known) = known.filter(|_| !batch.lookups.is_empty()) else { return batch.rows };
     let schema = batch.rows.schema();
     let times = batch.rows.column_by_name("time").expect("what is attributed has a time");

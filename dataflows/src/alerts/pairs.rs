@@ -1,0 +1,131 @@
+//! Clear pairs: conditions that one trap begins and another ends.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use radarflow_reconcile::alert::{Condition, Subject};
+use serde::{Deserialize, Serialize};
+
+use super::key::{AlertKey, ConditionChange};
+use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
+use crate::sizes::Sizes;
+use crate::strangers::bucket;
+
+/// A trap of a clear pair.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum PairEvent {
+    /// It begins.
+    Begin(Condition),
+    /// It ends.
+    End,
+}
+
+/// Conditions of a share that traps began: 32,768 a tenant. Nothing proves who sent a trap, so what one more begins is not
+/// taken in while there are so many; the trap itself is in `traps`.
+pub const MAX_PAIRS: usize = 512;
+/// Conditions that traps about one address began.
+pub const MAX_PAIRS_OF_ADDRESS: usize = 256;
+/// What a trap began is over when none has said it again for so long, milliseconds of live time.
+pub const PAIR_MS: i64 = 7 * 86_400_000;
+
+/// A share of a tenant's senders of traps.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairShare {
+    tenant: String,
+    bucket: u64,
+}
+
+/// What a trap is about: an address, and something there.
+pub type PairSubject = (IpAddr, Subject);
+
+impl PairShare {
+    /// The share that it belongs to.
+    pub fn of((source, subject): &PairSubject) -> Self {
+        PairShare { tenant: subject.tenant.clone(), bucket: bucket(&subject.partition, *source) }
+    }
+}
+
+/// Remembers what traps began.
+pub(super) struct Pairs(pub(super) Arc<Sizes>);
+
+/// What was begun, and when it was last said.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Begun {
+    conditions: BTreeMap<PairSubject, (Condition, i64)>,
+}
+
+impl Begun {
+    fn has_room(&self, subject: &PairSubject) -> bool {
+        let of_address = || self.conditions.keys().filter(|(source, _)| *source == subject.0).count();
+        self.conditions.contains_key(subject)
+            || (self.conditions.len() < MAX_PAIRS && of_address() < MAX_PAIRS_OF_ADDRESS)
+    }
+}
+
+impl Machine for Pairs {
+    type Key = PairShare;
+    type Event = (PairSubject, PairEvent);
+    type State = Begun;
+    type Output = ConditionChange;
+    const NAME: &'static str = "pairs";
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &PairShare,
+        state: &mut Option<Begun>,
+        events: Vec<(PairSubject, PairEvent)>,
+        out: &mut Vec<ConditionChange>,
+    ) {
+        let begun = state.get_or_insert_default();
+        let mut before: BTreeMap<PairSubject, Option<Condition>> = BTreeMap::new();
+        let over = begun.conditions.iter().filter(|(_, (_, said))| said + PAIR_MS <= tick.live_ms);
+        let over: Vec<_> = over.map(|(subject, _)| (subject.clone(), PairEvent::End)).collect();
+        for (subject, event) in over.into_iter().chain(events) {
+            let old = match event {
+                PairEvent::Begin(_) if !begun.has_room(&subject) => {
+                    self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                PairEvent::Begin(condition) => begun.conditions.insert(subject.clone(), (condition, tick.live_ms)),
+                PairEvent::End => begun.conditions.remove(&subject),
+            };
+            before.entry(subject).or_insert(old.map(|(condition, _)| condition));
+        }
+        for (subject, before) in before {
+            let after = begun.conditions.get(&subject).map(|(condition, _)| condition.clone());
+            if before != after {
+                let key = AlertKey::of_subject(subject.1);
+                out.extend(before.map(|c| (key.clone(), c, -1)));
+                out.extend(after.map(|c| (key, c, 1)));
+            }
+        }
+        if begun.conditions.is_empty() {
+            *state = None;
+        }
+    }
+
+    fn due_ms(&self, begun: &Begun) -> Option<i64> {
+        begun.conditions.values().map(|(_, said)| said + PAIR_MS).min()
+    }
+
+    fn restored(&mut self, _key: &PairShare, begun: &Begun, out: &mut Vec<ConditionChange>) {
+        let said = begun.conditions.iter();
+        out.extend(said.map(|((_, s), (c, _))| (AlertKey::of_subject(s.clone()), c.clone(), 1)));
+    }
+}
+
+/// The first release kept conditions by their alert; the address was in the name of the thing.
+pub(crate) fn pairs_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let mut shares: BTreeMap<PairShare, Begun> = BTreeMap::new();
+    for (_, (subject, condition)) in take_state::<AlertKey, (Subject, Condition)>(state, Pairs::NAME)? {
+        let address = subject.entity.split('/').next().and_then(|ip| ip.parse().ok());
+        let subject = (address.ok_or_else(|| format!("{} names no address", subject.entity))?, subject);
+        let begun = shares.entry(PairShare::of(&subject)).or_default();
+        begun.conditions.insert(subject, (condition, tick.live_ms));
+    }
+    put_state(state, Pairs::NAME, shares);
+    Ok(())
+}

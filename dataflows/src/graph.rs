@@ -1,0 +1,192 @@
+//! The graph: every part, what it is made of, and what is made of it.
+//!
+//! A part is a module with a struct of inputs, a struct of outputs and a function `build` from one to the other. This
+//! file connects them and does nothing else; what runs it is [`crate::worker`].
+
+use std::sync::mpsc::SyncSender;
+
+use radarflow_proto::fact::DeviceStep;
+use radarflow_proto::rows::StateRow;
+use radarflow_reconcile::identity::name::Name;
+use timely::dataflow::operators::{Concatenate, Probe};
+use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
+
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, PairEvent, PairShare, PairSubject};
+use crate::aliases::Poll;
+use crate::availability::{ProbeResult, TargetKey};
+use crate::decode::{Decoded, EventBatch};
+use crate::facts::StandingFact;
+use crate::health::{AgentKey, Beat, LogShare, LogSource};
+use crate::identity::{Inspect, RunEvent};
+use crate::keyed::{Context, Keyed};
+use crate::listings::{ListingEvent, ListingKey};
+use crate::output::WorkerEpoch;
+use crate::records::Sighting;
+use crate::sizes::Marks;
+use crate::sources::{Delta, SourceKey};
+use crate::topology::Neighbors;
+use crate::{
+    alerts, aliases, availability, enrich, facts, health, identity, inventory, lifecycle, listings, merges, output,
+    records, sources, steps, telemetry, topology,
+};
+
+macro_rules! inputs {
+    ($($name:ident: $type:ty,)*) => {
+        /// The inputs of the dataflow: what the decoder gives, one each.
+        pub(crate) struct Handles {
+            $($name: InputHandleVec<u64, $type>,)*
+        }
+
+        impl Handles {
+            /// Inputs of nothing yet.
+            pub(crate) fn new() -> Self {
+                Handles { $($name: InputHandleVec::new(),)* }
+            }
+
+            /// Hands in what was read at the epoch.
+            pub(crate) fn send(&mut self, mut decoded: Decoded) {
+                $(self.$name.send_batch(&mut decoded.$name);)*
+            }
+
+            /// Goes on to an epoch.
+            pub(crate) fn advance(&mut self, epoch: u64) {
+                $(
+                    self.$name.advance_to(epoch);
+                    self.$name.flush();
+                )*
+            }
+        }
+    };
+}
+
+inputs! {
+    sightings: Keyed<Name, Sighting>,
+    listed: Keyed<ListingKey, ListingEvent>,
+    runs: (ListingKey, RunEvent),
+    polls: Keyed<Name, Poll>,
+    neighbors: Keyed<Name, Neighbors>,
+    probes: Keyed<TargetKey, ProbeResult>,
+    beats: Keyed<AgentKey, Beat>,
+    log_hits: Keyed<LogShare, LogSource>,
+    pairs: Keyed<PairShare, (PairSubject, PairEvent)>,
+    deltas: Keyed<SourceKey, Delta>,
+    facts: Keyed<String, StandingFact>,
+    steps: Keyed<AlertKey, AlertEvent>,
+    device_steps: Keyed<Name, (u64, DeviceStep)>,
+    deliveries: Keyed<GroupKey, GroupEvent>,
+    batches: EventBatch,
+}
+
+/// Builds the dataflow. What it says is sent to `outputs`; `probe` tells which epochs were sent.
+pub(crate) fn build<'scope>(
+    scope: Scope<'scope, u64>,
+    inputs: &mut Handles,
+    cx: &Context,
+    marks: &Marks,
+    probe: &ProbeHandle<u64>,
+    outputs: SyncSender<WorkerEpoch>,
+) -> Inspect {
+    marks.part(scope, "records");
+    let sightings = inputs.sightings.to_stream(scope);
+    let facts = facts::build(cx, facts::Inputs { stated: inputs.facts.to_stream(scope) });
+    let listings = listings::build(cx, listings::Inputs { listed: inputs.listed.to_stream(scope) });
+    let records = records::build(cx, records::Inputs { sightings: sightings.clone(), withdrawn: listings.withdrawn });
+    let interfaces =
+        aliases::build(cx, aliases::Inputs { polls: inputs.polls.to_stream(scope), versions: records.versions });
+    let steps = steps::build(cx, steps::Inputs { asked: inputs.device_steps.to_stream(scope) });
+
+    marks.part(scope, "identity");
+    let identity = identity::build(
+        cx,
+        identity::Inputs {
+            records: interfaces.versions,
+            first_seen: records.first_seen,
+            settled: records.settled,
+            aliases: interfaces.aliases,
+            links: facts.links,
+            ip_links: facts.ip_links,
+            steps: steps.steps,
+            runs: Some(identity::Runs {
+                events: inputs.runs.to_stream(scope),
+                decisions: listings.decisions,
+                brakes: facts.brakes,
+            }),
+        },
+    );
+
+    marks.part(scope, "lives");
+    let lifecycle = lifecycle::build(cx, lifecycle::Inputs { sightings, lives: identity.lives });
+    let merges = merges::build(cx, merges::Inputs { placed: identity.audit });
+
+    marks.part(scope, "inventory");
+    let availability = availability::build(cx, availability::Inputs { probes: inputs.probes.to_stream(scope) });
+    let inventory = inventory::build(inventory::Inputs {
+        placements: identity.placements,
+        names: identity.names,
+        addresses: identity.addresses,
+        owners: identity.owners,
+        observations: availability.observations,
+        lives: lifecycle.lives,
+    });
+    let enriched = enrich::build(cx, enrich::Inputs { devices: inventory.devices, rules: facts.rules });
+
+    marks.part(scope, "alerts");
+    let health = health::build(
+        cx,
+        health::Inputs {
+            beats: inputs.beats.to_stream(scope),
+            log_hits: inputs.log_hits.to_stream(scope),
+            devices: enriched.devices.clone(),
+        },
+    );
+    let alerts = alerts::build(
+        cx,
+        alerts::Inputs {
+            conditions: scope.concatenate([health.conditions, listings.conditions, identity.conditions]),
+            pairs: inputs.pairs.to_stream(scope),
+            own: facts.conditions,
+            steps: inputs.steps.to_stream(scope),
+            receivers: facts.receivers,
+            deliveries: inputs.deliveries.to_stream(scope),
+        },
+    );
+
+    marks.part(scope, "output");
+    let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
+    let telemetry = telemetry::build(
+        cx,
+        telemetry::Inputs {
+            batches: inputs.batches.to_stream(scope),
+            address_owners: identity.address_owners,
+            links: topology.links,
+        },
+    );
+    let sources = sources::build(cx, sources::Inputs { deltas: inputs.deltas.to_stream(scope) });
+    let sent = output::build(
+        scope,
+        cx,
+        output::Inputs {
+            rows: vec![
+                enriched.devices.map(StateRow::Device),
+                identity.identifier_rows,
+                identity.redirect_rows,
+                identity.ownership_rows,
+                facts.rows,
+                telemetry.link_rows,
+                sources.rows,
+                health.rows,
+                alerts.rows,
+            ],
+            batches: telemetry.batches,
+            events: vec![health.events, alerts.events, merges.events, telemetry.corrections],
+            outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
+            due: alerts.due,
+            settled: alerts.settled,
+            facts: facts.all,
+            reaped: lifecycle.reaped,
+        },
+        outputs,
+    );
+    sent.probe_with(probe);
+    identity.inspect
+}

@@ -1,0 +1,76 @@
+//! Flows, logs and traps: which device each is about, and what is learnt of that too late.
+//!
+//! ```text
+//! owners of addresses ─► [tenures: who had an address when] ─┬─► corrections
+//!          │                                                 └─► histories of addresses
+//! batches, links ─► [attribution] ◄── owners, histories
+//! ```
+
+mod attribution;
+mod corrections;
+mod links;
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use radarflow_proto::rows::{StateRow, Table, TopologyLink};
+use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use timely::dataflow::operators::vec::Map;
+
+use crate::collection::{Events, Rel, changes, collected};
+use crate::decode::EventBatch;
+use crate::identity::AddressOwner;
+use crate::keyed::{Context, Keyed, machine};
+use crate::output::DerivedRow;
+use attribution::Attributed;
+pub use corrections::HORIZON_MS;
+use corrections::{TenureOut, Tenures};
+
+/// What is attributed, and by what.
+pub struct Inputs<'scope> {
+    /// Rows of event tables.
+    pub batches: Events<'scope, EventBatch>,
+    /// Who owns which address.
+    pub address_owners: Rel<'scope, AddressOwner>,
+    /// Neighbours that polled devices report.
+    pub links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+}
+
+/// What comes of it.
+pub struct Outputs<'scope> {
+    /// Rows of event tables, by table and tenant, with the devices that they are about.
+    pub batches: Events<'scope, (Table, String, RecordBatch)>,
+    /// Links as rows, with the devices that own their addresses now.
+    pub link_rows: Rel<'scope, StateRow>,
+    /// What is learnt late.
+    pub corrections: Events<'scope, DerivedRow>,
+}
+
+/// Builds it.
+pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
+    let owners = inputs.address_owners;
+    let handed = changes(owners.clone(), |owner, diff| {
+        let (scope, ip) = &owner.address;
+        Keyed { key: ip_name(scope.name, *ip), position: 0, event: (owner, diff as i64) }
+    });
+    let tenures = machine(handed, cx, Tenures);
+    let histories = tenures.clone().flat_map(|out| match out {
+        TenureOut::History(address, history) => Some((address, history)),
+        TenureOut::Correction(_) => None,
+    });
+    let attributed = attribution::attribute(inputs.batches, owners, histories, inputs.links);
+    Outputs {
+        batches: attributed.clone().flat_map(|out| match out {
+            Attributed::Rows(table, tenant, batch) => Some((table, tenant, batch)),
+            Attributed::Link(..) => None,
+        }),
+        link_rows: collected(attributed, |out| match out {
+            Attributed::Link(link, diff) => Some((StateRow::from(*link), diff)),
+            Attributed::Rows(..) => None,
+        }),
+        corrections: tenures.flat_map(|out| match out {
+            TenureOut::Correction(row) => Some(row),
+            TenureOut::History(..) => None,
+        }),
+    }
+}
