@@ -14,7 +14,7 @@
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
 //! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections: facts in, facts out, with retractions;
-//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`corrections`], [`lifecycle`], [`health`], [`alerts`], [`sources`], [`topology`]) are
+//! * **machines** ([`keyed`]: [`records`], [`aliases`], [`listings`], [`merges`], [`corrections`], [`lifecycle`], [`health`], [`alerts`], [`loss`], [`topology`]) are
 //!   keyed state with timers, for what remembers more than its live input;
 //! * **streams** ([`decode`], [`attribution`]) move rows as Arrow batches and never enter a collection.
 //!
@@ -35,11 +35,11 @@ pub mod keyed;
 pub mod layout;
 pub mod lifecycle;
 pub mod listings;
+pub mod loss;
 pub mod merges;
 pub mod output;
 pub mod records;
 pub mod sizes;
-pub mod sources;
 pub mod strangers;
 pub mod topology;
 pub mod upgrade;

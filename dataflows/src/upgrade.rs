@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::keyed::{Restored, Tick, encode};
-use crate::{alerts, decode, health, sources};
+use crate::{alerts, decode, health, loss};
 
 /// Encoded keys and values of one collection.
 pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -31,7 +31,7 @@ const SCHEMAS: &[Schema] = &[
     Schema { collection: "exporters", steps: &[decode::exporters_with_standing] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
     Schema { collection: "sflow", steps: &[decode::agents_with_standing] },
-    Schema { collection: "sources", steps: &[sources::senders_by_share] },
+    Schema { collection: "sources", steps: &[loss::senders_by_share] },
     Schema { collection: "targets", steps: &[health::vantages_that_age] },
 ];
 

@@ -46,11 +46,11 @@ use crate::identity::gate::{GateOut, RunEvent};
 use crate::keyed::{Context, Keyed, Restored, Tick, machine};
 use crate::lifecycle::{Reaper, Resighted, StepOut, Stepping, resighted};
 use crate::listings::{ListingEvent, ListingKey, ListingOut, Listings};
+use crate::loss::{Delta, SourceKey, sources};
 use crate::merges::{Merges, Moved};
 use crate::output::{Said, WorkerEpoch};
 use crate::records::{Arrival, Name, changes, records, stamped};
 use crate::sizes::{Marks, Sizes};
-use crate::sources::{Delta, SourceKey, sources};
 use crate::topology::{Neighbors, Topology};
 use crate::{attribution, enrich, identity, inventory, output};
 

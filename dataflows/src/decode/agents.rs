@@ -27,8 +27,8 @@ use crate::health::{AgentKey, Beat, Probe, TargetKey};
 use crate::identity::gate::RunEvent;
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
+use crate::loss::Delta;
 use crate::records::{Arrival, RunName, Sighting, Version};
-use crate::sources::Delta;
 use crate::topology::{MAX_NEIGHBORS, Neighbors};
 
 /// What counts as one run of a source that names none.
