@@ -7,8 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use radarflow_bench::network::{Device, Network};
-use radarflow_bench::packets::{self, FlowFields};
+use radarflow_network::devices::{Device, Network};
+use radarflow_network::packets::{self, FlowFields};
 use radarflow_proto::fact::Role;
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
 use radarflow_proto::grpc::{GatewayServiceStatus, GatewayStatusRequest};

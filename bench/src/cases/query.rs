@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use radarflow_bench::network::Network;
-use radarflow_connectors::sinks::lake::{Keep, Lake};
+use radarflow_connectors::sinks::lake::{Keep, Lake, open_table};
 use radarflow_connectors::sources::accept::{self, Places};
+use radarflow_network::devices::Network;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
@@ -167,8 +167,7 @@ fn part_of(ago: std::ops::Range<Duration>, part: usize, parts: usize) -> std::op
 
 /// The files of the lake's flows.
 async fn files(lake: &Path) -> Result<Vec<String>> {
-    let url = deltalake::table::builder::ensure_table_uri(lake.join("flows").to_string_lossy())?;
-    let table = deltalake::DeltaTable::try_from_url(url).await?;
+    let table = open_table(lake, LakeTable::Events(Table::Flow)).await?;
     Ok(table.get_file_uris()?.map(|f| f.trim_start_matches("file://").to_owned()).collect())
 }
 
