@@ -384,19 +384,8 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = serve::start(&config, migrate).await?;
-    for (name, addrs) in [
-        ("netflow", &server.netflow),
-        ("sflow", &server.sflow),
-        ("syslog", &server.syslog),
-        ("syslog-tcp", &server.syslog_tcp),
-        ("syslog-tls", &server.syslog_tls),
-        ("ipfix-tcp", &server.ipfix_tcp),
-        ("traps", &server.traps),
-        ("grpc", &server.grpc),
-    ] {
-        for addr in addrs {
-            say(&format!("listening: {name} {addr}"))?;
-        }
+    for (name, addr) in server.listening.named() {
+        say(&format!("listening: {name} {addr}"))?;
     }
     if let Some(token) = &server.first_token {
         say(&format!("admin token: {token}"))?;

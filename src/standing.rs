@@ -12,6 +12,7 @@ use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
+use radarflow_query::live::Live;
 use radarflow_query::turns::Turns;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
@@ -22,14 +23,14 @@ use crate::enrichment;
 /// Standing facts that intake must know: source instances, receivers. What is not durable is not known.
 #[derive(Default)]
 pub(crate) struct Registry {
-    pub(crate) instances: Arc<Mutex<Instances>>,
+    instances: Arc<Mutex<Instances>>,
     /// Who announces instances waits for whoever does so of the same tenant: one of a kind is the first.
     announcing: Arc<Turns>,
     receivers: Mutex<BTreeMap<(String, String), Receiver>>,
     /// Conditions of the program itself that hold, by tenant, rule and entity.
-    pub(crate) conditions: Mutex<BTreeMap<(String, String, String), OwnCondition>>,
+    conditions: Mutex<BTreeMap<(String, String, String), OwnCondition>>,
     /// How far an address alone links, a tenant.
-    pub(crate) policies: Mutex<BTreeMap<String, IpLink>>,
+    policies: Mutex<BTreeMap<String, IpLink>>,
     /// The rules that tell what devices are.
     enrichment: Mutex<Vec<Rule>>,
     /// Partial sources.
@@ -99,6 +100,21 @@ impl Registry {
             .filter(orphan)
             .map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() }))
             .collect()
+    }
+
+    /// The source instances there are.
+    pub(crate) fn instances(&self) -> MutexGuard<'_, Instances> {
+        locked(&self.instances)
+    }
+
+    /// The conditions of the program itself that hold.
+    pub(crate) fn conditions(&self) -> Vec<OwnCondition> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How far an address alone links in a tenant.
+    pub(crate) fn policy(&self, tenant: &str) -> IpLink {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
     }
 
     /// Whether a source says only what it knows.
@@ -229,6 +245,33 @@ impl NewInstances for Registry {
         });
         Box::pin(async move { announced.await.unwrap_or(Err(AppendError::Closed)) })
     }
+}
+
+/// Appends facts that the program itself says; gives the epoch from which on they hold.
+pub(crate) async fn append(
+    appender: &dyn FactSink,
+    tenant: &str,
+    feed: &str,
+    facts: &[Fact],
+) -> Result<u64, AppendError> {
+    let (tenant, partition, feed) = (tenant.to_owned(), String::new(), feed.to_owned());
+    let origin = Arc::new(Origin { kind: Kind::Fact, tenant, partition, feed });
+    let entries = facts.iter().map(|fact| entry(None, serde_json::to_vec(fact).expect("facts are JSON"))).collect();
+    appender.append(origin, entries).await
+}
+
+/// Appends facts, if there are any, and waits until everybody who is asked knows them.
+pub(crate) async fn settle(
+    appender: &dyn FactSink,
+    live: &Live,
+    tenant: &str,
+    feed: &str,
+    facts: &[Fact],
+) -> Result<(), AppendError> {
+    if !facts.is_empty() {
+        live.reach(append(appender, tenant, feed, facts).await?).await;
+    }
+    Ok(())
 }
 
 /// A fact of the configuration, as the operator reads it.
