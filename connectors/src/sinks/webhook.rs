@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use backon::Retryable;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, ReceiverKind};
 use radarflow_proto::frame::{Entry, Kind, Origin};
@@ -37,7 +38,7 @@ pub use self::lines::{
 };
 use self::lines::{Lines, Message};
 use crate::sources::entry;
-use crate::{http, secret};
+use crate::{http, retry, secret};
 
 /// One attempt, all of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +52,6 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 const RECORDS: usize = 256;
 /// Records that may wait for the ledger; beyond it nothing is sent.
 const RECORDS_WAITING: usize = 4096;
-/// Pause after the ledger took no records.
-const RECORD_RETRY: Duration = Duration::from_secs(1);
 
 /// The way in.
 pub struct Outbox {
@@ -205,12 +204,12 @@ async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
             (Arc::new(origin), entries)
         };
         let parts: Vec<_> = by_tenant.into_iter().map(part).collect();
-        while let Err(error) = sink.append_all(parts.clone(), Vec::new()).await {
+        let recorded = (|| sink.append_all(parts.clone(), Vec::new()))
+            .retry(retry::LEDGER)
+            .when(|error| *error != AppendError::Closed && !shared.lock().closed);
+        if recorded.await.is_err() {
             // What is not recorded is due again after the next start.
-            if error == AppendError::Closed || shared.lock().closed {
-                return;
-            }
-            tokio::time::sleep(RECORD_RETRY).await;
+            return;
         }
         // There may be room for records again.
         shared.send.notify_one();

@@ -26,6 +26,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use thiserror::Error;
 
 use super::{Durable, Stop, entry, now_us, retry_append, subjects};
+use crate::retry::{self, Pauses};
 
 /// Messages of one append.
 const BATCH: usize = 4096;
@@ -41,7 +42,6 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long a client that failed may take to say why.
 const PATIENCE: Duration = Duration::from_secs(20);
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Topics of one cluster.
 #[derive(Clone, Debug)]
@@ -239,8 +239,9 @@ impl Reader {
         let consumer = self.consumer.clone();
         let mut messages = consumer.stream().ready_chunks(BATCH);
         let mut appends = FuturesUnordered::new();
-        let mut look = tokio::time::interval(RETRY);
-        let mut told = String::new();
+        let look = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(look);
+        let (mut told, mut pauses, mut well) = (String::new(), Pauses::new(retry::BROKER), false);
         loop {
             tokio::select! {
                 biased;
@@ -269,18 +270,28 @@ impl Reader {
                         appends.push(self.append(batch));
                     }
                 }
-                _ = look.tick() => {
+                () = &mut look => {
                     let before = self.feeds.len();
-                    if let Err(error) = self.look().await {
-                        let error = error.to_string();
-                        if error != told {
-                            tracing::warn!("{error}; trying again");
-                            told = error;
+                    let next = match self.look().await {
+                        Err(error) => {
+                            let error = error.to_string();
+                            if error != told {
+                                tracing::warn!("{error}; trying again");
+                                told = error;
+                            }
+                            well = false;
+                            pauses.next()
                         }
-                    } else if self.feeds.len() != before || look.period() == RETRY {
-                        self.show_progress(CommitMode::Async);
-                        look = tokio::time::interval_at((Instant::now() + LOOK_AGAIN).into(), LOOK_AGAIN);
-                    }
+                        Ok(()) => {
+                            if self.feeds.len() != before || !well {
+                                self.show_progress(CommitMode::Async);
+                            }
+                            well = true;
+                            pauses.reset();
+                            LOOK_AGAIN
+                        }
+                    };
+                    look.as_mut().reset((Instant::now() + next).into());
                 }
                 () = stop.told() => break,
             }

@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
@@ -22,6 +22,7 @@ use radarflow_proto::ports::{FactSink, Part};
 use thiserror::Error;
 
 use super::{Durable, Stop, now_us, retry_append, subjects};
+use crate::retry::{self, Pauses};
 
 /// Messages of one append.
 const BATCH: usize = 1024;
@@ -31,7 +32,10 @@ const BATCH_BYTES: usize = 2 << 20;
 pub const OUTSTANDING: usize = 12;
 /// How long the server waits for an acknowledgement before it says a message again.
 const ACK_WAIT: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(2);
+/// How long reading goes on once it was told to end: a server that does not answer does not delay the end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// A stream that was read for so long is well.
+const WELL: Duration = Duration::from_secs(30);
 
 /// One stream of one server.
 #[derive(Clone, Debug)]
@@ -154,13 +158,12 @@ struct Subject {
 
 impl Subject {
     async fn run(&mut self) {
-        let mut told = String::new();
+        let (mut told, mut pauses) = (String::new(), Pauses::new(retry::BROKER));
         while !self.stop.is_told() {
-            let mut stop = self.stop.clone();
+            let (mut stop, began) = (self.stop.clone(), Instant::now());
             let read = tokio::select! {
                 read = self.read() => read,
-                // A server that does not answer does not delay the end.
-                () = async { stop.told().await; tokio::time::sleep(RETRY).await } => return,
+                () = async { stop.told().await; tokio::time::sleep(END_WITHIN).await } => return,
             };
             match read {
                 Ok(()) => return,
@@ -172,8 +175,11 @@ impl Subject {
                     }
                 }
             }
+            if began.elapsed() > WELL {
+                pauses.reset();
+            }
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pauses.next()) => {}
                 () = stop.told() => return,
             }
         }

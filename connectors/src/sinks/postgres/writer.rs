@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::waiting::{Batch, Waiting, Work};
 use super::{Limits, PostgresError, Truth, connect, sql, within};
+use crate::retry::{self, Pauses};
 
 /// Bytes of COPY text sent at once.
 const COPY_BYTES: usize = 4 << 20;
@@ -93,7 +94,8 @@ impl Writer {
     pub(super) async fn run(mut self) {
         // What was taken out and is not written.
         let mut held = Batch::default();
-        let mut pause = self.limits.retry.0;
+        let (first, longest) = self.limits.retry;
+        let mut pauses = Pauses::new(retry::endless(first, longest));
         while let Some(work) = self.waiting.work(held.newest > 0).await {
             let done = match work {
                 Work::Write(later) => {
@@ -107,7 +109,7 @@ impl Writer {
             };
             let Err(error) = done else {
                 self.waiting.applied().is_up(true);
-                pause = self.limits.retry.0;
+                pauses.reset();
                 tokio::time::sleep(PACE).await;
                 continue;
             };
@@ -122,8 +124,7 @@ impl Writer {
             if self.waiting.is_closed() {
                 return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.limits.retry.1);
+            tokio::time::sleep(pauses.next()).await;
         }
     }
 
