@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use radarflow_proto::fact::Fact;
-use radarflow_proto::ports::{EpochOutput, FactSink};
+use radarflow_proto::ports::{Appender, EpochOutput};
 use radarflow_proto::record::RecordKey;
 use tokio::sync::mpsc;
 
@@ -16,7 +16,7 @@ pub(crate) const QUEUED: usize = 16;
 const RECORDS: usize = 1000;
 
 /// Says it until nothing more can come.
-pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, appender: Arc<dyn FactSink>) {
+pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, appender: Arc<dyn Appender>) {
     while let Some(output) = named.recv().await {
         let mut by_tenant: BTreeMap<&str, Vec<(RecordKey, String)>> = BTreeMap::new();
         for (key, partition) in &output.reaped {

@@ -10,7 +10,7 @@ use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver};
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, BoxFuture, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_query::live::Live;
 use radarflow_query::turns::Turns;
@@ -219,7 +219,7 @@ fn note(instances: &mut Instances, facts: &[Fact]) {
 impl NewInstances for Registry {
     fn announce(
         &self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Origin,
         payloads: &[&[u8]],
     ) -> BoxFuture<Result<(), AppendError>> {
@@ -230,7 +230,7 @@ impl NewInstances for Registry {
         if spoken.is_empty() {
             return Box::pin(async { Ok(()) });
         }
-        let (sink, turns) = (sink.clone(), self.announcing.clone());
+        let (appender, turns) = (appender.clone(), self.announcing.clone());
         let origin = Arc::new(Origin { kind: Kind::Fact, ..origin.clone() });
         // Whoever asked may leave meanwhile: it is done all the same, so that nobody decides beside it which is the first.
         let announced = tokio::spawn(async move {
@@ -238,7 +238,7 @@ impl NewInstances for Registry {
             let facts = unknown(&locked(&known), &tenant, spoken);
             if !facts.is_empty() {
                 let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
-                sink.append(origin, entries).await?;
+                appender.append(origin, entries).await?;
                 note(&mut locked(&known), &facts);
             }
             Ok::<(), AppendError>(())
@@ -249,7 +249,7 @@ impl NewInstances for Registry {
 
 /// Appends facts that the program itself says; gives the epoch from which on they hold.
 pub(crate) async fn append(
-    appender: &dyn FactSink,
+    appender: &dyn Appender,
     tenant: &str,
     feed: &str,
     facts: &[Fact],
@@ -262,7 +262,7 @@ pub(crate) async fn append(
 
 /// Appends facts, if there are any, and waits until everybody who is asked knows them.
 pub(crate) async fn settle(
-    appender: &dyn FactSink,
+    appender: &dyn Appender,
     live: &Live,
     tenant: &str,
     feed: &str,
@@ -316,7 +316,7 @@ mod tests {
             Ledger { intake, running, _progress: progress }
         }
 
-        fn sink(&self) -> Arc<dyn FactSink> {
+        fn appender(&self) -> Arc<dyn Appender> {
             Arc::new(self.intake.clone())
         }
 
@@ -356,16 +356,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::default();
         let ended = Ledger::open(dir.path());
-        let sink = ended.sink();
+        let appender = ended.appender();
         ended.stop().await;
         let said = payload("dc1");
-        let refused = registry.announce(&sink, &origin("t"), &[&said]).await;
+        let refused = registry.announce(&appender, &origin("t"), &[&said]).await;
         assert_eq!(refused, Err(AppendError::Closed));
         assert!(!locked(&registry.instances).any("t", IdKind::NetBox));
 
         let ledger = Ledger::open(dir.path());
         for _ in 0..2 {
-            registry.announce(&ledger.sink(), &origin("t"), &[&said]).await.unwrap();
+            registry.announce(&ledger.appender(), &origin("t"), &[&said]).await.unwrap();
         }
         ledger.stop().await;
         assert_eq!(durable(dir.path()), [("t".to_owned(), "dc1".to_owned(), true)]);
@@ -376,10 +376,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (registry, ledger) = (Registry::default(), Ledger::open(dir.path()));
         let names: Vec<String> = (0..20).map(|n| format!("i{n:02}")).collect();
-        let sink = ledger.sink();
+        let appender = ledger.appender();
         for tenant in ["t", "u"] {
             let all = names.iter().enumerate().map(|(n, name)| {
-                let said = registry.announce(&sink, &origin(tenant), &[&payload(name)]);
+                let said = registry.announce(&appender, &origin(tenant), &[&payload(name)]);
                 async move {
                     // Every third has left before it is answered.
                     if n % 3 != 0 {
@@ -393,7 +393,7 @@ mod tests {
         for tenant in ["t", "u"] {
             let all: Vec<Vec<u8>> = names.iter().map(|name| payload(name)).collect();
             let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-            registry.announce(&sink, &origin(tenant), &all).await.unwrap();
+            registry.announce(&appender, &origin(tenant), &all).await.unwrap();
         }
         ledger.stop().await;
         let found = durable(dir.path());

@@ -17,7 +17,7 @@ use radarflow_connectors::sources::Stop;
 use radarflow_proto::cell::Time;
 use radarflow_proto::clock::{LedgerClock, Shown};
 use radarflow_proto::fact::{Fact, OwnCondition};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 
 use crate::memory::{Budget, resident_bytes};
 use crate::standing::append;
@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Watch {
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) sinks: Vec<(&'static str, Applied)>,
-    pub(crate) appender: Arc<dyn FactSink>,
+    pub(crate) appender: Arc<dyn Appender>,
     /// Folders that must have room: the data's, the lake's.
     pub(crate) disks: Vec<PathBuf>,
     /// How much, bytes.

@@ -1,4 +1,4 @@
-//! How the parts reach each other without knowing each other: sources and the API append inputs through [`FactSink`];
+//! How the parts reach each other without knowing each other: sources and the API append inputs through an [`Appender`];
 //! sinks and live tables receive whole epochs as [`EpochOutput`].
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub type Part = (Arc<Origin>, Vec<Entry>);
 
 /// Where inputs become durable. Returning `Ok(epoch)` means: on disk, in the frame of that epoch.
-pub trait FactSink: Send + Sync + 'static {
+pub trait Appender: Send + Sync + 'static {
     /// Appends everything into one frame, with the offsets it was read from; waits while the queue is full.
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>>;
 
@@ -298,7 +298,7 @@ pub trait NewInstances: Send + Sync + 'static {
     /// instance counts as known once its fact is durable, and not before; which is the first of its kind is decided once.
     fn announce(
         &self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Origin,
         payloads: &[&[u8]],
     ) -> BoxFuture<Result<(), AppendError>>;

@@ -8,7 +8,7 @@ use radarflow_connectors::sources::accept::{self, Places};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::{Stop, inventory, pull};
 use radarflow_pipeline::{Pipeline, Replay};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 use radarflow_proto::record::SourceKind;
 use radarflow_query::door::Door;
 use radarflow_query::engine::{Engine, EngineLimits};
@@ -58,7 +58,7 @@ pub(super) struct Connected<'a> {
     pub(super) replay: &'a Arc<Replay>,
     pub(super) sinks: &'a Sinks,
     pub(super) heard: &'a Heard,
-    pub(super) appender: &'a Arc<dyn FactSink>,
+    pub(super) appender: &'a Arc<dyn Appender>,
     pub(super) runs: inventory::Runs,
     pub(super) stop: &'a Stop,
 }

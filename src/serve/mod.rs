@@ -34,7 +34,7 @@ use radarflow_connectors::sources::accept::Places;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 use radarflow_query::door::Door;
 use radarflow_query::live::Live;
 
@@ -87,7 +87,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
     let (heard, consumers) = consumers::open(&sinks, &replay);
     let mut pipeline = opened.start(consumers).await?;
-    let appender: Arc<dyn FactSink> = Arc::new(pipeline.intake().clone());
+    let appender: Arc<dyn Appender> = Arc::new(pipeline.intake().clone());
     let facts = heard.registry.changes(config)?;
     settle(&*appender, &sinks.live, "default", "configuration", &facts).await?;
 

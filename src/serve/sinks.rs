@@ -74,7 +74,7 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let outbox = Arc::new(Outbox::start(opened.sink().clone(), url.to_owned())?);
+    let outbox = Arc::new(Outbox::start(opened.appender().clone(), url.to_owned())?);
     Ok(Sinks { live, lake, postgres, outbox, lake_path })
 }
 

@@ -11,14 +11,14 @@ use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, pull, stage, tcp, udp};
 use radarflow_dataflows::worker::Backlog;
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 
 use crate::config::{Config, Socket};
 use crate::standing::Registry;
 
 /// What sources are connected to.
 pub(super) struct World {
-    pub(super) appender: Arc<dyn FactSink>,
+    pub(super) appender: Arc<dyn Appender>,
     pub(super) registry: Arc<Registry>,
     /// What waits in staged runs.
     pub(super) backlog: Arc<Backlog>,

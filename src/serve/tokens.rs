@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use radarflow_proto::fact::{Fact, Role, Token};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 use radarflow_query::access::{hash, new_token};
 use radarflow_query::http::Api;
 use radarflow_query::live::Live;
@@ -40,7 +40,7 @@ pub(super) async fn first(config: &Config, api: &Api, live: &Live) -> Result<Opt
 }
 
 /// Makes a token; it works when this returns.
-pub(super) async fn make(appender: &dyn FactSink, live: &Live, name: &str, tenant: &str, role: Role) -> Result<String> {
+pub(super) async fn make(appender: &dyn Appender, live: &Live, name: &str, tenant: &str, role: Role) -> Result<String> {
     let text = new_token();
     settle(appender, live, tenant, "demo", &[fact(name, tenant, role, Vec::new(), &text)]).await?;
     Ok(text)

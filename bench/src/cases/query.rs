@@ -20,7 +20,7 @@ use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{
-    AppendError, AskedInventories, BoxFuture, EpochOutput, FactSink, FindRecords, FoundRecord, Imagine, Imagined,
+    AppendError, Appender, AskedInventories, BoxFuture, EpochOutput, FindRecords, FoundRecord, Imagine, Imagined,
     InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
@@ -41,7 +41,7 @@ const BATCH: usize = 100_000;
 /// There is nobody to take or find anything: it is only asked.
 struct Nobody;
 
-impl FactSink for Nobody {
+impl Appender for Nobody {
     fn append_all(&self, _: Vec<Part>, _: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         Box::pin(async { Err(AppendError::Closed) })
     }

@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use radarflow_proto::frame::{Entry, Frame, Origin, Range};
-use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
+use radarflow_proto::ports::{AppendError, Appender, BoxFuture, Part};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use self::queue::MAX_SUBMISSION;
@@ -211,7 +211,7 @@ impl Intake {
     }
 }
 
-impl FactSink for Intake {
+impl Appender for Intake {
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         let size = size(&parts, &ranges);
         if size > MAX_SUBMISSION {

@@ -29,7 +29,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, ReceiverKind};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
-use radarflow_proto::ports::{AppendError, EpochOutput, FactSink};
+use radarflow_proto::ports::{AppendError, Appender, EpochOutput};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
@@ -88,7 +88,7 @@ struct Record {
 impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
-    pub fn start(sink: Arc<dyn FactSink>, external_url: String) -> Result<Outbox, reqwest::Error> {
+    pub fn start(appender: Arc<dyn Appender>, external_url: String) -> Result<Outbox, reqwest::Error> {
         let client = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -98,7 +98,7 @@ impl Outbox {
         });
         let sender = Sender { client, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
-        tokio::spawn(record(shared.clone(), sink));
+        tokio::spawn(record(shared.clone(), appender));
         Ok(Outbox { shared })
     }
 
@@ -177,7 +177,7 @@ impl State {
 }
 
 /// Makes durable what became of messages, many at once.
-async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
+async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>) {
     loop {
         let records: Vec<(String, Record)> = {
             let mut state = shared.lock();
@@ -204,7 +204,7 @@ async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
             (Arc::new(origin), entries)
         };
         let parts: Vec<_> = by_tenant.into_iter().map(part).collect();
-        let recorded = (|| sink.append_all(parts.clone(), Vec::new()))
+        let recorded = (|| appender.append_all(parts.clone(), Vec::new()))
             .retry(retry::LEDGER)
             .when(|error| *error != AppendError::Closed && !shared.lock().closed);
         if recorded.await.is_err() {

@@ -23,7 +23,7 @@ use radarflow_proto::grpc::{
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
-use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, NewInstances};
 use sha2::{Digest, Sha256};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -58,7 +58,7 @@ pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
     places: Arc<Places>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
     stop: Stop,
@@ -83,7 +83,7 @@ pub async fn start(
     let secure = tls.is_some();
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let gateway =
-        Gateway { sink, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+        Gateway { appender, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     let server = server.add_service(service);
@@ -97,7 +97,7 @@ pub async fn start(
 }
 
 struct Gateway {
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
     origin: Arc<Origin>,
@@ -246,7 +246,7 @@ impl Gateway {
     async fn announce(&self, services: &[GatewayServiceStatus]) -> Result<(), Status> {
         let syncs = services.iter().filter(|s| s.source == "results" && s.service_type == "sync");
         let payloads: Vec<&[u8]> = syncs.map(|s| &s.message[..]).collect();
-        self.instances.announce(&self.sink, &self.origin, &payloads).await.map_err(|e| refused(&e))
+        self.instances.announce(&self.appender, &self.origin, &payloads).await.map_err(|e| refused(&e))
     }
 
     /// The entries of a request's services, and why some were refused.
@@ -285,7 +285,7 @@ impl Gateway {
         peer: Option<SocketAddr>,
     ) -> Result<(), Status> {
         stage::wait(&self.room).await;
-        let staging = Staging::new(self.sink.clone(), origin, peer);
+        let staging = Staging::new(self.appender.clone(), origin, peer);
         staging.whole(entries).await.map(drop).map_err(|e| refused(&e))
     }
 
@@ -327,7 +327,7 @@ impl Gateway {
             let (entries, refusals) = self.entries(&chunk.services, &said, caller.peer);
             good += entries.len();
             bad.extend(refusals);
-            let staging = staging.get_or_insert_with(|| Staging::new(self.sink.clone(), &target, caller.peer));
+            let staging = staging.get_or_insert_with(|| Staging::new(self.appender.clone(), &target, caller.peer));
             staging.push(&entries).await.map_err(|e| refused(&e))?;
         }
         order.finish().map_err(Status::invalid_argument)?;
@@ -340,7 +340,11 @@ impl Gateway {
     async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
         let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
         let origin = self.origin(caller, said.partition, Kind::Status)?;
-        self.sink.append(origin, vec![entry(caller.peer, push.with(b""))]).await.map(|_| ()).map_err(|e| refused(&e))
+        self.appender
+            .append(origin, vec![entry(caller.peer, push.with(b""))])
+            .await
+            .map(|_| ())
+            .map_err(|e| refused(&e))
     }
 }
 
@@ -491,7 +495,7 @@ impl AgentGatewayService for Gateway {
         if entries.iter().map(|e| e.body.len()).sum::<usize>() > 2 * PIECE_BYTES {
             self.append_large(&origin, &entries, caller.peer).await?;
         } else {
-            self.sink.append(origin, entries).await.map_err(|e| refused(&e))?;
+            self.appender.append(origin, entries).await.map_err(|e| refused(&e))?;
         }
         Ok(Response::new(GatewayStatusResponse { received: true }))
     }
@@ -540,7 +544,7 @@ impl AgentGatewayService for Gateway {
         let alive =
             AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
-        let (sink, peer) = (self.sink.clone(), caller.peer);
+        let (appender, peer) = (self.appender.clone(), caller.peer);
         let held = async_stream(move |end| async move {
             loop {
                 let message = tokio::select! {
@@ -549,7 +553,7 @@ impl AgentGatewayService for Gateway {
                 };
                 match message {
                     Ok(Some(_)) => {
-                        let _ = sink.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
+                        let _ = appender.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
                     }
                     _ => break,
                 }

@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
-use radarflow_proto::ports::{FactSink, Part};
+use radarflow_proto::ports::{Appender, Part};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::Message as _;
@@ -198,12 +198,12 @@ impl Running {
 /// Starts reading. A cluster that is away is waited for.
 pub fn start(
     config: Config,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
 ) -> Result<Running, KafkaError> {
     let consumer = Arc::new(config.consumer()?);
-    let reader = Reader { config: Arc::new(config), consumer, sink, durable, stop, feeds: BTreeMap::new() };
+    let reader = Reader { config: Arc::new(config), consumer, appender, durable, stop, feeds: BTreeMap::new() };
     Ok(Running(tokio::spawn(reader.run())))
 }
 
@@ -224,7 +224,7 @@ struct Feed {
 struct Reader {
     config: Arc<Config>,
     consumer: Arc<Client>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
     feeds: BTreeMap<(String, i32), Feed>,
@@ -380,7 +380,7 @@ impl Reader {
         tracing::warn!(topic, lost, "the broker's retention took messages that were not read yet");
         let origin = Arc::new(Origin { kind: Kind::Counters, ..(*self.origin(topic)).clone() });
         let body = serde_json::to_vec(&FeedCounters { shed: 0, kernel_drops: lost }).unwrap_or_default();
-        if self.sink.offer(origin, vec![entry(None, body)]).is_err() {
+        if self.appender.offer(origin, vec![entry(None, body)]).is_err() {
             tracing::warn!(topic, "the loss could not be counted");
         }
     }
@@ -419,9 +419,9 @@ impl Reader {
         let parts: Vec<Part> = batch.entries.into_iter().map(|(topic, e)| (self.origin(&topic), e)).collect();
         let named = |key: &(String, i32)| self.feeds.get(key).map(|f| f.name.clone()).unwrap_or_default();
         let ranges = batch.spans.iter().map(|(k, (from, to))| Range { feed: named(k), from: *from, to: *to }).collect();
-        let (sink, spans, stop) = (self.sink.clone(), batch.spans, self.stop.clone());
+        let (appender, spans, stop) = (self.appender.clone(), batch.spans, self.stop.clone());
         async move {
-            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
+            let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
             (spans, durable)
         }
     }

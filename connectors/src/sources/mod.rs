@@ -1,6 +1,6 @@
 //! Sources: *read → ledger → acknowledge*, one file a protocol, the same shape for each.
 //!
-//! A source is started with a [`Listener`] and a [`FactSink`](radarflow_proto::ports::FactSink), and runs until its
+//! A source is started with a [`Listener`] and an [`Appender`](radarflow_proto::ports::Appender), and runs until its
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
 pub mod accept;
@@ -25,7 +25,7 @@ use backon::Retryable;
 use bytes::Bytes;
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{AppendError, FactSink, Part};
+use radarflow_proto::ports::{AppendError, Appender, Part};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -107,12 +107,12 @@ impl Durable {
 /// Appends what can be asked for again, until the disk takes it. Told to end, it is content with one more refusal: the
 /// broker has it still.
 async fn retry_append(
-    sink: &dyn FactSink,
+    appender: &dyn Appender,
     parts: Vec<Part>,
     ranges: Vec<Range>,
     stop: Stop,
 ) -> Result<u64, AppendError> {
-    (|| sink.append_all(parts.clone(), ranges.clone()))
+    (|| appender.append_all(parts.clone(), ranges.clone()))
         .retry(retry::LEDGER)
         .sleep(retry::until_told(&stop))
         .when(|error| matches!(error, AppendError::Storage(_)) && !stop.is_told())

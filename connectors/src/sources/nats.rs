@@ -18,7 +18,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{FactSink, Part};
+use radarflow_proto::ports::{Appender, Part};
 use thiserror::Error;
 
 use super::{Durable, Stop, now_us, retry_append, subjects};
@@ -124,7 +124,7 @@ impl Running {
 /// Starts reading. A server that is away is waited for.
 pub async fn start(
     config: Config,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
 ) -> Result<Running, NatsError> {
@@ -137,7 +137,7 @@ pub async fn start(
             subject,
             config: config.clone(),
             client: client.clone(),
-            sink: sink.clone(),
+            appender: appender.clone(),
             durable: durable.clone(),
             stop: stop.clone(),
         };
@@ -151,7 +151,7 @@ struct Subject {
     kind: Kind,
     config: Arc<Config>,
     client: async_nats::Client,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
 }
@@ -250,12 +250,12 @@ impl Subject {
                         };
                         if batch.bytes >= BATCH_BYTES {
                             let full = std::mem::take(&mut batch);
-                            appends.push(full.append(&self.sink, &origin, &feed, &self.stop));
+                            appends.push(full.append(&self.appender, &origin, &feed, &self.stop));
                         }
                         batch.take(message, &mut taken).await;
                     }
                     if !batch.messages.is_empty() {
-                        appends.push(batch.append(&self.sink, &origin, &feed, &self.stop));
+                        appends.push(batch.append(&self.appender, &origin, &feed, &self.stop));
                     }
                     if ended.is_err() {
                         break;
@@ -351,7 +351,7 @@ impl Batch {
 
     fn append(
         self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Arc<Origin>,
         feed: &str,
         stop: &Stop,
@@ -359,10 +359,10 @@ impl Batch {
         let ranges =
             self.spans.iter().map(|(from, to)| Range { feed: feed.to_owned(), from: *from, to: *to }).collect();
         let parts: Vec<Part> = vec![(origin.clone(), self.entries)];
-        let (sink, appended) = (sink.clone(), Appended { messages: self.messages, spans: self.spans });
+        let (appender, appended) = (appender.clone(), Appended { messages: self.messages, spans: self.spans });
         let stop = stop.clone();
         async move {
-            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
+            let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
             (appended, durable)
         }
     }
