@@ -303,7 +303,7 @@ mod tests {
     /// A ledger's intake, the frames that are durable in it, and what ends it.
     struct Ledger {
         intake: Intake,
-        running: intake::Running,
+        running: intake::IntakeThread,
         _progress: tokio::sync::watch::Sender<Progress>,
     }
 

@@ -140,7 +140,7 @@ pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
 /// A running pipeline.
 pub struct Pipeline {
     intake: Intake,
-    running: intake::Running,
+    running: intake::IntakeThread,
     workers: Arc<Mutex<Option<Workers>>>,
     backlog: Arc<Backlog>,
     sizes: Arc<Sizes>,

@@ -67,16 +67,16 @@ impl Listening {
 /// Sources that take a while to end.
 #[derive(Default)]
 pub(super) struct Feeds {
-    udp: Vec<udp::Running>,
-    nats: Vec<nats::Running>,
-    kafka: Vec<kafka::Running>,
+    udp: Vec<udp::UdpSource>,
+    nats: Vec<nats::NatsSource>,
+    kafka: Vec<kafka::KafkaSource>,
 }
 
 impl Feeds {
     /// Waits until they have ended; they were told to.
     pub(super) async fn join(self) -> Result<()> {
         let udp = self.udp;
-        tokio::task::spawn_blocking(move || udp.into_iter().for_each(udp::Running::join)).await?;
+        tokio::task::spawn_blocking(move || udp.into_iter().for_each(udp::UdpSource::join)).await?;
         for source in self.nats {
             source.join().await;
         }

@@ -90,12 +90,12 @@ pub struct Intake {
 }
 
 /// Ends intake when asked, after what was taken in is durable.
-pub struct Running {
+pub struct IntakeThread {
     thread: std::thread::JoinHandle<Segments>,
     stop: Option<oneshot::Sender<()>>,
 }
 
-impl Running {
+impl IntakeThread {
     /// Closes the last frame and gives the log back.
     pub fn stop(mut self) -> Option<Segments> {
         if let Some(stop) = self.stop.take() {
@@ -115,7 +115,7 @@ pub fn start(
     retire: impl FnMut() -> Option<u64> + Send + 'static,
     bounds: Bounds,
     time: Timekeeping,
-) -> (Intake, Running) {
+) -> (Intake, IntakeThread) {
     let (intake, Stepped { mut ticker, urgent, telemetry, .. }) = stepped(log, progress, deliver, retire, bounds, time);
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -127,7 +127,7 @@ pub fn start(
             ticker.log
         })
         .expect("the ledger's thread starts");
-    (intake, Running { thread, stop: Some(stop) })
+    (intake, IntakeThread { thread, stop: Some(stop) })
 }
 
 /// Intake without a thread: a frame is closed when its owner says so. What drives time by itself uses it.

@@ -186,9 +186,9 @@ fn partitions(config: &Config, consumer: &Client, topic: &str) -> Result<Vec<(i3
 }
 
 /// Topics that are being read.
-pub struct Running(tokio::task::JoinHandle<()>);
+pub struct KafkaSource(tokio::task::JoinHandle<()>);
 
-impl Running {
+impl KafkaSource {
     /// Waits until what was taken in is durable and committed; the [`Stop`] was told before.
     pub async fn join(self) {
         let _ = self.0.await;
@@ -201,10 +201,10 @@ pub fn start(
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
-) -> Result<Running, KafkaError> {
+) -> Result<KafkaSource, KafkaError> {
     let consumer = Arc::new(config.consumer()?);
     let reader = Reader { config: Arc::new(config), consumer, appender, durable, stop, feeds: BTreeMap::new() };
-    Ok(Running(tokio::spawn(reader.run())))
+    Ok(KafkaSource(tokio::spawn(reader.run())))
 }
 
 /// What is known of a partition.

@@ -110,9 +110,9 @@ pub async fn check(config: &Config) -> Result<(), NatsError> {
 }
 
 /// A stream that is being read.
-pub struct Running(Vec<tokio::task::JoinHandle<()>>);
+pub struct NatsSource(Vec<tokio::task::JoinHandle<()>>);
 
-impl Running {
+impl NatsSource {
     /// Waits until what was taken in is durable and acknowledged; the [`Stop`] was told before.
     pub async fn join(self) {
         for task in self.0 {
@@ -127,7 +127,7 @@ pub async fn start(
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
-) -> Result<Running, NatsError> {
+) -> Result<NatsSource, NatsError> {
     config.check_subjects()?;
     let client = config.connect(true).await?;
     let config = Arc::new(config);
@@ -143,7 +143,7 @@ pub async fn start(
         };
         tokio::spawn(async move { reader.run().await })
     });
-    Ok(Running(tasks.collect()))
+    Ok(NatsSource(tasks.collect()))
 }
 
 struct Subject {

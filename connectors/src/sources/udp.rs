@@ -84,13 +84,13 @@ impl Datagrams {
 }
 
 /// Running sockets of one address.
-pub struct Running {
+pub struct UdpSource {
     /// The address they got.
     pub addr: SocketAddr,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-impl Running {
+impl UdpSource {
     /// Waits until they have ended.
     pub fn join(self) {
         for thread in self.threads {
@@ -107,7 +107,7 @@ pub fn start(
     appender: &Arc<dyn Appender>,
     stop: &Stop,
     runtime: &tokio::runtime::Handle,
-) -> Result<Running, SourceError> {
+) -> Result<UdpSource, SourceError> {
     let (name, asked) = (what.name(), listener.addr);
     let bind = |source| SourceError::Bind { what: name, addr: asked, source };
     let sockets = sockets.clamp(1, MAX_SOCKETS);
@@ -130,7 +130,7 @@ pub fn start(
         std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&stop))
     };
     let threads = opened.into_iter().map(reader).collect::<Result<_, _>>().map_err(bind)?;
-    Ok(Running { addr, threads })
+    Ok(UdpSource { addr, threads })
 }
 
 fn open(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
