@@ -5,7 +5,7 @@
 //! before it was read is counted as lost. New partitions are looked for every [`LOOK_AGAIN`].
 //!
 //! How a broker wants to be talked to (TLS, SASL) is said in librdkafka's own settings. What is wrong with it, the
-//! client tells whoever polls it, so the last of that is kept ([`Told`]) to say why something failed.
+//! client tells whoever polls it, so the last of that is kept ([`LastError`]) to say why something failed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,15 +88,15 @@ pub enum KafkaError {
 
 /// What the client says is wrong.
 #[derive(Default)]
-struct Told(Mutex<String>);
+struct LastError(Mutex<String>);
 
-impl Told {
+impl LastError {
     fn said(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ClientContext for Told {
+impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "kafka");
     }
@@ -110,9 +110,9 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for LastError {}
 
-type Client = StreamConsumer<Told>;
+type Client = StreamConsumer<LastError>;
 
 impl Config {
     fn failed(&self, client: &Client) -> impl Fn(rdkafka::error::KafkaError) -> KafkaError + use<> {
@@ -139,7 +139,7 @@ impl Config {
         let brokers = self.brokers.clone();
         let wrong =
             |e: rdkafka::error::KafkaError| KafkaError::Client { brokers, failed: e.into(), told: String::new() };
-        client.create_with_context(Told::default()).map_err(wrong)
+        client.create_with_context(LastError::default()).map_err(wrong)
     }
 }
 

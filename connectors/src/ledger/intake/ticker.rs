@@ -9,7 +9,7 @@ use radarflow_proto::frame::{Frame, Origin, Slice};
 use radarflow_proto::ports::AppendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::super::clock::{Timekeeping, Told};
+use super::super::clock::{Timekeeping, FrameTime};
 use super::super::segments::Segments;
 use super::queue::{Submission, Tenants, Waiting, class};
 use super::releases::Releases;
@@ -135,11 +135,11 @@ impl Ticker {
     }
 
     /// Tells whether the clock follows the wall.
-    fn note_clock(&self, told: Told) {
+    fn note_clock(&self, told: FrameTime) {
         let held = u64::from(told.held_by_ms != 0);
         self.stats.clock_held_by_ms.store(told.held_by_ms, Ordering::Relaxed);
         let was_held = self.stats.clock_held.swap(held, Ordering::Relaxed);
-        let Told { clock_ms, held_by_ms, .. } = told;
+        let FrameTime { clock_ms, held_by_ms, .. } = told;
         if held > was_held {
             tracing::error!(clock_ms, held_by_ms, "the wall clock is off by more than a minute; not following it");
         } else if held < was_held {
@@ -155,7 +155,7 @@ impl Ticker {
             self.time.accept(accepted_ms);
         }
         let (follower, told) = self.time.next(self.clock_ms);
-        let Told { clock_ms, gap_ms, .. } = told;
+        let FrameTime { clock_ms, gap_ms, .. } = told;
         let mut slices: Vec<Slice> = Vec::new();
         let mut by_origin: BTreeMap<Arc<Origin>, usize> = BTreeMap::new();
         let mut ranges = Vec::new();
