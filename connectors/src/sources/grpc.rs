@@ -183,7 +183,7 @@ fn bad_service(service: &GatewayServiceStatus) -> Option<String> {
 }
 
 /// The payload's address of the agent and what it says of itself.
-struct Said<'a> {
+struct AgentHead<'a> {
     agent_id: &'a str,
     gateway_id: &'a str,
     timestamp: i64,
@@ -195,7 +195,7 @@ struct Said<'a> {
     arch: &'a str,
 }
 
-impl Said<'_> {
+impl AgentHead<'_> {
     fn push(&self, service: Option<ServiceHead>) -> AgentPush {
         AgentPush {
             agent_id: self.agent_id.to_owned(),
@@ -253,7 +253,7 @@ impl Gateway {
     fn entries(
         &self,
         services: &[GatewayServiceStatus],
-        said: &Said<'_>,
+        said: &AgentHead<'_>,
         peer: Option<SocketAddr>,
     ) -> (Vec<Entry>, Vec<String>) {
         let (mut entries, mut bad) = (Vec::new(), Vec::new());
@@ -313,7 +313,7 @@ impl Gateway {
             order.check(&chunk).map_err(Status::invalid_argument)?;
             let target = self.origin(caller, &chunk.partition, Kind::Staged)?;
             self.announce(&chunk.services).await?;
-            let said = Said {
+            let said = AgentHead {
                 agent_id: &chunk.agent_id,
                 gateway_id: &chunk.gateway_id,
                 timestamp: chunk.timestamp,
@@ -337,7 +337,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
+    async fn beat(&self, caller: &Caller, said: &AgentHead<'_>, capabilities: &[String]) -> Result<(), Status> {
         let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
         let origin = self.origin(caller, said.partition, Kind::Status)?;
         self.appender
@@ -420,7 +420,7 @@ impl AgentGatewayService for Gateway {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         caller.check(&r.agent_id)?;
-        let said = Said {
+        let said = AgentHead {
             agent_id: &r.agent_id,
             gateway_id: &self.gateway_id,
             timestamp: 0,
@@ -469,7 +469,7 @@ impl AgentGatewayService for Gateway {
         if r.services.len() > MAX_SERVICES {
             return Err(Status::invalid_argument(format!("{} services, {MAX_SERVICES} at most", r.services.len())));
         }
-        let said = Said {
+        let said = AgentHead {
             agent_id: &r.agent_id,
             gateway_id: &r.gateway_id,
             timestamp: r.timestamp,
@@ -527,7 +527,7 @@ impl AgentGatewayService for Gateway {
             return Err(Status::failed_precondition("the first message must be hello"));
         };
         caller.check(&hello.agent_id)?;
-        let said = Said {
+        let said = AgentHead {
             agent_id: &hello.agent_id,
             gateway_id: &self.gateway_id,
             timestamp: 0,
