@@ -12,7 +12,7 @@ use radarflow_proto::ports::{FoundRecord, Wanted};
 use radarflow_proto::record::{IdKind, Identifier};
 use radarflow_proto::rows::{Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link};
 use radarflow_reconcile::access::{Action, sees};
-use radarflow_reconcile::identity::explain::{Known, Placed, apart, explain};
+use radarflow_reconcile::identity::explain::{IdentityContext, Placed, apart, explain};
 use radarflow_reconcile::identity::name::seed;
 use serde_json::json;
 
@@ -42,8 +42,8 @@ fn names(records: &[Placed]) -> Vec<Identifier> {
 }
 
 /// What the live tables know of these identifiers.
-fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identifier]) -> Known {
-    let mut known = Known { policy: (api.policy)(&actor.tenant), ..Known::default() };
+fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identifier]) -> IdentityContext {
+    let mut known = IdentityContext { policy: (api.policy)(&actor.tenant), ..IdentityContext::default() };
     known.links = view.rows::<Link>(&actor.tenant).into_iter().filter(|l| l.partition == partition).collect();
     let values: BTreeSet<&str> = names.iter().map(|id| id.value.as_str()).collect();
     for owned in view.rows_where_any::<IpOwnership>(&actor.tenant, "ip", &values) {

@@ -4,7 +4,7 @@ use radarflow_proto::fact::{Actor, Fact, Link, LinkKind, Role};
 use radarflow_proto::ports::{FoundRecord, Wanted};
 use radarflow_proto::record::{IdKind, Identifier};
 use radarflow_proto::rows::StateRow;
-use radarflow_reconcile::identity::explain::{Apart, Explanation, Known, Placed, apart, explain};
+use radarflow_reconcile::identity::explain::{Apart, Explanation, IdentityContext, Placed, apart, explain};
 use radarflow_reconcile::identity::name::uid;
 
 use crate::harness::*;
@@ -45,8 +45,8 @@ fn placed(found: Vec<FoundRecord>) -> Vec<Placed> {
     found.into_iter().map(|f| Placed { record: f.record, uid: f.uid, how: f.how }).collect()
 }
 
-fn known(run: &Run) -> Known {
-    let mut known = Known::default();
+fn known(run: &Run) -> IdentityContext {
+    let mut known = IdentityContext::default();
     for row in run.tables.state.values() {
         match row {
             StateRow::DeviceIdentifier(i) if i.state != "held" => {

@@ -24,7 +24,7 @@ type Progress = Option<(i64, i64)>;
 
 /// What this process knows of the database's frontier.
 #[derive(Clone, Copy, Default, Debug)]
-struct Known {
+struct Frontier {
     /// Stored by it, or found at its start.
     frontier: Option<u64>,
     /// Where a transaction would have moved it whose end was not heard of.
@@ -43,7 +43,7 @@ enum Found {
 }
 
 /// `anew`: the connection is new, so that the database may be another than before.
-fn judge(found: Progress, generation: i64, start: u64, known: Known, anew: bool) -> Found {
+fn judge(found: Progress, generation: i64, start: u64, known: Frontier, anew: bool) -> Found {
     let own = found.filter(|(of, _)| *of == generation).map(|(_, frontier)| frontier as u64);
     match (known.frontier, own) {
         (None, Some(at)) if at >= start => Found::Follow(at),
@@ -67,7 +67,7 @@ pub(super) struct Writer {
     waiting: Arc<Waiting>,
     truth: Arc<dyn Truth>,
     connection: Option<PgConnection>,
-    known: Known,
+    known: Frontier,
 }
 
 /// What became of a batch.
@@ -87,7 +87,7 @@ impl Writer {
         waiting: Arc<Waiting>,
         truth: Arc<dyn Truth>,
     ) -> Writer {
-        let known = Known::default();
+        let known = Frontier::default();
         Writer { limits, options, generation: generation as i64, start, waiting, truth, connection: None, known }
     }
 
@@ -166,7 +166,7 @@ impl Writer {
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
         };
-        self.known = Known { frontier: Some(old), doubtful: None };
+        self.known = Frontier { frontier: Some(old), doubtful: None };
         if held.newest <= old {
             tx.rollback().await?;
             return Ok(Wrote::UpTo(old));
@@ -197,7 +197,7 @@ impl Writer {
     async fn commit(&mut self, tx: sqlx::PgTransaction<'_>, epoch: u64) -> Result<(), PostgresError> {
         self.known.doubtful = Some(epoch);
         tx.commit().await?;
-        self.known = Known { frontier: Some(epoch), doubtful: None };
+        self.known = Frontier { frontier: Some(epoch), doubtful: None };
         Ok(())
     }
 
@@ -221,12 +221,12 @@ impl Writer {
         let found = within(limits.write, "the frontier", self.found(&mut connection, true)).await?;
         let after = match found {
             Found::Follow(after) => {
-                self.known = Known { frontier: Some(after), doubtful: None };
+                self.known = Frontier { frontier: Some(after), doubtful: None };
                 after
             }
             // It is as at a start.
             Found::Fill(after) => {
-                self.known = Known::default();
+                self.known = Frontier::default();
                 after
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_frontier_is_ours_new_restored_or_of_somebody_else() {
-        let none = Known::default();
-        let at = |frontier: u64, doubtful: Option<u64>| Known { frontier: Some(frontier), doubtful };
+        let none = Frontier::default();
+        let at = |frontier: u64, doubtful: Option<u64>| Frontier { frontier: Some(frontier), doubtful };
         // At the start.
         assert_eq!(judge(None, 1, 0, none, true), Found::Fill(0));
         assert_eq!(judge(Some((2, 9)), 1, 0, none, true), Found::Fill(0));
