@@ -186,15 +186,15 @@ pub struct Imagine {
 }
 
 /// By record: what its device is called, and what puts it there.
-pub type Places = BTreeMap<RecordKey, (String, &'static str)>;
+pub type Placements = BTreeMap<RecordKey, (String, &'static str)>;
 
 /// Where records are, and where they would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imagined {
     /// As it is.
-    pub before: Places,
+    pub before: Placements,
     /// As it would be.
-    pub after: Places,
+    pub after: Placements,
 }
 
 /// Finds live records for who asks why identity is as it is: a bounded number, in no order, as of the newest epoch.

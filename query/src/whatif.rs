@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Actor as FactActor, Fact, IpLink, Link, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Places, Supposed, Wanted};
+use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, Supposed, Wanted};
 use radarflow_proto::record::{IdKind, Identifier, Record};
 use radarflow_proto::rows::{self, DeviceIdentifier};
 use radarflow_reconcile::access::{Action, sees};
@@ -369,7 +369,7 @@ fn first_seen(
 
 /// What would be otherwise, as devices and the records that make them.
 fn difference(imagined: &Imagined) -> Value {
-    let by_uid = |places: &Places| {
+    let by_uid = |places: &Placements| {
         let mut devices: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
         for (record, (uid, _)) in places {
             devices.entry(uid.clone()).or_default().insert(record.clone());
@@ -378,7 +378,7 @@ fn difference(imagined: &Imagined) -> Value {
     };
     let (before, after) = (by_uid(&imagined.before), by_uid(&imagined.after));
     // Which devices of one side the records of a device of the other are in.
-    let across = |records: &BTreeSet<_>, places: &Places| -> BTreeSet<String> {
+    let across = |records: &BTreeSet<_>, places: &Placements| -> BTreeSet<String> {
         records.iter().filter_map(|r| Some(places.get(r)?.0.clone())).collect()
     };
     let (mut merged, mut split, mut renamed) = (Vec::new(), Vec::new(), Vec::new());

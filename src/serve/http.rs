@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use radarflow_connectors::sources::accept::{self, Places};
+use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::{Stop, inventory, pull};
 use radarflow_pipeline::{Pipeline, Replay};
@@ -33,7 +33,7 @@ pub(super) struct Http {
 }
 
 /// Listens. The door says that the program lives, and is not ready.
-pub(super) async fn open(config: &config::Http, places: Arc<Places>) -> Result<Http> {
+pub(super) async fn open(config: &config::Http, slots: Arc<ConnectionSlots>) -> Result<Http> {
     let socket = tokio::net::TcpListener::bind(config.addr)
         .await
         .with_context(|| format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.addr))?;
@@ -44,7 +44,7 @@ pub(super) async fn open(config: &config::Http, places: Arc<Places>) -> Result<H
         tracing::warn!(%addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
     }
     let door = Arc::new(Door::default());
-    let answering = tokio::spawn(http::serve(accept::connections(socket, tls.clone(), places), door.clone()));
+    let answering = tokio::spawn(http::serve(accept::connections(socket, tls.clone(), slots), door.clone()));
     Ok(Http { addr, url: format!("{scheme}://{addr}"), tls, door, answering })
 }
 
@@ -64,8 +64,8 @@ pub(super) struct Connected<'a> {
 }
 
 impl Connected<'_> {
-    /// The API; `places` are those of all listeners, for metrics.
-    pub(super) fn api(self, places: &[Arc<Places>]) -> Result<Api> {
+    /// The API; `slots` are those of all listeners, for metrics.
+    pub(super) fn api(self, slots: &[Arc<ConnectionSlots>]) -> Result<Api> {
         let limits = EngineLimits { memory: self.memory.queries(), ..EngineLimits::default() };
         let engine = Engine::with_limits(self.sinks.live.clone(), self.key, limits);
         let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
@@ -85,7 +85,7 @@ impl Connected<'_> {
             engine: engine.clone(),
             plans: plans.clone(),
             sizes: self.pipeline.sizes().clone(),
-            places: places.to_vec(),
+            slots: slots.to_vec(),
         });
         let registry = &self.heard.registry;
         let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());

@@ -30,7 +30,7 @@ use anyhow::Result;
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sources::Stop;
-use radarflow_connectors::sources::accept::Places;
+use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
@@ -75,8 +75,8 @@ pub(crate) struct Server {
 pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let memory = Arc::new(Budget::new(config.memory_limit_mib)?);
     let dir = DataDir::take(&config.data_dir)?;
-    let places = ["http", "grpc", "syslog", "ipfix"].map(Places::new);
-    let [of_http, of_grpc, of_syslog, of_ipfix] = places.clone();
+    let slots = ["http", "grpc", "syslog", "ipfix"].map(ConnectionSlots::new);
+    let [of_http, of_grpc, of_syslog, of_ipfix] = slots.clone();
     let http = http::open(&config.http, of_http).await?;
     let key = ledger::secret(&dir)?;
     let disk = disk::os();
@@ -116,7 +116,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         runs: sources.runs,
         stop: &stop,
     };
-    let api = connected.api(&places)?;
+    let api = connected.api(&slots)?;
     let watch = Watch {
         intake: pipeline.intake().stats().clone(),
         sinks: sinks.applied(),

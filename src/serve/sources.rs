@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use radarflow_connectors::sources::accept::Places;
+use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, pull, stage, tcp, udp};
@@ -93,7 +93,7 @@ pub(super) async fn open(
     world: &World,
     offsets: BTreeMap<String, Offsets>,
     key: [u8; 32],
-    [of_grpc, of_syslog, of_ipfix]: [Arc<Places>; 3],
+    [of_grpc, of_syslog, of_ipfix]: [Arc<ConnectionSlots>; 3],
 ) -> Result<Sources> {
     let World { appender, registry, stop, .. } = world;
     let (mut listening, mut feeds, mut certificates) = (Listening::default(), Feeds::default(), Vec::new());
@@ -102,27 +102,27 @@ pub(super) async fn open(
     listening.syslog = world.datagrams(&Datagrams::Syslog, &config.syslog, &mut feeds)?;
     listening.traps = world.datagrams(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps, &mut feeds)?;
     for socket in &config.syslog {
-        let (places, appender) = (of_syslog.clone(), appender.clone());
-        listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, places, appender, stop.clone()).await?);
+        let (slots, appender) = (of_syslog.clone(), appender.clone());
+        listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, slots, appender, stop.clone()).await?);
     }
     for socket in &config.syslog_tls {
         let tls = Tls::read(socket.tls.clone(), &[])?;
         certificates.push(tls.clone());
-        let (places, appender) = (of_syslog.clone(), appender.clone());
-        listening.syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), places, appender, stop.clone()).await?);
+        let (slots, appender) = (of_syslog.clone(), appender.clone());
+        listening.syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), slots, appender, stop.clone()).await?);
     }
     for socket in &config.netflow {
-        let (places, appender) = (of_ipfix.clone(), appender.clone());
-        listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), places, appender, stop.clone()).await?);
+        let (slots, appender) = (of_ipfix.clone(), appender.clone());
+        listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), slots, appender, stop.clone()).await?);
     }
     let staged = world.backlog.clone();
     let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
     for gateway in &config.grpc {
         let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
         certificates.extend(tls.clone());
-        let (places, appender, registry) = (of_grpc.clone(), appender.clone(), registry.clone());
+        let (slots, appender, registry) = (of_grpc.clone(), appender.clone(), registry.clone());
         let (listener, room) = (gateway.listener(), room.clone());
-        listening.grpc.push(grpc::start(&listener, tls, places, appender, registry, room, stop.clone()).await?);
+        listening.grpc.push(grpc::start(&listener, tls, slots, appender, registry, room, stop.clone()).await?);
     }
     let durable = Arc::new(Durable::new(offsets));
     for source in &config.sources.nats {

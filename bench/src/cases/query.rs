@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use radarflow_connectors::sinks::lake::{Keep, Lake, open_table};
-use radarflow_connectors::sources::accept::{self, Places};
+use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_network::devices::Network;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
@@ -311,7 +311,7 @@ pub(crate) fn run() -> Result<()> {
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
-        let connections = accept::connections(socket, None, Places::new("http"));
+        let connections = accept::connections(socket, None, ConnectionSlots::new("http"));
         let door = Arc::new(Door::default());
         door.open(api);
         tokio::spawn(http::serve(connections, door));

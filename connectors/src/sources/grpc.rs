@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::accept::{Peer, Places, connections};
+use super::accept::{Peer, ConnectionSlots, connections};
 use super::stage::{self, PIECE_BYTES, Room, Staging};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
@@ -57,7 +57,7 @@ pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
@@ -89,7 +89,7 @@ pub async fn start(
     let server = server.add_service(service);
     tokio::spawn(async move {
         let told = async move { stopped.told().await };
-        if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, places), told).await {
+        if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, slots), told).await {
             tracing::error!(%error, "the gRPC listener ended");
         }
     });

@@ -13,7 +13,7 @@ use radarflow_proto::syslog::Framer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use super::accept::{Connection, Places, connections};
+use super::accept::{Connection, ConnectionSlots, connections};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
 
@@ -25,28 +25,28 @@ const READ: usize = 256 << 10;
 pub async fn syslog(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<Framer>(Kind::Syslog, "syslog", listener, (tls, places), appender, stop).await
+    start::<Framer>(Kind::Syslog, "syslog", listener, (tls, slots), appender, stop).await
 }
 
 /// Listens for IPFIX; the returned address is the one it got.
 pub async fn ipfix(
     listener: &Listener,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, (None, places), appender, stop).await
+    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, (None, slots), appender, stop).await
 }
 
 async fn start<F: Framing + 'static>(
     kind: Kind,
     what: &'static str,
     listener: &Listener,
-    (tls, places): (Option<Arc<Tls>>, Arc<Places>),
+    (tls, slots): (Option<Arc<Tls>>, Arc<ConnectionSlots>),
     appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
@@ -54,7 +54,7 @@ async fn start<F: Framing + 'static>(
     let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
     let origin = origin(kind, what, &Listener { addr, ..listener.clone() });
-    let mut made = connections(socket, tls, places);
+    let mut made = connections(socket, tls, slots);
     let mut stopped = stop.clone();
     tokio::spawn(async move {
         loop {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{IpLink, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Places, Supposed, Wanted};
+use radarflow_proto::ports::{FoundRecord, Imagine, Placements, Supposed, Wanted};
 use radarflow_proto::record::Identifier;
 use radarflow_proto::rows::StateRow;
 use rand::rngs::StdRng;
@@ -386,7 +386,7 @@ fn everything(run: &Run) -> Vec<FoundRecord> {
     found
 }
 
-fn places(run: &Run) -> Places {
+fn places(run: &Run) -> Placements {
     everything(run).into_iter().map(|f| (f.record.key, (f.uid, f.how))).collect()
 }
 
