@@ -17,7 +17,7 @@ use radarflow_proto::fact::{
 };
 use radarflow_proto::frame::{Frame, Kind};
 use radarflow_proto::payload::NotifiedAlert;
-use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::ports::{FoundRecord, RecordQuery};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::alert::{Condition, Subject};
@@ -88,7 +88,7 @@ pub struct Workers {
 enum Message {
     Frame(Arc<Frame>),
     /// Find records; the answer is this worker's share.
-    Find(Arc<Wanted>, SyncSender<Vec<FoundRecord>>),
+    Find(Arc<RecordQuery>, SyncSender<Vec<FoundRecord>>),
 }
 
 /// What waits in staged runs, for those who make it grow.
@@ -168,7 +168,7 @@ impl Workers {
     }
 
     /// Asks for records, as of the last frame before; as many answers come as there are workers.
-    pub fn find(&self, wanted: Wanted) -> (usize, Receiver<Vec<FoundRecord>>) {
+    pub fn find(&self, wanted: RecordQuery) -> (usize, Receiver<Vec<FoundRecord>>) {
         let (to, answers) = sync_channel(self.channels.len());
         let wanted = Arc::new(wanted);
         for channel in &self.channels {

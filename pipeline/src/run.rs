@@ -32,7 +32,7 @@ use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::frame::Frame;
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{Appender, FoundRecord, Wanted};
+use radarflow_proto::ports::{Appender, FoundRecord, RecordQuery};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -158,7 +158,7 @@ pub struct Finder(Arc<Mutex<Option<Workers>>>);
 
 impl Finder {
     /// Finds records, as of the newest epoch; `None` where the workers do not answer in time. Blocks.
-    pub fn find(&self, wanted: Wanted) -> Option<Vec<FoundRecord>> {
+    pub fn find(&self, wanted: RecordQuery) -> Option<Vec<FoundRecord>> {
         let asked = lock(&self.0).as_ref().map(|workers| workers.find(wanted));
         let (workers, answers) = asked?;
         let until = Instant::now() + FIND_WITHIN;

@@ -112,7 +112,7 @@ pub struct FoundRecord {
 
 /// Which records are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RecordQuery {
     /// Those of devices.
     Devices {
         /// Customer.
@@ -200,7 +200,7 @@ pub struct Imagined {
 /// Finds live records for who asks why identity is as it is: a bounded number, in no order, as of the newest epoch.
 pub trait FindRecords: Send + Sync + 'static {
     /// Finds them; `None` when the dataflow does not answer in time.
-    fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>>;
+    fn find(&self, wanted: RecordQuery) -> BoxFuture<Option<Vec<FoundRecord>>>;
 
     /// What identity would make of something else.
     fn imagine(&self, question: Imagine) -> BoxFuture<Option<Imagined>>;

@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Actor as FactActor, Fact, IpLink, Link, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, Supposed, Wanted};
+use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, Supposed, RecordQuery};
 use radarflow_proto::record::{IdKind, Identifier, Record};
 use radarflow_proto::rows::{self, DeviceIdentifier};
 use radarflow_reconcile::access::{Action, sees};
@@ -168,7 +168,7 @@ fn too_many() -> Response {
 }
 
 impl Api {
-    async fn records(&self, wanted: Wanted, most: usize) -> Result<Vec<FoundRecord>, Response> {
+    async fn records(&self, wanted: RecordQuery, most: usize) -> Result<Vec<FoundRecord>, Response> {
         let busy = || {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         };
@@ -189,7 +189,7 @@ impl Api {
         let mut near = Neighbourhood { records: BTreeMap::new(), asked: BTreeSet::new(), ask: Vec::new() };
         near.want(ends);
         if !devices.is_empty() {
-            let mut found = self.records(Wanted::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
+            let mut found = self.records(RecordQuery::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
             // A uid may be one of another site, which is none of the question's and perhaps not the asker's to see.
             found.retain(|f| f.record.partition == partition);
             near.take(found);
@@ -199,7 +199,7 @@ impl Api {
                 return Ok(near.records.into_values().collect());
             }
             let identifiers = near.ask.split_off(near.ask.len().saturating_sub(ASKED_AT_ONCE));
-            let wanted = Wanted::Sharing { tenant: tenant.clone(), partition: partition.to_owned(), identifiers };
+            let wanted = RecordQuery::Sharing { tenant: tenant.clone(), partition: partition.to_owned(), identifiers };
             near.take(self.records(wanted, MAX_FOUND).await?);
             if near.records.len() > MAX_LOOKED_AT {
                 break;
@@ -304,7 +304,7 @@ pub(crate) async fn what_if(
         }
     }
     let records = if whole {
-        let wanted = Wanted::Site { tenant: actor.tenant.clone(), partition: partition.clone() };
+        let wanted = RecordQuery::Site { tenant: actor.tenant.clone(), partition: partition.clone() };
         let found = api.records(wanted, MAX_OF_SITE).await?;
         if found.len() > MAX_LOOKED_AT {
             return Err(too_many());

@@ -6,21 +6,21 @@ use std::net::IpAddr;
 use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_pipeline::Finder;
 use radarflow_proto::cell::Time;
-use radarflow_proto::ports::{BoxFuture, FindRecords, FoundRecord, Imagine, Imagined, Wanted};
+use radarflow_proto::ports::{BoxFuture, FindRecords, FoundRecord, Imagine, Imagined, RecordQuery};
 use radarflow_proto::record::RecordKey;
 
 /// Finds records in the dataflow.
 pub(super) struct Records(pub(super) Finder);
 
 impl FindRecords for Records {
-    fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>> {
+    fn find(&self, wanted: RecordQuery) -> BoxFuture<Option<Vec<FoundRecord>>> {
         let finder = self.0.clone();
         Box::pin(async move { tokio::task::spawn_blocking(move || finder.find(wanted)).await.ok().flatten() })
     }
 
     fn imagine(&self, mut question: Imagine) -> BoxFuture<Option<Imagined>> {
         let records = question.records.iter().map(|found| found.record.clone()).collect();
-        let remembered = self.find(Wanted::Remembered { records });
+        let remembered = self.find(RecordQuery::Remembered { records });
         Box::pin(async move {
             // Every worker tells its share of each record.
             let remembered = remembered.await?;

@@ -21,7 +21,7 @@ use radarflow_proto::frame::{Entry, Origin, Range};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{
     AppendError, Appender, AskedInventories, BoxFuture, EpochOutput, FindRecords, FoundRecord, Imagine, Imagined,
-    InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
+    InventoryRun, InventoryRuns, Part, ReadError, RunOf, RecordQuery,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::access::{Actor, Grant, Tokens, hash, new_token};
@@ -51,7 +51,7 @@ impl Appender for Nobody {
 }
 
 impl FindRecords for Nobody {
-    fn find(&self, _: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>> {
+    fn find(&self, _: RecordQuery) -> BoxFuture<Option<Vec<FoundRecord>>> {
         Box::pin(async { None })
     }
     fn imagine(&self, _: Imagine) -> BoxFuture<Option<Imagined>> {
