@@ -18,7 +18,7 @@ use crate::import::{Import, ServiceRadar};
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
-use crate::{api, config, demo, enrichment, explain, follow, query, serve, tools, whatif};
+use crate::{api, config, demo, enrichment, explain, follow, query, replay, serve, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -168,7 +168,7 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// Send the UDP payloads of a pcap capture to a listener.
+    /// Send the UDP payloads of a capture (pcap, pcapng) to a listener.
     #[command(after_help = "Example: radarflow replay netflow.pcap --to 127.0.0.1:2055 --rate 1000")]
     Replay {
         /// The capture.
@@ -314,8 +314,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Sync { command } => say(&runtime.block_on(command.run())?)?,
         Command::ImportServiceradar { from, at } => say(&format!("taken over: {}", runtime.block_on(from.run(&at))?))?,
         Command::Replay { file, to, rate } => {
-            let n = tools::replay(&file, to, rate)?;
-            say(&format!("{n} datagrams sent"))?;
+            say(&replay::replay(&file, to, rate)?.to_string())?;
         }
         Command::Snapshot { at } => runtime.block_on(async {
             let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "snapshot"])?).await?;
@@ -384,19 +383,8 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = serve::start(&config, migrate).await?;
-    for (name, addrs) in [
-        ("netflow", &server.netflow),
-        ("sflow", &server.sflow),
-        ("syslog", &server.syslog),
-        ("syslog-tcp", &server.syslog_tcp),
-        ("syslog-tls", &server.syslog_tls),
-        ("ipfix-tcp", &server.ipfix_tcp),
-        ("traps", &server.traps),
-        ("grpc", &server.grpc),
-    ] {
-        for addr in addrs {
-            say(&format!("listening: {name} {addr}"))?;
-        }
+    for (name, addr) in server.listening.named() {
+        say(&format!("listening: {name} {addr}"))?;
     }
     if let Some(token) = &server.first_token {
         say(&format!("admin token: {token}"))?;

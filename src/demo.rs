@@ -7,8 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use radarflow_bench::network::{Device, Network};
-use radarflow_bench::packets::{self, FlowFields};
+use radarflow_network::devices::{Device, Network};
+use radarflow_network::packets::{self, FlowFields};
 use radarflow_proto::fact::Role;
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
 use radarflow_proto::grpc::{GatewayServiceStatus, GatewayStatusRequest};
@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 use crate::cli::At;
 use crate::config::{self, Config};
-use crate::serve::{self, Server};
+use crate::serve::{self, Listening, Server};
 use crate::{api, table};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -55,7 +55,7 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
     for (tenant, token) in TENANTS.iter().zip(&tokens) {
         say(&format!("  {tenant}: RADARFLOW_URL=http://{} RADARFLOW_TOKEN={token}", server.http))?;
     }
-    let world = tokio::spawn(simulate(Addresses::of(&server), devices / TENANTS.len(), speed.clamp(0.1, 100.0)));
+    let world = tokio::spawn(simulate(server.listening.clone(), devices / TENANTS.len(), speed.clamp(0.1, 100.0)));
     let watch = watch(&server, &tokens, seconds, speed.clamp(0.1, 100.0));
     tokio::select! {
         result = watch => result?,
@@ -100,27 +100,6 @@ async fn receiver() -> Result<String> {
     Ok(url)
 }
 
-#[derive(Clone)]
-struct Addresses {
-    netflow: Vec<SocketAddr>,
-    sflow: Vec<SocketAddr>,
-    syslog: Vec<SocketAddr>,
-    traps: Vec<SocketAddr>,
-    grpc: Vec<SocketAddr>,
-}
-
-impl Addresses {
-    fn of(server: &Server) -> Self {
-        Addresses {
-            netflow: server.netflow.clone(),
-            sflow: server.sflow.clone(),
-            syslog: server.syslog.clone(),
-            traps: server.traps.clone(),
-            grpc: server.grpc.clone(),
-        }
-    }
-}
-
 fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
@@ -157,7 +136,7 @@ async fn sweep(agent: &mut AgentGatewayServiceClient<Channel>, devices: &[Device
 }
 
 /// The network lives: a tick is a tenth of a second of its time.
-async fn simulate(to: Addresses, devices: usize, speed: f64) -> Result<()> {
+async fn simulate(to: Listening, devices: usize, speed: f64) -> Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let mut agents = Vec::new();
     let mut networks: Vec<Network> =

@@ -1,6 +1,7 @@
 //! The `radarflow` program: command line, configuration, wiring. Everything it does is done elsewhere.
 
 mod api;
+mod capture;
 mod cli;
 mod clock;
 mod config;
@@ -13,12 +14,12 @@ mod memory;
 mod metrics;
 mod query;
 mod reap;
+mod replay;
 mod serve;
 mod standing;
 mod sync;
 mod table;
 mod token;
-mod tools;
 mod watch;
 mod whatif;
 

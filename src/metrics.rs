@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
 use radarflow_connectors::sinks::webhook::Outbox;
-use radarflow_connectors::sources::accept::Places;
+use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_pipeline::Replay;
@@ -49,8 +49,8 @@ pub(crate) struct Watched {
     pub(crate) plans: Arc<Plans>,
     /// What the dataflow keeps.
     pub(crate) sizes: Arc<Sizes>,
-    /// Places of connections.
-    pub(crate) places: Vec<Arc<Places>>,
+    /// Slots of connections.
+    pub(crate) slots: Vec<Arc<ConnectionSlots>>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -186,9 +186,9 @@ impl Watched {
         let kind = prometheus_client::metrics::MetricType::Gauge;
         let help = "Connections to a kind of listener; beyond 4096 they wait to be accepted";
         let mut family = encoder.encode_descriptor("connections", help, None, kind)?;
-        for places in &self.places {
-            let value = ConstGauge::new(places.taken() as i64);
-            value.encode(family.encode_family(&[("listener", places.what())])?)?;
+        for slots in &self.slots {
+            let value = ConstGauge::new(slots.taken() as i64);
+            value.encode(family.encode_family(&[("listener", slots.what())])?)?;
         }
         Ok(())
     }

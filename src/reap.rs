@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use radarflow_connectors::sources::entry;
 use radarflow_proto::fact::Fact;
-use radarflow_proto::frame::{Kind, Origin};
-use radarflow_proto::ports::{EpochOutput, FactSink};
+use radarflow_proto::ports::{Appender, EpochOutput};
 use radarflow_proto::record::RecordKey;
 use tokio::sync::mpsc;
+
+use crate::standing::append;
 
 /// Epochs that wait; what finds no room is named again within the hour.
 pub(crate) const QUEUED: usize = 16;
@@ -16,13 +16,7 @@ pub(crate) const QUEUED: usize = 16;
 const RECORDS: usize = 1000;
 
 /// Says it until nothing more can come.
-pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, sink: Arc<dyn FactSink>) {
-    let origin = Arc::new(Origin {
-        kind: Kind::Fact,
-        tenant: String::new(),
-        partition: String::new(),
-        feed: "system".to_owned(),
-    });
+pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, appender: Arc<dyn Appender>) {
     while let Some(output) = named.recv().await {
         let mut by_tenant: BTreeMap<&str, Vec<(RecordKey, String)>> = BTreeMap::new();
         for (key, partition) in &output.reaped {
@@ -31,8 +25,7 @@ pub(crate) async fn run(mut named: mpsc::Receiver<Arc<EpochOutput>>, sink: Arc<d
         for (tenant, records) in by_tenant {
             for records in records.chunks(RECORDS) {
                 let fact = Fact::Reaped { tenant: tenant.to_owned(), records: records.to_vec() };
-                let body = serde_json::to_vec(&fact).expect("facts are JSON");
-                if let Err(error) = sink.append(origin.clone(), vec![entry(None, body)]).await {
+                if let Err(error) = append(&*appender, "", "system", &[fact]).await {
                     tracing::warn!(%error, tenant, "records of deleted devices could not be let go; they are named again in an hour");
                 }
             }

@@ -10,9 +10,10 @@ use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver};
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
-use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, BoxFuture, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_query::actor::turns::Turns;
+use radarflow_query::tables::live::Live;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 
@@ -22,14 +23,14 @@ use crate::enrichment;
 /// Standing facts that intake must know: source instances, receivers. What is not durable is not known.
 #[derive(Default)]
 pub(crate) struct Registry {
-    pub(crate) instances: Arc<Mutex<Instances>>,
+    instances: Arc<Mutex<Instances>>,
     /// Who announces instances waits for whoever does so of the same tenant: one of a kind is the first.
     announcing: Arc<Turns>,
     receivers: Mutex<BTreeMap<(String, String), Receiver>>,
     /// Conditions of the program itself that hold, by tenant, rule and entity.
-    pub(crate) conditions: Mutex<BTreeMap<(String, String, String), OwnCondition>>,
+    conditions: Mutex<BTreeMap<(String, String, String), OwnCondition>>,
     /// How far an address alone links, a tenant.
-    pub(crate) policies: Mutex<BTreeMap<String, IpLink>>,
+    policies: Mutex<BTreeMap<String, IpLink>>,
     /// The rules that tell what devices are.
     enrichment: Mutex<Vec<Rule>>,
     /// Partial sources.
@@ -99,6 +100,21 @@ impl Registry {
             .filter(orphan)
             .map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() }))
             .collect()
+    }
+
+    /// The source instances there are.
+    pub(crate) fn instances(&self) -> MutexGuard<'_, Instances> {
+        locked(&self.instances)
+    }
+
+    /// The conditions of the program itself that hold.
+    pub(crate) fn conditions(&self) -> Vec<OwnCondition> {
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How far an address alone links in a tenant.
+    pub(crate) fn policy(&self, tenant: &str) -> IpLink {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).copied().unwrap_or_default()
     }
 
     /// Whether a source says only what it knows.
@@ -203,7 +219,7 @@ fn note(instances: &mut Instances, facts: &[Fact]) {
 impl NewInstances for Registry {
     fn announce(
         &self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Origin,
         payloads: &[&[u8]],
     ) -> BoxFuture<Result<(), AppendError>> {
@@ -214,7 +230,7 @@ impl NewInstances for Registry {
         if spoken.is_empty() {
             return Box::pin(async { Ok(()) });
         }
-        let (sink, turns) = (sink.clone(), self.announcing.clone());
+        let (appender, turns) = (appender.clone(), self.announcing.clone());
         let origin = Arc::new(Origin { kind: Kind::Fact, ..origin.clone() });
         // Whoever asked may leave meanwhile: it is done all the same, so that nobody decides beside it which is the first.
         let announced = tokio::spawn(async move {
@@ -222,13 +238,40 @@ impl NewInstances for Registry {
             let facts = unknown(&locked(&known), &tenant, spoken);
             if !facts.is_empty() {
                 let entries = facts.iter().map(|f| entry(None, serde_json::to_vec(f).unwrap_or_default())).collect();
-                sink.append(origin, entries).await?;
+                appender.append(origin, entries).await?;
                 note(&mut locked(&known), &facts);
             }
             Ok::<(), AppendError>(())
         });
         Box::pin(async move { announced.await.unwrap_or(Err(AppendError::Closed)) })
     }
+}
+
+/// Appends facts that the program itself says; gives the epoch from which on they hold.
+pub(crate) async fn append(
+    appender: &dyn Appender,
+    tenant: &str,
+    feed: &str,
+    facts: &[Fact],
+) -> Result<u64, AppendError> {
+    let (tenant, partition, feed) = (tenant.to_owned(), String::new(), feed.to_owned());
+    let origin = Arc::new(Origin { kind: Kind::Fact, tenant, partition, feed });
+    let entries = facts.iter().map(|fact| entry(None, serde_json::to_vec(fact).expect("facts are JSON"))).collect();
+    appender.append(origin, entries).await
+}
+
+/// Appends facts, if there are any, and waits until everybody who is asked knows them.
+pub(crate) async fn settle(
+    appender: &dyn Appender,
+    live: &Live,
+    tenant: &str,
+    feed: &str,
+    facts: &[Fact],
+) -> Result<(), AppendError> {
+    if !facts.is_empty() {
+        live.reach(append(appender, tenant, feed, facts).await?).await;
+    }
+    Ok(())
 }
 
 /// A fact of the configuration, as the operator reads it.
@@ -260,7 +303,7 @@ mod tests {
     /// A ledger's intake, the frames that are durable in it, and what ends it.
     struct Ledger {
         intake: Intake,
-        running: intake::Running,
+        running: intake::IntakeThread,
         _progress: tokio::sync::watch::Sender<Progress>,
     }
 
@@ -273,7 +316,7 @@ mod tests {
             Ledger { intake, running, _progress: progress }
         }
 
-        fn sink(&self) -> Arc<dyn FactSink> {
+        fn appender(&self) -> Arc<dyn Appender> {
             Arc::new(self.intake.clone())
         }
 
@@ -313,16 +356,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::default();
         let ended = Ledger::open(dir.path());
-        let sink = ended.sink();
+        let appender = ended.appender();
         ended.stop().await;
         let said = payload("dc1");
-        let refused = registry.announce(&sink, &origin("t"), &[&said]).await;
+        let refused = registry.announce(&appender, &origin("t"), &[&said]).await;
         assert_eq!(refused, Err(AppendError::Closed));
         assert!(!locked(&registry.instances).any("t", IdKind::NetBox));
 
         let ledger = Ledger::open(dir.path());
         for _ in 0..2 {
-            registry.announce(&ledger.sink(), &origin("t"), &[&said]).await.unwrap();
+            registry.announce(&ledger.appender(), &origin("t"), &[&said]).await.unwrap();
         }
         ledger.stop().await;
         assert_eq!(durable(dir.path()), [("t".to_owned(), "dc1".to_owned(), true)]);
@@ -333,10 +376,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (registry, ledger) = (Registry::default(), Ledger::open(dir.path()));
         let names: Vec<String> = (0..20).map(|n| format!("i{n:02}")).collect();
-        let sink = ledger.sink();
+        let appender = ledger.appender();
         for tenant in ["t", "u"] {
             let all = names.iter().enumerate().map(|(n, name)| {
-                let said = registry.announce(&sink, &origin(tenant), &[&payload(name)]);
+                let said = registry.announce(&appender, &origin(tenant), &[&payload(name)]);
                 async move {
                     // Every third has left before it is answered.
                     if n % 3 != 0 {
@@ -350,7 +393,7 @@ mod tests {
         for tenant in ["t", "u"] {
             let all: Vec<Vec<u8>> = names.iter().map(|name| payload(name)).collect();
             let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-            registry.announce(&sink, &origin(tenant), &all).await.unwrap();
+            registry.announce(&appender, &origin(tenant), &all).await.unwrap();
         }
         ledger.stop().await;
         let found = durable(dir.path());

@@ -124,7 +124,7 @@ impl TokenCommand {
                 let role = Role::from(role);
                 if let Some(dir) = take(&place.data_dir)? {
                     let text = new_token();
-                    append(&dir, &tenant, &serve::token(&name, &tenant, role, partition, &text))?;
+                    append(&dir, &tenant, &serve::tokens::fact(&name, &tenant, role, partition, &text))?;
                     return Ok(text);
                 }
                 let body = json!({"name": name, "role": role, "partitions": partition});

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use radarflow_connectors::disk::free_bytes;
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
-use radarflow_connectors::sources::{Stop, entry};
+use radarflow_connectors::sources::Stop;
 use radarflow_proto::cell::Time;
 use radarflow_proto::clock::{LedgerClock, Shown};
 use radarflow_proto::fact::{Fact, OwnCondition};
-use radarflow_proto::frame::{Kind, Origin};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 
 use crate::memory::{Budget, resident_bytes};
+use crate::standing::append;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Watch {
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) sinks: Vec<(&'static str, Applied)>,
-    pub(crate) sink: Arc<dyn FactSink>,
+    pub(crate) appender: Arc<dyn Appender>,
     /// Folders that must have room: the data's, the lake's.
     pub(crate) disks: Vec<PathBuf>,
     /// How much, bytes.
@@ -177,14 +177,8 @@ impl Watch {
 
     /// Whether it is durable.
     async fn say(&self, condition: OwnCondition) -> bool {
-        let origin = Arc::new(Origin {
-            kind: Kind::Fact,
-            tenant: condition.tenant.clone(),
-            partition: String::new(),
-            feed: "radarflow".to_owned(),
-        });
-        let body = serde_json::to_vec(&Fact::Condition(condition)).unwrap_or_default();
-        self.sink.append(origin, vec![entry(None, body)]).await.is_ok()
+        let tenant = condition.tenant.clone();
+        append(&*self.appender, &tenant, "radarflow", &[Fact::Condition(condition)]).await.is_ok()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod http;
 pub mod ledger;
+mod retry;
 pub mod secret;
 pub mod sinks;
 pub mod sources;

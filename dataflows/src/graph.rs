@@ -20,14 +20,14 @@ use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::{Inspect, RunEvent};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
+use crate::loss::{Delta, SourceKey};
 use crate::output::WorkerEpoch;
 use crate::records::Sighting;
 use crate::sizes::Marks;
-use crate::sources::{Delta, SourceKey};
 use crate::topology::Neighbors;
 use crate::{
-    alerts, aliases, availability, enrich, facts, health, identity, inventory, lifecycle, listings, merges, output,
-    records, sources, steps, telemetry, topology,
+    alerts, aliases, availability, enrich, facts, health, identity, inventory, lifecycle, listings, loss, merges,
+    output, records, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -161,7 +161,7 @@ pub(crate) fn build<'scope>(
             links: topology.links,
         },
     );
-    let sources = sources::build(cx, sources::Inputs { deltas: inputs.deltas.to_stream(scope) });
+    let sources = loss::build(cx, loss::Inputs { deltas: inputs.deltas.to_stream(scope) });
     let sent = output::build(
         scope,
         cx,

@@ -14,7 +14,7 @@ use radarflow_proto::record::Record;
 use radarflow_reconcile::availability::{Word, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::identity::name::Name;
-use radarflow_reconcile::inventory::{Known, MAX_DESCRIBING, Parts, confidence, describe};
+use radarflow_reconcile::inventory::{MAX_DESCRIBING, Parts, RecordSummary, confidence, describe};
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,7 @@ pub fn build(inputs: Inputs<'_>) -> Outputs<'_> {
     let device = |_: &Component, parts: &[(&Part, isize)], out: &mut Vec<(Packed, isize)>| {
         let mut lives: Vec<&Live> =
             parts.iter().filter_map(|(p, _)| if let Part::Record(v) = p { Some(v) } else { None }).collect();
-        let mut known = Known::default();
+        let mut known = RecordSummary::default();
         for says in lives.iter().map(|live| &live.says) {
             known.add(says.kind, says.at, !says.ids.is_empty() || !says.macs.is_empty());
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::keyed::{Restored, Tick};
-use crate::{alerts, availability, decode, health, sources};
+use crate::{alerts, availability, decode, health, loss};
 
 /// Makes the next version of a collection's state, given all state and the clock of its epoch.
 type Step = fn(&mut Restored, &Tick) -> Result<(), String>;
@@ -26,7 +26,7 @@ const SCHEMAS: &[Schema] = &[
     Schema { collection: "exporters", steps: &[decode::exporters_with_reputation] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
-    Schema { collection: "sources", steps: &[sources::senders_by_share] },
+    Schema { collection: "sources", steps: &[loss::senders_by_share] },
     Schema { collection: "targets", steps: &[availability::vantages_that_age] },
 ];
 

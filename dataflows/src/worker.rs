@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::Frame;
-use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::ports::{FoundRecord, RecordQuery};
 use timely::dataflow::ProbeHandle;
 
 use crate::decode::Decoder;
@@ -58,7 +58,7 @@ enum Message {
     /// A frame and its facts.
     Frame(Arc<Frame>, Arc<FrameFacts>),
     /// Find records; the answer is this worker's share.
-    Find(Arc<Wanted>, SyncSender<Vec<FoundRecord>>),
+    Find(Arc<RecordQuery>, SyncSender<Vec<FoundRecord>>),
 }
 
 /// What waits in staged runs, for those who make it grow.
@@ -140,7 +140,7 @@ impl Workers {
     }
 
     /// Asks for records, as of the last frame before; as many answers come as there are workers.
-    pub fn find(&self, wanted: Wanted) -> (usize, Receiver<Vec<FoundRecord>>) {
+    pub fn find(&self, wanted: RecordQuery) -> (usize, Receiver<Vec<FoundRecord>>) {
         let (to, answers) = sync_channel(self.channels.len());
         let wanted = Arc::new(wanted);
         for channel in &self.channels {

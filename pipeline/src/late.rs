@@ -3,34 +3,34 @@
 use std::sync::Arc;
 
 use radarflow_proto::frame::{Entry, Origin, Range};
-use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
+use radarflow_proto::ports::{AppendError, Appender, BoxFuture, Part};
 use tokio::sync::watch;
 
 /// Who appends here waits until intake is there.
-pub(crate) struct LateSink(watch::Receiver<Option<Arc<dyn FactSink>>>);
+pub(crate) struct LateAppender(watch::Receiver<Option<Arc<dyn Appender>>>);
 
-/// Puts intake behind a [`LateSink`].
-pub(crate) struct Late(watch::Sender<Option<Arc<dyn FactSink>>>);
+/// Puts intake behind a [`LateAppender`].
+pub(crate) struct Late(watch::Sender<Option<Arc<dyn Appender>>>);
 
-/// A sink, and what fills it.
-pub(crate) fn pair() -> (Arc<dyn FactSink>, Late) {
+/// An appender, and what fills it.
+pub(crate) fn pair() -> (Arc<dyn Appender>, Late) {
     let (set, get) = watch::channel(None);
-    (Arc::new(LateSink(get)), Late(set))
+    (Arc::new(LateAppender(get)), Late(set))
 }
 
 impl Late {
-    pub(crate) fn set(&self, sink: Arc<dyn FactSink>) {
-        self.0.send_replace(Some(sink));
+    pub(crate) fn set(&self, appender: Arc<dyn Appender>) {
+        self.0.send_replace(Some(appender));
     }
 }
 
-impl FactSink for LateSink {
+impl Appender for LateAppender {
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         let mut get = self.0.clone();
         Box::pin(async move {
-            let sink = get.wait_for(Option::is_some).await.ok().and_then(|sink| sink.clone());
-            match sink {
-                Some(sink) => sink.append_all(parts, ranges).await,
+            let appender = get.wait_for(Option::is_some).await.ok().and_then(|appender| appender.clone());
+            match appender {
+                Some(appender) => appender.append_all(parts, ranges).await,
                 None => Err(AppendError::Closed),
             }
         })
@@ -38,7 +38,7 @@ impl FactSink for LateSink {
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         match &*self.0.borrow() {
-            Some(sink) => sink.offer(origin, entries),
+            Some(appender) => appender.offer(origin, entries),
             None => Err(entries),
         }
     }

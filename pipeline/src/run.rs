@@ -32,7 +32,7 @@ use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::frame::Frame;
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{FactSink, FoundRecord, Wanted};
+use radarflow_proto::ports::{Appender, FoundRecord, RecordQuery};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -91,7 +91,7 @@ pub struct Opened {
     snapshots: Snapshots,
     begin: Start,
     offsets: BTreeMap<String, Offsets>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     late: Late,
     replay: Arc<Replay>,
 }
@@ -132,15 +132,15 @@ pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
         }
         None => (Start { staging, ..Start::default() }, BTreeMap::new()),
     };
-    let (sink, late) = late::pair();
+    let (appender, late) = late::pair();
     let replay = Replay { last: segments.next_epoch() - 1, ..Replay::default() };
-    Ok(Opened { setup, segments, snapshots, begin, offsets, sink, late, replay: Arc::new(replay) })
+    Ok(Opened { setup, segments, snapshots, begin, offsets, appender, late, replay: Arc::new(replay) })
 }
 
 /// A running pipeline.
 pub struct Pipeline {
     intake: Intake,
-    running: intake::Running,
+    running: intake::IntakeThread,
     workers: Arc<Mutex<Option<Workers>>>,
     backlog: Arc<Backlog>,
     sizes: Arc<Sizes>,
@@ -158,7 +158,7 @@ pub struct Finder(Arc<Mutex<Option<Workers>>>);
 
 impl Finder {
     /// Finds records, as of the newest epoch; `None` where the workers do not answer in time. Blocks.
-    pub fn find(&self, wanted: Wanted) -> Option<Vec<FoundRecord>> {
+    pub fn find(&self, wanted: RecordQuery) -> Option<Vec<FoundRecord>> {
         let asked = lock(&self.0).as_ref().map(|workers| workers.find(wanted));
         let (workers, answers) = asked?;
         let until = Instant::now() + FIND_WITHIN;
@@ -186,8 +186,8 @@ impl Opened {
     }
 
     /// The way in, for who needs it early: what is appended waits until the log has been read again.
-    pub fn sink(&self) -> &Arc<dyn FactSink> {
-        &self.sink
+    pub fn appender(&self) -> &Arc<dyn Appender> {
+        &self.appender
     }
 
     /// How far the start is.

@@ -1,4 +1,4 @@
-//! How the parts reach each other without knowing each other: sources and the API append inputs through [`FactSink`];
+//! How the parts reach each other without knowing each other: sources and the API append inputs through an [`Appender`];
 //! sinks and live tables receive whole epochs as [`EpochOutput`].
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub type Part = (Arc<Origin>, Vec<Entry>);
 
 /// Where inputs become durable. Returning `Ok(epoch)` means: on disk, in the frame of that epoch.
-pub trait FactSink: Send + Sync + 'static {
+pub trait Appender: Send + Sync + 'static {
     /// Appends everything into one frame, with the offsets it was read from; waits while the queue is full.
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>>;
 
@@ -112,7 +112,7 @@ pub struct FoundRecord {
 
 /// Which records are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum RecordQuery {
     /// Those of devices.
     Devices {
         /// Customer.
@@ -186,21 +186,21 @@ pub struct Imagine {
 }
 
 /// By record: what its device is called, and what puts it there.
-pub type Places = BTreeMap<RecordKey, (String, &'static str)>;
+pub type Placements = BTreeMap<RecordKey, (String, &'static str)>;
 
 /// Where records are, and where they would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imagined {
     /// As it is.
-    pub before: Places,
+    pub before: Placements,
     /// As it would be.
-    pub after: Places,
+    pub after: Placements,
 }
 
 /// Finds live records for who asks why identity is as it is: a bounded number, in no order, as of the newest epoch.
 pub trait FindRecords: Send + Sync + 'static {
     /// Finds them; `None` when the dataflow does not answer in time.
-    fn find(&self, wanted: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>>;
+    fn find(&self, wanted: RecordQuery) -> BoxFuture<Option<Vec<FoundRecord>>>;
 
     /// What identity would make of something else.
     fn imagine(&self, question: Imagine) -> BoxFuture<Option<Imagined>>;
@@ -298,7 +298,7 @@ pub trait NewInstances: Send + Sync + 'static {
     /// instance counts as known once its fact is durable, and not before; which is the first of its kind is decided once.
     fn announce(
         &self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Origin,
         payloads: &[&[u8]],
     ) -> BoxFuture<Result<(), AppendError>>;

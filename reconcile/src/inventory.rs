@@ -39,7 +39,7 @@ pub struct Parts<'a> {
     /// The records that describe it, in any order.
     pub records: Vec<&'a Record>,
     /// What is known of all of them.
-    pub known: Known,
+    pub known: RecordSummary,
     /// The addresses it owns.
     pub owned: BTreeSet<IpAddr>,
     /// What its vantages say; `None` when nobody looked.
@@ -50,13 +50,13 @@ pub struct Parts<'a> {
 
 /// What every record adds to its device, whether or not it describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct RecordSummary {
     seen: Option<(Time, Time)>,
     kinds: BTreeSet<SourceKind>,
     identified: bool,
 }
 
-impl Known {
+impl RecordSummary {
     /// Takes a record in: whose it is, its event time, and whether it asserts an identifier or a MAC.
     pub fn add(&mut self, kind: SourceKind, at: Time, identified: bool) {
         let (first, last) = self.seen.unwrap_or((at, at));
@@ -74,7 +74,7 @@ impl Known {
 impl<'a> Parts<'a> {
     /// Of a device with these records.
     pub fn of(uid: &'a str, records: Vec<&'a Record>) -> Self {
-        let mut known = Known::default();
+        let mut known = RecordSummary::default();
         for record in &records {
             known.add(record.key.kind, record.event_time, !record.ids.is_empty() || !record.macs.is_empty());
         }

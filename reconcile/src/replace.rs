@@ -43,13 +43,13 @@ fn seed(kind: &str, value: &str) -> Option<(usize, String)> {
 }
 
 #[derive(Default)]
-struct Known {
+struct DeviceSeeds {
     partition: Option<String>,
     /// By priority.
     seeds: BTreeSet<(usize, String)>,
 }
 
-impl Known {
+impl DeviceSeeds {
     fn note(&mut self, kind: &str, value: &str) {
         self.seeds.extend(seed(kind, value));
     }
@@ -62,7 +62,7 @@ impl Known {
 /// What was read so far.
 #[derive(Default)]
 pub struct Reading {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, DeviceSeeds>,
     devices: Vec<(String, Value)>,
     /// Devices that were merged away, and into which.
     led: BTreeMap<String, String>,
@@ -134,7 +134,7 @@ impl Reading {
 }
 
 /// A device's row, with what it says of its identifiers noted.
-fn device(row: &Value, known: &mut BTreeMap<String, Known>) -> Option<(String, Value)> {
+fn device(row: &Value, known: &mut BTreeMap<String, DeviceSeeds>) -> Option<(String, Value)> {
     let uid = text(row, "uid")?.to_owned();
     let of = known.entry(uid.clone()).or_default();
     let metadata = row.get("metadata").cloned().unwrap_or_default();
@@ -164,7 +164,7 @@ fn is_agent(row: &Value, agent: &str) -> bool {
 
 /// A device as its source would say it, and which that is; `None` for what comes back by itself: agents check in, polled
 /// and swept addresses are polled and swept.
-fn update(row: &Value, known: &Known) -> Option<(&'static str, DeviceUpdate)> {
+fn update(row: &Value, known: &DeviceSeeds) -> Option<(&'static str, DeviceUpdate)> {
     let (name, key, id) = ["armis", "netbox"]
         .into_iter()
         .find_map(|name| Some((name, format!("{name}_device_id"), known.value(name)?.to_owned())))?;

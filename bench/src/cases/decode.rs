@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use radarflow_bench::network::Network;
-use radarflow_bench::packets::{self, FlowFields};
+use radarflow_network::devices::Network;
+use radarflow_network::packets::{self, FlowFields};
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::FlowContext;
 use radarflow_proto::netflow::Exporter;

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use radarflow_bench::network::{Device, Network};
 use radarflow_dataflows::keyed::Restored;
 use radarflow_dataflows::output::{Merge, WorkerEpoch};
 use radarflow_dataflows::worker::{Start, Workers};
+use radarflow_network::devices::{Device, Network};
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};

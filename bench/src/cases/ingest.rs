@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use radarflow_bench::network::{Device, Network};
-use radarflow_bench::packets::{self, FlowFields};
+use radarflow_network::devices::{Device, Network};
+use radarflow_network::packets::{self, FlowFields};
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_700_000_000;

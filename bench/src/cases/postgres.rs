@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
-use radarflow_bench::network::Network;
 use radarflow_connectors::sinks::postgres::{self, Postgres, Truth};
+use radarflow_network::devices::Network;
 use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::ports::{BoxFuture, EpochOutput};
 use radarflow_proto::rows::{Change, Device, Row, StateRow, Table};
@@ -31,7 +31,7 @@ impl Truth for Nothing {
 
 fn rows(n: usize, version: i64) -> Vec<Device> {
     let network = Network::new(5, n, NOW);
-    let device = |d: &radarflow_bench::network::Device| Device {
+    let device = |d: &radarflow_network::devices::Device| Device {
         tenant_id: "default".into(),
         partition: "default".into(),
         uid: format!("sr:{:08x}-0000-5000-8000-000000000000", d.n),

@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use radarflow_bench::network::Network;
-use radarflow_connectors::sinks::lake::{Keep, Lake};
-use radarflow_connectors::sources::accept::{self, Places};
+use radarflow_connectors::sinks::lake::{Keep, Lake, open_table};
+use radarflow_connectors::sources::accept::{self, ConnectionSlots};
+use radarflow_network::devices::Network;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
 use radarflow_proto::frame::{Entry, Origin, Range};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{
-    AppendError, AskedInventories, BoxFuture, EpochOutput, FactSink, FindRecords, FoundRecord, Imagine, Imagined,
-    InventoryRun, InventoryRuns, Part, ReadError, RunOf, Wanted,
+    AppendError, Appender, AskedInventories, BoxFuture, EpochOutput, FindRecords, FoundRecord, Imagine, Imagined,
+    InventoryRun, InventoryRuns, Part, ReadError, RecordQuery, RunOf,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::actor::{Actor, Grant, Tokens, hash, new_token};
@@ -41,7 +41,7 @@ const BATCH: usize = 100_000;
 /// There is nobody to take or find anything: it is only asked.
 struct Nobody;
 
-impl FactSink for Nobody {
+impl Appender for Nobody {
     fn append_all(&self, _: Vec<Part>, _: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         Box::pin(async { Err(AppendError::Closed) })
     }
@@ -51,7 +51,7 @@ impl FactSink for Nobody {
 }
 
 impl FindRecords for Nobody {
-    fn find(&self, _: Wanted) -> BoxFuture<Option<Vec<FoundRecord>>> {
+    fn find(&self, _: RecordQuery) -> BoxFuture<Option<Vec<FoundRecord>>> {
         Box::pin(async { None })
     }
     fn imagine(&self, _: Imagine) -> BoxFuture<Option<Imagined>> {
@@ -167,8 +167,7 @@ fn part_of(ago: std::ops::Range<Duration>, part: usize, parts: usize) -> std::op
 
 /// The files of the lake's flows.
 async fn files(lake: &Path) -> Result<Vec<String>> {
-    let url = deltalake::table::builder::ensure_table_uri(lake.join("flows").to_string_lossy())?;
-    let table = deltalake::DeltaTable::try_from_url(url).await?;
+    let table = open_table(lake, LakeTable::Events(Table::Flow)).await?;
     Ok(table.get_file_uris()?.map(|f| f.trim_start_matches("file://").to_owned()).collect())
 }
 
@@ -312,7 +311,7 @@ pub(crate) fn run() -> Result<()> {
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
-        let connections = accept::connections(socket, None, Places::new("http"));
+        let connections = accept::connections(socket, None, ConnectionSlots::new("http"));
         let door = Arc::new(Door::default());
         door.open(api);
         tokio::spawn(http::serve(connections, door));

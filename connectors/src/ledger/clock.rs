@@ -61,7 +61,7 @@ impl Reading {
 
 /// The time of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct FrameTime {
     /// What the ledger's clock shows.
     pub clock_ms: i64,
     /// How much of the time since the last frame nobody could have heard anything.
@@ -93,11 +93,11 @@ pub struct Kept {
 
 impl Follower {
     /// The clock at a start. `last_ms` is that of the ledger's last frame, 0 for none.
-    pub fn resume(last_ms: i64, kept: Option<&Kept>, boot_id: Option<&str>, now: Reading) -> (Follower, Told) {
+    pub fn resume(last_ms: i64, kept: Option<&Kept>, boot_id: Option<&str>, now: Reading) -> (Follower, FrameTime) {
         if last_ms <= NO_TIME_MS {
             let clock_ms = now.wall_ms.max(last_ms);
             let follower = Follower { clock_ms, at: now, accepted: None, unset: false };
-            return (follower, Told { clock_ms, gap_ms: 0, held_by_ms: 0 });
+            return (follower, FrameTime { clock_ms, gap_ms: 0, held_by_ms: 0 });
         }
         let same_boot = |kept: &&Kept| {
             let same = kept.boot_id.is_some() && kept.boot_id.as_deref() == boot_id;
@@ -120,11 +120,11 @@ impl Follower {
         };
         let at_start = Follower { clock_ms: at_start.clock_ms.max(last_ms), ..at_start };
         let (follower, told) = at_start.advance(now);
-        (follower, Told { gap_ms: told.clock_ms - last_ms, ..told })
+        (follower, FrameTime { gap_ms: told.clock_ms - last_ms, ..told })
     }
 
     /// The clock at the next frame.
-    pub fn advance(self, now: Reading) -> (Follower, Told) {
+    pub fn advance(self, now: Reading) -> (Follower, FrameTime) {
         let elapsed = (now.monotonic_ms - self.at.monotonic_ms).max(0);
         let target = self.clock_ms + elapsed;
         let ahead = now.wall_ms - target;
@@ -142,7 +142,7 @@ impl Follower {
         let accepted = accepted.filter(|_| !near && !leaps);
         let follower = Follower { clock_ms, at: now, accepted, unset: self.unset && held };
         let gap_ms = if leaps { unheard + ahead } else { unheard.min(clock_ms - self.clock_ms) };
-        (follower, Told { clock_ms, gap_ms, held_by_ms: if held { ahead } else { 0 } })
+        (follower, FrameTime { clock_ms, gap_ms, held_by_ms: if held { ahead } else { 0 } })
     }
 
     /// The wall that the machine shows now is right: an operator says so.
@@ -196,7 +196,7 @@ impl Timekeeping {
     }
 
     /// The time of the next frame, after one at `last_ms`. It counts once it is [`Timekeeping::told`].
-    pub fn next(&self, last_ms: i64) -> (Follower, Told) {
+    pub fn next(&self, last_ms: i64) -> (Follower, FrameTime) {
         let now = Reading::of(&*self.clock);
         match self.follower {
             Some(follower) => follower.advance(now),
@@ -263,7 +263,7 @@ pub(super) mod tests {
     fn small_drift_is_slewed() {
         for (ahead, shown) in [(0, 100), (100, 106), (-100, 94), (3, 103), (-3, 97), (MAX_STEP_MS, 106)] {
             let (next, told) = begun().advance(reading(T0 + 100 + ahead, HOUR + 100));
-            assert_eq!(told, Told { clock_ms: T0 + shown, gap_ms: 0, held_by_ms: 0 }, "{ahead}");
+            assert_eq!(told, FrameTime { clock_ms: T0 + shown, gap_ms: 0, held_by_ms: 0 }, "{ahead}");
             assert_eq!(next.clock_ms, told.clock_ms);
         }
     }
@@ -274,18 +274,18 @@ pub(super) mod tests {
             let mut clock = begun();
             for n in 1..=100 {
                 let (next, told) = clock.advance(reading(T0 + n * 1000 + leap, HOUR + n * 1000));
-                assert_eq!(told, Told { clock_ms: T0 + n * 1000, gap_ms: 0, held_by_ms: leap }, "{leap}");
+                assert_eq!(told, FrameTime { clock_ms: T0 + n * 1000, gap_ms: 0, held_by_ms: leap }, "{leap}");
                 clock = next;
             }
             let told = clock.advance(reading(T0 + 101_000, HOUR + 101_000)).1;
-            assert_eq!(told, Told { clock_ms: T0 + 101_000, gap_ms: 0, held_by_ms: 0 });
+            assert_eq!(told, FrameTime { clock_ms: T0 + 101_000, gap_ms: 0, held_by_ms: 0 });
         }
     }
 
     #[test]
     fn a_suspended_machine_is_followed_and_its_sleep_is_a_gap() {
         let told = begun().advance(reading(T0 + 8 * HOUR, HOUR + 8 * HOUR)).1;
-        assert_eq!(told, Told { clock_ms: T0 + 8 * HOUR, gap_ms: 8 * HOUR, held_by_ms: 0 });
+        assert_eq!(told, FrameTime { clock_ms: T0 + 8 * HOUR, gap_ms: 8 * HOUR, held_by_ms: 0 });
     }
 
     #[test]
@@ -295,7 +295,7 @@ pub(super) mod tests {
         let (held, told) = begun().advance(now);
         assert_eq!(told.held_by_ms, YEARS);
         let (next, told) = held.accept(now).advance(reading(now.wall_ms + 100, now.monotonic_ms + 100));
-        assert_eq!(told, Told { clock_ms: now.wall_ms + 100, gap_ms: YEARS, held_by_ms: 0 });
+        assert_eq!(told, FrameTime { clock_ms: now.wall_ms + 100, gap_ms: YEARS, held_by_ms: 0 });
         // It was that wall that was accepted, not any.
         assert_ne!(next.advance(reading(T0, HOUR + 2000)).1.held_by_ms, 0);
         let later = held.accept(now).advance(reading(now.wall_ms + YEARS, now.monotonic_ms + 100)).1;
@@ -323,27 +323,27 @@ pub(super) mod tests {
         let last = T0 + 3000;
         let resume = |now| Follower::resume(last, Some(&kept), Some("boot"), now).1;
         let down = |ms: i64| reading(T0 + ms, HOUR + ms);
-        assert_eq!(resume(down(HOUR)), Told { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: 0 });
+        assert_eq!(resume(down(HOUR)), FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: 0 });
         let wrong = reading(T0 + YEARS, HOUR + HOUR);
-        assert_eq!(resume(wrong), Told { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: YEARS - HOUR });
+        assert_eq!(resume(wrong), FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: YEARS - HOUR });
         let behind = reading(T0 - YEARS, HOUR + HOUR);
-        assert_eq!(resume(behind), Told { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: -YEARS - HOUR });
+        assert_eq!(resume(behind), FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR - 3000, held_by_ms: -YEARS - HOUR });
         // Down for years, and the wall agrees.
         assert_eq!(resume(down(YEARS)).held_by_ms, 0);
         // At once.
-        assert_eq!(resume(down(1000)), Told { clock_ms: last, gap_ms: 0, held_by_ms: 0 });
+        assert_eq!(resume(down(1000)), FrameTime { clock_ms: last, gap_ms: 0, held_by_ms: 0 });
     }
 
     #[test]
     fn after_a_reboot_the_wall_is_believed_within_bounds() {
         for kept in [None, Some(kept(begun()))] {
             let resume = |wall_ms| Follower::resume(T0, kept.as_ref(), Some("next"), reading(wall_ms, 5000)).1;
-            assert_eq!(resume(T0 + HOUR), Told { clock_ms: T0 + HOUR, gap_ms: HOUR, held_by_ms: 0 });
+            assert_eq!(resume(T0 + HOUR), FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR, held_by_ms: 0 });
             assert_eq!(resume(T0 + MAX_GAP_MS).held_by_ms, 0);
             let far = MAX_GAP_MS + 1;
-            assert_eq!(resume(T0 + far), Told { clock_ms: T0, gap_ms: 0, held_by_ms: far });
-            assert_eq!(resume(T0 - 1000), Told { clock_ms: T0, gap_ms: 0, held_by_ms: 0 });
-            assert_eq!(resume(T0 - HOUR), Told { clock_ms: T0, gap_ms: 0, held_by_ms: -HOUR });
+            assert_eq!(resume(T0 + far), FrameTime { clock_ms: T0, gap_ms: 0, held_by_ms: far });
+            assert_eq!(resume(T0 - 1000), FrameTime { clock_ms: T0, gap_ms: 0, held_by_ms: 0 });
+            assert_eq!(resume(T0 - HOUR), FrameTime { clock_ms: T0, gap_ms: 0, held_by_ms: -HOUR });
         }
         // A boot nobody can name is another boot.
         let unnamed = Kept { boot_id: None, follower: begun() };
@@ -354,12 +354,12 @@ pub(super) mod tests {
     #[test]
     fn a_machine_without_a_battery_is_followed_once_its_wall_is_set() {
         let (mut clock, told) = Follower::resume(T0, None, Some("next"), reading(5000, 5000));
-        assert_eq!(told, Told { clock_ms: T0, gap_ms: 0, held_by_ms: 5000 - T0 });
+        assert_eq!(told, FrameTime { clock_ms: T0, gap_ms: 0, held_by_ms: 5000 - T0 });
         for n in 1..10 {
             clock = clock.advance(reading(5000 + n * 1000, 5000 + n * 1000)).0;
         }
         let (clock, told) = clock.advance(reading(T0 + HOUR, 15_000));
-        assert_eq!(told, Told { clock_ms: T0 + HOUR, gap_ms: HOUR - 10_000, held_by_ms: 0 });
+        assert_eq!(told, FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR - 10_000, held_by_ms: 0 });
         // That was the start. What follows is a leap like any other.
         assert_eq!(clock.advance(reading(T0 + 3 * HOUR, 16_000)).1.held_by_ms, 2 * HOUR - 1000);
     }
@@ -370,13 +370,13 @@ pub(super) mod tests {
         let kept = kept(held);
         let last = T0 + 1000;
         let told = Follower::resume(last, Some(&kept), Some("boot"), reading(T0 + 48 * HOUR + 61_000, HOUR + 61_000)).1;
-        assert_eq!(told, Told { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 48 * HOUR });
+        assert_eq!(told, FrameTime { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 48 * HOUR });
         let told = Follower::resume(last, Some(&kept), Some("next"), reading(T0 + 48 * HOUR + 61_000, 1000)).1;
-        assert_eq!(told, Told { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 48 * HOUR });
+        assert_eq!(told, FrameTime { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 48 * HOUR });
         // Set right before the next start.
         for (boot, monotonic_ms) in [("boot", HOUR + 61_000), ("next", 1000)] {
             let told = Follower::resume(last, Some(&kept), Some(boot), reading(T0 + 61_000, monotonic_ms)).1;
-            assert_eq!(told, Told { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 0 });
+            assert_eq!(told, FrameTime { clock_ms: T0 + 61_000, gap_ms: 60_000, held_by_ms: 0 });
         }
         // What was accepted and is waited for stays accepted.
         let now = reading(T0 - HOUR, HOUR + 1000);
@@ -389,7 +389,7 @@ pub(super) mod tests {
     fn a_ledger_that_tells_no_time_yet_begins_with_the_wall() {
         for last in [0, NO_TIME_MS] {
             let told = Follower::resume(last, None, Some("boot"), reading(T0, HOUR)).1;
-            assert_eq!(told, Told { clock_ms: T0, gap_ms: 0, held_by_ms: 0 });
+            assert_eq!(told, FrameTime { clock_ms: T0, gap_ms: 0, held_by_ms: 0 });
         }
     }
 
@@ -431,7 +431,7 @@ pub(super) mod tests {
         set(reading(T0 + YEARS, HOUR + HOUR));
         let mut time = Timekeeping::new(os(), hands.clone(), file.clone());
         let (follower, told) = time.next(last);
-        assert_eq!(told, Told { clock_ms: T0 + HOUR, gap_ms: HOUR - 7000, held_by_ms: YEARS - HOUR });
+        assert_eq!(told, FrameTime { clock_ms: T0 + HOUR, gap_ms: HOUR - 7000, held_by_ms: YEARS - HOUR });
         time.told(follower);
         time.accept(T0 + HOUR);
         assert_ne!(time.next(told.clock_ms).1.held_by_ms, 0, "the wall does not show that");

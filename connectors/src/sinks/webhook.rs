@@ -24,11 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use backon::Retryable;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, ReceiverKind};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
-use radarflow_proto::ports::{AppendError, EpochOutput, FactSink};
+use radarflow_proto::ports::{AppendError, Appender, EpochOutput};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 
@@ -37,7 +38,7 @@ pub use self::lines::{
 };
 use self::lines::{Lines, Message};
 use crate::sources::entry;
-use crate::{http, secret};
+use crate::{http, retry, secret};
 
 /// One attempt, all of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +52,6 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 const RECORDS: usize = 256;
 /// Records that may wait for the ledger; beyond it nothing is sent.
 const RECORDS_WAITING: usize = 4096;
-/// Pause after the ledger took no records.
-const RECORD_RETRY: Duration = Duration::from_secs(1);
 
 /// The way in.
 pub struct Outbox {
@@ -89,7 +88,7 @@ struct Record {
 impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
-    pub fn start(sink: Arc<dyn FactSink>, external_url: String) -> Result<Outbox, reqwest::Error> {
+    pub fn start(appender: Arc<dyn Appender>, external_url: String) -> Result<Outbox, reqwest::Error> {
         let client = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -99,7 +98,7 @@ impl Outbox {
         });
         let sender = Sender { client, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
-        tokio::spawn(record(shared.clone(), sink));
+        tokio::spawn(record(shared.clone(), appender));
         Ok(Outbox { shared })
     }
 
@@ -178,7 +177,7 @@ impl State {
 }
 
 /// Makes durable what became of messages, many at once.
-async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
+async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>) {
     loop {
         let records: Vec<(String, Record)> = {
             let mut state = shared.lock();
@@ -205,12 +204,12 @@ async fn record(shared: Arc<Shared>, sink: Arc<dyn FactSink>) {
             (Arc::new(origin), entries)
         };
         let parts: Vec<_> = by_tenant.into_iter().map(part).collect();
-        while let Err(error) = sink.append_all(parts.clone(), Vec::new()).await {
+        let recorded = (|| appender.append_all(parts.clone(), Vec::new()))
+            .retry(retry::LEDGER)
+            .when(|error| *error != AppendError::Closed && !shared.lock().closed);
+        if recorded.await.is_err() {
             // What is not recorded is due again after the next start.
-            if error == AppendError::Closed || shared.lock().closed {
-                return;
-            }
-            tokio::time::sleep(RECORD_RETRY).await;
+            return;
         }
         // There may be room for records again.
         shared.send.notify_one();

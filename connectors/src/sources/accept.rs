@@ -1,6 +1,6 @@
 //! Connections of a listener: so many at a time, in plaintext or with TLS, gone when their other end is.
 //!
-//! Who connects has a place as long as the connection lasts; without one it waits to be accepted. A connection whose other
+//! Who connects has a slot as long as the connection lasts; without one it waits to be accepted. A connection whose other
 //! end has vanished (a host without power says no goodbye) is found by probes and closed. Handshakes are bounded in number
 //! and time, so that who connects and says nothing keeps nobody else waiting for long.
 
@@ -31,17 +31,17 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A silent connection is probed after this time, and closed after so many probes without answer.
 const PROBES: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
-/// Places for the connections of one kind of listener.
+/// Slots for the connections of one kind of listener.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionSlots {
     what: &'static str,
     free: Arc<Semaphore>,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// All of them.
-    pub fn new(what: &'static str) -> Arc<Places> {
-        Arc::new(Places { what, free: Arc::new(Semaphore::new(CONNECTIONS)) })
+    pub fn new(what: &'static str) -> Arc<ConnectionSlots> {
+        Arc::new(ConnectionSlots { what, free: Arc::new(Semaphore::new(CONNECTIONS)) })
     }
 
     /// The kind of listener.
@@ -60,7 +60,7 @@ impl Places {
 pub struct Connection {
     io: Io,
     peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -159,17 +159,17 @@ fn tune(stream: &TcpStream) {
 pub fn connections(
     socket: TcpListener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (made, connections) = mpsc::channel(1);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     tokio::spawn(async move {
         loop {
-            let place = tokio::select! {
-                place = places.free.clone().acquire_owned() => place,
+            let slot = tokio::select! {
+                slot = slots.free.clone().acquire_owned() => slot,
                 () = made.closed() => return,
             };
-            let Ok(place) = place else { return };
+            let Ok(slot) = slot else { return };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 () = made.closed() => return,
@@ -178,14 +178,14 @@ pub fn connections(
                 Ok(accepted) => accepted,
                 // The process has too many files open, say: others may close theirs.
                 Err(error) => {
-                    tracing::warn!(%error, listener = places.what, "a connection could not be accepted");
+                    tracing::warn!(%error, listener = slots.what, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             tune(&stream);
             let Some(tls) = &tls else {
-                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, _place: place })).await;
+                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, _slot: slot })).await;
                 continue;
             };
             let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
@@ -194,7 +194,7 @@ pub fn connections(
                 match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         drop(permit);
-                        let _ = made.send(Ok(Connection { io: Io::Secure(stream.into()), peer, _place: place })).await;
+                        let _ = made.send(Ok(Connection { io: Io::Secure(stream.into()), peer, _slot: slot })).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),

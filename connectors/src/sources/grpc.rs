@@ -23,12 +23,12 @@ use radarflow_proto::grpc::{
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
-use radarflow_proto::ports::{AppendError, FactSink, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, NewInstances};
 use sha2::{Digest, Sha256};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::accept::{Peer, Places, connections};
+use super::accept::{ConnectionSlots, Peer, connections};
 use super::stage::{self, PIECE_BYTES, Room, Staging};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
@@ -57,8 +57,8 @@ pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Places>,
-    sink: Arc<dyn FactSink>,
+    slots: Arc<ConnectionSlots>,
+    appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
     stop: Stop,
@@ -83,13 +83,13 @@ pub async fn start(
     let secure = tls.is_some();
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let gateway =
-        Gateway { sink, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+        Gateway { appender, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     let server = server.add_service(service);
     tokio::spawn(async move {
         let told = async move { stopped.told().await };
-        if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, places), told).await {
+        if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, slots), told).await {
             tracing::error!(%error, "the gRPC listener ended");
         }
     });
@@ -97,7 +97,7 @@ pub async fn start(
 }
 
 struct Gateway {
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
     origin: Arc<Origin>,
@@ -183,7 +183,7 @@ fn bad_service(service: &GatewayServiceStatus) -> Option<String> {
 }
 
 /// The payload's address of the agent and what it says of itself.
-struct Said<'a> {
+struct AgentHead<'a> {
     agent_id: &'a str,
     gateway_id: &'a str,
     timestamp: i64,
@@ -195,7 +195,7 @@ struct Said<'a> {
     arch: &'a str,
 }
 
-impl Said<'_> {
+impl AgentHead<'_> {
     fn push(&self, service: Option<ServiceHead>) -> AgentPush {
         AgentPush {
             agent_id: self.agent_id.to_owned(),
@@ -246,14 +246,14 @@ impl Gateway {
     async fn announce(&self, services: &[GatewayServiceStatus]) -> Result<(), Status> {
         let syncs = services.iter().filter(|s| s.source == "results" && s.service_type == "sync");
         let payloads: Vec<&[u8]> = syncs.map(|s| &s.message[..]).collect();
-        self.instances.announce(&self.sink, &self.origin, &payloads).await.map_err(|e| refused(&e))
+        self.instances.announce(&self.appender, &self.origin, &payloads).await.map_err(|e| refused(&e))
     }
 
     /// The entries of a request's services, and why some were refused.
     fn entries(
         &self,
         services: &[GatewayServiceStatus],
-        said: &Said<'_>,
+        said: &AgentHead<'_>,
         peer: Option<SocketAddr>,
     ) -> (Vec<Entry>, Vec<String>) {
         let (mut entries, mut bad) = (Vec::new(), Vec::new());
@@ -285,7 +285,7 @@ impl Gateway {
         peer: Option<SocketAddr>,
     ) -> Result<(), Status> {
         stage::wait(&self.room).await;
-        let staging = Staging::new(self.sink.clone(), origin, peer);
+        let staging = Staging::new(self.appender.clone(), origin, peer);
         staging.whole(entries).await.map(drop).map_err(|e| refused(&e))
     }
 
@@ -313,7 +313,7 @@ impl Gateway {
             order.check(&chunk).map_err(Status::invalid_argument)?;
             let target = self.origin(caller, &chunk.partition, Kind::Staged)?;
             self.announce(&chunk.services).await?;
-            let said = Said {
+            let said = AgentHead {
                 agent_id: &chunk.agent_id,
                 gateway_id: &chunk.gateway_id,
                 timestamp: chunk.timestamp,
@@ -327,7 +327,7 @@ impl Gateway {
             let (entries, refusals) = self.entries(&chunk.services, &said, caller.peer);
             good += entries.len();
             bad.extend(refusals);
-            let staging = staging.get_or_insert_with(|| Staging::new(self.sink.clone(), &target, caller.peer));
+            let staging = staging.get_or_insert_with(|| Staging::new(self.appender.clone(), &target, caller.peer));
             staging.push(&entries).await.map_err(|e| refused(&e))?;
         }
         order.finish().map_err(Status::invalid_argument)?;
@@ -337,10 +337,14 @@ impl Gateway {
         Ok(())
     }
 
-    async fn beat(&self, caller: &Caller, said: &Said<'_>, capabilities: &[String]) -> Result<(), Status> {
+    async fn beat(&self, caller: &Caller, said: &AgentHead<'_>, capabilities: &[String]) -> Result<(), Status> {
         let push = AgentPush { capabilities: capabilities.to_vec(), ..said.push(None) };
         let origin = self.origin(caller, said.partition, Kind::Status)?;
-        self.sink.append(origin, vec![entry(caller.peer, push.with(b""))]).await.map(|_| ()).map_err(|e| refused(&e))
+        self.appender
+            .append(origin, vec![entry(caller.peer, push.with(b""))])
+            .await
+            .map(|_| ())
+            .map_err(|e| refused(&e))
     }
 }
 
@@ -416,7 +420,7 @@ impl AgentGatewayService for Gateway {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         caller.check(&r.agent_id)?;
-        let said = Said {
+        let said = AgentHead {
             agent_id: &r.agent_id,
             gateway_id: &self.gateway_id,
             timestamp: 0,
@@ -465,7 +469,7 @@ impl AgentGatewayService for Gateway {
         if r.services.len() > MAX_SERVICES {
             return Err(Status::invalid_argument(format!("{} services, {MAX_SERVICES} at most", r.services.len())));
         }
-        let said = Said {
+        let said = AgentHead {
             agent_id: &r.agent_id,
             gateway_id: &r.gateway_id,
             timestamp: r.timestamp,
@@ -491,7 +495,7 @@ impl AgentGatewayService for Gateway {
         if entries.iter().map(|e| e.body.len()).sum::<usize>() > 2 * PIECE_BYTES {
             self.append_large(&origin, &entries, caller.peer).await?;
         } else {
-            self.sink.append(origin, entries).await.map_err(|e| refused(&e))?;
+            self.appender.append(origin, entries).await.map_err(|e| refused(&e))?;
         }
         Ok(Response::new(GatewayStatusResponse { received: true }))
     }
@@ -523,7 +527,7 @@ impl AgentGatewayService for Gateway {
             return Err(Status::failed_precondition("the first message must be hello"));
         };
         caller.check(&hello.agent_id)?;
-        let said = Said {
+        let said = AgentHead {
             agent_id: &hello.agent_id,
             gateway_id: &self.gateway_id,
             timestamp: 0,
@@ -540,7 +544,7 @@ impl AgentGatewayService for Gateway {
         let alive =
             AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
-        let (sink, peer) = (self.sink.clone(), caller.peer);
+        let (appender, peer) = (self.appender.clone(), caller.peer);
         let held = async_stream(move |end| async move {
             loop {
                 let message = tokio::select! {
@@ -549,7 +553,7 @@ impl AgentGatewayService for Gateway {
                 };
                 match message {
                     Ok(Some(_)) => {
-                        let _ = sink.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
+                        let _ = appender.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
                     }
                     _ => break,
                 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::{AgentPush, Brought, DeviceUpdate, Listing, ServiceHead};
-use radarflow_proto::ports::{AppendError, Ending, FactSink, InventoryRun, InventoryRuns, NewInstances, RunOf};
+use radarflow_proto::ports::{AppendError, Appender, Ending, InventoryRun, InventoryRuns, NewInstances, RunOf};
 
 use super::entry;
 use super::stage::{self, Room, Staging, split_array};
@@ -15,15 +15,15 @@ use super::stage::{self, Room, Staging, split_array};
 /// Makes runs.
 #[derive(Clone)]
 pub struct Runs {
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
 }
 
 impl Runs {
     /// Runs that end in that ledger, where there is room.
-    pub fn new(sink: Arc<dyn FactSink>, instances: Arc<dyn NewInstances>, room: Room) -> Self {
-        Runs { sink, instances, room }
+    pub fn new(appender: Arc<dyn Appender>, instances: Arc<dyn NewInstances>, room: Room) -> Self {
+        Runs { appender, instances, room }
     }
 
     /// A run that begins now.
@@ -35,13 +35,13 @@ impl Runs {
             partition: String::new(),
             feed: format!("{}:{}", of.name, of.instance),
         };
-        Run { staging: Staging::new(self.sink.clone(), &origin, None), runs: self.clone(), of }
+        Run { staging: Staging::new(self.appender.clone(), &origin, None), runs: self.clone(), of }
     }
 
     /// Makes a fact durable.
     pub(crate) async fn say(&self, tenant: &str, fact: &Fact) -> Result<(), AppendError> {
         let body = serde_json::to_vec(fact).expect("facts are JSON");
-        self.sink.append(Arc::new(self.own(tenant)), vec![entry(None, body)]).await.map(drop)
+        self.appender.append(Arc::new(self.own(tenant)), vec![entry(None, body)]).await.map(drop)
     }
 
     /// Where facts come from that the program states by itself.
@@ -70,7 +70,7 @@ impl InventoryRun for Run {
         items.iter_mut().for_each(|update| self.of.own(update));
         let message = serde_json::to_vec(&items).expect("updates are JSON");
         let origin = self.runs.own(&self.of.tenant);
-        self.runs.instances.announce(&self.runs.sink, &origin, &[&message[..]]).await?;
+        self.runs.instances.announce(&self.runs.appender, &origin, &[&message[..]]).await?;
         let service = ServiceHead {
             name: self.of.instance.clone(),
             kind: "sync".to_owned(),

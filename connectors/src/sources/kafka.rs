@@ -5,7 +5,7 @@
 //! before it was read is counted as lost. New partitions are looked for every [`LOOK_AGAIN`].
 //!
 //! How a broker wants to be talked to (TLS, SASL) is said in librdkafka's own settings. What is wrong with it, the
-//! client tells whoever polls it, so the last of that is kept ([`Told`]) to say why something failed.
+//! client tells whoever polls it, so the last of that is kept ([`LastError`]) to say why something failed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
-use radarflow_proto::ports::{FactSink, Part};
+use radarflow_proto::ports::{Appender, Part};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::Message as _;
@@ -26,6 +26,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use thiserror::Error;
 
 use super::{Durable, Stop, entry, now_us, retry_append, subjects};
+use crate::retry::{self, Pauses};
 
 /// Messages of one append.
 const BATCH: usize = 4096;
@@ -41,7 +42,6 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long a client that failed may take to say why.
 const PATIENCE: Duration = Duration::from_secs(20);
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Topics of one cluster.
 #[derive(Clone, Debug)]
@@ -88,15 +88,15 @@ pub enum KafkaError {
 
 /// What the client says is wrong.
 #[derive(Default)]
-struct Told(Mutex<String>);
+struct LastError(Mutex<String>);
 
-impl Told {
+impl LastError {
     fn said(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ClientContext for Told {
+impl ClientContext for LastError {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "kafka");
     }
@@ -110,9 +110,9 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for LastError {}
 
-type Client = StreamConsumer<Told>;
+type Client = StreamConsumer<LastError>;
 
 impl Config {
     fn failed(&self, client: &Client) -> impl Fn(rdkafka::error::KafkaError) -> KafkaError + use<> {
@@ -139,7 +139,7 @@ impl Config {
         let brokers = self.brokers.clone();
         let wrong =
             |e: rdkafka::error::KafkaError| KafkaError::Client { brokers, failed: e.into(), told: String::new() };
-        client.create_with_context(Told::default()).map_err(wrong)
+        client.create_with_context(LastError::default()).map_err(wrong)
     }
 }
 
@@ -186,9 +186,9 @@ fn partitions(config: &Config, consumer: &Client, topic: &str) -> Result<Vec<(i3
 }
 
 /// Topics that are being read.
-pub struct Running(tokio::task::JoinHandle<()>);
+pub struct KafkaSource(tokio::task::JoinHandle<()>);
 
-impl Running {
+impl KafkaSource {
     /// Waits until what was taken in is durable and committed; the [`Stop`] was told before.
     pub async fn join(self) {
         let _ = self.0.await;
@@ -198,13 +198,13 @@ impl Running {
 /// Starts reading. A cluster that is away is waited for.
 pub fn start(
     config: Config,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
-) -> Result<Running, KafkaError> {
+) -> Result<KafkaSource, KafkaError> {
     let consumer = Arc::new(config.consumer()?);
-    let reader = Reader { config: Arc::new(config), consumer, sink, durable, stop, feeds: BTreeMap::new() };
-    Ok(Running(tokio::spawn(reader.run())))
+    let reader = Reader { config: Arc::new(config), consumer, appender, durable, stop, feeds: BTreeMap::new() };
+    Ok(KafkaSource(tokio::spawn(reader.run())))
 }
 
 /// What is known of a partition.
@@ -224,7 +224,7 @@ struct Feed {
 struct Reader {
     config: Arc<Config>,
     consumer: Arc<Client>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
     feeds: BTreeMap<(String, i32), Feed>,
@@ -239,8 +239,9 @@ impl Reader {
         let consumer = self.consumer.clone();
         let mut messages = consumer.stream().ready_chunks(BATCH);
         let mut appends = FuturesUnordered::new();
-        let mut look = tokio::time::interval(RETRY);
-        let mut told = String::new();
+        let look = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(look);
+        let (mut told, mut pauses, mut well) = (String::new(), Pauses::new(retry::BROKER), false);
         loop {
             tokio::select! {
                 biased;
@@ -269,18 +270,28 @@ impl Reader {
                         appends.push(self.append(batch));
                     }
                 }
-                _ = look.tick() => {
+                () = &mut look => {
                     let before = self.feeds.len();
-                    if let Err(error) = self.look().await {
-                        let error = error.to_string();
-                        if error != told {
-                            tracing::warn!("{error}; trying again");
-                            told = error;
+                    let next = match self.look().await {
+                        Err(error) => {
+                            let error = error.to_string();
+                            if error != told {
+                                tracing::warn!("{error}; trying again");
+                                told = error;
+                            }
+                            well = false;
+                            pauses.next()
                         }
-                    } else if self.feeds.len() != before || look.period() == RETRY {
-                        self.show_progress(CommitMode::Async);
-                        look = tokio::time::interval_at((Instant::now() + LOOK_AGAIN).into(), LOOK_AGAIN);
-                    }
+                        Ok(()) => {
+                            if self.feeds.len() != before || !well {
+                                self.show_progress(CommitMode::Async);
+                            }
+                            well = true;
+                            pauses.reset();
+                            LOOK_AGAIN
+                        }
+                    };
+                    look.as_mut().reset((Instant::now() + next).into());
                 }
                 () = stop.told() => break,
             }
@@ -369,7 +380,7 @@ impl Reader {
         tracing::warn!(topic, lost, "the broker's retention took messages that were not read yet");
         let origin = Arc::new(Origin { kind: Kind::Counters, ..(*self.origin(topic)).clone() });
         let body = serde_json::to_vec(&FeedCounters { shed: 0, kernel_drops: lost }).unwrap_or_default();
-        if self.sink.offer(origin, vec![entry(None, body)]).is_err() {
+        if self.appender.offer(origin, vec![entry(None, body)]).is_err() {
             tracing::warn!(topic, "the loss could not be counted");
         }
     }
@@ -408,9 +419,9 @@ impl Reader {
         let parts: Vec<Part> = batch.entries.into_iter().map(|(topic, e)| (self.origin(&topic), e)).collect();
         let named = |key: &(String, i32)| self.feeds.get(key).map(|f| f.name.clone()).unwrap_or_default();
         let ranges = batch.spans.iter().map(|(k, (from, to))| Range { feed: named(k), from: *from, to: *to }).collect();
-        let (sink, spans, stop) = (self.sink.clone(), batch.spans, self.stop.clone());
+        let (appender, spans, stop) = (self.appender.clone(), batch.spans, self.stop.clone());
         async move {
-            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
+            let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
             (spans, durable)
         }
     }

@@ -1,6 +1,6 @@
 //! Sources: *read → ledger → acknowledge*, one file a protocol, the same shape for each.
 //!
-//! A source is started with a [`Listener`] and a [`FactSink`](radarflow_proto::ports::FactSink), and runs until its
+//! A source is started with a [`Listener`] and an [`Appender`](radarflow_proto::ports::Appender), and runs until its
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
 pub mod accept;
@@ -19,14 +19,17 @@ pub mod udp;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use backon::Retryable;
 use bytes::Bytes;
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{AppendError, FactSink, Part};
+use radarflow_proto::ports::{AppendError, Appender, Part};
 use thiserror::Error;
 use tokio::sync::watch;
+
+use crate::retry;
 
 /// Where a source listens and whom its input belongs to.
 #[derive(Clone, Debug)]
@@ -101,24 +104,19 @@ impl Durable {
     }
 }
 
-/// Appends what can be asked for again; while the disk refuses, it waits. Told to end, it tries once more and leaves it to
-/// the broker, which has it still.
+/// Appends what can be asked for again, until the disk takes it. Told to end, it is content with one more refusal: the
+/// broker has it still.
 async fn retry_append(
-    sink: &dyn FactSink,
+    appender: &dyn Appender,
     parts: Vec<Part>,
     ranges: Vec<Range>,
-    mut stop: Stop,
+    stop: Stop,
 ) -> Result<u64, AppendError> {
-    loop {
-        let last = stop.is_told();
-        match sink.append_all(parts.clone(), ranges.clone()).await {
-            Err(AppendError::Storage(_)) if !last => tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = stop.told() => {}
-            },
-            settled => return settled,
-        }
-    }
+    (|| appender.append_all(parts.clone(), ranges.clone()))
+        .retry(retry::LEDGER)
+        .sleep(retry::until_told(&stop))
+        .when(|error| matches!(error, AppendError::Storage(_)) && !stop.is_told())
+        .await
 }
 
 /// Now, microseconds since 1970: the receipt of an input.

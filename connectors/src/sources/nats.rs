@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
@@ -18,10 +18,11 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
-use radarflow_proto::ports::{FactSink, Part};
+use radarflow_proto::ports::{Appender, Part};
 use thiserror::Error;
 
 use super::{Durable, Stop, now_us, retry_append, subjects};
+use crate::retry::{self, Pauses};
 
 /// Messages of one append.
 const BATCH: usize = 1024;
@@ -31,7 +32,10 @@ const BATCH_BYTES: usize = 2 << 20;
 pub const OUTSTANDING: usize = 12;
 /// How long the server waits for an acknowledgement before it says a message again.
 const ACK_WAIT: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(2);
+/// How long reading goes on once it was told to end: a server that does not answer does not delay the end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// A stream that was read for so long is well.
+const WELL: Duration = Duration::from_secs(30);
 
 /// One stream of one server.
 #[derive(Clone, Debug)]
@@ -106,9 +110,9 @@ pub async fn check(config: &Config) -> Result<(), NatsError> {
 }
 
 /// A stream that is being read.
-pub struct Running(Vec<tokio::task::JoinHandle<()>>);
+pub struct NatsSource(Vec<tokio::task::JoinHandle<()>>);
 
-impl Running {
+impl NatsSource {
     /// Waits until what was taken in is durable and acknowledged; the [`Stop`] was told before.
     pub async fn join(self) {
         for task in self.0 {
@@ -120,10 +124,10 @@ impl Running {
 /// Starts reading. A server that is away is waited for.
 pub async fn start(
     config: Config,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
-) -> Result<Running, NatsError> {
+) -> Result<NatsSource, NatsError> {
     config.check_subjects()?;
     let client = config.connect(true).await?;
     let config = Arc::new(config);
@@ -133,13 +137,13 @@ pub async fn start(
             subject,
             config: config.clone(),
             client: client.clone(),
-            sink: sink.clone(),
+            appender: appender.clone(),
             durable: durable.clone(),
             stop: stop.clone(),
         };
         tokio::spawn(async move { reader.run().await })
     });
-    Ok(Running(tasks.collect()))
+    Ok(NatsSource(tasks.collect()))
 }
 
 struct Subject {
@@ -147,20 +151,19 @@ struct Subject {
     kind: Kind,
     config: Arc<Config>,
     client: async_nats::Client,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
     stop: Stop,
 }
 
 impl Subject {
     async fn run(&mut self) {
-        let mut told = String::new();
+        let (mut told, mut pauses) = (String::new(), Pauses::new(retry::BROKER));
         while !self.stop.is_told() {
-            let mut stop = self.stop.clone();
+            let (mut stop, began) = (self.stop.clone(), Instant::now());
             let read = tokio::select! {
                 read = self.read() => read,
-                // A server that does not answer does not delay the end.
-                () = async { stop.told().await; tokio::time::sleep(RETRY).await } => return,
+                () = async { stop.told().await; tokio::time::sleep(END_WITHIN).await } => return,
             };
             match read {
                 Ok(()) => return,
@@ -172,8 +175,11 @@ impl Subject {
                     }
                 }
             }
+            if began.elapsed() > WELL {
+                pauses.reset();
+            }
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pauses.next()) => {}
                 () = stop.told() => return,
             }
         }
@@ -244,12 +250,12 @@ impl Subject {
                         };
                         if batch.bytes >= BATCH_BYTES {
                             let full = std::mem::take(&mut batch);
-                            appends.push(full.append(&self.sink, &origin, &feed, &self.stop));
+                            appends.push(full.append(&self.appender, &origin, &feed, &self.stop));
                         }
                         batch.take(message, &mut taken).await;
                     }
                     if !batch.messages.is_empty() {
-                        appends.push(batch.append(&self.sink, &origin, &feed, &self.stop));
+                        appends.push(batch.append(&self.appender, &origin, &feed, &self.stop));
                     }
                     if ended.is_err() {
                         break;
@@ -345,7 +351,7 @@ impl Batch {
 
     fn append(
         self,
-        sink: &Arc<dyn FactSink>,
+        appender: &Arc<dyn Appender>,
         origin: &Arc<Origin>,
         feed: &str,
         stop: &Stop,
@@ -353,10 +359,10 @@ impl Batch {
         let ranges =
             self.spans.iter().map(|(from, to)| Range { feed: feed.to_owned(), from: *from, to: *to }).collect();
         let parts: Vec<Part> = vec![(origin.clone(), self.entries)];
-        let (sink, appended) = (sink.clone(), Appended { messages: self.messages, spans: self.spans });
+        let (appender, appended) = (appender.clone(), Appended { messages: self.messages, spans: self.spans });
         let stop = stop.clone();
         async move {
-            let durable = retry_append(&*sink, parts, ranges, stop).await.is_ok();
+            let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
             (appended, durable)
         }
     }

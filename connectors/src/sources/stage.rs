@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{Listing, StagedHead};
-use radarflow_proto::ports::{AppendError, FactSink};
+use radarflow_proto::ports::{AppendError, Appender};
 use radarflow_proto::wire::put_sized;
 
 use super::entry;
@@ -31,7 +31,7 @@ pub(super) async fn wait(room: &Room) {
 
 /// A run that is being staged.
 pub(super) struct Staging {
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     chunks: Arc<Origin>,
     marker: Arc<Origin>,
     peer: Option<SocketAddr>,
@@ -41,11 +41,11 @@ pub(super) struct Staging {
 
 impl Staging {
     /// A run of its own, of whoever `origin` speaks for.
-    pub(super) fn new(sink: Arc<dyn FactSink>, origin: &Origin, peer: Option<SocketAddr>) -> Self {
+    pub(super) fn new(appender: Arc<dyn Appender>, origin: &Origin, peer: Option<SocketAddr>) -> Self {
         let of_kind = |kind| Arc::new(Origin { kind, ..origin.clone() });
         let (chunks, marker) = (of_kind(Kind::Staged), of_kind(Kind::Release));
         let run = hex::encode(rand::random::<[u8; 16]>());
-        Staging { sink, chunks, marker, peer, run, next: 0 }
+        Staging { appender, chunks, marker, peer, run, next: 0 }
     }
 
     /// Makes the next entries durable.
@@ -54,20 +54,20 @@ impl Staging {
         if pieces.is_empty() {
             return Ok(());
         }
-        self.sink.append(self.chunks.clone(), pieces).await.map(drop)
+        self.appender.append(self.chunks.clone(), pieces).await.map(drop)
     }
 
     /// Ends the run; whatever lists everything its source has says so.
     pub(super) async fn end(self, release: bool, listing: Option<Listing>) -> Result<u64, AppendError> {
         let end = vec![self.marker(release, listing)];
-        self.sink.append(self.marker, end).await
+        self.appender.append(self.marker, end).await
     }
 
     /// All of a run at once, in one frame.
     pub(super) async fn whole(mut self, entries: &[Entry]) -> Result<u64, AppendError> {
         let pieces = self.pieces(entries);
         let end = vec![self.marker(true, None)];
-        self.sink.append_all(vec![(self.chunks, pieces), (self.marker, end)], Vec::new()).await
+        self.appender.append_all(vec![(self.chunks, pieces), (self.marker, end)], Vec::new()).await
     }
 
     /// Entries as chunks, numbered on.

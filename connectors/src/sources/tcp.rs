@@ -8,12 +8,12 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::framing::{Framing, IpfixFramer};
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 use radarflow_proto::syslog::Framer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use super::accept::{Connection, Places, connections};
+use super::accept::{Connection, ConnectionSlots, connections};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
 
@@ -25,36 +25,36 @@ const READ: usize = 256 << 10;
 pub async fn syslog(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Places>,
-    sink: Arc<dyn FactSink>,
+    slots: Arc<ConnectionSlots>,
+    appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<Framer>(Kind::Syslog, "syslog", listener, (tls, places), sink, stop).await
+    start::<Framer>(Kind::Syslog, "syslog", listener, (tls, slots), appender, stop).await
 }
 
 /// Listens for IPFIX; the returned address is the one it got.
 pub async fn ipfix(
     listener: &Listener,
-    places: Arc<Places>,
-    sink: Arc<dyn FactSink>,
+    slots: Arc<ConnectionSlots>,
+    appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
-    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, (None, places), sink, stop).await
+    start::<IpfixFramer>(Kind::NetFlow, "netflow", listener, (None, slots), appender, stop).await
 }
 
 async fn start<F: Framing + 'static>(
     kind: Kind,
     what: &'static str,
     listener: &Listener,
-    (tls, places): (Option<Arc<Tls>>, Arc<Places>),
-    sink: Arc<dyn FactSink>,
+    (tls, slots): (Option<Arc<Tls>>, Arc<ConnectionSlots>),
+    appender: Arc<dyn Appender>,
     stop: Stop,
 ) -> Result<std::net::SocketAddr, SourceError> {
     let bind = |source| SourceError::Bind { what, addr: listener.addr, source };
     let socket = TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
     let origin = origin(kind, what, &Listener { addr, ..listener.clone() });
-    let mut made = connections(socket, tls, places);
+    let mut made = connections(socket, tls, slots);
     let mut stopped = stop.clone();
     tokio::spawn(async move {
         loop {
@@ -64,8 +64,8 @@ async fn start<F: Framing + 'static>(
             };
             let Some(connection) = next else { return };
             if let Ok(stream) = connection {
-                let (origin, sink, stop) = (origin.clone(), sink.clone(), stop.clone());
-                tokio::spawn(read(F::default(), stream, origin, sink, stop));
+                let (origin, appender, stop) = (origin.clone(), appender.clone(), stop.clone());
+                tokio::spawn(read(F::default(), stream, origin, appender, stop));
             }
         }
     });
@@ -76,7 +76,7 @@ async fn read(
     mut framer: impl Framing,
     mut stream: Connection,
     origin: Arc<Origin>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     mut stop: Stop,
 ) {
     let peer = stream.peer();
@@ -100,7 +100,7 @@ async fn read(
                 }
                 if !messages.is_empty() {
                     let entries: Vec<Entry> = messages.into_iter().map(|m| entry(Some(peer), m)).collect();
-                    appends.push(sink.append(origin.clone(), entries));
+                    appends.push(appender.append(origin.clone(), entries));
                 }
                 if framer.is_lost() {
                     tracing::warn!(%peer, feed = origin.feed, "no message where one should begin: connection closed");

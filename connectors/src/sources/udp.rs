@@ -21,7 +21,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsoc
 use nix::sys::stat::fstat;
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::FeedCounters;
-use radarflow_proto::ports::FactSink;
+use radarflow_proto::ports::Appender;
 use radarflow_proto::snmp;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
@@ -84,13 +84,13 @@ impl Datagrams {
 }
 
 /// Running sockets of one address.
-pub struct Running {
+pub struct UdpSource {
     /// The address they got.
     pub addr: SocketAddr,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-impl Running {
+impl UdpSource {
     /// Waits until they have ended.
     pub fn join(self) {
         for thread in self.threads {
@@ -104,10 +104,10 @@ pub fn start(
     what: &Datagrams,
     listener: &Listener,
     sockets: usize,
-    sink: &Arc<dyn FactSink>,
+    appender: &Arc<dyn Appender>,
     stop: &Stop,
     runtime: &tokio::runtime::Handle,
-) -> Result<Running, SourceError> {
+) -> Result<UdpSource, SourceError> {
     let (name, asked) = (what.name(), listener.addr);
     let bind = |source| SourceError::Bind { what: name, addr: asked, source };
     let sockets = sockets.clamp(1, MAX_SOCKETS);
@@ -125,12 +125,12 @@ pub fn start(
     }
     let listener = Listener { addr, ..listener.clone() };
     let reader = |socket: UdpSocket| {
-        let mut reader = Reader::new(what.clone(), &listener, sink.clone(), runtime.clone(), socket);
+        let mut reader = Reader::new(what.clone(), &listener, appender.clone(), runtime.clone(), socket);
         let stop = stop.clone();
         std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&stop))
     };
     let threads = opened.into_iter().map(reader).collect::<Result<_, _>>().map_err(bind)?;
-    Ok(Running { addr, threads })
+    Ok(UdpSource { addr, threads })
 }
 
 fn open(addr: SocketAddr, shared: bool) -> std::io::Result<UdpSocket> {
@@ -187,7 +187,7 @@ struct Reader {
     what: Datagrams,
     origin: Arc<Origin>,
     counters: Arc<Origin>,
-    sink: Arc<dyn FactSink>,
+    appender: Arc<dyn Appender>,
     runtime: tokio::runtime::Handle,
     /// The socket: answers go out by it too.
     socket: Arc<UdpSocket>,
@@ -203,7 +203,7 @@ impl Reader {
     fn new(
         what: Datagrams,
         listener: &Listener,
-        sink: Arc<dyn FactSink>,
+        appender: Arc<dyn Appender>,
         runtime: tokio::runtime::Handle,
         socket: UdpSocket,
     ) -> Self {
@@ -212,7 +212,7 @@ impl Reader {
         let inode = fstat(&socket).map_or(0, |stat| stat.st_ino);
         let (socket, unanswered) = (Arc::new(socket), Arc::new(Semaphore::new(UNANSWERED_BYTES)));
         let kernel_drops = kernel_drops(inode);
-        Reader { what, origin, counters, sink, runtime, socket, unanswered, shed: 0, kernel_drops, inode }
+        Reader { what, origin, counters, appender, runtime, socket, unanswered, shed: 0, kernel_drops, inode }
     }
 
     fn run(&mut self, stop: &Stop) {
@@ -269,7 +269,7 @@ impl Reader {
             self.shed += 1;
             return;
         };
-        let appended = self.sink.append(self.origin.clone(), vec![inform]);
+        let appended = self.appender.append(self.origin.clone(), vec![inform]);
         let socket = self.socket.clone();
         self.runtime.spawn(async move {
             let _room = room;
@@ -283,7 +283,7 @@ impl Reader {
         if batch.is_empty() {
             return;
         }
-        if let Err(refused) = self.sink.offer(self.origin.clone(), std::mem::take(batch)) {
+        if let Err(refused) = self.appender.offer(self.origin.clone(), std::mem::take(batch)) {
             self.shed += refused.len() as u64;
         }
     }
@@ -297,7 +297,7 @@ impl Reader {
         }
         let counters = FeedCounters { shed: self.shed, kernel_drops: new_drops };
         let body = serde_json::to_vec(&counters).unwrap_or_default();
-        if self.sink.offer(self.counters.clone(), vec![entry(None, body)]).is_ok() {
+        if self.appender.offer(self.counters.clone(), vec![entry(None, body)]).is_ok() {
             self.shed = 0;
             self.kernel_drops = drops;
         }
@@ -374,8 +374,8 @@ mod tests {
         let clock = Arc::new(crate::clock::SystemClock);
         let time = Timekeeping::new(crate::disk::os(), clock, dir.path().join("clock"));
         let (intake, running) = intake::start(log, paced, |_| {}, || None, bounds, time);
-        let sink: Arc<dyn FactSink> = Arc::new(intake.clone());
-        let first = sink.append(
+        let appender: Arc<dyn Appender> = Arc::new(intake.clone());
+        let first = appender.append(
             Arc::new(Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() }),
             vec![entry(None, Bytes::from_static(b"x"))],
         );
@@ -385,7 +385,7 @@ mod tests {
         let (addr, inode) = (socket.local_addr().unwrap(), fstat(&socket).unwrap().st_ino);
         let listener = Listener { addr, tenant: "t".into(), partition: "p".into() };
         let what = Datagrams::Traps { key: Arc::from(&[1u8; 32][..]) };
-        let mut reader = Reader::new(what, &listener, sink, tokio::runtime::Handle::current(), socket);
+        let mut reader = Reader::new(what, &listener, appender, tokio::runtime::Handle::current(), socket);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let peer = client.local_addr().unwrap();

@@ -28,8 +28,8 @@ use crate::health::{AgentKey, Beat};
 use crate::identity::RunEvent;
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
+use crate::loss::Delta;
 use crate::records::{RunName, Sighting, Version};
-use crate::sources::Delta;
 use crate::topology::{MAX_NEIGHBORS, Neighbors};
 
 /// What counts as one run of a source that names none.

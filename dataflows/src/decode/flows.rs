@@ -10,7 +10,7 @@ use radarflow_proto::sflow;
 
 use super::senders::{ExporterKey, SenderKey};
 use super::{At, Decoder};
-use crate::sources::Delta;
+use crate::loss::Delta;
 
 impl Decoder {
     pub(super) fn netflow(&mut self, at: &At<'_>, body: &Bytes) {

@@ -14,7 +14,7 @@ use super::{At, Decoder};
 use crate::alerts::{PairEvent, PairShare};
 use crate::health::{LogShare, LogSource};
 use crate::keyed::Keyed;
-use crate::sources::Delta;
+use crate::loss::Delta;
 
 /// A device's clock may be off by this much before its time is taken for nonsense, microseconds: a day.
 const ABSURD_US: u64 = 86_400_000_000;

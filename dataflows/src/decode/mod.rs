@@ -4,7 +4,7 @@
 //! where it remembers nothing. Facts are read by every worker, before anything else of the frame, because how the rest is
 //! read depends on them.
 //!
-//! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::sources`]).
+//! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::loss`]).
 
 mod agents;
 mod facts;
@@ -40,9 +40,9 @@ use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::RunEvent;
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
+use crate::loss::{Delta, SourceKey};
 use crate::records::Sighting;
 use crate::sizes::Sizes;
-use crate::sources::{Delta, SourceKey};
 use crate::topology::Neighbors;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::{Cursor, TraceReader};
-use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_LISTED, MAX_OF_SITE, Wanted};
+use radarflow_proto::ports::{FoundRecord, MAX_FOUND, MAX_LISTED, MAX_OF_SITE, RecordQuery};
 use radarflow_proto::record::{IdKind, Record, SourceKind};
 use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::Name;
@@ -36,18 +36,18 @@ enum Sought {
 }
 
 impl Sought {
-    fn of(wanted: &Wanted) -> Self {
+    fn of(wanted: &RecordQuery) -> Self {
         match wanted {
-            Wanted::Devices { tenant, uids } => {
+            RecordQuery::Devices { tenant, uids } => {
                 Sought::Devices { tenant: Scope::of(tenant, "").tenant_name, uids: uids.iter().cloned().collect() }
             }
             // Not looked for among devices.
-            Wanted::Remembered { .. } => Sought::Devices { tenant: Name::default(), uids: BTreeSet::new() },
-            Wanted::Site { tenant, partition } => Sought::Site { scope: Scope::of(tenant, partition).name },
-            Wanted::Listed { tenant, kind, instance } => {
+            RecordQuery::Remembered { .. } => Sought::Devices { tenant: Name::default(), uids: BTreeSet::new() },
+            RecordQuery::Site { tenant, partition } => Sought::Site { scope: Scope::of(tenant, partition).name },
+            RecordQuery::Listed { tenant, kind, instance } => {
                 Sought::Listed { tenant: Scope::of(tenant, "").tenant_name, kind: *kind, instance: instance.clone() }
             }
-            Wanted::Sharing { tenant, partition, identifiers } => {
+            RecordQuery::Sharing { tenant, partition, identifiers } => {
                 let scope = Scope::of(tenant, partition);
                 let macs = identifiers.iter().filter(|id| id.kind == IdKind::Mac);
                 Sought::Sharing {
@@ -113,9 +113,9 @@ impl Inspect {
     }
 
     /// This worker's share of the records that are wanted.
-    pub fn find(&mut self, wanted: &Wanted) -> Vec<FoundRecord> {
+    pub fn find(&mut self, wanted: &RecordQuery) -> Vec<FoundRecord> {
         let sought = match wanted {
-            Wanted::Remembered { records } => return self.remembered(records),
+            RecordQuery::Remembered { records } => return self.remembered(records),
             wanted => Sought::of(wanted),
         };
         let mut found = Vec::new();

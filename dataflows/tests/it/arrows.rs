@@ -28,7 +28,7 @@ const ORDER: &[&str] = &[
     "enrich",
     "health",
     "topology",
-    "sources",
+    "loss",
     // Frames are read for all parts; what events are about is told last.
     "decode",
     "telemetry",

@@ -1,10 +1,10 @@
 //! Explanations of the definition's scenarios: what they say, not only that they say something.
 
 use radarflow_proto::fact::{Actor, Fact, Link, LinkKind, Role};
-use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::ports::{FoundRecord, RecordQuery};
 use radarflow_proto::record::{IdKind, Identifier};
 use radarflow_proto::rows::StateRow;
-use radarflow_reconcile::identity::explain::{Apart, Explanation, Known, Placed, apart, explain};
+use radarflow_reconcile::identity::explain::{Apart, Explanation, IdentityContext, Placed, apart, explain};
 use radarflow_reconcile::identity::name::uid;
 
 use crate::harness::*;
@@ -45,8 +45,8 @@ fn placed(found: Vec<FoundRecord>) -> Vec<Placed> {
     found.into_iter().map(|f| Placed { record: f.record, uid: f.uid, how: f.how }).collect()
 }
 
-fn known(run: &Run) -> Known {
-    let mut known = Known::default();
+fn known(run: &Run) -> IdentityContext {
+    let mut known = IdentityContext::default();
     for row in run.tables.state.values() {
         match row {
             StateRow::DeviceIdentifier(i) if i.state != "held" => {
@@ -62,7 +62,7 @@ fn known(run: &Run) -> Known {
 
 fn of(run: &Run, uids: &[&str]) -> Vec<Placed> {
     let uids = uids.iter().map(|u| (*u).to_owned()).collect();
-    placed(run.find(Wanted::Devices { tenant: "t".into(), uids }))
+    placed(run.find(RecordQuery::Devices { tenant: "t".into(), uids }))
 }
 
 fn why(run: &Run, uid: &str) -> Explanation {
@@ -78,7 +78,7 @@ fn why(run: &Run, uid: &str) -> Explanation {
             p.record.ids.iter().cloned().chain(macs).collect::<Vec<_>>()
         })
         .collect();
-    let near = run.find(Wanted::Sharing { tenant: "t".into(), partition: "default".into(), identifiers });
+    let near = run.find(RecordQuery::Sharing { tenant: "t".into(), partition: "default".into(), identifiers });
     let near: Vec<Placed> = placed(near).into_iter().filter(|p| p.uid != uid).collect();
     explain(&own, &near, &known(run))
 }
@@ -233,7 +233,7 @@ fn nothing_of_another_partition_or_tenant_is_found() {
     let mac = Identifier { kind: IdKind::Mac, namespace: String::new(), value: "0CEA1432D278".into() };
     let found = |tenant: &str, partition: &str| {
         let identifiers = vec![mac.clone()];
-        let found = run.find(Wanted::Sharing { tenant: tenant.into(), partition: partition.into(), identifiers });
+        let found = run.find(RecordQuery::Sharing { tenant: tenant.into(), partition: partition.into(), identifiers });
         found.iter().map(|f| f.record.key.key.clone()).collect::<Vec<_>>()
     };
     assert_eq!(
@@ -241,5 +241,5 @@ fn nothing_of_another_partition_or_tenant_is_found() {
         (vec!["2".into()], vec!["1".into()], vec![])
     );
     let uids = run.tables.uids();
-    assert!(run.find(Wanted::Devices { tenant: "u".into(), uids }).is_empty());
+    assert!(run.find(RecordQuery::Devices { tenant: "u".into(), uids }).is_empty());
 }

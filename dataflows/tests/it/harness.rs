@@ -10,7 +10,7 @@ use radarflow_dataflows::worker::{Start, Workers};
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::payload::{AgentPush, Listing, ServiceHead, StagedHead};
-use radarflow_proto::ports::{EpochOutput, FoundRecord, Wanted};
+use radarflow_proto::ports::{EpochOutput, FoundRecord, RecordQuery};
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::rows::{Device, IpOwnership, Row, StateRow, Table};
 use radarflow_proto::wire::put_sized;
@@ -205,7 +205,7 @@ impl Run {
     }
 
     /// Live records, as the dataflow has them.
-    pub fn find(&self, wanted: Wanted) -> Vec<FoundRecord> {
+    pub fn find(&self, wanted: RecordQuery) -> Vec<FoundRecord> {
         let (workers, answers) = self.workers.as_ref().expect("running").find(wanted);
         (0..workers).flat_map(|_| answers.recv().expect("a worker answers")).collect()
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{IpLink, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Places, Supposed, Wanted};
+use radarflow_proto::ports::{FoundRecord, Imagine, Placements, RecordQuery, Supposed};
 use radarflow_proto::record::Identifier;
 use radarflow_proto::rows::StateRow;
 use rand::rngs::StdRng;
@@ -376,9 +376,9 @@ fn what_is_imagined_is_what_happens() {
 }
 
 fn everything(run: &Run) -> Vec<FoundRecord> {
-    let mut found = run.find(Wanted::Site { tenant: "t".into(), partition: "default".into() });
+    let mut found = run.find(RecordQuery::Site { tenant: "t".into(), partition: "default".into() });
     let records = found.iter().map(|f| f.record.clone()).collect();
-    for share in run.find(Wanted::Remembered { records }) {
+    for share in run.find(RecordQuery::Remembered { records }) {
         let known = found.iter_mut().find(|f| f.record.key == share.record.key).unwrap();
         known.settled.extend(share.settled);
         known.aliases.extend(share.aliases);
@@ -386,7 +386,7 @@ fn everything(run: &Run) -> Vec<FoundRecord> {
     found
 }
 
-fn places(run: &Run) -> Places {
+fn places(run: &Run) -> Placements {
     everything(run).into_iter().map(|f| (f.record.key, (f.uid, f.how))).collect()
 }
 

@@ -39,7 +39,7 @@ use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin};
-use radarflow_proto::ports::{AppendError, EpochOutput, FactSink};
+use radarflow_proto::ports::{AppendError, Appender, EpochOutput};
 use radarflow_proto::rows::{StateRow, Table};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

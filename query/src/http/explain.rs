@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use radarflow_proto::ports::{FoundRecord, Wanted};
+use radarflow_proto::ports::{FoundRecord, RecordQuery};
 use radarflow_proto::record::{IdKind, Identifier};
 use radarflow_proto::rows::{Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link};
 use radarflow_reconcile::access::{Action, sees};
-use radarflow_reconcile::identity::explain::{Known, Placed, apart, explain};
+use radarflow_reconcile::identity::explain::{IdentityContext, Placed, apart, explain};
 use radarflow_reconcile::identity::name::seed;
 use serde_json::json;
 
@@ -42,8 +42,8 @@ fn names(records: &[Placed]) -> Vec<Identifier> {
 }
 
 /// What the live tables know of these identifiers.
-fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identifier]) -> Known {
-    let mut known = Known { policy: (api.policy)(&actor.tenant), ..Known::default() };
+fn known(api: &Api, view: &View, actor: &Actor, partition: &str, names: &[Identifier]) -> IdentityContext {
+    let mut known = IdentityContext { policy: (api.policy)(&actor.tenant), ..IdentityContext::default() };
     known.links = view.rows::<Link>(&actor.tenant).into_iter().filter(|l| l.partition == partition).collect();
     let values: BTreeSet<&str> = names.iter().map(|id| id.value.as_str()).collect();
     for owned in view.rows_where_any::<IpOwnership>(&actor.tenant, "ip", &values) {
@@ -77,7 +77,7 @@ impl Api {
     }
 
     /// Finding reads every device: it counts among the questions a tenant may ask at once.
-    async fn find(&self, tenant: &str, wanted: Wanted) -> Result<Vec<Placed>, Response> {
+    async fn find(&self, tenant: &str, wanted: RecordQuery) -> Result<Vec<Placed>, Response> {
         let _running = self.engine.admit(tenant).await.map_err(|e| refuse(&e, ""))?;
         let found = self.records.find(wanted).await.ok_or_else(|| {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
@@ -101,10 +101,14 @@ pub(crate) async fn explain_device(
     let view = api.engine.live().view();
     let device = api.device(&view, &actor, &uid)?;
     let tenant = actor.tenant.clone();
-    let own = api.find(&tenant, Wanted::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
+    let own =
+        api.find(&tenant, RecordQuery::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
     let names = names(&own);
-    let sharing =
-        Wanted::Sharing { tenant: tenant.clone(), partition: device.partition.clone(), identifiers: names.clone() };
+    let sharing = RecordQuery::Sharing {
+        tenant: tenant.clone(),
+        partition: device.partition.clone(),
+        identifiers: names.clone(),
+    };
     let mut near = api.find(&tenant, sharing).await?;
     near.retain(|p| p.uid != device.uid);
     let known = known(&api, &view, &actor, &device.partition, &names);
@@ -166,7 +170,7 @@ pub(crate) async fn why_not(
         return Err(problem(StatusCode::CONFLICT, "one_device", &detail, json!({"uid": a.uid})));
     }
     let tenant = actor.tenant.clone();
-    let wanted = Wanted::Devices { tenant: tenant.clone(), uids: vec![a.uid.clone(), b.uid.clone()] };
+    let wanted = RecordQuery::Devices { tenant: tenant.clone(), uids: vec![a.uid.clone(), b.uid.clone()] };
     let found = api.find(&tenant, wanted).await?;
     let (of_a, of_b): (Vec<Placed>, Vec<Placed>) = found.into_iter().partition(|p| p.uid == a.uid);
     let names: Vec<Identifier> = names(&of_a).into_iter().chain(names(&of_b)).collect();

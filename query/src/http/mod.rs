@@ -33,7 +33,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::clock::LedgerClock;
 use radarflow_proto::fact::{Fact, IpLink};
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::ports::{AppendError, AskedInventories, FactSink, FindRecords, InventoryRuns, Outcome};
+use radarflow_proto::ports::{AppendError, Appender, AskedInventories, FindRecords, InventoryRuns, Outcome};
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::access::{Action, may};
 use radarflow_reconcile::identity::sources::Instances;
@@ -67,7 +67,7 @@ pub struct Api {
     /// Knows who asks.
     pub tokens: Arc<Tokens>,
     /// Takes commands.
-    pub sink: Arc<dyn FactSink>,
+    pub sink: Arc<dyn Appender>,
     /// Tells what became of them.
     pub outcomes: broadcast::Sender<Outcome>,
     /// Finds records, for explanations.

@@ -24,7 +24,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use radarflow_proto::cell::Time;
 use radarflow_proto::payload::{Brought, DeviceUpdate};
-use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RunOf, Wanted};
+use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RecordQuery, RunOf};
 use radarflow_proto::record::Record;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::identity::explain::label;
@@ -512,7 +512,7 @@ impl Api {
         // Finding reads every device: it counts among the questions a tenant may ask at once.
         let _running = self.engine.admit(&noted.of.tenant).await.map_err(|e| refuse(&e, ""))?;
         let (tenant, kind, instance) = (noted.of.tenant.clone(), noted.of.kind, noted.of.speaker());
-        let found = self.records.find(Wanted::Listed { tenant, kind, instance }).await.ok_or_else(|| {
+        let found = self.records.find(RecordQuery::Listed { tenant, kind, instance }).await.ok_or_else(|| {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         })?;
         if found.len() >= MAX_LISTED {

@@ -12,7 +12,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Actor as FactActor, Fact, IpLink, Link, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Places, Supposed, Wanted};
+use radarflow_proto::ports::{
+    FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, RecordQuery, Supposed,
+};
 use radarflow_proto::record::{IdKind, Identifier, Record};
 use radarflow_proto::rows::{self, DeviceIdentifier};
 use radarflow_reconcile::access::{Action, sees};
@@ -168,7 +170,7 @@ fn too_many() -> Response {
 }
 
 impl Api {
-    async fn records(&self, wanted: Wanted, most: usize) -> Result<Vec<FoundRecord>, Response> {
+    async fn records(&self, wanted: RecordQuery, most: usize) -> Result<Vec<FoundRecord>, Response> {
         let busy = || {
             problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", "the dataflow is busy; ask again later", json!({}))
         };
@@ -189,7 +191,8 @@ impl Api {
         let mut near = Neighbourhood { records: BTreeMap::new(), asked: BTreeSet::new(), ask: Vec::new() };
         near.want(ends);
         if !devices.is_empty() {
-            let mut found = self.records(Wanted::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
+            let mut found =
+                self.records(RecordQuery::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
             // A uid may be one of another site, which is none of the question's and perhaps not the asker's to see.
             found.retain(|f| f.record.partition == partition);
             near.take(found);
@@ -199,7 +202,7 @@ impl Api {
                 return Ok(near.records.into_values().collect());
             }
             let identifiers = near.ask.split_off(near.ask.len().saturating_sub(ASKED_AT_ONCE));
-            let wanted = Wanted::Sharing { tenant: tenant.clone(), partition: partition.to_owned(), identifiers };
+            let wanted = RecordQuery::Sharing { tenant: tenant.clone(), partition: partition.to_owned(), identifiers };
             near.take(self.records(wanted, MAX_FOUND).await?);
             if near.records.len() > MAX_LOOKED_AT {
                 break;
@@ -304,7 +307,7 @@ pub(crate) async fn what_if(
         }
     }
     let records = if whole {
-        let wanted = Wanted::Site { tenant: actor.tenant.clone(), partition: partition.clone() };
+        let wanted = RecordQuery::Site { tenant: actor.tenant.clone(), partition: partition.clone() };
         let found = api.records(wanted, MAX_OF_SITE).await?;
         if found.len() > MAX_LOOKED_AT {
             return Err(too_many());
@@ -369,7 +372,7 @@ fn first_seen(
 
 /// What would be otherwise, as devices and the records that make them.
 fn difference(imagined: &Imagined) -> Value {
-    let by_uid = |places: &Places| {
+    let by_uid = |places: &Placements| {
         let mut devices: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
         for (record, (uid, _)) in places {
             devices.entry(uid.clone()).or_default().insert(record.clone());
@@ -378,7 +381,7 @@ fn difference(imagined: &Imagined) -> Value {
     };
     let (before, after) = (by_uid(&imagined.before), by_uid(&imagined.after));
     // Which devices of one side the records of a device of the other are in.
-    let across = |records: &BTreeSet<_>, places: &Places| -> BTreeSet<String> {
+    let across = |records: &BTreeSet<_>, places: &Placements| -> BTreeSet<String> {
         records.iter().filter_map(|r| Some(places.get(r)?.0.clone())).collect()
     };
     let (mut merged, mut split, mut renamed) = (Vec::new(), Vec::new(), Vec::new());

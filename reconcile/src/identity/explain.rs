@@ -166,7 +166,7 @@ fn node(placed: &Placed) -> RecordNode {
 
 /// What identity knows beside the records.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct IdentityContext {
     /// How identifiers stand that do not name a device: by `type:value`, `ambiguous` or `contested`.
     pub loose: BTreeMap<String, String>,
     /// What operators say.
@@ -178,7 +178,7 @@ pub struct Known {
 }
 
 /// The identifiers that a device is known by: strong ones and MACs that its records assert, addresses that it owns.
-fn known_by(records: &[&Placed], known: &Known) -> BTreeSet<String> {
+fn known_by(records: &[&Placed], known: &IdentityContext) -> BTreeSet<String> {
     let of = |p: &&Placed| {
         let owned = p.record.ips.iter().map(ToString::to_string);
         let owned = owned.filter(|ip| known.owners.get(ip) == Some(&p.uid)).map(|ip| format!("ip:{ip}"));
@@ -189,7 +189,7 @@ fn known_by(records: &[&Placed], known: &Known) -> BTreeSet<String> {
 }
 
 /// What operators say of identifiers that a device is known by.
-fn said(names: &BTreeSet<String>, known: &Known) -> Vec<Bond> {
+fn said(names: &BTreeSet<String>, known: &IdentityContext) -> Vec<Bond> {
     let of_kind = |kind: &'static str| known.links.iter().filter(move |l| l.kind == kind);
     let mut linked: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for link in of_kind("must") {
@@ -213,7 +213,7 @@ fn said(names: &BTreeSet<String>, known: &Known) -> Vec<Bond> {
     must.chain(cannot.map(|link| bond("overruled", link, "that they are two, but must-links connect them"))).collect()
 }
 
-fn strong_component(records: &[&Placed], known: &Known) -> Vec<usize> {
+fn strong_component(records: &[&Placed], known: &IdentityContext) -> Vec<usize> {
     // Joins records by identifiers in force, then by operators' links between those.
     let mut group: Vec<usize> = (0..records.len()).collect();
     let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
@@ -267,7 +267,7 @@ fn sorted(records: &[Placed]) -> Vec<&Placed> {
 }
 
 /// Explains a device: `own` are its records, `near` others that share something with them.
-pub fn explain(own: &[Placed], near: &[Placed], known: &Known) -> Explanation {
+pub fn explain(own: &[Placed], near: &[Placed], known: &IdentityContext) -> Explanation {
     let own = sorted(own);
     let mut edges = BTreeSet::new();
     let mut bonds = BTreeSet::new();
@@ -349,7 +349,7 @@ fn weak(a: &Placed, b: &Placed, anchored: bool, between: [String; 2]) -> Option<
 }
 
 /// Says what keeps two devices apart: their records, and how identifiers stand.
-pub fn apart(a: &[Placed], b: &[Placed], known: &Known) -> Apart {
+pub fn apart(a: &[Placed], b: &[Placed], known: &IdentityContext) -> Apart {
     let mut apart = Apart::default();
     let (a, b) = (sorted(a), sorted(b));
     let pairs = || a.iter().flat_map(|x| b.iter().map(move |y| (&x.record, &y.record)));

@@ -53,10 +53,10 @@ async fn until<F: Future<Output = bool>>(what: &str, mut right: impl FnMut() -> 
 
 /// What is true, as the live tables and the lake have it.
 #[derive(Default)]
-struct World(Mutex<Told>);
+struct World(Mutex<Tables>);
 
 #[derive(Default)]
-struct Told {
+struct Tables {
     epoch: u64,
     state: BTreeMap<Arc<str>, StateRow>,
     events: Vec<(u64, RecordBatch)>,

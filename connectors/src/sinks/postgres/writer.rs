@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::waiting::{Batch, Waiting, Work};
 use super::{Limits, PostgresError, Truth, connect, sql, within};
+use crate::retry::{self, Pauses};
 
 /// Bytes of COPY text sent at once.
 const COPY_BYTES: usize = 4 << 20;
@@ -23,7 +24,7 @@ type Progress = Option<(i64, i64)>;
 
 /// What this process knows of the database's frontier.
 #[derive(Clone, Copy, Default, Debug)]
-struct Known {
+struct Frontier {
     /// Stored by it, or found at its start.
     frontier: Option<u64>,
     /// Where a transaction would have moved it whose end was not heard of.
@@ -42,7 +43,7 @@ enum Found {
 }
 
 /// `anew`: the connection is new, so that the database may be another than before.
-fn judge(found: Progress, generation: i64, start: u64, known: Known, anew: bool) -> Found {
+fn judge(found: Progress, generation: i64, start: u64, known: Frontier, anew: bool) -> Found {
     let own = found.filter(|(of, _)| *of == generation).map(|(_, frontier)| frontier as u64);
     match (known.frontier, own) {
         (None, Some(at)) if at >= start => Found::Follow(at),
@@ -66,7 +67,7 @@ pub(super) struct Writer {
     waiting: Arc<Waiting>,
     truth: Arc<dyn Truth>,
     connection: Option<PgConnection>,
-    known: Known,
+    known: Frontier,
 }
 
 /// What became of a batch.
@@ -86,14 +87,15 @@ impl Writer {
         waiting: Arc<Waiting>,
         truth: Arc<dyn Truth>,
     ) -> Writer {
-        let known = Known::default();
+        let known = Frontier::default();
         Writer { limits, options, generation: generation as i64, start, waiting, truth, connection: None, known }
     }
 
     pub(super) async fn run(mut self) {
         // What was taken out and is not written.
         let mut held = Batch::default();
-        let mut pause = self.limits.retry.0;
+        let (first, longest) = self.limits.retry;
+        let mut pauses = Pauses::new(retry::endless(first, longest));
         while let Some(work) = self.waiting.work(held.newest > 0).await {
             let done = match work {
                 Work::Write(later) => {
@@ -107,7 +109,7 @@ impl Writer {
             };
             let Err(error) = done else {
                 self.waiting.applied().is_up(true);
-                pause = self.limits.retry.0;
+                pauses.reset();
                 tokio::time::sleep(PACE).await;
                 continue;
             };
@@ -122,8 +124,7 @@ impl Writer {
             if self.waiting.is_closed() {
                 return;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.limits.retry.1);
+            tokio::time::sleep(pauses.next()).await;
         }
     }
 
@@ -165,7 +166,7 @@ impl Writer {
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
         };
-        self.known = Known { frontier: Some(old), doubtful: None };
+        self.known = Frontier { frontier: Some(old), doubtful: None };
         if held.newest <= old {
             tx.rollback().await?;
             return Ok(Wrote::UpTo(old));
@@ -196,7 +197,7 @@ impl Writer {
     async fn commit(&mut self, tx: sqlx::PgTransaction<'_>, epoch: u64) -> Result<(), PostgresError> {
         self.known.doubtful = Some(epoch);
         tx.commit().await?;
-        self.known = Known { frontier: Some(epoch), doubtful: None };
+        self.known = Frontier { frontier: Some(epoch), doubtful: None };
         Ok(())
     }
 
@@ -220,12 +221,12 @@ impl Writer {
         let found = within(limits.write, "the frontier", self.found(&mut connection, true)).await?;
         let after = match found {
             Found::Follow(after) => {
-                self.known = Known { frontier: Some(after), doubtful: None };
+                self.known = Frontier { frontier: Some(after), doubtful: None };
                 after
             }
             // It is as at a start.
             Found::Fill(after) => {
-                self.known = Known::default();
+                self.known = Frontier::default();
                 after
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
@@ -401,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_frontier_is_ours_new_restored_or_of_somebody_else() {
-        let none = Known::default();
-        let at = |frontier: u64, doubtful: Option<u64>| Known { frontier: Some(frontier), doubtful };
+        let none = Frontier::default();
+        let at = |frontier: u64, doubtful: Option<u64>| Frontier { frontier: Some(frontier), doubtful };
         // At the start.
         assert_eq!(judge(None, 1, 0, none, true), Found::Fill(0));
         assert_eq!(judge(Some((2, 9)), 1, 0, none, true), Found::Fill(0));

@@ -19,7 +19,7 @@ struct Recorded {
     refusals: AtomicUsize,
 }
 
-impl FactSink for Recorded {
+impl Appender for Recorded {
     fn append_all(&self, parts: Vec<Part>, _: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         if self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
             return Box::pin(async { Err(AppendError::Storage("no room".to_owned())) });

@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
     pub(crate) async fn ask(
         &mut self,
         url: &Url,
-        request: impl Fn(&reqwest::Client) -> RequestBuilder,
+        request: impl Fn(&reqwest::Client) -> RequestBuilder + Sync,
     ) -> Result<(StatusCode, Vec<u8>), PullError> {
         for again in [true, false] {
             let token = self.token().await?;

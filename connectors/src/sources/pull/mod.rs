@@ -5,7 +5,7 @@
 //! did: what came is taken, nothing is withdrawn. Between full runs, a source that can tell what changed is asked for
 //! that alone.
 //!
-//! What fails is tried again: 429 as long as its `Retry-After` says, 5xx and network errors with growing pauses. A run
+//! What fails is tried again ([`retry`]): after 429 as its `Retry-After` says, 5xx and network errors. A run
 //! that fails for good is an alert (`sync-failed`) until one succeeds.
 
 pub mod armis;
@@ -16,6 +16,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use backon::Retryable;
 use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, AskedInventories, Ending, InventoryRun, ReadError, RunOf};
@@ -26,7 +27,7 @@ use thiserror::Error;
 
 use super::inventory::Runs;
 use super::{Stop, now_us};
-use crate::http;
+use crate::{http, retry};
 
 /// The rule of the alert that an inventory cannot be read.
 pub const FAILED: &str = "sync-failed";
@@ -202,32 +203,33 @@ impl Client {
     }
 
     /// Sends until there is an answer that is none of "later" and "broken".
-    async fn send(&self, url: &Url, request: impl Fn() -> RequestBuilder) -> Result<(StatusCode, Vec<u8>), PullError> {
+    async fn send(
+        &self,
+        url: &Url,
+        request: impl Fn() -> RequestBuilder + Sync,
+    ) -> Result<(StatusCode, Vec<u8>), PullError> {
         let shown = shown(url);
-        let mut pause = self.pause;
-        for last in (1..=self.tries).map(|n| n == self.tries) {
-            let mut wait = pause;
-            let failed = match self.once(&shown, request()).await {
-                Ok((status, retry_after, said)) if later(status) => {
-                    wait = retry_after.unwrap_or(wait);
-                    PullError::Refused { url: shown.clone(), status, said: brief(&said) }
+        let attempt = || async {
+            if self.stop.is_told() {
+                return Err(Failed { error: PullError::Stopped, again: false, asked: None });
+            }
+            match self.once(&shown, request()).await {
+                Ok((status, asked, said)) if later(status) => {
+                    let error = PullError::Refused { url: shown.clone(), status, said: brief(&said) };
+                    Err(Failed { error, again: true, asked })
                 }
-                Ok((status, _, said)) => return Ok((status, said)),
-                Err(error @ PullError::Network { .. }) => error,
-                Err(error) => return Err(error),
-            };
-            if last {
-                return Err(failed);
+                Ok((status, _, said)) => Ok((status, said)),
+                Err(error) => Err(Failed { again: matches!(error, PullError::Network { .. }), error, asked: None }),
             }
-            tracing::debug!(%failed, ?wait, "asked again later");
-            let mut stop = self.stop.clone();
-            tokio::select! {
-                () = tokio::time::sleep(wait.min(LONGEST_PAUSE)) => {}
-                () = stop.told() => return Err(PullError::Stopped),
-            }
-            pause = (pause * 2).mul_f64(0.75 + 0.5 * rand::random::<f64>());
-        }
-        Err(PullError::Stopped)
+        };
+        let pauses = retry::endless(self.pause, LONGEST_PAUSE).with_max_times(self.tries.saturating_sub(1) as usize);
+        let answer = attempt
+            .retry(pauses)
+            .sleep(retry::until_told(&self.stop))
+            .when(|failed| failed.again)
+            .adjust(|failed, pause| pause.map(|pause| failed.asked.unwrap_or(pause).min(LONGEST_PAUSE)))
+            .notify(|failed, pause| tracing::debug!(failed = %failed.error, ?pause, "asked again later"));
+        answer.await.map_err(|failed| failed.error)
     }
 
     async fn once(
@@ -247,6 +249,15 @@ impl Client {
         };
         Ok((status, retry_after, said))
     }
+}
+
+/// Why a request has no answer, and what comes of it.
+struct Failed {
+    error: PullError,
+    /// The same request may succeed later.
+    again: bool,
+    /// After so long, as the server says.
+    asked: Option<Duration>,
 }
 
 /// Whether the same request may succeed later.

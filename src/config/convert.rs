@@ -1,0 +1,191 @@
+//! What the parts take, made from what was configured.
+
+use std::time::Duration;
+
+use radarflow_connectors::sinks::armis::WriteBack;
+use radarflow_connectors::sinks::lake::Keep;
+use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
+use radarflow_connectors::sources::{Listener, kafka, nats};
+use radarflow_proto::fact::Receiver;
+use radarflow_proto::record::SourceKind;
+use radarflow_reconcile::mapping::Whose;
+
+use super::defaults;
+use super::schema::{
+    Armis, Config, Grpc, Kafka, LakeConfig, Nats, NetBox, Partial, ReceiverConfig, SecureSocket, Socket, Sources,
+};
+
+impl Config {
+    /// Whether nobody but this host can reach any listener.
+    pub(crate) fn is_local(&self) -> bool {
+        let sockets = [&self.netflow, &self.sflow, &self.syslog, &self.traps].into_iter().flatten().map(|s| s.addr);
+        let others = self.grpc.iter().map(|g| g.addr).chain(self.syslog_tls.iter().map(|s| s.addr));
+        sockets.chain(others).chain([self.http.addr]).all(|addr| addr.ip().is_loopback())
+    }
+
+    /// Whether anything differs that only a start takes over.
+    pub(crate) fn differs_for_good(&self, began: &Config) -> bool {
+        let of_start = |config: &Config| {
+            let mut config = config.clone();
+            config.receivers.clear();
+            config.enrichment.rules.clear();
+            config.sources.partial.clear();
+            format!("{config:?}")
+        };
+        of_start(self) != of_start(began)
+    }
+}
+
+impl Socket {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl SecureSocket {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl Grpc {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl Nats {
+    pub(crate) fn source(&self) -> nats::Config {
+        nats::Config {
+            url: self.url.clone(),
+            stream: self.stream.clone(),
+            durable: self.durable.clone(),
+            subjects: self.subjects.clone(),
+            credentials: self.credentials.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+        }
+    }
+}
+
+impl Kafka {
+    pub(crate) fn source(&self) -> kafka::Config {
+        kafka::Config {
+            brokers: self.brokers.clone(),
+            topics: self.topics.clone(),
+            group: self.group.clone(),
+            properties: self.properties.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+        }
+    }
+}
+
+impl Sources {
+    /// The inventories that are asked.
+    pub(crate) fn inventories(&self) -> impl Iterator<Item = Inventory> + '_ {
+        self.netbox.iter().map(NetBox::source).chain(self.armis.iter().map(Armis::source))
+    }
+}
+
+impl NetBox {
+    fn source(&self) -> Inventory {
+        let common = Common {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+            every: Duration::from_secs(self.interval_s.max(1)),
+            full_every: Duration::from_secs(self.full_interval_s),
+            pause: Duration::from_millis(self.pause_ms),
+            page: self.page.max(1),
+            automatic: self.automatic,
+        };
+        let (token, vrf) = (self.token.clone(), self.vrf.clone());
+        Inventory::NetBox(netbox::Config { common, token, vrf, interfaces: self.interfaces })
+    }
+}
+
+impl Armis {
+    /// What is written back, and where.
+    pub(crate) fn write_back(&self) -> Option<(armis::Config, WriteBack)> {
+        let every = Duration::from_secs(self.write_back_interval_s.max(1));
+        self.write_back.clone().map(|property| (self.config(), WriteBack { property, every }))
+    }
+
+    fn source(&self) -> Inventory {
+        Inventory::Armis(self.config())
+    }
+
+    fn config(&self) -> armis::Config {
+        let common = Common {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            tenant: self.tenant.clone(),
+            partition: self.partition.clone(),
+            every: Duration::from_secs(self.interval_s.max(1)),
+            // It cannot tell what changed: every run is a full one.
+            full_every: Duration::ZERO,
+            pause: Duration::from_millis(self.pause_ms),
+            page: self.page.max(1),
+            automatic: self.automatic,
+        };
+        armis::Config { common, secret_key: self.secret_key.clone(), aql: self.aql.clone() }
+    }
+}
+
+impl Partial {
+    /// Its tenant, kind and instance, as records have them.
+    pub(crate) fn source(&self) -> (String, SourceKind, String) {
+        let (name, instance) = &self.name;
+        let kind = Whose::named(name).kind;
+        let instance = if kind == SourceKind::Integration { format!("{name}.{instance}") } else { instance.clone() };
+        (self.tenant.clone(), kind, instance)
+    }
+}
+
+impl LakeConfig {
+    /// How long it keeps what.
+    pub(crate) fn keep(&self) -> Keep {
+        let hours = |n: u32| Duration::from_secs(u64::from(n) * 3600);
+        Keep {
+            events: self.retention_days.map(|days| hours(days * 24)),
+            history: self.history_days.map(|days| hours(days * 24)),
+            files: hours(self.vacuum_after_hours),
+            ..Keep::default()
+        }
+    }
+}
+
+impl ReceiverConfig {
+    /// One that is told at once.
+    pub(crate) fn local(name: &str, tenant: &str, url: &str) -> Self {
+        ReceiverConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            kind: defaults::receiver_kind(),
+            tenant: tenant.to_owned(),
+            group_by: defaults::group_by(),
+            group_wait_ms: 0,
+            group_interval_ms: 1000,
+            repeat_interval_ms: defaults::repeat_interval_ms(),
+            send_resolved: true,
+            headers: Default::default(),
+        }
+    }
+
+    pub(crate) fn receiver(&self) -> Receiver {
+        Receiver {
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            url: self.url.clone(),
+            kind: self.kind,
+            group_by: self.group_by.clone(),
+            group_wait_ms: self.group_wait_ms,
+            group_interval_ms: self.group_interval_ms,
+            repeat_interval_ms: self.repeat_interval_ms,
+            send_resolved: self.send_resolved,
+            headers: self.headers.clone(),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! What a configuration file may say: a struct a section, a field a key. `deploy/radarflow.example.toml` has every key.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use radarflow_connectors::sinks::lake::Keep;
+use radarflow_connectors::sources::tls::Files;
+use radarflow_proto::fact::ReceiverKind;
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::{defaults, values};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// Intake stops where less is free, MiB.
+    pub(crate) disk_reserve_mib: u64,
+    /// Memory that the process may take, MiB; three quarters of the machine's where nothing is said.
+    pub(crate) memory_limit_mib: Option<usize>,
+    /// Dataflow workers.
+    pub(crate) workers: usize,
+    /// The HTTP API.
+    pub(crate) http: Http,
+    /// gRPC gateways.
+    pub(crate) grpc: Vec<Grpc>,
+    /// NetFlow and IPFIX.
+    pub(crate) netflow: Vec<Socket>,
+    /// sFlow.
+    pub(crate) sflow: Vec<Socket>,
+    /// Syslog, UDP and TCP.
+    pub(crate) syslog: Vec<Socket>,
+    /// Syslog over TLS.
+    pub(crate) syslog_tls: Vec<SecureSocket>,
+    /// SNMP notifications.
+    pub(crate) traps: Vec<Socket>,
+    /// Brokers and inventories to read from.
+    pub(crate) sources: Sources,
+    /// Where outputs go.
+    pub(crate) sinks: Sinks,
+    /// Who is told of alerts.
+    pub(crate) receivers: Vec<ReceiverConfig>,
+    /// Rules that tell what devices are.
+    pub(crate) enrichment: Enrichment,
+    /// Files that say what the columns of pushed inventories mean, by name.
+    pub(crate) mappings: BTreeMap<String, PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let socket = |port| Socket {
+            addr: defaults::local(port),
+            sockets: 1,
+            tenant: defaults::name(),
+            partition: defaults::name(),
+        };
+        let gateway =
+            Grpc { addr: defaults::local(50052), tenant: defaults::name(), partition: String::new(), tls: None };
+        Config {
+            data_dir: PathBuf::from("radarflow-data"),
+            disk_reserve_mib: 256,
+            memory_limit_mib: None,
+            workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+            http: Http::default(),
+            grpc: vec![gateway],
+            netflow: vec![socket(2055), socket(4739)],
+            sflow: vec![socket(6343)],
+            syslog: vec![socket(5514)],
+            syslog_tls: Vec::new(),
+            traps: vec![socket(1162)],
+            sources: Sources::default(),
+            sinks: Sinks::default(),
+            receivers: Vec::new(),
+            enrichment: Enrichment::default(),
+            mappings: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[http]`: the HTTP API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Its certificates; plain HTTP without them.
+    pub(crate) tls: Option<Files>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { addr: defaults::local(8080), tls: None }
+    }
+}
+
+/// `[[netflow]]`, `[[sflow]]`, `[[syslog]]`, `[[traps]]`: one address.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Socket {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Sockets that share it for datagrams, a thread each.
+    #[serde(default = "defaults::sockets", deserialize_with = "values::sockets")]
+    pub(crate) sockets: usize,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+}
+
+/// `[[syslog_tls]]`: one address for syslog over TLS.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecureSocket {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+    /// Its certificates.
+    pub(crate) tls: Files,
+}
+
+/// `[[grpc]]`: one gateway for agents.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grpc {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input; the payload's counts where nothing is said.
+    #[serde(default)]
+    pub(crate) partition: String,
+    /// Its certificates; needed beyond loopback.
+    pub(crate) tls: Option<Files>,
+}
+
+/// `[sources]`: what is read from elsewhere.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sources {
+    /// JetStream streams.
+    pub(crate) nats: Vec<Nats>,
+    /// Kafka clusters.
+    pub(crate) kafka: Vec<Kafka>,
+    /// NetBoxes.
+    pub(crate) netbox: Vec<NetBox>,
+    /// Armis tenants.
+    pub(crate) armis: Vec<Armis>,
+    /// Sources that say only what they know.
+    pub(crate) partial: Vec<Partial>,
+}
+
+/// `[[sources.partial]]`: a source whose records are filled from what it said before.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Partial {
+    /// `armis/main`, `netbox/main`, `servicenow/emea`.
+    #[serde(deserialize_with = "values::source")]
+    pub(crate) name: (String, String),
+    /// Whose it is.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+}
+
+/// `[[sources.netbox]]`: a NetBox that is asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetBox {
+    /// The source instance.
+    #[serde(deserialize_with = "values::instance")]
+    pub(crate) name: String,
+    /// The base of its API.
+    #[serde(deserialize_with = "values::endpoint")]
+    pub(crate) url: Url,
+    /// An API token that may read.
+    #[serde(deserialize_with = "values::secret")]
+    pub(crate) token: String,
+    /// Site by VRF of the primary address.
+    #[serde(default)]
+    pub(crate) vrf: BTreeMap<String, String>,
+    /// Whether interfaces are asked for their MACs.
+    #[serde(default = "defaults::yes")]
+    pub(crate) interfaces: bool,
+    /// Whom its devices belong to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of devices whose VRF names none.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+    /// How often it is asked what changed.
+    #[serde(default = "defaults::netbox_interval_s")]
+    pub(crate) interval_s: u64,
+    /// How often it is asked for everything.
+    #[serde(default = "defaults::netbox_full_interval_s")]
+    pub(crate) full_interval_s: u64,
+    /// The first pause after a failure; the next are longer.
+    #[serde(default = "defaults::pause_ms")]
+    pub(crate) pause_ms: u64,
+    /// Whether it is asked by itself, or only for a plan.
+    #[serde(default = "defaults::yes")]
+    pub(crate) automatic: bool,
+    /// Items of a page.
+    #[serde(default = "defaults::netbox_page")]
+    pub(crate) page: usize,
+}
+
+/// `[[sources.armis]]`: an Armis tenant that is asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Armis {
+    /// The source instance.
+    #[serde(deserialize_with = "values::instance")]
+    pub(crate) name: String,
+    /// The base of its API.
+    #[serde(deserialize_with = "values::endpoint")]
+    pub(crate) url: Url,
+    /// The secret of its API.
+    #[serde(deserialize_with = "values::secret")]
+    pub(crate) secret_key: String,
+    /// Which devices are asked for.
+    #[serde(default = "defaults::aql")]
+    pub(crate) aql: String,
+    /// The custom property that tells whether a device answers; nothing is written without it.
+    pub(crate) write_back: Option<String>,
+    /// How often it is written.
+    #[serde(default = "defaults::write_back_interval_s")]
+    pub(crate) write_back_interval_s: u64,
+    /// Whom its devices belong to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its devices.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+    /// How often it is asked, for everything each time.
+    #[serde(default = "defaults::armis_interval_s")]
+    pub(crate) interval_s: u64,
+    /// The first pause after a failure; the next are longer.
+    #[serde(default = "defaults::pause_ms")]
+    pub(crate) pause_ms: u64,
+    /// Whether it is asked by itself, or only for a plan.
+    #[serde(default = "defaults::yes")]
+    pub(crate) automatic: bool,
+    /// Items of a page.
+    #[serde(default = "defaults::armis_page")]
+    pub(crate) page: usize,
+}
+
+/// `[[sources.nats]]`: a JetStream stream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nats {
+    /// Its server.
+    #[serde(deserialize_with = "values::secret")]
+    pub(crate) url: String,
+    /// The stream.
+    pub(crate) stream: String,
+    /// Begins the names of the consumers.
+    #[serde(default = "defaults::consumer")]
+    pub(crate) durable: String,
+    /// What is read of it.
+    #[serde(default = "defaults::subjects")]
+    pub(crate) subjects: Vec<String>,
+    /// The file of its credentials.
+    pub(crate) credentials: Option<PathBuf>,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+}
+
+/// `[[sources.kafka]]`: topics of a Kafka cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    /// Its servers, with commas between them.
+    pub(crate) brokers: String,
+    /// What is read.
+    #[serde(default = "defaults::subjects")]
+    pub(crate) topics: Vec<String>,
+    /// The consumer group.
+    #[serde(default = "defaults::consumer")]
+    pub(crate) group: String,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+    /// Settings of librdkafka.
+    #[serde(default, deserialize_with = "values::secrets")]
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+/// `[sinks]`: where outputs go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sinks {
+    /// A Postgres database.
+    pub(crate) postgres: Option<PostgresConfig>,
+    /// The lake.
+    pub(crate) lake: LakeConfig,
+}
+
+/// `[sinks.postgres]`: a database that holds the state tables and recent events.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PostgresConfig {
+    /// The database.
+    #[serde(deserialize_with = "values::secret")]
+    pub(crate) url: String,
+}
+
+/// `[sinks.lake]`: Delta tables of everything.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LakeConfig {
+    /// Whether there is one.
+    pub(crate) enabled: bool,
+    /// `<data_dir>/lake` where nothing is said.
+    pub(crate) path: Option<PathBuf>,
+    /// Days that rows of event tables are kept; for ever where nothing is said.
+    pub(crate) retention_days: Option<u32>,
+    /// Days of which it is kept what state tables held, beside those back to a checkpoint before; for ever where nothing is
+    /// said.
+    pub(crate) history_days: Option<u32>,
+    /// Hours that files are kept which newer versions of a table do not have; one at least.
+    pub(crate) vacuum_after_hours: u32,
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        let vacuum_after_hours = (Keep::default().files.as_secs() / 3600) as u32;
+        LakeConfig { enabled: true, path: None, retention_days: None, history_days: None, vacuum_after_hours }
+    }
+}
+
+/// `[[receivers]]`: a receiver of notifications.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReceiverConfig {
+    /// Names it within its tenant.
+    pub(crate) name: String,
+    /// Where it is told.
+    pub(crate) url: String,
+    /// What it understands.
+    #[serde(default = "defaults::receiver_kind")]
+    pub(crate) kind: ReceiverKind,
+    /// Whose alerts it is told of.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// Labels whose alerts are told of together.
+    #[serde(default = "defaults::group_by")]
+    pub(crate) group_by: Vec<String>,
+    /// How long a new group waits for company.
+    #[serde(default = "defaults::group_wait_ms")]
+    pub(crate) group_wait_ms: i64,
+    /// Least time between messages about a group that changed.
+    #[serde(default = "defaults::group_interval_ms")]
+    pub(crate) group_interval_ms: i64,
+    /// An unchanged group that fires is told of again after so long.
+    #[serde(default = "defaults::repeat_interval_ms")]
+    pub(crate) repeat_interval_ms: i64,
+    /// Whether it is told that alerts are over.
+    #[serde(default = "defaults::yes")]
+    pub(crate) send_resolved: bool,
+    /// Headers of its messages; their values may say where they are found, which is read when they are sent.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+/// `[enrichment]`: rules that tell what devices are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Enrichment {
+    /// Files, or folders of them; of rules of one name the last file's counts, before the program's own.
+    pub(crate) rules: Vec<PathBuf>,
+}

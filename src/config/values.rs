@@ -1,0 +1,58 @@
+//! Values that are more than text: secrets, addresses of APIs, names. What is wrong with one is said where it is read.
+
+use std::collections::BTreeMap;
+
+use radarflow_connectors::secret::{self, SecretError};
+use radarflow_connectors::sources::udp::MAX_SOCKETS;
+use radarflow_reconcile::identity::normalise;
+use reqwest::Url;
+use serde::de::{Deserialize, Deserializer, Error};
+
+/// A value, or where it is found.
+pub(super) fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    secret::resolve(&String::deserialize(from)?).map_err(Error::custom)
+}
+
+/// Values, or where they are found.
+pub(super) fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let named = BTreeMap::<String, String>::deserialize(from)?;
+    let resolve = |(key, text): (String, String)| Ok((key, secret::resolve(&text)?));
+    named.into_iter().map(resolve).collect::<Result<_, _>>().map_err(|e: SecretError| Error::custom(e))
+}
+
+/// The base of an API.
+pub(super) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(from)?;
+    let url = Url::parse(&text).map_err(|e| Error::custom(format!("url {text:?}: {e}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || !url.username().is_empty() {
+        return Err(Error::custom(format!("url {text:?}: http(s), no user and no query are expected")));
+    }
+    Ok(url)
+}
+
+/// The name of a source instance.
+pub(super) fn instance<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let name = normalise::instance(&text).filter(|name| !name.is_empty());
+    name.ok_or_else(|| Error::custom(format!("name {text:?}: a source's name has no : and no /")))
+}
+
+/// A source by name and instance, `armis/main`.
+pub(super) fn source<'de, D: Deserializer<'de>>(from: D) -> Result<(String, String), D::Error> {
+    let text = String::deserialize(from)?;
+    match text.split_once('/') {
+        Some((name, instance)) if !name.is_empty() && !instance.is_empty() && !instance.contains('/') => {
+            Ok((name.to_owned(), instance.to_owned()))
+        }
+        _ => Err(Error::custom(format!("{text:?} is no NAME/INSTANCE, as in armis/main"))),
+    }
+}
+
+/// How many sockets share an address.
+pub(super) fn sockets<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let n = usize::deserialize(from)?;
+    if (1..=MAX_SOCKETS).contains(&n) {
+        return Ok(n);
+    }
+    Err(Error::custom(format!("{n} sockets cannot share an address; 1 to {MAX_SOCKETS} can")))
+}

@@ -1,0 +1,56 @@
+//! Who is handed epochs, and in which order: first who must know before others ask, last who takes longest.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use radarflow_pipeline::Replay;
+use radarflow_pipeline::consumers::{Consumer, tap};
+use radarflow_proto::ports::{EpochOutput, Outcome};
+use radarflow_query::actor::Tokens;
+use tokio::sync::{broadcast, mpsc};
+
+use super::sinks::Sinks;
+use crate::reap;
+use crate::standing::Registry;
+
+/// Outcomes of commands that a listener may be behind.
+const OUTCOMES: usize = 1024;
+
+/// What epochs tell the program itself.
+pub(super) struct Heard {
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) outcomes: broadcast::Sender<Outcome>,
+    /// Epochs that name records to let go.
+    pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
+}
+
+/// All of them.
+pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
+    let (tokens, registry) = (Arc::new(Tokens::default()), Arc::new(Registry::default()));
+    let (outcomes, _) = broadcast::channel(OUTCOMES);
+    let (reaped, to_reap) = mpsc::channel(reap::QUEUED);
+    let heard = Heard { tokens: tokens.clone(), registry: registry.clone(), outcomes: outcomes.clone(), to_reap };
+    let (live, replay) = (sinks.live.clone(), replay.clone());
+    let facts = tap("facts", move |output| {
+        tokens.learn(&output.facts);
+        registry.learn(&output.facts);
+    });
+    let live = tap("live", move |output| live.apply(output));
+    let outcomes = tap("outcomes", move |output| {
+        for outcome in &output.outcomes {
+            // Nobody may be waiting.
+            let _ = outcomes.send(outcome.clone());
+        }
+    });
+    let reaper = tap("reaper", move |output| {
+        if !output.reaped.is_empty() && replay.done.load(Ordering::Acquire) {
+            // What finds no room is named again.
+            let _ = reaped.try_send(output.clone());
+        }
+    });
+    let mut consumers: Vec<Arc<dyn Consumer>> = vec![facts, live, outcomes, sinks.outbox.clone(), reaper];
+    consumers.extend(sinks.postgres.clone().map(|postgres| postgres as Arc<dyn Consumer>));
+    consumers.extend(sinks.lake.clone().map(|lake| Arc::new(lake) as Arc<dyn Consumer>));
+    (heard, consumers)
+}

@@ -1,0 +1,112 @@
+//! HTTP: a door that answers from the first moment on, and the API behind it once everything is ready.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use radarflow_connectors::sources::accept::{self, ConnectionSlots};
+use radarflow_connectors::sources::tls::Tls;
+use radarflow_connectors::sources::{Stop, inventory, pull};
+use radarflow_pipeline::{Pipeline, Replay};
+use radarflow_proto::ports::Appender;
+use radarflow_proto::record::SourceKind;
+use radarflow_query::engine::{Engine, EngineLimits};
+use radarflow_query::http::door::Door;
+use radarflow_query::http::plans::Plans;
+use radarflow_query::http::{self, Api};
+
+use super::consumers::Heard;
+use super::records::Records;
+use super::sinks::Sinks;
+use crate::config::{self, Config};
+use crate::memory::Budget;
+use crate::{metrics, watch};
+
+/// What is open.
+pub(super) struct Http {
+    pub(super) addr: SocketAddr,
+    pub(super) url: String,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) door: Arc<Door>,
+    /// Ends once the door is shut and requests are answered.
+    pub(super) answering: tokio::task::JoinHandle<()>,
+}
+
+/// Listens. The door says that the program lives, and is not ready.
+pub(super) async fn open(config: &config::Http, slots: Arc<ConnectionSlots>) -> Result<Http> {
+    let socket = tokio::net::TcpListener::bind(config.addr)
+        .await
+        .with_context(|| format!("HTTP cannot listen on {}; change [http] addr, or stop what uses it", config.addr))?;
+    let addr = socket.local_addr()?;
+    let tls = config.tls.as_ref().map(|files| Tls::read(files.clone(), http::PROTOCOLS)).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if tls.is_none() && !addr.ip().is_loopback() {
+        tracing::warn!(%addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
+    }
+    let door = Arc::new(Door::default());
+    let answering = tokio::spawn(http::serve(accept::connections(socket, tls.clone(), slots), door.clone()));
+    Ok(Http { addr, url: format!("{scheme}://{addr}"), tls, door, answering })
+}
+
+/// What the API is connected to.
+pub(super) struct Connected<'a> {
+    pub(super) config: &'a Config,
+    /// The secret of this installation.
+    pub(super) key: [u8; 32],
+    pub(super) memory: &'a Arc<Budget>,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) replay: &'a Arc<Replay>,
+    pub(super) sinks: &'a Sinks,
+    pub(super) heard: &'a Heard,
+    pub(super) appender: &'a Arc<dyn Appender>,
+    pub(super) runs: inventory::Runs,
+    pub(super) stop: &'a Stop,
+}
+
+impl Connected<'_> {
+    /// The API; `slots` are those of all listeners, for metrics.
+    pub(super) fn api(self, slots: &[Arc<ConnectionSlots>]) -> Result<Api> {
+        let limits = EngineLimits { memory: self.memory.queries(), ..EngineLimits::default() };
+        let engine = Engine::with_limits(self.sinks.live.clone(), self.key, limits);
+        let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
+        let plans = Arc::new(Plans::with_bytes(self.memory.plans()));
+        let intake = self.pipeline.intake().stats();
+        let metrics = metrics::registry(metrics::Watched {
+            intake: intake.clone(),
+            live: self.sinks.live.clone(),
+            sinks: self.sinks.applied(),
+            tables: self.sinks.tables(),
+            backlog: self.pipeline.backlog().clone(),
+            progress: self.replay.clone(),
+            snapshots_fail: self.pipeline.snapshots_fail().clone(),
+            memory: self.memory.clone(),
+            postgres: self.sinks.waiting(),
+            outbox: self.sinks.outbox.clone(),
+            engine: engine.clone(),
+            plans: plans.clone(),
+            sizes: self.pipeline.sizes().clone(),
+            slots: slots.to_vec(),
+        });
+        let registry = &self.heard.registry;
+        let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());
+        Ok(Api {
+            engine,
+            tokens: self.heard.tokens.clone(),
+            sink: self.appender.clone(),
+            outcomes: self.heard.outcomes.clone(),
+            records: Arc::new(Records(self.pipeline.finder())),
+            inventories: Arc::new(self.runs),
+            asked: Arc::new(pull::Asked::new(self.config.sources.inventories().collect(), self.stop.clone())),
+            instances: Arc::new(move || instances.instances().clone()),
+            plans,
+            mappings: self.config.mappings()?,
+            partial: Arc::new(move |tenant: &str, kind: SourceKind, instance: &str| {
+                partial.is_partial(tenant, kind, instance)
+            }),
+            policy: Arc::new(move |tenant: &str| policies.policy(tenant)),
+            ready: Arc::new(watch::ready(self.replay.done.clone(), intake.clone())),
+            clock: intake.clone(),
+            metrics: Arc::new(move || metrics::text(&metrics)),
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! The server: sources → pipeline → sinks and queries, in one process. How an epoch goes from the ledger to everyone is
+//! the pipeline's (`pipeline/`); here its neighbours are opened, connected to it, and ended, a file a part:
+//!
+//! | file | opens |
+//! |---|---|
+//! | `http` | the door, before anything else is ready; what the API needs |
+//! | `ledger` | the data directory's pipeline |
+//! | `sinks` | the lake, Postgres, the outbox, the live tables |
+//! | `consumers` | who is handed epochs, in which order |
+//! | `sources` | sockets, gateways, brokers, inventories |
+//! | `records` | the way to ask the dataflow for records |
+//! | `tokens` | the first token, and those that are made here |
+//!
+//! Start: take the data directory, open the pipeline, hand it its consumers, append what the configuration says, then let
+//! the world in. End: stop the sources, ask for a last snapshot, end the pipeline.
+
+mod consumers;
+mod http;
+mod ledger;
+mod records;
+mod sinks;
+mod sources;
+pub(crate) mod tokens;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use radarflow_connectors::disk;
+use radarflow_connectors::ledger::DataDir;
+use radarflow_connectors::sources::Stop;
+use radarflow_connectors::sources::accept::ConnectionSlots;
+use radarflow_connectors::sources::tls::Tls;
+use radarflow_pipeline::Pipeline;
+use radarflow_proto::fact::{Fact, Role};
+use radarflow_proto::ports::Appender;
+use radarflow_query::http::door::Door;
+use radarflow_query::tables::live::Live;
+
+use self::http::Connected;
+use self::sources::Feeds;
+pub(crate) use self::sources::Listening;
+use crate::config::Config;
+use crate::memory::Budget;
+use crate::reap;
+use crate::standing::{Registry, append, settle, told};
+use crate::watch::Watch;
+
+/// How long requests under way may take once everything else has ended.
+const ANSWERED: Duration = Duration::from_secs(1);
+
+/// A running server.
+pub(crate) struct Server {
+    /// The API's address.
+    pub(crate) http: SocketAddr,
+    /// Where the API is.
+    pub(crate) url: String,
+    /// Where the other listeners are.
+    pub(crate) listening: Listening,
+    /// The administrator's token, where this start made the first.
+    pub(crate) first_token: Option<String>,
+    stop: tokio::sync::watch::Sender<bool>,
+    feeds: Feeds,
+    pipeline: Pipeline,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    certificates: Vec<Arc<Tls>>,
+    door: Arc<Door>,
+    answering: tokio::task::JoinHandle<()>,
+    _dir: DataDir,
+}
+
+/// Starts everything; returns when the ledger is caught up and the listeners are open.
+pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
+    let memory = Arc::new(Budget::new(config.memory_limit_mib)?);
+    let dir = DataDir::take(&config.data_dir)?;
+    let slots = ["http", "grpc", "syslog", "ipfix"].map(ConnectionSlots::new);
+    let [of_http, of_grpc, of_syslog, of_ipfix] = slots.clone();
+    let http = http::open(&config.http, of_http).await?;
+    let key = ledger::secret(&dir)?;
+    let disk = disk::os();
+    let opened = ledger::open(config, &disk, &dir, &memory)?;
+    let replay = opened.replay().clone();
+
+    let sinks = sinks::open(config, &disk, &dir, &opened, &memory, &http.url, migrate).await?;
+    http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
+    let (heard, consumers) = consumers::open(&sinks, &replay);
+    let mut pipeline = opened.start(consumers).await?;
+    let appender: Arc<dyn Appender> = Arc::new(pipeline.intake().clone());
+    let facts = heard.registry.changes(config)?;
+    settle(&*appender, &sinks.live, "default", "configuration", &facts).await?;
+
+    let (tell, stop) = Stop::new();
+    let offsets = pipeline.take_offsets();
+    let world = sources::World {
+        appender: appender.clone(),
+        registry: heard.registry.clone(),
+        backlog: pipeline.backlog().clone(),
+        stop: stop.clone(),
+    };
+    let sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
+    sinks.write_back(config, &heard.registry, &replay, &sources.runs, &stop)?;
+    let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();
+    certificates.extend(sources.certificates);
+
+    let connected = Connected {
+        config,
+        key,
+        memory: &memory,
+        pipeline: &pipeline,
+        replay: &replay,
+        sinks: &sinks,
+        heard: &heard,
+        appender: &appender,
+        runs: sources.runs,
+        stop: &stop,
+    };
+    let api = connected.api(&slots)?;
+    let watch = Watch {
+        intake: pipeline.intake().stats().clone(),
+        sinks: sinks.applied(),
+        appender: appender.clone(),
+        disks: std::iter::once(config.data_dir.clone()).chain(sinks.lake_path().cloned()).collect(),
+        reserve: config.disk_reserve_mib << 20,
+        memory,
+        snapshots_fail: pipeline.snapshots_fail().clone(),
+    };
+    tokio::spawn(watch.run(heard.registry.conditions(), stop.clone()));
+    tokio::spawn(reap::run(heard.to_reap, appender));
+    // Every listener is open: who reads the token can use it.
+    let first_token = tokens::first(config, &api, &sinks.live).await?;
+    http.door.open(Arc::new(api));
+    Ok(Server {
+        http: http.addr,
+        url: http.url,
+        listening: sources.listening,
+        first_token,
+        stop: tell,
+        feeds: sources.feeds,
+        pipeline,
+        live: sinks.live,
+        registry: heard.registry,
+        certificates,
+        door: http.door,
+        answering: http.answering,
+        _dir: dir,
+    })
+}
+
+impl Server {
+    /// Compares the configuration with the standing facts and appends the difference, and reads certificates again; tells
+    /// what is otherwise. Listeners, paths, sources that are asked and limits are as they were at the start.
+    pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>> {
+        let facts = self.registry.changes(config)?;
+        let read = self.certificates.iter().map(|tls| tls.again());
+        let read = read.collect::<Result<Vec<_>, _>>()?;
+        settle(self.pipeline.intake(), &self.live, "default", "configuration", &facts).await?;
+        let mut changes: Vec<String> = facts.iter().map(told).collect();
+        for (tls, exchange) in self.certificates.iter().zip(read) {
+            if let Some(exchange) = exchange {
+                changes.push(format!("certificate {}", tls.files().certificate.display()));
+                tls.exchange(exchange);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Makes a token; it works when this returns.
+    pub(crate) async fn make_token(&self, name: &str, tenant: &str, role: Role) -> Result<String> {
+        tokens::make(self.pipeline.intake(), &self.live, name, tenant, role).await
+    }
+
+    /// Ends everything in order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.door.stopping();
+        let _ = self.stop.send(true);
+        self.feeds.join().await?;
+        if let Err(error) = append(self.pipeline.intake(), "default", "shutdown", &[Fact::Snapshot]).await {
+            tracing::warn!(%error, "no snapshot at the end");
+        }
+        self.pipeline.stop().await?;
+        self.door.shut();
+        let _ = tokio::time::timeout(ANSWERED, self.answering).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! The world: sockets, gateways, brokers, inventories.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use radarflow_connectors::sources::accept::ConnectionSlots;
+use radarflow_connectors::sources::tls::Tls;
+use radarflow_connectors::sources::udp::Datagrams;
+use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, pull, stage, tcp, udp};
+use radarflow_dataflows::worker::Backlog;
+use radarflow_proto::offsets::Offsets;
+use radarflow_proto::ports::Appender;
+
+use crate::config::{Config, Socket};
+use crate::standing::Registry;
+
+/// What sources are connected to.
+pub(super) struct World {
+    pub(super) appender: Arc<dyn Appender>,
+    pub(super) registry: Arc<Registry>,
+    /// What waits in staged runs.
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) stop: Stop,
+}
+
+/// What is open.
+pub(super) struct Sources {
+    pub(super) listening: Listening,
+    pub(super) certificates: Vec<Arc<Tls>>,
+    pub(super) feeds: Feeds,
+    /// Runs of inventories, for those that are asked and those that are pushed.
+    pub(super) runs: inventory::Runs,
+}
+
+/// Addresses that listeners got, in the order of the configuration.
+#[derive(Clone, Default)]
+pub(crate) struct Listening {
+    pub(crate) netflow: Vec<SocketAddr>,
+    pub(crate) sflow: Vec<SocketAddr>,
+    pub(crate) syslog: Vec<SocketAddr>,
+    pub(crate) traps: Vec<SocketAddr>,
+    pub(crate) grpc: Vec<SocketAddr>,
+    syslog_tcp: Vec<SocketAddr>,
+    syslog_tls: Vec<SocketAddr>,
+    ipfix_tcp: Vec<SocketAddr>,
+}
+
+impl Listening {
+    /// Each with what it listens for.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + '_ {
+        let kinds = [
+            ("netflow", &self.netflow),
+            ("sflow", &self.sflow),
+            ("syslog", &self.syslog),
+            ("syslog-tcp", &self.syslog_tcp),
+            ("syslog-tls", &self.syslog_tls),
+            ("ipfix-tcp", &self.ipfix_tcp),
+            ("traps", &self.traps),
+            ("grpc", &self.grpc),
+        ];
+        kinds.into_iter().flat_map(|(name, addrs)| addrs.iter().map(move |addr| (name, *addr)))
+    }
+}
+
+/// Sources that take a while to end.
+#[derive(Default)]
+pub(super) struct Feeds {
+    udp: Vec<udp::UdpSource>,
+    nats: Vec<nats::NatsSource>,
+    kafka: Vec<kafka::KafkaSource>,
+}
+
+impl Feeds {
+    /// Waits until they have ended; they were told to.
+    pub(super) async fn join(self) -> Result<()> {
+        let udp = self.udp;
+        tokio::task::spawn_blocking(move || udp.into_iter().for_each(udp::UdpSource::join)).await?;
+        for source in self.nats {
+            source.join().await;
+        }
+        for source in self.kafka {
+            source.join().await;
+        }
+        Ok(())
+    }
+}
+
+/// Lets the world in. `offsets` are what is durable of feeds with offsets of their own.
+pub(super) async fn open(
+    config: &Config,
+    world: &World,
+    offsets: BTreeMap<String, Offsets>,
+    key: [u8; 32],
+    [of_grpc, of_syslog, of_ipfix]: [Arc<ConnectionSlots>; 3],
+) -> Result<Sources> {
+    let World { appender, registry, stop, .. } = world;
+    let (mut listening, mut feeds, mut certificates) = (Listening::default(), Feeds::default(), Vec::new());
+    listening.netflow = world.datagrams(&Datagrams::NetFlow, &config.netflow, &mut feeds)?;
+    listening.sflow = world.datagrams(&Datagrams::SFlow, &config.sflow, &mut feeds)?;
+    listening.syslog = world.datagrams(&Datagrams::Syslog, &config.syslog, &mut feeds)?;
+    listening.traps = world.datagrams(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps, &mut feeds)?;
+    for socket in &config.syslog {
+        let (slots, appender) = (of_syslog.clone(), appender.clone());
+        listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, slots, appender, stop.clone()).await?);
+    }
+    for socket in &config.syslog_tls {
+        let tls = Tls::read(socket.tls.clone(), &[])?;
+        certificates.push(tls.clone());
+        let (slots, appender) = (of_syslog.clone(), appender.clone());
+        listening.syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), slots, appender, stop.clone()).await?);
+    }
+    for socket in &config.netflow {
+        let (slots, appender) = (of_ipfix.clone(), appender.clone());
+        listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), slots, appender, stop.clone()).await?);
+    }
+    let staged = world.backlog.clone();
+    let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
+    for gateway in &config.grpc {
+        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
+        certificates.extend(tls.clone());
+        let (slots, appender, registry) = (of_grpc.clone(), appender.clone(), registry.clone());
+        let (listener, room) = (gateway.listener(), room.clone());
+        listening.grpc.push(grpc::start(&listener, tls, slots, appender, registry, room, stop.clone()).await?);
+    }
+    let durable = Arc::new(Durable::new(offsets));
+    for source in &config.sources.nats {
+        feeds.nats.push(nats::start(source.source(), appender.clone(), durable.clone(), stop.clone()).await?);
+    }
+    for source in &config.sources.kafka {
+        feeds.kafka.push(kafka::start(source.source(), appender.clone(), durable.clone(), stop.clone())?);
+    }
+    let runs = inventory::Runs::new(appender.clone(), registry.clone(), room);
+    for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
+        pull::start(inventory, runs.clone(), stop.clone())?;
+    }
+    Ok(Sources { listening, certificates, feeds, runs })
+}
+
+impl World {
+    fn datagrams(&self, what: &Datagrams, sockets: &[Socket], feeds: &mut Feeds) -> Result<Vec<SocketAddr>> {
+        let runtime = tokio::runtime::Handle::current();
+        let mut addrs = Vec::new();
+        for socket in sockets {
+            let (listener, appender) = (socket.listener(), &self.appender);
+            let running = udp::start(what, &listener, socket.sockets, appender, &self.stop, &runtime)?;
+            addrs.push(running.addr);
+            feeds.udp.push(running);
+        }
+        Ok(addrs)
+    }
+}
