@@ -20,6 +20,8 @@
 //! ```
 
 mod prune;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
