@@ -39,8 +39,9 @@ use radarflow_proto::rows::Table;
 use radarflow_query::actor::{Tokens, hash, new_token};
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::door::Door;
-use radarflow_query::http::plans::Plans;
 use radarflow_query::http::{self, Api};
+use radarflow_query::live::streams::Streams;
+use radarflow_query::records::plans::Plans;
 use radarflow_query::tables::live::Live;
 use tokio::sync::broadcast;
 
@@ -323,7 +324,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     }
     let engine =
         Engine::with_limits(live.clone(), key, EngineLimits { memory: memory.queries(), ..EngineLimits::default() });
-    let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
+    let engine = Arc::new(engine?);
+    let streams = Arc::new(Streams::new(engine.clone()));
     let plans = Arc::new(Plans::with_bytes(memory.plans()));
     let metrics = {
         let (intake, live, progress) = (intake.stats().clone(), live.clone(), ready.clone());
@@ -377,6 +379,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let partial = move |tenant: &str, kind: SourceKind, instance: &str| known.is_partial(tenant, kind, instance);
     let api = Api {
         engine,
+        streams,
         tokens,
         sink,
         outcomes,
