@@ -20,7 +20,7 @@ use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_pipeline::Replay;
 use radarflow_query::engine::Engine;
-use radarflow_query::http::plans::Plans;
+use radarflow_query::records::plans::Plans;
 use radarflow_query::tables::live::Live;
 
 use crate::memory::{Budget, Pool, resident_bytes};

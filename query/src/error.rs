@@ -3,14 +3,19 @@
 use std::borrow::Borrow;
 
 use datafusion::error::DataFusionError;
+use radarflow_proto::cell::Time;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 /// A place in a query: byte offsets, of the first character and after the last.
 pub type Span = (usize, usize);
 
+/// What is said to whoever was let in by a token that lets nobody in any more.
+pub(crate) const OVER: &str = "the token was revoked, or has expired";
+
 /// A mistake in a query, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, ToSchema)]
+#[error("{detail}{}", near(did_you_mean.as_deref()))]
 pub struct SrqlError {
     /// Names the kind of mistake.
     pub code: &'static str,
@@ -50,45 +55,40 @@ impl SrqlError {
     }
 }
 
-impl std::fmt::Display for SrqlError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.detail)?;
-        match &self.did_you_mean {
-            Some(near) => write!(f, "; did you mean {near:?}?"),
-            None => Ok(()),
-        }
-    }
+fn near(name: Option<&str>) -> String {
+    name.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
-
-impl std::error::Error for SrqlError {}
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// The query is wrong.
-    Language(SrqlError),
+    #[error(transparent)]
+    Language(#[from] SrqlError),
     /// The cursor is not ours, or not this query's.
+    #[error("{0}; start again without a cursor")]
     Cursor(&'static str),
     /// The version of the tables that it pages through is not known any more.
+    #[error("what this cursor pages through is not kept any more; start again without a cursor")]
     Expired,
     /// What held then is not kept: only what held since a time, microseconds since 1970.
+    #[error("what held then is not kept; what held since {} is", Time(*.0))]
     Forgotten(i64),
     /// It took too long.
+    #[error("the query took too long; narrow its time or its filters")]
     TimedOut,
     /// The token of whoever asked was revoked meanwhile, or is over.
+    #[error("{OVER}")]
     Ended,
     /// Too many at once.
+    #[error("too many queries at once")]
     Busy,
     /// It needs more memory than there is.
+    #[error("{0}")]
     TooLarge(String),
     /// Something else failed.
+    #[error("{0}")]
     Failed(String),
-}
-
-impl From<SrqlError> for QueryError {
-    fn from(error: SrqlError) -> Self {
-        QueryError::Language(error)
-    }
 }
 
 /// What DataFusion says, as an error of ours: what is too large and what is the asker's mistake are told apart.

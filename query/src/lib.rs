@@ -1,11 +1,25 @@
 //! Asking: SRQL, the catalog that drives it, the live tables it reads, and the HTTP API.
 //!
 //! ```text
-//! text ─► srql::parse (AST with spans) ─► srql::plan (names, types, against the catalog) ─► DataFusion plan
+//! text ─► srql::parse (AST with spans) ─► srql::plan (names, types, against the catalog) ─► engine: DataFusion plan, rows
 //!                                                    ▲
-//! epochs ─► live: one version a epoch, published ────┤ every table of one request at one epoch
+//! epochs ─► tables::live: one version a epoch ───────┤ every table of one request at one epoch
 //! lake (epoch ≤ cut) ────────────────────────────────┘
 //! ```
+//! The crate has rooms. One uses those before it and knows nothing of those after it; `tests/it/rooms.rs` holds them to
+//! that.
+//!
+//! | room | says |
+//! |---|---|
+//! | [`error`] | why there is no answer |
+//! | [`actor`] | who asks, and for how long |
+//! | [`tables`] | what there is to be asked of |
+//! | [`srql`] | what a question means |
+//! | [`engine`] | how it is answered |
+//! | [`live`] | how it is answered for as long as somebody follows |
+//! | [`records`] | what is asked of the records that devices are made of |
+//! | [`http`] | how all of this is asked over HTTP |
+//!
 //! The tenant, and the partitions an actor is bound to, are enforced where a table is handed to the plan, never by
 //! editing query text. There is no SQL text but what an asker brings.
 #![forbid(unsafe_code)]
@@ -15,5 +29,6 @@ pub mod engine;
 pub mod error;
 pub mod http;
 pub mod live;
+pub mod records;
 pub mod srql;
 pub mod tables;

@@ -12,8 +12,9 @@ use radarflow_proto::ports::Appender;
 use radarflow_proto::record::SourceKind;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::door::Door;
-use radarflow_query::http::plans::Plans;
 use radarflow_query::http::{self, Api};
+use radarflow_query::live::streams::Streams;
+use radarflow_query::records::plans::Plans;
 
 use super::consumers::Heard;
 use super::records::Records;
@@ -68,7 +69,7 @@ impl Connected<'_> {
     pub(super) fn api(self, slots: &[Arc<ConnectionSlots>]) -> Result<Api> {
         let limits = EngineLimits { memory: self.memory.queries(), ..EngineLimits::default() };
         let engine = Engine::with_limits(self.sinks.live.clone(), self.key, limits);
-        let engine = Arc::new(engine.map_err(|e| anyhow::anyhow!("{e:?}"))?);
+        let engine = Arc::new(engine?);
         let plans = Arc::new(Plans::with_bytes(self.memory.plans()));
         let intake = self.pipeline.intake().stats();
         let metrics = metrics::registry(metrics::Watched {
@@ -90,6 +91,7 @@ impl Connected<'_> {
         let registry = &self.heard.registry;
         let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());
         Ok(Api {
+            streams: Arc::new(Streams::new(engine.clone())),
             engine,
             tokens: self.heard.tokens.clone(),
             sink: self.appender.clone(),

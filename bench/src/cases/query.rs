@@ -28,7 +28,8 @@ use radarflow_query::actor::{Actor, Grant, Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::door::Door;
 use radarflow_query::http::{self, Api};
-use radarflow_query::live::stream::{self, Event};
+use radarflow_query::live::events::Event;
+use radarflow_query::live::streams::Streams;
 use radarflow_query::tables::live::Live;
 use radarflow_reconcile::identity::sources::Instances;
 use serde_json::{Value, json};
@@ -288,11 +289,13 @@ pub(crate) fn run() -> Result<()> {
         partitions: Vec::new(),
         expires_ms: None,
     })]);
-    let engine = Engine::new(live.clone(), [1; 32]).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let engine = Engine::new(live.clone(), [1; 32])?;
     let engine = Arc::new(engine);
-    let followed = engine.clone();
+    let streams = Arc::new(Streams::new(engine.clone()));
+    let (read, followed) = (engine.clone(), streams.clone());
     let api = Arc::new(Api {
         engine,
+        streams,
         tokens,
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
@@ -318,7 +321,7 @@ pub(crate) fn run() -> Result<()> {
         let client = Arc::new(Client { http: reqwest::Client::new(), url, token });
         ask(&client, devices).await?;
         for query in LIVE {
-            follow(&followed, &mut filler, query).await?;
+            follow(&read, &followed, &mut filler, query).await?;
         }
         duckdb(dir.path(), &client).await?;
         for query in LIVE_FLOWS {
@@ -335,7 +338,7 @@ const LIVE: [&str; 3] = [
 ];
 
 /// How long after its epoch a change of one device is told to who follows a query.
-async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Result<()> {
+async fn follow(engine: &Arc<Engine>, streams: &Streams, filler: &mut Filler, query: &str) -> Result<()> {
     let actor = Actor {
         name: "bench".into(),
         tenant: "default".into(),
@@ -344,7 +347,7 @@ async fn follow(engine: &Arc<Engine>, filler: &mut Filler, query: &str) -> Resul
         grant: Grant::default(),
     };
     let started = Instant::now();
-    let mut events = stream::start(engine, &actor, query, None).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let mut events = streams.start(&actor, query, None)?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}
     let first = started.elapsed();
     let mut device = engine.live().view().rows_where::<Device>("default", "hostname", "router-3").pop();
@@ -417,7 +420,7 @@ const LIVE_FLOWS: [&str; 2] = [
 
 /// How long after its epoch the groups of an hour of flows are told to who follows them, while time goes on: five thousand
 /// come in a tenth of a second, and those of the tenth that the hour leaves go.
-async fn follow_flows(engine: &Arc<Engine>, client: &Client, filler: &mut Filler, query: &str) -> Result<()> {
+async fn follow_flows(streams: &Streams, client: &Client, filler: &mut Filler, query: &str) -> Result<()> {
     let asked = client.times("/api/query", |_| json!({"query": query}), 5).await?;
     let actor = Actor {
         name: "bench".into(),
@@ -427,7 +430,7 @@ async fn follow_flows(engine: &Arc<Engine>, client: &Client, filler: &mut Filler
         grant: Grant::default(),
     };
     let started = Instant::now();
-    let mut events = stream::start(engine, &actor, query, None).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let mut events = streams.start(&actor, query, None)?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}
     let first = started.elapsed();
     let mut times = Vec::new();

@@ -57,7 +57,8 @@ async fn table(root: &std::path::Path) -> (DeltaTable, Vec<RecordBatch>) {
     let mut table =
         table.create().with_columns(columns.fields().cloned()).with_partition_columns(["tenant", "day"]).await.unwrap();
     let mut all = Vec::new();
-    for (seed, (tenant, day)) in [("a", 0), ("a", 0), ("a", 1), ("b / c", 1), ("b / c", 2), ("ü", 2)].iter().enumerate() {
+    for (seed, (tenant, day)) in [("a", 0), ("a", 0), ("a", 1), ("b / c", 1), ("b / c", 2), ("ü", 2)].iter().enumerate()
+    {
         let batch = rows(tenant, *day, 7 + seed as i64, seed as i64 * 3);
         let mut writer = RecordBatchWriter::for_table(&table).unwrap();
         writer.write(batch.clone()).await.unwrap();
@@ -145,7 +146,10 @@ async fn files_that_cannot_have_a_row_are_not_read() {
     let session = SessionContext::new();
     assert_eq!(files_read(&session, &table, lit(true)).await, 6);
     assert_eq!(files_read(&session, &table, ident("tenant").eq(lit("a"))).await, 3);
-    assert_eq!(files_read(&session, &table, ident("tenant").eq(lit("a")).and(ident("day").eq(lit("2024-01-02")))).await, 1);
+    assert_eq!(
+        files_read(&session, &table, ident("tenant").eq(lit("a")).and(ident("day").eq(lit("2024-01-02")))).await,
+        1
+    );
     assert_eq!(files_read(&session, &table, ident("tenant").eq(lit("nobody"))).await, 0);
     assert_eq!(files_read(&session, &table, ident("bytes").gt(lit(150_i64))).await, 1);
     let last = batches[5].column_by_name("time").unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();

@@ -9,7 +9,7 @@
 //! ```
 //! An event is stored with `owner(a, t)(e)` of its time and epoch. So of an event of an earlier epoch the newest later
 //! correction with `from ≤ t` is right, and where there is none, what is stored: the intervals of ownership that are
-//! derived from all versions (`query/src/intervals.rs`) say the same. An event that comes later than [`HORIZON_MS`] after
+//! derived from all versions (`query/src/tables/intervals.rs`) say the same. An event that comes later than [`HORIZON_MS`] after
 //! its time is given to whoever had its address at the horizon.
 
 use std::collections::BTreeMap;

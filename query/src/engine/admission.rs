@@ -1,13 +1,18 @@
-//! Who may ask now, and on what threads. Every tenant has so many places, all together so many; whoever finds none waits,
-//! for as long as is decent. Plans run on threads of their own, so that a heavy one keeps no socket waiting; one whose
-//! asker has left is ended.
+//! Who may ask now. Every tenant has so many places, all together so many; whoever finds none waits in turn, for as long as is
+//! decent.
+//!
+//! ```text
+//! queue (who may wait) ─► places of the tenant ─► places of all ─► running
+//! ```
+//! Places are given in the order they were asked for. Those of the tenant come first: a tenant that has all of its own waits
+//! for itself, and stands in nobody's way.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Notify;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::QueryError;
 
@@ -16,132 +21,150 @@ pub const CONCURRENT: usize = 16;
 /// Queries of one tenant at once: the others keep room.
 pub const CONCURRENT_TENANT: usize = 8;
 /// Queries that may wait for room; more are refused.
-pub const WAITING: i64 = 1024;
+pub const WAITING: usize = 1024;
 /// How long one waits.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Stack of the threads that plan and run, bytes: plans are walked by recursion.
-const STACK: usize = 32 << 20;
 
 /// The places there are.
-#[derive(Default)]
 pub(crate) struct Places {
-    /// Taken ones, by tenant.
-    by_tenant: Mutex<BTreeMap<String, usize>>,
-    /// Somebody's place is free again.
-    freed: Notify,
+    queue: Semaphore,
+    all: Arc<Semaphore>,
+    /// Of tenants that have some, or wait for some.
+    by_tenant: Mutex<BTreeMap<String, Weak<Semaphore>>>,
     /// Queries under way, all together.
     pub(crate) running: Gauge,
     /// Queries that wait for a place.
     pub(crate) waiting: Gauge,
 }
 
-/// A place, until it is dropped.
-pub(crate) struct Running(Arc<Places>, String);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.dec();
-        let mut taken = self.0.by_tenant();
-        if let Some(n) = taken.get_mut(&self.1) {
-            *n -= 1;
-            if *n == 0 {
-                taken.remove(&self.1);
-            }
-        }
-        drop(taken);
-        self.0.freed.notify_waiters();
+impl Default for Places {
+    fn default() -> Self {
+        let (queue, all) = (Semaphore::new(WAITING), Arc::new(Semaphore::new(CONCURRENT)));
+        let (by_tenant, running, waiting) = (Mutex::default(), Gauge::default(), Gauge::default());
+        Places { queue, all, by_tenant, running, waiting }
     }
 }
 
-/// A query that waits for a place.
-struct Waits<'a>(&'a Gauge);
+/// A place, until it is dropped.
+pub(crate) struct Running {
+    _places: [OwnedSemaphorePermit; 2],
+    _counted: Counted,
+}
 
-impl Drop for Waits<'_> {
+/// Something that a gauge counts until it is dropped.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 impl Places {
-    fn by_tenant(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many are taken.
     pub(crate) fn taken(&self) -> usize {
-        self.by_tenant().values().sum()
+        CONCURRENT - self.all.available_permits()
     }
 
-    fn take(self: &Arc<Self>, tenant: &str) -> Option<Running> {
-        let mut taken = self.by_tenant();
-        let of_tenant = taken.get(tenant).copied().unwrap_or(0);
-        if of_tenant >= CONCURRENT_TENANT || taken.values().sum::<usize>() >= CONCURRENT {
-            return None;
+    /// The places of a tenant. Those of tenants that neither have nor want any are forgotten.
+    fn of(&self, tenant: &str) -> Arc<Semaphore> {
+        let mut by_tenant = self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_tenant.get(tenant).and_then(Weak::upgrade) {
+            return known;
         }
-        taken.insert(tenant.to_owned(), of_tenant + 1);
-        drop(taken);
-        self.running.inc();
-        Some(Running(self.clone(), tenant.to_owned()))
+        by_tenant.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(CONCURRENT_TENANT));
+        by_tenant.insert(tenant.to_owned(), Arc::downgrade(&places));
+        places
     }
 
     /// A place for one of a tenant's questions; waits for it as long as is decent.
-    pub(crate) async fn admit(self: &Arc<Self>, tenant: &str) -> Result<Running, QueryError> {
-        let _waits = Waits(&self.waiting);
-        if self.waiting.inc() >= WAITING {
-            return Err(QueryError::Busy);
-        }
-        let turn = async {
-            loop {
-                let freed = self.freed.notified();
-                tokio::pin!(freed);
-                // From here on nobody's leaving is missed.
-                freed.as_mut().enable();
-                if let Some(running) = self.take(tenant) {
-                    return running;
-                }
-                freed.await;
-            }
+    pub(crate) async fn admit(&self, tenant: &str) -> Result<Running, QueryError> {
+        let _turn = self.queue.try_acquire().map_err(|_| QueryError::Busy)?;
+        let _waits = Counted::new(&self.waiting);
+        let places = async {
+            let own = self.of(tenant).acquire_owned().await?;
+            Ok::<_, AcquireError>([own, self.all.clone().acquire_owned().await?])
         };
-        tokio::time::timeout(PATIENCE, turn).await.map_err(|_| QueryError::Busy)
+        // They are never closed.
+        let places = tokio::time::timeout(PATIENCE, places).await.ok().and_then(Result::ok);
+        Ok(Running { _places: places.ok_or(QueryError::Busy)?, _counted: Counted::new(&self.running) })
     }
 }
 
-/// The threads that plans run on.
-pub(crate) struct Threads(Option<tokio::runtime::Runtime>);
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::future::join_all;
 
-impl Threads {
-    pub(crate) fn start() -> std::io::Result<Self> {
-        // Plans give way now and then, not always soon: with a thread for each of their parts none waits for another, and
-        // the system shares the processors.
-        let parts = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONCURRENT * (parts + 1))
-            .thread_name("query")
-            .thread_stack_size(STACK)
-            .enable_all()
-            .build()?;
-        Ok(Threads(Some(runtime)))
+    use super::*;
+
+    /// Places that are free now.
+    async fn take(places: &Places, tenant: &str, n: usize) -> Vec<Running> {
+        join_all((0..n).map(|_| places.admit(tenant))).await.into_iter().collect::<Result<_, _>>().unwrap()
     }
 
-    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<Ended<T>> {
-        Some(Ended(self.0.as_ref()?.spawn(task)))
+    #[tokio::test]
+    async fn a_tenant_has_so_many_and_all_together_so_many() {
+        let places = Places::default();
+        let mut of_t = take(&places, "t", CONCURRENT_TENANT).await;
+        let mut waits = Box::pin(places.admit("t"));
+        assert!((&mut waits).now_or_never().is_none(), "it has all of its own");
+        let _of_u = take(&places, "u", CONCURRENT - CONCURRENT_TENANT).await;
+        assert_eq!((places.taken(), places.running.get(), places.waiting.get()), (CONCURRENT, CONCURRENT as i64, 1));
+        let mut other = Box::pin(places.admit("v"));
+        assert!((&mut other).now_or_never().is_none(), "there is none left for anybody");
+        of_t.pop();
+        // Whoever waited for any place came first; whoever waits for one of a tenant's own did not stand in the way.
+        let admitted = (&mut other).now_or_never();
+        assert!(admitted.is_some() && (&mut waits).now_or_never().is_none());
+        drop(admitted);
+        assert!((&mut waits).now_or_never().is_some());
     }
-}
 
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // It may be dropped where nothing may block.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+    #[tokio::test]
+    async fn places_are_given_in_turn() {
+        let places = Places::default();
+        let mut taken = take(&places, "t", CONCURRENT_TENANT).await;
+        let (mut first, mut second) = (Box::pin(places.admit("t")), Box::pin(places.admit("t")));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        taken.pop();
+        assert!((&mut second).now_or_never().is_none(), "it is the turn of the first");
+        assert!((&mut first).now_or_never().is_some());
     }
-}
 
-/// A task that ends when nobody waits for it.
-pub(crate) struct Ended<T>(pub(crate) tokio::task::JoinHandle<T>);
+    #[tokio::test]
+    async fn so_many_may_wait_and_who_leaves_gives_back_all_of_it() {
+        let places = Places::default();
+        let taken = take(&places, "t", CONCURRENT_TENANT).await;
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(places.admit("t"))).collect();
+        assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()));
+        assert_eq!(places.waiting.get(), WAITING as i64);
+        assert!(matches!(places.admit("u").await, Err(QueryError::Busy)));
+        drop(waiting);
+        assert_eq!(places.waiting.get(), 0);
+        drop(taken);
+        let again = take(&places, "t", CONCURRENT_TENANT).await;
+        assert_eq!((places.taken(), places.running.get()), (CONCURRENT_TENANT, CONCURRENT_TENANT as i64));
+        drop(again);
+        // Nothing is kept of tenants that are gone.
+        drop(take(&places, "u", 1).await);
+        assert_eq!((places.taken(), places.by_tenant.lock().unwrap().len()), (0, 1));
+    }
 
-impl<T> Drop for Ended<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let places = Places::default();
+        let _taken = take(&places, "t", CONCURRENT_TENANT).await;
+        let began = tokio::time::Instant::now();
+        assert!(matches!(places.admit("t").await, Err(QueryError::Busy)));
+        assert_eq!(began.elapsed(), PATIENCE);
     }
 }

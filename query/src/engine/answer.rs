@@ -1,30 +1,14 @@
-//! What is answered: a page with what is told beside it, or rows as they come.
+//! A page of an answer, with what is told beside it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use datafusion::prelude::DataFrame;
-use futures::StreamExt;
 use radarflow_proto::rows::Source;
 use serde::Serialize;
-use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use crate::actor::{Actor, Grant};
-use crate::engine::admission::{Ended, Running, Threads};
-use crate::error::{QueryError, failed};
+use crate::actor::Actor;
 use crate::tables::catalog::Entity;
 use crate::tables::view::View;
-
-/// Time that all rows of one query may take, where they are taken as they come.
-pub const EXPORT_TIME: Duration = Duration::from_secs(600);
-/// How long rows may wait for whoever asked for them.
-pub const STALLED: Duration = Duration::from_secs(60);
-/// Batches that may wait for them.
-const EXPORT_AHEAD: usize = 2;
 
 /// An answer.
 #[derive(Debug)]
@@ -78,93 +62,6 @@ pub struct Completeness {
     pub share: f64,
     /// Of each source that is below 1.
     pub sources: Vec<(String, f64)>,
-}
-
-/// Rows as they come: all of them, however many, of which a few wait for whoever reads them. It ends when it is dropped.
-pub struct Export {
-    /// Their schema.
-    pub schema: SchemaRef,
-    /// The epoch they were read at.
-    pub epoch: u64,
-    /// Where the next page begins, where it is one.
-    pub next_cursor: Option<String>,
-    rows: mpsc::Receiver<Result<RecordBatch, QueryError>>,
-    task: Option<Ended<()>>,
-    /// Until when they are given.
-    grant: Grant,
-}
-
-impl Export {
-    /// Runs a plan for whoever takes its rows; `None` when the process ends.
-    pub(crate) fn start(threads: &Threads, running: Running, frame: DataFrame, epoch: u64) -> Option<Export> {
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let (to, rows) = mpsc::channel(EXPORT_AHEAD);
-        let task = threads.spawn(async move {
-            let _running = running;
-            let all = async {
-                let mut batches = frame.execute_stream().await.map_err(failed)?;
-                while let Some(batch) = batches.next().await {
-                    let batch = batch.map_err(failed)?;
-                    if batch.num_rows() > 0 {
-                        match tokio::time::timeout(STALLED, to.send(Ok(batch))).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(_)) => return Ok(()),
-                            Err(_) => return Err(QueryError::TimedOut),
-                        }
-                    }
-                }
-                Ok(())
-            };
-            let ended = tokio::time::timeout(EXPORT_TIME, all).await.unwrap_or(Err(QueryError::TimedOut));
-            if let Err(error) = ended {
-                let _ = tokio::time::timeout(STALLED, to.send(Err(error))).await;
-            }
-        });
-        Some(Export { schema, epoch, next_cursor: None, rows, task: Some(task?), grant: Grant::default() })
-    }
-
-    /// The same, as long as the token of whoever asked holds.
-    pub(crate) fn until(self, actor: &Actor) -> Export {
-        Export { grant: actor.grant.clone(), ..self }
-    }
-
-    /// The next rows.
-    pub async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
-        tokio::select! {
-            biased;
-            () = self.grant.ended() => {
-                // What waits is for nobody.
-                (self.rows, self.task, self.grant) = (mpsc::channel(1).1, None, Grant::default());
-                Some(Err(QueryError::Ended))
-            }
-            rows = self.rows.recv() => rows,
-        }
-    }
-}
-
-impl From<Answer> for Export {
-    /// Rows that are there already.
-    fn from(answer: Answer) -> Export {
-        let (to, rows) = mpsc::channel(answer.batches.len().max(1));
-        for batch in answer.batches {
-            // There is room for all of them.
-            let _ = to.try_send(Ok(batch));
-        }
-        let (schema, epoch, next_cursor) = (answer.schema, answer.meta.epoch, answer.next_cursor);
-        Export { schema, epoch, next_cursor, rows, task: None, grant: Grant::default() }
-    }
-}
-
-/// Rows as a JSON array.
-pub(crate) fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    let refs: Vec<&RecordBatch> = batches.iter().collect();
-    // Every type a table has can be written as JSON.
-    if writer.write_batches(&refs).and_then(|()| writer.finish()).is_err() {
-        return b"[]".to_vec();
-    }
-    let out = writer.into_inner();
-    if out.is_empty() { b"[]".to_vec() } else { out }
 }
 
 /// The loss ledgers of the feeds that bring an entity.

@@ -13,7 +13,8 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::actor::Actor;
-use crate::engine::answer::{Answer, Export};
+use crate::engine::answer::Answer;
+use crate::engine::export::Export;
 use crate::engine::{Engine, while_granted};
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
@@ -69,6 +70,9 @@ struct Statement {
 
 impl Engine {
     /// Answers a statement with `limit` rows at most.
+    ///
+    /// # Errors
+    /// The query is wrong, it is refused, or it fails: each has its [`QueryError`].
     pub async fn sql(self: &Arc<Self>, actor: &Actor, sql: &str, limit: Option<usize>) -> Result<Answer, QueryError> {
         let limit = limit.unwrap_or(MAX_LIMIT);
         if limit > MAX_LIMIT {
@@ -86,6 +90,9 @@ impl Engine {
     }
 
     /// Answers a statement with all its rows, as they come.
+    ///
+    /// # Errors
+    /// The query is wrong, it is refused, or it fails: each has its [`QueryError`].
     pub async fn export_sql(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<Export, QueryError> {
         let started = Instant::now();
         let begun = async {
@@ -100,6 +107,9 @@ impl Engine {
     }
 
     /// The columns a statement gives.
+    ///
+    /// # Errors
+    /// The query is wrong, it is refused, or it fails: each has its [`QueryError`].
     pub async fn sql_schema(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<SchemaRef, QueryError> {
         let _running = self.admit(&actor.tenant).await?;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());

@@ -1,4 +1,4 @@
-//! What operators ask of a device: the steps of its life cycle.
+//! Devices: where a name leads, and the steps of their life cycle.
 //!
 //! A step is judged in the dataflow, in the order of the ledger; what the API sees first is only said earlier. The step
 //! is said of the identifier that names the device best, so it stays with the device whatever it is called later.
@@ -7,28 +7,22 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Anchor, DeviceAct, DeviceStep, Fact, Stage};
-use radarflow_proto::rows::Device;
-use radarflow_reconcile::access::Action;
+use radarflow_proto::rows::{self, Device, IpOwnership, StateRow, Table, state_batch};
+use radarflow_reconcile::access::{Action, sees};
 use radarflow_reconcile::lifecycle;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::http::links::who;
-use crate::http::{Shared, body, command_id, problem};
-use crate::tables::names::named;
+use crate::engine::encode::json_rows;
+use crate::http::Shared;
+use crate::http::commands::command_id;
+use crate::http::problem::{bad, not_found, problem};
+use crate::http::request::{Asked, body};
+use crate::tables::names::{self, named};
 
 /// Longest reason, bytes.
 const MAX_REASON: usize = 1000;
-
-/// Why it is asked.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Asked {
-    /// For the audit.
-    #[schema(max_length = 1000)]
-    pub(crate) reason: String,
-}
 
 /// How a device stands now.
 #[derive(Serialize, ToSchema)]
@@ -62,12 +56,11 @@ pub(crate) async fn step_device(
     let acts = [DeviceAct::Manage, DeviceAct::Decommission, DeviceAct::Delete, DeviceAct::Restore];
     let act = acts.into_iter().find(|known| known.name() == act).ok_or_else(|| {
         let detail = "what may be asked of a device is manage, decommission, delete, restore";
-        problem(StatusCode::NOT_FOUND, "not_found", detail, json!({}))
+        not_found(detail)
     })?;
     let Asked { reason } = body(request).await?;
     if reason.len() > MAX_REASON {
-        let detail = format!("a reason has at most {MAX_REASON} bytes");
-        return Err(problem(StatusCode::BAD_REQUEST, "bad_request", &detail, json!({})));
+        return Err(bad(&format!("a reason has at most {MAX_REASON} bytes")));
     }
     let view = api.engine.live().view();
     let device = api.device(&view, &actor, &uid)?;
@@ -89,7 +82,7 @@ pub(crate) async fn step_device(
         anchor: Anchor::Identifier(id),
         from,
         act,
-        actor: who(&actor),
+        actor: actor.as_fact(),
         reason,
         command_id: command.clone(),
     };
@@ -97,4 +90,39 @@ pub(crate) async fn step_device(
     let now = api.engine.live().view().rows_where::<Device>(&actor.tenant, "uid", &uid).into_iter().next();
     let deleted_at = now.as_ref().and_then(|d| d.deleted_at).map(|at| at.to_string());
     Ok(axum::Json(Stands { uid, lifecycle: now.map(|d| d.lifecycle), deleted_at, epoch }).into_response())
+}
+
+/// Finds the device that a name leads to: its own, a former one, one of a system that was replaced.
+#[utoipa::path(
+    get, path = "/api/devices/{uid}", tag = "devices",
+    params(("uid" = String, Path, description = "Any name of the device.")),
+    responses((status = 200, description = "What was asked, its name now, the device.", body = serde_json::Map<String, Value>))
+)]
+pub(crate) async fn device(
+    State(api): State<Shared>,
+    Path(uid): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let actor = api.allowed(&headers, Action::Query)?;
+    let view = api.engine.live().view();
+    if let Some(device) = names::device(&view, &actor, &uid) {
+        let found = device.uid.clone();
+        let batch = state_batch(Table::Device, [&StateRow::from(device)]);
+        let rows: Vec<Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
+        let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
+        return Ok(axum::Json(answer).into_response());
+    }
+    // A name that leads nowhere says why not.
+    let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", &uid);
+    let shared = owned.into_iter().find(|o| o.device_uid.is_none() && sees(&actor.partitions, &o.partition));
+    if let Some(shared) = shared {
+        let detail = format!("{} is claimed by too many devices to be any one's", shared.ip);
+        return Err(problem(StatusCode::CONFLICT, "contested", &detail, json!({"ip": shared.ip})));
+    }
+    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", &uid);
+    if let Some(known) = known.into_iter().find(|i| sees(&actor.partitions, &i.partition)) {
+        let detail = format!("{uid} was imported, and nothing holds its identifiers now");
+        return Err(problem(StatusCode::GONE, "gone", &detail, json!({"identifiers": known.identifiers})));
+    }
+    Err(not_found(&format!("there is no device {uid}")))
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -20,8 +20,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tonic::codegen::Service;
 
-use crate::http::{Shared, problem, router};
-use crate::http::{administer, openapi};
+use crate::http::problem::{not_ready, problem};
+use crate::http::{Shared, process, router};
 
 /// Where the API is, from the start of the process to its end.
 pub struct Door {
@@ -61,7 +61,7 @@ impl Door {
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Release);
         if let Some((api, _)) = self.open.get() {
-            api.engine.streams().close();
+            api.streams.close();
         }
     }
 
@@ -109,7 +109,7 @@ impl Door {
         registry.register("replay_until_epoch", "The epoch up to which it has to be", until);
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &registry) {
-            Ok(()) => openapi::metrics(text),
+            Ok(()) => process::measured(text),
             Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "failed", &error.to_string(), json!({})),
         }
     }
@@ -122,7 +122,7 @@ impl Door {
         match (closed, open) {
             (None, Some(router)) => within(router, request).await,
             (Some(_), Some(router)) if lives || measured => within(router, request).await,
-            (_, None) if lives => administer::healthz().await.into_response(),
+            (_, None) if lives => process::healthz().await.into_response(),
             (_, None) if measured => self.metrics(),
             (why, _) => not_ready(&why.unwrap_or_default()),
         }
@@ -133,16 +133,10 @@ async fn within(mut router: Router, request: Request) -> Response {
     Service::<Request>::call(&mut router, request).await.unwrap_or_else(|never| match never {})
 }
 
-/// Not everything is answered, for a reason.
-pub(crate) fn not_ready(why: &str) -> Response {
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why, json!({}));
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::header;
 
     use super::*;
 

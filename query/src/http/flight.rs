@@ -34,8 +34,8 @@ use radarflow_reconcile::access::{Action as May, may};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::actor::{Actor, OVER};
-use crate::engine::answer::Export;
+use crate::actor::Actor;
+use crate::engine::export::Export;
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::error::QueryError;
 use crate::http::Shared;
@@ -76,19 +76,18 @@ struct Flight {
     about: Arc<SqlInfoData>,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn status(error: QueryError) -> Status {
+    let said = error.to_string();
     match error {
-        QueryError::Language(e) => Status::invalid_argument(e.to_string()),
-        QueryError::Cursor(detail) => Status::invalid_argument(detail),
-        QueryError::Expired => Status::not_found("the cursor has expired"),
-        QueryError::Forgotten(_) => Status::not_found("what held then is not kept"),
-        QueryError::TimedOut => Status::deadline_exceeded("the query took too long; narrow its time or its filters"),
-        QueryError::Ended => Status::unauthenticated(OVER),
-        QueryError::Busy => Status::resource_exhausted("too many queries at once"),
-        QueryError::TooLarge(detail) => Status::resource_exhausted(detail),
+        QueryError::Language(_) | QueryError::Cursor(_) => Status::invalid_argument(said),
+        QueryError::Expired | QueryError::Forgotten(_) => Status::not_found(said),
+        QueryError::TimedOut => Status::deadline_exceeded(said),
+        QueryError::Ended => Status::unauthenticated(said),
+        QueryError::Busy | QueryError::TooLarge(_) => Status::resource_exhausted(said),
         QueryError::Failed(detail) => {
             tracing::error!(detail, "a query failed");
-            Status::internal(detail)
+            Status::internal(said)
         }
     }
 }

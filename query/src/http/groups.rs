@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use radarflow_proto::fact::{DeviceGroup as Stated, Fact};
 use radarflow_proto::rows::DeviceGroup;
 use radarflow_reconcile::access::Action;
@@ -13,8 +13,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::error::SrqlError;
-use crate::http::links::{Why, who};
-use crate::http::{Done, Shared, body, optional_body, problem, refuse};
+use crate::http::Shared;
+use crate::http::commands::Done;
+use crate::http::problem::{bad, not_found, problem, refuse};
+use crate::http::request::{Why, body, optional_body};
 use crate::srql::groups::{check, members};
 
 /// Devices that a group lists at most.
@@ -37,10 +39,6 @@ pub(crate) struct NewGroup {
     description: String,
     /// For the audit.
     reason: String,
-}
-
-fn bad(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
 }
 
 /// Makes a group of devices, or makes it another.
@@ -91,12 +89,10 @@ pub(crate) async fn put_group(
         condition: new.condition,
         members: members.into_iter().collect(),
         description: new.description,
-        actor: who(&actor),
+        actor: actor.as_fact(),
         reason: new.reason,
     });
-    let epoch = api.append(&actor, &fact).await?;
-    api.engine.live().reach(epoch).await;
-    Ok(axum::Json(Done { epoch }).into_response())
+    api.done(&actor, &fact).await
 }
 
 /// Removes a group of devices; they stay.
@@ -116,10 +112,8 @@ pub(crate) async fn remove_group(
     let why: Why = optional_body(request).await?;
     let view = api.engine.live().view();
     if !view.rows::<DeviceGroup>(&actor.tenant).iter().any(|g| g.name == name) {
-        return Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("there is no group {name}"), json!({})));
+        return Err(not_found(&format!("there is no group {name}")));
     }
-    let gone = Fact::DeviceGroupGone { tenant: actor.tenant.clone(), name, actor: who(&actor), reason: why.reason };
-    let epoch = api.append(&actor, &gone).await?;
-    api.engine.live().reach(epoch).await;
-    Ok(axum::Json(Done { epoch }).into_response())
+    let gone = Fact::DeviceGroupGone { tenant: actor.tenant.clone(), name, actor: actor.as_fact(), reason: why.reason };
+    api.done(&actor, &gone).await
 }

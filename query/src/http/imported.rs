@@ -1,63 +1,22 @@
-//! Names that devices had in a system that was replaced: they lead to whoever holds the identifiers they had there.
+//! Names that devices had in a system that was replaced, as they are imported: a name a line.
 
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use radarflow_proto::fact::{Fact, ImportedUid};
-use radarflow_proto::record::Identifier;
-use radarflow_proto::rows::{self, Device, DeviceIdentifier, IpOwnership, StateRow, Table, state_batch};
-use radarflow_reconcile::access::{Action, sees};
-use radarflow_reconcile::identity::normalise;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use radarflow_reconcile::access::Action;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::actor::Actor;
-use crate::engine::answer::json_rows;
 use crate::http::lines::{BadLine, Lines};
-use crate::http::{Api, Shared, problem};
-use crate::tables::names::{leads_to, read_seed};
-use crate::tables::view::View;
+use crate::http::problem::bad;
+use crate::http::{Api, Shared};
+use crate::records::imported::Line;
 
 /// Longest line, bytes.
 const MAX_LINE: usize = 64 << 10;
-/// Identifiers of one name at most.
-const MAX_IDENTIFIERS: usize = 256;
 /// Names made durable at once.
 const AT_ONCE: usize = 1000;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    uid: String,
-    #[serde(default)]
-    partition: String,
-    /// `type:value`, or `type@instance:value`.
-    identifiers: Vec<String>,
-}
-
-fn bad(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
-}
-
-impl Line {
-    #[allow(clippy::result_large_err)]
-    fn fact(self, actor: &Actor) -> Result<Fact, Response> {
-        let partition = normalise::partition(&self.partition).ok_or_else(|| bad("a partition has no : and no /"))?;
-        if self.uid.trim().is_empty() || self.uid.len() > 255 || self.uid.contains(char::is_control) {
-            return Err(bad("a name has 1 to 255 bytes"));
-        }
-        if self.identifiers.len() > MAX_IDENTIFIERS {
-            return Err(bad(&format!("{}: a name has {MAX_IDENTIFIERS} identifiers at most", self.uid)));
-        }
-        // What no source would count as an identifier leads nowhere: it is left out.
-        let read = self.identifiers.iter().filter_map(|seed| read_seed(seed).ok());
-        let mut identifiers: Vec<Identifier> = read.collect();
-        identifiers.sort();
-        identifiers.dedup();
-        Ok(Fact::ImportedUid(ImportedUid { tenant: actor.tenant.clone(), partition, uid: self.uid, identifiers }))
-    }
-}
 
 /// What was taken.
 #[derive(Serialize, ToSchema)]
@@ -113,63 +72,4 @@ async fn take(api: &Api, actor: &Actor, body: axum::body::Body) -> Result<(usize
             return Ok((items, epoch));
         }
     }
-}
-
-/// The device that an imported name leads to.
-pub(crate) fn imported(view: &View, actor: &Actor, uid: &str) -> Option<String> {
-    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", uid);
-    let known = known.into_iter().find(|i| sees(&actor.partitions, &i.partition))?;
-    known.identifiers.iter().find_map(|seed| {
-        let id = read_seed(seed).ok()?;
-        let held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "identifier_value", &id.value);
-        let is = |i: &&DeviceIdentifier| {
-            i.partition == known.partition && i.identifier_type == id.kind.name() && i.source_instance == id.namespace
-        };
-        let owned = || {
-            let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip", &id.value);
-            owned.into_iter().find(|o| o.partition == known.partition)?.device_uid
-        };
-        if id.kind.is_strong() || id.kind == radarflow_proto::record::IdKind::Mac {
-            held.iter().find(is)?.device_uid.clone()
-        } else {
-            owned()
-        }
-    })
-}
-
-/// Finds the device that a name leads to: its own, a former one, one of a system that was replaced.
-#[utoipa::path(
-    get, path = "/api/devices/{uid}", tag = "devices",
-    params(("uid" = String, Path, description = "Any name of the device.")),
-    responses((status = 200, description = "What was asked, its name now, the device.", body = serde_json::Map<String, serde_json::Value>))
-)]
-pub(crate) async fn device(
-    State(api): State<Shared>,
-    Path(uid): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Response> {
-    let actor = api.allowed(&headers, Action::Query)?;
-    let view = api.engine.live().view();
-    let found = leads_to(&view, &actor, &uid);
-    let devices = view.rows_where::<Device>(&actor.tenant, "uid", &found);
-    if let Some(device) = devices.into_iter().find(|d| sees(&actor.partitions, &d.partition)) {
-        let found = device.uid.clone();
-        let batch = state_batch(Table::Device, [&StateRow::from(device)]);
-        let rows: Vec<serde_json::Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
-        let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
-        return Ok(axum::Json(answer).into_response());
-    }
-    // A name that leads nowhere says why not.
-    let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", &uid);
-    let shared = owned.into_iter().find(|o| o.device_uid.is_none() && sees(&actor.partitions, &o.partition));
-    if let Some(shared) = shared {
-        let detail = format!("{} is claimed by too many devices to be any one's", shared.ip);
-        return Err(problem(StatusCode::CONFLICT, "contested", &detail, json!({"ip": shared.ip})));
-    }
-    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", &uid);
-    if let Some(known) = known.into_iter().find(|i| sees(&actor.partitions, &i.partition)) {
-        let detail = format!("{uid} was imported, and nothing holds its identifiers now");
-        return Err(problem(StatusCode::GONE, "gone", &detail, json!({"identifiers": known.identifiers})));
-    }
-    Err(problem(StatusCode::NOT_FOUND, "not_found", &format!("there is no device {uid}"), json!({})))
 }

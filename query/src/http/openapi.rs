@@ -1,8 +1,6 @@
 //! The description of the API, made from the handlers themselves: what stands at a handler is what is served and what is
 //! said of it.
 
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -11,7 +9,7 @@ use utoipa::{OpenApi as _, ToSchema};
 
 /// What went wrong (RFC 9457).
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "it says what `http::problem` writes")]
+#[allow(dead_code, reason = "it says what `problem` writes")]
 pub(crate) struct Problem {
     /// Always `about:blank`: `code` tells problems apart.
     r#type: String,
@@ -75,9 +73,4 @@ pub(crate) fn finish(document: &mut OpenApi) {
             operation.responses.responses.insert(status.to_owned(), response.into());
         }
     }
-}
-
-/// Metrics, as Prometheus reads them.
-pub(crate) fn metrics(text: String) -> Response {
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

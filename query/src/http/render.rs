@@ -1,23 +1,19 @@
-//! Answers as bytes: one page as JSON with what is told beside it, or rows alone as they come, in the formats that other
-//! tools read. What streams is never whole in memory.
+//! Answers over HTTP: one page as JSON with what is told beside it, or rows alone as they come, in the format that is asked
+//! for.
 
 use std::sync::Arc;
 
-use arrow::error::ArrowError;
-use arrow::ipc::writer::StreamWriter;
-use arrow::json::LineDelimitedWriter;
-use arrow_array::{RecordBatch, StringArray};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::errors::ParquetError;
 use serde_json::{Value, json};
 
-use crate::engine::answer::{Answer, Export, json_rows};
+use crate::engine::answer::Answer;
+use crate::engine::encode::{Broken, Encoder, Rows, json_rows};
+use crate::engine::export::Export;
 use crate::error::QueryError;
-use crate::http::{problem, refuse};
+use crate::http::problem::{problem, refuse};
 
 /// The epoch that rows were read at, where there is no `meta` to say it.
 const EPOCH: HeaderName = HeaderName::from_static("radarflow-epoch");
@@ -30,27 +26,6 @@ pub(crate) enum Format {
     Json,
     /// Rows.
     Rows(Rows),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rows {
-    Ndjson,
-    Csv,
-    Arrow,
-    Parquet,
-}
-
-impl Rows {
-    const ALL: [(Rows, &'static str, &'static str); 4] = [
-        (Rows::Ndjson, "ndjson", "application/x-ndjson"),
-        (Rows::Csv, "csv", "text/csv"),
-        (Rows::Arrow, "arrow", "application/vnd.apache.arrow.stream"),
-        (Rows::Parquet, "parquet", "application/vnd.apache.parquet"),
-    ];
-
-    fn content_type(self) -> &'static str {
-        Rows::ALL.iter().find(|(rows, ..)| *rows == self).map_or("application/octet-stream", |(_, _, kind)| kind)
-    }
 }
 
 impl Format {
@@ -142,114 +117,13 @@ pub(crate) async fn rows(mut export: Export, format: Rows, query: &str) -> Respo
                     Some(Ok(batch)) => {
                         let bytes = encoder.push(&batch)?;
                         if !bytes.is_empty() {
-                            return Ok(Some((bytes, (None, export, Some(encoder)))));
+                            return Ok(Some((Bytes::from(bytes), (None, export, Some(encoder)))));
                         }
                     }
-                    Some(Err(error)) => return Err(Broken(format!("{error:?}"))),
-                    None => return Ok(Some((encoder.finish()?, (None, export, None)))),
+                    Some(Err(error)) => return Err(Broken::Rows(error.to_string())),
+                    None => return Ok(Some((encoder.finish()?.into(), (None, export, None)))),
                 }
             }
         });
     (response, Body::from_stream(parts)).into_response()
-}
-
-/// Why an answer breaks off.
-#[derive(Debug)]
-struct Broken(String);
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Broken {}
-
-impl From<ArrowError> for Broken {
-    fn from(error: ArrowError) -> Self {
-        Broken(error.to_string())
-    }
-}
-
-impl From<ParquetError> for Broken {
-    fn from(error: ParquetError) -> Self {
-        Broken(error.to_string())
-    }
-}
-
-/// Batches to bytes.
-enum Encoder {
-    Ndjson,
-    Csv { schema: SchemaRef, headed: bool },
-    Arrow(StreamWriter<Vec<u8>>),
-    Parquet(Box<ArrowWriter<Vec<u8>>>),
-}
-
-impl Encoder {
-    fn new(format: Rows, schema: &SchemaRef) -> Result<Encoder, Broken> {
-        Ok(match format {
-            Rows::Ndjson => Encoder::Ndjson,
-            Rows::Csv => Encoder::Csv { schema: schema.clone(), headed: false },
-            Rows::Arrow => Encoder::Arrow(StreamWriter::try_new(Vec::new(), schema)?),
-            Rows::Parquet => Encoder::Parquet(Box::new(ArrowWriter::try_new(Vec::new(), schema.clone(), None)?)),
-        })
-    }
-
-    fn push(&mut self, batch: &RecordBatch) -> Result<Bytes, Broken> {
-        Ok(match self {
-            Encoder::Ndjson => {
-                let mut writer = LineDelimitedWriter::new(Vec::new());
-                writer.write(batch)?;
-                writer.finish()?;
-                writer.into_inner()
-            }
-            Encoder::Csv { headed, .. } => {
-                let mut writer = arrow::csv::WriterBuilder::new().with_header(!*headed).build(Vec::new());
-                writer.write(&flat(batch)?)?;
-                *headed = true;
-                writer.into_inner()
-            }
-            Encoder::Arrow(writer) => {
-                writer.write(batch)?;
-                std::mem::take(writer.get_mut())
-            }
-            Encoder::Parquet(writer) => {
-                writer.write(batch)?;
-                std::mem::take(writer.inner_mut())
-            }
-        }
-        .into())
-    }
-
-    fn finish(self) -> Result<Bytes, Broken> {
-        Ok(match self {
-            Encoder::Ndjson | Encoder::Csv { headed: true, .. } => Bytes::new(),
-            Encoder::Csv { schema, headed: false } => {
-                Encoder::Csv { schema: schema.clone(), headed: false }.push(&RecordBatch::new_empty(schema))?
-            }
-            Encoder::Arrow(writer) => writer.into_inner()?.into(),
-            Encoder::Parquet(writer) => writer.into_inner()?.into(),
-        })
-    }
-}
-
-/// Lists and maps as JSON text: CSV has no shape for them.
-fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    for (i, field) in batch.schema().fields().iter().enumerate() {
-        let nested = matches!(field.data_type(), DataType::List(_) | DataType::Map(..));
-        if !nested {
-            fields.push(field.as_ref().clone());
-            columns.push(batch.column(i).clone());
-            continue;
-        }
-        let one = batch.project(&[i])?;
-        let rows: Value = serde_json::from_slice(&json_rows(&[one])).unwrap_or_default();
-        let texts: StringArray =
-            rows.as_array().into_iter().flatten().map(|r| Some(r[field.name()].to_string())).collect();
-        fields.push(Field::new(field.name(), DataType::Utf8, true));
-        columns.push(Arc::new(texts));
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }

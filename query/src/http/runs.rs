@@ -1,18 +1,18 @@
 //! What operators decide about runs that the brakes hold.
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Fact, RunDecision};
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::access::Action;
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::http::devices::Asked;
-use crate::http::links::who;
-use crate::http::{Shared, body, command_id, problem};
+use crate::http::Shared;
+use crate::http::commands::command_id;
+use crate::http::problem::not_found;
+use crate::http::request::{Asked, body};
 
 /// What was decided of a run.
 #[derive(Serialize, ToSchema)]
@@ -53,11 +53,11 @@ pub(crate) async fn decide_run(
     ) else {
         let detail =
             "a run of a source is released or rejected: /api/sources/{kind}/{instance}/runs/{run}/release, …/reject";
-        return Err(problem(StatusCode::NOT_FOUND, "not_found", detail, json!({})));
+        return Err(not_found(detail));
     };
     let Asked { reason } = body(request).await?;
     let command = command_id();
-    let (tenant, actor_name, id) = (actor.tenant.clone(), who(&actor), command.clone());
+    let (tenant, actor_name, id) = (actor.tenant.clone(), actor.as_fact(), command.clone());
     let decision = RunDecision { tenant, kind, instance, run, release, actor: actor_name, reason, command_id: id };
     let epoch = api.command(&actor, &Fact::RunDecision(decision), &command).await?;
     Ok(axum::Json(Decided { released: release, epoch }).into_response())

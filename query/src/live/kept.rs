@@ -6,21 +6,13 @@
 //! of state  :- those of the changes of an epoch
 //! of events :- came: those of an epoch that are dated within the span; went: those that its beginning has passed
 //! ```
-//! A span that slides (`time:last_1h`) leaves its oldest rows behind. They are read again when its beginning reaches them,
-//! a slice ([`SLICE`] rows, about) at a time, so that what is kept is the size of the groups and not of the span. A row is
-//! counted if it was dated within the span when its epoch came; so what a slice reads is what was counted, if it reads the
-//! epochs that were taken in and no more.
-//!
 //! Groups of events that speak of devices hold what these are called today. Where that changes, or whose an address was is
-//! learnt late, they are counted anew.
+//! learnt late, they are counted anew. How a span slides: [`crate::live::window`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
 use arrow_schema::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -32,24 +24,19 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::engine::Engine;
-use crate::engine::answer::json_rows;
+use crate::engine::encode::json_rows;
 use crate::error::{QueryError, failed};
-use crate::live::stream::MAX_ROWS;
 use crate::live::tally::{Groups, Key};
+use crate::live::window::Window;
 use crate::srql::ast::Query;
 use crate::srql::plan;
 use crate::srql::time::Range;
 use crate::tables::led::NAMES;
 use crate::tables::live::tenant_of;
-use crate::tables::view::{Names, View, seen_by};
+use crate::tables::view::{View, seen_by};
 
-/// Rows that a span that slides reads at once of what it leaves, about.
-const SLICE: usize = 1 << 16;
-/// Slices of a span at least; so many before it is known how many rows it has.
-const SLICES: i64 = 16;
-const FIRST_SLICES: i64 = 1024;
-/// Rows of a slice at most: of so many in one instant nothing is kept.
-const MAX_SLICE: usize = 1 << 20;
+/// Rows that a stream may hold.
+pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// Rows, each as often as it is there.
 pub(crate) type Rows = BTreeMap<String, i64>;
@@ -137,25 +124,8 @@ struct Counted {
     memory: MemoryReservation,
 }
 
-/// A span of events.
-struct Window {
-    /// Its beginning, where it has one; it never goes back.
-    from: Option<i64>,
-    /// The epoch up to which rows are taken in.
-    epoch: u64,
-    /// Rows that it will leave next, by time: those dated before `read`.
-    leaving: Option<RecordBatch>,
-    /// How many of these it has left.
-    left: usize,
-    read: i64,
-    /// How long a slice is.
-    length: i64,
-    /// How devices are named, where that is among what is counted.
-    names: Option<Names>,
-}
-
 #[allow(clippy::needless_pass_by_value, reason = "errors are mapped by it")]
-fn broken(error: ArrowError) -> QueryError {
+pub(super) fn broken(error: ArrowError) -> QueryError {
     QueryError::Failed(error.to_string())
 }
 
@@ -194,15 +164,7 @@ impl Asked {
             Ok(Some(groups))
         };
         let Some(groups) = self.engine.on_threads(counting).await? else { return Ok(None) };
-        let window = range.map(|range| Window {
-            from: range.from,
-            epoch: view.epoch,
-            leaving: None,
-            left: 0,
-            read: range.from.unwrap_or(i64::MIN),
-            length: range.from.map_or(i64::MAX, |from| (now_us - from) / FIRST_SLICES).max(1),
-            names,
-        });
+        let window = range.map(|range| Window::new(range.from, view, names));
         let ranked = self.query.limit.map(|_| Rows::new());
         let mut counted = Counted { groups, touched: BTreeSet::new(), ranked, window, memory };
         if counted.is_too_large() {
@@ -355,107 +317,8 @@ impl Counted {
     }
 
     fn is_too_large(&self) -> bool {
-        let leaving = self.window.as_ref().and_then(|window| window.leaving.as_ref());
+        let leaving = self.window.as_ref().and_then(Window::leaving);
         let bytes = self.groups.bytes() + leaving.map_or(0, RecordBatch::get_array_memory_size);
         self.groups.is_too_large() || self.memory.try_resize(bytes).is_err()
     }
-}
-
-impl Window {
-    /// Moves its beginning, and gives the rows that it leaves; false where they are too many.
-    async fn slide(
-        &mut self,
-        asked: &Asked,
-        view: &View,
-        now_us: i64,
-        moved: &mut Vec<(RecordBatch, i64)>,
-    ) -> Result<bool, QueryError> {
-        let range = plan::span(&asked.query, now_us)?.unwrap_or_default();
-        // The clock of a replaced program may be behind.
-        self.from = range.from.max(self.from);
-        if !asked.engine.live().has_events_since(self.from, now_us) {
-            return Ok(false);
-        }
-        let Some(from) = self.from else { return Ok(true) };
-        loop {
-            if let Some(rows) = &self.leaving {
-                let until = times(rows).values().partition_point(|time| *time < from);
-                if until > self.left {
-                    moved.push((rows.slice(self.left, until - self.left), -1));
-                    self.left = until;
-                }
-            }
-            if self.read >= from {
-                return Ok(true);
-            }
-            if !self.read_slice(asked, view, from).await? {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Reads what it will leave next; false where that is too much.
-    async fn read_slice(&mut self, asked: &Asked, view: &View, from: i64) -> Result<bool, QueryError> {
-        let (read, rows, to) = loop {
-            let to = self.read.saturating_add(self.length);
-            let part = Some(Range { from: Some(self.read), to: Some(to) });
-            let Some(tallied) = asked.engine.tallied(&asked.actor, &asked.query, view, self.epoch, part)? else {
-                return Ok(false);
-            };
-            match asked.engine.on_threads(at_most(MAX_SLICE, tallied.frame)).await? {
-                Some((read, rows)) => break (read, rows, to),
-                None if self.length > 1 => self.length = self.length / 8 + 1,
-                None => return Ok(false),
-            }
-        };
-        let all = read.first().map(|first| concat_batches(&first.schema(), &read)).transpose();
-        self.leaving = all.and_then(|rows| rows.as_ref().map(by_time).transpose()).map_err(broken)?;
-        (self.left, self.read) = (0, to);
-        self.length = if rows < SLICE { self.length.saturating_mul(2) } else { self.length / 2 };
-        self.length = self.length.clamp(1, ((view.clock_ms * 1000 - from) / SLICES).max(1));
-        Ok(true)
-    }
-
-    /// Takes rows into the slice that the span leaves, where they are dated so.
-    fn late(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
-        if times(rows).values().iter().all(|time| *time >= self.read) {
-            return Ok(());
-        }
-        let late = times(rows).values().iter().map(|time| Some(*time < self.read)).collect();
-        let late = arrow::compute::filter_record_batch(rows, &late)?;
-        self.leaving = Some(match &self.leaving {
-            // What it has left is counted no more.
-            Some(known) => {
-                let rest = known.slice(self.left, known.num_rows() - self.left);
-                by_time(&concat_batches(&rest.schema(), [&rest, &late])?)?
-            }
-            None => by_time(&late)?,
-        });
-        self.left = 0;
-        Ok(())
-    }
-}
-
-/// The rows of a plan, and how many; nothing where they are more than so many.
-async fn at_most(most: usize, frame: DataFrame) -> Result<Option<(Vec<RecordBatch>, usize)>, QueryError> {
-    let (mut read, mut n) = (Vec::new(), 0);
-    let mut rows = frame.execute_stream().await.map_err(failed)?;
-    while let Some(batch) = rows.next().await {
-        read.push(batch.map_err(failed)?);
-        n += read.last().map_or(0, RecordBatch::num_rows);
-        if n > most {
-            return Ok(None);
-        }
-    }
-    Ok(Some((read, n)))
-}
-
-/// When rows are dated: their last column.
-fn times(rows: &RecordBatch) -> &arrow_array::PrimitiveArray<TimestampMicrosecondType> {
-    rows.column(rows.num_columns() - 1).as_primitive()
-}
-
-fn by_time(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let order = sort_to_indices(rows.column(rows.num_columns() - 1), None, None)?;
-    take_record_batch(rows, &order)
 }

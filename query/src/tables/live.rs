@@ -1,14 +1,13 @@
 //! Live tables: the current state and the rows that are not in the lake yet, published as one immutable version an epoch.
 //!
-//! A state table of one tenant is a list of segments: immutable rows and a bitmap of those that are gone. An epoch's new
-//! rows are a new small segment; segments of like size are merged, so that publishing costs the change (and its share of a
-//! merge), not the table; so are the rows of events that wait for the lake ([`crate::tables::fresh`]). An event table is `lake where epoch ≤ cut` and `memory where epoch > cut`; the
-//! cut moves, and the memory goes, in one swap after a commit. The versions of state tables are kept in the same way, so
-//! that what held at a time can be asked for before the lake has it.
+//! A state table of one tenant is a list of segments ([`crate::tables::state`]); the rows of events that wait for the lake are
+//! chunks that versions share ([`crate::tables::fresh`]): publishing costs the change, and not the table. An event table is
+//! `lake where epoch ≤ cut` and `memory where epoch > cut`; the cut moves, and the memory goes, in one swap after a commit. The
+//! versions of state tables are kept in the same way, so that what held at a time can be asked for before the lake has it.
 //!
 //! Tables are kept apart by tenant: a request gets the tables of its actor's tenant and can name no other.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -21,11 +20,13 @@ use datafusion::prelude::SessionContext;
 use deltalake::{DeltaTable, DeltaTableError};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
-use radarflow_proto::rows::{Change, StateRow, Table, state_batch};
+use radarflow_proto::rows::{Change, Table};
 use tokio::sync::watch;
 
 use crate::tables::past::past;
+use crate::tables::recent::{Next, Recent};
 use crate::tables::segment::Segment;
+use crate::tables::state::StateTable;
 use crate::tables::view::{Stored, Tenant, View, cast_to};
 
 /// Bytes of event rows that one table of one tenant keeps in memory where there is no lake to hold them.
@@ -33,77 +34,6 @@ pub const MAX_FRESH_BYTES: usize = 64 << 20;
 
 /// Events go by the day.
 const DAY_US: i64 = 86_400_000_000;
-
-/// Epochs of which it is known what they changed, for whoever missed them.
-pub const RECENT_EPOCHS: usize = 1024;
-/// Changes that these have at most, unless the newest alone has more.
-pub const RECENT_CHANGES: usize = 10_000;
-/// Bytes of event rows that they have at most, likewise.
-pub const RECENT_BYTES: usize = 32 << 20;
-
-/// A state table of one tenant, as the applier keeps it.
-#[derive(Default)]
-struct StateTable {
-    segments: Vec<Segment>,
-    /// The keys of each segment's rows, gone ones included.
-    keys: Vec<Vec<Arc<str>>>,
-    /// Where a key's row is.
-    index: HashMap<Arc<str>, (usize, usize)>,
-}
-
-impl StateTable {
-    fn apply(&mut self, table: Table, changes: &[&Change]) {
-        let (mut new, mut keys) = (Vec::<&StateRow>::new(), Vec::new());
-        for change in changes {
-            if let Some((segment, row)) = self.index.remove(&change.key) {
-                self.segments[segment].bury(row);
-            }
-            if let Some(after) = &change.after {
-                new.push(after);
-                keys.push(change.key.clone());
-            }
-        }
-        if !new.is_empty() {
-            let batch = state_batch(table, new.iter().copied());
-            self.push(table, vec![batch], keys);
-        }
-        self.merge(table);
-    }
-
-    fn push(&mut self, table: Table, batches: Vec<RecordBatch>, keys: Vec<Arc<str>>) {
-        let segment = Segment::new(&table.schema(), batches).expect("rows of a table have its schema");
-        let at = self.segments.len();
-        for (row, key) in keys.iter().enumerate() {
-            self.index.insert(key.clone(), (at, row));
-        }
-        self.segments.push(segment);
-        self.keys.push(keys);
-    }
-
-    /// Merges the last segments while they are of like size: every row is moved a logarithmic number of times. A segment
-    /// that is mostly gone is of no size.
-    fn merge(&mut self, table: Table) {
-        let mut from = self.segments.len().saturating_sub(1);
-        let mut rows = self.segments.last().map_or(0, |s| s.live);
-        while from > 0 {
-            let before = &self.segments[from - 1];
-            if before.live > rows * 2 && before.live * 2 >= before.len() {
-                break;
-            }
-            from -= 1;
-            rows += before.live;
-        }
-        if self.segments.len() - from < 2 {
-            return;
-        }
-        let (mut batches, mut alive) = (Vec::new(), Vec::with_capacity(rows));
-        for (segment, keys) in self.segments.drain(from..).zip(self.keys.drain(from..)) {
-            batches.extend(segment.batches(None).expect("a segment's rows are a batch"));
-            alive.extend(keys.into_iter().enumerate().filter(|(row, _)| !segment.is_dead(*row)).map(|(_, key)| key));
-        }
-        self.push(table, batches, alive);
-    }
-}
 
 /// What is learnt late of who had an address.
 const CORRECTIONS: LakeTable = LakeTable::Events(Table::AttributionCorrection);
@@ -119,61 +49,6 @@ pub struct Live {
     view: RwLock<Arc<View>>,
     epoch: watch::Sender<u64>,
     recent: Mutex<Recent>,
-}
-
-/// The last epochs: all that is kept of epochs for those who follow them, however many follow and however slowly.
-#[derive(Default)]
-struct Recent {
-    epochs: VecDeque<Arc<EpochOutput>>,
-    changes: usize,
-    bytes: usize,
-    /// The newest epoch that is not known any more.
-    forgotten: u64,
-}
-
-/// What came after an epoch.
-pub(crate) enum Next {
-    /// The next one.
-    Epoch(Arc<EpochOutput>),
-    /// It is not known any more.
-    Missed,
-}
-
-impl Recent {
-    fn size(output: &EpochOutput) -> (usize, usize) {
-        (output.changes.len(), output.events.iter().map(|(_, batch)| batch.get_array_memory_size()).sum())
-    }
-
-    fn push(&mut self, output: Arc<EpochOutput>) {
-        let (changes, bytes) = Recent::size(&output);
-        self.changes += changes;
-        self.bytes += bytes;
-        self.epochs.push_back(output);
-        // The newest is there in any case: whoever keeps up has it.
-        while self.epochs.len() > 1
-            && (self.epochs.len() > RECENT_EPOCHS || self.changes > RECENT_CHANGES || self.bytes > RECENT_BYTES)
-        {
-            let Some(oldest) = self.epochs.pop_front() else { break };
-            let (changes, bytes) = Recent::size(&oldest);
-            self.changes -= changes;
-            self.bytes -= bytes;
-            self.forgotten = oldest.epoch;
-        }
-    }
-
-    /// Whether all epochs after one are known.
-    fn knows(&self, epoch: u64) -> bool {
-        let newest = self.epochs.back().map_or(self.forgotten, |last| last.epoch);
-        (self.forgotten..=newest).contains(&epoch)
-    }
-
-    fn after(&self, epoch: u64) -> Next {
-        let next = self.epochs.partition_point(|output| output.epoch <= epoch);
-        match self.epochs.get(next) {
-            Some(output) if self.knows(epoch) => Next::Epoch(output.clone()),
-            _ => Next::Missed,
-        }
-    }
 }
 
 #[derive(Default)]
@@ -195,7 +70,7 @@ impl Live {
             view,
             epoch: watch::Sender::new(0),
             // What is said again at a start is no news.
-            recent: Recent { forgotten: start, ..Recent::default() }.into(),
+            recent: Recent::since(start).into(),
         }
     }
 
@@ -247,7 +122,7 @@ impl Live {
         for (key, changes) in by_table {
             let table = state.entry(key.clone()).or_default();
             table.apply(key.1, &changes);
-            view.state.insert(key, Arc::new(table.segments.clone()));
+            view.state.insert(key, table.segments());
         }
         for (table, batch) in &output.events {
             self.keep(view, LakeTable::Events(*table), output.epoch, batch);
@@ -297,6 +172,9 @@ impl Live {
     }
 
     /// The lake has everything of a table up to `cut`: read it from there.
+    ///
+    /// # Errors
+    /// The table of the lake cannot be opened or read. What was read from memory is read from there still.
     pub async fn committed(&self, table: LakeTable, cut: u64) -> Result<()> {
         let Some(root) = &self.lake else { return Ok(()) };
         let path = root.join(table.name());
@@ -373,7 +251,7 @@ async fn learnt(provider: Arc<dyn TableProvider>) -> Result<Vec<RecordBatch>> {
 mod tests {
     use super::*;
     use radarflow_proto::cell::Time;
-    use radarflow_proto::rows::{IpOwnership, Row};
+    use radarflow_proto::rows::{IpOwnership, Row, StateRow};
 
     fn row(ip: usize, uid: usize) -> StateRow {
         StateRow::from(IpOwnership {

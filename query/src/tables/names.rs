@@ -1,58 +1,30 @@
-//! How requests name devices and identifiers, and where a name leads.
+//! How devices and identifiers are named, and where a name leads: to whoever bears it, or bore it, or holds the identifiers
+//! that a device of that name had in a system that was replaced.
 
 use std::net::IpAddr;
 
-use axum::http::StatusCode;
-use axum::response::Response;
 use radarflow_proto::record::{IdKind, Identifier};
-use radarflow_proto::rows::{self, DeviceIdentifier, DeviceRedirect, IpOwnership};
+use radarflow_proto::rows::{self, Device, DeviceIdentifier, DeviceRedirect, IpOwnership};
 use radarflow_reconcile::access::sees;
 use radarflow_reconcile::identity::normalise;
-use serde::Deserialize;
-use serde_json::json;
-use utoipa::ToSchema;
 
 use crate::actor::Actor;
-use crate::http::imported::imported;
-use crate::http::{Api, problem};
 use crate::tables::view::View;
 
 /// Longest identifier, bytes.
 const MAX_VALUE: usize = 512;
 
-fn bad(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "bad_request", detail, json!({}))
-}
-
-/// What a request says that a link is between: a device, which stands for the identifier that names it best, or an
-/// identifier.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged, deny_unknown_fields)]
-pub(crate) enum End {
-    /// A device.
-    Device {
-        /// Any of its names.
-        uid: String,
-    },
-    /// An identifier.
-    Identifier {
-        /// agent, armis, integration, netbox, mac, ip
-        r#type: String,
-        /// Which source's; of agents, MACs and addresses none.
-        #[serde(default)]
-        source_instance: String,
-        /// The identifier.
-        value: String,
-    },
-}
+/// What is no identifier, and why.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadName(String);
 
 /// An identifier as identity writes it.
-#[allow(clippy::result_large_err)]
-pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifier, Response> {
+pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Result<Identifier, BadName> {
     if value.len() > MAX_VALUE {
-        return Err(bad(&format!("an identifier has at most {MAX_VALUE} bytes")));
+        return Err(BadName(format!("an identifier has at most {MAX_VALUE} bytes")));
     }
-    let none = |what: &str| bad(&format!("{value:?} is no {what}"));
+    let none = |what: &str| BadName(format!("{value:?} is no {what}"));
     let (kind, value) = match kind {
         "agent" => (IdKind::Agent, normalise::agent_id(value).ok_or_else(|| none("agent id"))?),
         "armis" => (IdKind::Armis, normalise::id(value).ok_or_else(|| none("armis id"))?),
@@ -61,7 +33,7 @@ pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Resu
         "mac" => (IdKind::Mac, normalise::mac(value).map_err(|reason| none(reason.name()))?.hex),
         "ip" => (IdKind::Ip, normalise::ip(value).ok_or_else(|| none("address of a device"))?.to_string()),
         other => {
-            return Err(bad(&format!("type {other:?}: agent, armis, integration, netbox, mac or ip")));
+            return Err(BadName(format!("type {other:?}: agent, armis, integration, netbox, mac or ip")));
         }
     };
     let namespace = if kind.is_strong() && kind != IdKind::Agent { source_instance.trim() } else { "" };
@@ -69,29 +41,12 @@ pub(crate) fn identifier(kind: &str, source_instance: &str, value: &str) -> Resu
 }
 
 /// An identifier as seeds write it.
-#[allow(clippy::result_large_err)]
-pub(crate) fn read_seed(text: &str) -> Result<Identifier, Response> {
+pub(crate) fn read_seed(text: &str) -> Result<Identifier, BadName> {
     let Some((kind, value)) = text.split_once(':') else {
-        return Err(bad(&format!("{text:?} is no identifier: type:value, or type@instance:value")));
+        return Err(BadName(format!("{text:?} is no identifier: type:value, or type@instance:value")));
     };
     let (kind, instance) = kind.split_once('@').unwrap_or((kind, ""));
     identifier(kind, instance, value)
-}
-
-impl End {
-    #[allow(clippy::result_large_err)]
-    pub(crate) fn resolve(&self, api: &Api, actor: &Actor, partition: &str) -> Result<Identifier, Response> {
-        match self {
-            End::Identifier { r#type, source_instance, value } => identifier(r#type, source_instance, value),
-            End::Device { uid } => {
-                let view = api.engine.live().view();
-                named(&view, actor, partition, &leads_to(&view, actor, uid)).ok_or_else(|| {
-                    let detail = format!("no device {uid} in partition {partition}, or none that an identifier names");
-                    problem(StatusCode::NOT_FOUND, "not_found", &detail, json!({}))
-                })
-            }
-        }
-    }
 }
 
 /// The device that a uid leads to: itself, or one hop on; of an imported one, whoever holds its identifiers.
@@ -101,9 +56,33 @@ pub(crate) fn leads_to(view: &View, actor: &Actor, uid: &str) -> String {
     if let Some(redirect) = seen {
         return redirect.to_uid;
     }
-    let there = || !view.rows_where::<rows::Device>(&actor.tenant, "uid", uid).is_empty();
+    let there = || !view.rows_where::<Device>(&actor.tenant, "uid", uid).is_empty();
     let imported = if there() { None } else { imported(view, actor, uid) };
     imported.unwrap_or_else(|| uid.to_owned())
+}
+
+/// The device that an imported name leads to.
+pub(crate) fn imported(view: &View, actor: &Actor, uid: &str) -> Option<String> {
+    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", uid);
+    let known = known.into_iter().find(|i| sees(&actor.partitions, &i.partition))?;
+    known.identifiers.iter().find_map(|seed| {
+        let id = read_seed(seed).ok()?;
+        let held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "identifier_value", &id.value);
+        let is = |i: &&DeviceIdentifier| {
+            i.partition == known.partition && i.identifier_type == id.kind.name() && i.source_instance == id.namespace
+        };
+        let owned = || {
+            let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip", &id.value);
+            owned.into_iter().find(|o| o.partition == known.partition)?.device_uid
+        };
+        if id.kind.is_strong() || id.kind == IdKind::Mac { held.iter().find(is)?.device_uid.clone() } else { owned() }
+    })
+}
+
+/// The device that a name leads to, if the actor may see it.
+pub(crate) fn device(view: &View, actor: &Actor, uid: &str) -> Option<Device> {
+    let found = view.rows_where::<Device>(&actor.tenant, "uid", &leads_to(view, actor, uid));
+    found.into_iter().find(|d| sees(&actor.partitions, &d.partition))
 }
 
 /// The identifier that names a device best; its address, if nothing else does.

@@ -64,6 +64,9 @@ impl Day {
 
 impl View {
     /// What an actor may see of a state table as it was; `None` where no history is kept.
+    ///
+    /// # Errors
+    /// What DataFusion says of the plan.
     pub fn table_at(&self, ctx: &SessionContext, actor: &Actor, table: Table, at: Moment) -> Result<Option<DataFrame>> {
         let base = self.checkpoints(table).iter().rfind(|day| day.is_before(at));
         let Some(versions) = self.versions(ctx, actor, table, Some(at), base)? else { return Ok(None) };
@@ -83,6 +86,9 @@ impl View {
     }
 
     /// Who owned addresses when, as an actor may see it and as it was known at a moment; `None` where no history is kept.
+    ///
+    /// # Errors
+    /// What DataFusion says of the plan.
     pub fn intervals(&self, ctx: &SessionContext, actor: &Actor, at: Option<Moment>) -> Result<Option<DataFrame>> {
         let base = self.begins(Table::IpOwnership);
         let Some(versions) = self.versions(ctx, actor, Table::IpOwnership, at, base)? else { return Ok(None) };

@@ -10,7 +10,8 @@ use radarflow_query::actor::{Tokens, hash, new_token};
 use radarflow_query::engine::admission::CONCURRENT_TENANT;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::error::QueryError;
-use radarflow_query::live::stream::Event;
+use radarflow_query::live::events::Event;
+use radarflow_query::live::streams::Streams;
 use radarflow_query::tables::live::Live;
 
 use crate::{actor, data, json};
@@ -145,7 +146,8 @@ async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
     for export in &mut exports {
         export.next().await.expect("rows").expect("rows");
     }
-    let mut events = radarflow_query::live::stream::start(&engine, &asker, "in:devices uid:sr:1", None).unwrap();
+    let streams = Streams::new(engine.clone());
+    let mut events = streams.start(&asker, "in:devices uid:sr:1", None).unwrap();
     assert!(matches!(events.recv().await, Some(Event::Snapshot { last: true, .. })));
     let (actor, tenant) = (fact::Actor { name: "ann".into(), role: Role::Admin }, "t".to_owned());
     tokens.learn(&[Fact::TokenRevoked { tenant, id: "1".into(), name: "n".into(), actor, reason: String::new() }]);
@@ -158,7 +160,7 @@ async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
         assert!(matches!(event, Event::Frontier(_) | Event::Failed(_)), "{event:?}");
     }
     let left = Instant::now();
-    while engine.queries_running() + engine.streams().running() > 0 {
+    while engine.queries_running() + streams.running() > 0 {
         assert!(left.elapsed() < Duration::from_secs(10), "they go on");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

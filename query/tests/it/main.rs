@@ -9,6 +9,7 @@ mod data;
 mod fuzz;
 mod intervals;
 mod limits;
+mod rooms;
 mod stream;
 
 use std::fmt::Write as _;

@@ -7,10 +7,13 @@ use std::time::Duration;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, DeviceRedirect, StateRow, Table};
 use radarflow_query::actor::Actor;
-use radarflow_query::engine::{Engine, EngineLimits};
+use radarflow_query::engine::Engine;
 use radarflow_query::error::QueryError;
-use radarflow_query::live::stream::{Event, Events, STREAM_BYTES, STREAMS_TENANT};
-use radarflow_query::tables::live::{Live, RECENT_BYTES, RECENT_EPOCHS};
+use radarflow_query::live::events::{Event, Events};
+use radarflow_query::live::streams::Streams;
+use radarflow_query::live::waiting::{STREAM_BYTES, STREAMS_TENANT};
+use radarflow_query::tables::live::Live;
+use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_EPOCHS};
 use serde_json::Value;
 
 use crate::{actor, data, engine, json};
@@ -84,8 +87,8 @@ fn devices() -> Vec<StateRow> {
     data::devices()
 }
 
-fn start(engine: &Arc<Engine>, actor: &Actor, query: &str) -> Result<Events, QueryError> {
-    radarflow_query::live::stream::start(engine, actor, query, None)
+fn start(streams: &Streams, actor: &Actor, query: &str) -> Result<Events, QueryError> {
+    streams.start(actor, query, None)
 }
 
 /// A number below one: SplitMix64.
@@ -134,6 +137,7 @@ fn churn(epoch: u64, now: &mut Vec<StateRow>, random: &mut u64) -> EpochOutput {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_received_sums_up_to_a_fresh_query() {
     let engine = engine();
+    let streams = Streams::new(engine.clone());
     let queries = [
         "in:devices",
         "in:devices vendor_name:Cisco fields:uid,hostname stream:true",
@@ -150,10 +154,10 @@ async fn what_clients_received_sums_up_to_a_fresh_query() {
     ];
     let mut clients: Vec<_> = queries
         .iter()
-        .map(|query| (Client::default(), start(&engine, &actor("t", &[]), query).expect("it starts")))
+        .map(|query| (Client::default(), start(&streams, &actor("t", &[]), query).expect("it starts")))
         .collect();
     let mut bound =
-        (Client::default(), start(&engine, &actor("t", &["site-b"]), "in:devices fields:partition").unwrap());
+        (Client::default(), start(&streams, &actor("t", &["site-b"]), "in:devices fields:partition").unwrap());
     let (mut now, mut random) = (devices(), 7);
     now.retain(|row| row.tenant() == "t");
     for epoch in 4..60 {
@@ -213,12 +217,13 @@ async fn groups_of_events_are_kept_while_their_span_slides() {
     ];
     for seed in [3, 4] {
         let engine = engine();
+        let streams = Streams::new(engine.clone());
         let mut clients: Vec<_> = queries
             .iter()
-            .map(|query| (Client::default(), start(&engine, &actor("t", &[]), query).expect("it starts")))
+            .map(|query| (Client::default(), start(&streams, &actor("t", &[]), query).expect("it starts")))
             .collect();
         let bound = actor("t", &["site-b"]);
-        let mut of_site = (Client::default(), start(&engine, &bound, queries[0]).unwrap());
+        let mut of_site = (Client::default(), start(&streams, &bound, queries[0]).unwrap());
         let (mut clock_ms, mut random) = (data::NOW, seed);
         for epoch in 4..84 {
             clock_ms += match next(&mut random, 12) {
@@ -246,7 +251,7 @@ async fn groups_of_events_are_kept_while_their_span_slides() {
         assert!(engine.reserved_bytes() > 0, "groups are kept");
         drop((clients, of_site));
         let gone = async {
-            while engine.streams().running() > 0 || engine.reserved_bytes() > 0 {
+            while streams.running() > 0 || engine.reserved_bytes() > 0 {
                 tokio::task::yield_now().await;
             }
         };
@@ -269,7 +274,8 @@ async fn groups_of_events_are_kept_only_where_the_events_are() {
         (Live::new(None, 0), "time:last_1h", false),
     ] {
         let engine = crate::engine_over(live);
-        let mut events = start(&engine, &actor("t", &[]), &groups(span)).unwrap();
+        let streams = Streams::new(engine.clone());
+        let mut events = start(&streams, &actor("t", &[]), &groups(span)).unwrap();
         let mut client = Client::default();
         client.until(&mut events, 3).await;
         assert_eq!(engine.reserved_bytes() > 0, kept, "{span}");
@@ -280,7 +286,8 @@ async fn groups_of_events_are_kept_only_where_the_events_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stalls_is_told_with_a_fresh_snapshot() {
     let engine = engine();
-    let mut events = start(&engine, &actor("t", &[]), "in:devices").unwrap();
+    let streams = Streams::new(engine.clone());
+    let mut events = start(&streams, &actor("t", &[]), "in:devices").unwrap();
     let mut client = Client::default();
     client.until(&mut events, 3).await;
     let (mut now, mut random) = (devices(), 9);
@@ -296,33 +303,29 @@ async fn a_client_that_stalls_is_told_with_a_fresh_snapshot() {
 }
 
 /// Whoever follows may take nothing for so long.
-fn impatient(slow: Duration) -> Arc<Engine> {
-    let live = Arc::new(Live::new(None, 0));
-    for epoch in data::epochs() {
-        live.apply(&epoch.into());
-    }
-    let limits = EngineLimits { slow, ..EngineLimits::default() };
-    Arc::new(Engine::with_limits(live, [7; 32], limits).expect("an engine starts"))
+fn impatient(slow: Duration) -> (Arc<Engine>, Streams) {
+    let engine = crate::engine_over(Live::new(None, 0));
+    (engine.clone(), Streams::with_patience(engine, slow))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_is_let_go_and_told_how_to_go_on() {
-    let engine = impatient(Duration::from_millis(300));
+    let (engine, streams) = impatient(Duration::from_millis(300));
     let query = "in:devices fields:uid,vendor_name,is_available";
-    let mut events = start(&engine, &actor("t", &[]), query).unwrap();
+    let mut events = start(&streams, &actor("t", &[]), query).unwrap();
     let mut client = Client::default();
     client.until(&mut events, 3).await;
     let (mut now, mut random) = (devices(), 9);
     now.retain(|row| row.tenant() == "t");
     let (mut at, began) = (3, std::time::Instant::now());
-    while engine.streams().running() > 0 {
+    while streams.running() > 0 {
         assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
         at += 1;
         engine.live().apply(&churn(at, &mut now, &mut random).into());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // What waits stays until it is taken or left; nothing else is kept for the client.
-    assert!(engine.streams().bytes() > 0 && engine.streams().bytes() <= STREAM_BYTES);
+    assert!(streams.bytes() > 0 && streams.bytes() <= STREAM_BYTES);
     let seen = loop {
         match events.recv().await.expect("it says why it ends") {
             Event::TooSlow(seen) => break seen,
@@ -330,11 +333,11 @@ async fn a_client_that_takes_nothing_is_let_go_and_told_how_to_go_on() {
         }
     };
     assert!(events.recv().await.is_none());
-    assert_eq!((seen, engine.streams().bytes()), (Some(client.epoch), 0));
+    assert_eq!((seen, streams.bytes()), (Some(client.epoch), 0));
     let (name, data) = Event::TooSlow(seen).parts();
     assert_eq!((name, &data["reason"]), ("end", &"too_slow".into()));
     let id = data["last_event_id"].as_str().unwrap();
-    let mut events = radarflow_query::live::stream::start(&engine, &actor("t", &[]), query, Some(id)).unwrap();
+    let mut events = streams.start(&actor("t", &[]), query, Some(id)).unwrap();
     client.until(&mut events, at).await;
     assert_eq!(client.rows, fresh(&engine, query).await);
     assert_eq!(client.snapshots, 1, "it needed no other");
@@ -342,13 +345,13 @@ async fn a_client_that_takes_nothing_is_let_go_and_told_how_to_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_keep_no_epochs() {
-    let engine = impatient(Duration::from_secs(60));
+    let (engine, streams) = impatient(Duration::from_secs(60));
     let queries =
         ["in:devices", r#"in:devices stats:"count() as n by vendor_name""#, "in:alerts device.vendor_name:Cisco"];
     // They take their snapshots, and nothing after that.
     let mut stalled = Vec::new();
     for query in queries {
-        let mut events = start(&engine, &actor("t", &[]), query).unwrap();
+        let mut events = start(&streams, &actor("t", &[]), query).unwrap();
         Client::default().until(&mut events, 3).await;
         stalled.push(events);
     }
@@ -370,20 +373,20 @@ async fn slow_clients_keep_no_epochs() {
     assert!(most < 200, "the test needs larger epochs: {size}");
     let held = epochs.iter().filter(|epoch| epoch.strong_count() > 0).count();
     assert!(held <= most, "{held} epochs of {size} bytes are held");
-    assert_eq!(engine.streams().running(), queries.len());
+    assert_eq!(streams.running(), queries.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_was_cut_off_goes_on_where_it_was() {
     let engine = engine();
+    let streams = Streams::new(engine.clone());
     let actor = actor("t", &[]);
-    let again =
-        |query: &str, seen: &str| radarflow_query::live::stream::start(&engine, &actor, query, Some(seen)).unwrap();
+    let again = |query: &str, seen: &str| streams.start(&actor, query, Some(seen)).unwrap();
     let (query, grouped) = ("in:devices fields:uid,vendor_name", r#"in:devices stats:"count() as n by vendor_name""#);
     let (mut now, mut random) = (devices(), 11);
     now.retain(|row| row.tenant() == "t");
     let mut client = Client::default();
-    let mut events = start(&engine, &actor, query).unwrap();
+    let mut events = start(&streams, &actor, query).unwrap();
     let mut at = 3;
     for _ in 0..20 {
         client.until(&mut events, at).await;
@@ -512,19 +515,20 @@ async fn what_held_then_is_what_the_tables_showed_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_counted_bounded_and_leave_nothing_behind() {
     let engine = engine();
-    let of = |tenant: &str| start(&engine, &actor(tenant, &[]), "in:devices");
-    let streams: Vec<_> = (0..STREAMS_TENANT).map(|_| of("t").expect("there is room")).collect();
+    let streams = Streams::new(engine.clone());
+    let of = |tenant: &str| start(&streams, &actor(tenant, &[]), "in:devices");
+    let all: Vec<_> = (0..STREAMS_TENANT).map(|_| of("t").expect("there is room")).collect();
     assert!(of("t").is_err(), "a tenant has so many");
     assert!(of("u").is_ok(), "another has its own");
-    drop(streams);
-    while engine.streams().running() > 0 {
+    drop(all);
+    while streams.running() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for wrong in ["in:devices cursor:x", "in:devices explain:true", "in:devices nothing:1", "in:nothing"] {
-        assert!(start(&engine, &actor("t", &[]), wrong).is_err(), "{wrong}");
+        assert!(start(&streams, &actor("t", &[]), wrong).is_err(), "{wrong}");
     }
     let mut events = of("t").unwrap();
-    engine.streams().close();
+    streams.close();
     let mut last = None;
     while let Some(event) = events.recv().await {
         last = Some(event);

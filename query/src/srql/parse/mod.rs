@@ -5,10 +5,13 @@
 
 mod clauses;
 mod stats;
+mod terms;
+mod values;
 
-use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
-use super::{observables, words};
+use super::ast::{Bucket, Expr, Fill, Key, Query, Span};
+use super::observables;
 use crate::error::SrqlError;
+use crate::tables::catalog;
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -30,6 +33,9 @@ pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exp
 type Result<T> = std::result::Result<T, SrqlError>;
 
 /// Parses a query.
+///
+/// # Errors
+/// The first mistake, and where it is.
 pub fn parse(text: &str) -> Result<Query> {
     if text.len() > MAX_QUERY {
         return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
@@ -129,7 +135,7 @@ impl<'a> Parser<'a> {
         query.bucket = self.bucket.finish()?;
         if query.entities.is_empty() {
             let mut error = SrqlError::new("entity_missing", (start, start), "say what is asked for: in:<entity>");
-            error.expected = crate::tables::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
+            error.expected = catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
             return Err(error);
         }
         if query.having.is_some() && query.stats.is_empty() {
@@ -274,356 +280,6 @@ impl<'a> Parser<'a> {
             Some(_) => self.filter(depth, negated),
         }
     }
-
-    fn key(&mut self) -> Result<(Key, bool)> {
-        let start = self.at;
-        let mut path = Vec::new();
-        let mut backquoted = false;
-        loop {
-            match self.peek() {
-                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() => {
-                    backquoted |= path.is_empty();
-                    path.push(plain(&self.quoted()?.text));
-                }
-                _ => {
-                    let first = path.is_empty();
-                    let end = self
-                        .rest()
-                        .find(|c: char| {
-                            !(c.is_ascii_alphanumeric()
-                                || c == '_'
-                                || c == '-'
-                                || (!first && matches!(c, '@' | '/' | '$')))
-                        })
-                        .unwrap_or(self.rest().len());
-                    if end == 0 {
-                        return Err(self.error("key_missing", "a field name is expected here"));
-                    }
-                    path.push(self.rest()[..end].to_owned());
-                    self.at += end;
-                }
-            }
-            if !self.eat('.') {
-                break;
-            }
-        }
-        Ok((Key { path, span: (start, self.at) }, backquoted))
-    }
-
-    fn filter(&mut self, depth: usize, negated: bool) -> Result<Expr> {
-        let start = self.at;
-        self.terms += 1;
-        if self.terms > MAX_TERMS {
-            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
-            return Err(SrqlError::new("too_many_terms", (start, start), detail));
-        }
-        let (key, backquoted) = match self.key() {
-            Ok(key) if self.peek() == Some(':') => key,
-            Ok((key, _)) if self.contains() => {
-                let list = self.list()?;
-                return Ok(Expr::Filter(key, list));
-            }
-            _ => {
-                self.at = start;
-                let word = self.word(&[])?;
-                return Err(SrqlError::new(
-                    "term_without_colon",
-                    word.span,
-                    format!("{:?} is neither key:value nor quoted text", plain(&word.text)),
-                ));
-            }
-        };
-        self.at += 1;
-        let name = key.path[0].to_ascii_lowercase();
-        if !backquoted
-            && key.path.len() == 1
-            && let Some(clause) = words::clause(&name)
-        {
-            if depth > 0 || negated {
-                let detail = format!("{clause}: stands at the top level only");
-                return Err(SrqlError::new("clause_inside", key.span, detail));
-            }
-            self.clause(clause, key.span)?;
-            return Ok(Expr::And(Vec::new()));
-        }
-        let not = self.eat('!');
-        if not && negated {
-            return Err(self.error("double_negation", "one ! is enough"));
-        }
-        let filter = match self.prefixed(&key, depth)? {
-            Some(group) => group,
-            None => Expr::Filter(key, self.value(true)?),
-        };
-        Ok(if not { Expr::Not(Box::new(filter)) } else { filter })
-    }
-
-    /// ` contains ` before a list, instead of a colon.
-    fn contains(&mut self) -> bool {
-        let before = self.at;
-        self.blanks();
-        if self.at > before && self.keyword("contains") && self.peek() == Some('[') {
-            return true;
-        }
-        self.at = before;
-        false
-    }
-
-    fn value(&mut self, top: bool) -> Result<Value> {
-        let start = self.at;
-        match self.peek() {
-            None => return Err(self.error("value_missing", "a value is expected here")),
-            Some(c) if c.is_whitespace() => {
-                return Err(self.error("value_missing", "a value is expected here; no blank after ':'"));
-            }
-            Some('(' | '[') if top => return self.list(),
-            Some('/') if top => {
-                if let Some(regex) = self.regex() {
-                    return Ok(regex);
-                }
-            }
-            _ => {}
-        }
-        let stop: &[char] = if top { &[] } else { &[',', ')', ']'] };
-        for (text, op) in [(">=", Op::GreaterEq), ("<=", Op::LessEq), (">", Op::Greater), ("<", Op::Less)] {
-            if self.rest().starts_with(text) {
-                self.at += text.len();
-                return Ok(Value::Compare(op, self.literal(stop)?));
-            }
-        }
-        if self.eat('~') {
-            return Ok(Value::Fold(self.literal(stop)?));
-        }
-        let literal = self.literal(stop)?;
-        if literal.quoted {
-            return Ok(Value::Is(literal));
-        }
-        match literal.text.as_str() {
-            "*" => return Ok(Value::Present),
-            "null" => return Ok(Value::Null),
-            _ => {}
-        }
-        if let Some(dots) = literal.text.find("..") {
-            let side = |text: &str, at: usize| {
-                (!text.is_empty()).then(|| Literal {
-                    text: text.to_owned(),
-                    quoted: false,
-                    verbatim: false,
-                    span: (start + at, start + at + text.len()),
-                })
-            };
-            let (a, b) = (&literal.text[..dots], &literal.text[dots + 2..]);
-            let open_both_ways = a.is_empty() && b.is_empty();
-            if !open_both_ways && !b.starts_with('.') {
-                return Ok(Value::Range(side(a, 0), side(b, dots + 2)));
-            }
-        }
-        Ok(Value::Is(literal))
-    }
-
-    fn list(&mut self) -> Result<Value> {
-        let open = self.at;
-        let close = if self.eat('(') {
-            ')'
-        } else {
-            self.at += 1;
-            ']'
-        };
-        self.blanks();
-        if close == ')' && self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
-            return self.subquery(open);
-        }
-        let mut items = Vec::new();
-        loop {
-            self.blanks();
-            if self.peek() == Some('!') {
-                return Err(self.error("negated_item", "an item of a list cannot be negated; negate the list"));
-            }
-            if matches!(self.peek(), Some(',' | ')' | ']')) {
-                return Err(self.error("empty_item", "an item is missing here"));
-            }
-            items.push(self.value(false)?);
-            if items.len() > MAX_ITEMS {
-                return Err(SrqlError::new("list_too_long", (open, self.at), format!("more than {MAX_ITEMS} items")));
-            }
-            self.blanks();
-            if self.eat(',') {
-                continue;
-            }
-            if self.eat(close) {
-                return Ok(if close == ']' { Value::All(items) } else { Value::Any(items) });
-            }
-            return Err(match self.peek() {
-                None => SrqlError::new("bracket_open", (open, open + 1), "this list is not closed"),
-                Some(_) => self.error("unexpected", format!("',' or '{close}' is expected here")),
-            });
-        }
-    }
-
-    /// A query in brackets, which gives the values.
-    fn subquery(&mut self, open: usize) -> Result<Value> {
-        if self.nested >= MAX_SUBQUERIES {
-            let detail = format!("subqueries stand in one another {MAX_SUBQUERIES} deep at most");
-            return Err(SrqlError::new("too_deep", (open, self.at), detail));
-        }
-        let start = self.at;
-        let mut inner = Parser::new(self.text, start, self.nested + 1);
-        inner.terms = self.terms;
-        let filter = inner.or(0)?;
-        inner.blanks();
-        if !inner.eat(')') {
-            return Err(match inner.peek() {
-                None => SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"),
-                Some(_) => inner.error("unexpected", "the subquery should end here"),
-            });
-        }
-        (self.at, self.terms) = (inner.at, inner.terms);
-        Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
-    }
-
-    /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
-    fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
-        let first = key.path[0].to_ascii_lowercase();
-        let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
-        if self.peek() != Some('(') || !(object || crate::tables::catalog::is_map(&first)) {
-            return Ok(None);
-        }
-        let start = self.at;
-        self.at += 1;
-        self.blanks();
-        if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
-            self.at = start;
-            return Ok(None);
-        }
-        let group = self.or(depth + 1).and_then(|inner| {
-            self.blanks();
-            if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
-        });
-        match group {
-            Ok(inner) => Ok(Some(below(inner, &key.path))),
-            Err(_) if !object => {
-                // On a map: a list of keys.
-                self.at = start;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// `/…/` or `/…/i` if it ends the value; otherwise it is text.
-    fn regex(&mut self) -> Option<Value> {
-        let rest = &self.rest()[1..];
-        let mut pattern = String::new();
-        let mut chars = rest.char_indices().peekable();
-        while let Some((i, c)) = chars.next() {
-            match c {
-                '\\' => {
-                    let (_, next) = chars.next()?;
-                    if next != '/' {
-                        pattern.push('\\');
-                    }
-                    pattern.push(next);
-                }
-                '/' => {
-                    let after = &rest[i + 1..];
-                    let ends = |t: &str| t.is_empty() || t.starts_with(|c: char| c.is_whitespace() || c == ')');
-                    let fold = after.strip_prefix('i').is_some_and(ends);
-                    if fold || ends(after) {
-                        let start = self.at;
-                        self.at += 1 + i + 1 + usize::from(fold);
-                        return (!pattern.is_empty()).then_some(Value::Regex(pattern, fold, (start, self.at)));
-                    }
-                    pattern.push('/');
-                }
-                c if c.is_whitespace() => return None,
-                c => pattern.push(c),
-            }
-        }
-        None
-    }
-
-    fn literal(&mut self, stop: &[char]) -> Result<Literal> {
-        match self.peek() {
-            Some('"' | '\'' | '`') => self.quoted(),
-            _ => self.word(stop),
-        }
-    }
-
-    fn quoted(&mut self) -> Result<Literal> {
-        let start = self.at;
-        let Some(quote) = self.peek() else { return Err(self.error("value_missing", "a value is expected here")) };
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
-        while let Some((i, c)) = chars.next() {
-            if c == quote {
-                self.at += i + 1;
-                return Ok(Literal { text, quoted: true, verbatim: quote != '"', span: (start, self.at) });
-            }
-            if c == '\\' {
-                match chars.next() {
-                    Some((_, e)) if !e.is_alphanumeric() => text.extend([ORDINARY, e]),
-                    Some((_, e)) => text.extend(['\\', e]),
-                    None => break,
-                }
-            } else {
-                text.push(c);
-            }
-        }
-        Err(SrqlError::new("quote_open", (start, start + 1), "this quote is not closed"))
-    }
-
-    /// An unquoted word: up to white space, with balanced brackets; in lists up to a comma or the list's end.
-    fn word(&mut self, stop: &[char]) -> Result<Literal> {
-        let start = self.at;
-        let mut text = String::new();
-        let mut open: Vec<char> = Vec::new();
-        while let Some(c) = self.peek() {
-            if open.is_empty() && (c.is_whitespace() || stop.contains(&c) || matches!(c, ')' | ']')) {
-                break;
-            }
-            self.at += c.len_utf8();
-            match c {
-                '\\' => match self.peek() {
-                    Some(e) if !e.is_alphanumeric() => {
-                        self.at += e.len_utf8();
-                        text.extend([ORDINARY, e]);
-                    }
-                    _ => text.push('\\'),
-                },
-                '(' | '[' => {
-                    open.push(if c == '(' { ')' } else { ']' });
-                    if open.len() > MAX_DEPTH {
-                        return Err(self.error("too_deep", format!("nested more than {MAX_DEPTH} deep")));
-                    }
-                    text.push(c);
-                }
-                c if open.last() == Some(&c) => {
-                    open.pop();
-                    text.push(c);
-                }
-                c => text.push(c),
-            }
-        }
-        if !open.is_empty() {
-            return Err(SrqlError::new("bracket_open", (start, self.at), "a bracket in this word is not closed"));
-        }
-        if self.at == start {
-            return Err(self.error("value_missing", "a value is expected here"));
-        }
-        Ok(Literal { text, quoted: false, verbatim: false, span: (start, self.at) })
-    }
-}
-
-/// Terms with their keys below a path.
-fn below(expr: Expr, path: &[String]) -> Expr {
-    match expr {
-        Expr::And(all) => Expr::And(all.into_iter().map(|e| below(e, path)).collect()),
-        Expr::Or(any) => Expr::Or(any.into_iter().map(|e| below(e, path)).collect()),
-        Expr::Not(inner) => Expr::Not(Box::new(below(*inner, path))),
-        Expr::Filter(key, value) => {
-            Expr::Filter(Key { path: path.iter().cloned().chain(key.path).collect(), span: key.span }, value)
-        }
-        text @ Expr::Text(_) => text,
-    }
 }
 
 /// A literal's text with every character ordinary.
@@ -634,6 +290,7 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::srql::ast::{Op, Value};
 
     fn code(text: &str) -> (&'static str, usize) {
         let error = parse(text).unwrap_err();

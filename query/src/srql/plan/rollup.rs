@@ -7,7 +7,8 @@ use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
 
 use super::super::ast::{Query, Span};
-use super::{Names, Planned, Result, defect};
+use super::names::Names;
+use super::{Planned, Result, defect};
 use crate::error::SrqlError;
 
 /// The roll-ups there are: entity, name.

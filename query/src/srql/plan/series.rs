@@ -14,7 +14,8 @@ use datafusion::prelude::DataFrame;
 use super::super::ast::{Aggregate, Fill, Query, Span};
 use super::super::time::Range;
 use super::groups::largest;
-use super::{Names, Planned, Result, defect, timestamp};
+use super::names::Names;
+use super::{Planned, Result, defect, timestamp};
 use crate::error::SrqlError;
 use crate::tables::catalog::Kind;
 
@@ -107,6 +108,9 @@ impl Names<'_> {
 
 /// Fills the slices of a span where a series has nothing. Rows are (timestamp, series, value), whatever follows is left
 /// out.
+///
+/// # Errors
+/// There would be too many slices.
 pub fn fill(
     batches: &[RecordBatch],
     fill: Fill,

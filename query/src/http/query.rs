@@ -1,23 +1,21 @@
-//! Questions over HTTP: SRQL and SQL, their plans, their mistakes, what could stand at the cursor, live answers.
+//! Questions over HTTP: SRQL and SQL, their plans, their mistakes, what could stand at the cursor.
 
-use std::time::Duration;
-
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Query as UrlQuery, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response, sse};
+use axum::response::{IntoResponse, Response};
 use radarflow_reconcile::access::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use crate::actor::OVER;
-use crate::engine::answer::{Meta, STALLED, json_rows};
+use crate::engine::answer::Meta;
+use crate::engine::encode::json_rows;
 use crate::error::SrqlError;
+use crate::http::Shared;
+use crate::http::problem::refuse;
 use crate::http::render::{self, Format};
-use crate::http::{Shared, bad_query, body, refuse};
-use crate::live::stream;
+use crate::http::request::body;
+use crate::srql;
 use crate::srql::complete::Item;
 use crate::tables::catalog;
 
@@ -233,100 +231,8 @@ pub(crate) async fn validate(
 ) -> Result<Response, Response> {
     api.allowed(&headers, Action::Query)?;
     let ask: LookedAt = body(request).await?;
-    let diagnostics: Vec<SrqlError> = crate::srql::check(&ask.query).err().into_iter().collect();
+    let diagnostics: Vec<SrqlError> = srql::check(&ask.query).err().into_iter().collect();
     Ok(axum::Json(Validity { valid: diagnostics.is_empty(), diagnostics }).into_response())
-}
-
-/// A live query.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Watch {
-    /// The query.
-    q: String,
-}
-
-/// Follows a query: a snapshot, then exact changes. Server-sent events, or a WebSocket whose messages are
-/// `{"event": …, "data": …}`. It ends with an `error` when the token is revoked or expires. A client that takes nothing for 30 s
-/// is let go with an `end` whose `reason` is `too_slow`; it goes on by asking again with its last event's id.
-#[utoipa::path(
-    get, path = "/api/query/stream", tag = "query",
-    params(Watch, ("Last-Event-ID" = Option<String>, Header, description = "The last event that was received.")),
-    responses(
-        (status = 200, description = "Events: snapshot, change, frontier, error, end.", body = String, content_type = "text/event-stream"),
-        (status = 101, description = "A WebSocket."),
-    )
-)]
-pub(crate) async fn stream_query(
-    State(api): State<Shared>,
-    headers: HeaderMap,
-    watch: Result<UrlQuery<Watch>, axum::extract::rejection::QueryRejection>,
-    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Response> {
-    let actor = api.allowed(&headers, Action::Query)?;
-    let UrlQuery(watch) = watch.map_err(|e| bad_query(&e))?;
-    let seen = headers.get("last-event-id").and_then(|v| v.to_str().ok());
-    let events = stream::start(&api.engine, &actor, &watch.q, seen).map_err(|e| refuse(&e, &watch.q))?;
-    let grant = actor.grant;
-    let events = futures::stream::unfold((Some(events), grant.clone()), |(events, grant)| async move {
-        let mut events = events?;
-        let event = events.recv().await?;
-        // What waited when a token was revoked is for nobody.
-        if grant.has_ended() {
-            return Some((stream::Event::Failed(OVER.to_owned()), (None, grant)));
-        }
-        Some((event, (Some(events), grant)))
-    });
-    Ok(match socket {
-        Ok(socket) => socket.max_message_size(MAX_SAID).on_upgrade(move |socket| async move {
-            tokio::select! {
-                () = converse(socket, events) => {}
-                // A client that does not take what it is told may not stay for that.
-                () = async { grant.ended().await; tokio::time::sleep(FAREWELL).await } => {}
-            }
-        }),
-        Err(_) => sent(events),
-    })
-}
-
-/// How long a client whose token has ended may take to hear so.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Longest message that a client of a WebSocket may send: there is nothing to say.
-const MAX_SAID: usize = 1024;
-
-fn sent(events: impl futures::Stream<Item = stream::Event> + Send + 'static) -> Response {
-    use futures::StreamExt;
-    let events = events.map(|event| {
-        let (name, data) = event.parts();
-        let sent = sse::Event::default().event(name).data(data.to_string());
-        Ok::<_, std::convert::Infallible>(event.id().into_iter().fold(sent, sse::Event::id))
-    });
-    sse::Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response()
-}
-
-async fn converse(mut socket: WebSocket, events: impl futures::Stream<Item = stream::Event> + Send) {
-    use futures::StreamExt;
-    let mut events = std::pin::pin!(events);
-    loop {
-        tokio::select! {
-            event = events.next() => {
-                let Some(event) = event else { break };
-                let (name, data) = event.parts();
-                let message = json!({"event": name, "id": event.id(), "data": data}).to_string();
-                match tokio::time::timeout(STALLED, socket.send(Message::Text(message.into()))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return,
-                }
-            }
-            // Pings are answered where they are read; whatever else is said is ignored.
-            said = socket.recv() => match said {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => {}
-            }
-        }
-    }
-    let ended = CloseFrame { code: close_code::NORMAL, reason: "the stream has ended".into() };
-    let _ = socket.send(Message::Close(Some(ended))).await;
 }
 
 /// Lists entities and fields.

@@ -1,0 +1,165 @@
+//! Terms: a key, a colon, and what the field is; keys below an object or a map, queries that give the values.
+
+use super::super::ast::{Expr, Key, Value};
+use super::super::words;
+use super::{MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, plain};
+use crate::error::SrqlError;
+use crate::tables::catalog;
+
+impl Parser<'_> {
+    pub(super) fn key(&mut self) -> Result<(Key, bool)> {
+        let start = self.at;
+        let mut path = Vec::new();
+        let mut backquoted = false;
+        loop {
+            match self.peek() {
+                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() => {
+                    backquoted |= path.is_empty();
+                    path.push(plain(&self.quoted()?.text));
+                }
+                _ => {
+                    let first = path.is_empty();
+                    let end = self
+                        .rest()
+                        .find(|c: char| {
+                            !(c.is_ascii_alphanumeric()
+                                || c == '_'
+                                || c == '-'
+                                || (!first && matches!(c, '@' | '/' | '$')))
+                        })
+                        .unwrap_or(self.rest().len());
+                    if end == 0 {
+                        return Err(self.error("key_missing", "a field name is expected here"));
+                    }
+                    path.push(self.rest()[..end].to_owned());
+                    self.at += end;
+                }
+            }
+            if !self.eat('.') {
+                break;
+            }
+        }
+        Ok((Key { path, span: (start, self.at) }, backquoted))
+    }
+
+    pub(super) fn filter(&mut self, depth: usize, negated: bool) -> Result<Expr> {
+        let start = self.at;
+        self.terms += 1;
+        if self.terms > MAX_TERMS {
+            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
+            return Err(SrqlError::new("too_many_terms", (start, start), detail));
+        }
+        let (key, backquoted) = match self.key() {
+            Ok(key) if self.peek() == Some(':') => key,
+            Ok((key, _)) if self.contains() => {
+                let list = self.list()?;
+                return Ok(Expr::Filter(key, list));
+            }
+            _ => {
+                self.at = start;
+                let word = self.word(&[])?;
+                return Err(SrqlError::new(
+                    "term_without_colon",
+                    word.span,
+                    format!("{:?} is neither key:value nor quoted text", plain(&word.text)),
+                ));
+            }
+        };
+        self.at += 1;
+        let name = key.path[0].to_ascii_lowercase();
+        if !backquoted
+            && key.path.len() == 1
+            && let Some(clause) = words::clause(&name)
+        {
+            if depth > 0 || negated {
+                let detail = format!("{clause}: stands at the top level only");
+                return Err(SrqlError::new("clause_inside", key.span, detail));
+            }
+            self.clause(clause, key.span)?;
+            return Ok(Expr::And(Vec::new()));
+        }
+        let not = self.eat('!');
+        if not && negated {
+            return Err(self.error("double_negation", "one ! is enough"));
+        }
+        let filter = match self.prefixed(&key, depth)? {
+            Some(group) => group,
+            None => Expr::Filter(key, self.value(true)?),
+        };
+        Ok(if not { Expr::Not(Box::new(filter)) } else { filter })
+    }
+
+    /// ` contains ` before a list, instead of a colon.
+    pub(super) fn contains(&mut self) -> bool {
+        let before = self.at;
+        self.blanks();
+        if self.at > before && self.keyword("contains") && self.peek() == Some('[') {
+            return true;
+        }
+        self.at = before;
+        false
+    }
+
+    /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
+    pub(super) fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
+        let first = key.path[0].to_ascii_lowercase();
+        let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
+        if self.peek() != Some('(') || !(object || catalog::is_map(&first)) {
+            return Ok(None);
+        }
+        let start = self.at;
+        self.at += 1;
+        self.blanks();
+        if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
+            self.at = start;
+            return Ok(None);
+        }
+        let group = self.or(depth + 1).and_then(|inner| {
+            self.blanks();
+            if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
+        });
+        match group {
+            Ok(inner) => Ok(Some(below(inner, &key.path))),
+            Err(_) if !object => {
+                // On a map: a list of keys.
+                self.at = start;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A query in brackets, which gives the values.
+    pub(super) fn subquery(&mut self, open: usize) -> Result<Value> {
+        if self.nested >= MAX_SUBQUERIES {
+            let detail = format!("subqueries stand in one another {MAX_SUBQUERIES} deep at most");
+            return Err(SrqlError::new("too_deep", (open, self.at), detail));
+        }
+        let start = self.at;
+        let mut inner = Parser::new(self.text, start, self.nested + 1);
+        inner.terms = self.terms;
+        let filter = inner.or(0)?;
+        inner.blanks();
+        if !inner.eat(')') {
+            return Err(match inner.peek() {
+                None => SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"),
+                Some(_) => inner.error("unexpected", "the subquery should end here"),
+            });
+        }
+        (self.at, self.terms) = (inner.at, inner.terms);
+        Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
+    }
+}
+
+/// Terms with their keys below a path.
+fn below(expr: Expr, path: &[String]) -> Expr {
+    match expr {
+        Expr::And(all) => Expr::And(all.into_iter().map(|e| below(e, path)).collect()),
+        Expr::Or(any) => Expr::Or(any.into_iter().map(|e| below(e, path)).collect()),
+        Expr::Not(inner) => Expr::Not(Box::new(below(*inner, path))),
+        Expr::Filter(key, value) => {
+            Expr::Filter(Key { path: path.iter().cloned().chain(key.path).collect(), span: key.span }, value)
+        }
+        text @ Expr::Text(_) => text,
+    }
+}
