@@ -12,7 +12,7 @@ use std::sync::Arc;
 use radarflow_proto::record::Record;
 use radarflow_reconcile::availability::{Word, combine};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
-use radarflow_reconcile::inventory::{RecordSummary, MAX_DESCRIBING, Parts, confidence, describe};
+use radarflow_reconcile::inventory::{MAX_DESCRIBING, Parts, RecordSummary, confidence, describe};
 use radarflow_reconcile::lifecycle::Life;
 use serde::{Deserialize, Serialize};
 

@@ -101,10 +101,14 @@ pub(crate) async fn explain_device(
     let view = api.engine.live().view();
     let device = api.device(&view, &actor, &uid)?;
     let tenant = actor.tenant.clone();
-    let own = api.find(&tenant, RecordQuery::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
+    let own =
+        api.find(&tenant, RecordQuery::Devices { tenant: tenant.clone(), uids: vec![device.uid.clone()] }).await?;
     let names = names(&own);
-    let sharing =
-        RecordQuery::Sharing { tenant: tenant.clone(), partition: device.partition.clone(), identifiers: names.clone() };
+    let sharing = RecordQuery::Sharing {
+        tenant: tenant.clone(),
+        partition: device.partition.clone(),
+        identifiers: names.clone(),
+    };
     let mut near = api.find(&tenant, sharing).await?;
     near.retain(|p| p.uid != device.uid);
     let known = known(&api, &view, &actor, &device.partition, &names);

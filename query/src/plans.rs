@@ -24,7 +24,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use radarflow_proto::cell::Time;
 use radarflow_proto::payload::{Brought, DeviceUpdate};
-use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RunOf, RecordQuery};
+use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, ReadError, RecordQuery, RunOf};
 use radarflow_proto::record::Record;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::identity::explain::label;

@@ -12,7 +12,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Actor as FactActor, Fact, IpLink, Link, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, Supposed, RecordQuery};
+use radarflow_proto::ports::{
+    FoundRecord, Imagine, Imagined, MAX_FOUND, MAX_OF_SITE, Placements, RecordQuery, Supposed,
+};
 use radarflow_proto::record::{IdKind, Identifier, Record};
 use radarflow_proto::rows::{self, DeviceIdentifier};
 use radarflow_reconcile::access::{Action, sees};
@@ -189,7 +191,8 @@ impl Api {
         let mut near = Neighbourhood { records: BTreeMap::new(), asked: BTreeSet::new(), ask: Vec::new() };
         near.want(ends);
         if !devices.is_empty() {
-            let mut found = self.records(RecordQuery::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
+            let mut found =
+                self.records(RecordQuery::Devices { tenant: tenant.clone(), uids: devices }, MAX_FOUND).await?;
             // A uid may be one of another site, which is none of the question's and perhaps not the asker's to see.
             found.retain(|f| f.record.partition == partition);
             near.take(found);

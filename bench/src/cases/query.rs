@@ -21,7 +21,7 @@ use radarflow_proto::frame::{Entry, Origin, Range};
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::{
     AppendError, Appender, AskedInventories, BoxFuture, EpochOutput, FindRecords, FoundRecord, Imagine, Imagined,
-    InventoryRun, InventoryRuns, Part, ReadError, RunOf, RecordQuery,
+    InventoryRun, InventoryRuns, Part, ReadError, RecordQuery, RunOf,
 };
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::access::{Actor, Grant, Tokens, hash, new_token};

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::accept::{Peer, ConnectionSlots, connections};
+use super::accept::{ConnectionSlots, Peer, connections};
 use super::stage::{self, PIECE_BYTES, Room, Staging};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};

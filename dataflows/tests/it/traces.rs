@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use radarflow_dataflows::identity::imagine::imagine;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{IpLink, LinkKind};
-use radarflow_proto::ports::{FoundRecord, Imagine, Placements, Supposed, RecordQuery};
+use radarflow_proto::ports::{FoundRecord, Imagine, Placements, RecordQuery, Supposed};
 use radarflow_proto::record::Identifier;
 use radarflow_proto::rows::StateRow;
 use rand::rngs::StdRng;

@@ -9,7 +9,7 @@ use radarflow_proto::frame::{Frame, Origin, Slice};
 use radarflow_proto::ports::AppendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::super::clock::{Timekeeping, FrameTime};
+use super::super::clock::{FrameTime, Timekeeping};
 use super::super::segments::Segments;
 use super::queue::{Submission, Tenants, Waiting, class};
 use super::releases::Releases;
