@@ -7,8 +7,8 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::{Anchor, DeviceAct, DeviceStep, Fact, Stage};
-use radarflow_proto::rows::{self, Device, IpOwnership, StateRow, Table, state_batch};
-use radarflow_reconcile::access::{Action, sees};
+use radarflow_proto::rows::{Device, StateRow, Table, state_batch};
+use radarflow_reconcile::access::Action;
 use radarflow_reconcile::lifecycle;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::http::Shared;
 use crate::http::commands::command_id;
 use crate::http::problem::{bad, not_found, problem};
 use crate::http::request::{Asked, body};
-use crate::tables::names::{self, named};
+use crate::tables::names::{self, Leads, named};
 
 /// Longest reason, bytes.
 const MAX_REASON: usize = 1000;
@@ -105,24 +105,22 @@ pub(crate) async fn device(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Query)?;
     let view = api.engine.live().view();
-    if let Some(device) = names::device(&view, &actor, &uid) {
-        let found = device.uid.clone();
-        let batch = state_batch(Table::Device, [&StateRow::from(device)]);
-        let rows: Vec<Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
-        let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
-        return Ok(axum::Json(answer).into_response());
+    match names::leads(&view, &actor, &uid) {
+        Leads::To(device) => {
+            let found = device.uid.clone();
+            let batch = state_batch(Table::Device, [&StateRow::from(*device)]);
+            let rows: Vec<Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
+            let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
+            Ok(axum::Json(answer).into_response())
+        }
+        Leads::Contested(ip) => {
+            let detail = format!("{ip} is claimed by too many devices to be any one's");
+            Err(problem(StatusCode::CONFLICT, "contested", &detail, json!({"ip": ip})))
+        }
+        Leads::Gone(identifiers) => {
+            let detail = format!("{uid} was imported, and nothing holds its identifiers now");
+            Err(problem(StatusCode::GONE, "gone", &detail, json!({"identifiers": identifiers})))
+        }
+        Leads::Nowhere => Err(not_found(&format!("there is no device {uid}"))),
     }
-    // A name that leads nowhere says why not.
-    let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", &uid);
-    let shared = owned.into_iter().find(|o| o.device_uid.is_none() && sees(&actor.partitions, &o.partition));
-    if let Some(shared) = shared {
-        let detail = format!("{} is claimed by too many devices to be any one's", shared.ip);
-        return Err(problem(StatusCode::CONFLICT, "contested", &detail, json!({"ip": shared.ip})));
-    }
-    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", &uid);
-    if let Some(known) = known.into_iter().find(|i| sees(&actor.partitions, &i.partition)) {
-        let detail = format!("{uid} was imported, and nothing holds its identifiers now");
-        return Err(problem(StatusCode::GONE, "gone", &detail, json!({"identifiers": known.identifiers})));
-    }
-    Err(not_found(&format!("there is no device {uid}")))
 }

@@ -105,7 +105,7 @@ impl Edit {
         let mut record = record.clone();
         if let Some(ips) = &self.ips {
             let ip = |text: &String| {
-                normalise::ip(text).ok_or_else(|| Refused::bad(&format!("{text:?} is no device's address")))
+                normalise::ip(text).ok_or_else(|| Refused::bad(format!("{text:?} is no device's address")))
             };
             record.ips = ips.iter().map(ip).collect::<Result<Vec<IpAddr>, _>>()?;
         }
@@ -213,7 +213,7 @@ impl Sight<'_> {
 
         // What is named, and what would be said of it.
         let (mut ends, mut devices, mut then, mut whole) = (Vec::new(), Vec::new(), Vec::new(), false);
-        let standing = links(view, actor, &partition);
+        let standing = links(view, actor, partition);
         for change in &question.changes {
             match change {
                 Change::Link { kind, a, b } => {
@@ -283,7 +283,7 @@ impl Sight<'_> {
         let (tenant, policy, reason) = (actor.tenant.clone(), self.policy, String::new());
         facts.push(Fact::IpLink { tenant, policy, actor: by, reason });
         let looked_at = records.len();
-        let first_seen = first_seen(view, actor, &partition, &records);
+        let first_seen = first_seen(view, actor, partition, &records);
         let imagined = finder.records.imagine(Imagine { records, first_seen, facts, then }).await;
         let mut answer = difference(&imagined.ok_or(Refused::CatchingUp)?);
         if let Some(answer) = answer.as_object_mut() {

@@ -1,5 +1,12 @@
-//! SRQL: text to AST ([`parse`]), AST to plan ([`plan`]); what could stand somewhere ([`complete`]). The
-//! words there are: [`words`]. Every error knows where it is.
+//! SRQL: text to AST, AST to plan. Every error knows where it is.
+//!
+//! | file | says |
+//! |---|---|
+//! | [`words`], [`time`] | the words there are; instants, durations and spans |
+//! | [`parse`], [`ast`] | what a text says |
+//! | [`observables`], [`groups`] | terms that stand for others |
+//! | [`plan`], [`functions`] | what it means, over the tables |
+//! | [`complete`], [`docs`] | what could stand somewhere, and all there is |
 
 pub mod ast;
 pub mod complete;

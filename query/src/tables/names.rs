@@ -85,6 +85,33 @@ pub(crate) fn device(view: &View, actor: &Actor, uid: &str) -> Option<Device> {
     found.into_iter().find(|d| sees(&actor.partitions, &d.partition))
 }
 
+/// Where a name leads.
+pub(crate) enum Leads {
+    /// To a device.
+    To(Box<Device>),
+    /// It is of an address that is claimed by too many devices to be any one's.
+    Contested(String),
+    /// It was imported, and nothing holds its identifiers now.
+    Gone(Vec<String>),
+    /// Nowhere.
+    Nowhere,
+}
+
+/// Where a name leads, as an actor may see it.
+pub(crate) fn leads(view: &View, actor: &Actor, uid: &str) -> Leads {
+    if let Some(device) = device(view, actor, uid) {
+        return Leads::To(Box::new(device));
+    }
+    let owned = view.rows_where::<IpOwnership>(&actor.tenant, "ip_uid", uid);
+    let shared = owned.into_iter().find(|o| o.device_uid.is_none() && sees(&actor.partitions, &o.partition));
+    if let Some(shared) = shared {
+        return Leads::Contested(shared.ip);
+    }
+    let known = view.rows_where::<rows::ImportedUid>(&actor.tenant, "uid", uid);
+    let known = known.into_iter().find(|i| sees(&actor.partitions, &i.partition));
+    known.map_or(Leads::Nowhere, |known| Leads::Gone(known.identifiers))
+}
+
 /// The identifier that names a device best; its address, if nothing else does.
 pub(crate) fn named(view: &View, actor: &Actor, partition: &str, uid: &str) -> Option<Identifier> {
     let mut held = view.rows_where::<DeviceIdentifier>(&actor.tenant, "device_uid", uid);
