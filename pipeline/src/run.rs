@@ -114,7 +114,7 @@ pub struct Replay {
 pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
     let ledger::Opened { segments, mut snapshots, start } =
         ledger::open(&setup.disk, &setup.root, &upgrade::versions())?;
-    let staging = Staging { memory_bytes: setup.staged_bytes, folder: Some(setup.root.clone()) };
+    let staging = Staging { memory_bytes: setup.staged_bytes, root: Some((setup.disk.clone(), setup.root.clone())) };
     let (begin, offsets) = match start {
         Some((manifest, state)) => {
             let state = if snapshots.is_current(&manifest) {
