@@ -1,7 +1,7 @@
 //! The lake: one Delta table a folder, one committer a table.
 //!
 //! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`QUIET_AGE`]
-//! for quiet ones, never empty. A commit carries the transaction identifier (application id, epoch) of the newest epoch
+//! for quiet ones, never empty; and where half of what may wait does, the table with most commits before its time. A commit carries the transaction identifier (application id, epoch) of the newest epoch
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
 //! epochs at or before a table's identifier are dropped on arrival. One commit takes whole epochs, the oldest first, of so
 //! many bytes as [`COMMIT_BYTES`] says; what has piled up goes in several. An epoch that is larger by itself is one commit of
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take};
@@ -39,6 +39,7 @@ use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::Table;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Applied;
 use super::checkpoint::{Wanted, days};
@@ -47,8 +48,11 @@ use super::store::{DiskStore, install};
 pub use super::upkeep::Keep;
 use super::upkeep::{Chore, Done, Upkeep};
 
-/// A table commits once so many bytes wait, and no more than that at once, unless it is one epoch's; no file is made of more.
+/// A table commits once so many bytes wait, or this share of what may wait, and no more than that at once, unless it is one
+/// epoch's; no file is made of more.
 pub const COMMIT_BYTES: usize = 64 << 20;
+/// Of the bytes that may wait for all tables, one commit takes so manieth a part at most.
+const COMMIT_SHARE: usize = 8;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
@@ -198,7 +202,8 @@ impl Lake {
         install(disk.clone());
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
-            let writer = Writer::open(disk, root, table, keep).await?;
+            let mut writer = Writer::open(disk, root, table, keep).await?;
+            writer.most = COMMIT_BYTES.min(pending_bytes / COMMIT_SHARE).max(1);
             if writer.committed > 0 || matches!(table, LakeTable::Checkpoint(_)) {
                 on_commit(table, writer.committed).await;
             }
@@ -299,7 +304,8 @@ impl Sink {
                 // What has piled up goes in several commits; between them others have their turn.
                 () = std::future::ready(()), if self.has_due() => {}
             }
-            self.commit(Writer::is_due).await;
+            let largest = self.largest();
+            self.commit(|writer| writer.is_due() || Some(writer.table) == largest).await;
             self.end_chore().await;
             self.begin_chore();
             self.report();
@@ -310,7 +316,7 @@ impl Sink {
 
     /// Whether something is to be committed now.
     fn has_due(&self) -> bool {
-        self.writers.values().any(|writer| writer.is_due() && writer.may_commit())
+        self.writers.values().any(|writer| writer.is_due() && writer.may_commit()) || self.largest().is_some()
     }
 
     /// Commits everything that waits; what is refused waits on.
@@ -342,6 +348,13 @@ impl Sink {
 
     fn weigh(&self) {
         self.room.pending.store(self.writers.values().map(|w| w.bytes).sum(), Ordering::Relaxed);
+    }
+
+    /// The table that makes room, where there is little.
+    fn largest(&self) -> Option<LakeTable> {
+        let little = self.room.held() >= self.room.bound / 2;
+        let able = self.writers.values().filter(|writer| little && writer.may_commit());
+        able.max_by_key(|writer| writer.bytes).map(|writer| writer.table)
     }
 
     async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {
