@@ -7,19 +7,20 @@ use radarflow_proto::ports::{AppendError, BoxFuture, FactSink, Part};
 use tokio::sync::watch;
 
 /// Who appends here waits until intake is there.
-pub(crate) struct LateSink(watch::Receiver<Option<Arc<dyn FactSink>>>);
+pub struct LateSink(watch::Receiver<Option<Arc<dyn FactSink>>>);
 
 /// Puts intake behind a [`LateSink`].
-pub(crate) struct Late(watch::Sender<Option<Arc<dyn FactSink>>>);
+pub struct Late(watch::Sender<Option<Arc<dyn FactSink>>>);
 
 /// A sink, and what fills it.
-pub(crate) fn pair() -> (Arc<dyn FactSink>, Late) {
+pub fn pair() -> (Arc<dyn FactSink>, Late) {
     let (set, get) = watch::channel(None);
     (Arc::new(LateSink(get)), Late(set))
 }
 
 impl Late {
-    pub(crate) fn set(&self, sink: Arc<dyn FactSink>) {
+    /// From now on it leads there.
+    pub fn set(&self, sink: Arc<dyn FactSink>) {
         self.0.send_replace(Some(sink));
     }
 }
