@@ -44,9 +44,19 @@ impl World {
             assert!(exporters <= EXPORTERS, "{exporters} exporters are remembered");
             self.turns(postgres);
         }
+        self.is_small();
         let process = self.process();
         process.followers[0].read();
         assert_eq!(process.followers[0].seen(), Some(process.live.state().0), "who keeps up has everything");
+    }
+
+    /// What nobody needs is let go, also where Postgres is away.
+    fn is_small(&self) {
+        let disk = &self.outer.disk;
+        let snapshots = disk.list(&Path::new(ROOT).join(ledger::SNAPSHOTS)).unwrap();
+        let segments = disk.list(&Path::new(ROOT).join(ledger::LOG)).unwrap();
+        let few = snapshots.len() <= 12 + 2 * ledger::snapshot::MAX_RUNS && segments.len() <= 12;
+        assert!(few, "it is not let go: {snapshots:?} {segments:?}");
     }
 
     /// Everybody has turns until nothing waits.
@@ -128,11 +138,6 @@ impl World {
             assert!(dead || self.outer.receivers.has(id), "{id} was delivered, or is known to be dead");
         }
         balance(&truth, &tables);
-        let disk = &self.outer.disk;
-        let snapshots = disk.list(&Path::new(ROOT).join(ledger::SNAPSHOTS)).unwrap();
-        let segments = disk.list(&Path::new(ROOT).join(ledger::LOG)).unwrap();
-        let few = snapshots.len() <= 12 + 2 * ledger::snapshot::MAX_RUNS && segments.len() <= 12;
-        assert!(few, "what nobody needs is let go: {snapshots:?} {segments:?}");
     }
 }
 

@@ -137,11 +137,7 @@ impl World {
             79 => self.process().followers[0].read(),
             80 => self.slow_follower(),
             81 => self.set_clock(),
-            82 => {
-                self.flooded = true;
-                let sent = hostile::flood(&mut self.rng);
-                sent.into_iter().for_each(|input| self.send(input));
-            }
+            82 => self.flood(),
             83 => {
                 let sent = hostile::datagram(&mut self.rng);
                 self.send(sent);
@@ -156,6 +152,27 @@ impl World {
             _ => {}
         }
         invariants::memory(self.process());
+    }
+
+    /// Strangers want all places next to an exporter that means well, and was there before them or comes after them.
+    fn flood(&mut self) {
+        self.flooded = true;
+        let friend = self.rng.random_range(0..hostile::FRIENDS);
+        let tells = hostile::tells(&mut self.rng, friend);
+        let flood = hostile::flood(&mut self.rng);
+        let was_before = self.rng.random_bool(0.5);
+        if was_before {
+            self.send(tells.clone());
+            self.pass(100);
+        }
+        flood.into_iter().for_each(|input| self.send(input));
+        self.pass(100);
+        if !was_before {
+            self.send(tells);
+            self.pass(100);
+        }
+        let counts = hostile::counts(&mut self.rng, friend);
+        self.send(counts);
     }
 
     fn slow_follower(&mut self) {
