@@ -7,19 +7,20 @@ use radarflow_proto::ports::{AppendError, Appender, BoxFuture, Part};
 use tokio::sync::watch;
 
 /// Who appends here waits until intake is there.
-pub(crate) struct LateAppender(watch::Receiver<Option<Arc<dyn Appender>>>);
+pub struct LateAppender(watch::Receiver<Option<Arc<dyn Appender>>>);
 
 /// Puts intake behind a [`LateAppender`].
-pub(crate) struct Late(watch::Sender<Option<Arc<dyn Appender>>>);
+pub struct Late(watch::Sender<Option<Arc<dyn Appender>>>);
 
 /// An appender, and what fills it.
-pub(crate) fn pair() -> (Arc<dyn Appender>, Late) {
+pub fn pair() -> (Arc<dyn Appender>, Late) {
     let (set, get) = watch::channel(None);
     (Arc::new(LateAppender(get)), Late(set))
 }
 
 impl Late {
-    pub(crate) fn set(&self, appender: Arc<dyn Appender>) {
+    /// From now on it leads there.
+    pub fn set(&self, appender: Arc<dyn Appender>) {
         self.0.send_replace(Some(appender));
     }
 }

@@ -11,6 +11,7 @@
 //! What follows from what happened is decided in one place, by a pure function ([`decide`]); the rest of the crate does
 //! what it says:
 //!
+//! - [`driver`]: does what is decided, and tells the others;
 //! - [`collector`]: merges what workers say, hands whole epochs to consumers, state to the snapshots;
 //! - [`consumers`]: who receives epochs, and what each promises;
 //! - [`snapshots`]: writes state on a thread of its own.
@@ -23,8 +24,9 @@
 pub mod collector;
 pub mod consumers;
 pub mod decide;
-mod late;
+pub mod driver;
+pub mod late;
 mod run;
 pub mod snapshots;
 
-pub use run::{Finder, Opened, Pipeline, PipelineError, Replay, Setup, open};
+pub use run::{Directory, Finder, Opened, Pipeline, PipelineError, Replay, Setup, open, read};

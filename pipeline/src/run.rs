@@ -9,7 +9,7 @@
 //! | `spine` | asks [`crate::decide`] what follows from what happened, and has it done |
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,9 +38,10 @@ use tokio::sync::watch;
 
 use crate::collector::Collector;
 use crate::consumers::Consumer;
-use crate::decide::{Action, Event, Spine};
+use crate::decide::Event;
+use crate::driver::{Driver, End, Outside};
 use crate::late::{self, Late};
-use crate::snapshots::{HandedIn, Writer};
+use crate::snapshots::{HandedIn, Order, Writer};
 
 /// How often consumers are asked how far they are.
 const LOOK: Duration = Duration::from_millis(250);
@@ -107,31 +108,50 @@ pub struct Replay {
     pub done: Arc<AtomicBool>,
 }
 
-/// Reads a data directory. State of an older build is converted, on disk too.
+/// What a data directory holds.
+pub struct Directory {
+    /// The log, its torn tail cut.
+    pub segments: Segments,
+    /// The snapshots.
+    pub snapshots: Snapshots,
+    /// The state to start from, in the schemas of this build.
+    pub begin: Start,
+    /// What that state says is durable of feeds with offsets of their own.
+    pub offsets: BTreeMap<String, Offsets>,
+}
+
+/// Reads a data directory. State of an older build is converted, on disk too. Large uploads take so many bytes of memory.
 ///
 /// # Errors
 /// The directory is damaged, of a newer build, or cannot be read; it was not changed.
-pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
-    let ledger::Opened { segments, mut snapshots, start } =
-        ledger::open(&setup.disk, &setup.root, &upgrade::versions())?;
-    let staging = Staging { memory_bytes: setup.staged_bytes, folder: Some(setup.root.clone()) };
-    let (begin, offsets) = match start {
-        Some((manifest, state)) => {
-            let state = if snapshots.is_current(&manifest) {
-                state
-            } else {
-                tracing::info!(epoch = manifest.epoch, "state of an older build is converted");
-                let (epoch, clock_ms) = (manifest.epoch, manifest.clock_ms);
-                let tick = Tick { epoch, clock_ms, live_ms: clock_ms - manifest.gap_ms };
-                let state = upgrade::upgrade(state, &manifest.collections, &tick)?;
-                snapshots.rebase(&manifest, &state)?;
-                state
-            };
-            let offsets = durable_offsets(&state);
-            (Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, staging }, offsets)
-        }
-        None => (Start { staging, ..Start::default() }, BTreeMap::new()),
+pub fn read(disk: &Arc<dyn Disk>, root: &Path, staged_bytes: u64) -> Result<Directory, PipelineError> {
+    let ledger::Opened { segments, mut snapshots, start } = ledger::open(disk, root, &upgrade::versions())?;
+    let staging = Staging { memory_bytes: staged_bytes, root: Some((disk.clone(), root.to_owned())) };
+    let Some((manifest, state)) = start else {
+        let begin = Start { staging, ..Start::default() };
+        return Ok(Directory { segments, snapshots, begin, offsets: BTreeMap::new() });
     };
+    let state = if snapshots.is_current(&manifest) {
+        state
+    } else {
+        tracing::info!(epoch = manifest.epoch, "state of an older build is converted");
+        let (epoch, clock_ms) = (manifest.epoch, manifest.clock_ms);
+        let tick = Tick { epoch, clock_ms, live_ms: clock_ms - manifest.gap_ms };
+        let state = upgrade::upgrade(state, &manifest.collections, &tick)?;
+        snapshots.rebase(&manifest, &state)?;
+        state
+    };
+    let offsets = durable_offsets(&state);
+    let begin = Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, staging };
+    Ok(Directory { segments, snapshots, begin, offsets })
+}
+
+/// Reads the data directory of a pipeline.
+///
+/// # Errors
+/// As [`read`].
+pub fn open(setup: Setup) -> Result<Opened, PipelineError> {
+    let Directory { segments, snapshots, begin, offsets } = read(&setup.disk, &setup.root, setup.staged_bytes)?;
     let (appender, late) = late::pair();
     let replay = Replay { last: segments.next_epoch() - 1, ..Replay::default() };
     Ok(Opened { setup, segments, snapshots, begin, offsets, appender, late, replay: Arc::new(replay) })
@@ -255,14 +275,12 @@ impl Opened {
         let (intake, running) = intake::start(segments, progress, deliver, retire, setup.bounds, time);
         let snapshots_fail = Arc::new(AtomicBool::new(false));
         let spine = {
-            let kept = consumers.iter().filter(|c| c.applied().is_some()).map(|c| c.name());
-            let driver = Driver {
-                spine: Spine::new(start, kept),
+            let orders = write_snapshots(Writer::new(snapshots), handed_in, events.clone())?;
+            let outside =
+                Outside { stats: intake.stats().clone(), trim, snapshots_fail: snapshots_fail.clone(), orders };
+            let driver = Driven {
+                driver: Driver::new(start, consumers.clone(), outside),
                 consumers,
-                trim,
-                fail: snapshots_fail.clone(),
-                intake: intake.clone(),
-                to_snapshots: write_snapshots(Writer::new(snapshots), handed_in, events.clone())?,
                 runtime: tokio::runtime::Handle::current(),
                 events: events.clone(),
                 began: Instant::now(),
@@ -373,12 +391,6 @@ impl Collected {
     }
 }
 
-/// What the thread of snapshots is told.
-enum Order {
-    Write,
-    Retire(u64),
-}
-
 /// Starts the thread that writes snapshots. It ends when nobody can tell it anything.
 fn write_snapshots(
     mut writer: Writer,
@@ -388,21 +400,7 @@ fn write_snapshots(
     let (orders, told) = channel();
     let run = move || {
         while let Ok(order) = told.recv() {
-            let happened = match order {
-                Order::Write => match writer.write(&handed_in) {
-                    Ok(Some(epoch)) => Event::SnapshotWritten(epoch),
-                    Ok(None) => Event::NothingToWrite,
-                    Err(error) => {
-                        tracing::error!(%error, "a snapshot could not be written; it is tried again");
-                        Event::SnapshotFailed
-                    }
-                },
-                Order::Retire(applied) => Event::Retired(writer.retire(applied).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "old snapshots could not be removed");
-                    None
-                })),
-            };
-            if events.send(happened).is_err() {
+            if events.send(writer.obey(order, &handed_in)).is_err() {
                 return;
             }
         }
@@ -411,20 +409,16 @@ fn write_snapshots(
     Ok(orders)
 }
 
-/// Does what [`Spine`] says.
-struct Driver {
-    spine: Spine,
+/// The thread of the spine.
+struct Driven {
+    driver: Driver,
     consumers: Arc<[Arc<dyn Consumer>]>,
-    trim: Arc<AtomicU64>,
-    fail: Arc<AtomicBool>,
-    intake: Intake,
-    to_snapshots: Sender<Order>,
     runtime: tokio::runtime::Handle,
     events: Sender<Event>,
     began: Instant,
 }
 
-impl Driver {
+impl Driven {
     fn run(mut self, happened: &Receiver<Event>) {
         let mut look = Instant::now();
         loop {
@@ -434,64 +428,34 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // How consumers are is known before anything is decided on it.
-            let mut all = Vec::new();
+            let mut ends = Vec::new();
             if event.is_none() || matches!(event, Some(Event::Finished)) {
                 look = Instant::now() + LOOK;
-                all.push(Event::Time(self.began.elapsed().as_millis() as i64));
-                all.extend(self.consumers.iter().filter_map(|consumer| {
-                    let (name, applied) = (consumer.name(), consumer.applied()?);
-                    Some(Event::Consumer { name, applied, full: consumer.is_full() })
-                }));
+                ends.extend(self.driver.look(self.began.elapsed().as_millis() as i64));
             }
-            all.extend(event);
-            for event in all {
-                for action in self.spine.happened(event) {
-                    if self.does(action) {
-                        return;
-                    }
+            ends.extend(event.map(|event| self.driver.happened(event)).unwrap_or_default());
+            for end in ends {
+                match end {
+                    End::Finish => self.finish(),
+                    End::End => return,
                 }
             }
         }
     }
 
-    /// Does it; tells whether that was the end.
-    fn does(&mut self, action: Action) -> bool {
-        match action {
-            Action::WriteSnapshot => {
-                let _ = self.to_snapshots.send(Order::Write);
+    fn finish(&self) {
+        let finishing: Vec<_> = self.consumers.iter().map(|consumer| consumer.finish()).collect();
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            let all = async {
+                for finishing in finishing {
+                    finishing.await;
+                }
+            };
+            if tokio::time::timeout(FINISH_WITHIN, all).await.is_err() {
+                tracing::warn!("not everything could be committed in time; it is made good at the next start");
             }
-            Action::Retire(applied) => {
-                let _ = self.to_snapshots.send(Order::Retire(applied));
-            }
-            Action::TrimLedger(epoch) => {
-                self.trim.fetch_max(epoch, Ordering::AcqRel);
-            }
-            Action::PauseIntake(name) => {
-                tracing::error!(consumer = name, "it has no room; intake stops until it has");
-                self.intake.stats().record_full.store(true, Ordering::Relaxed);
-            }
-            Action::ResumeIntake(name) => {
-                tracing::info!(consumer = name, "it has room again; intake goes on");
-                self.intake.stats().record_full.store(false, Ordering::Relaxed);
-            }
-            Action::SnapshotsFail(fail) => self.fail.store(fail, Ordering::Relaxed),
-            Action::Finish => {
-                let finishing: Vec<_> = self.consumers.iter().map(|consumer| consumer.finish()).collect();
-                let events = self.events.clone();
-                self.runtime.spawn(async move {
-                    let all = async {
-                        for finishing in finishing {
-                            finishing.await;
-                        }
-                    };
-                    if tokio::time::timeout(FINISH_WITHIN, all).await.is_err() {
-                        tracing::warn!("not everything could be committed in time; it is made good at the next start");
-                    }
-                    let _ = events.send(Event::Finished);
-                });
-            }
-            Action::End => return true,
-        }
-        false
+            let _ = events.send(Event::Finished);
+        });
     }
 }

@@ -10,6 +10,8 @@ use radarflow_connectors::ledger::LedgerError;
 use radarflow_connectors::ledger::snapshot::{Changed, Snapshots};
 use radarflow_dataflows::keyed::{StateEntry, Tick};
 
+use crate::decide::Event;
+
 /// State of several epochs that is merged where it waits, so that it takes no more room than the state itself.
 const EPOCHS_WAITING: usize = 4;
 
@@ -38,6 +40,15 @@ impl HandedIn {
     }
 }
 
+/// What is to be done with snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Write one of all that was handed in.
+    Write,
+    /// Take those up to this epoch for usable, and let older ones go.
+    Retire(u64),
+}
+
 /// Writes snapshots.
 pub struct Writer {
     snapshots: Snapshots,
@@ -50,6 +61,24 @@ impl Writer {
     /// Goes on from the snapshots of a data directory.
     pub fn new(snapshots: Snapshots) -> Writer {
         Writer { snapshots, pending: Changed::new(), newest: None }
+    }
+
+    /// Does it, and tells what came of it.
+    pub fn obey(&mut self, order: Order, handed_in: &HandedIn) -> Event {
+        match order {
+            Order::Write => match self.write(handed_in) {
+                Ok(Some(epoch)) => Event::SnapshotWritten(epoch),
+                Ok(None) => Event::NothingToWrite,
+                Err(error) => {
+                    tracing::error!(%error, "a snapshot could not be written; it is tried again");
+                    Event::SnapshotFailed
+                }
+            },
+            Order::Retire(applied) => Event::Retired(self.retire(applied).unwrap_or_else(|error| {
+                tracing::warn!(%error, "old snapshots could not be removed");
+                None
+            })),
+        }
     }
 
     /// Writes a snapshot of all that was handed in; gives its epoch, `None` where there was nothing.

@@ -27,6 +27,8 @@ use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::{Disk, unfinished};
 use serde::{Deserialize, Serialize};
 
+use super::checked;
+
 /// Wall time further off than this is not followed; an operator decides, milliseconds.
 pub const MAX_STEP_MS: i64 = 60_000;
 /// A stop over a reboot that was longer than this is not believed; an operator decides, milliseconds.
@@ -162,8 +164,10 @@ impl Kept {
     /// What the last process kept; `None` where there is nothing that can be read.
     pub fn read(disk: &dyn Disk, path: &Path) -> Option<Kept> {
         let bytes = disk.read_all(path).ok()?;
-        let kept = serde_json::from_slice(&bytes);
-        kept.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "where the clocks stood is lost")).ok()
+        let kept = checked::open(&bytes)
+            .map_err(str::to_owned)
+            .and_then(|json| serde_json::from_slice(json).map_err(|error| error.to_string()));
+        kept.inspect_err(|error| tracing::warn!(path = %path.display(), error, "where the clocks stood is lost")).ok()
     }
 
     /// Keeps it. It need not be durable: a machine that loses it has rebooted, and then it says little.
@@ -172,7 +176,7 @@ impl Kept {
     /// What the disk says.
     pub fn write(&self, disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
         let new = unfinished(path);
-        disk.create(&new)?.append(&serde_json::to_vec(self)?)?;
+        disk.create(&new)?.append(&checked::seal(serde_json::to_vec(self)?))?;
         disk.rename(&new, path)
     }
 }

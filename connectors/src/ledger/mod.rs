@@ -7,6 +7,7 @@
 //! every acknowledged frame and without the torn one. Not guaranteed: that an input whose acknowledgement was never
 //! seen is absent; senders retry, and records are idempotent.
 
+mod checked;
 pub mod clock;
 pub mod intake;
 pub mod segments;

@@ -23,6 +23,8 @@ use super::{FORMAT, LedgerError};
 
 /// A segment is closed once it is this long.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Any number will do to name a ledger, as long as no two share it; all are of one length where they are written as text.
+const GENERATIONS: std::ops::Range<u64> = 1_000_000_000_000_000_000..9_000_000_000_000_000_000;
 const MAGIC: &[u8; 8] = b"RFLEDGER";
 const HEADER: usize = 32;
 /// Bytes of a frame before what tells it from noise is complete: prefix, format, generation, epoch.
@@ -208,8 +210,7 @@ impl Segments {
         }
         match log.segments.last() {
             None => {
-                // Any number will do, as long as two ledgers do not share it.
-                log.generation = u64::from_be_bytes(rand::random());
+                log.generation = rand::random_range(GENERATIONS);
                 log.roll()?;
             }
             Some(Segment { path, .. }) => {

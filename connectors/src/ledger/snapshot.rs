@@ -4,6 +4,7 @@
 //! <data-dir>/snapshots/run-<epoch>.run        sorted entries that changed since the run before
 //! <data-dir>/snapshots/manifest-<epoch>.json  the runs that together are the state after that epoch
 //! <data-dir>/snapshots/usable-<epoch>         every sink has nothing uncommitted at or before that epoch
+//! manifest = JSON, and the checksum of it
 //! run = "RFLYSNAP" · format u32be · (collection · key · 1 value | 0)* · crc32c u32be of all before
 //! ```
 //! Publishing a snapshot is renaming its manifest into place. Of a key in several runs the newest counts. When there
@@ -24,7 +25,7 @@ use radarflow_proto::disk::{Appender, Disk, unfinished};
 use radarflow_proto::wire::{put_sized, put_varint};
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
+use super::{LedgerError, checked};
 
 /// Runs a manifest names before they are merged.
 pub const MAX_RUNS: usize = 8;
@@ -103,10 +104,13 @@ impl Snapshots {
                 continue;
             }
             let bytes = disk.read_all(&path).map_err(LedgerError::io(&path))?;
-            let manifest: Manifest = match serde_json::from_slice(&bytes) {
+            let manifest = checked::open(&bytes)
+                .map_err(str::to_owned)
+                .and_then(|json| serde_json::from_slice::<Manifest>(json).map_err(|error| error.to_string()));
+            let manifest = match manifest {
                 Ok(manifest) => manifest,
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a snapshot's manifest cannot be read");
+                    tracing::warn!(path = %path.display(), error, "a snapshot's manifest cannot be read");
                     continue;
                 }
             };
@@ -279,7 +283,7 @@ impl Snapshots {
     }
 
     fn write_manifest(&self, manifest: &Manifest) -> Result<(), LedgerError> {
-        let json = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
+        let json = checked::seal(serde_json::to_vec_pretty(manifest).expect("a manifest is plain data"));
         let path = self.manifest_path(manifest.epoch);
         self.disk.write_durably(&path, &json).map_err(LedgerError::io(&path))
     }

@@ -1,7 +1,7 @@
 //! The lake: one Delta table a folder, one committer a table.
 //!
 //! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`QUIET_AGE`]
-//! for quiet ones, never empty. A commit carries the transaction identifier (application id, epoch) of the newest epoch
+//! for quiet ones, never empty; and where half of what may wait does, the table with most commits before its time. A commit carries the transaction identifier (application id, epoch) of the newest epoch
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
 //! epochs at or before a table's identifier are dropped on arrival. One commit takes whole epochs, the oldest first, of so
 //! many bytes as [`COMMIT_BYTES`] says; what has piled up goes in several. An epoch that is larger by itself is one commit of
@@ -41,8 +41,11 @@ use super::Applied;
 use super::store::install;
 pub use super::upkeep::Keep;
 
-/// A table commits once so many bytes wait, and no more than that at once, unless it is one epoch's; no file is made of more.
+/// A table commits once so many bytes wait, or this share of what may wait, and no more than that at once, unless it is one
+/// epoch's; no file is made of more.
 pub const COMMIT_BYTES: usize = 64 << 20;
+/// Of the bytes that may wait for all tables, one commit takes so manieth a part at most.
+const COMMIT_SHARE: usize = 8;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
@@ -122,7 +125,8 @@ impl Lake {
         install(disk.clone());
         let mut writers = BTreeMap::new();
         for table in LakeTable::all() {
-            let writer = Writer::open(disk, root, table, keep).await?;
+            let mut writer = Writer::open(disk, root, table, keep).await?;
+            writer.most = COMMIT_BYTES.min(pending_bytes / COMMIT_SHARE).max(1);
             if writer.committed > 0 || matches!(table, LakeTable::Checkpoint(_)) {
                 on_commit(table, writer.committed).await;
             }

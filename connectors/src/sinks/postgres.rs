@@ -20,6 +20,8 @@
 //! what is gone, and writes what differs; its readers notice nothing of that, and it does not wait for them. Event tables
 //! get the rows they missed. A row that the database refuses is a defect: the sink stops and says so, the process goes on.
 
+pub mod database;
+mod server;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
 use thiserror::Error;
 
+use self::database::{Database, Patience};
+use self::server::{Server, connect};
 use self::waiting::Waiting;
 use self::writer::Writer;
 use super::Applied;
@@ -168,29 +172,11 @@ async fn within<T, E: Into<PostgresError>>(
     }
 }
 
-/// A connection on which statements and locks have their limits, and which the server gives up when we are gone.
-async fn connect(
-    options: &PgConnectOptions,
-    limit: Duration,
-    statement: Duration,
-    lock: Duration,
-) -> Result<PgConnection, PostgresError> {
-    let connected = async {
-        let mut connection = PgConnection::connect_with(options).await?;
-        sqlx::query(sql::SESSION)
-            .bind(format!("{}ms", statement.as_millis()))
-            .bind(format!("{}ms", lock.as_millis()))
-            .execute(&mut connection)
-            .await?;
-        Ok::<_, sqlx::Error>(connection)
-    };
-    within(limit, "a connection", connected).await
-}
-
 /// Brings the schema up to date.
 pub async fn migrate(url: &str) -> Result<(), PostgresError> {
     let options: PgConnectOptions = url.parse()?;
-    let mut connection = connect(&options, Limits::DEFAULT.connect, MIGRATE, MIGRATE_LOCK).await?;
+    let patience = Patience { statement: MIGRATE, lock: MIGRATE_LOCK };
+    let mut connection = within(Limits::DEFAULT.connect, "a connection", connect(&options, patience)).await?;
     within(MIGRATE, "a migration", async {
         connection.execute("CREATE SCHEMA IF NOT EXISTS radarflow").await?;
         MIGRATIONS.run_direct(None, &mut connection, false).await?;
@@ -225,21 +211,32 @@ impl Postgres {
         pending_bytes: usize,
         truth: Arc<dyn Truth>,
     ) -> Result<Postgres, PostgresError> {
-        Self::start_within(Limits::DEFAULT, url, generation, start, pending_bytes, truth)
+        Ok(Self::start_on(Arc::new(Server(url.parse()?)), generation, start, pending_bytes, truth))
     }
 
-    fn start_within(
-        limits: Limits,
-        url: &str,
+    /// The same on any database.
+    pub fn start_on(
+        database: Arc<dyn Database>,
         generation: u64,
         start: u64,
         pending_bytes: usize,
         truth: Arc<dyn Truth>,
-    ) -> Result<Postgres, PostgresError> {
+    ) -> Postgres {
+        Self::start_within(Limits::DEFAULT, database, generation, start, pending_bytes, truth)
+    }
+
+    fn start_within(
+        limits: Limits,
+        database: Arc<dyn Database>,
+        generation: u64,
+        start: u64,
+        pending_bytes: usize,
+        truth: Arc<dyn Truth>,
+    ) -> Postgres {
         let waiting = Arc::new(Waiting::new(pending_bytes));
-        let writer = Writer::new(limits, url.parse()?, generation, start, waiting.clone(), truth);
+        let writer = Writer::new(limits, database, generation, start, waiting.clone(), truth);
         tokio::spawn(writer.run());
-        Ok(Postgres { waiting })
+        Postgres { waiting }
     }
 
     /// Takes an epoch. It folds it into what waits, and never waits for the database.

@@ -13,16 +13,17 @@
 //! Any other answer is a dead letter, and so is what there is no room for ([`Outbox::refused`]): it is recorded, never
 //! dropped. Receivers do not wait for each other, and tenants do not wait for each other's receivers ([`lines`]); messages
 //! of one group go in order, because at most one is due. Of an answer no more is read than is told of it, and no longer
-//! than [`ANSWER_WAIT`].
+//! than a second.
 
 mod lines;
+mod receivers;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::Retryable;
 use radarflow_proto::cell::Time;
@@ -32,20 +33,21 @@ use radarflow_proto::payload::{DueNotification, NotifiedAlert};
 use radarflow_proto::ports::{AppendError, Appender, EpochOutput};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use self::lines::{
     ALL_BYTES, ATTEMPTS, IN_FLIGHT, LIFE, PER_RECEIVER, PER_TENANT, PROBES, RECEIVER_BYTES, TENANT_BYTES, TENANT_PROBES,
 };
 use self::lines::{Lines, Message};
+use self::receivers::Http;
+#[cfg(test)]
+use self::receivers::MAX_ANSWER;
+pub use self::receivers::{Post, Receivers, Reply};
 use crate::sources::entry;
-use crate::{http, retry, secret};
+use crate::{retry, secret};
 
 /// One attempt, all of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the beginning of an answer's text, once its status is there.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
-/// Bytes of a receiver's answer that are kept.
-const MAX_ANSWER: usize = 256;
 /// Longest `Retry-After` that is honoured.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// Records made durable at once.
@@ -89,17 +91,21 @@ impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
     pub fn start(appender: Arc<dyn Appender>, external_url: String) -> Result<Outbox, reqwest::Error> {
-        let client = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
+        Ok(Self::start_to(Arc::new(Http::new()?), appender, external_url))
+    }
+
+    /// The same to any receivers.
+    pub fn start_to(receivers: Arc<dyn Receivers>, appender: Arc<dyn Appender>, external_url: String) -> Outbox {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             send: Notify::new(),
             record: Notify::new(),
             refused: Arc::default(),
         });
-        let sender = Sender { client, external_url: external_url.into(), shared: shared.clone() };
+        let sender = Sender { receivers, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
         tokio::spawn(record(shared.clone(), appender));
-        Ok(Outbox { shared })
+        Outbox { shared }
     }
 
     /// Takes an epoch. It waits for nobody.
@@ -218,7 +224,7 @@ async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>) {
 
 #[derive(Clone)]
 struct Sender {
-    client: reqwest::Client,
+    receivers: Arc<dyn Receivers>,
     external_url: Arc<str>,
     shared: Arc<Shared>,
 }
@@ -291,31 +297,22 @@ impl Sender {
             ),
             ReceiverKind::Serviceradar => (url, serviceradar_payload(due)),
         };
-        let mut request = self.client.post(url).header("Idempotency-Key", &due.id).json(&body);
+        let mut headers = Vec::new();
         for (name, value) in &due.receiver.headers {
             match secret::resolve(value) {
-                Ok(value) => request = request.header(name, value),
+                Ok(value) => headers.push((name.clone(), value)),
                 Err(error) => return Answer::Again(None, format!("header {name}: {error}")),
             }
         }
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_builder() => return Answer::Dead(error.to_string()),
-            Err(error) => return Answer::Again(None, error.without_url().to_string()),
-        };
-        let status = response.status();
-        let retry_after = response
-            .headers()
-            .get("Retry-After")
-            .and_then(|v| v.to_str().ok()?.parse().ok())
-            .map(|s| Duration::from_secs(s).min(LONGEST_ASKED));
-        // The status says what became of it.
-        let text = http::beginning(response, MAX_ANSWER, ANSWER_WAIT).await;
-        let detail = format!("{status} {text}").trim().to_owned();
-        match status.as_u16() {
-            200..300 => Answer::Delivered(detail),
-            429 | 500.. => Answer::Again(retry_after, detail),
-            _ => Answer::Dead(detail),
+        let post = self.receivers.post(Post { url, key: due.id.clone(), headers, body });
+        match tokio::time::timeout(TIMEOUT, post).await {
+            Ok(Reply::Answered { status: 200..300, said, .. }) => Answer::Delivered(said),
+            Ok(Reply::Answered { status: 429 | 500.., said, retry_after }) => {
+                Answer::Again(retry_after.map(|asked| asked.min(LONGEST_ASKED)), said)
+            }
+            Ok(Reply::Answered { said, .. } | Reply::Unusable(said)) => Answer::Dead(said),
+            Ok(Reply::Unreachable(why)) => Answer::Again(None, why),
+            Err(_) => Answer::Again(None, format!("no answer within {TIMEOUT:?}")),
         }
     }
 }

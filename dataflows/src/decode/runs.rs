@@ -11,11 +11,13 @@
 //! [`Frame::release_bytes`]: radarflow_proto::frame::Frame::release_bytes
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use radarflow_proto::disk::Disk;
 use radarflow_proto::payload::Listing;
 use radarflow_reconcile::identity::name::name;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ use crate::keyed::{Context, StateEntry, encode, route};
 
 /// A run that gets no chunk for so long is discarded, milliseconds of live time.
 pub const UNFINISHED_MS: i64 = 15 * 60_000;
+/// The folder of a data directory for what memory does not hold.
+pub const STAGED: &str = "staged";
 const RUNS: &str = "runs";
 const CHUNKS: &str = "runs_chunk";
 const LISTINGS: &str = "runs_listing";
@@ -75,17 +79,24 @@ enum Body {
 }
 
 /// How much of what is staged is kept in memory, and where the rest waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Staging {
     /// Bytes that all workers together keep in memory.
     pub memory_bytes: u64,
-    /// A folder for the rest; without one, everything is kept in memory.
-    pub folder: Option<PathBuf>,
+    /// A data directory for the rest, and its disk; without one, everything is kept in memory.
+    pub root: Option<(Arc<dyn Disk>, PathBuf)>,
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = self.root.as_ref().map(|(_, root)| root);
+        f.debug_struct("Staging").field("memory_bytes", &self.memory_bytes).field("root", &root).finish()
+    }
 }
 
 impl Default for Staging {
     fn default() -> Self {
-        Staging { memory_bytes: u64::MAX, folder: None }
+        Staging { memory_bytes: u64::MAX, root: None }
     }
 }
 
@@ -137,16 +148,15 @@ impl Runs {
             memory_bytes: staging.memory_bytes / cx.peers.max(1) as u64,
             ..Runs::default()
         };
-        if let Some(folder) = &staging.folder {
-            let path_of = |worker: u64| folder.join(format!("staged-{worker}"));
+        if let Some((disk, root)) = &staging.root {
             if cx.index == 0 {
-                // Of workers that there are no more.
-                (cx.peers as u64..).find(|worker| std::fs::remove_file(path_of(*worker)).is_err());
+                // The first release had a file a worker.
+                (0..).find(|worker| disk.remove(&root.join(format!("staged-{worker}"))).is_err());
             }
-            let path = path_of(here);
-            let opened = Spill::open(&path);
+            let folder = root.join(STAGED);
+            let opened = Spill::open(disk.clone(), &folder, cx.index, cx.peers);
             let opened =
-                opened.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "uploads stay in memory"));
+                opened.inspect_err(|error| tracing::warn!(path = %folder.display(), %error, "uploads stay in memory"));
             runs.spill = opened.ok();
         }
         let chunks: BTreeMap<(String, u32), (LedgerPosition, Bytes)> =

@@ -1,75 +1,75 @@
-//! Bytes that wait on disk: a file of slots. It is a cache that a snapshot and the ledger can fill again, so it is emptied
-//! when it is opened and never synced.
-//!
-//! What is put there takes whole slots of [`SLOT`] bytes, wherever some are free; the file is as long as it ever had to be
-//! since it was last empty.
+//! Bytes that wait on disk, a file each. It is a cache that a snapshot and the ledger can fill again: its files are removed
+//! when it is opened, and nothing of it is synced.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use radarflow_proto::disk::Disk;
 
-/// Bytes of a slot.
-pub const SLOT: usize = 64 << 10;
-
-/// A file of slots.
-#[derive(Debug)]
+/// What a worker has in a folder.
 pub struct Spill {
-    file: File,
-    free: Vec<u32>,
-    slots: u32,
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    worker: u64,
+    next: u64,
 }
 
-/// What was put there.
+/// What was put there: the number of its file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Spilled {
-    slots: Vec<u32>,
-    bytes: usize,
-}
+pub struct Spilled(u64);
 
 impl Spill {
-    /// An empty file at a path; what was there is gone.
-    pub fn open(path: &Path) -> io::Result<Spill> {
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
-        Ok(Spill { file, free: Vec::new(), slots: 0 })
-    }
-
-    /// Puts bytes there. Where the disk refuses, nothing is taken.
-    pub fn put(&mut self, bytes: &[u8]) -> io::Result<Spilled> {
-        let mut spilled = Spilled { slots: Vec::with_capacity(bytes.len().div_ceil(SLOT)), bytes: bytes.len() };
-        for part in bytes.chunks(SLOT) {
-            let slot = self.free.pop().unwrap_or_else(|| {
-                self.slots += 1;
-                self.slots - 1
-            });
-            spilled.slots.push(slot);
-            if let Err(error) = self.file.write_all_at(part, u64::from(slot) * SLOT as u64) {
-                self.forget(spilled);
-                return Err(error);
+    /// A worker's part of a folder, which is made if it is missing. What workers left there, as many as there were, is
+    /// removed by those that there are now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path, worker: usize, workers: usize) -> io::Result<Spill> {
+        let (worker, workers) = (worker as u64, workers.max(1) as u64);
+        disk.make_dir(folder)?;
+        let left_by = |path: &Path| path.file_name()?.to_str()?.split_once('-')?.0.parse::<u64>().ok();
+        for found in disk.list(folder)? {
+            if left_by(&found.path).is_some_and(|by| by % workers == worker) {
+                disk.remove(&found.path)?;
             }
         }
-        Ok(spilled)
+        Ok(Spill { disk, folder: folder.to_owned(), worker, next: 0 })
+    }
+
+    fn path(&self, file: u64) -> PathBuf {
+        self.folder.join(format!("{}-{file}", self.worker))
+    }
+
+    /// Puts bytes there.
+    ///
+    /// # Errors
+    /// What the disk says; nothing is taken then.
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<Spilled> {
+        let spilled = Spilled(self.next);
+        self.next += 1;
+        let put = self.disk.create(&self.path(spilled.0)).and_then(|mut file| file.append(bytes));
+        match put {
+            Ok(()) => Ok(spilled),
+            Err(error) => {
+                self.forget(spilled);
+                Err(error)
+            }
+        }
     }
 
     /// What was put there.
+    ///
+    /// # Errors
+    /// What the disk says.
     pub fn get(&self, spilled: &Spilled) -> io::Result<Bytes> {
-        let mut bytes = vec![0; spilled.bytes];
-        for (part, slot) in bytes.chunks_mut(SLOT).zip(&spilled.slots) {
-            self.file.read_exact_at(part, u64::from(*slot) * SLOT as u64)?;
-        }
-        Ok(bytes.into())
+        self.disk.read_all(&self.path(spilled.0))
     }
 
     /// It is not wanted any more.
     pub fn forget(&mut self, spilled: Spilled) {
-        self.free.extend(spilled.slots);
-        if self.free.len() == self.slots as usize {
-            self.free.clear();
-            self.slots = 0;
-            // A file that stays long is only long.
-            let _ = self.file.set_len(0);
-        }
+        // What cannot be removed is removed when it is opened the next time.
+        let _ = self.disk.remove(&self.path(spilled.0));
     }
 }

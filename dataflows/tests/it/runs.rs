@@ -1,12 +1,14 @@
 //! Released runs are read in fair shares.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use radarflow_dataflows::decode::runs::{Runs, Staging, Submitter, UNFINISHED_MS};
 use radarflow_dataflows::keyed::{Context, Restored, StateEntry};
 use radarflow_proto::rows::Reject;
 
 use crate::harness::{self, Run, sync};
+use crate::spill::MemoryDisk;
 
 fn staged(runs: &mut Runs, tenant: &str, name: &str, chunks: u32, size: usize) {
     let submitter = Submitter { tenant: tenant.to_owned(), ..Submitter::default() };
@@ -51,8 +53,8 @@ fn read(of_workers: &mut [Runs]) -> Vec<Vec<(u32, Vec<u8>)>> {
 
 #[test]
 fn what_is_too_much_for_memory_waits_on_disk_also_over_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let staging = Staging { memory_bytes: 20_000, folder: Some(folder.path().to_owned()) };
+    let disk = Arc::new(MemoryDisk::default());
+    let staging = Staging { memory_bytes: 20_000, root: Some((disk.clone(), "/data".into())) };
     let begin = |state: &Restored, peers: usize| {
         let of = |index| Runs::restore(&Context::new(index, peers, 0, state.clone()), &staging);
         (0..peers).map(of).collect::<Vec<_>>()
@@ -73,8 +75,7 @@ fn what_is_too_much_for_memory_waits_on_disk_also_over_a_restart() {
         assert!(runs.in_memory() <= 10_000);
         assert_eq!((runs.bytes(), runs.chunks("r")), (100_000, 100));
     }
-    let on_disk =
-        || std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum::<u64>();
+    let on_disk = || disk.bytes();
     assert!(on_disk() >= 80_000);
 
     // A snapshot has each chunk once; another number of workers begins with it.

@@ -1,8 +1,12 @@
 //! A disk in memory that keeps exactly what [`Disk`] promises.
 //!
 //! What was appended is lost at a power failure until it was synced, but for a part of it that happened to be written; a
-//! name is lost, or the old one is back, until its folder was synced. Calls fail when they are told to: for want of room,
-//! once, or until further notice; an append that fails may have written a part.
+//! name is lost, or the old one is back, until its folder was synced. Calls fail and take long as [`crate::faults`] says,
+//! or for want of room; an append that fails may have written a part. How long calls took is told, and who asks decides
+//! whose time that was.
+//!
+//! Files below a folder named `staged` are a cache: several threads write them, so nothing in them depends on a random
+//! number, and a power failure leaves none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +17,8 @@ use bytes::Bytes;
 use radarflow_proto::disk::{Appender, Disk, Found, Stat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use crate::faults::{Call, Faults, Rule};
 
 #[derive(Clone, Default)]
 struct File {
@@ -33,8 +39,10 @@ struct Inner {
     dirs: Vec<PathBuf>,
     /// Bytes that there is room for.
     room: u64,
-    /// How likely a call fails, of a thousand.
-    failing: u32,
+    faults: Faults,
+    cache: BTreeMap<PathBuf, Vec<u8>>,
+    /// Of calls since it was last asked: how long they took, milliseconds, and how many were of no cache.
+    spent: (i64, u64),
     /// Another process has the disk now: what the old one still does is lost.
     generation: u64,
 }
@@ -56,7 +64,9 @@ impl SimDisk {
             synced_names: Names::new(),
             dirs: vec![PathBuf::from("/")],
             room: u64::MAX,
-            failing: 0,
+            faults: Faults::default(),
+            cache: BTreeMap::new(),
+            spent: (0, 0),
             generation: 0,
         };
         SimDisk { inner: Arc::new(Mutex::new(inner)), generation: 0 }
@@ -66,9 +76,48 @@ impl SimDisk {
         self.inner.lock().unwrap()
     }
 
+    /// A disk that holds these files, durably.
+    pub fn holding(seed: u64, files: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> SimDisk {
+        let disk = SimDisk::new(seed);
+        {
+            let mut inner = disk.lock();
+            for (path, bytes) in files {
+                let file = inner.next;
+                inner.next += 1;
+                inner.files.insert(file, File { synced: bytes.clone(), bytes });
+                inner.names.insert(path, file);
+            }
+            inner.synced_names = inner.names.clone();
+        }
+        disk
+    }
+
     /// From now on so many of a thousand calls fail.
     pub fn failing(&self, of_thousand: u32) {
-        self.lock().failing = of_thousand;
+        self.lock().faults.failing(of_thousand);
+    }
+
+    /// Something more is wrong.
+    pub fn fault(&self, rule: Rule) {
+        self.lock().faults.add(rule);
+    }
+
+    /// Nothing is wrong any more.
+    pub fn heal(&self) {
+        let mut inner = self.lock();
+        inner.faults.heal();
+        inner.room = u64::MAX;
+    }
+
+    /// Whether calls below a folder may fail or take long.
+    pub fn is_sick(&self, folder: &Path) -> bool {
+        let inner = self.lock();
+        inner.room != u64::MAX || inner.faults.touch(folder)
+    }
+
+    /// How long calls took since this was last asked, milliseconds, and how many there were that are of no cache.
+    pub fn spent(&self) -> (i64, u64) {
+        std::mem::take(&mut self.lock().spent)
     }
 
     /// Bytes that are free; beyond it writes fail.
@@ -76,12 +125,32 @@ impl SimDisk {
         self.lock().room = bytes;
     }
 
+    /// All files but the cache, and what they hold.
+    pub fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let inner = self.lock();
+        inner.names.iter().map(|(path, file)| (path.clone(), inner.files[file].bytes.clone())).collect()
+    }
+
+    /// Flips a bit of a file at rest.
+    pub fn flip(&self, path: &Path, bit: usize) {
+        let mut inner = self.lock();
+        let Ok(file) = inner.file(path) else { return };
+        let Some(file) = inner.files.get_mut(&file) else { return };
+        for bytes in [&mut file.bytes, &mut file.synced] {
+            if let Some(byte) = bytes.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// The process dies, or with `power` the machine: the disk as the next process finds it.
     pub fn crash(&self, power: bool) -> SimDisk {
         let mut inner = self.lock();
         inner.generation += 1;
-        (inner.failing, inner.room) = (0, u64::MAX);
+        inner.faults.heal();
+        inner.room = u64::MAX;
         if power {
+            inner.cache.clear();
             inner.lose_power();
         }
         SimDisk { inner: self.inner.clone(), generation: inner.generation }
@@ -119,11 +188,13 @@ impl Inner {
         }
     }
 
-    fn may(&mut self, what: &str) -> io::Result<()> {
-        if self.failing > 0 && self.rng.random_range(0..1000) < self.failing {
-            return Err(io::Error::other(format!("the disk refuses to {what}")));
-        }
-        Ok(())
+    /// What becomes of a call.
+    fn strike(&mut self, call: Call, path: &Path) -> io::Result<()> {
+        let rng = if is_cache(path) { None } else { Some(&mut self.rng) };
+        self.spent.1 += u64::from(rng.is_some());
+        let (takes_ms, fails) = self.faults.strike(call, path, rng);
+        self.spent.0 += takes_ms;
+        if fails { Err(io::Error::other(format!("the disk refuses to {call:?}"))) } else { Ok(()) }
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {
@@ -131,29 +202,48 @@ impl Inner {
     }
 }
 
+fn is_cache(path: &Path) -> bool {
+    path.parent().is_some_and(|dir| dir.ends_with("staged"))
+}
+
+fn dead() -> io::Error {
+    io::Error::other("this process is dead")
+}
+
 struct SimFile {
     disk: SimDisk,
-    file: u64,
+    path: PathBuf,
+    /// `None` in the cache, where a path is all.
+    file: Option<u64>,
 }
 
 impl SimFile {
-    fn with<T>(&mut self, what: &str, act: impl FnOnce(&mut Inner, u64) -> io::Result<T>) -> io::Result<T> {
+    fn with(&mut self, call: Call, act: impl FnOnce(&mut File)) -> io::Result<()> {
         let mut inner = self.disk.lock();
         if inner.generation != self.disk.generation {
-            return Err(io::Error::other("this process is dead"));
+            return Err(dead());
         }
-        inner.may(what)?;
-        act(&mut inner, self.file)
+        inner.strike(call, &self.path)?;
+        if let Some(file) = self.file.and_then(|file| inner.files.get_mut(&file)) {
+            act(file);
+        }
+        Ok(())
     }
 }
 
 impl Appender for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let fails = self.with("append", |_, _| Ok(())).err();
         let mut inner = self.disk.lock();
         if inner.generation != self.disk.generation {
-            return Err(io::Error::other("this process is dead"));
+            return Err(dead());
         }
+        let fails = inner.strike(Call::Append, &self.path).err();
+        let Some(file) = self.file else {
+            if let Some(kept) = inner.cache.get_mut(&self.path).filter(|_| fails.is_none()) {
+                kept.extend_from_slice(bytes);
+            }
+            return fails.map_or(Ok(()), Err);
+        };
         let wanted = bytes.len() as u64;
         let full = wanted > inner.room;
         let written = match (&fails, full) {
@@ -167,7 +257,7 @@ impl Appender for SimFile {
         if inner.room != u64::MAX {
             inner.room -= written as u64;
         }
-        let Some(file) = inner.files.get_mut(&self.file) else { return Ok(()) };
+        let Some(file) = inner.files.get_mut(&file) else { return Ok(()) };
         file.bytes.extend_from_slice(&bytes[..written]);
         match fails {
             Some(error) => Err(error),
@@ -177,90 +267,93 @@ impl Appender for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.with("sync", |inner, file| {
-            if let Some(file) = inner.files.get_mut(&file) {
-                file.synced.clone_from(&file.bytes);
-            }
-            Ok(())
-        })
+        self.with(Call::Sync, |file| file.synced.clone_from(&file.bytes))
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.with("truncate", |inner, file| {
-            if let Some(file) = inner.files.get_mut(&file) {
-                file.bytes.resize(len as usize, 0);
-            }
-            Ok(())
-        })
+        self.with(Call::Truncate, |file| file.bytes.resize(len as usize, 0))
     }
 }
 
 impl SimDisk {
-    fn act<T>(&self, what: &str, act: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
+    fn act<T>(&self, call: Call, path: &Path, act: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
         let mut inner = self.lock();
         if inner.generation != self.generation {
-            return Err(io::Error::other("this process is dead"));
+            return Err(dead());
         }
-        inner.may(what)?;
+        inner.strike(call, path)?;
         act(&mut inner)
     }
 }
 
+fn part(bytes: &[u8], offset: u64, len: usize) -> Bytes {
+    let from = (offset as usize).min(bytes.len());
+    let to = from.saturating_add(len).min(bytes.len());
+    Bytes::copy_from_slice(&bytes[from..to])
+}
+
+fn stat_of(bytes: &[u8]) -> Stat {
+    Stat { len: bytes.len() as u64, modified_ms: 0, is_dir: false }
+}
+
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
-        let file = self.act("create", |inner| {
+        let file = self.act(Call::Create, path, |inner| {
+            if is_cache(path) {
+                inner.cache.insert(path.to_owned(), Vec::new());
+                return Ok(None);
+            }
             let file = inner.next;
             inner.next += 1;
             inner.files.insert(file, File::default());
             inner.names.insert(path.to_owned(), file);
-            Ok(file)
+            Ok(Some(file))
         })?;
-        Ok(Box::new(SimFile { disk: self.clone(), file }))
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.to_owned(), file }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
-        let file = self.act("open", |inner| inner.file(path))?;
-        Ok(Box::new(SimFile { disk: self.clone(), file }))
+        let file = self.act(Call::Open, path, |inner| inner.file(path))?;
+        Ok(Box::new(SimFile { disk: self.clone(), path: path.to_owned(), file: Some(file) }))
     }
 
     fn read(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
-        self.act("read", |inner| {
-            let bytes = &inner.files[&inner.file(path)?].bytes;
-            let from = (offset as usize).min(bytes.len());
-            let to = from.saturating_add(len).min(bytes.len());
-            Ok(Bytes::copy_from_slice(&bytes[from..to]))
-        })
+        if is_cache(path) {
+            // A worker that cannot read what it put there ends the process, and with it the simulation.
+            return Ok(part(self.lock().cache.get(path).ok_or(io::ErrorKind::NotFound)?, offset, len));
+        }
+        self.act(Call::Read, path, |inner| Ok(part(&inner.files[&inner.file(path)?].bytes, offset, len)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        self.act("stat", |inner| {
+        if is_cache(path) {
+            return Ok(stat_of(self.lock().cache.get(path).ok_or(io::ErrorKind::NotFound)?));
+        }
+        self.act(Call::Stat, path, |inner| {
             if inner.dirs.iter().any(|dir| dir == path) {
                 return Ok(Stat { len: 0, modified_ms: 0, is_dir: true });
             }
-            let len = inner.files[&inner.file(path)?].bytes.len() as u64;
-            Ok(Stat { len, modified_ms: 0, is_dir: false })
+            Ok(stat_of(&inner.files[&inner.file(path)?].bytes))
         })
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Found>> {
-        self.act("list", |inner| {
-            let files = inner.names.iter().filter(|(path, _)| path.parent() == Some(dir)).map(|(path, file)| Found {
-                path: path.clone(),
-                stat: Stat { len: inner.files[file].bytes.len() as u64, modified_ms: 0, is_dir: false },
-            });
-            let dirs = inner
-                .dirs
-                .iter()
-                .filter(|path| path.parent() == Some(dir))
-                .map(|path| Found { path: path.clone(), stat: Stat { len: 0, modified_ms: 0, is_dir: true } });
-            let mut found: Vec<Found> = files.chain(dirs).collect();
+        self.act(Call::List, dir, |inner| {
+            let in_dir = |path: &&PathBuf| path.parent() == Some(dir);
+            let files = inner.names.iter().filter(|(path, _)| in_dir(path));
+            let files = files.map(|(path, file)| (path, stat_of(&inner.files[file].bytes)));
+            let cache = inner.cache.iter().filter(|(path, _)| in_dir(path)).map(|(path, bytes)| (path, stat_of(bytes)));
+            let folder = Stat { len: 0, modified_ms: 0, is_dir: true };
+            let dirs = inner.dirs.iter().filter(in_dir).map(|path| (path, folder));
+            let found = files.chain(cache).chain(dirs);
+            let mut found: Vec<Found> = found.map(|(path, stat)| Found { path: path.clone(), stat }).collect();
             found.sort();
             Ok(found)
         })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.act("rename", |inner| {
+        self.act(Call::Rename, from, |inner| {
             let file = inner.file(from)?;
             inner.names.remove(from);
             inner.names.insert(to.to_owned(), file);
@@ -269,7 +362,7 @@ impl Disk for SimDisk {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.act("link", |inner| {
+        self.act(Call::Link, from, |inner| {
             let file = inner.file(from)?;
             if inner.names.contains_key(to) {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -280,7 +373,10 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.act("remove", |inner| {
+        self.act(Call::Remove, path, |inner| {
+            if is_cache(path) {
+                return inner.cache.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into());
+            }
             inner.file(path)?;
             inner.names.remove(path);
             Ok(())
@@ -288,7 +384,7 @@ impl Disk for SimDisk {
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        self.act("make a folder", |inner| {
+        self.act(Call::MakeDir, dir, |inner| {
             for dir in dir.ancestors() {
                 if !inner.dirs.iter().any(|known| known == dir) {
                     inner.dirs.push(dir.to_owned());
@@ -299,7 +395,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.act("sync a folder", |inner| {
+        self.act(Call::SyncDir, dir, |inner| {
             let Inner { names, synced_names, .. } = inner;
             synced_names.retain(|path, _| path.parent() != Some(dir));
             let own = names.iter().filter(|(path, _)| path.parent() == Some(dir));

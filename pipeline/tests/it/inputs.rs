@@ -1,9 +1,10 @@
-//! Inputs as strangers and friends send them, from one generator of numbers.
+//! Inputs as friends send them, from one generator of numbers; what strangers send is in [`crate::hostile`].
 
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use radarflow_proto::fact::{Actor, DeviceGroup, Fact, Role};
+use radarflow_connectors::sinks::webhook::IN_FLIGHT;
+use radarflow_proto::fact::{Actor, DeviceGroup, Fact, OwnCondition, Receiver, ReceiverKind, Role};
 use radarflow_proto::frame::Kind;
 use radarflow_proto::payload::{AgentPush, ServiceHead, StagedHead};
 use radarflow_proto::record::IdKind;
@@ -20,7 +21,7 @@ pub struct Input {
     pub body: Bytes,
 }
 
-const TENANTS: [&str; 2] = ["t", "u"];
+pub const TENANTS: [&str; 2] = ["t", "u"];
 
 /// What has to be known before anything else.
 pub fn first() -> Vec<Input> {
@@ -28,8 +29,65 @@ pub fn first() -> Vec<Input> {
         let fact = Fact::Instance { tenant: tenant.to_owned(), kind, instance: "main".to_owned(), legacy: true };
         fact_of(tenant, &fact)
     };
-    TENANTS.iter().flat_map(|tenant| [IdKind::Armis, IdKind::NetBox].map(|kind| instance(tenant, kind))).collect()
+    let receivers = RECEIVERS.map(|(tenant, url)| fact_of(tenant, &receiver(tenant, url)));
+    let instances =
+        TENANTS.iter().flat_map(|tenant| [IdKind::Armis, IdKind::NetBox].map(|kind| instance(tenant, kind)));
+    instances.chain(receivers).collect()
 }
+
+/// Who is told of alerts: tenant and address.
+pub const RECEIVERS: [(&str, &str); 4] =
+    [("t", "http://ops.t"), ("t", "http://pager.t"), ("t", "http://third.t"), ("u", WELL)];
+
+/// The receiver that is always well: it must not notice the others.
+pub const WELL: &str = "http://ops.u";
+
+fn receiver(tenant: &str, url: &str) -> Fact {
+    Fact::Receiver(Receiver {
+        tenant: tenant.to_owned(),
+        name: url.trim_start_matches("http://").to_owned(),
+        url: url.to_owned(),
+        kind: ReceiverKind::Alertmanager,
+        group_by: vec!["alertname".to_owned()],
+        group_wait_ms: 0,
+        group_interval_ms: 500,
+        repeat_interval_ms: 7_200_000,
+        send_resolved: true,
+        headers: Default::default(),
+    })
+}
+
+/// Asks for a snapshot.
+pub fn snapshot() -> Input {
+    fact_of("t", &Fact::Snapshot)
+}
+
+/// A condition of the program itself, that begins or ends.
+fn condition(rng: &mut StdRng, tenant: &'static str) -> Input {
+    let rule = format!("rule-{}", rng.random_range(0..3));
+    holds(tenant, rule, rng.random_range(0..2), rng.random_bool(0.6))
+}
+
+fn holds(tenant: &'static str, rule: String, entity: u32, holds: bool) -> Input {
+    let condition = OwnCondition {
+        tenant: tenant.to_owned(),
+        rule,
+        entity: format!("e{entity}"),
+        severity: "critical".to_owned(),
+        title: "something is wrong".to_owned(),
+        description: String::new(),
+        holds,
+    };
+    fact_of(tenant, &Fact::Condition(condition))
+}
+
+/// So many conditions of one tenant at once that messages to its receivers would take all places.
+pub fn storm(rng: &mut StdRng) -> Vec<Input> {
+    let begins = rng.random_bool(0.7);
+    (0..STORM).map(|n| holds(TENANTS[0], format!("storm-{n}"), 0, begins)).collect()
+}
+
+const STORM: usize = IN_FLIGHT / 3 + 10;
 
 fn fact_of(tenant: &'static str, fact: &Fact) -> Input {
     Input { kind: Kind::Fact, tenant, peer: None, body: serde_json::to_vec(fact).unwrap().into() }
@@ -38,10 +96,11 @@ fn fact_of(tenant: &'static str, fact: &Fact) -> Input {
 /// Any input.
 pub fn any(rng: &mut StdRng, now_ms: i64) -> Input {
     let tenant = TENANTS[usize::from(rng.random_bool(0.3))];
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0..3 => syslog(rng, tenant),
         3..6 => netflow(rng, tenant),
         6 => group(rng, tenant),
+        10 => condition(rng, tenant),
         7 => sweep(rng, tenant, now_ms),
         8 => pushed(tenant, "sync", &items(rng, now_ms)),
         _ => staged(rng, tenant, now_ms),
@@ -51,6 +110,16 @@ pub fn any(rng: &mut StdRng, now_ms: i64) -> Input {
 /// Whether who sends it waits for an answer.
 pub fn is_acknowledged(input: &Input) -> bool {
     !matches!(input.kind, Kind::Syslog | Kind::NetFlow)
+}
+
+/// The feed that an input of a kind comes by.
+pub fn feed(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Syslog => "syslog",
+        Kind::NetFlow => "netflow",
+        Kind::Fact => "people",
+        _ => "agents",
+    }
 }
 
 fn peer(rng: &mut StdRng) -> Option<SocketAddr> {
@@ -88,14 +157,16 @@ fn netflow(rng: &mut StdRng, tenant: &'static str) -> Input {
             }
         }
     }
-    let mut body = Vec::new();
-    body.extend(9u16.to_be_bytes());
-    body.extend(1u16.to_be_bytes());
-    for word in [1000u32, 1_704_067_200, rng.random_range(0..1000), rng.random_range(0..2)] {
-        body.extend(word.to_be_bytes());
-    }
+    let body = message(rng.random_range(0..1000), rng.random_range(0..2), &sets);
+    Input { kind: Kind::NetFlow, tenant, peer: peer(rng), body }
+}
+
+/// A v9 message of a source.
+pub fn message(sequence: u32, source: u32, sets: &[u8]) -> Bytes {
+    let mut body = [9u16.to_be_bytes(), 1u16.to_be_bytes()].concat();
+    body.extend([1000, 1_704_067_200, sequence, source].iter().flat_map(|word: &u32| word.to_be_bytes()));
     body.extend(sets);
-    Input { kind: Kind::NetFlow, tenant, peer: peer(rng), body: body.into() }
+    body.into()
 }
 
 fn group(rng: &mut StdRng, tenant: &'static str) -> Input {

@@ -2,9 +2,17 @@
 
 #![allow(unreachable_pub)]
 
+mod clock;
 mod directories;
 mod disk;
+mod ends;
+mod faults;
+mod hostile;
 mod inputs;
+mod invariants;
 mod lake;
-
+mod models;
+mod process;
+mod restart;
+mod truth;
 mod world;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::super::Applied;
 use super::super::checkpoint::{Wanted, days};
@@ -90,7 +91,8 @@ impl Sink {
                 // What has piled up goes in several commits; between them others have their turn.
                 () = std::future::ready(()), if self.has_due() => {}
             }
-            self.commit(Writer::is_due).await;
+            let largest = self.largest();
+            self.commit(|writer| writer.is_due() || Some(writer.table) == largest).await;
             self.end_chore().await;
             self.begin_chore();
             self.report();
@@ -101,7 +103,7 @@ impl Sink {
 
     /// Whether something is to be committed now.
     fn has_due(&self) -> bool {
-        self.writers.values().any(|writer| writer.is_due() && writer.may_commit())
+        self.writers.values().any(|writer| writer.is_due() && writer.may_commit()) || self.largest().is_some()
     }
 
     /// Commits everything that waits; what is refused waits on.
@@ -133,6 +135,13 @@ impl Sink {
 
     fn weigh(&self) {
         self.room.pending.store(self.writers.values().map(|w| w.bytes).sum(), Ordering::Relaxed);
+    }
+
+    /// The table that makes room, where there is little.
+    fn largest(&self) -> Option<LakeTable> {
+        let little = self.room.held() >= self.room.bound / 2;
+        let able = self.writers.values().filter(|writer| little && writer.may_commit());
+        able.max_by_key(|writer| writer.bytes).map(|writer| writer.table)
     }
 
     async fn commit(&mut self, due: impl Fn(&Writer) -> bool) {

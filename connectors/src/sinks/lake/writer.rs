@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::cast;
@@ -18,6 +18,7 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::Table;
+use tokio::time::Instant;
 
 use super::super::Applied;
 use super::super::compact::{PARTITIONED_BY, TARGET_BYTES, plan, properties};

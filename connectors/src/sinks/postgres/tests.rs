@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::server::Server;
 use super::{Limits, Postgres, PostgresError, Truth, check, migrate};
 
 /// Short enough to be waited for, long enough for a slow machine that does answer.
@@ -158,7 +159,8 @@ impl World {
 }
 
 fn start(url: &str, generation: u64, pending: usize, world: &Arc<World>) -> Postgres {
-    Postgres::start_within(QUICK, url, generation, 0, pending, world.clone()).unwrap()
+    let server = Arc::new(Server(url.parse().unwrap()));
+    Postgres::start_within(QUICK, server, generation, 0, pending, world.clone())
 }
 
 /// So many epochs are taken at once.

@@ -1,26 +1,20 @@
-//! Writes what waits, and fills what missed too much. Every attempt has an end; what failed leaves its connection.
+//! Writes what waits, and fills what missed too much. Every attempt has an end; what failed leaves its session.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use radarflow_proto::rows::{Nature, StateRow, Table, copy_key};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use radarflow_proto::rows::{Nature, Table};
 
+use super::database::{Database, Item, Patience, Progress, Session};
 use super::waiting::{Batch, Waiting, Work};
-use super::{Limits, PostgresError, Truth, connect, sql, within};
+use super::{Limits, PostgresError, Truth, within};
 use crate::retry::{self, Pauses};
 
-/// Bytes of COPY text sent at once.
-const COPY_BYTES: usize = 4 << 20;
 /// Time between two transactions: what comes in it is written together.
 const PACE: Duration = Duration::from_millis(200);
 /// How often it is looked whether the truth has come as far as it must.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Generation and frontier, as the database has them.
-type Progress = Option<(i64, i64)>;
 
 /// What this process knows of the database's frontier.
 #[derive(Clone, Copy, Default, Debug)]
@@ -61,12 +55,12 @@ fn judge(found: Progress, generation: i64, start: u64, known: Frontier, anew: bo
 
 pub(super) struct Writer {
     limits: Limits,
-    options: PgConnectOptions,
+    database: Arc<dyn Database>,
     generation: i64,
     start: u64,
     waiting: Arc<Waiting>,
     truth: Arc<dyn Truth>,
-    connection: Option<PgConnection>,
+    session: Option<Box<dyn Session>>,
     known: Frontier,
 }
 
@@ -81,14 +75,14 @@ enum Wrote {
 impl Writer {
     pub(super) fn new(
         limits: Limits,
-        options: PgConnectOptions,
+        database: Arc<dyn Database>,
         generation: u64,
         start: u64,
         waiting: Arc<Waiting>,
         truth: Arc<dyn Truth>,
     ) -> Writer {
         let known = Frontier::default();
-        Writer { limits, options, generation: generation as i64, start, waiting, truth, connection: None, known }
+        Writer { limits, database, generation: generation as i64, start, waiting, truth, session: None, known }
     }
 
     pub(super) async fn run(mut self) {
@@ -113,7 +107,7 @@ impl Writer {
                 tokio::time::sleep(PACE).await;
                 continue;
             };
-            self.connection = None;
+            self.session = None;
             self.waiting.applied().is_up(false);
             let advice = error.advice();
             if matches!(error, PostgresError::Replaced { .. }) || error.is_defect() {
@@ -128,15 +122,20 @@ impl Writer {
         }
     }
 
+    async fn connect(&mut self, statement: Duration) -> Result<Box<dyn Session>, PostgresError> {
+        let patience = Patience { statement, lock: self.limits.lock };
+        within(self.limits.connect, "a connection", self.database.connect(patience)).await
+    }
+
     /// Writes a batch, if the database follows.
     async fn write(&mut self, held: &mut Batch) -> Result<(), PostgresError> {
         let limit = self.limits.of(held.bytes);
-        let (mut connection, anew) = match self.connection.take() {
-            Some(connection) => (connection, false),
-            None => (connect(&self.options, self.limits.connect, limit, self.limits.lock).await?, true),
+        let (mut session, anew) = match self.session.take() {
+            Some(session) => (session, false),
+            None => (self.connect(limit).await?, true),
         };
-        let wrote = within(limit, "a transaction", self.transaction(&mut connection, anew, limit, held)).await?;
-        self.connection = Some(connection);
+        let wrote = within(limit, "a transaction", self.transaction(&mut *session, anew, limit, held)).await?;
+        self.session = Some(session);
         *held = Batch::default();
         match wrote {
             Wrote::UpTo(epoch) => {
@@ -152,51 +151,47 @@ impl Writer {
 
     async fn transaction(
         &mut self,
-        connection: &mut PgConnection,
+        session: &mut dyn Session,
         anew: bool,
         limit: Duration,
         held: &Batch,
     ) -> Result<Wrote, PostgresError> {
-        let mut tx = connection.begin_with(AssertSqlSafe(begin(limit))).await?;
-        let old = match self.found(&mut tx, anew).await? {
+        session.begin(limit).await?;
+        let old = match self.found(session, anew).await? {
             Found::Follow(old) => old,
             Found::Fill(_) => {
-                tx.rollback().await?;
+                session.rollback().await?;
                 return Ok(Wrote::Nothing);
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
         };
         self.known = Frontier { frontier: Some(old), doubtful: None };
         if held.newest <= old {
-            tx.rollback().await?;
+            session.rollback().await?;
             return Ok(Wrote::UpTo(old));
         }
         for table in kept() {
-            write_table(&mut tx, table, held, old).await?;
+            let (gone, there) = said(table, held, old);
+            session.write(table, &gone, &there).await?;
         }
-        self.move_to(&mut tx, held.newest).await?;
-        self.commit(tx, held.newest).await?;
+        session.move_to(self.generation, held.newest).await?;
+        self.commit(session, held.newest).await?;
         Ok(Wrote::UpTo(held.newest))
     }
 
     /// Locks the frontier until the end of the transaction, and tells what it means.
-    async fn found(&self, tx: &mut PgConnection, anew: bool) -> Result<Found, PostgresError> {
-        let found: Progress = sqlx::query_as(sql::PROGRESS).fetch_optional(tx).await?;
+    async fn found(&mut self, session: &mut dyn Session, anew: bool) -> Result<Found, PostgresError> {
+        let found = session.progress().await?;
         match judge(found, self.generation, self.start, self.known, anew) {
             Found::Replaced => Err(PostgresError::Replaced { found, ours: (self.generation, self.known.frontier) }),
             found => Ok(found),
         }
     }
 
-    async fn move_to(&self, tx: &mut PgConnection, epoch: u64) -> Result<(), PostgresError> {
-        sqlx::query(sql::MOVE).bind(self.generation).bind(epoch as i64).execute(tx).await?;
-        Ok(())
-    }
-
     /// Until its end is heard of it is in doubt; the next transaction finds out.
-    async fn commit(&mut self, tx: sqlx::PgTransaction<'_>, epoch: u64) -> Result<(), PostgresError> {
+    async fn commit(&mut self, session: &mut dyn Session, epoch: u64) -> Result<(), PostgresError> {
         self.known.doubtful = Some(epoch);
-        tx.commit().await?;
+        session.commit().await?;
         self.known = Frontier { frontier: Some(epoch), doubtful: None };
         Ok(())
     }
@@ -215,10 +210,10 @@ impl Writer {
     /// What it stages is its session's: readers and writers of the tables do not notice it before the one transaction at
     /// the end, which holds no lock that a reader waits for.
     async fn fill(&mut self) -> Result<u64, PostgresError> {
-        self.connection = None;
+        self.session = None;
         let limits = self.limits;
-        let mut connection = connect(&self.options, limits.connect, limits.write, limits.lock).await?;
-        let found = within(limits.write, "the frontier", self.found(&mut connection, true)).await?;
+        let mut session = self.connect(limits.write).await?;
+        let found = within(limits.write, "the frontier", self.found(&mut *session, true)).await?;
         let after = match found {
             Found::Follow(after) => {
                 self.known = Frontier { frontier: Some(after), doubtful: None };
@@ -248,20 +243,21 @@ impl Writer {
                 continue;
             }
             let size: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
-            within(limits.of(size), "staging a table", stage(&mut connection, table, limits.of(size), &rows)).await?;
+            let limit = limits.of(size);
+            within(limit, "staging a table", session.stage(table, limit, &rows)).await?;
             bytes += size;
             staged.push(table);
         }
         drop(state);
         let limit = limits.of(bytes);
-        let exchanged = within(limit, "a resynchronisation", self.exchange(&mut connection, limit, &staged, epoch));
+        let exchanged = within(limit, "a resynchronisation", self.exchange(&mut *session, limit, &staged, epoch));
         exchanged.await?;
         // What is staged goes with the session.
         Ok(epoch)
     }
 
     /// What is true at an epoch or later.
-    async fn truth_since(&self, epoch: u64) -> Result<(u64, Vec<(Table, RecordBatch)>), PostgresError> {
+    async fn truth_since(&mut self, epoch: u64) -> Result<(u64, Vec<(Table, RecordBatch)>), PostgresError> {
         let reached = async {
             loop {
                 let truth = self.truth.clone();
@@ -279,35 +275,25 @@ impl Writer {
     /// Makes the tables what is staged.
     async fn exchange(
         &mut self,
-        connection: &mut PgConnection,
+        session: &mut dyn Session,
         limit: Duration,
         staged: &[Table],
         epoch: u64,
     ) -> Result<(), PostgresError> {
-        let mut tx = connection.begin_with(AssertSqlSafe(begin(limit))).await?;
+        session.begin(limit).await?;
         // Whoever took over since must not be undone.
-        self.found(&mut tx, false).await?;
+        self.found(session, false).await?;
         for table in staged {
-            if table.nature() == Nature::State {
-                tx.execute(AssertSqlSafe(sql::delete_others(*table))).await?;
-            }
-            tx.execute(AssertSqlSafe(sql::upsert(*table))).await?;
+            session.exchange(*table).await?;
         }
-        self.move_to(&mut tx, epoch).await?;
-        self.commit(tx, epoch).await
+        session.move_to(self.generation, epoch).await?;
+        self.commit(session, epoch).await
     }
 }
 
 /// The tables that Postgres has.
 fn kept() -> Vec<Table> {
     Table::ALL.iter().copied().filter(|table| !table.postgres().is_empty()).collect()
-}
-
-/// Something that COPY is given.
-enum Item<'a> {
-    Key(&'a str),
-    Row(&'a StateRow),
-    Batch(&'a RecordBatch),
 }
 
 /// What a batch says of a table after an epoch: what is gone, and what is there.
@@ -322,78 +308,6 @@ fn said(table: Table, held: &Batch, after: u64) -> (Vec<Item<'_>>, Vec<Item<'_>>
         None => Item::Key(key),
     });
     changes.partition(|item| matches!(item, Item::Key(_)))
-}
-
-/// Begins a transaction whose statements, all together, may take so long.
-fn begin(limit: Duration) -> String {
-    let ms = limit.as_millis();
-    format!("BEGIN; SET LOCAL statement_timeout = {ms}; SET LOCAL idle_in_transaction_session_timeout = {ms}")
-}
-
-/// Writes what a batch says of a table, after an epoch.
-async fn write_table(tx: &mut PgConnection, table: Table, held: &Batch, after: u64) -> Result<(), PostgresError> {
-    let (gone, there) = said(table, held, after);
-    if !gone.is_empty() {
-        tx.execute(AssertSqlSafe(sql::stage(table, true, false))).await?;
-        copy(tx, table, true, &gone).await?;
-        tx.execute(AssertSqlSafe(sql::delete(table))).await?;
-    }
-    if !there.is_empty() {
-        tx.execute(AssertSqlSafe(sql::stage(table, false, false))).await?;
-        copy(tx, table, false, &there).await?;
-        tx.execute(AssertSqlSafe(sql::upsert(table))).await?;
-    }
-    Ok(())
-}
-
-/// Fills a temporary table of the session.
-async fn stage(
-    connection: &mut PgConnection,
-    table: Table,
-    limit: Duration,
-    batches: &[RecordBatch],
-) -> Result<(), PostgresError> {
-    let ms = limit.as_millis();
-    connection.execute(AssertSqlSafe(format!("SET statement_timeout = {ms}"))).await?;
-    connection.execute(AssertSqlSafe(sql::stage(table, false, true))).await?;
-    let items: Vec<Item<'_>> = batches.iter().map(Item::Batch).collect();
-    copy(connection, table, false, &items).await?;
-    // Nobody else looks at a temporary table, so that the plan would be made for one of any size.
-    connection.execute(AssertSqlSafe(format!("ANALYZE {}", sql::staged(table, false)))).await?;
-    Ok(())
-}
-
-/// Copies into what is staged of a table, in pieces.
-async fn copy(
-    connection: &mut PgConnection,
-    table: Table,
-    gone: bool,
-    items: &[Item<'_>],
-) -> Result<(), PostgresError> {
-    let mut copy = connection.copy_in_raw(&format!("COPY {} FROM STDIN", sql::staged(table, gone))).await?;
-    let mut piece = String::new();
-    for item in items {
-        match item {
-            Item::Key(key) => copy_key(key, &mut piece),
-            Item::Row(row) => row.copy(&mut piece),
-            Item::Batch(batch) => {
-                for row in 0..batch.num_rows() {
-                    table.copy_row(batch, row, &mut piece);
-                    if piece.len() >= COPY_BYTES {
-                        copy.send(std::mem::take(&mut piece).into_bytes()).await?;
-                    }
-                }
-            }
-        }
-        if piece.len() >= COPY_BYTES {
-            copy.send(std::mem::take(&mut piece).into_bytes()).await?;
-        }
-    }
-    if !piece.is_empty() {
-        copy.send(piece.into_bytes()).await?;
-    }
-    copy.finish().await?;
-    Ok(())
 }
 
 #[cfg(test)]

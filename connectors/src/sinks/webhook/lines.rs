@@ -12,9 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use radarflow_proto::payload::DueNotification;
+use tokio::time::Instant;
 
 /// Messages under way at once.
 pub const IN_FLIGHT: usize = 64;
@@ -321,8 +322,8 @@ impl Lines {
             if line.failures == 0 || line.under_way == 0 {
                 line.failures = line.failures.saturating_add(1);
             }
-            line.resting = Some(now + asked.unwrap_or_else(|| wait(line.failures)));
-            let again = now + asked.unwrap_or_else(|| wait(message.attempts));
+            line.resting = Some(now + asked.unwrap_or_else(|| wait(line.failures, &message.due.id)));
+            let again = now + asked.unwrap_or_else(|| wait(message.attempts, &message.due.id));
             let is_dead = |message: &Message| message.attempts >= ATTEMPTS || now > message.since + LIFE;
             line.later.insert((again, tried), message);
             while line.ready.front().is_some_and(is_dead) {
@@ -342,11 +343,12 @@ impl Lines {
     }
 }
 
-/// The pause after so many failures, and a little more or less, so that what failed together does not come again
-/// together.
-fn wait(failures: u32) -> Duration {
+/// The pause after so many failures, and up to a quarter more by the name of the message, so that what failed together
+/// does not come again together.
+fn wait(failures: u32, id: &str) -> Duration {
     let wait = FIRST_WAIT.saturating_mul(1 << (failures.saturating_sub(1)).min(16)).min(LONGEST_WAIT);
-    wait + wait.mul_f64(rand::random_range(0.0..0.25))
+    let share = crc32c::crc32c_append(failures, id.as_bytes()) % 256;
+    wait + wait * share / 1024
 }
 
 #[cfg(test)]
