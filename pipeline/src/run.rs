@@ -276,7 +276,8 @@ impl Opened {
         let snapshots_fail = Arc::new(AtomicBool::new(false));
         let spine = {
             let orders = write_snapshots(Writer::new(snapshots), handed_in, events.clone())?;
-            let outside = Outside { stats: intake.stats().clone(), trim, snapshots_fail: snapshots_fail.clone(), orders };
+            let outside =
+                Outside { stats: intake.stats().clone(), trim, snapshots_fail: snapshots_fail.clone(), orders };
             let driver = Driven {
                 driver: Driver::new(start, consumers.clone(), outside),
                 consumers,

@@ -143,7 +143,8 @@ impl Snapshots {
             let path = dir.join(format!("manifest-{usable}.json"));
             if names.contains(&name(&path)) {
                 let bytes = disk.read_all(&path).map_err(LedgerError::io(&path))?;
-                let manifest = checked::open(&bytes).ok().and_then(|json| serde_json::from_slice::<Manifest>(json).ok());
+                let manifest =
+                    checked::open(&bytes).ok().and_then(|json| serde_json::from_slice::<Manifest>(json).ok());
                 if let Some(manifest) = manifest {
                     return Ok(Some(manifest.generation));
                 }

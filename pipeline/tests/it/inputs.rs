@@ -30,7 +30,8 @@ pub fn first() -> Vec<Input> {
         fact_of(tenant, &fact)
     };
     let receivers = RECEIVERS.map(|(tenant, url)| fact_of(tenant, &receiver(tenant, url)));
-    let instances = TENANTS.iter().flat_map(|tenant| [IdKind::Armis, IdKind::NetBox].map(|kind| instance(tenant, kind)));
+    let instances =
+        TENANTS.iter().flat_map(|tenant| [IdKind::Armis, IdKind::NetBox].map(|kind| instance(tenant, kind)));
     instances.chain(receivers).collect()
 }
 
