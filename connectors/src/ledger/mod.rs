@@ -155,17 +155,21 @@ pub const SNAPSHOTS: &str = "snapshots";
 
 /// Opens the ledger of a data directory. State is handed in with these schema versions, by collection.
 ///
-/// A damaged snapshot is passed over for the usable one before it, if the frames since that one are there.
+/// A damaged snapshot is passed over for the usable one before it, if the frames since that one are there. A log of which
+/// nothing is left goes on after the newest snapshot: beginning anew it would use epochs again that sinks have.
 ///
 /// # Errors
 /// The disk refuses; the log is damaged; nothing there leads to the state that the log goes on from. Nothing was changed.
 pub fn open(disk: &Arc<dyn Disk>, root: &Path, collections: &BTreeMap<String, u32>) -> Result<Opened, LedgerError> {
     let (log, folder) = (root.join(LOG), root.join(SNAPSHOTS));
-    let generation = Segments::generation_of(&**disk, &log)?;
+    let generation = match Segments::generation_of(&**disk, &log)? {
+        Some(generation) => Some(generation),
+        None => Snapshots::generation_of(&**disk, &folder)?,
+    };
     let open = |generation| Snapshots::open(disk.clone(), &folder, generation, collections.clone());
     let known = generation.map(open).transpose()?;
     let covered = known.as_ref().and_then(|snapshots| Some(snapshots.usable().next()?.epoch)).unwrap_or(0);
-    let mut segments = Segments::open(disk.clone(), &log, covered)?;
+    let mut segments = Segments::open_as(disk.clone(), &log, covered, generation)?;
     let mut snapshots = match known {
         Some(snapshots) => snapshots,
         None => open(segments.generation())?,

@@ -159,6 +159,16 @@ impl Segments {
     /// # Errors
     /// The disk refuses; a frame is damaged or missing in the middle; a newer build wrote it.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, covered: u64) -> Result<Segments, LedgerError> {
+        Self::open_as(disk, dir, covered, None)
+    }
+
+    /// The same; a log that has to be made is given this name, if it has one already.
+    pub(super) fn open_as(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        covered: u64,
+        generation: Option<u64>,
+    ) -> Result<Segments, LedgerError> {
         disk.make_dir(dir).map_err(LedgerError::io(dir))?;
         let mut log = Segments {
             disk,
@@ -210,7 +220,7 @@ impl Segments {
         }
         match log.segments.last() {
             None => {
-                log.generation = rand::random_range(GENERATIONS);
+                log.generation = generation.unwrap_or_else(|| rand::random_range(GENERATIONS));
                 log.roll()?;
             }
             Some(Segment { path, .. }) => {

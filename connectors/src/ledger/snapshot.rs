@@ -131,6 +131,28 @@ impl Snapshots {
         Ok(Snapshots { disk, dir: dir.to_owned(), generation, collections, manifests, usable })
     }
 
+    /// The ledger that the newest usable snapshot belongs to; `None` where there is none that can be read.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn generation_of(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, LedgerError> {
+        let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let found = disk.list(dir).map_err(LedgerError::io(dir))?;
+        let names: BTreeSet<String> = found.iter().map(|found| name(&found.path)).collect();
+        for usable in names.iter().rev().filter_map(|name| name.strip_prefix("usable-")) {
+            let path = dir.join(format!("manifest-{usable}.json"));
+            if names.contains(&name(&path)) {
+                let bytes = disk.read_all(&path).map_err(LedgerError::io(&path))?;
+                let manifest =
+                    checked::open(&bytes).ok().and_then(|json| serde_json::from_slice::<Manifest>(json).ok());
+                if let Some(manifest) = manifest {
+                    return Ok(Some(manifest.generation));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// The snapshots that were found usable while their sinks were there to ask, newest first.
     pub fn usable(&self) -> impl Iterator<Item = &Manifest> {
         self.manifests.iter().rev().filter(|m| self.usable.contains(&m.epoch))
@@ -573,6 +595,20 @@ mod tests {
         assert_eq!(last.runs.len(), 1);
         let expected = (0..4u8).map(|key| (vec![key], value(MAX_RUNS + 1 + key as usize))).collect();
         assert_eq!(held(&snapshots, &last), expected);
+    }
+
+    #[test]
+    fn a_log_that_is_gone_goes_on_after_the_newest_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || crate::ledger::open(&os(), dir.path(), &BTreeMap::new()).unwrap();
+        let mut opened = open();
+        let generation = opened.segments.generation();
+        opened.snapshots.publish(7, 5, 0, &changed(1, Some(1))).unwrap();
+        opened.snapshots.retire(7).unwrap();
+        std::fs::remove_dir_all(dir.path().join(crate::ledger::LOG)).unwrap();
+        let opened = open();
+        assert_eq!((opened.segments.generation(), opened.segments.next_epoch()), (generation, 8));
+        assert_eq!(opened.start.unwrap().1["c"], [(vec![1], vec![1])]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use radarflow_connectors::ledger;
 use radarflow_dataflows::decode::runs::Staging;
@@ -9,6 +10,7 @@ use radarflow_dataflows::worker::Start;
 use radarflow_proto::disk::Disk;
 use radarflow_proto::frame::Kind;
 use radarflow_proto::rows::{Nature, StateRow, Table};
+use rand::RngExt;
 
 use crate::inputs;
 use crate::models::database::Mood;
@@ -28,13 +30,21 @@ impl World {
     pub fn settle(&mut self, postgres: bool) {
         self.outer.disk.heal();
         self.outer.receivers.heal();
-        if postgres {
-            self.outer.database.is(Mood::Well);
-        }
+        self.outer.database.is(match (postgres, self.rng.random_bool(0.5)) {
+            (true, _) => Mood::Well,
+            (false, true) => Mood::Away,
+            (false, false) => Mood::Silent,
+        });
         // What the disk did before it was well is over.
         self.process().pass(60_000 * 60);
-        self.send_own(inputs::snapshot());
-        self.turns(postgres);
+        for _ in 0..2 {
+            self.send_own(inputs::snapshot());
+            self.turns(postgres);
+        }
+        // What waits for Postgres keeps the ledger, as long as there is room for it.
+        if postgres || self.process().postgres.waiting().load(Ordering::Relaxed) == 0 {
+            self.is_small();
+        }
         if postgres && self.flooded {
             // Who was of no use is forgotten.
             for _ in 0..11 {
@@ -44,7 +54,6 @@ impl World {
             assert!(exporters <= EXPORTERS, "{exporters} exporters are remembered");
             self.turns(postgres);
         }
-        self.is_small();
         let process = self.process();
         process.followers[0].read();
         assert_eq!(process.followers[0].seen(), Some(process.live.state().0), "who keeps up has everything");
@@ -55,7 +64,7 @@ impl World {
         let disk = &self.outer.disk;
         let snapshots = disk.list(&Path::new(ROOT).join(ledger::SNAPSHOTS)).unwrap();
         let segments = disk.list(&Path::new(ROOT).join(ledger::LOG)).unwrap();
-        let few = snapshots.len() <= 12 + 2 * ledger::snapshot::MAX_RUNS && segments.len() <= 12;
+        let few = snapshots.len() <= 12 + 2 * ledger::snapshot::MAX_RUNS && segments.len() <= 10;
         assert!(few, "it is not let go: {snapshots:?} {segments:?}");
     }
 

@@ -81,13 +81,15 @@ fn holds(tenant: &'static str, rule: String, entity: u32, holds: bool) -> Input 
     fact_of(tenant, &Fact::Condition(condition))
 }
 
-/// So many conditions of one tenant at once that messages to its receivers would take all places.
-pub fn storm(rng: &mut StdRng) -> Vec<Input> {
-    let begins = rng.random_bool(0.7);
-    (0..STORM).map(|n| holds(TENANTS[0], format!("storm-{n}"), 0, begins)).collect()
+/// So many conditions of one tenant at once that messages to one of its receivers would take all places.
+pub fn storm(begins: bool) -> Vec<Input> {
+    (0..IN_FLIGHT + 4).map(|n| holds(TENANTS[0], format!("storm-{n}"), 0, begins)).collect()
 }
 
-const STORM: usize = IN_FLIGHT / 3 + 10;
+/// A condition that only the receiver is told of that is always well.
+pub fn calm(rng: &mut StdRng) -> Input {
+    holds(TENANTS[1], format!("calm-{}", rng.random_range(0..1000)), 0, true)
+}
 
 fn fact_of(tenant: &'static str, fact: &Fact) -> Input {
     Input { kind: Kind::Fact, tenant, peer: None, body: serde_json::to_vec(fact).unwrap().into() }

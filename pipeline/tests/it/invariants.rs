@@ -17,7 +17,7 @@ use crate::clock::SimClock;
 use crate::hostile::{self, Said};
 use crate::inputs::{RECEIVERS, WELL};
 use crate::models::receivers;
-use crate::process::{Outer, POSTGRES_BYTES, Process, QUEUE_BYTES, STAGED_BYTES};
+use crate::process::{Outer, Process, QUEUE_BYTES, STAGED_BYTES};
 use crate::truth::{Truth, row_ids};
 
 /// Whoever is well and is not attacked has a message after so long, milliseconds.
@@ -33,8 +33,8 @@ pub struct Judge {
     /// The epoch of the state that it began with, which it says again, and the last of the log that it reads again.
     start: u64,
     last: u64,
-    /// At its last frame: the true time, and the ledger's.
-    before: Mutex<Option<(i64, i64)>>,
+    /// The true time of its last frame.
+    before: Mutex<Option<i64>>,
     /// The wall was behind when it began: setting it right is followed.
     wall_was_behind: bool,
     /// Messages to the receiver that is always well, and since when they are due.
@@ -68,10 +68,14 @@ impl Judge {
     /// wall may say, within a bound.
     fn time(&self, last_ms: Option<i64>, frame: &Frame) {
         let true_ms = self.clock.true_ms();
-        let before = self.before.lock().unwrap().replace((true_ms, frame.clock_ms));
+        // One that the process before wrote, and was not told so.
+        if frame.epoch <= self.last {
+            return;
+        }
+        let before = self.before.lock().unwrap().replace(true_ms);
         let Some(last_ms) = last_ms else { return };
         let most = match before {
-            Some((then_ms, _)) => {
+            Some(then_ms) => {
                 let passed = true_ms - then_ms;
                 passed + passed / SLEW + 1 + if self.wall_was_behind { MAX_GAP_MS } else { 0 }
             }
@@ -188,7 +192,7 @@ pub fn memory(process: &Process) {
     let staged = process.staged_in_memory();
     assert!(process.uploads_stay || staged <= STAGED_BYTES, "{staged} bytes of uploads are in memory");
     let postgres = process.postgres.waiting().load(Ordering::Relaxed);
-    assert!(postgres <= POSTGRES_BYTES, "{postgres} bytes wait for Postgres");
+    assert!(postgres <= process.postgres_bytes, "{postgres} bytes wait for Postgres");
     let outbox = process.outbox.waiting_bytes();
     assert!(outbox <= ALL_BYTES.min(RECEIVERS.len() * RECEIVER_BYTES), "{outbox} bytes wait for receivers");
     for follower in &process.followers[1..] {

@@ -46,8 +46,6 @@ use crate::truth::{Live, Truth};
 pub const ROOT: &str = "/data";
 /// Bytes that may wait for the ledger, of either queue.
 pub const QUEUE_BYTES: usize = 256 << 10;
-/// Bytes of changes that may wait for Postgres.
-pub const POSTGRES_BYTES: usize = 64 << 10;
 /// Bytes of large uploads that are kept in memory.
 pub const STAGED_BYTES: u64 = 1500;
 
@@ -85,6 +83,8 @@ pub struct Process {
     pub live: Arc<Live>,
     pub lake: Arc<Lake>,
     pub postgres: Arc<Postgres>,
+    /// Bytes of changes that may wait for it.
+    pub postgres_bytes: usize,
     pub outbox: Arc<Outbox>,
     pub followers: Vec<Follower>,
     judge: Arc<Judge>,
@@ -177,7 +177,8 @@ impl Process {
         let lake = Arc::new(Lake::new(truth.clone(), rng.random_range(3..12)));
         let known = Arc::new(Known { live: live.clone(), truth: truth.clone() });
         let database = Arc::new(outer.database.clone());
-        let postgres = Arc::new(Postgres::start_on(database, generation, start, POSTGRES_BYTES, known));
+        let postgres_bytes = rng.random_range(2 << 10..64 << 10);
+        let postgres = Arc::new(Postgres::start_on(database, generation, start, postgres_bytes, known));
         let (sink, late) = late::pair();
         let outbox = Arc::new(Outbox::start_to(Arc::new(outer.receivers.clone()), sink, "http://radarflow".to_owned()));
         let followers = vec![Follower::new(usize::MAX), Follower::new(rng.random_range(2..10))];
@@ -240,6 +241,7 @@ impl Process {
             live,
             lake,
             postgres,
+            postgres_bytes,
             outbox,
             followers,
             judge,
@@ -362,6 +364,8 @@ impl Process {
     /// The spine's look.
     pub fn look(&mut self) {
         let ends = self.driver.look(self.now_ms() - self.began_ms);
+        let stopped = self.intake.stats().record_full.load(Ordering::Relaxed);
+        assert_eq!(stopped, self.lake.is_full(), "intake stops for the record, and for nobody else");
         assert!(ends.is_empty(), "nobody asked for an end");
         self.due.extend(self.orders.try_iter());
     }

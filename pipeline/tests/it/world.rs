@@ -142,10 +142,7 @@ impl World {
                 let sent = hostile::datagram(&mut self.rng);
                 self.send(sent);
             }
-            84 => {
-                let sent = inputs::storm(&mut self.rng);
-                sent.into_iter().for_each(|input| self.send(input));
-            }
+            84 => self.storm(),
             85..90 if self.troubled => self.trouble_disk(),
             90..96 if self.troubled => self.trouble_outside(),
             96.. => self.crash(),
@@ -175,6 +172,29 @@ impl World {
         self.send(counts);
     }
 
+    /// Receivers of one tenant are silent and have very much to be told, and that of another has not.
+    fn storm(&mut self) {
+        if self.troubled {
+            let url = self.receiver();
+            self.outer.receivers.is(url, receivers::Mood::Silent);
+        }
+        let begins = self.rng.random_bool(0.8);
+        inputs::storm(begins).into_iter().for_each(|input| self.send(input));
+        self.pass(100);
+        self.pass(100);
+        let calm = inputs::calm(&mut self.rng);
+        self.send(calm);
+        self.pass(1500);
+        self.pass(1500);
+    }
+
+    /// One that is not always well.
+    fn receiver(&mut self) -> &'static str {
+        let others = inputs::RECEIVERS.iter().map(|(_, url)| *url).filter(|url| *url != inputs::WELL);
+        let others: Vec<&str> = others.collect();
+        others[self.rng.random_range(0..others.len())]
+    }
+
     fn slow_follower(&mut self) {
         let follower = &self.process().followers[1];
         if follower.is_ended() { follower.resume() } else { follower.read() }
@@ -202,17 +222,14 @@ impl World {
     }
 
     fn trouble_outside(&mut self) {
+        let url = self.receiver();
         let rng = &mut self.rng;
         let Outer { database, receivers, .. } = &self.outer;
         match rng.random_range(0..8) {
             0..3 => database.is(database::mood(rng)),
             3 => database.back_up(),
             4 => database.restore(),
-            _ => {
-                let others: Vec<&str> =
-                    inputs::RECEIVERS.iter().map(|(_, url)| *url).filter(|url| *url != inputs::WELL).collect();
-                receivers.is(others[rng.random_range(0..others.len())], receivers::mood(rng));
-            }
+            _ => receivers.is(url, receivers::mood(rng)),
         }
     }
 }
