@@ -137,7 +137,11 @@ impl Files {
             let schema = DFSchema::try_from(self.partitions.schema())?;
             let held = session.create_physical_expr(exact, &schema)?.evaluate(&self.partitions)?;
             let held = held.into_array(self.partitions.num_rows())?;
-            wanted = Some(prep_null_mask_filter(held.as_boolean()));
+            // What is unknown is not held.
+            wanted = Some(match held.null_count() {
+                0 => held.as_boolean().clone(),
+                _ => prep_null_mask_filter(held.as_boolean()),
+            });
         }
         if let Some(possible) = prune::possible(session, &self.schema, &self.log, others)? {
             wanted = Some(match wanted {
@@ -159,7 +163,8 @@ impl Files {
         let (paths, sizes) = (paths.as_string::<i32>(), sizes.as_primitive::<Int64Type>());
         let times = times.as_primitive::<Int64Type>();
         let file = |row: usize| {
-            let path = Path::parse(paths.value(row)).unwrap_or_else(|_| Path::from(paths.value(row)));
+            // Paths are URLs in the log (Delta protocol, add file).
+            let path = Path::from_url_path(paths.value(row)).unwrap_or_else(|_| Path::from(paths.value(row)));
             let meta = ObjectMeta {
                 location: self.root.parts().chain(path.parts()).collect(),
                 last_modified: chrono::DateTime::from_timestamp_millis(times.value(row)).unwrap_or_default(),

@@ -44,7 +44,7 @@ fn rows(tenant: &str, day: i64, n: i64, seed: i64) -> RecordBatch {
         Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
         Arc::new(StringArray::from_iter((0..n).map(|i| (i % 3 > 0).then(|| format!("host-{}", (seed + i) % 17))))),
         Arc::new(Int64Array::from_iter((0..n).map(|i| ((seed + i) % 5 > 0).then_some(seed * 10 + i)))),
-        Arc::new(Float64Array::from_iter_values((0..n).map(|i| if i == 1 { f64::NAN } else { seed as f64 }))),
+        Arc::new(Float64Array::from_iter_values((0..n).map(|i| (seed * i) as f64 / 4.0))),
     ];
     RecordBatch::try_new(schema(), columns).unwrap()
 }
