@@ -426,7 +426,11 @@ mod tests {
         for device in ["lo", "any"] {
             let file = dir.path().join(device);
             let mut tcpdump = std::process::Command::new("tcpdump");
-            tcpdump.args(["-i", device, "-U", "-c", "2", "-w"]).arg(&file).arg(format!("udp dst port {}", to.port()));
+            // It could not write the file as anybody else.
+            tcpdump
+                .args(["-Z", "root", "-i", device, "-U", "-c", "2", "-w"])
+                .arg(&file)
+                .arg(format!("udp dst port {}", to.port()));
             let Ok(mut tcpdump) = tcpdump.stderr(std::process::Stdio::piped()).spawn() else { return };
             let mut lines = BufReader::new(tcpdump.stderr.take().unwrap()).lines();
             if !lines.any(|line| line.unwrap_or_default().contains("listening on")) {
