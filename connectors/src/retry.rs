@@ -1,7 +1,7 @@
 //! When what failed is tried again.
 //!
-//! A pause doubles from a first one to a longest one. Up to as much again is added at random, so that who failed together
-//! does not come back together.
+//! A pause doubles from a first one to a longest one. Towards other machines up to as much again is added at random, so that
+//! who failed together does not come back together.
 //!
 //! | what | first | longest | how often |
 //! |---|---|---|---|
@@ -22,8 +22,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use crate::sources::Stop;
 
-/// An append that the disk refused.
-pub(crate) const LEDGER: ExponentialBuilder = endless(Duration::from_millis(500), Duration::from_secs(2));
+/// An append that the disk refused. Nobody else comes back to this process's own disk: nothing is random.
+pub(crate) const LEDGER: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(Duration::from_secs(2))
+    .without_max_times();
 /// A broker that does not answer as it should.
 pub(crate) const BROKER: ExponentialBuilder = endless(Duration::from_secs(1), Duration::from_secs(10));
 

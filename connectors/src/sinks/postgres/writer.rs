@@ -89,9 +89,8 @@ impl Writer {
         // What was taken out and is not written.
         let mut held = Batch::default();
         let (first, longest) = self.limits.retry;
-        // What the pauses are follows from which start this is, so that a simulated life is the same each time.
-        let seed = self.start.rotate_left(32) ^ self.generation as u64;
-        let mut pauses = Pauses::new(retry::endless(first, longest).with_jitter_seed(seed));
+        // What the pauses are follows from where this start begins, so that a simulated life is the same each time.
+        let mut pauses = Pauses::new(retry::endless(first, longest).with_jitter_seed(self.start));
         while let Some(work) = self.waiting.work(held.newest > 0).await {
             let done = match work {
                 Work::Write(later) => {
