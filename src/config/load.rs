@@ -183,7 +183,11 @@ mod tests {
             ("[http]\n\naddr = \"nowhere\"", &[], &["line 3: ", "`http.addr`"]),
             ("\n[http]\nadr = 1", &[], &["line 3: ", "`http`", "did you mean `addr`?"]),
             (file, &[], &["line 4: ", "`sources.netbox.url`", "ftp://x"]),
-            ("workers = 2", &[("RADARFLOW__WORKERS", "many")], &["environment variable RADARFLOW__WORKERS: ", "`workers`"]),
+            (
+                "workers = 2",
+                &[("RADARFLOW__WORKERS", "many")],
+                &["environment variable RADARFLOW__WORKERS: ", "`workers`"],
+            ),
             (
                 "",
                 &[("RADARFLOW__HTTP__ADR", "x")],

@@ -22,6 +22,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use radarflow_proto::clock::Clock;
 use radarflow_proto::disk::{Disk, unfinished};
@@ -197,6 +198,11 @@ impl Timekeeping {
     /// By this machine's clocks; where they stood is kept in `file`.
     pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, file: PathBuf) -> Self {
         Timekeeping { boot_id: clock.boot_id(), disk, clock, file, follower: None, kept_ms: None }
+    }
+
+    /// The monotonic clock.
+    pub fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.clock.monotonic_ms().unsigned_abs())
     }
 
     /// The time of the next frame, after one at `last_ms`. It counts once it is [`Timekeeping::told`].

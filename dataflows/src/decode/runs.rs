@@ -205,7 +205,7 @@ impl Runs {
             Body::Memory(_) => self.in_memory -= chunk.bytes,
             Body::Disk(spilled) => {
                 if let Some(spill) = &mut self.spill {
-                    spill.forget(spilled);
+                    spill.forget(&spilled);
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Spill {
         match put {
             Ok(()) => Ok(spilled),
             Err(error) => {
-                self.forget(spilled);
+                self.forget(&spilled);
                 Err(error)
             }
         }
@@ -68,7 +68,7 @@ impl Spill {
     }
 
     /// It is not wanted any more.
-    pub fn forget(&mut self, spilled: Spilled) {
+    pub fn forget(&mut self, spilled: &Spilled) {
         // What cannot be removed is removed when it is opened the next time.
         let _ = self.disk.remove(&self.path(spilled.0));
     }

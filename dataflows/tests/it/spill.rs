@@ -113,7 +113,7 @@ fn what_is_put_is_got_until_it_is_forgotten_and_a_start_begins_with_nothing() {
     let mut spills = [open(0, 3), open(1, 3), open(2, 3)];
     let body = |n: usize| vec![n as u8; n * 1000];
     let mut kept: Vec<(usize, Spilled)> = (0..30).map(|n| (n, spills[n % 3].put(&body(n)).unwrap())).collect();
-    kept.extract_if(.., |(n, _)| *n % 5 == 0).for_each(|(n, spilled)| spills[n % 3].forget(spilled));
+    kept.extract_if(.., |(n, _)| *n % 5 == 0).for_each(|(n, spilled)| spills[n % 3].forget(&spilled));
     for (n, spilled) in &kept {
         assert_eq!(spills[n % 3].get(spilled).unwrap(), body(*n));
     }

@@ -26,6 +26,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use radarflow_proto::frame::Slice;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -234,7 +235,8 @@ impl World {
     }
 }
 
-/// One life of a data directory; the same for a seed, always: its frames, but for the name of the ledger.
+/// One life of a data directory; the same for a seed, always: its frames, but for the name of the ledger, and when by the
+/// machine's wall the outbox heard of its receivers.
 fn run(seed: u64) -> u64 {
     let mut world = World::new(seed);
     for _ in 0..world.rng.random_range(20..90) {
@@ -249,9 +251,13 @@ fn run(seed: u64) -> u64 {
     world.start();
     let frames = {
         let truth = world.outer.truth.lock().unwrap();
-        let frames = truth.frames.values().map(|frame| format!("{} {:?}", frame.clock_ms, frame.slices));
+        let said = |slice: &Slice| {
+            let bodies: Vec<_> = slice.entries.iter().map(|entry| (entry.peer, entry.body.clone())).collect();
+            format!("{:?} {} {bodies:?}", slice.origin, slice.first_position)
+        };
+        let frames = truth.frames.values().map(|frame| (frame.clock_ms, frame.slices.iter().map(said).collect()));
         let mut hasher = DefaultHasher::new();
-        frames.collect::<Vec<_>>().hash(&mut hasher);
+        frames.collect::<Vec<(i64, Vec<String>)>>().hash(&mut hasher);
         hasher.finish()
     };
     world.ends();

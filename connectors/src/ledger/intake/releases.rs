@@ -3,7 +3,7 @@
 //! A share is given only when none is under way, so that nothing queues behind two of them, and the least one where the
 //! dataflow is behind; it grows while epochs with one take less than [`WORK`] and shrinks while they take longer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Dataflow time that a frame may cost.
 pub(super) const WORK: Duration = Duration::from_millis(50);
@@ -16,8 +16,8 @@ const GREATEST: u32 = 16 << 20;
 
 /// What share of released runs the next frame reads.
 pub(super) struct Releases {
-    /// The epoch that has a share and is not complete, and when it was closed.
-    under_way: Option<(u64, Instant)>,
+    /// The epoch that has a share and is not complete, and when it was closed by the monotonic clock.
+    under_way: Option<(u64, Duration)>,
     bytes: u32,
 }
 
@@ -45,14 +45,14 @@ impl Releases {
     }
 
     /// An epoch has a share.
-    pub(super) fn given(&mut self, epoch: u64, now: Instant) {
+    pub(super) fn given(&mut self, epoch: u64, now: Duration) {
         self.under_way = Some((epoch, now));
     }
 
     /// The dataflow is done with an epoch: the share follows from the time that the last one took.
-    pub(super) fn adapt(&mut self, done: u64, now: Instant) {
+    pub(super) fn adapt(&mut self, done: u64, now: Duration) {
         let Some((_, since)) = self.under_way.take_if(|(epoch, _)| done >= *epoch) else { return };
-        let took = now.saturating_duration_since(since);
+        let took = now.saturating_sub(since);
         if took > WORK {
             self.bytes = (self.bytes / 2).max(LEAST);
         } else if took < WORK * 2 / 3 {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_share_follows_from_the_time_that_the_last_one_took() {
-        let (mut releases, mut now, mut epoch) = (Releases::default(), Instant::now(), 0);
+        let (mut releases, mut now, mut epoch) = (Releases::default(), Duration::from_secs(5), 0);
         let mut turn = |releases: &mut Releases, took: Duration| {
             epoch += 1;
             releases.given(epoch, now);

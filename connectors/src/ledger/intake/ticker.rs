@@ -130,7 +130,7 @@ impl Ticker {
     /// Sets the share of released runs by the time that the last one took.
     fn adapt(&mut self) {
         let epoch = self.progress.borrow().epoch;
-        self.releases.adapt(epoch, Instant::now());
+        self.releases.adapt(epoch, self.time.monotonic());
         self.stats.release_bytes.store(self.releases.bytes().into(), Ordering::Relaxed);
     }
 
@@ -209,7 +209,7 @@ impl Ticker {
                 self.note_clock(told);
                 self.last = Some(now);
                 if release_bytes > 0 {
-                    self.releases.given(epoch, Instant::now());
+                    self.releases.given(epoch, self.time.monotonic());
                 }
                 self.in_flight.push_back((epoch, bytes));
                 self.stats.frames.fetch_add(1, Ordering::Relaxed);
