@@ -96,8 +96,8 @@ impl World {
         self.try_start().unwrap_or_else(|error| panic!("it does not start: {error}"));
     }
 
-    /// A start while the disk fails. Where it does not succeed, the next does.
-    fn start_in_trouble(&mut self) {
+    /// A start while the disk fails. Where it does not succeed, the next does, also if the power failed with it.
+    pub fn start_in_trouble(&mut self) {
         match self.rng.random_range(0..3) {
             0 => self.outer.disk.failing(self.rng.random_range(1..200)),
             1 => self.outer.disk.room_left(self.rng.random_range(0..4000)),
@@ -106,7 +106,7 @@ impl World {
         if let Err(error) = self.try_start() {
             let refused = matches!(error, PipelineError::Ledger(LedgerError::Io { .. }));
             assert!(refused, "the disk refuses, and it says: {error}");
-            self.outer.disk.heal();
+            self.outer.disk = self.outer.disk.crash(self.rng.random_bool(0.5));
             self.start();
         }
     }

@@ -42,7 +42,7 @@ use crate::{faults, hostile, invariants};
 /// A seed that takes longer waits for something that does not come.
 const HANGS: Duration = Duration::from_secs(300);
 /// Seeds of the suite.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 
 pub struct World {
     pub rng: StdRng,
@@ -79,7 +79,12 @@ impl World {
         let troubled = rng.random_bool(0.75);
         let acknowledged = Vec::new();
         let mut world = World { rng, outer, process: None, acknowledged, older, troubled, flooded: false };
-        world.start();
+        // What it leaves undone of a conversion is done by the next.
+        if world.older.is_some() && world.troubled {
+            world.start_in_trouble();
+        } else {
+            world.start();
+        }
         inputs::first().into_iter().for_each(|input| world.send(input));
         world
     }
