@@ -170,7 +170,9 @@ impl Process {
         let mut frames = Vec::new();
         segments.replay(start, |frame| frames.push(Arc::new(frame)))?;
 
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        // Who was woken from outside goes first, not at every so many polls: a thread that ends late would change the count.
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).global_queue_interval(1).build();
         let runtime = runtime.expect("a runtime starts");
         let entered = runtime.enter();
         let live = Arc::new(Live::default());
