@@ -128,6 +128,17 @@ pub fn link_trap(agent: Ipv4Addr, interface: u8, up: bool) -> Vec<u8> {
     tlv(0x30, &[tlv(2, &[0]), tlv(4, b"public"), tlv(0xa4, &pdu)].concat())
 }
 
+/// A v2c inform of `coldStart`; its answer has the same request id.
+pub fn cold_start_inform(request_id: u32) -> Vec<u8> {
+    let time = tlv(0x30, &[tlv(6, &[0x2b, 6, 1, 2, 1, 1, 3, 0]), tlv(0x43, &[1])].concat());
+    let cold_start = tlv(6, &[0x2b, 6, 1, 6, 3, 1, 1, 5, 1]);
+    let kind = tlv(0x30, &[tlv(6, &[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0]), cold_start].concat());
+    // Positive: its highest bit is not set.
+    let request_id = tlv(2, &(request_id & 0x7fff_ffff).to_be_bytes());
+    let pdu = [request_id, tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &[time, kind].concat())].concat();
+    tlv(0x30, &[tlv(2, &[1]), tlv(4, b"public"), tlv(0xa6, &pdu)].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +164,8 @@ mod tests {
         assert_eq!((got[0].src_port, got[0].dst_ip), (Some(1), Some([10, 0, 0, 2].into())));
         let trap = snmp::parse(&link_trap([10, 0, 0, 9].into(), 3, false)).unwrap();
         assert_eq!((trap.trap_oid.as_str(), trap.agent_address), (snmp::LINK_DOWN, Some([10, 0, 0, 9].into())));
+        let inform = cold_start_inform(0xffff_0102);
+        assert_eq!(snmp::parse(&inform).unwrap().trap_oid, "1.3.6.1.6.3.1.1.5.1");
+        assert!(snmp::inform_response(&inform).unwrap().is_some_and(|answer| answer != inform));
     }
 }

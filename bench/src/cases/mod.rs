@@ -5,4 +5,6 @@ pub(crate) mod identity;
 pub(crate) mod ingest;
 pub(crate) mod junk;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod query;
+pub(crate) mod stalls;
