@@ -11,6 +11,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client as `said`. Where the machine knows no certificate authorities none is trusted, and servers without TLS are
 /// reached all the same.
+///
+/// # Errors
+/// Where a client cannot be made with these settings.
 pub fn client(said: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, Error> {
     let begun = || {
         let agent = concat!("radarflow/", env!("CARGO_PKG_VERSION"));

@@ -21,6 +21,9 @@ pub enum SecretError {
 }
 
 /// What a text stands for: the variable's value, the file's content without its last line feed, or itself.
+///
+/// # Errors
+/// [`SecretError`] where the variable is not set or the file cannot be read.
 pub fn resolve(text: &str) -> Result<String, SecretError> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name).map_err(|_| SecretError::Environment(name.to_owned()));

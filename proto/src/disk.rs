@@ -41,33 +41,63 @@ pub struct Stat {
 /// [`io::ErrorKind::NotFound`].
 pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, in place of one that is there, and opens it for appending.
+    ///
+    /// # Errors
+    /// Where the folder is missing, or the disk refuses.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>>;
 
     /// Opens a file that is there for appending.
+    ///
+    /// # Errors
+    /// Where there is no such file, or the disk refuses.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Appender>>;
 
     /// Reads at most `len` bytes from `offset` on; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// Where there is no such file, or the disk cannot read it.
     fn read(&self, path: &Path, offset: u64, len: usize) -> io::Result<Bytes>;
 
     /// What is known of a file or folder.
+    ///
+    /// # Errors
+    /// Where there is nothing at the path ([`io::ErrorKind::NotFound`]), or the disk refuses.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
 
     /// What a folder holds, by name; empty where there is no such folder.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
     fn list(&self, dir: &Path) -> io::Result<Vec<Found>>;
 
     /// Gives a file another name, in place of one that is there.
+    ///
+    /// # Errors
+    /// Where there is no such file, or the disk refuses.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Gives a file a second name, which must be free ([`io::ErrorKind::AlreadyExists`]).
+    ///
+    /// # Errors
+    /// Where the second name is taken, there is no such file, or the disk refuses.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
+    ///
+    /// # Errors
+    /// Where there is no such file, or the disk refuses.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Makes a folder and those it is in. They are there after a power failure, too.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes durable which files a folder holds.
+    ///
+    /// # Errors
+    /// Where the disk refuses: nobody knows then what is durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Bytes that are free for us where a path is; `None` where that cannot be told.

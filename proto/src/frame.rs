@@ -221,6 +221,9 @@ impl Frame {
     }
 
     /// Reads one frame at the start of `bytes`; the entries share `bytes`. Returns it and its length.
+    ///
+    /// # Errors
+    /// [`FrameError`] where the bytes end before the frame does, its checksum is another, or its content is none.
     pub fn decode(bytes: &Bytes) -> Result<(Frame, usize), FrameError> {
         let mut prefix = Cursor::new(bytes);
         let len = prefix.take(4)?.iter().rev().fold(0usize, |n, b| (n << 8) | usize::from(*b));

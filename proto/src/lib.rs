@@ -44,7 +44,7 @@ mod table;
 pub mod wire;
 
 /// The agents' gRPC contract.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::missing_errors_doc)]
 pub mod grpc {
     tonic::include_proto!("monitoring");
 }

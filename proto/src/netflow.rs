@@ -157,6 +157,9 @@ struct SetOrigin {
 }
 
 /// The domain a message speaks for, without decoding it.
+///
+/// # Errors
+/// [`NetFlowError`] where the header is cut off or its version is not known.
 pub fn domain(bytes: &[u8]) -> Result<Domain, NetFlowError> {
     let mut at = Cursor::new(bytes);
     let version = at.u16()?;
@@ -201,6 +204,10 @@ impl Exporter {
     }
 
     /// Decodes one message.
+    ///
+    /// # Errors
+    /// [`NetFlowError`] where the header is cut off, its version is not known, or its length is not that of the message. What is
+    /// wrong with one set is in [`Decoded::errors`], and the others are decoded.
     pub fn decode(&mut self, bytes: &[u8], origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
         let mut at = Cursor::new(bytes);
         match at.u16()? {

@@ -56,6 +56,9 @@ pub trait Appender: Send + Sync + 'static {
 
     /// Appends if there is room, without waiting for durability: for senders that cannot be answered. The inputs come
     /// back when there is no room, for the caller to count as shed.
+    ///
+    /// # Errors
+    /// The inputs, where there is no room for them.
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>>;
 }
 

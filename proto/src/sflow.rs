@@ -44,6 +44,10 @@ pub struct Decoded {
 }
 
 /// Decodes one datagram.
+///
+/// # Errors
+/// [`SFlowError`] where the header is cut off or its version is not 5. What is wrong with one sample is in
+/// [`Decoded::errors`], and the others are decoded.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, SFlowError> {
     let mut at = Cursor::new(bytes);
     let version = at.u32()?;

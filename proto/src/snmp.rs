@@ -183,6 +183,9 @@ fn varbinds(at: &mut Cursor<'_>) -> Result<Vec<(String, u8, String)>, SnmpError>
 }
 
 /// Reads a v1 or v2c notification.
+///
+/// # Errors
+/// [`SnmpError`] where the bytes are no BER, or no notification of v1 or v2c.
 pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
     let version = uint(expect(&mut message, INTEGER, "a version")?.rest());
@@ -261,6 +264,9 @@ fn put_tlv(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
 
 /// The same message with the community replaced by the first eight hex digits of its keyed hash: what may be kept.
 /// Bytes that are no community-based message come back as they are, unless they cannot be read at all.
+///
+/// # Errors
+/// [`SnmpError`] where the message cannot be read as far as its community.
 pub fn redact(bytes: &[u8], key: &[u8]) -> Result<Vec<u8>, SnmpError> {
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
     let version = expect(&mut message, INTEGER, "a version")?.rest();
@@ -285,6 +291,9 @@ pub fn community_hash(community: &[u8], key: &[u8]) -> String {
 }
 
 /// The response that an inform is owed: the same message as a Response PDU without error.
+///
+/// # Errors
+/// [`SnmpError`] where the bytes are no notification.
 pub fn inform_response(bytes: &[u8]) -> Result<Option<Vec<u8>>, SnmpError> {
     let trap = parse(bytes)?;
     if !trap.inform {

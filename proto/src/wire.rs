@@ -53,6 +53,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads `n` bytes.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Truncated> {
         if n > self.remaining() {
             return Err(Truncated { at: self.at, wanted: n });
@@ -63,6 +66,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// A cursor over the next `n` bytes, which are consumed.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer.
     pub fn sub(&mut self, n: usize) -> Result<Cursor<'a>, Truncated> {
         self.take(n).map(Cursor::new)
     }
@@ -74,26 +80,41 @@ impl<'a> Cursor<'a> {
     }
 
     /// One byte.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there is none.
     pub fn u8(&mut self) -> Result<u8, Truncated> {
         Ok(self.array::<1>()?[0])
     }
 
     /// Two bytes, big-endian.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer.
     pub fn u16(&mut self) -> Result<u16, Truncated> {
         self.array().map(u16::from_be_bytes)
     }
 
     /// Four bytes, big-endian.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer.
     pub fn u32(&mut self) -> Result<u32, Truncated> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// Eight bytes, big-endian.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer.
     pub fn u64(&mut self) -> Result<u64, Truncated> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// An unsigned LEB128 number of at most ten bytes.
+    ///
+    /// # Errors
+    /// [`Truncated`] where the bytes end before the number does, or it has more than ten.
     pub fn varint(&mut self) -> Result<u64, Truncated> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
@@ -107,6 +128,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// A length (LEB128) and that many bytes.
+    ///
+    /// # Errors
+    /// [`Truncated`] where there are fewer bytes than the length says.
     pub fn sized(&mut self) -> Result<&'a [u8], Truncated> {
         let n = self.varint()?;
         self.take(usize::try_from(n).unwrap_or(usize::MAX))

@@ -154,6 +154,9 @@ impl Life {
     }
 
     /// Moves it to `to`.
+    ///
+    /// # Errors
+    /// [`Refused`] where its status does not allow that step.
     pub fn step(&mut self, to: AlertStatus, at: Time, actor: &str) -> Result<(), Refused> {
         let allowed = allowed(self.status);
         if !allowed.contains(&to) {

@@ -77,6 +77,9 @@ pub fn allowed(stage: Stage, deleted: bool) -> Vec<DeviceAct> {
 }
 
 /// Whether something may be asked of a device.
+///
+/// # Errors
+/// [`Refused`] where its stage does not allow it.
 pub fn check(stage: Stage, deleted: bool, act: DeviceAct) -> Result<(), Refused> {
     let allowed = allowed(stage, deleted);
     if allowed.contains(&act) {
@@ -89,6 +92,9 @@ pub fn check(stage: Stage, deleted: bool, act: DeviceAct) -> Result<(), Refused>
 
 impl Steps {
     /// Takes a step, or says why not. What was said of the anchor before counts more than what the actor saw.
+    ///
+    /// # Errors
+    /// [`Refused`] where its stage does not allow the step.
     pub fn take(&mut self, step: &DeviceStep, order: Order, at: Time) -> Result<(), Refused> {
         let stage = self.stage.map_or(step.from, |(_, stage)| stage);
         match step.act {

@@ -183,6 +183,9 @@ impl Columns {
 
 impl Mapping {
     /// Reads a mapping file.
+    ///
+    /// # Errors
+    /// [`MappingError`] with the line that is wrong.
     pub fn read(yaml: &str) -> Result<Self, MappingError> {
         let mapping: Mapping =
             crate::yaml::read(yaml).map_err(|(line, reason)| MappingError::Mapping { line, reason })?;
@@ -229,6 +232,9 @@ impl Mapping {
     }
 
     /// The items of a document as device updates.
+    ///
+    /// # Errors
+    /// [`MappingError`] where the document is not of that format, or has no items at that place.
     pub fn document(&self, format: Format, body: &[u8], whose: &Whose) -> Result<Vec<DeviceUpdate>, MappingError> {
         Ok(rows(format, body, self.items.as_deref())?.iter().map(|item| self.update(item, whose)).collect())
     }
@@ -253,6 +259,9 @@ pub fn belong(update: &mut DeviceUpdate, whose: &Whose) {
 }
 
 /// A line of a document whose items stand a line each. Blank ones are none.
+///
+/// # Errors
+/// [`MappingError`] where it is no JSON.
 pub fn line(number: usize, line: &[u8]) -> Result<Option<Value>, MappingError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
@@ -261,6 +270,9 @@ pub fn line(number: usize, line: &[u8]) -> Result<Option<Value>, MappingError> {
 }
 
 /// The items of a document.
+///
+/// # Errors
+/// [`MappingError`] where the document is not of that format, or has no items at that place.
 pub fn rows(format: Format, body: &[u8], items: Option<&str>) -> Result<Vec<Value>, MappingError> {
     match format {
         Format::Lines => {

@@ -113,6 +113,9 @@ pub struct DataDir {
 
 impl DataDir {
     /// Takes the directory, making it if it is missing. One process holds it at a time.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the directory cannot be made or locked: another process has it.
     pub fn take(root: &Path) -> Result<DataDir, LedgerError> {
         std::fs::create_dir_all(root).map_err(LedgerError::io(root))?;
         let path = root.join("lock");

@@ -88,6 +88,9 @@ struct Writer {
 }
 
 /// Writes from now on, until told to stop. `dir` keeps what was taken.
+///
+/// # Errors
+/// Where no HTTP client can be made, or what was taken cannot be read.
 pub fn start(
     config: Config,
     what: WriteBack,

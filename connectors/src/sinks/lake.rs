@@ -96,6 +96,9 @@ pub struct Lake {
 }
 
 /// Opens a table's folder, which must exist.
+///
+/// # Errors
+/// [`LakeError`] where there is no table in the folder, or its log cannot be read.
 pub async fn open_table(root: &Path, table: LakeTable) -> Result<DeltaTable, LakeError> {
     let path = root.join(table.name());
     let url = std::path::absolute(&path).ok().and_then(|path| url::Url::from_directory_path(path).ok());

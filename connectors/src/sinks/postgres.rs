@@ -173,6 +173,9 @@ async fn within<T, E: Into<PostgresError>>(
 }
 
 /// Brings the schema up to date.
+///
+/// # Errors
+/// [`PostgresError`] where the URL is none, the database does not answer in time, or a migration fails or was changed.
 pub async fn migrate(url: &str) -> Result<(), PostgresError> {
     let options: PgConnectOptions = url.parse()?;
     let patience = Patience { statement: MIGRATE, lock: MIGRATE_LOCK };
@@ -186,6 +189,9 @@ pub async fn migrate(url: &str) -> Result<(), PostgresError> {
 }
 
 /// Whether the database answers.
+///
+/// # Errors
+/// [`PostgresError`] where the URL is none or the database does not answer in time.
 pub async fn check(url: &str) -> Result<(), PostgresError> {
     let options: PgConnectOptions = url.parse()?;
     within(CHECK, "an answer", async {
@@ -204,6 +210,9 @@ pub struct Postgres {
 impl Postgres {
     /// Starts the sink. `start` is the epoch after which the dataflow says every change again. So many bytes of changes
     /// may wait; beyond it the database is resynchronised when it is back.
+    ///
+    /// # Errors
+    /// [`PostgresError`] where the URL is none. A database that is away is no error: it is waited for.
     pub fn start(
         url: &str,
         generation: u64,

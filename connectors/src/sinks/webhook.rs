@@ -90,6 +90,9 @@ struct Record {
 impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
     /// to be delivered already.
+    ///
+    /// # Errors
+    /// Where no HTTP client can be made.
     pub fn start(appender: Arc<dyn Appender>, external_url: String) -> Result<Outbox, reqwest::Error> {
         Ok(Self::start_to(Arc::new(Http::new()?), appender, external_url))
     }

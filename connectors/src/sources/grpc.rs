@@ -54,6 +54,9 @@ const STREAM_LIMIT: Duration = Duration::from_secs(600);
 pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 
 /// Starts the gateway; the returned address is the one it got.
+///
+/// # Errors
+/// [`SourceError`] where the address cannot be bound.
 pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,

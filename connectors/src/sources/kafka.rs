@@ -144,6 +144,9 @@ impl Config {
 }
 
 /// Whether the topics can be read, for `check-config`.
+///
+/// # Errors
+/// [`KafkaError`] where the settings are refused, the cluster does not answer in time, or a topic is missing.
 pub async fn check(config: &Config) -> Result<(), KafkaError> {
     let (consumer, config) = (Arc::new(config.consumer()?), config.clone());
     let client = consumer.clone();
@@ -196,6 +199,9 @@ impl KafkaSource {
 }
 
 /// Starts reading. A cluster that is away is waited for.
+///
+/// # Errors
+/// [`KafkaError`] where the settings are refused.
 pub fn start(
     config: Config,
     appender: Arc<dyn Appender>,

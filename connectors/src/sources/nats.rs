@@ -102,6 +102,9 @@ impl Config {
 }
 
 /// Whether the stream can be read, for `check-config`.
+///
+/// # Errors
+/// [`NatsError`] where a subject is none, the server does not answer, or the stream is missing.
 pub async fn check(config: &Config) -> Result<(), NatsError> {
     config.check_subjects()?;
     let client = config.connect(false).await?;
@@ -122,6 +125,9 @@ impl NatsSource {
 }
 
 /// Starts reading. A server that is away is waited for.
+///
+/// # Errors
+/// [`NatsError`] where a subject is none or the settings are refused.
 pub async fn start(
     config: Config,
     appender: Arc<dyn Appender>,

@@ -22,6 +22,9 @@ pub enum ServiceRadarError {
 }
 
 /// Reads the rows of tables as JSON; the last one must be there.
+///
+/// # Errors
+/// [`ServiceRadarError`] where the database does not answer, or has no such table.
 pub async fn read(url: &str, tables: &[&str], mut row: impl FnMut(&str, &Value)) -> Result<(), ServiceRadarError> {
     let failed = |table: &str| {
         let table = table.to_owned();

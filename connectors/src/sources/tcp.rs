@@ -22,6 +22,9 @@ pub const OUTSTANDING: usize = 16;
 const READ: usize = 256 << 10;
 
 /// Listens for syslog, with TLS as RFC 5425 has it; the returned address is the one it got.
+///
+/// # Errors
+/// [`SourceError`] where the address cannot be bound.
 pub async fn syslog(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
@@ -33,6 +36,9 @@ pub async fn syslog(
 }
 
 /// Listens for IPFIX; the returned address is the one it got.
+///
+/// # Errors
+/// [`SourceError`] where the address cannot be bound.
 pub async fn ipfix(
     listener: &Listener,
     slots: Arc<ConnectionSlots>,

@@ -87,6 +87,9 @@ pub struct Exchange(Used);
 
 impl Tls {
     /// Reads the files, for connections that speak one of these protocols (their ALPN names).
+    ///
+    /// # Errors
+    /// [`SourceError`] where a file cannot be read, or certificate and key are no pair.
     pub fn read(files: Files, protocols: &'static [&'static [u8]]) -> Result<Arc<Tls>, SourceError> {
         let used = Used { text: files.text(), config: Arc::new(files.config(protocols)?) };
         Ok(Arc::new(Tls { files, protocols, used: RwLock::new(used) }))
@@ -98,6 +101,9 @@ impl Tls {
     }
 
     /// Reads the files again; nothing where they say what they said.
+    ///
+    /// # Errors
+    /// [`SourceError`] as for [`Tls::read`]; what was read before stays in use.
     pub fn again(&self) -> Result<Option<Exchange>, SourceError> {
         let text = self.files.text();
         if self.used.read().unwrap_or_else(PoisonError::into_inner).text == text {

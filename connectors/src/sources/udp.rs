@@ -100,6 +100,9 @@ impl UdpSource {
 }
 
 /// Starts so many sockets of one address. `runtime` answers informs.
+///
+/// # Errors
+/// [`SourceError`] where the address cannot be bound or a thread cannot be started.
 pub fn start(
     what: &Datagrams,
     listener: &Listener,

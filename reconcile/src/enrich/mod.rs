@@ -111,6 +111,9 @@ struct Compiled {
 pub struct Rules(Vec<Compiled>);
 
 /// What is wrong with a rule.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn check(rule: &Rule) -> Result<(), String> {
     compile(rule).map(|_| ())
 }

@@ -50,6 +50,9 @@ fn strip_mac(text: &str) -> String {
 }
 
 /// One MAC.
+///
+/// # Errors
+/// [`MacReason`] where the text is no MAC address, or one that names no device.
 pub fn mac(text: &str) -> Result<Mac, MacReason> {
     stripped_mac(strip_mac(text))
 }

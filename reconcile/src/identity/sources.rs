@@ -156,6 +156,9 @@ fn bounded_id(what: &'static str, text: &str) -> Result<Option<String>, RecordEr
 }
 
 /// The record of a device update of a sync or a mapper.
+///
+/// # Errors
+/// [`RecordError`] where nothing names the device, or a part is too long or none.
 pub fn device_update(update: &DeviceUpdate, at: &Received<'_>, instances: &Instances) -> Result<Record, RecordError> {
     let partition = at.partition(&update.partition)?;
     let meta = |key: &str| update.metadata.get(key).map(String::as_str).unwrap_or_default();
@@ -298,6 +301,9 @@ pub struct Interface {
 }
 
 /// Reads a row of a poll's interfaces.
+///
+/// # Errors
+/// [`RecordError`] where nothing names the polled device, or a part is too long or none.
 pub fn interface(row: &InterfaceRow, at: &Received<'_>) -> Result<Interface, RecordError> {
     let partition = at.partition(&row.partition)?;
     let polled = normalise::ip(&row.device_ip).ok_or(RecordError::NoKey("polled", "a usable device_ip"))?;
@@ -330,6 +336,9 @@ pub struct Neighbor {
 }
 
 /// A neighbour, as a row of a topology payload tells it.
+///
+/// # Errors
+/// [`RecordError`] where nothing names the polled device, or a part is too long or none.
 pub fn neighbor(row: &NeighborRow, at: &Received<'_>) -> Result<Neighbor, RecordError> {
     let partition = at.partition(&row.partition)?;
     let polled = normalise::ip(&row.local_device_ip).ok_or(RecordError::NoKey("polled", "a usable local_device_ip"))?;
@@ -393,6 +402,9 @@ fn cut_at(text: &str, most: usize) -> String {
 }
 
 /// The record of a swept or checked address that answered.
+///
+/// # Errors
+/// [`RecordError`] where the address or the partition is none.
 pub fn sweep(ip: &str, at: &Received<'_>, said_partition: &str, seen_us: Option<i64>) -> Result<Record, RecordError> {
     let partition = at.partition(said_partition)?;
     let address = normalise::ip(ip).ok_or(RecordError::NoKey("swept", "a usable address"))?;
@@ -437,6 +449,9 @@ pub fn gone(key: &RecordKey, partition: &str, at_us: i64) -> Record {
 }
 
 /// The record of an agent's check-in about itself.
+///
+/// # Errors
+/// [`RecordError`] where nothing names the agent, or a part is too long.
 pub fn agent(push: &AgentPush, at: &Received<'_>) -> Result<Record, RecordError> {
     if push.agent_id.len() > MAX_ID {
         return Err(RecordError::TooLong("agent_id", push.agent_id.len()));

@@ -300,6 +300,9 @@ impl Tally {
 }
 
 /// Whether an inventory can be asked.
+///
+/// # Errors
+/// [`PullError`] where it does not answer, refuses the credentials, or answers something else.
 pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
     let mut inventory = inventory.clone();
     let (Inventory::Armis(armis::Config { common, .. }) | Inventory::NetBox(netbox::Config { common, .. })) =
@@ -315,6 +318,9 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
 }
 
 /// Asks an inventory from now on, until told to stop.
+///
+/// # Errors
+/// Where no HTTP client can be made.
 pub fn start(inventory: Inventory, runs: Runs, stop: Stop) -> Result<(), reqwest::Error> {
     let common = inventory.common().clone();
     let client = Client::new(&common, TRIES, stop.clone())?;

@@ -83,9 +83,15 @@ pub struct Planned {
 /// Where the rows of a table come from.
 pub trait Tables {
     /// The rows that the asker may see; with `at:`, as they were then.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
     fn rows(&self, table: Table) -> std::result::Result<DataFrame, DataFusionError>;
 
     /// Who owned addresses when, what is over included; `None` where that is not known.
+    ///
+    /// # Errors
+    /// Where the history of addresses cannot be read.
     fn intervals(&self) -> std::result::Result<Option<DataFrame>, DataFusionError>;
 }
 
