@@ -23,6 +23,58 @@
 //! Every part is a module with a struct `Inputs`, a struct `Outputs` and a function `build` from one to the other;
 //! `graph` connects them, [`worker`] runs it, [`output`] gathers what the workers say about one epoch. Modules know only
 //! those before them; the order is written down in `tests/it/arrows.rs`.
+//!
+//! An item of an inventory in, a device out:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use radarflow_dataflows::keyed::Restored;
+//! use radarflow_dataflows::output::Merge;
+//! use radarflow_dataflows::worker::{Start, Workers};
+//! use radarflow_proto::fact::Fact;
+//! use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
+//! use radarflow_proto::payload::{AgentPush, ServiceHead};
+//! use radarflow_proto::record::IdKind;
+//! use radarflow_proto::rows::Table;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let main = Fact::Instance { tenant: "acme".into(), kind: IdKind::NetBox, instance: "main".into(), legacy: true };
+//! let service = ServiceHead { name: "s".into(), kind: "sync".into(), source: "results".into(), available: true };
+//! let push = AgentPush { agent_id: "sync-1".into(), service: Some(service), ..AgentPush::default() };
+//! let item = r#"{"source":"netbox","ip":"10.0.0.1/24","hostname":"core-1","metadata":{"netbox_device_id":"7"},
+//!                "timestamp":1704067200,"sync_meta":{"sync_service_id":"main"}}"#;
+//! let slice = |first_position, kind, body: String| {
+//!     let origin = Origin { kind, tenant: "acme".into(), partition: String::new(), feed: "example".into() };
+//!     let entry = Entry { peer: None, received_us: 1_704_067_200_000_000, body: body.into() };
+//!     Slice { origin, first_position, entries: vec![entry] }
+//! };
+//! let frame = Frame {
+//!     generation: 1,
+//!     epoch: 1,
+//!     clock_ms: 1_704_067_200_000,
+//!     gap_ms: 0,
+//!     release_bytes: 1 << 20,
+//!     ranges: vec![],
+//!     slices: vec![
+//!         slice(0, Kind::Fact, serde_json::to_string(&main)?),
+//!         slice(1, Kind::Status, format!("{}\n[{item}]", serde_json::to_string(&push)?)),
+//!     ],
+//! };
+//!
+//! let (workers, outputs) = Workers::start(1, Start::default());
+//! let mut merge = Merge::new(1, &Restored::new());
+//! workers.feed(&Arc::new(frame));
+//! let output = loop {
+//!     let merged = merge.push(outputs.recv()?).map(|merged| merged.output);
+//!     if let Some(output) = merged.filter(|output| output.epoch == 1) {
+//!         break output;
+//!     }
+//! };
+//! assert!(output.changes.iter().any(|change| change.table == Table::Device));
+//! workers.stop();
+//! # Ok(()) }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod alerts;

@@ -19,6 +19,17 @@
 //! Guaranteed: nobody who receives epochs keeps another from receiving them; what was handed in for a snapshot is kept
 //! until a snapshot has it; frames go only where two usable snapshots, or the only one, stand for them. Not guaranteed:
 //! that a consumer is as far as another.
+//!
+//! Decisions need no disk and no clock:
+//!
+//! ```
+//! use radarflow_pipeline::decide::{Action, Event, Spine};
+//!
+//! let mut spine = Spine::new(0, ["lake"]);
+//! assert_eq!(spine.happened(Event::StateHandedIn(1)), [Action::WriteSnapshot]);
+//! // It is tried again after a while, and the operator is told.
+//! assert_eq!(spine.happened(Event::SnapshotFailed), [Action::SnapshotsFail(true)]);
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod collector;

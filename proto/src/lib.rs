@@ -18,6 +18,18 @@
 //!
 //! Nothing here does I/O or reads a clock; every decoder takes bytes and returns values or a named error, and never
 //! panics, whatever the bytes.
+//!
+//! A decoder in use:
+//!
+//! ```
+//! use radarflow_proto::syslog;
+//!
+//! let line = b"<165>1 2024-01-01T00:00:00Z core-1 ifmgr 17 LINK - Interface Gi0/1: link down";
+//! let message = syslog::parse(line, 1_704_067_200_000_000, chrono_tz::UTC);
+//! assert_eq!((message.severity, message.hostname.as_deref()), (5, Some("core-1")));
+//! assert_eq!(message.body, "Interface Gi0/1: link down");
+//! assert_eq!(message.status, "rfc5424");
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod cell;

@@ -15,6 +15,20 @@
 //! | [`notify`] | who is told what, when |
 //! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
+//!
+//! One failed probe does not make a device unavailable; two in a row do:
+//!
+//! ```
+//! use radarflow_proto::cell::Time;
+//! use radarflow_reconcile::availability::{Fold, State, combine};
+//!
+//! let mut gateway = Fold::default();
+//! gateway.add(Time::from_ms(0), 0, true);
+//! gateway.add(Time::from_ms(60_000), 60_000, false);
+//! assert_eq!(combine([("gateway-1", &gateway.word(60_000))]).state, State::Available);
+//! gateway.add(Time::from_ms(120_000), 120_000, false);
+//! assert_eq!(combine([("gateway-1", &gateway.word(120_000))]).state, State::Unavailable);
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod access;

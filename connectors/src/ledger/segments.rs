@@ -12,25 +12,24 @@
 //! A write that failed leaves the end of a file unknown: before the next frame the file is cut to its last durable frame,
 //! and a segment that could not be begun is begun anew. So an error lasts no longer than the disk's trouble does.
 
+mod format;
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use radarflow_proto::disk::{Appender, Disk};
-use radarflow_proto::frame::{Frame, FrameError, PREFIX};
+use radarflow_proto::frame::Frame;
 
-use super::{FORMAT, LedgerError};
+use self::format::{End, Expected, HEADER, header, intact_behind, read_frames, read_header};
+use super::LedgerError;
 
 /// A segment is closed once it is this long.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Any number will do to name a ledger, as long as no two share it; all are of one length where they are written as text.
 const GENERATIONS: std::ops::Range<u64> = 1_000_000_000_000_000_000..9_000_000_000_000_000_000;
-const MAGIC: &[u8; 8] = b"RFLEDGER";
-const HEADER: usize = 32;
-/// Bytes of a frame before what tells it from noise is complete: prefix, format, generation, epoch.
-const FRAME_HEAD: usize = PREFIX + 17;
-/// Epochs a frame may be ahead of the one expected where damage is looked behind.
-const FRAMES_BEHIND_DAMAGE: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 struct Segment {
@@ -60,96 +59,6 @@ pub struct Segments {
     segment_bytes: u64,
     next_epoch: u64,
     last_clock_ms: i64,
-}
-
-fn header(generation: u64, first_epoch: u64) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.extend(FORMAT.to_be_bytes());
-    out.extend(generation.to_be_bytes());
-    out.extend(first_epoch.to_be_bytes());
-    out.extend(crc32c::crc32c(&out).to_be_bytes());
-    out
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0u64, |n, b| (n << 8) | u64::from(*b))
-}
-
-fn read_header(path: &Path, bytes: &[u8]) -> Result<(u64, u64), LedgerError> {
-    let damaged =
-        |reason: &str| LedgerError::Damaged { segment: path.to_owned(), offset: 0, reason: reason.to_owned() };
-    let header = bytes.get(..HEADER).ok_or_else(|| damaged("the header is cut short"))?;
-    if &header[..8] != MAGIC {
-        return Err(damaged("this is no ledger segment"));
-    }
-    if u64::from(crc32c::crc32c(&header[..28])) != number(&header[28..32]) {
-        return Err(damaged("the header's checksum does not match"));
-    }
-    let format = number(&header[8..12]) as u32;
-    if format > FORMAT {
-        return Err(LedgerError::Newer { path: path.to_owned(), found: format });
-    }
-    Ok((number(&header[12..20]), number(&header[20..28])))
-}
-
-/// Where reading a segment's frames ended.
-enum End {
-    /// At its end.
-    Clean,
-    /// In a frame that was not finished: `good` bytes are.
-    Torn { good: u64 },
-}
-
-/// What a segment's frames must be.
-struct Expected {
-    generation: u64,
-    epoch: u64,
-    /// It is the last segment: it may end in a torn frame.
-    last: bool,
-}
-
-/// Reads a segment's frames in order. Damage with intact frames behind it is an error.
-fn read_frames(
-    path: &Path,
-    bytes: &Bytes,
-    mut expected: Expected,
-    mut each: impl FnMut(Frame),
-) -> Result<End, LedgerError> {
-    let mut offset = HEADER;
-    while offset < bytes.len() {
-        let damaged = |reason: String| LedgerError::Damaged { segment: path.to_owned(), offset: offset as u64, reason };
-        match Frame::decode(&bytes.slice(offset..)) {
-            Ok((frame, _)) if (frame.generation, frame.epoch) != (expected.generation, expected.epoch) => {
-                return Err(damaged(format!("epoch {} stands where {} should", frame.epoch, expected.epoch)));
-            }
-            Ok((frame, n)) => {
-                each(frame);
-                offset += n;
-                expected.epoch += 1;
-            }
-            Err(FrameError::Newer(found)) => {
-                return Err(LedgerError::Newer { path: path.to_owned(), found: u32::from(found) });
-            }
-            Err(_) if expected.last && intact_behind(bytes, offset, &expected).is_none() => {
-                return Ok(End::Torn { good: offset as u64 });
-            }
-            Err(error) => return Err(damaged(error.to_string())),
-        }
-    }
-    Ok(End::Clean)
-}
-
-/// Where a whole frame of this ledger stands behind a bad one: then the bad one is damage, not a torn tail. A checksum is
-/// computed only where the generation and a plausible epoch stand, so that the work is that of one reading.
-fn intact_behind(bytes: &Bytes, bad: usize, expected: &Expected) -> Option<usize> {
-    let generation = expected.generation.to_be_bytes();
-    let epochs = expected.epoch..expected.epoch.saturating_add(FRAMES_BEHIND_DAMAGE);
-    let within = bytes.get(bad + 1 + PREFIX + 1..)?;
-    let found = memchr::memmem::find_iter(within, &generation).map(|n| bad + 1 + n);
-    let mut plausible = found.filter(|at| {
-        bytes.get(at + FRAME_HEAD - 8..at + FRAME_HEAD).is_some_and(|epoch| epochs.contains(&number(epoch)))
-    });
-    plausible.find(|at| Frame::decode(&bytes.slice(*at..)).is_ok())
 }
 
 impl Segments {
@@ -500,178 +409,4 @@ fn only_after(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<Option
         disk.remove(path).map_err(LedgerError::io(*path))?;
     }
     Ok(Some(new))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::disk::os;
-    use radarflow_proto::frame::{Entry, Kind, Origin, Slice};
-
-    fn frame(log: &Segments, body: &[u8]) -> Frame {
-        let origin = Origin { kind: Kind::Syslog, tenant: "t".into(), partition: "p".into(), feed: "f".into() };
-        let entry = Entry { peer: None, received_us: 1, body: Bytes::copy_from_slice(body) };
-        Frame {
-            generation: log.generation(),
-            epoch: log.next_epoch(),
-            clock_ms: 5,
-            gap_ms: 0,
-            release_bytes: 1 << 20,
-            ranges: vec![],
-            slices: vec![Slice { origin, first_position: 0, entries: vec![entry] }],
-        }
-    }
-
-    fn filled(dir: &Path, n: usize) -> PathBuf {
-        let mut log = Segments::open(os(), dir, 0).unwrap();
-        for i in 0..n {
-            let frame = frame(&log, format!("message {i}").as_bytes());
-            log.append(&frame).unwrap();
-        }
-        log.segments.last().unwrap().path.clone()
-    }
-
-    fn epochs(log: &Segments) -> Vec<u64> {
-        let mut out = Vec::new();
-        log.replay(0, |f| out.push(f.epoch)).unwrap();
-        out
-    }
-
-    #[test]
-    fn a_torn_tail_is_cut_at_every_length() {
-        let whole = tempfile::tempdir().unwrap();
-        let path = filled(whole.path(), 3);
-        let bytes = fs::read(&path).unwrap();
-        let frame_bytes = (bytes.len() - HEADER) / 3;
-        for cut in 0..frame_bytes {
-            let dir = tempfile::tempdir().unwrap();
-            let copy = dir.path().join(path.file_name().unwrap());
-            fs::write(&copy, &bytes[..bytes.len() - 1 - cut]).unwrap();
-            let log = Segments::open(os(), dir.path(), 0).unwrap();
-            assert_eq!(epochs(&log), [1, 2], "cut {cut}");
-            assert_eq!(log.next_epoch(), 3);
-        }
-    }
-
-    #[test]
-    fn damage_in_the_middle_refuses_and_repair_cuts_there() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("ledger");
-        let path = filled(&dir, 4);
-        let mut bytes = fs::read(&path).unwrap();
-        let frame_bytes = (bytes.len() - HEADER) / 4;
-        let at = HEADER + frame_bytes + frame_bytes / 2;
-        bytes[at] ^= 0x40;
-        fs::write(&path, &bytes).unwrap();
-        let error = Segments::open(os(), &dir, 0).err().unwrap().to_string();
-        assert!(error.contains(&format!("offset {}", HEADER + frame_bytes)), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
-        assert!(Segments::repair(os(), &dir, None).unwrap().is_some());
-        assert_eq!(epochs(&Segments::open(os(), &dir, 0).unwrap()), [1]);
-        assert_eq!(Segments::repair(os(), &dir, None).unwrap(), None);
-        assert_eq!(fs::read(root.path().join("damaged-0").join(path.file_name().unwrap())).unwrap(), bytes);
-    }
-
-    #[test]
-    fn a_newer_format_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = filled(dir.path(), 1);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[8..12].copy_from_slice(&9u32.to_be_bytes());
-        let crc = crc32c::crc32c(&bytes[..28]).to_be_bytes();
-        bytes[28..32].copy_from_slice(&crc);
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(Segments::open(os(), dir.path(), 0), Err(LedgerError::Newer { found: 9, .. })));
-    }
-
-    #[test]
-    fn segments_roll_and_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
-        let body = vec![0u8; 20 << 20];
-        for _ in 0..9 {
-            let frame = frame(&log, &body);
-            log.append(&frame).unwrap();
-        }
-        assert!(log.segments.len() >= 2);
-        log.trim(5).unwrap();
-        assert_eq!((log.first_epoch(), log.next_epoch()), (5, 10));
-        let log = Segments::open(os(), dir.path(), 0).unwrap();
-        let mut got = Vec::new();
-        log.replay(6, |f| got.push(f.epoch)).unwrap();
-        assert_eq!(got, [7, 8, 9]);
-        assert!(matches!(log.replay(2, |_| ()), Err(LedgerError::Missing { .. })));
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = super::super::DataDir::take(dir.path()).unwrap();
-        assert!(matches!(super::super::DataDir::take(dir.path()), Err(LedgerError::Locked(_))));
-        drop(held);
-        assert!(super::super::DataDir::take(dir.path()).is_ok());
-    }
-
-    #[test]
-    fn damage_before_a_snapshot_costs_nothing() {
-        for damaged in 0..3 {
-            for after in [true, false] {
-                let root = tempfile::tempdir().unwrap();
-                let dir = root.path().join("ledger");
-                let path = filled(&dir, 6);
-                let mut bytes = fs::read(&path).unwrap();
-                let frame_bytes = (bytes.len() - HEADER) / 6;
-                bytes[HEADER + frame_bytes * damaged + frame_bytes / 2] ^= 0x40;
-                fs::write(&path, &bytes).unwrap();
-                let covered = if after { 3 } else { 6 };
-                assert!(Segments::repair(os(), &dir, Some(covered)).unwrap().is_some());
-                let mut log = Segments::open(os(), &dir, covered).unwrap();
-                log.go_on_after(covered, 7).unwrap();
-                let mut kept = Vec::new();
-                log.replay(covered, |f| kept.push(f.epoch)).unwrap();
-                assert_eq!((kept, log.next_epoch()), (if after { vec![4, 5, 6] } else { vec![] }, 7));
-                let next = frame(&log, b"more");
-                log.append(&next).unwrap();
-                assert_eq!(Segments::open(os(), &dir, 0).unwrap().next_epoch(), 8);
-            }
-        }
-    }
-
-    #[test]
-    fn a_frame_that_quotes_frames_is_torn_all_the_same() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
-        // What a stranger may send: frames of another ledger, and of this one's past, if they could know them.
-        let mut quoted = Vec::new();
-        let mut of_another = frame(&log, b"x");
-        of_another.generation ^= 1;
-        of_another.encode(&mut quoted);
-        frame(&log, b"of the past").encode(&mut quoted);
-        for body in [b"first".as_slice(), &quoted] {
-            let frame = frame(&log, body);
-            log.append(&frame).unwrap();
-        }
-        let path = log.segments[0].path.clone();
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(Segments::open(os(), dir.path(), 0).unwrap().next_epoch(), 2);
-    }
-
-    #[test]
-    fn a_large_torn_frame_is_looked_behind_in_one_reading() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = Segments::open(os(), dir.path(), 0).unwrap();
-        // Every four bytes of it are a plausible length.
-        let body: Vec<u8> = (0..2u32 << 20).flat_map(|n| (n % 4096).to_le_bytes()).collect();
-        let torn = frame(&log, &body);
-        log.append(&torn).unwrap();
-        let path = log.segments[0].path.clone();
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let expected = Expected { generation: log.generation(), epoch: 1, last: true };
-        assert_eq!(intact_behind(&Bytes::from(bytes), HEADER, &expected), None);
-        assert_eq!(Segments::open(os(), dir.path(), 0).unwrap().next_epoch(), 1);
-    }
 }

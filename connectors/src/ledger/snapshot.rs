@@ -16,13 +16,15 @@
 //! Each collection of state has a schema version, which the manifest states. State of an older version is not discarded:
 //! who starts from it converts it and hands it back ([`Snapshots::rebase`]).
 
+mod run;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use radarflow_proto::disk::{Appender, Disk, unfinished};
-use radarflow_proto::wire::{put_sized, put_varint};
+use radarflow_proto::disk::Disk;
 use serde::{Deserialize, Serialize};
 
 use super::{LedgerError, checked};
@@ -33,10 +35,6 @@ pub const MAX_RUNS: usize = 8;
 pub const FORMAT: u32 = 2;
 /// The version of the dataflow's logic that manifests of format 1 were of. Each of its collections has schema version 1.
 const FIRST_LOGIC: u32 = 5;
-const RUN_FORMAT: u32 = 1;
-const MAGIC: &[u8; 8] = b"RFLYSNAP";
-/// Bytes of a run that are read or written at once.
-const WINDOW: usize = 1 << 20;
 
 /// Names a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,9 +195,9 @@ impl Snapshots {
         runs: &[String],
         mut each: impl FnMut(StateKey, Option<Vec<u8>>) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
-        let open = |name: &String| RunReader::open(self.disk.clone(), self.dir.join(name));
+        let open = |name: &String| run::Reader::open(self.disk.clone(), self.dir.join(name));
         let mut runs = runs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let mut heads = runs.iter_mut().map(RunReader::next).collect::<Result<Vec<_>, _>>()?;
+        let mut heads = runs.iter_mut().map(run::Reader::next).collect::<Result<Vec<_>, _>>()?;
         while let Some(least) = heads.iter().flatten().map(|(key, _)| key).min().cloned() {
             let mut newest = None;
             for (run, head) in runs.iter_mut().zip(&mut heads) {
@@ -250,7 +248,7 @@ impl Snapshots {
         let run = format!("run-{epoch:020}.run");
         let path = self.dir.join(&run);
         let mut runs = self.newest().map(|m| m.runs.clone()).unwrap_or_default();
-        let mut writer = RunWriter::begin(&*self.disk, &path)?;
+        let mut writer = run::Writer::begin(&*self.disk, &path)?;
         for ((collection, key), value) in changed {
             writer.put(collection, key, value.as_deref())?;
         }
@@ -258,7 +256,7 @@ impl Snapshots {
         runs.push(run);
         if runs.len() > MAX_RUNS {
             let merged = format!("run-{epoch:020}-merged.run");
-            let mut writer = RunWriter::begin(&*self.disk, &self.dir.join(&merged))?;
+            let mut writer = run::Writer::begin(&*self.disk, &self.dir.join(&merged))?;
             // What is gone from the oldest run on is gone.
             self.merged(&runs, |(collection, key), value| match value {
                 Some(value) => writer.put(&collection, &key, Some(&value)),
@@ -280,7 +278,7 @@ impl Snapshots {
     /// The disk refuses; the snapshot is as it was.
     pub fn rebase(&mut self, old: &Manifest, state: &State) -> Result<(), LedgerError> {
         let run = format!("run-{:020}-converted.run", old.epoch);
-        let mut writer = RunWriter::begin(&*self.disk, &self.dir.join(&run))?;
+        let mut writer = run::Writer::begin(&*self.disk, &self.dir.join(&run))?;
         for (collection, entries) in state {
             let sorted: BTreeMap<&Vec<u8>, &Vec<u8>> = entries.iter().map(|(key, value)| (key, value)).collect();
             for (key, value) in sorted {
@@ -349,284 +347,5 @@ impl Snapshots {
             }
         }
         Ok(())
-    }
-}
-
-/// Writes a run a window at a time, under another name until it is whole.
-struct RunWriter<'a> {
-    disk: &'a dyn Disk,
-    path: PathBuf,
-    file: Box<dyn Appender>,
-    window: Vec<u8>,
-    crc: u32,
-}
-
-impl<'a> RunWriter<'a> {
-    fn begin(disk: &'a dyn Disk, path: &Path) -> Result<RunWriter<'a>, LedgerError> {
-        let file = disk.create(&unfinished(path)).map_err(LedgerError::io(path))?;
-        let mut window = MAGIC.to_vec();
-        window.extend(RUN_FORMAT.to_be_bytes());
-        Ok(RunWriter { disk, path: path.to_owned(), file, window, crc: 0 })
-    }
-
-    fn put(&mut self, collection: &str, key: &[u8], value: Option<&[u8]>) -> Result<(), LedgerError> {
-        put_sized(&mut self.window, collection.as_bytes());
-        put_sized(&mut self.window, key);
-        match value {
-            Some(value) => {
-                self.window.push(1);
-                put_varint(&mut self.window, value.len() as u64);
-                if value.len() >= WINDOW {
-                    self.flush()?;
-                }
-                self.window.extend_from_slice(value);
-            }
-            None => self.window.push(0),
-        }
-        if self.window.len() >= WINDOW { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), LedgerError> {
-        self.crc = crc32c::crc32c_append(self.crc, &self.window);
-        self.file.append(&self.window).map_err(LedgerError::io(&self.path))?;
-        self.window.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), LedgerError> {
-        self.flush()?;
-        let crc = self.crc.to_be_bytes();
-        let put = self.file.append(&crc).and_then(|()| self.file.sync());
-        put.and_then(|()| self.disk.put_in_place(&unfinished(&self.path), &self.path))
-            .map_err(LedgerError::io(&self.path))
-    }
-}
-
-/// Reads a run a window at a time. That its checksum is right is known at its end.
-struct RunReader {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-    /// Where the window begins in the file, and where in it reading goes on.
-    offset: u64,
-    window: Bytes,
-    at: usize,
-    /// Where the entries end.
-    end: u64,
-    crc: u32,
-}
-
-impl RunReader {
-    fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<RunReader, LedgerError> {
-        let stat = disk.stat(&path);
-        let len = match stat {
-            Ok(stat) => stat.len,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(LedgerError::Snapshot { path, reason: "it is gone".to_owned() });
-            }
-            Err(error) => return Err(LedgerError::io(path)(error)),
-        };
-        let end = len.checked_sub(4).filter(|n| *n >= 12);
-        let mut reader =
-            RunReader { disk, path, offset: 0, window: Bytes::new(), at: 0, end: end.unwrap_or(0), crc: 0 };
-        if end.is_none() {
-            return Err(reader.bad("it is cut short"));
-        }
-        let head = reader.take(12)?;
-        if &head[..8] != MAGIC {
-            return Err(reader.bad("this is no run of a snapshot"));
-        }
-        let format = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-        if format > RUN_FORMAT {
-            return Err(LedgerError::Newer { path: reader.path, found: format });
-        }
-        Ok(reader)
-    }
-
-    fn bad(&self, reason: &str) -> LedgerError {
-        LedgerError::Snapshot { path: self.path.clone(), reason: reason.to_owned() }
-    }
-
-    fn position(&self) -> u64 {
-        self.offset + self.at as u64
-    }
-
-    /// The next bytes; what lies before the end is read no further ahead than a window.
-    fn take(&mut self, n: usize) -> Result<Bytes, LedgerError> {
-        if self.at + n > self.window.len() {
-            if n as u64 > self.end - self.position() {
-                return Err(self.bad("an entry is cut short"));
-            }
-            let from = self.position();
-            let len = usize::try_from(self.end - from).unwrap_or(usize::MAX).min(n.max(WINDOW));
-            let window = self.disk.read(&self.path, from, len).map_err(LedgerError::io(&self.path))?;
-            if window.len() < n {
-                return Err(self.bad("it is cut short"));
-            }
-            (self.offset, self.window, self.at) = (from, window, 0);
-        }
-        let taken = self.window.slice(self.at..self.at + n);
-        self.at += n;
-        self.crc = crc32c::crc32c_append(self.crc, &taken);
-        Ok(taken)
-    }
-
-    fn varint(&mut self) -> Result<usize, LedgerError> {
-        let mut value = 0u64;
-        for shift in (0..63).step_by(7) {
-            let byte = self.take(1)?[0];
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return usize::try_from(value).map_err(|_| self.bad("a length makes no sense"));
-            }
-        }
-        Err(self.bad("a length makes no sense"))
-    }
-
-    fn sized(&mut self) -> Result<Bytes, LedgerError> {
-        let n = self.varint()?;
-        self.take(n)
-    }
-
-    fn next(&mut self) -> Result<Option<(StateKey, Option<Vec<u8>>)>, LedgerError> {
-        if self.position() >= self.end {
-            let stored = self.disk.read(&self.path, self.end, 4).map_err(LedgerError::io(&self.path))?;
-            if stored[..] != self.crc.to_be_bytes() {
-                return Err(self.bad("the checksum does not match"));
-            }
-            return Ok(None);
-        }
-        let collection = String::from_utf8_lossy(&self.sized()?).into_owned();
-        let key = self.sized()?.to_vec();
-        let value = match self.take(1)?[0] {
-            1 => Some(self.sized()?.to_vec()),
-            _ => None,
-        };
-        Ok(Some(((collection, key), value)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::os;
-
-    fn open(dir: &Path, generation: u64) -> Snapshots {
-        Snapshots::open(os(), dir, generation, BTreeMap::from([("c".to_owned(), 2)])).unwrap()
-    }
-
-    fn changed(key: u8, value: Option<u8>) -> Changed {
-        BTreeMap::from([(("c".to_owned(), vec![key]), value.map(|v| vec![v]))])
-    }
-
-    fn held(snapshots: &Snapshots, manifest: &Manifest) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        snapshots.load(manifest).unwrap().remove("c").unwrap_or_default().into_iter().collect()
-    }
-
-    #[test]
-    fn the_newest_value_counts_and_merging_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut snapshots = open(dir.path(), 7);
-        let mut last = None;
-        let mut expected = BTreeMap::new();
-        for epoch in 1..=25u64 {
-            let (key, value) = ((epoch % 5) as u8, (epoch % 3 > 0).then_some(epoch as u8));
-            match value {
-                Some(v) => expected.insert(vec![key], vec![v]),
-                None => expected.remove(&vec![key]),
-            };
-            last = Some(snapshots.publish(epoch, 0, 0, &changed(key, value)).unwrap());
-            assert_eq!(held(&snapshots, last.as_ref().unwrap()), expected, "epoch {epoch}");
-        }
-        assert!(last.unwrap().runs.len() <= MAX_RUNS);
-        assert_eq!(snapshots.retire(0).unwrap(), None);
-        assert_eq!(snapshots.retire(20).unwrap(), Some(20));
-        let mut again = open(dir.path(), 7);
-        let usable = again.usable().next().unwrap().clone();
-        assert_eq!((usable.epoch, again.newest().unwrap().epoch), (20, 25));
-        again.load(&usable).unwrap();
-        again.rewind(20).unwrap();
-        assert_eq!(open(dir.path(), 7).newest().unwrap().epoch, 20);
-        assert!(open(dir.path(), 8).usable().next().is_none());
-    }
-
-    #[test]
-    fn the_usable_one_before_is_kept_and_what_is_older_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut snapshots = open(dir.path(), 7);
-        for epoch in [10, 20, 30, 40] {
-            snapshots.publish(epoch, 0, 0, &changed(1, Some(epoch as u8))).unwrap();
-            snapshots.retire(if epoch == 40 { 35 } else { epoch }).unwrap();
-        }
-        let epochs: Vec<u64> = open(dir.path(), 7).usable().map(|m| m.epoch).collect();
-        assert_eq!(epochs, [30, 20], "and 40 is not usable yet");
-        assert_eq!(snapshots.retire(40).unwrap(), Some(30));
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_run_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut snapshots = open(dir.path(), 7);
-        let manifest = snapshots.publish(1, 0, 0, &changed(1, Some(1))).unwrap();
-        let path = dir.path().join(&manifest.runs[0]);
-        let bytes = std::fs::read(&path).unwrap();
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&path, bad).unwrap();
-            assert!(snapshots.load(&manifest).is_err(), "bit {bit}");
-        }
-        for len in 0..bytes.len() {
-            std::fs::write(&path, &bytes[..len]).unwrap();
-            assert!(snapshots.load(&manifest).is_err(), "length {len}");
-        }
-    }
-
-    #[test]
-    fn large_values_are_read_and_merged_over_the_edges_of_windows() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut snapshots = open(dir.path(), 7);
-        let value = |n: usize| vec![n as u8; n * 300_001 % (3 * WINDOW)];
-        let mut last = None;
-        for epoch in 1..=MAX_RUNS as u64 + 1 {
-            let changed = (0..4).map(|key| (("c".to_owned(), vec![key]), Some(value(epoch as usize + key as usize))));
-            last = Some(snapshots.publish(epoch, 0, 0, &changed.collect()).unwrap());
-        }
-        let last = last.unwrap();
-        assert_eq!(last.runs.len(), 1);
-        let expected = (0..4u8).map(|key| (vec![key], value(MAX_RUNS + 1 + key as usize))).collect();
-        assert_eq!(held(&snapshots, &last), expected);
-    }
-
-    #[test]
-    fn a_log_that_is_gone_goes_on_after_the_newest_snapshot() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = || crate::ledger::open(&os(), dir.path(), &BTreeMap::new()).unwrap();
-        let mut opened = open();
-        let generation = opened.segments.generation();
-        opened.snapshots.publish(7, 5, 0, &changed(1, Some(1))).unwrap();
-        opened.snapshots.retire(7).unwrap();
-        std::fs::remove_dir_all(dir.path().join(crate::ledger::LOG)).unwrap();
-        let opened = open();
-        assert_eq!((opened.segments.generation(), opened.segments.next_epoch()), (generation, 8));
-        assert_eq!(opened.start.unwrap().1["c"], [(vec![1], vec![1])]);
-    }
-
-    #[test]
-    fn state_of_an_older_schema_is_known_by_its_manifest_and_replaced_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let old = BTreeMap::from([("c".to_owned(), 1)]);
-        let mut before = Snapshots::open(os(), dir.path(), 7, old).unwrap();
-        before.publish(1, 5, 6, &changed(1, Some(1))).unwrap();
-        before.publish(2, 5, 6, &changed(2, Some(2))).unwrap();
-        before.retire(2).unwrap();
-        let mut snapshots = open(dir.path(), 7);
-        let manifest = snapshots.usable().next().unwrap().clone();
-        assert!(!snapshots.is_current(&manifest) && manifest.collections["c"] == 1);
-        let converted = State::from([("c".to_owned(), vec![(vec![9], vec![9])])]);
-        snapshots.rebase(&manifest, &converted).unwrap();
-        let again = open(dir.path(), 7);
-        let manifest = again.usable().next().unwrap();
-        assert!(again.is_current(manifest) && (manifest.epoch, manifest.clock_ms, manifest.gap_ms) == (2, 5, 6));
-        assert_eq!(again.load(manifest).unwrap(), converted);
     }
 }
