@@ -7,7 +7,15 @@ pub trait Framing: Default + Send {
     /// The messages that these bytes complete.
     fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>>;
     /// What is left when the peer closes, if it is a message too, or a part of one.
-    fn finish(&mut self) -> Option<Vec<u8>>;
+    fn finish(&mut self) -> Vec<Vec<u8>>;
+    /// Whether a message is whole, as far as is known without what follows it.
+    fn waits(&self) -> bool {
+        false
+    }
+    /// What [`Framing::waits`], when nothing has followed for a while.
+    fn pause(&mut self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
     /// Where the next message begins cannot be known: nothing more of the stream can be read.
     fn is_lost(&self) -> bool {
         false
@@ -19,8 +27,16 @@ impl Framing for Framer {
         Framer::push(self, bytes)
     }
 
-    fn finish(&mut self) -> Option<Vec<u8>> {
+    fn finish(&mut self) -> Vec<Vec<u8>> {
         Framer::finish(self)
+    }
+
+    fn waits(&self) -> bool {
+        Framer::waits(self)
+    }
+
+    fn pause(&mut self) -> Vec<Vec<u8>> {
+        Framer::pause(self)
     }
 }
 
@@ -62,9 +78,8 @@ impl Framing for IpfixFramer {
         out
     }
 
-    fn finish(&mut self) -> Option<Vec<u8>> {
-        let rest = std::mem::take(&mut self.buffer);
-        (!rest.is_empty()).then_some(rest)
+    fn finish(&mut self) -> Vec<Vec<u8>> {
+        Some(std::mem::take(&mut self.buffer)).filter(|rest| !rest.is_empty()).into_iter().collect()
     }
 
     fn is_lost(&self) -> bool {
@@ -98,7 +113,7 @@ mod tests {
                 got.extend(framer.push(now));
                 rest = later;
             }
-            proptest::prop_assert_eq!((got, framer.finish(), framer.is_lost()), (messages, None, false));
+            proptest::prop_assert_eq!((got, framer.finish(), framer.is_lost()), (messages, vec![], false));
         }
     }
 
@@ -107,12 +122,12 @@ mod tests {
         let mut framer = IpfixFramer::default();
         let noise = b"GET / HTTP/1.1\r\n";
         assert_eq!(framer.push(&[&message(b"one")[..], noise].concat()), [message(b"one"), noise.to_vec()]);
-        assert!(framer.is_lost() && framer.push(b"more").is_empty() && framer.finish().is_none());
+        assert!(framer.is_lost() && framer.push(b"more").is_empty() && framer.finish().is_empty());
         // A length that cannot be one.
         assert_eq!(IpfixFramer::default().push(&[0, 10, 0, 15, 1]), [[0, 10, 0, 15, 1]]);
         // The peer left in the middle of a message: a part of one, to be rejected.
         let mut framer = IpfixFramer::default();
         assert!(framer.push(&message(b"two")[..17]).is_empty());
-        assert_eq!(framer.finish().map(|rest| rest.len()), Some(17));
+        assert_eq!(framer.finish().concat().len(), 17);
     }
 }

@@ -54,7 +54,8 @@ pub struct Trap {
     pub trap_oid: String,
     /// v1's agent address, or `snmpTrapAddress.0`.
     pub agent_address: Option<IpAddr>,
-    /// The bindings, less up-time and trap OID, by OID.
+    /// The bindings, less up-time, trap OID and address, by OID; one that is bound again is there with `#2`, `#3`. Octets
+    /// that are no text are `0x` and their hex digits.
     pub varbinds: BTreeMap<String, String>,
 }
 
@@ -149,6 +150,24 @@ fn oid(bytes: &[u8]) -> String {
     out
 }
 
+/// Bytes that are no text.
+fn octets(bytes: &[u8]) -> String {
+    format!("0x{}", hex::encode(bytes))
+}
+
+/// Numbers that SMI has no type for, in an Opaque, as net-snmp does it (draft-perkins-opaque-01): a context tag of two
+/// octets, a length, a value.
+fn opaque(bytes: &[u8]) -> Option<String> {
+    let (head, body) = bytes.split_at_checked(3).filter(|(head, body)| usize::from(head[2]) == body.len())?;
+    match (head[0], head[1]) {
+        (0x9f, 0x78) => Some(f32::from_be_bytes(body.try_into().ok()?).to_string()),
+        (0x9f, 0x79) => Some(f64::from_be_bytes(body.try_into().ok()?).to_string()),
+        (0x9f, 0x7a) if body.len() <= 8 => Some(integer(body).to_string()),
+        (0x9f, 0x76 | 0x7b) if body.len() <= 9 => Some(uint(body).to_string()),
+        _ => None,
+    }
+}
+
 fn value(tag: u8, bytes: &[u8]) -> String {
     match tag {
         INTEGER => integer(bytes).to_string(),
@@ -157,29 +176,41 @@ fn value(tag: u8, bytes: &[u8]) -> String {
         NULL => String::new(),
         IP_ADDRESS => match <[u8; 4]>::try_from(bytes) {
             Ok(octets) => IpAddr::from(octets).to_string(),
-            Err(_) => hex::encode(bytes),
+            Err(_) => octets(bytes),
         },
-        OCTETS | OPAQUE => match std::str::from_utf8(bytes) {
+        OPAQUE => opaque(bytes).unwrap_or_else(|| octets(bytes)),
+        OCTETS => match std::str::from_utf8(bytes) {
             Ok(text) if text.chars().all(|c| !c.is_control() || c.is_whitespace()) => text.to_owned(),
-            _ => hex::encode(bytes),
+            _ => octets(bytes),
         },
         0x80 => "noSuchObject".into(),
         0x81 => "noSuchInstance".into(),
         0x82 => "endOfMibView".into(),
-        _ => hex::encode(bytes),
+        _ => octets(bytes),
     }
 }
 
-fn varbinds(at: &mut Cursor<'_>) -> Result<Vec<(String, u8, String)>, SnmpError> {
+fn varbinds(at: &mut Cursor<'_>) -> Result<Vec<(String, String)>, SnmpError> {
     let mut list = expect(at, SEQUENCE, "variable bindings")?;
     let mut out = Vec::new();
     while !list.is_empty() && out.len() < MAX_VARBINDS {
         let mut binding = expect(&mut list, SEQUENCE, "a variable binding")?;
         let name = oid(expect(&mut binding, OID, "a name")?.rest());
         let (tag, body) = tlv(&mut binding)?;
-        out.push((name, tag, value(tag, body.rest())));
+        out.push((name, value(tag, body.rest())));
     }
     Ok(out)
+}
+
+/// Bindings by name, each once.
+fn by_name(bindings: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let (mut out, mut times) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
+    for (name, value) in bindings {
+        let times = times.entry(name.clone()).or_default();
+        *times += 1;
+        out.insert(if *times > 1 { format!("{name}#{times}") } else { name }, value);
+    }
+    out
 }
 
 /// Reads a v1 or v2c notification.
@@ -207,8 +238,8 @@ pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
             } else {
                 format!("{enterprise}.0.{specific}")
             };
-            let mut varbinds: BTreeMap<_, _> = varbinds(&mut body)?.into_iter().map(|(n, _, v)| (n, v)).collect();
-            varbinds.insert(SNMP_TRAP_ENTERPRISE.to_owned(), enterprise);
+            let enterprise_binding = (SNMP_TRAP_ENTERPRISE.to_owned(), enterprise);
+            let varbinds = by_name([enterprise_binding].into_iter().chain(varbinds(&mut body)?));
             Ok(Trap {
                 version: 1,
                 inform: false,
@@ -224,27 +255,27 @@ pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
             let request_id = integer(expect(&mut body, INTEGER, "a request id")?.rest());
             expect(&mut body, INTEGER, "an error status")?;
             expect(&mut body, INTEGER, "an error index")?;
-            let mut trap = Trap {
+            // RFC 3416 section 4.2.6: the first two bindings are these. What is bound again is a binding like others.
+            let (mut uptime, mut trap_oid, mut agent_address) = (None, None, None);
+            let mut others = Vec::new();
+            for (name, value) in varbinds(&mut body)? {
+                match name.as_str() {
+                    SYS_UP_TIME if uptime.is_none() => uptime = value.parse().ok(),
+                    SNMP_TRAP_OID if trap_oid.is_none() => trap_oid = Some(value),
+                    SNMP_TRAP_ADDRESS if agent_address.is_none() => agent_address = value.parse().ok(),
+                    _ => others.push((name, value)),
+                }
+            }
+            Ok(Trap {
                 version: 2,
                 inform: pdu == INFORM,
                 request_id,
                 community,
-                uptime: None,
-                trap_oid: String::new(),
-                agent_address: None,
-                varbinds: BTreeMap::new(),
-            };
-            for (name, _, value) in varbinds(&mut body)? {
-                match name.as_str() {
-                    SYS_UP_TIME => trap.uptime = value.parse().ok(),
-                    SNMP_TRAP_OID => trap.trap_oid = value,
-                    SNMP_TRAP_ADDRESS => trap.agent_address = value.parse().ok(),
-                    _ => {
-                        trap.varbinds.insert(name, value);
-                    }
-                }
-            }
-            Ok(trap)
+                uptime,
+                trap_oid: trap_oid.unwrap_or_default(),
+                agent_address,
+                varbinds: by_name(others),
+            })
         }
         (_, pdu) => Err(SnmpError::NotATrap(pdu)),
     }
@@ -263,7 +294,7 @@ fn put_tlv(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
 }
 
 /// The same message with the community replaced by the first eight hex digits of its keyed hash: what may be kept.
-/// Bytes that are no community-based message come back as they are, unless they cannot be read at all.
+/// A message of a later version has none and comes back as it is.
 ///
 /// # Errors
 /// [`SnmpError`] where the message cannot be read as far as its community.
@@ -271,7 +302,7 @@ pub fn redact(bytes: &[u8], key: &[u8]) -> Result<Vec<u8>, SnmpError> {
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
     let version = expect(&mut message, INTEGER, "a version")?.rest();
     if uint(version) > 1 {
-        return Err(SnmpError::Version(uint(version)));
+        return Ok(bytes.to_vec());
     }
     let community = expect(&mut message, OCTETS, "a community")?.rest();
     let mut body = Vec::with_capacity(bytes.len() + 8);
@@ -358,6 +389,75 @@ mod tests {
         assert_eq!(trap.agent_address, "10.1.1.1".parse().ok());
         assert_eq!(trap.varbinds["1.3.6.1.2.1.2.2.1.1.3"], "3");
         assert_eq!(trap.varbinds[SNMP_TRAP_ENTERPRISE], "1.3.6.1.4.1.8072.2.3");
+    }
+
+    /// A v2c trap with these bindings after up-time and trap OID.
+    fn v2(more: &[Vec<u8>]) -> Vec<u8> {
+        let built = |tag: u8, body: &[u8]| {
+            let mut out = Vec::new();
+            put_tlv(&mut out, tag, body);
+            out
+        };
+        let bind = |oid: &[u8], value: Vec<u8>| built(SEQUENCE, &[built(OID, oid), value].concat());
+        let up = bind(&[0x2b, 6, 1, 2, 1, 1, 3, 0], built(TICKS, &[0x10, 0x92]));
+        let of = bind(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], built(OID, &[0x2b, 6, 1, 4, 1, 0x81, 0xfd, 0x59, 1]));
+        let list = [up, of].into_iter().chain(more.iter().cloned()).collect::<Vec<_>>().concat();
+        let zero = built(INTEGER, &[0]);
+        let pdu = [built(INTEGER, &[1]), zero.clone(), zero, built(SEQUENCE, &list)].concat();
+        built(SEQUENCE, &[built(INTEGER, &[1]), built(OCTETS, b"public"), built(TRAP_V2, &pdu)].concat())
+    }
+
+    #[test]
+    fn a_value_says_what_it_is() {
+        let bind = |arc: u8, tag: u8, body: &[u8]| {
+            let name = [0x06, 2, 0x2b, arc];
+            let value = [&[tag, body.len() as u8][..], body].concat();
+            [&[SEQUENCE, (name.len() + value.len()) as u8][..], &name, &value].concat()
+        };
+        let trap = parse(&v2(&[
+            bind(1, OPAQUE, &[0x9f, 0x78, 4, 0x41, 0x58, 0, 0]),
+            bind(2, OPAQUE, &[0x9f, 0x79, 8, 0xbf, 0xe0, 0, 0, 0, 0, 0, 0]),
+            bind(3, OPAQUE, &[0x9f, 0x7a, 1, 0xfe]),
+            bind(4, OPAQUE, &[0x9f, 0x7b, 2, 1, 0]),
+            bind(5, OPAQUE, b"text"),
+            bind(6, OCTETS, b"deadbeef"),
+            bind(7, OCTETS, &[0xde, 0xad, 0xbe, 0xef]),
+            bind(8, OPAQUE, &[0x9f, 0x78, 4, 0x41]),
+        ]))
+        .unwrap();
+        let of = |arc: u8| trap.varbinds[&format!("1.3.{arc}")].as_str();
+        assert_eq!((of(1), of(2), of(3), of(4)), ("13.5", "-0.5", "-2", "256"));
+        assert_eq!((of(5), of(6), of(7), of(8)), ("0x74657874", "deadbeef", "0xdeadbeef", "0x9f780441"));
+    }
+
+    #[test]
+    fn what_is_bound_again_is_kept_beside_the_first() {
+        let again = |oid: &[u8], tag: u8, body: &[u8]| {
+            let name = [&[OID, oid.len() as u8][..], oid].concat();
+            let value = [&[tag, body.len() as u8][..], body].concat();
+            [&[SEQUENCE, (name.len() + value.len()) as u8][..], &name, &value].concat()
+        };
+        let up = [0x2b, 6, 1, 2, 1, 1, 3, 0];
+        let trap_oid = [0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0];
+        let trap = parse(&v2(&[
+            again(&up, TICKS, &[0x30, 0x39]),
+            again(&trap_oid, OID, &[0x2b, 7]),
+            again(&[0x2b, 9], INTEGER, &[1]),
+            again(&[0x2b, 9], INTEGER, &[2]),
+            again(&[0x2b, 9], INTEGER, &[3]),
+        ]))
+        .unwrap();
+        assert_eq!((trap.uptime, trap.trap_oid.as_str()), (Some(4242), "1.3.6.1.4.1.32473.1"));
+        let of = |name: &str| trap.varbinds[name].as_str();
+        assert_eq!((of(SYS_UP_TIME), of(SNMP_TRAP_OID)), ("12345", "1.3.7"));
+        assert_eq!((of("1.3.9"), of("1.3.9#2"), of("1.3.9#3")), ("1", "2", "3"));
+    }
+
+    #[test]
+    fn a_later_version_has_no_community_and_is_refused_by_name() {
+        let v3 = [&[SEQUENCE, 8, INTEGER, 1, 3, SEQUENCE, 3][..], &[INTEGER, 1, 7]].concat();
+        assert_eq!(redact(&v3, b"key"), Ok(v3.clone()));
+        assert_eq!(parse(&v3), Err(SnmpError::Version(3)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! stream does not tell any more where its messages begin, the connection is closed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -20,6 +21,8 @@ use super::{Listener, SourceError, Stop, entry, origin};
 /// Appends of one connection that may be under way.
 pub const OUTSTANDING: usize = 16;
 const READ: usize = 256 << 10;
+/// A message that may be whole waits so long for what follows it.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Listens for syslog, with TLS as RFC 5425 has it; the returned address is the one it got.
 ///
@@ -88,6 +91,10 @@ async fn read(
     let peer = stream.peer();
     let mut buffer = vec![0u8; READ];
     let mut appends = FuturesUnordered::new();
+    let append = |messages: Vec<Vec<u8>>| {
+        let entries: Vec<Entry> = messages.into_iter().map(|m| entry(Some(peer), m)).collect();
+        appender.append(origin.clone(), entries)
+    };
     loop {
         tokio::select! {
             biased;
@@ -105,8 +112,7 @@ async fn read(
                     messages.extend(framer.finish());
                 }
                 if !messages.is_empty() {
-                    let entries: Vec<Entry> = messages.into_iter().map(|m| entry(Some(peer), m)).collect();
-                    appends.push(appender.append(origin.clone(), entries));
+                    appends.push(append(messages));
                 }
                 if framer.is_lost() {
                     tracing::warn!(%peer, feed = origin.feed, "no message where one should begin: connection closed");
@@ -115,6 +121,9 @@ async fn read(
                 if n == 0 {
                     break;
                 }
+            }
+            () = tokio::time::sleep(PAUSE), if framer.waits() && appends.len() < OUTSTANDING => {
+                appends.push(append(framer.pause()));
             }
             () = stop.told() => break,
         }

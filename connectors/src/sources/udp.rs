@@ -38,6 +38,8 @@ const BATCH: usize = 1024;
 const AT_ONCE: usize = 64;
 /// Room for one: IP has no larger ones.
 const DATAGRAM: usize = 1 << 16;
+/// Bytes that are kept of what is no SNMP message: a community may stand behind the version, as of the sixth.
+const UNREADABLE: usize = 4;
 /// Bytes of informs of one socket that wait to be durable.
 pub const UNANSWERED_BYTES: usize = 4 << 20;
 /// What an inform that waits takes beside its bytes.
@@ -254,10 +256,11 @@ impl Reader {
             batch.push(entry(Some(peer), Bytes::copy_from_slice(bytes)));
             return;
         };
-        // Nothing that bears a community goes on; what is no SNMP message bears none that could be told.
+        // Nothing that bears a community goes on. Where one begins cannot be told of what is cut short: the beginning of
+        // it has none.
         let kept = match snmp::redact(bytes, key) {
             Ok(kept) => kept,
-            Err(_) => bytes[..bytes.len().min(16)].to_vec(),
+            Err(_) => bytes[..bytes.len().min(UNREADABLE)].to_vec(),
         };
         match snmp::inform_response(bytes) {
             Ok(Some(answer)) => self.answer(answer, entry(Some(peer), kept), peer),

@@ -21,8 +21,17 @@ const ABSURD_US: u64 = 86_400_000_000;
 /// Log lines of this severity or a worse one count towards a burst: `error`.
 const BURST_SEVERITY: u8 = 3;
 
+type Object = serde_json::Map<String, serde_json::Value>;
+
 impl Decoder {
+    /// A message of syslog; senders of GELF send it here, too.
     pub(super) fn syslog(&mut self, at: &At<'_>, body: &Bytes) {
+        let object = Some(body)
+            .filter(|body| body.starts_with(b"{"))
+            .and_then(|body| serde_json::from_slice::<Object>(body).ok());
+        if let Some(object) = object.filter(|object| object.contains_key("short_message")) {
+            return self.gelf_row(at, &object, at.ip());
+        }
         let m = syslog::parse(body, at.received_us, Tz::UTC);
         let row = Log {
             tenant_id: at.origin.tenant.clone(),
@@ -65,21 +74,24 @@ impl Decoder {
 
     /// GELF 1.1 as collectors put it on `logs.syslog`; `_remote_addr` is `<partition>:<ip>`.
     pub(super) fn gelf(&mut self, at: &At<'_>, body: &Bytes) {
-        let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
+        let object: Object = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
                 self.reject(at, body, &format!("not a GELF object: {error}"));
                 return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
             }
         };
+        let remote = object.get("_remote_addr").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let ip = remote.split_once(':').and_then(|(_, ip)| ip.parse().ok()).or_else(|| remote.parse().ok());
+        self.gelf_row(at, &object, ip);
+    }
+
+    fn gelf_row(&mut self, at: &At<'_>, object: &Object, ip: Option<IpAddr>) {
         let text = |key: &str| match object.get(key) {
             Some(serde_json::Value::String(s)) => Some(s.clone()),
             Some(serde_json::Value::Null) | None => None,
             Some(other) => Some(other.to_string()),
         };
-        let remote = text("_remote_addr").unwrap_or_default();
-        let ip: Option<IpAddr> =
-            remote.split_once(':').and_then(|(_, ip)| ip.parse().ok()).or_else(|| remote.parse().ok());
         let severity = object.get("level").and_then(serde_json::Value::as_u64).map_or(6, |n| n.min(7) as u8);
         let device_us = object.get("timestamp").and_then(serde_json::Value::as_f64).map(|s| (s * 1e6) as i64);
         let short = text("short_message").unwrap_or_default();
@@ -125,7 +137,7 @@ impl Decoder {
 
     /// A trap as collectors put it on `logs.snmp`: bindings rendered `TYPE: value`.
     pub(super) fn trap_json(&mut self, at: &At<'_>, body: &Bytes) {
-        let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
+        let object: Object = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
                 self.reject(at, body, &format!("not a trap object: {error}"));
