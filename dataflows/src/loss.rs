@@ -52,6 +52,9 @@ pub struct Delta {
     pub rejected: u64,
     pub shed: u64,
     pub lost: u64,
+    /// Counted as lost, and came after all.
+    #[serde(skip)]
+    pub found: u64,
     pub rows: u64,
     /// Sets waiting now; `None` leaves it.
     pub waiting_sets: Option<u64>,
@@ -74,6 +77,9 @@ impl Delta {
         self.rejected += other.rejected;
         self.shed += other.shed;
         self.lost += other.lost;
+        self.found += other.found;
+        let both = self.lost.min(self.found);
+        (self.lost, self.found) = (self.lost - both, self.found - both);
         self.rows += other.rows;
         if other.waiting_sets.is_some() {
             self.waiting_sets = other.waiting_sets;
@@ -114,6 +120,8 @@ impl Ledger {
 
     fn add(&mut self, delta: &Delta) {
         self.total.add(delta);
+        // What was never counted cannot be taken back.
+        self.total.found = 0;
         self.unsaid = true;
     }
 

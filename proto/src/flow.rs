@@ -83,7 +83,7 @@ pub struct Flow {
     pub vlan: Option<u16>,
     /// Ethernet type.
     pub ether_type: Option<u16>,
-    /// Ingress (0) or egress (1).
+    /// Ingress (0) or egress (1); other values are not assigned (IANA, flowDirection).
     pub direction: Option<u8>,
     /// Application name.
     pub app: Option<String>,
@@ -168,7 +168,7 @@ impl Flow {
             next_hop: self.next_hop,
             vlan: self.vlan.map(i64::from),
             ether_type: self.ether_type.map(i64::from),
-            direction: self.direction.map(|d| if d == 0 { "ingress" } else { "egress" }.to_owned()),
+            direction: self.direction.and_then(|d| ["ingress", "egress"].get(usize::from(d))).map(|&d| d.to_owned()),
             app: self.app.clone(),
             flow_type: cx.flow_type.to_owned(),
             src_device_uid: None,

@@ -10,6 +10,7 @@
 //! | [`payload`] | the JSON payloads agents push: sync, sweep, ICMP, heartbeats |
 //! | [`netflow`], [`sflow`], [`packet`] | flow decoders |
 //! | [`syslog`], [`snmp`] | message decoders |
+//! | [`sequence`] | what sequence numbers say of loss |
 //! | [`flow`] | one flow, whatever protocol brought it |
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
 //! | [`lake`] | the lake's tables: events, and the versions of state |
@@ -48,6 +49,7 @@ pub mod payload;
 pub mod ports;
 pub mod record;
 pub mod rows;
+pub mod sequence;
 pub mod sflow;
 pub mod snmp;
 mod state;

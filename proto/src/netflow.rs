@@ -29,11 +29,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flow::{Flow, SamplingSource};
+use crate::sequence;
 use crate::wire::{Cursor, Truncated};
 pub use first::FirstExporter;
 use held::{Held, HeldSet};
 pub use held::{MAX_HELD_BYTES, MAX_HELD_MS, MAX_HELD_SETS};
-use record::{Clock, REVERSE_PEN, Record, V9_SCOPE};
+use record::{Clock, REVERSE_PEN, Record, V9_SCOPE, since};
 pub use templates::{FieldSpec, MAX_FIELDS, MAX_TEMPLATE_FIELDS, MAX_TEMPLATES};
 use templates::{TEMPLATE_OVERHEAD, Template, Templates};
 
@@ -45,6 +46,8 @@ pub const MAX_APPS: usize = 4096;
 pub const MAX_NAME_BYTES: usize = 128;
 /// Records of fewer bytes are no flows: a flow takes hundreds, and a message shall not be worth many times its own.
 pub const MIN_FLOW_BYTES: usize = 8;
+/// Bytes of an IPFIX message before its sets.
+const IPFIX_HEADER: u16 = 16;
 /// What a sampler, a named application, and an exporter take beside what they say, bytes.
 const OVERHEAD: usize = 64;
 /// What one exporter leaves behind at most, bytes.
@@ -71,6 +74,15 @@ pub enum NetFlowError {
         set: u16,
         /// As given.
         length: u16,
+    },
+    /// A set of a kind that no version has (RFC 7011 section 3.3.2).
+    #[error("set {0} is reserved")]
+    Reserved(u16),
+    /// More than a message of its count, or a length that its header does not fit in.
+    #[error("{bytes} bytes follow the last record")]
+    Trailing {
+        /// How many.
+        bytes: usize,
     },
     /// A template cannot be used.
     #[error("template {id}: {reason}")]
@@ -120,8 +132,10 @@ pub struct Exporter {
 pub struct Decoded {
     /// Flows, each with where it comes from.
     pub flows: Vec<(Flow, FlowOrigin)>,
-    /// Data records seen, options included: what IPFIX counts.
+    /// Data records of the message itself, options included: what IPFIX counts.
     pub records: u32,
+    /// Templates learnt or withdrawn.
+    pub templates: u32,
     /// Sets put aside until their template comes.
     pub held: u32,
     /// Held sets that had to be given up.
@@ -218,20 +232,13 @@ impl Exporter {
         }
     }
 
-    /// Compares a sequence number with the expected one. A jump ahead of less than a thousandth of the number space is
-    /// loss; anything else is a restart or reordering and says nothing about loss.
+    /// A new transport session of a known exporter: templates stay, its messages count anew (RFC 7011 section 3.1).
+    pub fn begin_session(&mut self) {
+        self.next_sequence = None;
+    }
+
     fn sequence(&mut self, got: u32, units: u32) {
-        if let Some(expected) = self.next_sequence {
-            let ahead = got.wrapping_sub(expected);
-            if ahead > 0 && ahead < u32::MAX / 1024 {
-                self.lost += u64::from(ahead);
-            } else if ahead > u32::MAX - 1024 {
-                // Late: the gap it left was counted, it fills it.
-                self.lost = self.lost.saturating_sub(u64::from(units));
-                return;
-            }
-        }
-        self.next_sequence = Some(got.wrapping_add(units));
+        self.lost = self.lost.saturating_add_signed(sequence::step(&mut self.next_sequence, got, units));
     }
 
     fn v5(&mut self, at: &mut Cursor<'_>, origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
@@ -244,7 +251,7 @@ impl Exporter {
         let rate = u64::from(sampling & 0x3fff);
         let mut out = Decoded { records: u32::from(count), ..Decoded::default() };
         let now_us = i64::from(secs) * 1_000_000 + i64::from(nanos) / 1000;
-        let instant = |ms: u32| now_us - i64::from(uptime_ms.wrapping_sub(ms)) * 1000;
+        let instant = |ms: u32| now_us + since(uptime_ms, ms);
         for _ in 0..count {
             let origin = FlowOrigin::new(origin, at.position());
             let mut r = at.sub(48)?;
@@ -283,6 +290,9 @@ impl Exporter {
             ));
         }
         self.sequence(sequence, u32::from(count));
+        if !at.is_empty() {
+            out.errors.push(NetFlowError::Trailing { bytes: at.remaining() });
+        }
         Ok(out)
     }
 
@@ -301,16 +311,24 @@ impl Exporter {
     }
 
     fn ipfix(&mut self, at: &mut Cursor<'_>, origin: MessageOrigin) -> Result<Decoded, NetFlowError> {
-        let length = usize::from(at.u16()?);
+        let length = at.u16()?;
+        if length < IPFIX_HEADER {
+            return Err(NetFlowError::SetLength { set: 10, length });
+        }
+        let length = usize::from(length);
         let export_s = at.u32()?;
         let sequence = at.u32()?;
         at.u32()?;
         let offset = at.position();
-        let mut body = at.sub(length.saturating_sub(16))?;
+        let mut body = at.sub(length - usize::from(IPFIX_HEADER))?;
         let mut out = Decoded::default();
         let clock = Clock { export_s, boot_us: self.boot_us };
         self.sets(&mut body, SetOrigin { message: origin, clock, offset }, &mut out);
         self.sequence(sequence, out.records);
+        if out.held > 0 || out.given_up > 0 || !out.errors.is_empty() {
+            // How many records there were is not known: what the next message bears is right.
+            self.next_sequence = None;
+        }
         Ok(out)
     }
 
@@ -327,7 +345,7 @@ impl Exporter {
             let result = match set {
                 0 | 2 => self.templates(&mut body, set == 2, out),
                 1 | 3 => self.options_templates(&mut body, set == 3, out),
-                4..=255 => Ok(()),
+                4..=255 => Err(NetFlowError::Reserved(set)),
                 id => {
                     self.data(id, &mut body, origin, out);
                     Ok(())
@@ -346,11 +364,13 @@ impl Exporter {
                 // Padding in v9; a withdrawal of all in IPFIX (RFC 7011 section 8.1) says the set's own id.
                 if ipfix && count == 0 && id == 2 {
                     self.templates.withdraw_all(false);
+                    out.templates += 1;
                 }
                 return Ok(());
             }
             if count == 0 && ipfix {
                 self.templates.withdraw(id);
+                out.templates += 1;
                 continue;
             }
             let fields = fields(at, id, count, ipfix)?;
@@ -365,11 +385,13 @@ impl Exporter {
             if id < 256 {
                 if ipfix && a == 0 && id == 3 {
                     self.templates.withdraw_all(true);
+                    out.templates += 1;
                 }
                 return Ok(());
             }
             if ipfix && a == 0 {
                 self.templates.withdraw(id);
+                out.templates += 1;
                 continue;
             }
             let b = at.u16()?;
@@ -392,8 +414,12 @@ impl Exporter {
         for set in self.held.take(id) {
             let clock = Clock { export_s: set.export_s, boot_us: set.boot_us };
             let origin = SetOrigin { message: set.origin, clock, offset: set.offset as usize };
+            // Its own message counted them.
+            let records = out.records;
             self.data(id, &mut Cursor::new(&set.body), origin, out);
+            out.records = records;
         }
+        out.templates += 1;
         Ok(())
     }
 
@@ -425,6 +451,9 @@ impl Exporter {
 
     fn records(&mut self, id: u16, template: &Template, at: &mut Cursor<'_>, origin: SetOrigin, out: &mut Decoded) {
         let mut too_short = false;
+        if at.remaining() < template.least && !at.is_empty() {
+            out.errors.push(NetFlowError::Template { id, reason: "its set is shorter than one record" });
+        }
         while at.remaining() >= template.least {
             let begin = at.position();
             let record = match record(template, at, origin.clock) {
@@ -527,6 +556,7 @@ fn record(template: &Template, at: &mut Cursor<'_>, clock: Clock) -> Result<Reco
             record.element(field.element, value, clock);
         }
     }
+    record.finish();
     Ok(record)
 }
 
@@ -629,6 +659,112 @@ mod tests {
             exporter.decode(&ipfix(sequence, &[template(), data(1)]), AT).unwrap();
         }
         assert_eq!(exporter.lost(), 2);
+    }
+
+    /// The flows of messages in hex, of one exporter.
+    fn flows(messages: &[&str]) -> Vec<Flow> {
+        let mut exporter = Exporter::default();
+        let decoded = messages.iter().flat_map(|m| exporter.decode(&hex::decode(m).unwrap(), AT).unwrap().flows);
+        decoded.map(|(flow, _)| flow).collect()
+    }
+
+    #[test]
+    fn what_waits_or_is_overtaken_is_not_lost() {
+        // Sets that wait count in the sequence, and are not counted again when their template comes.
+        let mut exporter = Exporter::default();
+        let three = || set(256, &[data(1)[4..].to_vec(), data(2)[4..].to_vec(), data(3)[4..].to_vec()].concat());
+        for message in [ipfix(100, &[three()]), ipfix(103, &[three()]), ipfix(106, &[template(), data(4)])] {
+            exporter.decode(&message, AT).unwrap();
+        }
+        for sequence in [107, 109, 108, 110] {
+            exporter.decode(&ipfix(sequence, &[data(1)]), AT).unwrap();
+        }
+        assert_eq!(exporter.lost(), 0);
+        exporter.decode(&ipfix(113, &[data(1)]), AT).unwrap();
+        assert_eq!(exporter.lost(), 2);
+        // Another session counts anew.
+        exporter.begin_session();
+        exporter.decode(&ipfix(5, &[data(1)]), AT).unwrap();
+        assert_eq!((exporter.lost(), exporter.waiting()), (2, (0, None)));
+    }
+
+    #[test]
+    fn up_times_wrap_and_run_ahead() {
+        let template = "000900020036ee806b08b8c40000000100000007000000280100000800080004000c000400070002000b00020004000100010004001600040015000401000020c0000211c633641b0001000106000000010036ea980036ef20000000";
+        let wrapped =
+            "00090001000003e86b08b8c4000000020000000701000020c0000211c633641b000100020600000002fffff060000001f4000000";
+        let v5 = "000500010036ee806b08b8c4000000000000000000000000c0000211c633641b000000000001000200000001000000030036ea980036ef2000010003001006000000000000000000";
+        let export_us = 0x6b08_b8c4 * 1_000_000;
+        let times: Vec<_> = flows(&[template, wrapped, v5]).iter().map(|f| (f.start_us, f.end_us)).collect();
+        let at = |start_ms: i64, end_ms: i64| (Some(export_us + start_ms * 1000), Some(export_us + end_ms * 1000));
+        assert_eq!(times, [at(-1000, 160), at(-5000, -500), at(-1000, 160)]);
+    }
+
+    #[test]
+    fn a_connections_two_ways_are_two_flows() {
+        let asa = "000900020036ee806b08b9f00000000100000007000000300104000a00080004000c000400070002000b00020004000100e9000100e7000400e80004012a0004012b000401040024c000020bc6336415c73801bb060500000bb800011170000000140000003c0000";
+        let got: Vec<_> = flows(&[asa]).iter().map(|f| (f.src_port, f.dst_port, f.bytes, f.packets)).collect();
+        assert_eq!(got, [(Some(51_000), Some(443), 3000, 20), (Some(443), Some(51_000), 70_000, 60)]);
+        // Nothing came back.
+        let mut exporter = Exporter::default();
+        let fields = set(2, &words(&[257, 5, 8, 4, 12, 4, 231, 4, 232, 4, 299, 4]));
+        let one_way = set(257, &[&[1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0, 9][..], &[0; 8]].concat());
+        assert_eq!(exporter.decode(&ipfix(0, &[fields, one_way]), AT).unwrap().flows.len(), 1);
+    }
+
+    #[test]
+    fn what_fields_mean_does_not_depend_on_their_order() {
+        // ICMP type and code beside TCP ports are nothing; in a record of ICMP they are in place of ports.
+        let tcp = "000900020036ee806b08c70a0000000000000000000000280100000800080004000c000400070002000b0002000400010020000200010004000200040100001cc0000201c63364029c4001bb060000000003e80000000200";
+        let got = flows(&[tcp]);
+        assert_eq!((got[0].dst_port, got[0].ether_type), (Some(443), Some(0x0800)));
+        for fields in [[32u16, 2, 7, 2, 11, 2, 4, 1], [4, 1, 7, 2, 11, 2, 32, 2], [11, 2, 32, 2, 4, 1, 7, 2]] {
+            let template = set(2, &[words(&[257, 6, 8, 4, 12, 4]), words(&fields)].concat());
+            let body: Vec<u8> = fields
+                .chunks(2)
+                .flat_map(|f| match f[0] {
+                    32 => vec![3, 1],
+                    4 => vec![1],
+                    _ => vec![0, 0],
+                })
+                .collect();
+            let data = set(257, &[&[1, 1, 1, 1, 2, 2, 2, 2][..], &body].concat());
+            let got = Exporter::default().decode(&ipfix(0, &[template, data]), AT).unwrap().flows.remove(0).0;
+            assert_eq!((got.src_port, got.dst_port), (Some(0), Some(0x0301)), "{fields:?}");
+        }
+        // Deltas count, wherever totals stand.
+        for fields in [[1u16, 4, 85, 4], [85, 4, 1, 4]] {
+            let template = set(2, &[words(&[257, 4, 8, 4, 12, 4]), words(&fields)].concat());
+            let bytes = if fields[0] == 1 { [0, 0, 0, 5, 0, 0, 9, 9] } else { [0, 0, 9, 9, 0, 0, 0, 5] };
+            let data = set(257, &[&[1, 1, 1, 1, 2, 2, 2, 2][..], &bytes].concat());
+            assert_eq!(Exporter::default().decode(&ipfix(0, &[template, data]), AT).unwrap().flows[0].0.bytes, 5);
+        }
+    }
+
+    #[test]
+    fn a_packet_report_is_of_one_packet() {
+        let sampled = "000a00646b08b9f000000000000000070002001801000004000a0004000e000401380002013bffff0100003c000000050000000605782a02000000000102000000000208004500001c0001000040110000c000020fc63364199c40119400080000000000";
+        let got = flows(&[sampled]);
+        assert_eq!((got[0].packets, got[0].l2_bytes, got[0].dst_port), (1, 1400, Some(4500)));
+    }
+
+    #[test]
+    fn parts_that_cannot_be_used_are_told() {
+        let reserved = |id| set(id, &[0; 8]);
+        let part = Exporter::default().decode(&ipfix(0, &[template(), reserved(200), data(1)]), AT).unwrap();
+        assert_eq!(
+            (part.flows.len(), part.templates, part.errors.as_slice()),
+            (1, 1, &[NetFlowError::Reserved(200)][..])
+        );
+        let short = Exporter::default().decode(&ipfix(0, &[template(), set(256, &[1, 2])]), AT).unwrap();
+        assert!(matches!(short.errors[..], [NetFlowError::Template { id: 256, .. }]), "{:?}", short.errors);
+        let mut nothing = ipfix(0, &[]);
+        nothing[3] = 4;
+        assert!(matches!(Exporter::default().decode(&nothing, AT), Err(NetFlowError::SetLength { .. })));
+        let v5 = "0005000100002710655453000000000000000064000040640a0000010a0000020a0000ff00010002000000050000019000001388000017700050c00000021b060800fde8fdea18100000";
+        let v5 = [hex::decode(v5).unwrap(), vec![1, 2, 3]].concat();
+        let got = Exporter::default().decode(&v5, AT).unwrap();
+        assert_eq!((got.flows.len(), got.errors.len()), (1, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
 use radarflow_proto::netflow::{self, FlowOrigin};
 use radarflow_proto::rows::BatchBuilder;
-use radarflow_proto::sflow;
+use radarflow_proto::{sequence, sflow};
 
 use super::senders::{ExporterKey, SenderKey};
 use super::{At, Decoder};
@@ -42,6 +42,7 @@ impl Decoder {
             }
         };
         let lost = exporter.lost().saturating_sub(lost_before);
+        let found = lost_before.saturating_sub(exporter.lost());
         let (waiting_sets, waiting) = exporter.waiting();
         sender.reputation.hear(self.now_ms, !decoded.flows.is_empty());
         sender.heard = (at.origin.feed.clone(), at.received_us);
@@ -59,14 +60,21 @@ impl Decoder {
         for (flow, FlowOrigin { message: (epoch, position, received_us), index }) in &decoded.flows {
             self.flow(at, flow, RowId::new(*epoch, *position, *index), *received_us, flow_type);
         }
-        if let Some(error) = decoded.errors.first() {
-            self.reject(at, body, &error.to_string());
+        // A message that is used in part is stored; what of it could not be used is a row in `rejects`.
+        let netflow::Decoded { records, templates, held, errors, .. } = &decoded;
+        let is_used = errors.is_empty() || rows > 0 || *records + templates + held > 0;
+        if let Some(error) = errors.first() {
+            let others = errors.len() - 1;
+            let others =
+                if others > 0 { format!("; {others} more of its parts cannot be used") } else { String::new() };
+            self.reject(at, body, &format!("{error}{others}"));
         }
         let delta = Delta {
             received: 1,
-            stored: u64::from(decoded.errors.is_empty()),
-            rejected: u64::from(!decoded.errors.is_empty()),
+            stored: u64::from(is_used),
+            rejected: u64::from(!is_used),
             lost: lost + u64::from(decoded.given_up),
+            found,
             rows,
             waiting_sets: Some(waiting_sets as u64),
             waiting: waiting.map(|id| format!("template {id}")),
@@ -93,10 +101,7 @@ impl Decoder {
             domain: decoded.sub_agent,
         };
         let mut sender = self.sflow.take(&key).unwrap_or_default();
-        let sequence = &mut sender.memory;
-        let ahead = sequence.next.map_or(0, |next| decoded.sequence.wrapping_sub(next));
-        let lost = if ahead < u32::MAX / 1024 { u64::from(ahead) } else { 0 };
-        sequence.next = Some(decoded.sequence.wrapping_add(1));
+        let lost = sequence::step(&mut sender.memory.next, decoded.sequence, 1);
         sender.reputation.hear(self.now_ms, !decoded.flows.is_empty());
         sender.heard = (at.origin.feed.clone(), at.received_us);
         // Who finds no place is read all the same: only its losses are not known.
@@ -109,11 +114,13 @@ impl Decoder {
         if let Some(error) = &decoded.error {
             self.reject(at, body, &error.to_string());
         }
+        let is_used = decoded.error.is_none() || !decoded.flows.is_empty() || decoded.counter_samples > 0;
         let delta = Delta {
             received: 1,
-            stored: u64::from(decoded.error.is_none()),
-            rejected: u64::from(decoded.error.is_some()),
-            lost,
+            stored: u64::from(is_used),
+            rejected: u64::from(!is_used),
+            lost: lost.max(0) as u64,
+            found: lost.min(0).unsigned_abs(),
             rows: decoded.flows.len() as u64,
             ..Delta::at(at.received_us)
         };

@@ -323,6 +323,7 @@ impl Senders<(Domain, u16), Exporter> {
         let mut same = bucket.senders.range(of(0)..=of(u16::MAX)).map(|(key, _)| key.clone());
         let (Some(old), None) = (same.next(), same.next()) else { return None };
         let mut sender = self.take(&old)?;
+        sender.memory.begin_session();
         if let Some(timer) = sender.timer_ms.take() {
             self.timers.remove(&(timer, old.clone()));
         }
