@@ -3,12 +3,13 @@
 //! asker has left is ended.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
+use crate::engine::cancel::{Work, within};
 use crate::error::QueryError;
 
 /// Queries at once.
@@ -123,8 +124,15 @@ impl Threads {
         Ok(Threads(Some(runtime)))
     }
 
-    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<Ended<T>> {
-        Some(Ended(self.0.as_ref()?.spawn(task)))
+    /// Runs a task as the work of a query; `None` when the process ends.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: Arc<Work>,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<Ended<T>> {
+        let left = Arc::downgrade(&work);
+        let handle = self.0.as_ref()?.spawn(within(work, task));
+        Some(Ended { handle, work: left })
     }
 }
 
@@ -137,11 +145,20 @@ impl Drop for Threads {
     }
 }
 
-/// A task that ends when nobody waits for it.
-pub(crate) struct Ended<T>(pub(crate) tokio::task::JoinHandle<T>);
+/// A task that ends when nobody waits for it, with all that it started.
+pub(crate) struct Ended<T> {
+    pub(crate) handle: tokio::task::JoinHandle<T>,
+    /// The task has it, and all that it started.
+    work: Weak<Work>,
+}
 
 impl<T> Drop for Ended<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.handle.is_finished() {
+            if let Some(work) = self.work.upgrade() {
+                work.leave();
+            }
+            self.handle.abort();
+        }
     }
 }

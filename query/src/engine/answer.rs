@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 use datafusion::prelude::DataFrame;
 use futures::StreamExt;
 use radarflow_proto::rows::Source;
@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use crate::actor::{Actor, Grant};
-use crate::engine::admission::{Ended, Running, Threads};
+use crate::engine::admission::{Ended, Threads};
+use crate::engine::bytes::{Capped, bytes_of};
+use crate::engine::cancel::Work;
 use crate::error::{QueryError, failed};
 use crate::tables::catalog::Entity;
 use crate::tables::view::View;
@@ -23,6 +25,8 @@ use crate::tables::view::View;
 pub const EXPORT_TIME: Duration = Duration::from_secs(600);
 /// How long rows may wait for whoever asked for them.
 pub const STALLED: Duration = Duration::from_secs(60);
+/// Most bytes of an answer that is whole in memory, as rows and as JSON.
+pub const MAX_ANSWER: usize = 64 << 20;
 /// Batches that may wait for them.
 const EXPORT_AHEAD: usize = 2;
 
@@ -96,11 +100,10 @@ pub struct Export {
 
 impl Export {
     /// Runs a plan for whoever takes its rows; `None` when the process ends.
-    pub(crate) fn start(threads: &Threads, running: Running, frame: DataFrame, epoch: u64) -> Option<Export> {
+    pub(crate) fn start(threads: &Threads, work: Arc<Work>, frame: DataFrame, epoch: u64) -> Option<Export> {
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let (to, rows) = mpsc::channel(EXPORT_AHEAD);
-        let task = threads.spawn(async move {
-            let _running = running;
+        let task = threads.spawn(work, async move {
             let all = async {
                 let mut batches = frame.execute_stream().await.map_err(failed)?;
                 while let Some(batch) = batches.next().await {
@@ -155,16 +158,41 @@ impl From<Answer> for Export {
     }
 }
 
-/// Rows as a JSON array.
-pub(crate) fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    let refs: Vec<&RecordBatch> = batches.iter().collect();
-    // Every type a table has can be written as JSON.
-    if writer.write_batches(&refs).and_then(|()| writer.finish()).is_err() {
-        return b"[]".to_vec();
+/// What is refused of an answer that is whole in memory.
+fn too_large() -> QueryError {
+    QueryError::TooLarge(format!(
+        "the answer is larger than {} MiB: ask for fewer rows or columns, or export it",
+        MAX_ANSWER >> 20
+    ))
+}
+
+/// All rows of a plan, as long as they are no more than [`MAX_ANSWER`] bytes.
+pub(crate) async fn collect(frame: DataFrame) -> Result<Vec<RecordBatch>, QueryError> {
+    let mut stream = frame.execute_stream().await.map_err(failed)?;
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(failed)?;
+        bytes += bytes_of(&batch);
+        if bytes > MAX_ANSWER {
+            return Err(too_large());
+        }
+        batches.push(batch);
     }
-    let out = writer.into_inner();
-    if out.is_empty() { b"[]".to_vec() } else { out }
+    Ok(batches)
+}
+
+/// Rows as a JSON array.
+pub(crate) fn json_rows(batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
+    let out = Capped::new(MAX_ANSWER);
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(out);
+    let refs: Vec<&RecordBatch> = batches.iter().collect();
+    match writer.write_batches(&refs).and_then(|()| writer.finish()) {
+        Ok(()) => {}
+        Err(ArrowError::IoError(..)) => return Err(too_large()),
+        Err(error) => return Err(QueryError::Failed(error.to_string())),
+    }
+    let out = writer.into_inner().written();
+    Ok(if out.is_empty() { b"[]".to_vec() } else { out })
 }
 
 /// The loss ledgers of the feeds that bring an entity.

@@ -3,9 +3,15 @@
 
 pub mod admission;
 pub mod answer;
+pub mod bounds;
+mod bytes;
+mod cancel;
+mod conditions;
 pub mod cursor;
+mod made;
 mod page;
 pub mod sql;
+mod widths;
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +21,15 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::SchemaRef;
 use datafusion::error::DataFusionError;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation,
 };
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{ident, lit};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,9 +39,12 @@ use prometheus_client::registry::{Registry, Unit};
 use radarflow_proto::rows::{Nature, Table};
 
 use crate::actor::Actor;
-use crate::engine::admission::{Places, Running, Threads};
-use crate::engine::answer::{Answer, Export, Meta, completeness};
+use crate::engine::admission::{Places, Threads};
+use crate::engine::answer::{Answer, Export, Meta, collect, completeness};
+use crate::engine::cancel::{Planner, Wanted, Work};
+use crate::engine::conditions::Conditions;
 use crate::engine::cursor::{Cursor, Pins, Seal, query_hash};
+use crate::engine::made::Bound;
 use crate::engine::page::{Executed, NARROW_FIRST};
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::error::SrqlError;
@@ -97,7 +109,7 @@ pub struct Engine {
 
 /// What queries did.
 struct Metrics {
-    /// By outcome: `ok`, `refused` (the asker's mistake), `busy`, `timeout`, `failed`.
+    /// By outcome: `ok`, `refused` (the asker's mistake), `too_large`, `busy`, `timeout`, `failed`.
     queries: Family<[(&'static str, &'static str); 1], Counter>,
     /// Versions of the tables that are kept for those who page.
     pinned: Gauge,
@@ -157,8 +169,8 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let answer = while_granted(actor, async {
-            let _running = self.admit(&actor.tenant).await?;
-            self.bounded(actor, text, cursor, limit).await
+            let work = self.admit(&actor.tenant).await?;
+            self.bounded(&work, actor, text, cursor, limit).await
         });
         let answer = answer.await;
         self.count(&answer, started);
@@ -195,14 +207,19 @@ impl Engine {
 
     /// Begins to give all rows; `None` where the query asks for a page, or for what is made of a whole answer.
     async fn begin_export(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<Export>, QueryError> {
-        let running = self.admit(&actor.tenant).await?;
-        match self.all_rows(actor, text).await? {
-            Some((frame, epoch)) => self.send(running, frame, epoch).map(Some),
+        let work = self.admit(&actor.tenant).await?;
+        match self.all_rows(&work, actor, text).await? {
+            Some((frame, epoch)) => self.send(work, frame, epoch).map(Some),
             None => Ok(None),
         }
     }
 
-    async fn all_rows(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<(DataFrame, u64)>, QueryError> {
+    async fn all_rows(
+        self: &Arc<Self>,
+        work: &Arc<Work>,
+        actor: &Actor,
+        text: &str,
+    ) -> Result<Option<(DataFrame, u64)>, QueryError> {
         let (engine, actor, text) = (self.clone(), actor.clone(), text.to_owned());
         let shaped = async move {
             let Prepared { planned, query, cursor, view, .. } = engine.prepare(&actor, &text, None, None)?;
@@ -212,24 +229,24 @@ impl Engine {
             let all = Planned { limit: None, pages: false, ..planned };
             Ok(Some((page::shape(all, None)?.frame, view.epoch)))
         };
-        self.on_threads(shaped).await
+        self.work(work, shaped).await
     }
 
     /// The columns that an export of a query has.
     pub async fn srql_schema(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<SchemaRef, QueryError> {
-        let running = self.admit(&actor.tenant).await?;
-        match self.all_rows(actor, text).await? {
+        let work = self.admit(&actor.tenant).await?;
+        match self.all_rows(&work, actor, text).await? {
             Some((frame, _)) => Ok(Arc::new(frame.schema().as_arrow().clone())),
             None => {
-                drop(running);
+                drop(work);
                 Ok(self.query(actor, text, None, None).await?.schema)
             }
         }
     }
 
     /// Runs a plan for whoever takes its rows.
-    pub(crate) fn send(&self, running: Running, frame: DataFrame, epoch: u64) -> Result<Export, QueryError> {
-        Export::start(&self.threads, running, frame, epoch).ok_or(QueryError::Busy)
+    pub(crate) fn send(&self, work: Arc<Work>, frame: DataFrame, epoch: u64) -> Result<Export, QueryError> {
+        Export::start(&self.threads, work, frame, epoch).ok_or(QueryError::Busy)
     }
 
     pub(crate) fn count<T>(&self, answer: &Result<T, QueryError>, started: Instant) {
@@ -238,6 +255,7 @@ impl Engine {
             Err(QueryError::Busy) => "busy",
             Err(QueryError::TimedOut) => "timeout",
             Err(QueryError::Failed(_)) => "failed",
+            Err(QueryError::TooLarge(_)) => "too_large",
             Err(_) => "refused",
         };
         self.metrics.queries.get_or_create(&[("outcome", outcome)]).inc();
@@ -260,9 +278,9 @@ impl Engine {
         self.places.taken()
     }
 
-    /// A place among the questions of a tenant, until it is dropped; it is waited for as long as is decent.
-    pub(crate) async fn admit(&self, tenant: &str) -> Result<Running, QueryError> {
-        self.places.admit(tenant).await
+    /// Work that has a place among the questions of a tenant; it is waited for as long as is decent.
+    pub(crate) async fn admit(&self, tenant: &str) -> Result<Arc<Work>, QueryError> {
+        self.places.admit(tenant).await.map(|running| Arc::new(running.into()))
     }
 
     fn pins(&self) -> MutexGuard<'_, Pins> {
@@ -271,13 +289,14 @@ impl Engine {
 
     async fn bounded(
         self: &Arc<Self>,
+        work: &Arc<Work>,
         actor: &Actor,
         text: &str,
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let (engine, actor, text, cursor) = (self.clone(), actor.clone(), text.to_owned(), cursor.map(str::to_owned));
-        self.on_threads(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
+        self.work(work, async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
     }
 
     /// A query as it will run, over one version of the tables.
@@ -430,12 +449,12 @@ impl Engine {
         let done = complete::complete(text, offset);
         let mut items = done.items;
         if let Some(wanted) = done.values {
-            let _running = self.admit(&actor.tenant).await?;
+            let work = self.admit(&actor.tenant).await?;
             let view = self.live.view();
             let ctx = self.session();
             let rows = view.table(&ctx, actor, wanted.entity.table).map_err(failed)?;
             let plan = plan::values(&wanted, rows, view.clock_ms * 1000)?;
-            let batches = self.on_threads(async move { plan.collect().await.map_err(failed) }).await?;
+            let batches = self.work(&work, collect(plan)).await?;
             for batch in &batches {
                 let values: &StringArray = batch.column(0).as_string();
                 let counts = batch.column(1).as_primitive::<arrow_array::types::Int64Type>();
@@ -515,13 +534,22 @@ impl Engine {
         Ok(self.on_threads(async move { page::execute(planned, None, 0).await }).await?.batches)
     }
 
-    /// Runs a part of a query on the threads of queries, within their time.
+    /// Runs a part of a live query, which has no place among the others, on their threads.
     pub(crate) async fn on_threads<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Some(mut task) = self.threads.spawn(task) else { return Err(QueryError::Busy) };
-        match tokio::time::timeout(self.time, &mut task.0).await {
+        self.work(&Arc::default(), task).await
+    }
+
+    /// Runs a part of a query on the threads of queries, within their time; it ends when this is dropped.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: &Arc<Work>,
+        task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let Some(mut task) = self.threads.spawn(work.clone(), task) else { return Err(QueryError::Busy) };
+        match tokio::time::timeout(self.time, &mut task.handle).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
             Err(_) => Err(QueryError::TimedOut),
@@ -554,8 +582,27 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
         // Columns are text as the tables have it; views would be copied.
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
-    builder.with_default_features().with_optimizer_rule(Arc::new(Stored)).build()
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let functions = builder.scalar_functions().take().unwrap_or_default();
+    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Conditions)];
+    analyzer.extend(Analyzer::new().rules);
+    let mut optimizer = Optimizer::new().rules;
+    optimizer.push(Arc::new(Stored));
+    let physical = PhysicalOptimizer::new().rules;
+    // Before each rule it is asked whether the plan is still wanted.
+    let wanted = || Arc::new(Wanted);
+    let mut state = builder
+        .with_scalar_functions(functions.into_iter().map(made::bounded).collect())
+        // Functions of functions have no bounds.
+        .with_higher_order_functions(Vec::new())
+        .with_analyzer_rules(analyzer.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_optimizer_rules(optimizer.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_physical_optimizer_rules(physical.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_query_planner(Arc::new(Planner))
+        .build();
+    // It cannot fail: it adds to a list.
+    let _ = state.register_function_rewrite(Arc::new(Bound));
+    state
 }
 
 /// Tables as an actor may see them, events up to an epoch.

@@ -11,6 +11,7 @@ use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
 
+use crate::engine::answer::collect;
 use crate::engine::cursor::Cursor;
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
@@ -172,7 +173,7 @@ pub(crate) async fn narrowed(planned: Planned, table: Table, cursor: Option<&Cur
         return Ok(planned);
     }
     let narrow = Planned { columns: vec![(*key).to_owned()], ..planned.clone() };
-    let found = shape(narrow, cursor)?.frame.collect().await.map_err(failed)?;
+    let found = collect(shape(narrow, cursor)?.frame).await?;
     let keys = found.iter().flat_map(|batch| {
         let keys: &StringArray = batch.column(0).as_string();
         keys.iter().flatten().map(|key| lit(key.to_owned())).collect::<Vec<_>>()
@@ -189,7 +190,7 @@ pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i
     let full: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let schema =
         Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
-    let mut batches = frame.collect().await.map_err(failed)?;
+    let mut batches = collect(frame).await?;
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let truncated = limit.is_some_and(|limit| total > limit);
     if truncated {
@@ -220,9 +221,9 @@ pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i
         .map(|b| b.project(&(0..shown).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| QueryError::Failed(e.to_string()))?;
-    if let Some((fill, width_us)) = fill.filter(|_| total > 0) {
+    if let Some((fill, slices)) = fill.filter(|_| total > 0) {
         let span = Range { from: range.and_then(|r| r.from), to: range.and_then(|r| r.to).or(Some(now_us)) };
-        let filled = series::fill(&batches, fill, width_us, span)
+        let filled = series::fill(&batches, fill, slices, span)
             .map_err(|detail| QueryError::Language(SrqlError::new("too_many_buckets", (0, 0), detail)))?;
         let (schema, mut batches) = (filled.schema(), vec![filled]);
         if newest {
@@ -244,6 +245,6 @@ pub(crate) async fn explain(planned: Planned) -> Result<Executed, QueryError> {
     let frame = frame.select(columns.iter().map(ident).collect::<Vec<_>>()).map_err(failed)?;
     let explained = frame.explain(false, false).map_err(failed)?;
     let schema: SchemaRef = Arc::new(explained.schema().as_arrow().clone());
-    let batches = explained.collect().await.map_err(failed)?;
+    let batches = collect(explained).await?;
     Ok(Executed { batches, schema, edges: None, limit: None, range, warnings, truncated: false })
 }

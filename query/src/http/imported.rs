@@ -155,7 +155,8 @@ pub(crate) async fn device(
     if let Some(device) = devices.into_iter().find(|d| sees(&actor.partitions, &d.partition)) {
         let found = device.uid.clone();
         let batch = state_batch(Table::Device, [&StateRow::from(device)]);
-        let rows: Vec<serde_json::Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
+        let rows: Vec<serde_json::Value> =
+            serde_json::from_slice(&json_rows(&[batch]).unwrap_or_default()).unwrap_or_default();
         let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
         return Ok(axum::Json(answer).into_response());
     }

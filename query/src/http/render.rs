@@ -21,6 +21,8 @@ use crate::http::{problem, refuse};
 
 /// The epoch that rows were read at, where there is no `meta` to say it.
 const EPOCH: HeaderName = HeaderName::from_static("radarflow-epoch");
+/// Bytes of a row group of Parquet, which is in memory until it is whole.
+const ROW_GROUP: usize = 32 << 20;
 /// Where the next page begins, likewise.
 const NEXT: HeaderName = HeaderName::from_static("radarflow-next-cursor");
 
@@ -84,7 +86,7 @@ fn semantic(name: &str, data_type: &DataType) -> &'static str {
 }
 
 /// A page.
-pub(crate) fn page(answer: &Answer) -> Response {
+pub(crate) fn page(answer: &Answer) -> Result<Response, QueryError> {
     let column = |f: &Arc<Field>| {
         json!({
             "name": f.name(), "type": f.data_type().to_string(), "semantic": semantic(f.name(), f.data_type()),
@@ -107,21 +109,25 @@ pub(crate) fn page(answer: &Answer) -> Response {
     });
     // The rows are JSON already; they are not parsed again.
     let mut out = b"{\"results\":".to_vec();
-    out.extend(json_rows(&answer.batches));
+    out.extend(json_rows(&answer.batches)?);
     out.push(b',');
     out.extend(&tail.to_string().as_bytes()[1..]);
-    ([(header::CONTENT_TYPE, "application/json")], Body::from(out)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(out)).into_response())
 }
 
-/// Rows as they come. What goes wrong before the first of them is a problem; afterwards the answer breaks off.
+/// Rows as they come. What goes wrong before the first of them are written is a problem; afterwards the answer breaks off.
 pub(crate) async fn rows(mut export: Export, format: Rows, query: &str) -> Response {
     let first = match export.next().await {
         Some(Err(error)) => return refuse(&error, query),
         Some(Ok(batch)) => Some(batch),
         None => None,
     };
-    let encoder = match Encoder::new(format, &export.schema) {
-        Ok(encoder) => encoder,
+    let begun = Encoder::new(format, &export.schema).and_then(|mut encoder| {
+        let head = first.map(|batch| encoder.push(&batch)).transpose()?;
+        Ok((encoder, head.filter(|bytes| !bytes.is_empty())))
+    });
+    let (encoder, head) = match begun {
+        Ok(begun) => begun,
         Err(error) => return refuse(&QueryError::Failed(error.to_string()), query),
     };
     let mut response = HeaderMap::new();
@@ -131,14 +137,13 @@ pub(crate) async fn rows(mut export: Export, format: Rows, query: &str) -> Respo
         response.insert(NEXT, next);
     }
     let parts =
-        futures::stream::try_unfold((first, export, Some(encoder)), |(mut first, mut export, encoder)| async move {
+        futures::stream::try_unfold((head, export, Some(encoder)), |(mut head, mut export, encoder)| async move {
             let Some(mut encoder) = encoder else { return Ok(None) };
+            if let Some(head) = head.take() {
+                return Ok(Some((head, (None, export, Some(encoder)))));
+            }
             loop {
-                let batch = match first.take() {
-                    Some(batch) => Some(Ok(batch)),
-                    None => export.next().await,
-                };
-                match batch {
+                match export.next().await {
                     Some(Ok(batch)) => {
                         let bytes = encoder.push(&batch)?;
                         if !bytes.is_empty() {
@@ -215,6 +220,9 @@ impl Encoder {
             }
             Encoder::Parquet(writer) => {
                 writer.write(batch)?;
+                if writer.in_progress_size() > ROW_GROUP {
+                    writer.flush()?;
+                }
                 std::mem::take(writer.inner_mut())
             }
         }
@@ -233,23 +241,123 @@ impl Encoder {
     }
 }
 
-/// Lists and maps as JSON text: CSV has no shape for them.
+/// What has parts as JSON text: CSV has no shape for it.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::new();
     let mut columns = Vec::new();
-    for (i, field) in batch.schema().fields().iter().enumerate() {
-        let nested = matches!(field.data_type(), DataType::List(_) | DataType::Map(..));
-        if !nested {
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if !field.data_type().is_nested() {
             fields.push(field.as_ref().clone());
-            columns.push(batch.column(i).clone());
+            columns.push(column.clone());
             continue;
         }
-        let one = batch.project(&[i])?;
-        let rows: Value = serde_json::from_slice(&json_rows(&[one])).unwrap_or_default();
-        let texts: StringArray =
-            rows.as_array().into_iter().flatten().map(|r| Some(r[field.name()].to_string())).collect();
+        let one = RecordBatch::try_from_iter_with_nullable([("v", column.clone(), true)])?;
+        let broken = |error: String| ArrowError::CsvError(error);
+        let rows = json_rows(&[one]).map_err(|error| broken(format!("{error:?}")))?;
+        let rows: Vec<Parts<'_>> = serde_json::from_slice(&rows).map_err(|error| broken(error.to_string()))?;
+        let texts = rows.iter().map(|row| (row.v.get() != "null").then(|| row.v.get()));
         fields.push(Field::new(field.name(), DataType::Utf8, true));
-        columns.push(Arc::new(texts));
+        columns.push(Arc::new(texts.collect::<StringArray>()));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// A value with parts, as it is written.
+#[derive(serde::Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    v: &'a serde_json::value::RawValue,
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::ipc::reader::StreamReader;
+    use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use radarflow_proto::fact::Role;
+
+    use super::*;
+    use crate::actor::{Actor, Grant};
+    use crate::engine::Engine;
+    use crate::srql::plan::ROLLUPS;
+    use crate::tables::live::Live;
+
+    fn nobody() -> Actor {
+        let (name, tenant) = ("n".to_owned(), "t".to_owned());
+        Actor { name, tenant, role: Role::Viewer, partitions: vec![], grant: Grant::default() }
+    }
+
+    /// The rows of an answer, read again.
+    async fn read(response: Response, format: Rows) -> usize {
+        assert_eq!(response.status(), StatusCode::OK);
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a whole answer");
+        match format {
+            Rows::Ndjson => {
+                let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+                lines.map(|line| serde_json::from_slice::<Value>(line).expect("JSON")).count()
+            }
+            Rows::Csv => {
+                let format = arrow::csv::reader::Format::default().with_header(true);
+                format.infer_schema(&bytes[..], None).expect("CSV").1
+            }
+            Rows::Arrow => StreamReader::try_new(&bytes[..], None)
+                .expect("Arrow")
+                .map(|batch| batch.expect("rows").num_rows())
+                .sum(),
+            Rows::Parquet => {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+                reader.expect("Parquet").map(|batch| batch.expect("rows").num_rows()).sum()
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_answer_has_every_format() {
+        let engine = Arc::new(Engine::new(Arc::new(Live::new(None, 0)), [7; 32]).unwrap());
+        let rollups = ROLLUPS.iter().map(|(table, name)| (format!("in:{} rollup_stats:{name}", table.name()), 1));
+        let others = [
+            ("in:devices", 0),
+            ("in:devices limit:5", 0),
+            (
+                "in:flows stats:\"count() as n, group_uniq_array(app) as all, avg(bytes_total) as a, first(app) as f\"",
+                1,
+            ),
+            ("in:flows stats:\"count() as n by src_endpoint_ip:24, app\" window:1h", 0),
+            ("in:flows stats:\"sum(bytes_total) as b by app\" top:3 by:b other:true", 0),
+            ("in:flows bucket:1h agg:count fill:0", 0),
+            ("in:(flows,logs)", 0),
+            ("in:devices fields:metadata,ip_addresses,metadata.rack", 0),
+        ];
+        let others = others.into_iter().map(|(query, rows)| (query.to_owned(), rows));
+        for (query, rows) in rollups.chain(others) {
+            for (format, name, _) in Rows::ALL {
+                let export =
+                    engine.export(&nobody(), &query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+                let read = read(super::rows(export, format, &query).await, format).await;
+                assert_eq!(read, rows, "{query} as {name}");
+            }
+            let answer = engine.query(&nobody(), &query, None, None).await.unwrap();
+            assert_eq!(page(&answer).unwrap().status(), StatusCode::OK, "{query}");
+        }
+        for sql in [
+            "SELECT NULL AS n, true AS b, 1.5 AS f, 'x' AS t, CAST(1 AS SMALLINT) AS s, CAST(1.25 AS DECIMAL(30, 2)) AS d",
+            "SELECT X'00ff' AS b, CAST('2024-01-01' AS DATE) AS d, CAST('12:00:00' AS TIME) AS t, now() AS n",
+            "SELECT interval '1 day 2 hours' AS i, now() - now() AS d",
+            "SELECT [1, 2] AS l, [[1], [2, 3]] AS ll, {'a': 1, 'b': ['x']} AS s, MAP {'a': 1} AS m, [{'a': 1}] AS ls",
+            "SELECT arrow_cast('x', 'Utf8View') AS v, arrow_cast('x', 'LargeUtf8') AS l, arrow_cast(X'00', 'BinaryView') AS b",
+            "SELECT arrow_cast(1, 'UInt64') AS u, arrow_cast(1, 'Float16') AS h, arrow_cast(now(), 'Timestamp(Second, None)') AS t",
+        ] {
+            for (format, name, _) in Rows::ALL {
+                let export = engine.export_sql(&nobody(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+                let read = read(super::rows(export, format, sql).await, format).await;
+                assert!(read > 0, "{sql} as {name}");
+            }
+            let answer = engine.sql(&nobody(), sql, None).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+            assert_eq!(page(&answer).unwrap().status(), StatusCode::OK, "{sql}");
+        }
+        // What no format has a shape for is said to have none.
+        for sql in ["SELECT MAP {1: 'a'} AS m", "SELECT [interval '1 day'] AS l"] {
+            let said = engine.sql(&nobody(), sql, None).await;
+            assert!(matches!(said, Err(QueryError::Language(_))), "{sql}: {:?}", said.map(|a| a.schema));
+        }
+    }
 }

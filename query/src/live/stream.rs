@@ -581,7 +581,7 @@ impl Stream {
     /// The whole answer.
     async fn ask(&self, view: &View) -> Result<Vec<Value>, QueryError> {
         let batches = self.asked.engine.whole(&self.asked.actor, &self.asked.query, view, MAX_ROWS).await?;
-        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
+        Ok(serde_json::from_slice(&json_rows(&batches)?).unwrap_or_default())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod groups;
 mod observables;
 pub mod parse;
 pub mod plan;
+pub mod slices;
 pub mod time;
 pub mod words;
 

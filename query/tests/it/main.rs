@@ -4,12 +4,14 @@
 //! `! code from-to` for a mistake and its place. With `RADARFLOW_BLESS=1` the answers are written anew; read the
 //! difference before you believe it.
 
+mod bounds;
 mod corrections;
 mod data;
 mod fuzz;
 mod intervals;
 mod limits;
 mod stream;
+mod zones;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -210,16 +210,22 @@ impl Parser<'_> {
                 let having = if matches!(self.peek(), Some('"' | '\'')) {
                     let (text, at) = self.inner_text()?;
                     let mut inner = Parser::new(&self.text[..at + text.len()], at, self.nested);
+                    inner.terms = self.terms;
                     let cond = inner.having_or(0)?;
                     inner.blanks();
                     if inner.at < inner.text.len() {
                         return Err(inner.error("unexpected", "and, or, or the end of the condition is expected here"));
                     }
+                    self.terms = inner.terms;
                     cond
                 } else {
                     self.having_compare()?
                 };
                 self.query.having = Some(match self.query.having.take() {
+                    Some(Having::And(mut all)) => {
+                        all.push(having);
+                        Having::And(all)
+                    }
                     Some(other) => Having::And(vec![other, having]),
                     None => having,
                 });

@@ -19,8 +19,10 @@ pub const MAX_DEPTH: usize = 64;
 /// Items of a list.
 pub const MAX_ITEMS: usize = 10_000;
 
-/// Terms of a query, its subqueries' among them.
+/// Terms of a query, its subqueries' among them; keys of its clauses and comparisons of `having:` are terms, too.
 pub const MAX_TERMS: usize = 1000;
+/// Subqueries of a query, all together.
+pub const MAX_QUERIES: usize = 32;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
@@ -113,12 +115,14 @@ struct Parser<'a> {
     nested: usize,
     /// Terms so far, those of the queries around this one too.
     terms: usize,
+    /// Subqueries so far, likewise.
+    queries: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
         let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0 }
+        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0, queries: 0 }
     }
 
     /// The query, once all of it is read; it began at `start`.
@@ -265,6 +269,7 @@ impl<'a> Parser<'a> {
                 Ok(inner)
             }
             Some('"' | '\'') => {
+                self.term_counts()?;
                 let literal = self.quoted()?;
                 if self.peek() == Some(':') {
                     return Err(self.error("unexpected", "a quoted text is no key; write the key in backquotes"));
@@ -275,8 +280,19 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// One more term.
+    fn term_counts(&mut self) -> Result<()> {
+        self.terms += 1;
+        if self.terms > MAX_TERMS {
+            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
+            return Err(SrqlError::new("too_many_terms", (self.at, self.at), detail));
+        }
+        Ok(())
+    }
+
     fn key(&mut self) -> Result<(Key, bool)> {
         let start = self.at;
+        self.term_counts()?;
         let mut path = Vec::new();
         let mut backquoted = false;
         loop {
@@ -312,12 +328,8 @@ impl<'a> Parser<'a> {
 
     fn filter(&mut self, depth: usize, negated: bool) -> Result<Expr> {
         let start = self.at;
-        self.terms += 1;
-        if self.terms > MAX_TERMS {
-            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
-            return Err(SrqlError::new("too_many_terms", (start, start), detail));
-        }
         let (key, backquoted) = match self.key() {
+            Err(error) if error.code == "too_many_terms" => return Err(error),
             Ok(key) if self.peek() == Some(':') => key,
             Ok((key, _)) if self.contains() => {
                 let list = self.list()?;
@@ -466,8 +478,12 @@ impl<'a> Parser<'a> {
             return Err(SrqlError::new("too_deep", (open, self.at), detail));
         }
         let start = self.at;
+        if self.queries >= MAX_QUERIES {
+            let detail = format!("a query has {MAX_QUERIES} subqueries at most");
+            return Err(SrqlError::new("too_many_subqueries", (open, self.at), detail));
+        }
         let mut inner = Parser::new(self.text, start, self.nested + 1);
-        inner.terms = self.terms;
+        (inner.terms, inner.queries) = (self.terms, self.queries + 1);
         let filter = inner.or(0)?;
         inner.blanks();
         if !inner.eat(')') {
@@ -476,7 +492,7 @@ impl<'a> Parser<'a> {
                 Some(_) => inner.error("unexpected", "the subquery should end here"),
             });
         }
-        (self.at, self.terms) = (inner.at, inner.terms);
+        (self.at, self.terms, self.queries) = (inner.at, inner.terms, inner.queries);
         Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
     }
 

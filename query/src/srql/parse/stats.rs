@@ -73,6 +73,7 @@ impl<'a> Parser<'a> {
     pub(super) fn stats(&mut self) -> Result<()> {
         loop {
             let start = self.at;
+            self.term_counts()?;
             let function = self.name()?.to_ascii_lowercase();
             let percent = function.strip_prefix('p').and_then(|n| n.parse::<f64>().ok());
             if percent.is_none() && !words::is_function(&function) {
@@ -275,6 +276,7 @@ impl<'a> Parser<'a> {
 
     pub(super) fn having_compare(&mut self) -> Result<Having> {
         let start = self.at;
+        self.term_counts()?;
         let mut column = self.name()?;
         if self.peek() == Some('(') {
             let end = self.rest().find(')').ok_or_else(|| self.error("bracket_open", "this bracket is not closed"))?;

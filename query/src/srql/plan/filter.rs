@@ -13,12 +13,28 @@ use super::super::ast::{Expr, Literal, Op, Value};
 use super::super::parse::{ORDINARY, plain};
 use super::super::time::{self, Range};
 use super::{Names, Result, Target, timestamp};
-use crate::error::SrqlError;
-use crate::srql::functions::{any_like, any_within, ip_bytes};
+use crate::error::{Span, SrqlError};
+use crate::srql::functions::{any_like, any_within, ip_bytes, within};
 use crate::tables::catalog::{self, Kind};
 use crate::tables::codes::{self, Codes};
 
+/// Comparisons that a query may come to: the terms there are, patterns and ranges of lists, and a text as often as there are
+/// text fields.
+pub const MAX_CONDITIONS: usize = 3000;
+
 impl Names<'_> {
+    /// Counts comparisons, no more than may be.
+    fn count(&self, more: usize, span: Span) -> Result<()> {
+        self.conditions.set(self.conditions.get() + more);
+        if self.conditions.get() > MAX_CONDITIONS {
+            let detail = format!(
+                "the query comes to more than {MAX_CONDITIONS} comparisons; plain values of a list count as one"
+            );
+            return Err(SrqlError::new("too_many_terms", span, detail));
+        }
+        Ok(())
+    }
+
     pub(super) fn filter(&self, expr: &Expr) -> Result<Df> {
         Ok(match expr {
             Expr::And(all) => {
@@ -33,8 +49,9 @@ impl Names<'_> {
             Expr::Text(literal) => {
                 let pattern = format!("%{}%", like(literal));
                 let texts = self.entity.fields.iter().filter(|f| matches!(f.kind, Kind::Text | Kind::Ip | Kind::Mac));
-                let any = texts.map(|f| ident(f.name).ilike(lit(pattern.as_str())).is_true());
-                any.reduce(Df::or).unwrap_or_else(|| lit(false))
+                let any: Vec<Df> = texts.map(|f| ident(f.name).ilike(lit(pattern.as_str())).is_true()).collect();
+                self.count(any.len(), literal.span)?;
+                balanced(any, Df::or).unwrap_or_else(|| lit(false))
             }
             Expr::Filter(key, Value::Sub(_, span)) => {
                 let mark = self
@@ -44,13 +61,15 @@ impl Names<'_> {
                 ident(mark).is_true()
             }
             Expr::Filter(key, value) => {
-                let any = self.targets(key)?.iter().map(|t| self.leaf(t, value)).collect::<Result<Vec<_>>>()?;
+                let targets = self.targets(key)?;
+                let any = targets.iter().map(|t| self.leaf(t, value, key.span)).collect::<Result<Vec<_>>>()?;
                 any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false))
             }
         })
     }
 
-    fn leaf(&self, target: &Target, value: &Value) -> Result<Df> {
+    fn leaf(&self, target: &Target, value: &Value, span: Span) -> Result<Df> {
+        self.count(1, span)?;
         let column = || target.expr.clone();
         let present = || match target.kind {
             Kind::List => nested::cardinality(column()).gt(lit(0i64)).is_true(),
@@ -68,16 +87,21 @@ impl Names<'_> {
             }
             Value::Any(items) | Value::All(items) => {
                 if matches!(target.kind, Kind::List | Kind::Map) && matches!(value, Value::All(_)) {
-                    let each = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
+                    let each = items.iter().map(|item| self.leaf(target, item, span)).collect::<Result<Vec<_>>>()?;
                     return Ok(balanced(each, Df::and).unwrap_or_else(|| lit(false)));
                 }
-                // Plain values are looked up in one set, however many they are.
-                let (mut these, mut each) = (Vec::new(), Vec::new());
+                // Plain values are looked up in one set, however many they are, and so are networks and ranges of addresses.
+                let (mut these, mut ranges, mut each) = (Vec::new(), Vec::new(), Vec::new());
                 for item in items {
-                    match same(target, item) {
-                        Some(value) => these.push(value),
-                        None => each.push(self.leaf(target, item)?),
+                    match (same(target, item), addresses(target, item)) {
+                        (Some(value), _) => these.push(value),
+                        (None, Some(range)) => ranges.push(range),
+                        (None, None) => each.push(self.leaf(target, item, span)?),
                     }
+                }
+                if !ranges.is_empty() {
+                    let value = if target.kind == Kind::Ip { self.ip_bytes(target) } else { column() };
+                    each.push(within(value, ranges).is_true());
                 }
                 if !these.is_empty() {
                     each.push(match target.kind {
@@ -287,8 +311,20 @@ fn same(target: &Target, item: &Value) -> Option<Df> {
     }
 }
 
+/// The addresses that an item of a list stands for, where it stands for any.
+fn addresses(target: &Target, item: &Value) -> Option<(u128, u128)> {
+    let Value::Is(literal) = item else { return None };
+    if target.kind != Kind::Ip && !(target.kind == Kind::List && target.field.ends_with("ip_addresses")) {
+        return None;
+    }
+    let (low, high) = ip_range(&plain(&literal.text)).filter(|_| !has_wildcard(literal))?;
+    let number = |ip: IpAddr| u128::from_be_bytes(IpBytes::from(ip).0);
+    // What is reversed is for the comparison to tell.
+    Some((number(low), number(high))).filter(|(low, high)| low <= high)
+}
+
 /// Many conditions as one, no deeper than it must be: plans are walked by recursion.
-fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
+pub(super) fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
     while all.len() > 1 {
         let mut left = all.into_iter();
         let mut pairs = Vec::new();

@@ -10,10 +10,10 @@ use datafusion::prelude::DataFrame;
 
 use super::super::ast::{Aggregate, GroupKey, Having, Op, Query, Span, Top, Units};
 use super::super::time::Range;
-use super::filter::number;
+use super::filter::{balanced, number};
 use super::{DEFAULT_LIMIT, Names, Planned, Result, Target, defect};
 use crate::error::SrqlError;
-use crate::srql::functions::{as_text, ip_mask, ip_number, ip_text};
+use crate::srql::functions::{as_text, ip_mask, ip_number, ip_text, slice_end};
 use crate::tables::catalog::{self, Kind};
 
 /// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
@@ -244,8 +244,8 @@ impl Names<'_> {
         let micros = |e: Df| cast(e, DataType::Int64);
         let seconds = match (slice, from) {
             (Some((width, column)), from) => {
-                let start = micros(ident(column));
-                let end = start.clone() + lit(width);
+                let start = micros(ident(&column));
+                let end = micros(slice_end(ident(&column), self.slices(width)));
                 let end = when(end.clone().gt(lit(to)), lit(to)).otherwise(end).map_err(defect)?;
                 let start = match from {
                     Some(from) => when(start.clone().lt(lit(from)), lit(from)).otherwise(start).map_err(defect)?,
@@ -263,12 +263,16 @@ impl Names<'_> {
             Some((Units::BitsPerSecond, _)) => 8.0,
             _ => 1.0,
         };
-        let mut frame = frame;
-        for call in rated {
-            let per_second = cast(ident(&call.alias), DataType::Float64) * lit(factor) / seconds.clone();
-            frame = frame.with_column(&call.alias, per_second).map_err(defect)?;
-        }
-        Ok(frame)
+        let rated: BTreeSet<&str> = rated.iter().map(|call| call.alias.as_str()).collect();
+        let columns = frame.schema().columns().into_iter().map(|column| {
+            let name = column.name.clone();
+            match rated.contains(name.as_str()) {
+                true => (cast(Df::Column(column), DataType::Float64) * lit(factor) / seconds.clone()).alias(name),
+                false => Df::Column(column),
+            }
+        });
+        let columns = columns.collect::<Vec<_>>();
+        frame.select(columns).map_err(defect)
     }
 }
 
@@ -428,11 +432,11 @@ fn condition(having: &Having, schema: &DFSchema) -> Result<Df> {
     Ok(match having {
         Having::And(all) => {
             let all = all.iter().map(|h| condition(h, schema)).collect::<Result<Vec<_>>>()?;
-            all.into_iter().reduce(Df::and).unwrap_or_else(|| lit(true))
+            balanced(all, Df::and).unwrap_or_else(|| lit(true))
         }
         Having::Or(any) => {
             let any = any.iter().map(|h| condition(h, schema)).collect::<Result<Vec<_>>>()?;
-            any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false))
+            balanced(any, Df::or).unwrap_or_else(|| lit(false))
         }
         Having::Not(inner) => Df::Not(Box::new(condition(inner, schema)?)),
         Having::Compare(column, op, text, span) => {

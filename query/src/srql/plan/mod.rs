@@ -17,19 +17,19 @@ mod groups;
 mod rollup;
 pub mod series;
 
+pub use filter::MAX_CONDITIONS;
 pub use groups::{Tallied, Tally};
 pub use rollup::ROLLUPS;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
 use chrono_tz::Tz;
 use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::functions_aggregate::expr_fn::first_value;
 use datafusion::functions_nested::expr_fn as nested;
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{
-    BinaryExpr, Expr as Df, ExprFunctionExt, JoinType, Operator, binary_expr, cast, ident, lit, when,
-};
+use datafusion::logical_expr::{BinaryExpr, Expr as Df, JoinType, Operator, binary_expr, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
@@ -37,6 +37,7 @@ use radarflow_proto::rows::{Nature, Table};
 use super::ast::{Expr, Fill, GroupKey, Key, Query, Span, Value};
 use super::complete::Values;
 use super::parse::plain;
+use super::slices::Slices;
 use super::time::{self, Range};
 use crate::error::SrqlError;
 use crate::srql::functions::as_text;
@@ -75,8 +76,8 @@ pub struct Planned {
     pub pages: bool,
     /// The span looked at.
     pub range: Option<Range>,
-    /// What a series shows where nothing was, and how wide its slices are, microseconds.
-    pub fill: Option<(Fill, i64)>,
+    /// What a series shows where nothing was, and its slices.
+    pub fill: Option<(Fill, Slices)>,
     /// Changes of meaning a user may not expect.
     pub warnings: Vec<String>,
 }
@@ -196,6 +197,8 @@ struct Names<'a> {
     tables: &'a dyn Tables,
     /// The mark of each subquery, by its place.
     marks: BTreeMap<(Vec<String>, Span), String>,
+    /// Comparisons so far.
+    conditions: Cell<usize>,
 }
 
 /// A field, or a value in a map field.
@@ -227,6 +230,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
         now_us,
         tables,
         marks: BTreeMap::new(),
+        conditions: Cell::new(0),
     };
     let mut range = pinned;
     let (mut names, mut frame) = match entities[..] {
@@ -302,8 +306,15 @@ pub fn span(query: &Query, now_us: i64) -> Result<Option<Range>> {
 /// entity's rows, each judged by itself; those of a part of its span, if one is given.
 pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Range>) -> Result<Option<Tallied>> {
     let [one] = entities(query)?[..] else { return Ok(None) };
-    let names =
-        Names { unique: unique(one), entity: one.clone(), zone: zone(query)?, now_us, tables, marks: BTreeMap::new() };
+    let names = Names {
+        unique: unique(one),
+        entity: one.clone(),
+        zone: zone(query)?,
+        now_us,
+        tables,
+        marks: BTreeMap::new(),
+        conditions: Cell::new(0),
+    };
     let rows = names.bounded(query, &mut part.clone(), &mut Vec::new())?;
     let filter = bare(names.filter(&query.filter)?);
     let read: Vec<String> = filter.column_refs().into_iter().map(|column| column.name.clone()).collect();
@@ -577,15 +588,12 @@ impl Names<'_> {
         let schema = self.entity.table.schema();
         let key = key.iter().filter(|k| schema.field_with_name(k).is_ok()).map(|k| ident(*k)).collect();
         let time = self.entity.time.unwrap_or(self.entity.sort);
-        let newest = row_number()
-            .partition_by(key)
-            .order_by(vec![ident(time).sort(false, false), ident("row_id").sort(false, false)])
-            .build()
-            .map_err(defect)?
-            .alias("__newest");
-        let columns: Vec<Df> = schema.fields().iter().map(|f| ident(f.name())).collect();
-        let rows = rows.window(vec![newest]).and_then(|r| r.filter(ident("__newest").eq(lit(1u64))));
-        rows.and_then(|r| r.select(columns)).map_err(defect)
+        // The newest is found by what tells rows apart; only then are rows read whole.
+        let order = vec![ident(time).sort(false, false), ident("row_id").sort(false, false)];
+        let newest = first_value(ident("row_id"), order).alias("__newest");
+        let newest = rows.clone().aggregate(key, vec![newest]).and_then(|r| r.select(vec![ident("__newest")]));
+        let on = [ident("row_id").eq(ident("__newest"))];
+        newest.and_then(|newest| rows.join_on(newest, JoinType::LeftSemi, on)).map_err(defect)
     }
 
     /// The objects a key may mean: several where any of them counts, none where it is a field.
@@ -721,43 +729,32 @@ impl Names<'_> {
         Ok(Target { expr: value, kind: Kind::Text, field: format!("{column}.{inner}"), column: None })
     }
 
-    /// A column for a key, made if it is none yet.
-    fn column(&self, frame: DataFrame, key: &Key) -> Result<(DataFrame, String, Kind)> {
-        let target = self.one(key)?;
-        match target.column {
-            Some(column) => Ok((frame, column, target.kind)),
-            None => {
-                let frame = frame.with_column(&target.field, target.expr).map_err(defect)?;
-                Ok((frame, target.field, target.kind))
-            }
-        }
-    }
-
-    fn rows(&self, query: &Query, mut frame: DataFrame) -> Result<Planned> {
+    fn rows(&self, query: &Query, frame: DataFrame) -> Result<Planned> {
+        let mut made = Made::default();
         let mut order = Vec::new();
         for sort in &query.sort {
-            let (with, column, kind) = self.column(frame, &sort.key)?;
-            frame = with;
-            if matches!(kind, Kind::List | Kind::Map | Kind::Bytes) {
-                let by = format!("__by_{column}");
-                frame = frame.with_column(&by, as_text(ident(&column))).map_err(defect)?;
-                order.push((by, sort.ascending));
+            let target = self.one(&sort.key)?;
+            let nested = matches!(target.kind, Kind::List | Kind::Map | Kind::Bytes);
+            let column = if nested {
+                made.column(format!("__by_{}", target.field), as_text(target.expr))
             } else {
-                order.push((column, sort.ascending));
-            }
+                made.of(target)
+            };
+            order.push((column, sort.ascending));
         }
         if order.is_empty() {
             order.push((self.entity.sort.to_owned(), false));
         }
         order.extend(self.unique.iter().map(|c| (c.clone(), false)));
         let mut columns = Vec::new();
+        let mut shown = BTreeSet::new();
         for key in &query.fields {
-            let (with, column, _) = self.column(frame, key)?;
-            frame = with;
-            if !columns.contains(&column) {
+            let column = made.of(self.one(key)?);
+            if shown.insert(column.clone()) {
                 columns.push(column);
             }
         }
+        let frame = made.with(frame)?;
         if columns.is_empty() {
             columns = self.entity.fields.iter().filter(|f| !f.hidden).map(|f| f.name.to_owned()).collect();
         }
@@ -771,5 +768,38 @@ impl Names<'_> {
             fill: None,
             warnings: Vec::new(),
         })
+    }
+}
+
+/// Columns that are made for a query: all at once, since each time that one is added all others are told anew.
+#[derive(Default)]
+struct Made {
+    names: BTreeSet<String>,
+    columns: Vec<Df>,
+}
+
+impl Made {
+    fn column(&mut self, name: String, expr: Df) -> String {
+        if self.names.insert(name.clone()) {
+            self.columns.push(expr.alias(&name));
+        }
+        name
+    }
+
+    /// The column of a target, made if it is none yet.
+    fn of(&mut self, target: Target) -> String {
+        match target.column {
+            Some(column) => column,
+            None => self.column(target.field, target.expr),
+        }
+    }
+
+    fn with(self, frame: DataFrame) -> Result<DataFrame> {
+        if self.columns.is_empty() {
+            return Ok(frame);
+        }
+        let there = frame.schema().columns().into_iter().map(Df::Column);
+        let columns = there.chain(self.columns).collect::<Vec<_>>();
+        frame.select(columns).map_err(defect)
     }
 }

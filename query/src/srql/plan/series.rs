@@ -12,10 +12,12 @@ use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 
 use super::super::ast::{Aggregate, Fill, Query, Span};
+use super::super::slices::Slices;
 use super::super::time::Range;
 use super::groups::largest;
-use super::{Names, Planned, Result, defect, timestamp};
+use super::{Names, Planned, Result, defect};
 use crate::error::SrqlError;
+use crate::srql::functions::slice_start;
 use crate::tables::catalog::Kind;
 
 /// Slices that `bucket:auto` makes of a span, about.
@@ -33,17 +35,12 @@ impl Names<'_> {
             let detail = format!("{} has no time to make slices of", self.entity.name);
             return Err(SrqlError::new("time_not_applicable", span, detail));
         }
-        let nanos = arrow::datatypes::IntervalMonthDayNano::new(0, 0, width_us * 1000);
-        let width = lit(ScalarValue::IntervalMonthDayNano(Some(nanos)));
-        let bin = |at: Df, origin: Df| datafusion::functions::expr_fn::date_bin(width.clone(), at, origin);
-        let zoned = |zone: Option<&str>| DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, zone.map(Into::into));
-        if self.zone == chrono_tz::UTC {
-            return Ok(cast(bin(ident(time), timestamp(0)), zoned(Some("UTC"))));
-        }
-        let local =
-            datafusion::functions::expr_fn::to_local_time(vec![cast(ident(time), zoned(Some(self.zone.name())))]);
-        let origin = lit(ScalarValue::TimestampMicrosecond(Some(0), None));
-        Ok(cast(cast(bin(local, origin), zoned(Some(self.zone.name()))), zoned(Some("UTC"))))
+        Ok(slice_start(ident(time), self.slices(width_us)))
+    }
+
+    /// Slices of time as the query's zone has them.
+    pub(super) fn slices(&self, width_us: i64) -> Slices {
+        Slices::new(width_us, self.zone)
     }
 
     pub(super) fn bucket(&self, query: &Query, mut frame: DataFrame, range: Option<Range>) -> Result<Planned> {
@@ -67,7 +64,7 @@ impl Names<'_> {
             Some(width) => width,
             None => {
                 let to = range.and_then(|r| r.to).unwrap_or(self.now_us);
-                let span = range.and_then(|r| r.from).map_or(86_400_000_000, |from| to - from);
+                let span = range.and_then(|r| r.from).map_or(86_400_000_000, |from| to.saturating_sub(from));
                 let wanted = span / 1_000_000 / AUTO_SLICES;
                 NICE.iter().copied().find(|s| *s >= wanted).unwrap_or(NICE[NICE.len() - 1]) * 1_000_000
             }
@@ -100,7 +97,7 @@ impl Names<'_> {
         let frame = frame.aggregate(keys, calls).map_err(defect)?;
         let newest_first = query.sort.first().is_some_and(|s| s.key.path[0] == "timestamp" && !s.ascending);
         let order = vec![("timestamp".to_owned(), !newest_first), ("series".to_owned(), true)];
-        let fill = bucket.fill.map(|fill| (fill, width));
+        let fill = bucket.fill.map(|fill| (fill, self.slices(width)));
         Ok(Planned { frame, columns, order, limit: None, pages: false, range: None, fill, warnings: Vec::new() })
     }
 }
@@ -110,7 +107,7 @@ impl Names<'_> {
 pub fn fill(
     batches: &[RecordBatch],
     fill: Fill,
-    width_us: i64,
+    slices: Slices,
     span: Range,
 ) -> std::result::Result<RecordBatch, String> {
     let mut values: BTreeMap<(Option<String>, i64), Option<f64>> = BTreeMap::new();
@@ -131,23 +128,16 @@ pub fn fill(
         return Err("there is nothing to fill".to_owned());
     };
     // The span begins in the slice of its first instant, and ends before its end.
-    let before_first = span.from.map_or(0, |from| (first - from + width_us - 1).div_euclid(width_us).max(0));
-    let after_last = span.to.map_or(0, |to| (to - 1 - last).div_euclid(width_us).max(0));
-    let (first, last) = (first - before_first * width_us, last + after_last * width_us);
-    let slices = ((last - first) / width_us + 1) as usize;
-    if slices.saturating_mul(series.len()) > MAX_FILLED {
-        return Err(format!("filling would make more than {MAX_FILLED} rows; use wider buckets or fewer series"));
+    let from = span.from.map_or(first, |from| from.min(first));
+    let to = span.to.map_or(last, |to| (to - 1).max(last));
+    let mut at = slices.start(from);
+    while at <= to {
+        times.insert(at);
+        if times.len().saturating_mul(series.len()) > MAX_FILLED {
+            return Err(format!("filling would make more than {MAX_FILLED} rows; use wider buckets or fewer series"));
+        }
+        at = slices.end(at);
     }
-    // Slices that daylight saving moves are where the data has them.
-    times.extend(
-        (0..slices as i64)
-            .map(|n| first + n * width_us)
-            .filter(|at| {
-                let near = times.range(at - width_us + 1..at + width_us).next();
-                near.is_none()
-            })
-            .collect::<Vec<_>>(),
-    );
     let mut before: BTreeMap<&Option<String>, Option<f64>> = BTreeMap::new();
     let (mut at_out, mut names_out, mut values_out) = (Vec::new(), Vec::new(), Vec::new());
     for at in &times {
