@@ -6,9 +6,11 @@ pub mod complete;
 pub mod docs;
 pub mod functions;
 pub mod groups;
+mod meant;
 mod observables;
 pub mod parse;
 pub mod plan;
+pub(crate) mod redirects;
 pub mod time;
 pub mod words;
 
