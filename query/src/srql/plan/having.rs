@@ -174,6 +174,16 @@ impl Condition<'_> {
         let left = ident(column);
         let text = |left: Df, text: &str| apply(cast(left, DataType::Utf8), op, lit(text));
         let is_equality = matches!(op, Op::Eq | Op::NotEq);
+        // What the key is of: its codes may be said.
+        let field = self.query.by.iter().find_map(|key| match key {
+            GroupKey::Field(key, name) if name == column => field_of(self.query, &key.path),
+            _ => None,
+        });
+        let field = field.filter(|(_, rest)| rest.is_empty()).map_or("", |(field, _)| field);
+        let labelled = |left: Df, said: &str| {
+            let labels = codes::labels_of(field, said).filter(|_| is_equality)?;
+            Some(left.in_list(labels.into_iter().map(lit).collect(), op == Op::NotEq))
+        };
         Ok(match value {
             Side::Null if is_equality => {
                 if op == Op::Eq {
@@ -189,14 +199,9 @@ impl Condition<'_> {
             Side::Bool(is) if *data_type == DataType::Boolean => apply(left, op, lit(*is)),
             Side::Bool(is) => text(left, if *is { "true" } else { "false" }),
             Side::Number(n, _) if data_type.is_numeric() => operands::compare(left, data_type, op, *n),
-            Side::Number(_, said) if is_equality => text(left, said),
+            Side::Number(_, said) if is_equality => labelled(left.clone(), said).unwrap_or_else(|| text(left, said)),
             Side::Number(n, _) => apply(try_cast(left, DataType::Float64), op, lit(n.real())),
             Side::Text(said) => {
-                let field = self.query.by.iter().find_map(|key| match key {
-                    GroupKey::Field(key, name) if name == column => field_of(self.query, &key.path),
-                    _ => None,
-                });
-                let field = field.filter(|(_, rest)| rest.is_empty()).map_or("", |(field, _)| field);
                 if data_type.is_numeric() {
                     let these = codes::of(field).map(|codes| codes.numbers(said)).unwrap_or_default();
                     return match these[..] {
@@ -206,10 +211,7 @@ impl Condition<'_> {
                         _ => Err(SrqlError::new("bad_operand", span, format!("{said:?} is several numbers"))),
                     };
                 }
-                match codes::labels_of(field, said) {
-                    Some(labels) if is_equality => left.in_list(labels.into_iter().map(lit).collect(), op == Op::NotEq),
-                    _ => text(left, said),
-                }
+                labelled(left.clone(), said).unwrap_or_else(|| text(left, said))
             }
             Side::Column(..) => lit(false),
         })

@@ -16,7 +16,9 @@ use super::super::ast::Op;
 pub(super) enum Number {
     /// A whole one, exactly.
     Whole(i128),
-    /// One with a fraction, or one too large to be told exactly.
+    /// One with a fraction: the whole one below it, exactly, and itself about.
+    Part(i128, f64),
+    /// One too large to be told exactly.
     Real(f64),
 }
 
@@ -42,18 +44,22 @@ pub(super) fn number(text: &str) -> Option<Number> {
     if whole.len() + fraction.len() == 0 || !is_digits(whole) || !is_digits(fraction) {
         return None;
     }
-    let exact = || -> Option<i128> {
-        let value = format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(factor)?;
+    let sign = if negative { -1 } else { 1 };
+    // The whole part, towards the least, and whether there is more.
+    let exact = || -> Option<(i128, bool)> {
+        let value = sign * format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(factor)?;
         let places = exponent.checked_sub(i32::try_from(fraction.len()).ok()?)?;
         let power = 10i128.checked_pow(places.unsigned_abs())?;
-        if places >= 0 { value.checked_mul(power) } else { (value % power == 0).then_some(value / power) }
+        Some(match places {
+            0.. => (value.checked_mul(power)?, false),
+            _ => (value.div_euclid(power), value.rem_euclid(power) != 0),
+        })
     };
-    match exact().filter(|n| *n <= MAX_WHOLE) {
-        Some(n) => Some(Number::Whole(if negative { -n } else { n })),
-        None => {
-            let n = digits.parse::<f64>().ok()? * factor as f64;
-            n.is_finite().then_some(Number::Real(if negative { -n } else { n }))
-        }
+    let real = digits.parse::<f64>().ok()? * factor as f64 * f64::from(sign as i8);
+    match exact().filter(|(n, _)| n.abs() < MAX_WHOLE) {
+        Some((n, false)) => Some(Number::Whole(n)),
+        Some((n, true)) => Some(Number::Part(n, real)),
+        None => real.is_finite().then_some(Number::Real(real)),
     }
 }
 
@@ -80,7 +86,7 @@ impl Number {
     pub(super) fn real(self) -> f64 {
         match self {
             Number::Whole(n) => n as f64,
-            Number::Real(n) => n,
+            Number::Part(_, n) | Number::Real(n) => n,
         }
     }
 
@@ -89,7 +95,7 @@ impl Number {
         match (data_type, self) {
             (DataType::Int64, Number::Whole(n)) => i64::try_from(n).ok().map(lit),
             (DataType::Decimal128(..), Number::Whole(n)) => Some(lit(ScalarValue::Decimal128(Some(n), 38, 0))),
-            (DataType::Int64 | DataType::Decimal128(..), Number::Real(_)) => None,
+            (DataType::Int64 | DataType::Decimal128(..), _) => None,
             (_, n) => Some(lit(n.real())),
         }
     }
@@ -114,8 +120,8 @@ pub(super) fn compare(column: Df, data_type: &DataType, op: Op, n: Number) -> Df
         (Some(value), _) if whole => apply(column, op, value),
         (Some(value), _) => apply(cast(column, DataType::Float64), op, value),
         // A whole number is on one side of a fraction or the other.
-        (None, Number::Real(x)) if x.abs() < 1e37 => {
-            let below = Number::Whole(x.floor() as i128);
+        (None, Number::Part(below, _)) => {
+            let below = Number::Whole(below);
             match op {
                 Op::Eq => lit(false),
                 Op::NotEq => column.is_not_null(),
@@ -248,7 +254,7 @@ mod tests {
 
     #[test]
     fn numbers_are_what_they_say_to_the_last_digit() {
-        use Number::{Real, Whole};
+        use Number::{Part, Real, Whole};
         for (text, is) in [
             ("9007199254740993", Some(Whole(9_007_199_254_740_993))),
             ("-36893488147419103233", Some(Whole(-36_893_488_147_419_103_233))),
@@ -256,8 +262,9 @@ mod tests {
             ("1.5k", Some(Whole(1500))),
             ("1e6", Some(Whole(1_000_000))),
             ("1.25e2", Some(Whole(125))),
-            ("25e-1", Some(Real(2.5))),
-            ("0.5", Some(Real(0.5))),
+            ("25e-1", Some(Part(2, 2.5))),
+            ("-0.5", Some(Part(-1, -0.5))),
+            ("9007199254740993.5", Some(Part(9_007_199_254_740_993, 9_007_199_254_740_994.0))),
             ("1e300", Some(Real(1e300))),
             ("1e999", None),
             ("x", None),

@@ -88,9 +88,9 @@ impl Names<'_> {
             _ => return Err(SrqlError::new("one_column", span, "a subquery gives one column: say fields:<field>")),
         };
         if !fits(target.kind, &name, kind) {
+            let held = if kind == Kind::Bytes { "no single value" } else { kind.name() };
             let detail = format!(
-                "{name} of the subquery is {}, {} is {}: they are never equal; say fields:",
-                kind.name(),
+                "{name} of the subquery is {held}, {} is {}: they are never equal; say fields:",
                 target.field,
                 target.kind.name()
             );
@@ -112,7 +112,8 @@ impl Names<'_> {
 fn natural(query: &Query, target: &Target, span: Span) -> Result<&'static Field> {
     let entity = entities(query)?[0];
     let has = |name: &str| entity.fields.iter().find(|f| f.name == name);
-    let same = target.column.as_deref().and_then(has).filter(|field| fits(target.kind, field.name, field.kind));
+    let own = target.column.as_ref().map(|_| target.own());
+    let same = own.and_then(has).filter(|field| fits(target.kind, field.name, field.kind));
     let of_kind = || entity.fields.iter().filter(|f| f.kind == target.kind && !f.hidden);
     let by_type = || match target.kind {
         Kind::Ip => ADDRESSES.iter().find_map(|name| has(name)).filter(|f| f.kind == Kind::Ip),
