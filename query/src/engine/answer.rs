@@ -1,11 +1,14 @@
 //! What is answered: a page with what is told beside it, or rows as they come.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::compute;
 use arrow::json::writer::{JsonArray, WriterBuilder};
 use arrow_array::RecordBatch;
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::DataFrame;
 use futures::StreamExt;
 use radarflow_proto::rows::Source;
@@ -43,6 +46,8 @@ pub struct Answer {
     pub prev_cursor: Option<String>,
     /// Rows asked for.
     pub limit: Option<usize>,
+    /// What its columns count, by name.
+    pub units: BTreeMap<String, &'static str>,
     /// About the answer.
     pub meta: Meta,
 }
@@ -60,6 +65,10 @@ pub struct Meta {
     pub elapsed_ms: f64,
     /// Rows returned.
     pub rows: usize,
+    /// Rows that were read for them.
+    pub rows_scanned: u64,
+    /// Bytes of these: of files as they are stored, of what is in memory as it lies there.
+    pub bytes_scanned: u64,
     /// The span looked at.
     pub time_range: Option<[Option<String>; 2]>,
     /// The time asked of, where it is not now.
@@ -158,6 +167,38 @@ impl From<Answer> for Export {
     }
 }
 
+/// Digits of a decimal from which on a reader of JSON, who has floats, may take it for another.
+const EXACT_DIGITS: u8 = 15;
+
+/// Rows as JSON has them: decimals that are too long for a float are text.
+pub(crate) fn exact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let is_long = |of: &DataType| matches!(of, DataType::Decimal128(digits, _) | DataType::Decimal256(digits, _) if *digits > EXACT_DIGITS);
+    let written = |of: &DataType| match of {
+        long if is_long(long) => Some(DataType::Utf8),
+        DataType::List(item) if is_long(item.data_type()) => {
+            Some(DataType::List(Arc::new(item.as_ref().clone().with_data_type(DataType::Utf8))))
+        }
+        _ => None,
+    };
+    if batch.schema_ref().fields().iter().all(|field| written(field.data_type()).is_none()) {
+        return Ok(batch.clone());
+    }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match written(field.data_type()) {
+            Some(text) => {
+                columns.push(compute::cast(column, &text)?);
+                fields.push(Arc::new(field.as_ref().clone().with_data_type(text)));
+            }
+            None => {
+                columns.push(column.clone());
+                fields.push(field.clone());
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
 /// What is refused of an answer that is whole in memory.
 fn too_large() -> QueryError {
     QueryError::TooLarge(format!(
@@ -168,7 +209,11 @@ fn too_large() -> QueryError {
 
 /// All rows of a plan, as long as they are no more than [`MAX_ANSWER`] bytes.
 pub(crate) async fn collect(frame: DataFrame) -> Result<Vec<RecordBatch>, QueryError> {
-    let mut stream = frame.execute_stream().await.map_err(failed)?;
+    gather(frame.execute_stream().await.map_err(failed)?).await
+}
+
+/// The same of a plan that runs already.
+pub(crate) async fn gather(mut stream: SendableRecordBatchStream) -> Result<Vec<RecordBatch>, QueryError> {
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(failed)?;
@@ -185,7 +230,9 @@ pub(crate) async fn collect(frame: DataFrame) -> Result<Vec<RecordBatch>, QueryE
 pub(crate) fn json_rows(batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
     let out = Capped::new(MAX_ANSWER);
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(out);
-    let refs: Vec<&RecordBatch> = batches.iter().collect();
+    // Every type that a table has can be told exactly.
+    let exact: Vec<RecordBatch> = batches.iter().map(|b| exact(b).unwrap_or_else(|_| b.clone())).collect();
+    let refs: Vec<&RecordBatch> = exact.iter().collect();
     match writer.write_batches(&refs).and_then(|()| writer.finish()) {
         Ok(()) => {}
         Err(ArrowError::IoError(..)) => return Err(too_large()),

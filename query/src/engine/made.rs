@@ -26,7 +26,7 @@ use crate::engine::bytes::bytes;
 use crate::engine::cancel;
 
 /// Most bytes that a function makes of one batch of rows, and most work on one row.
-pub const MAX_MADE: usize = 64 << 20;
+pub(crate) const MAX_MADE: usize = 64 << 20;
 /// What rows may cost that are computed without a look in between.
 const PART: usize = 4 << 20;
 /// What a regular expression costs that is not known before.

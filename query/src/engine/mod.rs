@@ -10,6 +10,7 @@ mod conditions;
 pub mod cursor;
 mod made;
 mod page;
+mod scanned;
 pub mod sql;
 mod widths;
 
@@ -46,15 +47,16 @@ use crate::engine::conditions::Conditions;
 use crate::engine::cursor::{Cursor, Pins, Seal, query_hash};
 use crate::engine::made::Bound;
 use crate::engine::page::{Executed, NARROW_FIRST};
+use crate::engine::scanned::Scanned;
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
 use crate::live::stream::{SLOW, Streams};
 use crate::srql::complete::{self, Item};
-use crate::srql::groups;
 use crate::srql::plan::{self, Planned, Tallied};
 use crate::srql::time::Range;
 use crate::srql::{ast, parse};
+use crate::srql::{groups, redirects};
 use crate::tables::catalog::Entity;
 use crate::tables::live::Live;
 use crate::tables::past::Moment;
@@ -324,6 +326,7 @@ impl Engine {
         let pinned_view = cursor.as_ref().and_then(|c| self.pins().get(c.epoch));
         let history = cursor.is_some() && pinned_view.is_none();
         let view = pinned_view.unwrap_or_else(|| self.live.view());
+        redirects::follow(&mut query, &view, actor);
         groups::expand(&mut query, &view, actor)?;
         let ctx = match entities[..] {
             [one] if one.table.nature() == Nature::State && page::finds(&query.filter) => self.session_for_few(),
@@ -364,7 +367,7 @@ impl Engine {
         let answer = if query.explain {
             page::explain(planned).await?
         } else {
-            let planned = match entities[..] {
+            let (planned, found) = match entities[..] {
                 [one]
                     if at.is_none()
                         && view.epoch == epoch
@@ -374,11 +377,13 @@ impl Engine {
                 {
                     page::narrowed(planned, one.table, cursor.as_ref()).await?
                 }
-                _ => planned,
+                _ => (planned, Scanned::default()),
             };
-            page::execute(planned, cursor.as_ref(), now_us).await?
+            let mut answer = page::execute(planned, cursor.as_ref(), now_us).await?;
+            answer.scanned += found;
+            answer
         };
-        let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
+        let Executed { batches, schema, edges, limit, range, warnings, truncated, units, scanned } = answer;
         let back = cursor.as_ref().is_some_and(|c| c.back);
         let seal = |edge: &Vec<Option<String>>, back| {
             let (query, tenant, range) = (hash.clone(), actor.tenant.clone(), range.map(|r| (r.from, r.to)));
@@ -395,6 +400,7 @@ impl Engine {
         }
         let instant = |us: i64| radarflow_proto::cell::Time(us).to_string();
         let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
+        (meta.rows_scanned, meta.bytes_scanned) = (scanned.rows, scanned.bytes);
         (meta.epoch, meta.frontier_time) = (epoch, instant(clock_ms * 1000));
         meta.lag_ms += view.clock_ms - clock_ms;
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
@@ -409,7 +415,7 @@ impl Engine {
         if let Some(since) = lasting.and_then(|e| view.forgotten(e.table, from)) {
             meta.warnings.push(format!("what was over by {} is not kept: it is not among the rows", instant(since)));
         }
-        Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
+        Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, units, meta })
     }
 
     /// What is told beside an answer.
@@ -430,6 +436,8 @@ impl Engine {
             lag_ms: (now_ms - view.clock_ms).max(0),
             elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
+            rows_scanned: 0,
+            bytes_scanned: 0,
             time_range: None,
             at: None,
             truncated,

@@ -16,12 +16,13 @@ use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::actor::Actor;
-use crate::engine::answer::{Answer, Export, collect};
+use crate::engine::answer::{Answer, Export};
+use crate::engine::scanned::collect;
 use crate::engine::{Engine, bounds, while_granted};
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
 use crate::srql::plan::MAX_LIMIT;
-use crate::tables::catalog::{ENTITIES, Entity};
+use crate::tables::catalog::{ENTITIES, Entity, unit};
 use crate::tables::view::View;
 
 /// What the entities are in, as SQL calls it.
@@ -173,7 +174,7 @@ impl Engine {
         let Statement { frame, view, entities } = self.statement(actor, sql).await?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let frame = frame.limit(0, Some(limit + 1)).map_err(|e| mistake(&e))?;
-        let mut batches = collect(frame).await?;
+        let (mut batches, scanned) = collect(frame).await?;
         let mut left = limit;
         let mut truncated = false;
         for batch in &mut batches {
@@ -181,7 +182,9 @@ impl Engine {
             *batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
         }
-        let meta = self.meta(&view, actor, &entities, started, &batches, truncated);
-        Ok(Answer { batches, schema, next_cursor: None, prev_cursor: None, limit: Some(limit), meta })
+        let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
+        (meta.rows_scanned, meta.bytes_scanned) = (scanned.rows, scanned.bytes);
+        let units = schema.fields().iter().filter_map(|f| Some((f.name().clone(), unit(f.name())?))).collect();
+        Ok(Answer { batches, schema, next_cursor: None, prev_cursor: None, limit: Some(limit), units, meta })
     }
 }

@@ -15,9 +15,9 @@ use crate::engine::bytes::bytes;
 use crate::engine::made::MAX_MADE;
 
 /// Most bytes of a row that a join takes.
-pub const MAX_JOINED_ROW: usize = 64 << 10;
+pub(crate) const MAX_JOINED_ROW: usize = 64 << 10;
 /// Most bytes of constants that stand in every row of a table.
-pub const MAX_CONSTANT: usize = 16 << 10;
+pub(crate) const MAX_CONSTANT: usize = 16 << 10;
 
 /// What becomes of the rows of an operator.
 #[derive(Clone, Debug)]

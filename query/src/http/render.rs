@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::LineDelimitedWriter;
+use arrow::json::WriterBuilder;
+use arrow::json::writer::LineDelimited;
 use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use axum::body::{Body, Bytes};
@@ -15,7 +16,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::errors::ParquetError;
 use serde_json::{Value, json};
 
-use crate::engine::answer::{Answer, Export, json_rows};
+use crate::engine::answer::{Answer, Export, exact, json_rows};
 use crate::error::QueryError;
 use crate::http::{problem, refuse};
 
@@ -88,9 +89,13 @@ fn semantic(name: &str, data_type: &DataType) -> &'static str {
 /// A page.
 pub(crate) fn page(answer: &Answer) -> Result<Response, QueryError> {
     let column = |f: &Arc<Field>| {
-        json!({
+        let mut column = json!({
             "name": f.name(), "type": f.data_type().to_string(), "semantic": semantic(f.name(), f.data_type()),
-        })
+        });
+        if let Some(unit) = answer.units.get(f.name()) {
+            column["unit"] = json!(unit);
+        }
+        column
     };
     let columns: Vec<Value> = answer.schema.fields().iter().map(column).collect();
     let semantics: Vec<&str> = columns.iter().filter_map(|c| c["semantic"].as_str()).collect();
@@ -203,8 +208,9 @@ impl Encoder {
     fn push(&mut self, batch: &RecordBatch) -> Result<Bytes, Broken> {
         Ok(match self {
             Encoder::Ndjson => {
-                let mut writer = LineDelimitedWriter::new(Vec::new());
-                writer.write(batch)?;
+                let builder = WriterBuilder::new().with_explicit_nulls(true);
+                let mut writer = builder.build::<_, LineDelimited>(Vec::new());
+                writer.write(&exact(batch)?)?;
                 writer.finish()?;
                 writer.into_inner()
             }

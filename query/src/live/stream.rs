@@ -32,8 +32,7 @@ use crate::error::QueryError;
 use crate::error::SrqlError;
 use crate::live::kept::{Asked, How, Kept, Rows, Taken, apart, count};
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value as Compared};
-use crate::srql::groups;
-use crate::srql::{parse, plan};
+use crate::srql::{groups, parse, plan, redirects};
 use crate::tables::catalog::{Entity, STATUS_COLOR};
 use crate::tables::live::Next;
 use crate::tables::view::View;
@@ -336,8 +335,22 @@ fn by_itself(expr: &Expr) -> bool {
     match expr {
         Expr::And(all) | Expr::Or(all) => all.iter().all(by_itself),
         Expr::Not(inner) => by_itself(inner),
-        Expr::Filter(key, value) => !matches!(value, Compared::Sub(..)) && !parse::OBJECTS.contains(&&*key.path[0]),
+        Expr::Filter(key, value) => is_own(key) && value_by_itself(value),
         Expr::Text(_) => true,
+    }
+}
+
+/// Whether a key names a field of the row itself.
+fn is_own(key: &Key) -> bool {
+    !parse::OBJECTS.contains(&&*key.path[0].to_ascii_lowercase())
+}
+
+fn value_by_itself(value: &Compared) -> bool {
+    match value {
+        Compared::Sub(..) => false,
+        Compared::Field(_, key) => is_own(key),
+        Compared::Any(all) | Compared::All(all) => all.iter().all(value_by_itself),
+        _ => true,
     }
 }
 
@@ -364,6 +377,7 @@ pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str, seen: Option<&str>
         return Err(SrqlError::new("clause_conflict", (0, text.len()), detail).into());
     }
     query.stream = None;
+    redirects::follow(&mut query, &engine.live().view(), actor);
     groups::expand(&mut query, &engine.live().view(), actor)?;
     let mut tables: Vec<Table> = entities.iter().map(|e| e.table).collect();
     tables_below(&query.filter, &mut tables)?;
@@ -393,7 +407,7 @@ pub fn start(engine: &Arc<Engine>, actor: &Actor, text: &str, seen: Option<&str>
 
 /// How far the answer to a query of one entity can be kept, where nothing but its rows and the span they are in changes it.
 fn how(query: &Query, entity: &Entity) -> Option<How> {
-    let own = |key: &Key| !parse::OBJECTS.contains(&&*key.path[0]);
+    let own = is_own;
     match entity.table.nature() {
         Nature::State if query.time.is_some() => None,
         Nature::State if query.stats.is_empty() => {

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::srql::words::{CLAUSES, EXAMPLES, FORMS, FUNCTIONS};
-use crate::tables::catalog::{ALIASES, ENTITIES, NOT_AVAILABLE};
+use crate::tables::catalog::{ALIASES, ENTITIES, ENTITY_ALIASES, NOT_AVAILABLE, NOT_BUILT};
 use crate::tables::codes;
 
 fn rows(out: &mut String, head: [&str; 2], rows: &[(&str, &str)]) {
@@ -43,9 +43,23 @@ pub fn srql() -> String {
                 " With `time:`, what held within that span, also what is over: from `{from}` until `{to}`, by all that is known \
                  today."
             ),
-            (None, None) => String::new(),
+            (None, None) => entity
+                .seen
+                .map(|seen| format!(" With `time:`, those whose `{seen}` is within that span."))
+                .unwrap_or_default(),
         };
-        let _ = writeln!(out, "### {}\n{}{time}\n\n| field | type | |\n|---|---|---|", entity.name, entity.table.doc());
+        let others: Vec<String> = ENTITY_ALIASES
+            .iter()
+            .filter(|(_, names)| *names == [entity.name])
+            .map(|(alias, _)| format!("`{alias}`"))
+            .collect();
+        let others = if others.is_empty() { String::new() } else { format!(" Also called {}.", others.join(", ")) };
+        let _ = writeln!(
+            out,
+            "### {}\n{}{time}{others}\n\n| field | type | |\n|---|---|---|",
+            entity.name,
+            entity.table.doc()
+        );
         for field in &entity.fields {
             let also =
                 |(of, _, name): &&(&str, &str, &str)| (of.is_empty() || *of == entity.name) && *name == field.name;
@@ -62,6 +76,11 @@ pub fn srql() -> String {
         }
         out.push('\n');
     }
+    for (alias, names) in ENTITY_ALIASES.iter().filter(|(_, names)| names.len() > 1) {
+        let _ = writeln!(out, "`{alias}` is `in:({})`.\n", names.join(","));
+    }
+    let later: Vec<String> = NOT_BUILT.iter().map(|name| format!("`{name}`")).collect();
+    let _ = writeln!(out, "Entities that are not collected yet: {}.\n", later.join(", "));
     let none: Vec<String> = NOT_AVAILABLE.iter().map(|name| format!("`{name}`")).collect();
     let _ = writeln!(out, "Entities of ServiceRadar that are refused by name: {}.", none.join(", "));
     out

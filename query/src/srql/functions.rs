@@ -28,8 +28,16 @@ struct Function {
     body: usize,
 }
 
-const BODIES: [Body; 7] =
-    [ip_bytes_body, ip_mask_body, any_like_body, any_within_body, as_text_body, ip_number_body, ip_text_body];
+const BODIES: [Body; 8] = [
+    ip_bytes_body,
+    ip_mask_body,
+    any_like_body,
+    any_within_body,
+    as_text_body,
+    ip_number_body,
+    ip_text_body,
+    ip_order_body,
+];
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {
@@ -66,6 +74,13 @@ const NUMBER: DataType = DataType::Decimal128(38, 0);
 static IP_NUMBER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_number", 1, NUMBER, 5));
 
 static IP_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_text", 1, DataType::Utf8, 6));
+
+static IP_ORDER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_order", 1, DataType::Utf8, 7));
+
+/// A text by which addresses and networks sort as what they are, and not as they are written.
+pub fn ip_order(text: Expr) -> Expr {
+    IP_ORDER.call(vec![text])
+}
 
 /// The sixteen bytes of an address as one number, which groups tell apart sooner than text.
 pub fn ip_number(bytes: Expr) -> Expr {
@@ -265,6 +280,24 @@ fn ip_text_body(args: &[ArrayRef]) -> Result<ArrayRef> {
         match number.map(|n| Ipv6Addr::from_bits(n as u128).to_canonical()) {
             Some(ip) => {
                 write!(out, "{ip}")?;
+                out.append_value("");
+            }
+            None => out.append_null(),
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn ip_order_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let mut out = StringBuilder::new();
+    for written in text(&args[0])? {
+        let (ip, bits) = written.map_or((None, 128), |written| match written.split_once('/') {
+            Some((ip, bits)) => (Some(ip), bits.parse().unwrap_or(128u8)),
+            None => (Some(written), 128),
+        });
+        match ip.and_then(|ip| ip.parse::<IpAddr>().ok()) {
+            Some(ip) => {
+                write!(out, "{}{bits:02x}", hex::encode(IpBytes::from(ip).0))?;
                 out.append_value("");
             }
             None => out.append_null(),

@@ -54,6 +54,9 @@ pub fn duration(text: &str) -> Option<i64> {
     n.checked_mul(*seconds)?.checked_mul(1_000_000).filter(|us| *us > 0)
 }
 
+/// The years 1 to 9999: what is written as a date, microseconds since 1970.
+const INSTANTS: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
 fn local(zone: Tz, naive: NaiveDateTime) -> i64 {
     // An instant that daylight saving skips is the first after it; one it repeats is the earlier.
     Slices::new(1, zone).first(naive.and_utc().timestamp_micros())
@@ -81,10 +84,10 @@ pub fn instant(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
                     _ => return None,
                 };
                 let end = rest[1..].find(['+', '-']).map_or(rest.len(), |n| n + 1);
-                at = at.checked_add(sign * duration(&rest[1..end])?)?;
+                at = at.checked_add(sign * duration(&rest[1..end])?).filter(|at| INSTANTS.contains(at))?;
                 rest = &rest[end..];
             }
-            return Some(Range { from: Some(at), to: Some(at.checked_add(1)?) });
+            return Some(Range { from: Some(at), to: Some(at + 1) });
         }
     }
     if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
@@ -129,7 +132,7 @@ pub fn span(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
             let now = DateTime::<Utc>::from_timestamp_micros(now_us)?.with_timezone(&zone);
             now.checked_sub_months(Months::new(months))?.timestamp_micros()
         } else {
-            now_us - us
+            now_us.checked_sub(us).filter(|at| INSTANTS.contains(at))?
         };
         return Some(Range { from: Some(from), to: None });
     }
@@ -174,7 +177,10 @@ mod tests {
         assert_eq!(s("2024-03-29..2024-03-30").to, Some(NOW - 12 * hour));
         assert_eq!(s(">=now-1h").from, Some(NOW - hour));
         assert_eq!(s("<=2024-03-30").to, Some(NOW - 12 * hour));
-        assert!(span("soon", Tz::UTC, NOW).is_none());
+        for wrong in ["soon", "last_290000y", "[now-290000y,]", ">=now+300000y-1d", "last_9000000000000s"] {
+            assert!(span(wrong, Tz::UTC, NOW).is_none(), "{wrong}");
+        }
+        assert!(instant("now-290000y", Tz::UTC, NOW).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! ```
 //! The tenant, and the partitions an actor is bound to, are enforced here, where a table is handed out.
 
+pub mod aliases;
 mod availability;
 pub mod catalog;
 pub mod codes;

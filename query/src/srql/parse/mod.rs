@@ -6,9 +6,10 @@
 mod clauses;
 mod stats;
 
-use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
-use super::{observables, words};
+use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Over, Query, Span, Value};
+use super::{meant, observables, words};
 use crate::error::SrqlError;
+use crate::tables::catalog;
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -28,6 +29,8 @@ pub const MAX_SUBQUERIES: usize = 3;
 
 /// Fields that stand for a row of another entity.
 pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
+
+pub(in crate::srql) use stats::quantile;
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -67,6 +70,8 @@ fn empty() -> Query {
         window: None,
         top: None,
         units: None,
+        reverse: None,
+        compare: None,
         rollup: None,
         bucket: None,
         warnings: Vec::new(),
@@ -88,7 +93,8 @@ impl BucketParts {
         match (self.width, self.stray) {
             (Some((width_us, span)), _) => Ok(Some(Bucket {
                 width_us,
-                agg: self.agg.unwrap_or_else(|| "count".to_owned()),
+                // Rows are counted, values averaged.
+                agg: self.agg.unwrap_or_else(|| if self.value_field.is_some() { "avg" } else { "count" }.to_owned()),
                 series: self.series,
                 value_field: self.value_field,
                 fill: self.fill,
@@ -109,8 +115,10 @@ struct Parser<'a> {
     seen: Vec<&'static str>,
     bucket: BucketParts,
     /// `by:` and `other:`, which belong to `top:`.
-    top_by: Option<(String, Span)>,
+    top_by: Option<(String, Option<Over>, Span)>,
     top_other: Option<(bool, Span)>,
+    /// Whether keys are those of a map: their first part may be any.
+    in_map: bool,
     /// Queries around this one.
     nested: usize,
     /// Terms so far, those of the queries around this one too.
@@ -122,7 +130,9 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
         let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0, queries: 0 }
+        let (top_by, top_other, in_map) = (None, None, false);
+        let (terms, queries) = (0, 0);
+        Parser { text, at, query: empty(), seen, bucket, top_by, top_other, in_map, nested, terms, queries }
     }
 
     /// The query, once all of it is read; it began at `start`.
@@ -139,26 +149,32 @@ impl<'a> Parser<'a> {
         if query.having.is_some() && query.stats.is_empty() {
             return Err(SrqlError::new("having_without_stats", span, "having: needs stats:"));
         }
+        if !query.by.is_empty() && query.stats.is_empty() && query.bucket.is_none() {
+            query.stats.push(stats::count(span));
+        }
         if let Some((_, at)) = query.window.filter(|_| query.stats.is_empty()) {
             return Err(SrqlError::new("window_without_stats", at, "window: needs stats:"));
         }
         if !query.by.is_empty() && query.stats.is_empty() {
-            return Err(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"));
+            return Err(SrqlError::new("clause_conflict", span, "bucket: has series:, not groupby:"));
         }
         match (&mut query.top, self.top_by, self.top_other) {
             (Some(top), by, other) => {
-                top.by = by;
+                if let Some((name, over, at)) = by {
+                    (top.by, top.over) = (Some((name, at)), over);
+                }
                 top.other = other.is_some_and(|(other, _)| other);
                 if query.by.is_empty() && query.bucket.as_ref().is_none_or(|b| b.series.is_none()) {
                     let detail = "top: needs groups: stats:\"… by key\", or bucket: with series:";
                     return Err(SrqlError::new("top_without_groups", top.span, detail));
                 }
             }
-            (None, Some((_, at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
+            (None, Some((.., at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
             (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
             (None, None, None) => {}
         }
         observables::expand(&mut query)?;
+        meant::expand(&mut query);
         Ok(query)
     }
 
@@ -268,7 +284,7 @@ impl<'a> Parser<'a> {
                 }
                 Ok(inner)
             }
-            Some('"' | '\'') => {
+            Some('"' | '\'') if !self.in_map => {
                 self.term_counts()?;
                 let literal = self.quoted()?;
                 if self.peek() == Some(':') {
@@ -297,12 +313,12 @@ impl<'a> Parser<'a> {
         let mut backquoted = false;
         loop {
             match self.peek() {
-                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() => {
+                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() || self.in_map => {
                     backquoted |= path.is_empty();
                     path.push(plain(&self.quoted()?.text));
                 }
                 _ => {
-                    let first = path.is_empty();
+                    let first = path.is_empty() && !self.in_map;
                     let end = self
                         .rest()
                         .find(|c: char| {
@@ -338,6 +354,10 @@ impl<'a> Parser<'a> {
             _ => {
                 self.at = start;
                 let word = self.word(&[])?;
+                if depth == 0 && !negated && word.text.eq_ignore_ascii_case("downsample") {
+                    self.downsample(word.span)?;
+                    return Ok(Expr::And(Vec::new()));
+                }
                 return Err(SrqlError::new(
                     "term_without_colon",
                     word.span,
@@ -399,7 +419,11 @@ impl<'a> Parser<'a> {
         for (text, op) in [(">=", Op::GreaterEq), ("<=", Op::LessEq), (">", Op::Greater), ("<", Op::Less)] {
             if self.rest().starts_with(text) {
                 self.at += text.len();
-                return Ok(Value::Compare(op, self.literal(stop)?));
+                let literal = self.literal(stop)?;
+                return Ok(match field_of(&literal)? {
+                    Some(key) => Value::Field(op, key),
+                    None => Value::Compare(op, literal),
+                });
             }
         }
         if self.eat('~') {
@@ -408,6 +432,9 @@ impl<'a> Parser<'a> {
         let literal = self.literal(stop)?;
         if literal.quoted {
             return Ok(Value::Is(literal));
+        }
+        if let Some(key) = field_of(&literal)? {
+            return Ok(Value::Field(Op::Eq, key));
         }
         match literal.text.as_str() {
             "*" => return Ok(Value::Present),
@@ -499,8 +526,12 @@ impl<'a> Parser<'a> {
     /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
     fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
         let first = key.path[0].to_ascii_lowercase();
-        let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
-        if self.peek() != Some('(') || !(object || crate::tables::catalog::is_map(&first)) {
+        let is_object = OBJECTS.contains(&first.as_str());
+        let object = (is_object || catalog::NESTED.contains(&first.as_str())) && key.path.len() == 1;
+        // Of a device's map the second part is its name.
+        let map = if is_object { key.path.get(1) } else { key.path.first() };
+        let is_map = map.is_some_and(|name| catalog::is_map(&name.to_ascii_lowercase()));
+        if self.peek() != Some('(') || !(object || is_map) {
             return Ok(None);
         }
         let start = self.at;
@@ -510,13 +541,15 @@ impl<'a> Parser<'a> {
             self.at = start;
             return Ok(None);
         }
+        let outside = std::mem::replace(&mut self.in_map, is_map);
         let group = self.or(depth + 1).and_then(|inner| {
             self.blanks();
             if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
         });
+        self.in_map = outside;
         match group {
             Ok(inner) => Ok(Some(below(inner, &key.path))),
-            Err(_) if !object => {
+            Err(_) if !object && !is_group(&self.text[start + 1..]) => {
                 // On a map: a list of keys.
                 self.at = start;
                 Ok(None)
@@ -627,6 +660,51 @@ impl<'a> Parser<'a> {
         }
         Ok(Literal { text, quoted: false, verbatim: false, span: (start, self.at) })
     }
+}
+
+/// The field that an operand names: `@field`, where it is not quoted.
+fn field_of(literal: &Literal) -> Result<Option<Key>> {
+    let Some(name) = literal.text.strip_prefix('@').filter(|_| !literal.quoted) else { return Ok(None) };
+    let path: Vec<String> = plain(name).split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        let detail = "a field name is expected after @; a text that begins so is quoted";
+        return Err(SrqlError::new("key_missing", literal.span, detail));
+    }
+    Ok(Some(Key { path, span: literal.span }))
+}
+
+/// Whether what begins inside of brackets is terms of a group: every item of it has a colon.
+fn is_group(inside: &str) -> bool {
+    let (mut depth, mut quote, mut item, mut colon, mut any) = (0usize, None, false, false, false);
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        let ends = quote.is_none() && depth == 0 && (c == ',' || c == ')' || c.is_whitespace());
+        if ends {
+            if item && !colon {
+                return false;
+            }
+            any |= item;
+            (item, colon) = (false, false);
+            if c == ')' {
+                return any;
+            }
+            continue;
+        }
+        item = true;
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'' | '`') => quote = Some(c),
+            (None, '(' | '[') => depth += 1,
+            (None, ')' | ']') => depth = depth.saturating_sub(1),
+            (None, '\\') => {
+                chars.next();
+            }
+            (None, ':') => colon = true,
+            _ => {}
+        }
+    }
+    any && colon
 }
 
 /// Terms with their keys below a path.

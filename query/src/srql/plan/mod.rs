@@ -2,8 +2,9 @@
 //!
 //! | file | plans |
 //! |---|---|
-//! | [`filter`] | which rows |
+//! | [`filter`] | which rows; [`operands`]: what a literal is beside a field |
 //! | [`groups`] | `stats:`, `having:`, `top:` |
+//! | [`beside`] | `reverse:`, `compare:` |
 //! | [`series`] | `bucket:`, `fill:` |
 //! | [`rollup`] | `rollup_stats:` |
 //! | this one | entities, joins, subqueries, rows |
@@ -12,10 +13,14 @@
 //! its distinct values and a mark, so that it may stand anywhere in the boolean structure and is two-valued like every
 //! comparison.
 
+mod beside;
 mod filter;
 mod groups;
+mod having;
+mod operands;
 mod rollup;
 pub mod series;
+mod sub;
 
 pub use filter::MAX_CONDITIONS;
 pub use groups::{Tallied, Tally};
@@ -34,13 +39,14 @@ use datafusion::prelude::DataFrame;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
 
-use super::ast::{Expr, Fill, GroupKey, Key, Query, Span, Value};
+use super::ast::{Expr, Fill, GroupKey, Key, Literal, Query, Span, Value};
 use super::complete::Values;
+use super::meant;
 use super::parse::plain;
 use super::slices::Slices;
 use super::time::{self, Range};
 use crate::error::SrqlError;
-use crate::srql::functions::as_text;
+use crate::srql::functions::{as_text, ip_order};
 use crate::tables::catalog::{self, Entity, Field, Kind};
 
 type Result<T> = std::result::Result<T, SrqlError>;
@@ -78,8 +84,21 @@ pub struct Planned {
     pub range: Option<Range>,
     /// What a series shows where nothing was, and its slices.
     pub fill: Option<(Fill, Slices)>,
+    /// Whether it is a series: shown oldest first, whichever end of it is asked for.
+    pub series: bool,
+    /// What columns count.
+    pub units: BTreeMap<String, &'static str>,
     /// Changes of meaning a user may not expect.
     pub warnings: Vec<String>,
+}
+
+impl Planned {
+    /// All rows of a plan, some columns of them, in an order.
+    fn new(frame: DataFrame, columns: Vec<String>, order: Vec<(String, bool)>) -> Self {
+        let (units, warnings) = (BTreeMap::new(), Vec::new());
+        let (limit, pages, range, fill, series) = (None, false, None, None, false);
+        Planned { frame, columns, order, limit, pages, range, fill, series, units, warnings }
+    }
 }
 
 /// Where the rows of a table come from.
@@ -97,10 +116,18 @@ pub fn entities(query: &Query) -> Result<Vec<&'static Entity>> {
 }
 
 fn entity(name: &str, span: Span) -> Result<&'static Entity> {
-    if catalog::NOT_AVAILABLE.contains(&name.to_ascii_lowercase().as_str()) {
-        return Err(SrqlError::new("entity_not_available", span, format!("{name} is not available here")));
-    }
     catalog::find(name).ok_or_else(|| {
+        let lower = name.to_ascii_lowercase();
+        let is = |pattern: &&str| match pattern.strip_suffix('*') {
+            Some(beginning) => lower.starts_with(beginning),
+            None => lower == *pattern,
+        };
+        if catalog::NOT_BUILT.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} are not collected yet"));
+        }
+        if catalog::NOT_AVAILABLE.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} is not available here"));
+        }
         let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
         SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
     })
@@ -157,31 +184,49 @@ fn subqueries<'q>(expr: &'q Expr, into: &mut Vec<&'q Query>) {
 /// The span that a query looks at.
 fn span_of(entity: &Entity, query: &Query, zone: Tz, now_us: i64, warnings: &mut Vec<String>) -> Result<Option<Range>> {
     let Some(literal) = &query.time else {
-        if entity.time.is_none() || bounds_time(entity, &query.filter) {
+        if entity.time.is_none() || is_bounded(entity, &query.filter) {
             return Ok(None);
         }
         warnings.push("no time: given; the last 24 hours were searched".to_owned());
         return Ok(Some(Range { from: Some(now_us - DEFAULT_SPAN_US), to: None }));
     };
-    if entity.time.is_none() && entity.lasts.is_none() {
+    if entity.time.is_none() && entity.lasts.is_none() && entity.seen.is_none() {
         let detail = format!("{} has no time of its own; filter one of its time fields instead", entity.name);
         return Err(SrqlError::new("time_not_applicable", literal.span, detail));
     }
     let text = plain(&literal.text);
-    time::span(&text, zone, now_us).map(Some).ok_or_else(|| {
-        SrqlError::new(
-            "bad_time",
-            literal.span,
-            format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
-        )
-    })
+    let span = time::span(&text, zone, now_us).ok_or_else(|| {
+        let detail = format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]");
+        SrqlError::new("bad_time", literal.span, detail)
+    })?;
+    if span.from.zip(span.to).is_some_and(|(from, to)| from >= to) {
+        return Err(SrqlError::new("bad_time", literal.span, format!("{text:?} ends before it begins")));
+    }
+    Ok(Some(span))
 }
 
-/// Whether a top-level filter bounds the time field itself.
-fn bounds_time(entity: &Entity, filter: &Expr) -> bool {
+/// Fields whose value is that of few rows, whenever they were.
+const KEYS: &[&str] = &["row_id", "trace_id", "span_id"];
+
+/// Whether a top-level filter bounds the time field itself, or fixes a key.
+fn is_bounded(entity: &Entity, filter: &Expr) -> bool {
     match filter {
-        Expr::And(all) => all.iter().any(|e| bounds_time(entity, e)),
-        Expr::Filter(key, _) => key.path.len() == 1 && entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t)),
+        Expr::And(all) => all.iter().any(|e| is_bounded(entity, e)),
+        Expr::Filter(key, value) => match entity.locate(&key.path) {
+            Some((field, _)) if entity.time == Some(field.name) => says(value, true),
+            Some((field, _)) => KEYS.contains(&field.name) && says(value, false),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether a value is certain ones; or, of what is ordered, is within a range.
+fn says(value: &Value, ordered: bool) -> bool {
+    match value {
+        Value::Is(literal) => literal.verbatim || !literal.text.contains(['*', '?', '%']),
+        Value::Any(all) | Value::All(all) => all.iter().all(|value| says(value, ordered)),
+        Value::Compare(..) | Value::Range(..) => ordered,
         _ => false,
     }
 }
@@ -190,12 +235,14 @@ fn bounds_time(entity: &Entity, filter: &Expr) -> bool {
 struct Names<'a> {
     /// The entity; a union's has the fields of all.
     entity: Entity,
+    /// Of a union the entities it is of.
+    parts: Vec<&'static Entity>,
     /// What makes a row one.
     unique: Vec<String>,
     zone: Tz,
     now_us: i64,
     tables: &'a dyn Tables,
-    /// The mark of each subquery, by its place.
+    /// The mark of each subquery, by its place; of a union that of each text that is looked for, without a path.
     marks: BTreeMap<(Vec<String>, Span), String>,
     /// Comparisons so far.
     conditions: Cell<usize>,
@@ -209,6 +256,8 @@ struct Target {
     field: String,
     /// Its column, where it is one.
     column: Option<String>,
+    /// The type of its values.
+    data_type: DataType,
 }
 
 impl Target {
@@ -221,47 +270,9 @@ impl Target {
 /// Plans a query. `pinned` is the span that an earlier page looked at.
 pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Range>) -> Result<Planned> {
     let entities = entities(query)?;
-    let zone = zone(query)?;
     let mut warnings = query.warnings.clone();
-    let of_one = |entity: &Entity| Names {
-        unique: unique(entity),
-        entity: entity.clone(),
-        zone,
-        now_us,
-        tables,
-        marks: BTreeMap::new(),
-        conditions: Cell::new(0),
-    };
     let mut range = pinned;
-    let (mut names, mut frame) = match entities[..] {
-        [one] => {
-            let names = of_one(one);
-            let frame = names.bounded(query, &mut range, &mut warnings)?;
-            (names, frame)
-        }
-        _ => {
-            let union = union(query, &entities)?;
-            let mut whole: Option<DataFrame> = None;
-            for entity in &entities {
-                let rows = of_one(entity).bounded(query, &mut range, &mut warnings)?;
-                let rows = rows.select(union.columns(entity)).map_err(defect)?;
-                whole = Some(match whole {
-                    Some(before) => before.union(rows).map_err(defect)?,
-                    None => rows,
-                });
-            }
-            let names = Names { unique: union.unique, ..of_one(&union.entity) };
-            (names, whole.ok_or_else(|| SrqlError::new("entity_missing", (0, 0), "no entity"))?)
-        }
-    };
-    frame = names.objects(query, frame)?;
-    frame = names.subqueries(&query.filter, frame)?;
-    for call in &query.stats {
-        if let Some(only) = &call.only {
-            frame = names.subqueries(only, frame)?;
-        }
-    }
-    frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
+    let (names, frame) = source(query, tables, now_us, &mut range, &mut warnings)?;
     let limit = match query.limit {
         Some(n) if n > MAX_LIMIT => {
             let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
@@ -270,7 +281,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
         other => other,
     };
     if let Some((_, span)) = query.units {
-        if query.stats.is_empty() {
+        if query.stats.is_empty() && query.bucket.is_none() {
             return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
         }
         if entities.iter().any(|e| e.table != Table::Flow) {
@@ -280,6 +291,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     if let Some(span) = query.include_deleted.filter(|_| entities.iter().all(|e| e.table != Table::Device)) {
         return Err(SrqlError::new("clause_not_applicable", span, "include_deleted: is of devices"));
     }
+    beside::check(query, &entities)?;
     let mut planned = if let Some(rollup) = &query.rollup {
         names.rollup(query, rollup, frame)?
     } else if query.bucket.is_some() {
@@ -296,6 +308,76 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     Ok(planned)
 }
 
+/// The rows of a query, and what names mean in it.
+fn source<'a>(
+    query: &Query,
+    tables: &'a dyn Tables,
+    now_us: i64,
+    range: &mut Option<Range>,
+    warnings: &mut Vec<String>,
+) -> Result<(Names<'a>, DataFrame)> {
+    let (entities, zone) = (entities(query)?, zone(query)?);
+    let of_one = |entity: &Entity| Names::of(entity, zone, now_us, tables);
+    let (mut names, mut frame) = match entities[..] {
+        [one] => {
+            let names = of_one(one);
+            let frame = names.bounded(query, range, warnings)?;
+            (names, frame)
+        }
+        _ => {
+            let union = union(query, &entities)?;
+            let (texts, mut marks) = (texts(query), BTreeMap::new());
+            let mut whole: Option<DataFrame> = None;
+            for entity in &entities {
+                let rows = of_one(entity).bounded(query, range, warnings)?;
+                let mut columns = union.columns(entity);
+                // A text is looked for in all text fields of each, whichever are shown.
+                for (n, text) in texts.iter().enumerate() {
+                    let mark = format!("__text{n}");
+                    columns.push(filter::contains(entity, text).alias(&mark));
+                    marks.insert((Vec::new(), text.span), mark);
+                }
+                let rows = rows.select(columns).map_err(defect)?;
+                whole = Some(match whole {
+                    Some(before) => before.union(rows).map_err(defect)?,
+                    None => rows,
+                });
+            }
+            let parts = entities.clone();
+            let names = Names { unique: union.unique, parts, marks, ..of_one(&union.entity) };
+            for text in texts {
+                names.count(entities.iter().map(|entity| filter::texts(entity).count()).sum(), text.span)?;
+            }
+            (names, whole.ok_or_else(|| SrqlError::new("entity_missing", (0, 0), "no entity"))?)
+        }
+    };
+    frame = names.objects(query, frame)?;
+    frame = names.subqueries(&query.filter, frame)?;
+    for call in &query.stats {
+        if let Some(only) = &call.only {
+            frame = names.subqueries(only, frame)?;
+        }
+    }
+    frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
+    Ok((names, frame))
+}
+
+/// The texts that a query looks for in any field.
+fn texts(query: &Query) -> Vec<&Literal> {
+    fn of<'q>(expr: &'q Expr, into: &mut Vec<&'q Literal>) {
+        match expr {
+            Expr::And(all) | Expr::Or(all) => all.iter().for_each(|e| of(e, into)),
+            Expr::Not(inner) => of(inner, into),
+            Expr::Text(literal) => into.push(literal),
+            Expr::Filter(..) => {}
+        }
+    }
+    let mut texts = Vec::new();
+    of(&query.filter, &mut texts);
+    query.stats.iter().filter_map(|call| call.only.as_ref()).for_each(|only| of(only, &mut texts));
+    texts
+}
+
 /// The span that a query of one entity looks at, where it looks at one.
 pub fn span(query: &Query, now_us: i64) -> Result<Option<Range>> {
     let [one] = entities(query)?[..] else { return Ok(None) };
@@ -306,15 +388,7 @@ pub fn span(query: &Query, now_us: i64) -> Result<Option<Range>> {
 /// entity's rows, each judged by itself; those of a part of its span, if one is given.
 pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Range>) -> Result<Option<Tallied>> {
     let [one] = entities(query)?[..] else { return Ok(None) };
-    let names = Names {
-        unique: unique(one),
-        entity: one.clone(),
-        zone: zone(query)?,
-        now_us,
-        tables,
-        marks: BTreeMap::new(),
-        conditions: Cell::new(0),
-    };
+    let names = Names::of(one, zone(query)?, now_us, tables);
     let rows = names.bounded(query, &mut part.clone(), &mut Vec::new())?;
     let filter = bare(names.filter(&query.filter)?);
     let read: Vec<String> = filter.column_refs().into_iter().map(|column| column.name.clone()).collect();
@@ -328,7 +402,7 @@ pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Ran
 /// What a query says of its groups: rows of its keys and aggregates.
 pub fn of_groups(query: &Query, groups: DataFrame, keys: &[String]) -> Result<Planned> {
     let columns = keys.iter().cloned().chain(query.stats.iter().map(|a| a.alias.clone())).collect();
-    let planned = groups::of_groups(query, groups, columns, keys.len())?;
+    let planned = groups::of_groups(query, &[], groups, columns, keys.len())?;
     Ok(Planned { limit: query.limit, ..planned })
 }
 
@@ -410,11 +484,11 @@ struct Union {
     types: BTreeMap<&'static str, DataType>,
 }
 
-/// The fields that a query names, by their first segment.
-fn named(query: &Query) -> BTreeSet<String> {
+/// The fields that a query names, by their paths.
+fn named(query: &Query) -> BTreeSet<&[String]> {
     let mut names = BTreeSet::new();
     keys(query, &mut |key| {
-        names.insert(key.path[0].to_ascii_lowercase());
+        names.insert(&key.path[..]);
     });
     names
 }
@@ -425,8 +499,18 @@ fn keys<'q>(query: &'q Query, each: &mut dyn FnMut(&'q Key)) {
         match expr {
             Expr::And(all) | Expr::Or(all) => all.iter().for_each(|e| of_filter(e, each)),
             Expr::Not(inner) => of_filter(inner, each),
-            Expr::Filter(key, _) => each(key),
+            Expr::Filter(key, value) => {
+                each(key);
+                of_value(value, each);
+            }
             Expr::Text(_) => {}
+        }
+    }
+    fn of_value<'q>(value: &'q Value, each: &mut dyn FnMut(&'q Key)) {
+        match value {
+            Value::Field(_, key) => each(key),
+            Value::Any(all) | Value::All(all) => all.iter().for_each(|value| of_value(value, each)),
+            _ => {}
         }
     }
     of_filter(&query.filter, each);
@@ -452,13 +536,23 @@ fn keys<'q>(query: &'q Query, each: &mut dyn FnMut(&'q Key)) {
 fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
     let span = (query.entities[0].1.0, query.entities[query.entities.len() - 1].1.1);
     let named = named(query);
+    // What is joined needs the device that it is of.
+    let joins = |uid: &str| {
+        let objects = OBJECTS.iter().filter(|(_, of)| *of == uid).map(|(object, _)| *object);
+        let joined = |path: &&[String], object: &str| {
+            let first = path[0].to_ascii_lowercase();
+            path.len() > 1 && (first == object || first == "device")
+        };
+        objects.into_iter().any(|object| named.iter().any(|path| joined(path, object)))
+    };
     let mut fields =
         vec![Field { name: "entity", doc: "Which entity the row is of.", kind: Kind::Text, hidden: false }];
     for entity in entities {
         for field in entity.fields.iter().filter(|f| !f.hidden) {
             let shared = entities.iter().all(|e| e.fields.iter().any(|f| f.name == field.name));
-            let wanted = named.iter().any(|name| entity.field(name).is_some_and(|f| f.name == field.name));
-            let kept = shared || wanted || field.name == "row_id" || entity.time == Some(field.name);
+            let wanted = named.iter().any(|path| entity.locate(path).is_some_and(|(f, _)| f.name == field.name));
+            let shown = shared || wanted || field.name == "row_id" || entity.time == Some(field.name);
+            let kept = shown || joins(field.name);
             match fields.iter().find(|f| f.name == field.name) {
                 Some(known) if known.kind != field.kind && (shared || wanted) => {
                     let detail = format!(
@@ -470,7 +564,7 @@ fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
                     return Err(SrqlError::new("type_conflict", span, detail));
                 }
                 Some(_) => {}
-                None if kept => fields.push(field.clone()),
+                None if kept => fields.push(Field { hidden: !shown, ..field.clone() }),
                 None => {}
             }
         }
@@ -500,7 +594,11 @@ fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
             types.entry(column.name).or_insert(column.data_type);
         }
     }
-    Ok(Union { entity: Entity { name: "the union", table, fields, time, lasts: None, sort }, unique, types })
+    Ok(Union {
+        entity: Entity { name: "the union", table, fields, time, seen: None, lasts: None, sort },
+        unique,
+        types,
+    })
 }
 
 impl Union {
@@ -512,15 +610,25 @@ impl Union {
                 return lit(entity.name).alias("entity");
             }
             let own = if field.name == "time" { entity.time.unwrap_or("time") } else { field.name };
-            match schema.field_with_name(own) {
-                Ok(_) => ident(own).alias(field.name),
-                Err(_) => {
+            // Under another name: the device of a device is itself.
+            let other = || entity.field(field.name).filter(|f| f.kind == field.kind);
+            match (schema.field_with_name(own), other()) {
+                (Ok(_), _) => ident(own).alias(field.name),
+                (Err(_), Some(other)) => ident(other.name).alias(field.name),
+                (Err(_), None) => {
                     let data_type = self.types.get(field.name).cloned().unwrap_or(DataType::Utf8);
                     cast(lit(ScalarValue::Null), data_type).alias(field.name)
                 }
             }
         };
         self.entity.fields.iter().map(column).collect()
+    }
+}
+
+impl<'a> Names<'a> {
+    fn of(entity: &Entity, zone: Tz, now_us: i64, tables: &'a dyn Tables) -> Names<'a> {
+        let (unique, parts, marks) = (unique(entity), Vec::new(), BTreeMap::new());
+        Names { entity: entity.clone(), parts, unique, zone, now_us, tables, marks, conditions: Cell::new(0) }
     }
 }
 
@@ -548,7 +656,9 @@ impl Names<'_> {
         if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
             *range = span_of(&self.entity, query, self.zone, self.now_us, warnings)?;
         }
-        if let (Some(field), Some(range)) = (self.entity.time, *range) {
+        // What is now was seen in that span.
+        let seen = self.entity.seen.filter(|_| query.time.is_some());
+        if let (Some(field), Some(range)) = (self.entity.time.or(seen), *range) {
             let from = range.from.map(|us| ident(field).gt_eq(timestamp(us)));
             let to = range.to.map(|us| ident(field).lt(timestamp(us)));
             if let Some(within) = from.into_iter().chain(to).reduce(Df::and) {
@@ -628,67 +738,6 @@ impl Names<'_> {
         Ok(frame)
     }
 
-    /// Joins the values of subqueries, each with a mark.
-    fn subqueries(&mut self, expr: &Expr, mut frame: DataFrame) -> Result<DataFrame> {
-        match expr {
-            Expr::And(all) | Expr::Or(all) => {
-                for e in all {
-                    frame = self.subqueries(e, frame)?;
-                }
-            }
-            Expr::Not(inner) => frame = self.subqueries(inner, frame)?,
-            Expr::Filter(key, Value::Sub(query, span)) => {
-                let target = self.one(key)?;
-                if matches!(target.kind, Kind::List | Kind::Map | Kind::Bytes) {
-                    let detail = format!("{} is {}; a subquery gives single values", target.field, target.kind.name());
-                    return Err(SrqlError::new("not_comparable", key.span, detail));
-                }
-                let (n, of) = (self.marks.len(), (key.path.clone(), *span));
-                let (key, value, mark) = (format!("__key{n}"), format!("__value{n}"), format!("__in{n}"));
-                let given = self.given(query, &target, *span)?;
-                let given = given.select(vec![cast(ident("__given"), DataType::Utf8).alias(&value)]);
-                let given = given.and_then(|g| g.filter(ident(&value).is_not_null())).and_then(DataFrame::distinct);
-                let given = given.and_then(|g| g.with_column(&mark, lit(true))).map_err(defect)?;
-                frame = frame.with_column(&key, cast(target.expr, DataType::Utf8)).map_err(defect)?;
-                let on = ident(&key).eq(ident(&value));
-                frame = frame.join_on(given, JoinType::Left, [on]).map_err(defect)?;
-                self.marks.insert(of, mark);
-            }
-            Expr::Filter(..) | Expr::Text(_) => {}
-        }
-        Ok(frame)
-    }
-
-    /// The values that a subquery gives, as `__given`: its only field, else that of the field outside, else the device.
-    fn given(&self, query: &Query, target: &Target, span: Span) -> Result<DataFrame> {
-        let mut inner = query.clone();
-        let column = match (&query.fields[..], &query.stats[..]) {
-            ([], []) => {
-                let entity = entities(query)?[0];
-                let has = |name: &str| entity.fields.iter().any(|f| f.name == name);
-                let outside = target.column.as_deref().filter(|c| has(c));
-                let device = ["device_uid", "uid"].into_iter().find(|c| has(c));
-                let Some(column) = outside.or(device) else {
-                    let detail = format!("{} has neither {} nor a device; say fields:", entity.name, target.field);
-                    return Err(SrqlError::new("field_missing", span, detail));
-                };
-                inner.fields = vec![Key { path: vec![column.to_owned()], span }];
-                None
-            }
-            ([_], []) => None,
-            (_, [_, ..]) if !query.by.is_empty() => None,
-            _ => return Err(SrqlError::new("one_column", span, "a subquery gives one column: say fields:<field>")),
-        };
-        let planned = plan(&inner, self.tables, self.now_us, None)?;
-        let column = column.unwrap_or_else(|| planned.columns[0].clone());
-        let mut frame = planned.frame;
-        if let Some(limit) = query.limit {
-            let order = planned.order.iter().map(|(c, ascending)| ident(c).sort(*ascending, false)).collect();
-            frame = frame.sort(order).and_then(|f| f.limit(0, Some(limit))).map_err(defect)?;
-        }
-        frame.select(vec![ident(column).alias("__given")]).map_err(defect)
-    }
-
     /// What a key means: a value, or where an object may be several, a value of each.
     fn targets(&self, key: &Key) -> Result<Vec<Target>> {
         let objects = self.object(key);
@@ -711,22 +760,49 @@ impl Names<'_> {
     }
 
     fn value(&self, entity: &Entity, prefix: &str, key: &Key) -> Result<Target> {
-        let name = &key.path[0];
-        let field = entity.field(name).ok_or_else(|| {
-            let detail = format!("{} has no field {name:?}", entity.name);
-            SrqlError::new("unknown_field", key.span, detail).suggest(entity.nearest(name))
-        })?;
+        // A union has its fields under the names that any of its entities has for them.
+        let of_parts = || {
+            let parts = self.parts.iter().filter(|_| prefix.is_empty());
+            let found = parts.filter_map(|part| part.locate(&key.path));
+            let own = |(field, n): (&Field, usize)| Some((entity.fields.iter().find(|f| f.name == field.name)?, n));
+            found.filter_map(own).next()
+        };
+        let Some((field, named)) = entity.locate(&key.path).or_else(of_parts) else {
+            return Err(self.unknown(entity, key));
+        };
         let column = format!("{prefix}{}", field.name);
-        if key.path.len() == 1 {
-            return Ok(Target { expr: ident(&column), kind: field.kind, field: column.clone(), column: Some(column) });
+        if named == key.path.len() {
+            let tables = [entity.table].into_iter().chain(self.parts.iter().map(|part| part.table));
+            let data_type = tables.flat_map(Table::columns).find(|c| c.name == field.name).map(|c| c.data_type);
+            let data_type = data_type.unwrap_or(DataType::Utf8);
+            let (expr, kind, field) = (ident(&column), field.kind, column.clone());
+            return Ok(Target { expr, kind, field, column: Some(column), data_type });
         }
         if field.kind != Kind::Map {
             let detail = format!("{} is {}; it has no parts", field.name, field.kind.name());
             return Err(SrqlError::new("not_a_map", key.span, detail));
         }
-        let inner = key.path[1..].join(".");
-        let value = nested::array_element(nested::map_extract(ident(&column), lit(inner.as_str())), lit(1i64));
-        Ok(Target { expr: value, kind: Kind::Text, field: format!("{column}.{inner}"), column: None })
+        let inner = key.path[named..].join(".");
+        let expr = nested::array_element(nested::map_extract(ident(&column), lit(inner.as_str())), lit(1i64));
+        let (kind, field) = (Kind::Text, format!("{column}.{inner}"));
+        Ok(Target { expr, kind, field, column: None, data_type: DataType::Utf8 })
+    }
+
+    /// Why there is no such field.
+    fn unknown(&self, entity: &Entity, key: &Key) -> SrqlError {
+        let name = key.path.join(".");
+        let entities: Vec<&Entity> = [entity].into_iter().chain(self.parts.iter().copied()).collect();
+        if let Some(fields) = entities.iter().find_map(|entity| meant::either(entity, &key.path[0])) {
+            let detail = format!("{name} is any of several fields; say which: {}", fields.join(", "));
+            return SrqlError::new("ambiguous_field", key.span, detail).suggest(fields.first().copied());
+        }
+        if entities.iter().any(|entity| catalog::not_collected(entity.name, &key.path)) {
+            let detail = format!("{name} of {} is not collected yet", entity.name);
+            return SrqlError::new("not_collected", key.span, detail);
+        }
+        let name = &key.path[0];
+        let detail = format!("{} has no field {name:?}", entity.name);
+        SrqlError::new("unknown_field", key.span, detail).suggest(entity.nearest(name))
     }
 
     fn rows(&self, query: &Query, frame: DataFrame) -> Result<Planned> {
@@ -734,11 +810,14 @@ impl Names<'_> {
         let mut order = Vec::new();
         for sort in &query.sort {
             let target = self.one(&sort.key)?;
-            let nested = matches!(target.kind, Kind::List | Kind::Map | Kind::Bytes);
-            let column = if nested {
-                made.column(format!("__by_{}", target.field), as_text(target.expr))
-            } else {
-                made.of(target)
+            let by = match target.kind {
+                Kind::List | Kind::Map | Kind::Bytes => Some(as_text(target.expr.clone())),
+                Kind::Ip => Some(ip_order(target.expr.clone())),
+                _ => None,
+            };
+            let column = match by {
+                Some(by) => made.column(format!("__by_{}", target.field), by),
+                None => made.of(target),
             };
             order.push((column, sort.ascending));
         }
@@ -746,28 +825,28 @@ impl Names<'_> {
             order.push((self.entity.sort.to_owned(), false));
         }
         order.extend(self.unique.iter().map(|c| (c.clone(), false)));
-        let mut columns = Vec::new();
-        let mut shown = BTreeSet::new();
+        let (mut columns, mut seen): (Vec<String>, BTreeSet<String>) = Default::default();
+        let mut units = BTreeMap::new();
         for key in &query.fields {
-            let column = made.of(self.one(key)?);
-            if shown.insert(column.clone()) {
-                columns.push(column);
+            let target = self.one(key)?;
+            // A column comes back as it was asked for.
+            let shown = key.path.join(".");
+            units.extend(catalog::unit(&target.field).map(|unit| (shown.clone(), unit)));
+            if !seen.insert(shown.clone()) {
+                continue;
+            }
+            columns.push(shown.clone());
+            if target.column.as_deref() != Some(&shown) {
+                made.column(shown, target.expr);
             }
         }
         let frame = made.with(frame)?;
         if columns.is_empty() {
             columns = self.entity.fields.iter().filter(|f| !f.hidden).map(|f| f.name.to_owned()).collect();
+            units.extend(columns.iter().filter_map(|column| Some((column.clone(), catalog::unit(column)?))));
         }
-        Ok(Planned {
-            frame,
-            columns,
-            order,
-            limit: Some(DEFAULT_LIMIT),
-            pages: true,
-            range: None,
-            fill: None,
-            warnings: Vec::new(),
-        })
+        let planned = Planned::new(frame, columns, order);
+        Ok(Planned { limit: Some(DEFAULT_LIMIT), pages: true, units, ..planned })
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 
 use super::super::ast::{Aggregate, Fill, Query, Span};
+use super::super::parse::quantile;
 use super::super::slices::Slices;
 use super::super::time::Range;
 use super::groups::largest;
@@ -56,7 +57,8 @@ impl Names<'_> {
             let detail = format!("bucket: and {clause}: cannot stand together");
             return Err(SrqlError::new("clause_conflict", bucket.span, detail));
         }
-        if let Some(sort) = query.sort.iter().find(|s| s.key.path != ["timestamp"]) {
+        let is_time = |name: &str| name == "timestamp" || self.entity.field(name).map(|f| f.name) == self.entity.time;
+        if let Some(sort) = query.sort.iter().find(|s| s.key.path.len() > 1 || !is_time(&s.key.path[0])) {
             let detail = "a series is sorted by timestamp";
             return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(Some("timestamp")));
         }
@@ -73,32 +75,54 @@ impl Names<'_> {
             Some(key) => cast(self.one(key)?.expr, DataType::Utf8),
             None => lit(ScalarValue::Utf8(None)),
         };
+        let share = quantile(&bucket.agg);
         let call = Aggregate {
-            function: bucket.agg.clone(),
+            function: if share.is_some() { "percentile".to_owned() } else { bucket.agg.clone() },
             field: bucket.value_field.clone(),
-            quantile: None,
+            quantile: share,
             only: None,
             alias: "value".to_owned(),
             span: bucket.span,
         };
-        let call = self.aggregate(&call)?;
-        let mut series = vec![(series, "series".to_owned())];
+        let value = self.aggregate(&call)?;
+        let mut series = (series, "series".to_owned());
         let mut columns = ["timestamp", "series", "value"].map(str::to_owned).to_vec();
-        let mut calls = vec![call.clone()];
+        let mut calls = vec![value.clone()];
+        let slice = self.slice(width, bucket.span)?;
         if let Some(top) = &query.top {
-            frame = largest(frame, &mut series, call, top)?;
+            if let Some((name, span)) = top.by.as_ref().filter(|(name, _)| top.over.is_none() && name != "value") {
+                let detail = format!("a series has a value, no {name:?}; as by:max(value)");
+                return Err(SrqlError::new("unknown_column", *span, detail).suggest(Some("value")));
+            }
+            let over = top.over.map(|over| (over, slice.clone()));
+            let best = largest(&frame, std::slice::from_ref(&series), value, top, over)?;
+            frame = best.of(frame, &mut [&mut series])?;
             if top.other {
                 calls.push(datafusion::functions_aggregate::expr_fn::bool_and(ident("__is_other")).alias("is_other"));
                 columns.push("is_other".to_owned());
             }
         }
-        let mut keys = vec![self.slice(width, bucket.span)?.alias("timestamp")];
-        keys.extend(series.into_iter().map(|(expr, name)| cast(expr, DataType::Utf8).alias(name)));
-        let frame = frame.aggregate(keys, calls).map_err(defect)?;
-        let newest_first = query.sort.first().is_some_and(|s| s.key.path[0] == "timestamp" && !s.ascending);
-        let order = vec![("timestamp".to_owned(), !newest_first), ("series".to_owned(), true)];
+        let keys = vec![slice.alias("timestamp"), cast(series.0, DataType::Utf8).alias(series.1)];
+        let mut frame = frame.aggregate(keys, calls).map_err(defect)?;
+        let rated = call.function == "rate" || (query.units.is_some() && call.function == "sum");
+        if let Some((_, span)) = query.units.filter(|_| !rated) {
+            return Err(SrqlError::new(
+                "units_without_sum",
+                span,
+                "units: needs a sum: agg:sum value_field:bytes_total",
+            ));
+        }
+        if rated {
+            let seconds = self.seconds(range, Some((width, "timestamp".to_owned())), bucket.span)?;
+            let value = self.per_second(query, &call, ident("value"), seconds)?;
+            frame = frame.with_column("value", value).map_err(defect)?;
+        }
+        // A series is shown oldest first; which end of it a limit keeps is what its order says.
+        let newest = query.limit.is_some() && query.sort.first().is_some_and(|s| !s.ascending);
+        let order = vec![("timestamp".to_owned(), !newest), ("series".to_owned(), true)];
         let fill = bucket.fill.map(|fill| (fill, self.slices(width)));
-        Ok(Planned { frame, columns, order, limit: None, pages: false, range: None, fill, warnings: Vec::new() })
+        let units = self.unit(query, &call)?.map(|unit| ("value".to_owned(), unit)).into_iter().collect();
+        Ok(Planned { fill, series: true, units, ..Planned::new(frame, columns, order) })
     }
 }
 
