@@ -293,9 +293,10 @@ mod tests {
     }
 
     /// The rows of an answer, read again.
-    async fn read(response: Response, format: Rows) -> usize {
-        assert_eq!(response.status(), StatusCode::OK);
+    async fn read(response: Response, format: Rows, asked: &str) -> usize {
+        let status = response.status();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a whole answer");
+        assert_eq!(status, StatusCode::OK, "{asked} as {format:?}: {}", String::from_utf8_lossy(&bytes));
         match format {
             Rows::Ndjson => {
                 let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
@@ -338,7 +339,7 @@ mod tests {
             for (format, name, _) in Rows::ALL {
                 let export =
                     engine.export(&nobody(), &query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
-                let read = read(super::rows(export, format, &query).await, format).await;
+                let read = read(super::rows(export, format, &query).await, format, &query).await;
                 assert_eq!(read, rows, "{query} as {name}");
             }
             let answer = engine.query(&nobody(), &query, None, None).await.unwrap();
@@ -354,7 +355,7 @@ mod tests {
         ] {
             for (format, name, _) in Rows::ALL {
                 let export = engine.export_sql(&nobody(), sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-                let read = read(super::rows(export, format, sql).await, format).await;
+                let read = read(super::rows(export, format, sql).await, format, sql).await;
                 assert!(read > 0, "{sql} as {name}");
             }
             let answer = engine.sql(&nobody(), sql, None).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));

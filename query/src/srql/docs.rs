@@ -3,6 +3,9 @@
 
 use std::fmt::Write;
 
+use crate::srql::parse::{MAX_DEPTH, MAX_ITEMS, MAX_QUERIES, MAX_QUERY, MAX_SUBQUERIES, MAX_TERMS};
+use crate::srql::plan::series::MAX_FILLED;
+use crate::srql::plan::{MAX_CONDITIONS, MAX_LIMIT};
 use crate::srql::words::{CLAUSES, EXAMPLES, FORMS, FUNCTIONS};
 use crate::tables::catalog::{ALIASES, ENTITIES, ENTITY_ALIASES, NOT_AVAILABLE, NOT_BUILT};
 use crate::tables::codes;
@@ -35,6 +38,13 @@ pub fn srql() -> String {
     rows(&mut out, ["clause", "says"], &clause.iter().map(|(name, doc)| (name.as_str(), *doc)).collect::<Vec<_>>());
     out.push_str("## Functions\n");
     rows(&mut out, ["function", "gives"], FUNCTIONS);
+    let _ = writeln!(
+        out,
+        "## Bounds\nA query has {MAX_QUERY} bytes at most; {MAX_TERMS} terms, keys of its clauses counted, which come to no more \
+         than {MAX_CONDITIONS} comparisons; lists of {MAX_ITEMS} items; {MAX_QUERIES} subqueries, {MAX_SUBQUERIES} in one another; \
+         brackets {MAX_DEPTH} deep. Plain values, addresses and networks of a list are one comparison, however many they are. A \
+         page has {MAX_LIMIT} rows at most, a series that is filled {MAX_FILLED}.\n"
+    );
     out.push_str("## Entities\n");
     for entity in ENTITIES.iter() {
         let time = match (entity.time, entity.lasts) {
