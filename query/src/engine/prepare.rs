@@ -14,7 +14,7 @@ use crate::engine::{Engine, page};
 use crate::error::{QueryError, SrqlError};
 use crate::srql::plan::{self, Planned};
 use crate::srql::time::Range;
-use crate::srql::{ast, groups, parse};
+use crate::srql::{ast, groups, parse, redirects};
 use crate::tables::catalog::Entity;
 use crate::tables::past::Moment;
 use crate::tables::view::View;
@@ -61,6 +61,7 @@ impl Engine {
         let pinned_view = cursor.as_ref().and_then(|c| self.pins().get(c.epoch));
         let history = cursor.is_some() && pinned_view.is_none();
         let view = pinned_view.unwrap_or_else(|| self.live.view());
+        redirects::follow(&mut query, &view, actor);
         groups::expand(&mut query, &view, actor)?;
         let ctx = match entities[..] {
             [one] if one.table.nature() == Nature::State && page::finds(&query.filter) => self.session_for_few(),

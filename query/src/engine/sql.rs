@@ -7,19 +7,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
+use datafusion::common::Column;
+use datafusion::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::actor::Actor;
 use crate::engine::answer::Answer;
 use crate::engine::export::Export;
-use crate::engine::{Engine, while_granted};
+use crate::engine::scanned::collect;
+use crate::engine::{Engine, bounds, while_granted};
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
 use crate::srql::plan::MAX_LIMIT;
-use crate::tables::catalog::{ENTITIES, Entity};
+use crate::tables::catalog::{ENTITIES, Entity, unit};
 use crate::tables::view::View;
 
 /// What the entities are in, as SQL calls it.
@@ -31,6 +35,46 @@ const MAX_SQL: usize = 64 << 10;
 
 fn refused(detail: impl Into<String>) -> QueryError {
     QueryError::Language(SrqlError::new("bad_sql", (0, 0), detail))
+}
+
+/// What a format has no shape for is told as text: spans of time, and what is not told at all, is refused.
+fn tellable(frame: DataFrame) -> Result<DataFrame, DataFusionError> {
+    let kinds: Vec<DataType> = frame.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+    if let Some(kind) = kinds.iter().find(|kind| !told(kind) && !is_span(kind)) {
+        return Err(DataFusionError::Plan(format!("no format of an answer has a shape for {kind}: cast it")));
+    }
+    if !kinds.iter().any(is_span) {
+        return Ok(frame);
+    }
+    let columns = frame.schema().iter().map(|(table, field)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match is_span(field.data_type()) {
+            true => cast(column, DataType::Utf8).alias(field.name()),
+            false => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    frame.select(columns)
+}
+
+fn is_span(kind: &DataType) -> bool {
+    matches!(kind, DataType::Interval(_) | DataType::Duration(_))
+}
+
+/// Whether every format has a shape for values of a type.
+fn told(kind: &DataType) -> bool {
+    match kind {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => told(item.data_type()),
+        DataType::Struct(fields) => !fields.is_empty() && fields.iter().all(|field| told(field.data_type())),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => pair[0].data_type() == &DataType::Utf8 && told(pair[1].data_type()),
+            _ => false,
+        },
+        DataType::Null | DataType::Boolean => true,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => true,
+        kind => kind.is_primitive() && !is_span(kind),
+    }
 }
 
 fn mistake(error: &DataFusionError) -> QueryError {
@@ -80,9 +124,9 @@ impl Engine {
         }
         let started = Instant::now();
         let answer = while_granted(actor, async {
-            let _running = self.admit(&actor.tenant).await?;
+            let work = self.admit(&actor.tenant).await?;
             let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
-            self.on_threads(async move { engine.read(&actor, &sql, limit).await }).await
+            self.work(&work, async move { engine.read(&actor, &sql, limit).await }).await
         });
         let answer = answer.await;
         self.count(&answer, started);
@@ -96,10 +140,10 @@ impl Engine {
     pub async fn export_sql(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<Export, QueryError> {
         let started = Instant::now();
         let begun = async {
-            let running = self.admit(&actor.tenant).await?;
+            let work = self.admit(&actor.tenant).await?;
             let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
-            let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
-            self.send(running, statement.frame, statement.view.epoch)
+            let statement = self.work(&work, async move { engine.statement(&actor, &sql).await }).await?;
+            self.send(work, statement.frame, statement.view.epoch)
         };
         let begun = while_granted(actor, begun).await;
         self.count(&begun, started);
@@ -111,9 +155,9 @@ impl Engine {
     /// # Errors
     /// The query is wrong, it is refused, or it fails: each has its [`QueryError`].
     pub async fn sql_schema(self: &Arc<Self>, actor: &Actor, sql: &str) -> Result<SchemaRef, QueryError> {
-        let _running = self.admit(&actor.tenant).await?;
+        let work = self.admit(&actor.tenant).await?;
         let (engine, actor, sql) = (self.clone(), actor.clone(), sql.to_owned());
-        let statement = self.on_threads(async move { engine.statement(&actor, &sql).await }).await?;
+        let statement = self.work(&work, async move { engine.statement(&actor, &sql).await }).await?;
         Ok(Arc::new(statement.frame.schema().as_arrow().clone()))
     }
 
@@ -124,10 +168,14 @@ impl Engine {
         let view = self.live().view();
         let entities = named(sql);
         let ctx = session(self, &view, actor, &entities)?;
-        let plan = ctx.state().create_logical_plan(sql).await.map_err(|e| mistake(&e))?;
+        let state = ctx.state();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(|e| mistake(&e))?;
+        bounds::check(&statement).map_err(refused)?;
+        let plan = state.statement_to_plan(statement).await.map_err(|e| mistake(&e))?;
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads.verify_plan(&plan).map_err(|e| mistake(&e))?;
         let frame = ctx.execute_logical_plan(plan).await.map_err(|e| mistake(&e))?;
+        let frame = tellable(frame).map_err(|e| mistake(&e))?;
         Ok(Statement { frame, view, entities })
     }
 
@@ -136,7 +184,7 @@ impl Engine {
         let Statement { frame, view, entities } = self.statement(actor, sql).await?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let frame = frame.limit(0, Some(limit + 1)).map_err(|e| mistake(&e))?;
-        let mut batches = frame.collect().await.map_err(|e| mistake(&e))?;
+        let (mut batches, scanned) = collect(frame).await?;
         let mut left = limit;
         let mut truncated = false;
         for batch in &mut batches {
@@ -144,7 +192,9 @@ impl Engine {
             *batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
         }
-        let meta = self.meta(&view, actor, &entities, started, &batches, truncated);
-        Ok(Answer { batches, schema, next_cursor: None, prev_cursor: None, limit: Some(limit), meta })
+        let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
+        (meta.rows_scanned, meta.bytes_scanned) = (scanned.rows, scanned.bytes);
+        let units = schema.fields().iter().filter_map(|f| Some((f.name().clone(), unit(f.name())?))).collect();
+        Ok(Answer { batches, schema, next_cursor: None, prev_cursor: None, limit: Some(limit), units, meta })
     }
 }

@@ -112,7 +112,7 @@ pub(crate) async fn query(
     match format {
         Format::Json => {
             let answer = api.engine.query(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
-            Ok(render::page(&answer))
+            render::page(&answer).map_err(|e| refuse(&e, text))
         }
         Format::Rows(rows) => {
             let export = api.engine.export(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
@@ -134,7 +134,10 @@ pub(crate) async fn sql(State(api): State<Shared>, headers: HeaderMap, request: 
     let ask: AskSql = body(request).await?;
     let page = |limit| api.engine.sql(&actor, &ask.sql, limit);
     match (Format::asked(ask.format.as_deref(), &headers)?, ask.limit) {
-        (Format::Json, limit) => Ok(render::page(&page(limit).await.map_err(|e| refuse(&e, &ask.sql))?)),
+        (Format::Json, limit) => {
+            let answer = page(limit).await.map_err(|e| refuse(&e, &ask.sql))?;
+            render::page(&answer).map_err(|e| refuse(&e, &ask.sql))
+        }
         (Format::Rows(rows), Some(limit)) => {
             let answer = page(Some(limit)).await.map_err(|e| refuse(&e, &ask.sql))?;
             Ok(render::rows(answer.into(), rows, &ask.sql).await)
@@ -206,7 +209,8 @@ pub(crate) async fn explain_query(
     let ask: LookedAt = body(request).await?;
     let explained = api.engine.query(&actor, &format!("{} explain:true", ask.query), None, None).await;
     let answer = explained.map_err(|e| refuse(&e, &ask.query))?;
-    let plans = serde_json::from_slice(&json_rows(&answer.batches)).unwrap_or_default();
+    let plans = json_rows(&answer.batches).map_err(|e| refuse(&e, &ask.query))?;
+    let plans = serde_json::from_slice(&plans).unwrap_or_default();
     Ok(axum::Json(Plans { plans, meta: answer.meta }).into_response())
 }
 

@@ -118,10 +118,12 @@ pub fn complete(text: &str, offset: usize) -> Completion {
         "time" | "timeframe" => {
             of_these(&["last_15m", "last_1h", "last_24h", "last_7d", "today", "yesterday"], &low, "value")
         }
-        "latest" | "include_deleted" | "explain" | "stream" | "other" => of_these(&["true", "false"], &low, "value"),
+        "latest" | "include_deleted" | "explain" | "stream" | "other" | "reverse" => {
+            of_these(&["true", "false"], &low, "value")
+        }
         "units" => of_these(&["bps", "Bps", "pps"], prefix, "value"),
         "fill" => of_these(&["0", "null", "previous"], &low, "value"),
-        "agg" => of_these(&["count", "sum", "avg", "min", "max"], &low, "function"),
+        "agg" => of_these(&["count", "sum", "avg", "min", "max", "last", "p95"], &low, "function"),
         "bucket" | "downsample" | "window" | "time_bucket" => {
             of_these(&["1m", "5m", "15m", "1h", "6h", "1d"], &low, "value")
         }

@@ -13,9 +13,12 @@ pub mod complete;
 pub mod docs;
 pub mod functions;
 pub mod groups;
+mod meant;
 mod observables;
 pub mod parse;
 pub mod plan;
+pub(crate) mod redirects;
+pub mod slices;
 pub mod time;
 pub mod words;
 

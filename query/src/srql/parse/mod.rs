@@ -8,8 +8,8 @@ mod stats;
 mod terms;
 mod values;
 
-use super::ast::{Bucket, Expr, Fill, Key, Query, Span};
-use super::observables;
+use super::ast::{Bucket, Expr, Fill, Key, Over, Query, Span};
+use super::{meant, observables};
 use crate::error::SrqlError;
 use crate::tables::catalog;
 
@@ -22,13 +22,17 @@ pub const MAX_DEPTH: usize = 64;
 /// Items of a list.
 pub const MAX_ITEMS: usize = 10_000;
 
-/// Terms of a query, its subqueries' among them.
+/// Terms of a query, its subqueries' among them; keys of its clauses and comparisons of `having:` are terms, too.
 pub const MAX_TERMS: usize = 1000;
+/// Subqueries of a query, all together.
+pub const MAX_QUERIES: usize = 32;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
 /// Fields that stand for a row of another entity.
 pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
+
+pub(in crate::srql) use stats::quantile;
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -71,6 +75,8 @@ fn empty() -> Query {
         window: None,
         top: None,
         units: None,
+        reverse: None,
+        compare: None,
         rollup: None,
         bucket: None,
         warnings: Vec::new(),
@@ -92,7 +98,8 @@ impl BucketParts {
         match (self.width, self.stray) {
             (Some((width_us, span)), _) => Ok(Some(Bucket {
                 width_us,
-                agg: self.agg.unwrap_or_else(|| "count".to_owned()),
+                // Rows are counted, values averaged.
+                agg: self.agg.unwrap_or_else(|| if self.value_field.is_some() { "avg" } else { "count" }.to_owned()),
                 series: self.series,
                 value_field: self.value_field,
                 fill: self.fill,
@@ -113,18 +120,24 @@ struct Parser<'a> {
     seen: Vec<&'static str>,
     bucket: BucketParts,
     /// `by:` and `other:`, which belong to `top:`.
-    top_by: Option<(String, Span)>,
+    top_by: Option<(String, Option<Over>, Span)>,
     top_other: Option<(bool, Span)>,
+    /// Whether keys are those of a map: their first part may be any.
+    in_map: bool,
     /// Queries around this one.
     nested: usize,
     /// Terms so far, those of the queries around this one too.
     terms: usize,
+    /// Subqueries so far, likewise.
+    queries: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
         let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0 }
+        let (top_by, top_other, in_map) = (None, None, false);
+        let (terms, queries) = (0, 0);
+        Parser { text, at, query: empty(), seen, bucket, top_by, top_other, in_map, nested, terms, queries }
     }
 
     /// The query, once all of it is read; it began at `start`.
@@ -141,26 +154,32 @@ impl<'a> Parser<'a> {
         if query.having.is_some() && query.stats.is_empty() {
             return Err(SrqlError::new("having_without_stats", span, "having: needs stats:"));
         }
+        if !query.by.is_empty() && query.stats.is_empty() && query.bucket.is_none() {
+            query.stats.push(stats::count(span));
+        }
         if let Some((_, at)) = query.window.filter(|_| query.stats.is_empty()) {
             return Err(SrqlError::new("window_without_stats", at, "window: needs stats:"));
         }
         if !query.by.is_empty() && query.stats.is_empty() {
-            return Err(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"));
+            return Err(SrqlError::new("clause_conflict", span, "bucket: has series:, not groupby:"));
         }
         match (&mut query.top, self.top_by, self.top_other) {
             (Some(top), by, other) => {
-                top.by = by;
+                if let Some((name, over, at)) = by {
+                    (top.by, top.over) = (Some((name, at)), over);
+                }
                 top.other = other.is_some_and(|(other, _)| other);
                 if query.by.is_empty() && query.bucket.as_ref().is_none_or(|b| b.series.is_none()) {
                     let detail = "top: needs groups: stats:\"… by key\", or bucket: with series:";
                     return Err(SrqlError::new("top_without_groups", top.span, detail));
                 }
             }
-            (None, Some((_, at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
+            (None, Some((.., at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
             (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
             (None, None, None) => {}
         }
         observables::expand(&mut query)?;
+        meant::expand(&mut query);
         Ok(query)
     }
 
@@ -270,7 +289,8 @@ impl<'a> Parser<'a> {
                 }
                 Ok(inner)
             }
-            Some('"' | '\'') => {
+            Some('"' | '\'') if !self.in_map => {
+                self.term_counts()?;
                 let literal = self.quoted()?;
                 if self.peek() == Some(':') {
                     return Err(self.error("unexpected", "a quoted text is no key; write the key in backquotes"));

@@ -2,23 +2,34 @@
 
 use super::super::ast::{Expr, Key, Value};
 use super::super::words;
-use super::{MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, plain};
+use super::{MAX_QUERIES, MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, plain};
 use crate::error::SrqlError;
 use crate::tables::catalog;
 
 impl Parser<'_> {
+    /// One more term.
+    pub(super) fn term_counts(&mut self) -> Result<()> {
+        self.terms += 1;
+        if self.terms > MAX_TERMS {
+            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
+            return Err(SrqlError::new("too_many_terms", (self.at, self.at), detail));
+        }
+        Ok(())
+    }
+
     pub(super) fn key(&mut self) -> Result<(Key, bool)> {
         let start = self.at;
+        self.term_counts()?;
         let mut path = Vec::new();
         let mut backquoted = false;
         loop {
             match self.peek() {
-                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() => {
+                Some('`' | '"' | '\'') if self.peek() == Some('`') || !path.is_empty() || self.in_map => {
                     backquoted |= path.is_empty();
                     path.push(plain(&self.quoted()?.text));
                 }
                 _ => {
-                    let first = path.is_empty();
+                    let first = path.is_empty() && !self.in_map;
                     let end = self
                         .rest()
                         .find(|c: char| {
@@ -44,12 +55,8 @@ impl Parser<'_> {
 
     pub(super) fn filter(&mut self, depth: usize, negated: bool) -> Result<Expr> {
         let start = self.at;
-        self.terms += 1;
-        if self.terms > MAX_TERMS {
-            let detail = format!("more than {MAX_TERMS} terms; values of one field are a list: f:(a,b)");
-            return Err(SrqlError::new("too_many_terms", (start, start), detail));
-        }
         let (key, backquoted) = match self.key() {
+            Err(error) if error.code == "too_many_terms" => return Err(error),
             Ok(key) if self.peek() == Some(':') => key,
             Ok((key, _)) if self.contains() => {
                 let list = self.list()?;
@@ -58,6 +65,10 @@ impl Parser<'_> {
             _ => {
                 self.at = start;
                 let word = self.word(&[])?;
+                if depth == 0 && !negated && word.text.eq_ignore_ascii_case("downsample") {
+                    self.downsample(word.span)?;
+                    return Ok(Expr::And(Vec::new()));
+                }
                 return Err(SrqlError::new(
                     "term_without_colon",
                     word.span,
@@ -103,8 +114,12 @@ impl Parser<'_> {
     /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
     pub(super) fn prefixed(&mut self, key: &Key, depth: usize) -> Result<Option<Expr>> {
         let first = key.path[0].to_ascii_lowercase();
-        let object = OBJECTS.contains(&first.as_str()) && key.path.len() == 1;
-        if self.peek() != Some('(') || !(object || catalog::is_map(&first)) {
+        let is_object = OBJECTS.contains(&first.as_str());
+        let object = (is_object || catalog::NESTED.contains(&first.as_str())) && key.path.len() == 1;
+        // Of a device's map the second part is its name.
+        let map = if is_object { key.path.get(1) } else { key.path.first() };
+        let is_map = map.is_some_and(|name| catalog::is_map(&name.to_ascii_lowercase()));
+        if self.peek() != Some('(') || !(object || is_map) {
             return Ok(None);
         }
         let start = self.at;
@@ -114,13 +129,15 @@ impl Parser<'_> {
             self.at = start;
             return Ok(None);
         }
+        let outside = std::mem::replace(&mut self.in_map, is_map);
         let group = self.or(depth + 1).and_then(|inner| {
             self.blanks();
             if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
         });
+        self.in_map = outside;
         match group {
             Ok(inner) => Ok(Some(below(inner, &key.path))),
-            Err(_) if !object => {
+            Err(_) if !object && !is_group(&self.text[start + 1..]) => {
                 // On a map: a list of keys.
                 self.at = start;
                 Ok(None)
@@ -136,8 +153,12 @@ impl Parser<'_> {
             return Err(SrqlError::new("too_deep", (open, self.at), detail));
         }
         let start = self.at;
+        if self.queries >= MAX_QUERIES {
+            let detail = format!("a query has {MAX_QUERIES} subqueries at most");
+            return Err(SrqlError::new("too_many_subqueries", (open, self.at), detail));
+        }
         let mut inner = Parser::new(self.text, start, self.nested + 1);
-        inner.terms = self.terms;
+        (inner.terms, inner.queries) = (self.terms, self.queries + 1);
         let filter = inner.or(0)?;
         inner.blanks();
         if !inner.eat(')') {
@@ -146,9 +167,43 @@ impl Parser<'_> {
                 Some(_) => inner.error("unexpected", "the subquery should end here"),
             });
         }
-        (self.at, self.terms) = (inner.at, inner.terms);
+        (self.at, self.terms, self.queries) = (inner.at, inner.terms, inner.queries);
         Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
     }
+}
+
+/// Whether what begins inside of brackets is terms of a group: every item of it has a colon.
+fn is_group(inside: &str) -> bool {
+    let (mut depth, mut quote, mut item, mut colon, mut any) = (0usize, None, false, false, false);
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        let ends = quote.is_none() && depth == 0 && (c == ',' || c == ')' || c.is_whitespace());
+        if ends {
+            if item && !colon {
+                return false;
+            }
+            any |= item;
+            (item, colon) = (false, false);
+            if c == ')' {
+                return any;
+            }
+            continue;
+        }
+        item = true;
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'' | '`') => quote = Some(c),
+            (None, '(' | '[') => depth += 1,
+            (None, ')' | ']') => depth = depth.saturating_sub(1),
+            (None, '\\') => {
+                chars.next();
+            }
+            (None, ':') => colon = true,
+            _ => {}
+        }
+    }
+    any && colon
 }
 
 /// Terms with their keys below a path.

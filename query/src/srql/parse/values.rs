@@ -1,7 +1,7 @@
 //! Values: a literal, a comparison, a range, a pattern, a list of them.
 
-use super::super::ast::{Literal, Op, Value};
-use super::{MAX_DEPTH, MAX_ITEMS, ORDINARY, Parser, Result};
+use super::super::ast::{Key, Literal, Op, Value};
+use super::{MAX_DEPTH, MAX_ITEMS, ORDINARY, Parser, Result, plain};
 use crate::error::SrqlError;
 
 impl Parser<'_> {
@@ -24,7 +24,11 @@ impl Parser<'_> {
         for (text, op) in [(">=", Op::GreaterEq), ("<=", Op::LessEq), (">", Op::Greater), ("<", Op::Less)] {
             if self.rest().starts_with(text) {
                 self.at += text.len();
-                return Ok(Value::Compare(op, self.literal(stop)?));
+                let literal = self.literal(stop)?;
+                return Ok(match field_of(&literal)? {
+                    Some(key) => Value::Field(op, key),
+                    None => Value::Compare(op, literal),
+                });
             }
         }
         if self.eat('~') {
@@ -33,6 +37,9 @@ impl Parser<'_> {
         let literal = self.literal(stop)?;
         if literal.quoted {
             return Ok(Value::Is(literal));
+        }
+        if let Some(key) = field_of(&literal)? {
+            return Ok(Value::Field(Op::Eq, key));
         }
         match literal.text.as_str() {
             "*" => return Ok(Value::Present),
@@ -198,4 +205,15 @@ impl Parser<'_> {
         }
         Ok(Literal { text, quoted: false, verbatim: false, span: (start, self.at) })
     }
+}
+
+/// The field that an operand names: `@field`, where it is not quoted.
+fn field_of(literal: &Literal) -> Result<Option<Key>> {
+    let Some(name) = literal.text.strip_prefix('@').filter(|_| !literal.quoted) else { return Ok(None) };
+    let path: Vec<String> = plain(name).split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        let detail = "a field name is expected after @; a text that begins so is quoted";
+        return Err(SrqlError::new("key_missing", literal.span, detail));
+    }
+    Ok(Some(Key { path, span: literal.span }))
 }
