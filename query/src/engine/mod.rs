@@ -5,7 +5,10 @@ pub mod admission;
 pub mod answer;
 pub mod cursor;
 mod page;
+pub mod parameters;
 pub mod sql;
+mod sql_mistakes;
+pub mod validate;
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -298,6 +301,9 @@ impl Engine {
         query.cursor = None;
         let hash = query_hash(text);
         let cursor = cursor_text.map(|c| self.seal.open(&c, actor, &hash)).transpose()?;
+        if limit == Some(0) {
+            return Err(SrqlError::new("bad_limit", (0, 0), "limit: takes a whole number from 1 on").into());
+        }
         if let Some(limit) = limit {
             query.limit = Some(limit);
         }

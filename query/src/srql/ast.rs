@@ -105,6 +105,15 @@ pub enum GroupKey {
     Time(i64, String),
 }
 
+impl GroupKey {
+    /// The name of its column.
+    pub fn name(&self) -> &str {
+        match self {
+            GroupKey::Field(_, name) | GroupKey::Cidr(_, _, name) | GroupKey::Time(_, name) => name,
+        }
+    }
+}
+
 /// A condition over groups.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]

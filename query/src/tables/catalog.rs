@@ -196,11 +196,6 @@ impl Entity {
             ALIASES.iter().filter(alias).find_map(|(_, _, field)| find(field))
         })
     }
-
-    /// The field name most like `name`.
-    pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        nearest(name, self.fields.iter().map(|f| f.name))
-    }
 }
 
 /// The candidate most like `name`, if any is like it at all.

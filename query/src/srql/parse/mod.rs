@@ -4,10 +4,15 @@
 //! an escaped character is kept behind [`ORDINARY`].
 
 mod clauses;
+mod elsewhere;
+mod gather;
 mod stats;
 
+pub(super) use elsewhere::CURLY;
+pub use gather::{Gathered, MAX_MISTAKES, gather};
+
 use super::ast::{Bucket, Expr, Fill, Key, Literal, Op, Query, Span, Value};
-use super::{observables, words};
+use super::{doubts, observables, words};
 use crate::error::SrqlError;
 
 /// Marks the next character of a literal as ordinary.
@@ -31,17 +36,7 @@ type Result<T> = std::result::Result<T, SrqlError>;
 
 /// Parses a query.
 pub fn parse(text: &str) -> Result<Query> {
-    if text.len() > MAX_QUERY {
-        return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
-    }
-    let mut parser = Parser::new(text, 0, 0);
-    parser.blanks();
-    let filter = if parser.at == text.len() { Expr::And(Vec::new()) } else { parser.or(0)? };
-    parser.blanks();
-    if parser.at < text.len() {
-        return Err(parser.error("unexpected", "the query should end here, or go on with another term"));
-    }
-    parser.finish(filter, 0)
+    Parser::new(text, 0, 0).whole()
 }
 
 fn empty() -> Query {
@@ -113,48 +108,98 @@ struct Parser<'a> {
     nested: usize,
     /// Terms so far, those of the queries around this one too.
     terms: usize,
+    /// The operator that stands directly before the next term.
+    operator: Option<(&'static str, Span)>,
+    /// The clause that the last term is.
+    after: Option<Span>,
+    /// The mistakes so far, where the first of them does not end the parse.
+    gathered: Option<Vec<SrqlError>>,
+    /// Clauses that could not be read.
+    unread: Vec<&'static str>,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
-        let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0 }
+        Parser {
+            text,
+            at,
+            query: empty(),
+            seen: Vec::new(),
+            bucket: BucketParts::default(),
+            top_by: None,
+            top_other: None,
+            nested,
+            terms: 0,
+            operator: None,
+            after: None,
+            gathered: None,
+            unread: Vec::new(),
+        }
+    }
+
+    fn whole(&mut self) -> Result<Query> {
+        let text = self.text;
+        if text.len() > MAX_QUERY {
+            return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
+        }
+        self.blanks();
+        let mut filter = self.or(0)?;
+        self.blanks();
+        while self.at < text.len() {
+            self.fail(self.error("unexpected", "the query should end here, or go on with another term"))?;
+            // It is a bracket that closes nothing.
+            self.at += 1;
+            filter = Expr::And(vec![filter, self.or(0)?]);
+            self.blanks();
+        }
+        let mut query = self.finish(filter, 0)?;
+        query.warnings.extend(doubts::of(&query));
+        Ok(query)
     }
 
     /// The query, once all of it is read; it began at `start`.
-    fn finish(self, filter: Expr, start: usize) -> Result<Query> {
+    fn finish(&mut self, filter: Expr, start: usize) -> Result<Query> {
         let span = (start, self.at);
-        let mut query = self.query;
+        let mut query = std::mem::replace(&mut self.query, empty());
         query.filter = filter;
-        query.bucket = self.bucket.finish()?;
+        match std::mem::take(&mut self.bucket).finish() {
+            Ok(bucket) => query.bucket = bucket,
+            Err(error) => self.lacks(error)?,
+        }
         if query.entities.is_empty() {
             let mut error = SrqlError::new("entity_missing", (start, start), "say what is asked for: in:<entity>");
             error.expected = crate::tables::catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
-            return Err(error);
+            self.lacks(error)?;
         }
         if query.having.is_some() && query.stats.is_empty() {
-            return Err(SrqlError::new("having_without_stats", span, "having: needs stats:"));
+            self.lacks(SrqlError::new("having_without_stats", span, "having: needs stats:"))?;
+            query.having = None;
         }
         if let Some((_, at)) = query.window.filter(|_| query.stats.is_empty()) {
-            return Err(SrqlError::new("window_without_stats", at, "window: needs stats:"));
+            self.lacks(SrqlError::new("window_without_stats", at, "window: needs stats:"))?;
+            query.window = None;
         }
         if !query.by.is_empty() && query.stats.is_empty() {
-            return Err(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"));
+            self.lacks(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"))?;
+            query.by.clear();
         }
-        match (&mut query.top, self.top_by, self.top_other) {
+        match (&mut query.top, self.top_by.take(), self.top_other) {
             (Some(top), by, other) => {
                 top.by = by;
                 top.other = other.is_some_and(|(other, _)| other);
                 if query.by.is_empty() && query.bucket.as_ref().is_none_or(|b| b.series.is_none()) {
                     let detail = "top: needs groups: stats:\"… by key\", or bucket: with series:";
-                    return Err(SrqlError::new("top_without_groups", top.span, detail));
+                    let error = SrqlError::new("top_without_groups", top.span, detail);
+                    self.lacks(error)?;
                 }
             }
-            (None, Some((_, at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
-            (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
+            (None, Some((_, at)), _) => self.lacks(SrqlError::new("top_missing", at, "by: needs top:<n>"))?,
+            (None, _, Some((_, at))) => self.lacks(SrqlError::new("top_missing", at, "other: needs top:<n>"))?,
             (None, None, None) => {}
         }
-        observables::expand(&mut query)?;
+        if let Err(error) = observables::expand(&mut query) {
+            self.fail(error)?;
+        }
         Ok(query)
     }
 
@@ -187,7 +232,7 @@ impl<'a> Parser<'a> {
     fn keyword(&mut self, word: &str) -> bool {
         let rest = self.rest();
         let is = rest.get(..word.len()).is_some_and(|w| w.eq_ignore_ascii_case(word))
-            && rest[word.len()..].starts_with(|c: char| c.is_whitespace() || c == '(');
+            && rest[word.len()..].chars().next().is_none_or(|c| c.is_whitespace() || c == '(');
         if is {
             self.at += word.len();
             self.blanks();
@@ -196,42 +241,91 @@ impl<'a> Parser<'a> {
     }
 
     fn or(&mut self, depth: usize) -> Result<Expr> {
+        let wrong = self.mistakes();
         let mut any = vec![self.and(depth)?];
         loop {
-            let before = self.at;
             self.blanks();
-            if self.keyword("OR") {
-                any.push(self.and(depth)?);
-            } else {
-                self.at = before;
+            let start = self.at;
+            if !self.keyword("OR") {
                 break;
             }
+            let span = (start, start + 2);
+            self.operate("OR", span, any.last() == Some(&Expr::And(Vec::new())) && self.mistakes() == wrong)?;
+            any.push(self.and(depth)?);
+            if any.last() == Some(&Expr::And(Vec::new())) && self.mistakes() == wrong {
+                self.fail(SrqlError::new("term_missing", span, "a term is missing after OR"))?;
+            }
         }
-        if any.len() > 1 && depth == 0 && !self.seen.is_empty() && any.iter().any(|e| *e == Expr::And(Vec::new())) {
-            return Err(self.error("clause_in_or", "a clause cannot stand beside OR; put the filters in brackets"));
+        if any.len() > 1 {
+            // Whoever gathers mistakes goes on with what could be read.
+            any.retain(|e| *e != Expr::And(Vec::new()));
         }
-        Ok(if any.len() == 1 { any.remove(0) } else { Expr::Or(any) })
+        Ok(match any.len() {
+            0 => Expr::And(Vec::new()),
+            1 => any.remove(0),
+            _ => Expr::Or(any),
+        })
     }
 
     fn and(&mut self, depth: usize) -> Result<Expr> {
         let mut all = Vec::new();
+        let wrong = self.mistakes();
         loop {
             self.blanks();
-            let before = self.at;
             if self.at == self.text.len() || self.peek() == Some(')') {
                 break;
             }
+            let start = self.at;
             if self.keyword("OR") {
-                self.at = before;
+                self.at = start;
                 break;
             }
-            self.keyword("AND");
-            match self.not(depth)? {
-                Expr::And(inner) if inner.is_empty() => {}
-                other => all.push(other),
+            if self.keyword("AND") {
+                let span = (start, start + 3);
+                self.operate("AND", span, all.is_empty() && self.mistakes() == wrong)?;
+                let next = self.at;
+                if matches!(self.peek(), None | Some(')')) || self.keyword("OR") || self.keyword("AND") {
+                    self.at = next;
+                    self.fail(SrqlError::new("term_missing", span, "a term is missing after AND"))?;
+                    continue;
+                }
+            }
+            let term = self.at;
+            self.after = None;
+            match self.not(depth) {
+                Ok(Expr::And(inner)) if inner.is_empty() => {}
+                Ok(other) => all.push(other),
+                Err(error) => self.skip(term, error)?,
+            }
+            self.operator = None;
+            if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
+                let at = self.at;
+                self.skip(at, self.error("blank_missing", "a blank is expected here, before the next term"))?;
             }
         }
         Ok(if all.len() == 1 { all.remove(0) } else { Expr::And(all) })
+    }
+
+    /// An operator stands here: a term has to stand before it, and no clause.
+    fn operate(&mut self, operator: &'static str, span: Span, first: bool) -> Result<()> {
+        self.operator = Some((operator, span));
+        match self.after.take() {
+            Some(clause) => self.fail(self.beside(operator, (clause.0, span.1), clause)),
+            None if first => {
+                self.fail(SrqlError::new("term_missing", span, format!("a term is missing before {operator}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A clause beside an operator: it belongs to no side of it.
+    fn beside(&self, operator: &str, span: Span, clause: Span) -> SrqlError {
+        if operator == "OR" {
+            let detail = "a clause cannot stand beside OR; put the filters in brackets";
+            return SrqlError::new("clause_beside_operator", span, detail);
+        }
+        let detail = format!("a clause cannot stand beside {operator}; clauses need no operator");
+        SrqlError::new("clause_beside_operator", span, detail).suggest(self.text.get(clause.0..clause.1))
     }
 
     fn not(&mut self, depth: usize) -> Result<Expr> {
@@ -245,6 +339,9 @@ impl<'a> Parser<'a> {
             if self.peek() == Some('!') {
                 return Err(self.error("double_negation", "one ! is enough"));
             }
+            if self.peek().is_none_or(char::is_whitespace) {
+                return Err(self.error("term_missing", "a term is expected here; no blank after '!'"));
+            }
             let inner = self.term(depth, true)?;
             return Ok(Expr::Not(Box::new(inner)));
         }
@@ -255,19 +352,21 @@ impl<'a> Parser<'a> {
         match self.peek() {
             None => Err(self.error("term_missing", "a term is missing here")),
             Some('(') => {
-                let open = self.at;
+                let (open, wrong) = (self.at, self.mistakes());
                 self.at += 1;
                 let inner = self.or(depth + 1)?;
                 self.blanks();
                 if !self.eat(')') {
                     return Err(SrqlError::new("bracket_open", (open, open + 1), "this bracket is not closed"));
                 }
-                Ok(inner)
+                self.some(inner, (open, self.at), wrong)
             }
             Some('"' | '\'') => {
                 let literal = self.quoted()?;
                 if self.peek() == Some(':') {
-                    return Err(self.error("unexpected", "a quoted text is no key; write the key in backquotes"));
+                    let near = format!("`{}`", plain(&literal.text).replace('`', "\\`"));
+                    let error = self.error("unexpected", "a quoted text is no key; write the key in backquotes");
+                    return Err(SrqlError { start: literal.span.0, end: literal.span.1, ..error }.suggest(Some(&near)));
                 }
                 Ok(Expr::Text(literal))
             }
@@ -287,6 +386,9 @@ impl<'a> Parser<'a> {
                 }
                 _ => {
                     let first = path.is_empty();
+                    if first && self.peek().is_some_and(|c| c.is_ascii_digit() || c == '-') {
+                        return Err(self.error("key_missing", "a field name is expected here"));
+                    }
                     let end = self
                         .rest()
                         .find(|c: char| {
@@ -325,12 +427,7 @@ impl<'a> Parser<'a> {
             }
             _ => {
                 self.at = start;
-                let word = self.word(&[])?;
-                return Err(SrqlError::new(
-                    "term_without_colon",
-                    word.span,
-                    format!("{:?} is neither key:value nor quoted text", plain(&word.text)),
-                ));
+                return Err(self.no_term());
             }
         };
         self.at += 1;
@@ -343,7 +440,16 @@ impl<'a> Parser<'a> {
                 let detail = format!("{clause}: stands at the top level only");
                 return Err(SrqlError::new("clause_inside", key.span, detail));
             }
-            self.clause(clause, key.span)?;
+            let operator = self.operator.take();
+            if let Err(error) = self.clause(clause, key.span) {
+                self.unread.push(clause);
+                return Err(error);
+            }
+            let span = (start, self.at);
+            if let Some((operator, at)) = operator {
+                self.fail(self.beside(operator, (at.0, span.1), span))?;
+            }
+            self.after = Some(span);
             return Ok(Expr::And(Vec::new()));
         }
         let not = self.eat('!');
@@ -352,7 +458,10 @@ impl<'a> Parser<'a> {
         }
         let filter = match self.prefixed(&key, depth)? {
             Some(group) => group,
-            None => Expr::Filter(key, self.value(true)?),
+            None => {
+                let value = self.value(true).map_err(|error| elsewhere::joined(self.text, error))?;
+                Expr::Filter(key, value)
+            }
         };
         Ok(if not { Expr::Not(Box::new(filter)) } else { filter })
     }
@@ -369,7 +478,6 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, top: bool) -> Result<Value> {
-        let start = self.at;
         match self.peek() {
             None => return Err(self.error("value_missing", "a value is expected here")),
             Some(c) if c.is_whitespace() => {
@@ -391,7 +499,14 @@ impl<'a> Parser<'a> {
             }
         }
         if self.eat('~') {
-            return Ok(Value::Fold(self.literal(stop)?));
+            let regex = if top && self.peek() == Some('/') { self.regex() } else { None };
+            return match regex {
+                Some(Value::Regex(pattern, _, span)) => Ok(Value::Regex(pattern, true, span)),
+                _ => Ok(Value::Fold(self.literal(stop)?)),
+            };
+        }
+        if let Some(range) = self.range(stop)? {
+            return Ok(range);
         }
         let literal = self.literal(stop)?;
         if literal.quoted {
@@ -399,25 +514,60 @@ impl<'a> Parser<'a> {
         }
         match literal.text.as_str() {
             "*" => return Ok(Value::Present),
-            "null" => return Ok(Value::Null),
+            text if text.eq_ignore_ascii_case("null") => return Ok(Value::Null),
             _ => {}
         }
-        if let Some(dots) = literal.text.find("..") {
-            let side = |text: &str, at: usize| {
-                (!text.is_empty()).then(|| Literal {
-                    text: text.to_owned(),
-                    quoted: false,
-                    verbatim: false,
-                    span: (start + at, start + at + text.len()),
-                })
-            };
-            let (a, b) = (&literal.text[..dots], &literal.text[dots + 2..]);
-            let open_both_ways = a.is_empty() && b.is_empty();
-            if !open_both_ways && !b.starts_with('.') {
-                return Ok(Value::Range(side(a, 0), side(b, dots + 2)));
-            }
-        }
         Ok(Value::Is(literal))
+    }
+
+    /// `a..b`, `a..`, `..b`: what it means is for the field to say.
+    fn range(&mut self, stop: &[char]) -> Result<Option<Value>> {
+        let (whole, start) = (self.text, self.at);
+        let from = if matches!(self.peek(), Some('"' | '\'')) {
+            let from = self.quoted()?;
+            if !self.rest().starts_with("..") {
+                self.at = start;
+                return Ok(None);
+            }
+            Some(from)
+        } else {
+            let Some(dots) = self.dots(stop) else { return Ok(None) };
+            self.text = &whole[..dots];
+            let from = if dots > start { self.word(stop).map(Some) } else { Ok(None) };
+            self.text = whole;
+            from?
+        };
+        self.at += 2;
+        let ends = self.peek().is_none_or(|c| c.is_whitespace() || stop.contains(&c) || matches!(c, ')' | ']'));
+        let to = if ends { None } else { Some(self.literal(stop)?) };
+        if from.is_none() && to.is_none() {
+            self.at = start;
+            return Ok(None);
+        }
+        Ok(Some(Value::Range(from, to)))
+    }
+
+    /// Where two dots stand in a word.
+    fn dots(&self, stop: &[char]) -> Option<usize> {
+        let rest = self.rest();
+        let mut chars = rest.char_indices();
+        let mut run = 0;
+        while let Some((i, c)) = chars.next() {
+            match c {
+                '\\' => {
+                    chars.next();
+                }
+                '.' => {
+                    run += 1;
+                    continue;
+                }
+                _ if run == 2 => return Some(self.at + i - 2),
+                c if c.is_whitespace() || stop.contains(&c) || matches!(c, '(' | '[' | ')' | ']') => return None,
+                _ => {}
+            }
+            run = 0;
+        }
+        (run == 2).then_some(self.text.len() - 2)
     }
 
     fn list(&mut self) -> Result<Value> {
@@ -467,17 +617,26 @@ impl<'a> Parser<'a> {
         }
         let start = self.at;
         let mut inner = Parser::new(self.text, start, self.nested + 1);
-        inner.terms = self.terms;
-        let filter = inner.or(0)?;
-        inner.blanks();
-        if !inner.eat(')') {
-            return Err(match inner.peek() {
-                None => SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"),
-                Some(_) => inner.error("unexpected", "the subquery should end here"),
-            });
+        (inner.terms, inner.gathered) = (self.terms, self.gathered.take());
+        let query = inner.below(open);
+        (self.at, self.terms, self.gathered) = (inner.at, inner.terms, inner.gathered);
+        let query = query?;
+        // What is not all read is not judged further.
+        if !inner.unread.is_empty() {
+            return Ok(Value::Present);
         }
-        (self.at, self.terms) = (inner.at, inner.terms);
-        Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
+        Ok(Value::Sub(Box::new(query), (open, self.at)))
+    }
+
+    /// All of a subquery, with the bracket that closes it.
+    fn below(&mut self, open: usize) -> Result<Query> {
+        let start = self.at;
+        let filter = self.or(0)?;
+        self.blanks();
+        if !self.eat(')') {
+            return Err(SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"));
+        }
+        self.finish(filter, start)
     }
 
     /// `object:(…)`: terms whose keys are below it; `None` where the brackets hold a list.
@@ -487,17 +646,24 @@ impl<'a> Parser<'a> {
         if self.peek() != Some('(') || !(object || crate::tables::catalog::is_map(&first)) {
             return Ok(None);
         }
-        let start = self.at;
+        let (start, wrong) = (self.at, self.mistakes());
         self.at += 1;
         self.blanks();
         if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
             self.at = start;
             return Ok(None);
         }
+        // On a map the brackets may hold a list of keys: what is no group is no mistake there.
+        let gathered = if object { None } else { self.gathered.take() };
         let group = self.or(depth + 1).and_then(|inner| {
             self.blanks();
-            if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
+            if self.eat(')') {
+                self.some(inner, (start, self.at), wrong)
+            } else {
+                Err(SrqlError::new("bracket_open", (start, start + 1), "this bracket is not closed"))
+            }
         });
+        self.gathered = self.gathered.take().or(gathered);
         match group {
             Ok(inner) => Ok(Some(below(inner, &key.path))),
             Err(_) if !object => {
@@ -544,7 +710,31 @@ impl<'a> Parser<'a> {
     fn literal(&mut self, stop: &[char]) -> Result<Literal> {
         match self.peek() {
             Some('"' | '\'' | '`') => self.quoted(),
+            _ if stop.contains(&')') => self.words(stop),
             _ => self.word(stop),
+        }
+    }
+
+    /// An item of a list: blanks between its words belong to it.
+    fn words(&mut self, stop: &[char]) -> Result<Literal> {
+        let mut all = self.word(stop)?;
+        loop {
+            let end = self.at;
+            self.blanks();
+            if self.at == end || self.peek().is_none_or(|c| stop.contains(&c)) {
+                self.at = end;
+                return Ok(all);
+            }
+            let more = self.word(stop)?;
+            let or = more.text.eq_ignore_ascii_case("OR");
+            if or || more.text.eq_ignore_ascii_case("AND") {
+                let detail = "no operator stands in a list: f:(a,b) is any of them, f:[a,b] all of them";
+                let error = SrqlError::new("operator_in_list", more.span, detail);
+                return Err(error.suggest(or.then_some(",")));
+            }
+            all.text.push_str(&self.text[end..more.span.0]);
+            all.text.push_str(&more.text);
+            all.span.1 = more.span.1;
         }
     }
 

@@ -100,6 +100,10 @@ impl Names<'_> {
                 }
             }
             Value::Compare(op, literal) => self.compare(target, *op, literal),
+            // Of what has no order two dots are text.
+            Value::Range(from, to) if !ordered(target, from.as_ref(), to.as_ref()) => {
+                self.leaf(target, &Value::Is(dotted(from.as_ref(), to.as_ref())))
+            }
             Value::Range(from, to) => {
                 let from = from.as_ref().map(|l| self.compare(target, Op::GreaterEq, l)).transpose()?;
                 let to = to.as_ref().map(|l| self.compare(target, Op::LessEq, l)).transpose()?;
@@ -267,6 +271,31 @@ impl Names<'_> {
             }
         };
         Ok(compared.is_true())
+    }
+}
+
+/// Whether a range of a field's values is one: of numbers, times and addresses, and of numbers below a map.
+fn ordered(target: &Target, from: Option<&Literal>, to: Option<&Literal>) -> bool {
+    match target.kind {
+        Kind::Number | Kind::Time | Kind::Ip => true,
+        Kind::List => target.field.ends_with("ip_addresses"),
+        Kind::Text if target.column.is_none() => from.into_iter().chain(to).all(|l| number(&plain(&l.text)).is_some()),
+        _ => false,
+    }
+}
+
+/// What was read as a range, as the text that it is.
+fn dotted(from: Option<&Literal>, to: Option<&Literal>) -> Literal {
+    let text = |side: Option<&Literal>| side.map_or("", |l| l.text.as_str()).to_owned();
+    let any = |is: fn(&Literal) -> bool| from.into_iter().chain(to).any(is);
+    Literal {
+        text: format!("{}..{}", text(from), text(to)),
+        quoted: any(|l| l.quoted),
+        verbatim: any(|l| l.verbatim),
+        span: (
+            from.map_or_else(|| to.map_or(0, |l| l.span.0 - 2), |l| l.span.0),
+            to.map_or_else(|| from.map_or(0, |l| l.span.1 + 2), |l| l.span.1),
+        ),
     }
 }
 

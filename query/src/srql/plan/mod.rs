@@ -41,6 +41,7 @@ use super::time::{self, Range};
 use crate::error::SrqlError;
 use crate::srql::functions::as_text;
 use crate::tables::catalog::{self, Entity, Field, Kind};
+use crate::tables::near;
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -100,8 +101,7 @@ fn entity(name: &str, span: Span) -> Result<&'static Entity> {
         return Err(SrqlError::new("entity_not_available", span, format!("{name} is not available here")));
     }
     catalog::find(name).ok_or_else(|| {
-        let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
-        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
+        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(near::entity(name))
     })
 }
 
@@ -706,7 +706,8 @@ impl Names<'_> {
         let name = &key.path[0];
         let field = entity.field(name).ok_or_else(|| {
             let detail = format!("{} has no field {name:?}", entity.name);
-            SrqlError::new("unknown_field", key.span, detail).suggest(entity.nearest(name))
+            let near = if prefix.is_empty() { entity.nearest_key(name) } else { entity.nearest(name) };
+            SrqlError::new("unknown_field", key.span, detail).suggest(near)
         })?;
         let column = format!("{prefix}{}", field.name);
         if key.path.len() == 1 {
