@@ -54,7 +54,9 @@ impl std::fmt::Display for SrqlError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.detail)?;
         match &self.did_you_mean {
-            Some(near) => write!(f, "; did you mean {near:?}?"),
+            // What has quotes itself stands as it is to be written.
+            Some(near) if near.contains(['"', '\\', '\'']) => write!(f, "; did you mean {near} ?"),
+            Some(near) => write!(f, "; did you mean \"{near}\"?"),
             None => Ok(()),
         }
     }

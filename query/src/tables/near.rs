@@ -1,5 +1,6 @@
 //! What may have been meant by a name that does not exist: the nearest that does, in our words or others'.
 
+use crate::srql::groups::GROUP;
 use crate::srql::observables;
 use crate::srql::words::CLAUSES;
 use crate::tables::catalog::{ALIASES, ENTITIES, Entity, nearest};
@@ -47,6 +48,9 @@ impl Entity {
 
     /// The key of a term that may be meant: a field, an observable, or a clause.
     pub fn nearest_key(&self, name: &str) -> Option<&'static str> {
+        if name.eq_ignore_ascii_case(GROUP) && self.fields.iter().any(|f| f.name.ends_with("device_uid")) {
+            return Some("device.group");
+        }
         let observable = OBSERVABLES.iter().find(|(of, _)| name.eq_ignore_ascii_case(of));
         let observable = observable.filter(|(_, key)| observables::has(&key["observable.".len()..], self));
         let clauses = CLAUSES.iter().map(|(clause, _)| *clause);
@@ -80,6 +84,7 @@ mod tests {
             ("devices", "hostnam", Some("hostname")),
             ("devices", "limt", Some("limit")),
             ("devices", "vendr", Some("vendor")),
+            ("logs", "group", Some("device.group")),
             ("devices", "qqqq", None),
         ] {
             assert_eq!(key(of, name), near, "{of} {name}");

@@ -403,7 +403,7 @@ mod tests {
             ("in:flows last 24h", "in:flows time:last_24h"),
             ("in:flows last_1h", "in:flows time:last_1h"),
             ("in:flows count() by app", "in:flows stats:\"count() by app\""),
-            ("in:flows group by app", "in:flows groupby:app"),
+            ("in:flows stats:count() group by app", "in:flows stats:count() groupby:app"),
             ("select * from devices", "in:devices"),
             ("SELECT hostname, ip FROM devices", "in:devices fields:hostname,ip"),
             ("from flows", "in:flows"),

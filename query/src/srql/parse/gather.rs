@@ -104,9 +104,10 @@ impl Parser<'_> {
             }
             begins = matches!(c, ':' | '(' | '[' | ',' | '!') || c.is_whitespace();
         }
-        // What was told may reach beyond one word.
+        // What was told may be more than one word.
         let told = if self.text.is_char_boundary(told.min(self.text.len())) { told.min(self.text.len()) } else { end };
-        self.at = end.max(told).max(from);
+        let more = self.text.get(end..told).is_some_and(|more| !more.trim().is_empty());
+        self.at = if more { told } else { end.max(from) };
         Ok(())
     }
 }
