@@ -57,7 +57,12 @@ impl SrqlError {
 }
 
 fn near(name: Option<&str>) -> String {
-    name.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+    match name {
+        // What has quotes itself stands as it is to be written.
+        Some(name) if name.contains(['"', '\\', '\'']) => format!("; did you mean {name} ?"),
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None => String::new(),
+    }
 }
 
 /// Why there is no answer.

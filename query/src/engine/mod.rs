@@ -9,6 +9,8 @@
 //! | [`sql`], [`bounds`] | SQL over the same, and how large a statement may be |
 //! | [`cancel`] | how the work of a query ends when nobody waits for it |
 //! | [`made`], [`widths`], [`bytes`], [`conditions`] | how much a plan and an answer may hold |
+//! | [`parameters`], [`sql_mistakes`] | values that are bound to a statement; where a mistake in one is |
+//! | [`validate`] | every mistake of a query, without running it |
 //! | [`scanned`] | how much was read |
 //! | [`follow`] | what a live query asks for |
 
@@ -25,10 +27,13 @@ pub mod export;
 mod follow;
 mod made;
 mod page;
+pub mod parameters;
 mod prepare;
 mod scanned;
 pub mod sql;
+mod sql_mistakes;
 mod threads;
+pub mod validate;
 mod widths;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -54,6 +54,9 @@ impl Engine {
         query.cursor = None;
         let hash = query_hash(text);
         let cursor = cursor_text.map(|c| self.seal.open(&c, actor, &hash)).transpose()?;
+        if limit == Some(0) {
+            return Err(SrqlError::new("bad_limit", (0, 0), "limit: takes a whole number from 1 on").into());
+        }
         if let Some(limit) = limit {
             query.limit = Some(limit);
         }

@@ -15,7 +15,6 @@ use crate::http::Shared;
 use crate::http::problem::refuse;
 use crate::http::render::{self, Format};
 use crate::http::request::body;
-use crate::srql;
 use crate::srql::complete::Item;
 use crate::tables::catalog;
 
@@ -156,14 +155,14 @@ pub(crate) struct Typed {
     /// The query.
     #[schema(example = "in:devices vendor")]
     query: String,
-    /// Where the cursor stands, bytes.
+    /// Where the cursor stands: so many characters are before it.
     cursor_offset: usize,
 }
 
 /// What could stand at the cursor.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Completions {
-    /// The bytes that an item replaces, from and to.
+    /// The characters that an item replaces, from and to.
     replaces: [usize; 2],
     /// The items, best first.
     items: Vec<Item>,
@@ -181,9 +180,12 @@ pub(crate) async fn complete(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Query)?;
     let typed: Typed = body(request).await?;
-    let offered = api.engine.complete(&actor, &typed.query, typed.cursor_offset).await;
-    let (replaces, items) = offered.map_err(|e| refuse(&e, &typed.query))?;
-    Ok(axum::Json(Completions { replaces: [replaces.start, replaces.end], items }).into_response())
+    let text = &typed.query;
+    let offset = text.char_indices().nth(typed.cursor_offset).map_or(text.len(), |(at, _)| at);
+    let (replaces, items) = api.engine.complete(&actor, text, offset).await.map_err(|e| refuse(&e, text))?;
+    let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
+    let replaces = [characters(replaces.start), characters(replaces.end)];
+    Ok(axum::Json(Completions { replaces, items }).into_response())
 }
 
 /// The plan of a query.
@@ -219,8 +221,53 @@ pub(crate) async fn explain_query(
 pub(crate) struct Validity {
     /// Whether it is.
     valid: bool,
-    /// What is wrong with it.
-    diagnostics: Vec<SrqlError>,
+    /// What is wrong with it: all of it, in the order of its text.
+    diagnostics: Vec<Diagnostic>,
+    /// What it may not mean.
+    warnings: Vec<String>,
+}
+
+/// A mistake in a query, and where: lines and columns from 1, offsets from 0, all in characters.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Diagnostic {
+    /// Names the kind of mistake.
+    code: &'static str,
+    /// What is wrong, in words.
+    detail: String,
+    /// The line it begins in.
+    line: usize,
+    /// The column there.
+    column: usize,
+    /// Its first character.
+    start: usize,
+    /// The character after its last.
+    end: usize,
+    /// What stands there.
+    token: String,
+    /// What could stand there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    expected: Vec<String>,
+    /// What may have been meant there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    did_you_mean: Option<String>,
+}
+
+impl Diagnostic {
+    fn new(error: SrqlError, query: &str) -> Self {
+        let (line, column) = error.position(query);
+        let characters = |bytes: usize| query.get(..bytes).map_or(0, |before| before.chars().count());
+        Diagnostic {
+            line,
+            column,
+            start: characters(error.start),
+            end: characters(error.end),
+            token: query.get(error.start..error.end).unwrap_or("").to_owned(),
+            code: error.code,
+            detail: error.detail,
+            expected: error.expected,
+            did_you_mean: error.did_you_mean,
+        }
+    }
 }
 
 /// Tells what is wrong with a query, without running it.
@@ -233,10 +280,13 @@ pub(crate) async fn validate(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Response> {
-    api.allowed(&headers, Action::Query)?;
+    let actor = api.allowed(&headers, Action::Query)?;
     let ask: LookedAt = body(request).await?;
-    let diagnostics: Vec<SrqlError> = srql::check(&ask.query).err().into_iter().collect();
-    Ok(axum::Json(Validity { valid: diagnostics.is_empty(), diagnostics }).into_response())
+    let text = &ask.query;
+    let checked = api.engine.validate(&actor, text).await.map_err(|e| refuse(&e, text))?;
+    let diagnostics: Vec<Diagnostic> = checked.mistakes.into_iter().map(|e| Diagnostic::new(e, text)).collect();
+    let valid = diagnostics.is_empty();
+    Ok(axum::Json(Validity { valid, diagnostics, warnings: checked.warnings }).into_response())
 }
 
 /// Lists entities and fields.

@@ -119,6 +119,13 @@ impl GroupKey {
             _ => false,
         }
     }
+
+    /// The name of its column.
+    pub fn name(&self) -> &str {
+        match self {
+            GroupKey::Field(_, name) | GroupKey::Cidr(_, _, name) | GroupKey::Time(_, name) => name,
+        }
+    }
 }
 
 impl Key {

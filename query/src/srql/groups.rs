@@ -213,15 +213,25 @@ fn like(pattern: &str, name: &str) -> bool {
     true
 }
 
+/// What stands before a condition in the query for its devices.
+const BEFORE: &str = "in:devices ";
+
 /// The query for the devices of a condition.
 pub(crate) fn members(condition: &str) -> Result<Query, SrqlError> {
-    parse(&format!("in:devices {condition} fields:uid"))
+    parse(&format!("{BEFORE}{condition} fields:uid"))
+}
+
+/// A mistake in the query for the devices of a condition, where it is in the condition.
+pub(crate) fn placed(error: SrqlError, condition: &str) -> SrqlError {
+    let place = |at: usize| at.saturating_sub(BEFORE.len()).min(condition.len());
+    SrqlError { start: place(error.start), end: place(error.end), ..error }
 }
 
 /// Whether a condition is one: terms about devices, and nothing else.
 pub(crate) fn check(condition: &str) -> Result<(), SrqlError> {
     let query = members(condition)?;
-    let refuse = |what: &str| Err(SrqlError::new("bad_condition", (0, condition.len()), what));
+    let whole = (BEFORE.len(), BEFORE.len() + condition.len());
+    let refuse = |what: &str| Err(SrqlError::new("bad_condition", whole, what));
     let clauses = !query.stats.is_empty()
         || query.bucket.is_some()
         || query.limit.is_some()

@@ -24,7 +24,7 @@ pub const FORMS: &[(&str, &str)] = &[
     ("f:a*b?, f:%ab%", "wildcard, regardless of case: `*` and `%` any run, `?` one character"),
     ("f:(a,b*,>5), f:[a,b]", "any of, on lists any element; in square brackets on lists all of them"),
     ("f:>5, f:5..10, f:..10", "comparison, closed range; of numbers, times, addresses and values in maps"),
-    ("f:/re/i", "regular expression, without white space (write `\\s`)"),
+    ("f:/re/i, f:~/re/", "regular expression, without white space (write `\\s`); with `i` or `~` regardless of case"),
     ("f:10.0.0.0/8, f:10.0.0.1-10.0.0.9", "network, address range"),
     ("f:null, f:*, f:\"\"", "missing, present, missing or empty"),
     ("f:@g, f:>@g", "the value of another field of the row"),
@@ -106,6 +106,11 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
 /// The clause of that name.
 pub fn clause(name: &str) -> Option<&'static str> {
     CLAUSES.iter().map(|(clause, _)| *clause).find(|clause| *clause == name)
+}
+
+/// Whether a text begins with a key and its colon.
+pub(crate) fn keyed(text: &str, key: &str) -> bool {
+    text.get(..key.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(key)) && text[key.len()..].starts_with(':')
 }
 
 /// Whether there is a function of that name.

@@ -194,11 +194,6 @@ impl Entity {
         }
         direct
     }
-
-    /// The field name most like `name`.
-    pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        nearest(name, self.fields.iter().map(|f| f.name))
-    }
 }
 
 /// The candidate most like `name`, if any is like it at all.

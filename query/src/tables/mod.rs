@@ -30,6 +30,7 @@ pub mod past;
 mod provider;
 pub mod recent;
 pub(crate) mod segment;
+pub mod shown;
 mod state;
 pub(crate) mod stored;
 pub mod view;

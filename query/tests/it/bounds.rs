@@ -213,7 +213,7 @@ async fn what_would_be_planned_large_is_refused_and_the_rest_is_fast() {
         (having(6000), Some("too_many_terms")),
         (format!("in:devices fields:{}", fields(500)), None),
         (format!("in:devices fields:{}", fields(3000)), Some("too_many_terms")),
-        (format!("in:devices sort:{}", of(400, |n| format!("metadata.f{n}:asc"), ",")), None),
+        (format!("in:devices sort:{}", of(100, |n| format!("metadata.f{n}:asc"), ",")), None),
         (format!("in:flows stats:\"{}\" units:bps", sums(300)), None),
         (format!("in:devices ip:({})", networks(9999)), None),
         (format!("in:devices ip_addresses:({})", networks(9999)), None),

@@ -4,6 +4,7 @@
 //! `! code from-to` for a mistake and its place. With `RADARFLOW_BLESS=1` the answers are written anew; read the
 //! difference before you believe it.
 
+mod asked;
 mod bounds;
 mod corrections;
 mod data;

@@ -4,7 +4,7 @@ use super::super::ast::{Fill, Having, Literal, Over, Sort, Span, Top, Units};
 use super::super::plan::MAX_LIMIT;
 use super::super::{time, words};
 use super::stats::quantile;
-use super::{Parser, Result, plain};
+use super::{Parser, Result, elsewhere, plain};
 use crate::error::SrqlError;
 use crate::tables::catalog;
 
@@ -17,6 +17,11 @@ const MAX_TOP: usize = 1000;
 fn width(word: &Literal) -> Result<i64> {
     time::duration(&word.text)
         .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h"))
+}
+
+/// A whole number: digits, and nothing else.
+fn whole(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl Parser<'_> {
@@ -139,7 +144,7 @@ impl Parser<'_> {
             "top" => {
                 self.once("top", span)?;
                 let word = self.word(&[])?;
-                let n = plain(&word.text).parse().ok().filter(|n| (1..=MAX_TOP).contains(n)).ok_or_else(|| {
+                let n = whole(&plain(&word.text)).filter(|n| (1..=MAX_TOP).contains(n)).ok_or_else(|| {
                     SrqlError::new("bad_limit", word.span, format!("top: takes a whole number up to {MAX_TOP}"))
                 })?;
                 self.query.top = Some(Top { n, by: None, over: None, other: false, span });
@@ -203,9 +208,9 @@ impl Parser<'_> {
             "limit" => {
                 self.last_wins("limit");
                 let word = self.word(&[])?;
-                let n = plain(&word.text)
-                    .parse()
-                    .map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
+                let n = whole(&plain(&word.text))
+                    .filter(|n| *n > 0)
+                    .ok_or_else(|| SrqlError::new("bad_limit", word.span, "limit: takes a whole number from 1 on"))?;
                 if n > MAX_LIMIT {
                     let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
                     return Err(SrqlError::new("limit_too_large", word.span, detail));
@@ -217,13 +222,18 @@ impl Parser<'_> {
                 self.query.cursor = Some(self.word(&[])?);
             }
             "sort" | "order" => loop {
-                let (key, _) = self.key()?;
+                let begins = self.at;
+                let (key, _) = self.key().map_err(|error| elsewhere::descending(self.text, begins, error))?;
                 let ascending = if self.eat(':') {
                     let word = self.word(&[','])?;
                     match word.text.to_ascii_lowercase().as_str() {
                         "asc" => true,
                         "desc" => false,
-                        _ => return Err(SrqlError::new("bad_sort", word.span, "asc or desc is expected here")),
+                        text => {
+                            let near = ["asc", "desc"].into_iter().find(|way| text.starts_with(way));
+                            let error = SrqlError::new("bad_sort", word.span, "asc or desc is expected here");
+                            return Err(error.suggest(near));
+                        }
                     }
                 } else {
                     false
@@ -252,11 +262,15 @@ impl Parser<'_> {
                     let (text, at) = self.inner_text()?;
                     let mut inner = Parser::new(&self.text[..at + text.len()], at, self.nested);
                     inner.terms = self.terms;
-                    let cond = inner.having_or(0)?;
+                    inner.gathered = self.gathered.take();
+                    let cond = inner.having_or(0);
+                    self.gathered = inner.gathered.take();
                     inner.blanks();
-                    if inner.at < inner.text.len() {
-                        return Err(inner.error("unexpected", "and, or, or the end of the condition is expected here"));
+                    if cond.is_ok() && inner.at < inner.text.len() {
+                        let error = inner.error("unexpected", "and, or, or the end of the condition is expected here");
+                        return Err(elsewhere::and_or(inner.text, error));
                     }
+                    let cond = cond?;
                     self.terms = inner.terms;
                     cond
                 } else {

@@ -256,18 +256,18 @@ impl<'a> Parser<'a> {
     }
 
     fn having_and(&mut self, depth: usize) -> Result<Having> {
-        let mut all = vec![self.having_not(depth)?];
+        let mut all = vec![self.having_term(depth)?];
         loop {
             self.blanks();
             if !self.keyword("and") {
                 break;
             }
-            all.push(self.having_not(depth)?);
+            all.push(self.having_term(depth)?);
         }
         Ok(if all.len() == 1 { all.remove(0) } else { Having::And(all) })
     }
 
-    fn having_not(&mut self, depth: usize) -> Result<Having> {
+    pub(super) fn having_not(&mut self, depth: usize) -> Result<Having> {
         if depth > MAX_DEPTH {
             return Err(self.error("too_deep", format!("nested more than {MAX_DEPTH} deep")));
         }

@@ -1,8 +1,8 @@
 //! Terms: a key, a colon, and what the field is; keys below an object or a map, queries that give the values.
 
-use super::super::ast::{Expr, Key, Value};
+use super::super::ast::{Expr, Key, Query, Value};
 use super::super::words;
-use super::{MAX_QUERIES, MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, plain};
+use super::{MAX_QUERIES, MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, elsewhere, plain};
 use crate::error::SrqlError;
 use crate::tables::catalog;
 
@@ -30,6 +30,9 @@ impl Parser<'_> {
                 }
                 _ => {
                     let first = path.is_empty() && !self.in_map;
+                    if first && self.peek().is_some_and(|c| c.is_ascii_digit() || c == '-') {
+                        return Err(self.error("key_missing", "a field name is expected here"));
+                    }
                     let end = self
                         .rest()
                         .find(|c: char| {
@@ -64,16 +67,16 @@ impl Parser<'_> {
             }
             _ => {
                 self.at = start;
-                let word = self.word(&[])?;
-                if depth == 0 && !negated && word.text.eq_ignore_ascii_case("downsample") {
-                    self.downsample(word.span)?;
-                    return Ok(Expr::And(Vec::new()));
+                if depth == 0
+                    && !negated
+                    && let Ok(word) = self.word(&[])
+                    && word.text.eq_ignore_ascii_case("downsample")
+                {
+                    let read = self.downsample(word.span);
+                    return self.clause_read("downsample", start, read);
                 }
-                return Err(SrqlError::new(
-                    "term_without_colon",
-                    word.span,
-                    format!("{:?} is neither key:value nor quoted text", plain(&word.text)),
-                ));
+                self.at = start;
+                return Err(self.no_term());
             }
         };
         self.at += 1;
@@ -86,8 +89,8 @@ impl Parser<'_> {
                 let detail = format!("{clause}: stands at the top level only");
                 return Err(SrqlError::new("clause_inside", key.span, detail));
             }
-            self.clause(clause, key.span)?;
-            return Ok(Expr::And(Vec::new()));
+            let read = self.clause(clause, key.span);
+            return self.clause_read(clause, start, read);
         }
         let not = self.eat('!');
         if not && negated {
@@ -95,9 +98,27 @@ impl Parser<'_> {
         }
         let filter = match self.prefixed(&key, depth)? {
             Some(group) => group,
-            None => Expr::Filter(key, self.value(true)?),
+            None => {
+                let value = self.value(true).map_err(|error| elsewhere::joined(self.text, error))?;
+                Expr::Filter(key, value)
+            }
         };
         Ok(if not { Expr::Not(Box::new(filter)) } else { filter })
+    }
+
+    /// A clause that begins there was read, or could not be. It stands beside no operator.
+    fn clause_read(&mut self, clause: &'static str, start: usize, read: Result<()>) -> Result<Expr> {
+        let operator = self.operator.take();
+        if let Err(error) = read {
+            self.unread.push(clause);
+            return Err(error);
+        }
+        let span = (start, self.at);
+        if let Some((operator, at)) = operator {
+            self.fail(self.beside(operator, (at.0, span.1), span))?;
+        }
+        self.after = Some(span);
+        Ok(Expr::And(Vec::new()))
     }
 
     /// ` contains ` before a list, instead of a colon.
@@ -122,7 +143,7 @@ impl Parser<'_> {
         if self.peek() != Some('(') || !(object || is_map) {
             return Ok(None);
         }
-        let start = self.at;
+        let (start, wrong) = (self.at, self.mistakes());
         self.at += 1;
         self.blanks();
         if self.rest().get(..3).is_some_and(|r| r.eq_ignore_ascii_case("in:")) {
@@ -130,11 +151,18 @@ impl Parser<'_> {
             return Ok(None);
         }
         let outside = std::mem::replace(&mut self.in_map, is_map);
+        // On a map the brackets may hold a list of keys: what is no group is no mistake there.
+        let gathered = if object { None } else { self.gathered.take() };
         let group = self.or(depth + 1).and_then(|inner| {
             self.blanks();
-            if self.eat(')') { Ok(inner) } else { Err(self.error("bracket_open", "this bracket is not closed")) }
+            if self.eat(')') {
+                self.some(inner, (start, self.at), wrong)
+            } else {
+                Err(SrqlError::new("bracket_open", (start, start + 1), "this bracket is not closed"))
+            }
         });
         self.in_map = outside;
+        self.gathered = self.gathered.take().or(gathered);
         match group {
             Ok(inner) => Ok(Some(below(inner, &key.path))),
             Err(_) if !object && !is_group(&self.text[start + 1..]) => {
@@ -158,17 +186,27 @@ impl Parser<'_> {
             return Err(SrqlError::new("too_many_subqueries", (open, self.at), detail));
         }
         let mut inner = Parser::new(self.text, start, self.nested + 1);
-        (inner.terms, inner.queries) = (self.terms, self.queries + 1);
-        let filter = inner.or(0)?;
-        inner.blanks();
-        if !inner.eat(')') {
-            return Err(match inner.peek() {
-                None => SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"),
-                Some(_) => inner.error("unexpected", "the subquery should end here"),
-            });
-        }
+        (inner.terms, inner.queries, inner.gathered) = (self.terms, self.queries + 1, self.gathered.take());
+        let query = inner.below(open);
         (self.at, self.terms, self.queries) = (inner.at, inner.terms, inner.queries);
-        Ok(Value::Sub(Box::new(inner.finish(filter, start)?), (open, self.at)))
+        self.gathered = inner.gathered.take();
+        let query = query?;
+        // What is not all read is not judged further.
+        if !inner.unread.is_empty() {
+            return Ok(Value::Present);
+        }
+        Ok(Value::Sub(Box::new(query), (open, self.at)))
+    }
+
+    /// All of a subquery, with the bracket that closes it.
+    fn below(&mut self, open: usize) -> Result<Query> {
+        let start = self.at;
+        let filter = self.or(0)?;
+        self.blanks();
+        if !self.eat(')') {
+            return Err(SrqlError::new("bracket_open", (open, open + 1), "this subquery is not closed"));
+        }
+        self.finish(filter, start)
     }
 }
 

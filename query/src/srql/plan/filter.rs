@@ -482,13 +482,16 @@ fn dotted(target: &Target, from: Option<&Literal>, to: Option<&Literal>) -> Opti
     let sides = || from.into_iter().chain(to);
     let ranges = match target.kind {
         Kind::Number | Kind::Time | Kind::Ip => true,
+        Kind::List => target.field.ends_with("ip_addresses"),
         Kind::Text if target.is_map_value() => sides().all(|side| number(&plain(&side.text)).is_some()),
         _ => false,
     };
     let side = |side: Option<&Literal>| side.map_or("", |side| side.text.as_str()).to_owned();
-    let span = (sides().next().map_or(0, |l| l.span.0), sides().last().map_or(0, |l| l.span.1));
+    let start = from.map_or_else(|| to.map_or(0, |l| l.span.0 - 2), |l| l.span.0);
+    let end = to.map_or_else(|| from.map_or(0, |l| l.span.1 + 2), |l| l.span.1);
+    let (quoted, verbatim) = (sides().any(|l| l.quoted), sides().any(|l| l.verbatim));
     let text = format!("{}..{}", side(from), side(to));
-    (!ranges).then_some(Literal { text, quoted: false, verbatim: false, span })
+    (!ranges).then_some(Literal { text, quoted, verbatim, span: (start, end) })
 }
 
 /// The numbers of the labels that a pattern matches.

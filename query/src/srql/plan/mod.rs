@@ -54,6 +54,7 @@ use super::parse::plain;
 use super::slices::Slices;
 use super::time::{self, Range};
 use crate::error::SrqlError;
+use crate::srql::near;
 use crate::tables::catalog::{self, Entity};
 
 type Result<T> = std::result::Result<T, SrqlError>;
@@ -129,8 +130,7 @@ fn entity(name: &str, span: Span) -> Result<&'static Entity> {
         if catalog::NOT_AVAILABLE.iter().any(is) {
             return SrqlError::new("entity_not_available", span, format!("{name} is not available here"));
         }
-        let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
-        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
+        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(near::entity(name))
     })
 }
 

@@ -150,7 +150,10 @@ impl Names<'_> {
         }
         let name = &key.path[0];
         let detail = format!("{} has no field {name:?}", entity.name);
-        SrqlError::new("unknown_field", key.span, detail).suggest(entity.nearest(name))
+        // Of a device's fields clauses are none.
+        let whole = entity.name == self.entity.name;
+        let near = entities.iter().filter(|_| whole).find_map(|entity| entity.nearest_key(name));
+        SrqlError::new("unknown_field", key.span, detail).suggest(near.or_else(|| entity.nearest(name)))
     }
 }
 
