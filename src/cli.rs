@@ -80,6 +80,9 @@ enum Command {
         /// Go on: print each row that comes or goes.
         #[arg(long)]
         live: bool,
+        /// On a terminal every column, as records where they are too wide for a table.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         at: At,
     },
@@ -300,8 +303,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let ndjson = format.map_or(!std::io::stdout().is_terminal(), |f| f != Output::Table);
             runtime.block_on(follow::follow(&srql, &at, ndjson))?;
         }
-        Command::Query { srql, sql, format, live: false, at } => {
-            return runtime.block_on(query::query(&srql, sql, format, &at));
+        Command::Query { srql, sql, format, live: false, all, at } => {
+            return runtime.block_on(query::query(&srql, sql, format, all, &at));
         }
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,

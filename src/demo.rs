@@ -232,7 +232,11 @@ async fn watch(server: &Server, tokens: &[String], seconds: Option<u64>, speed: 
             ] {
                 let answer = ask(server.http, &tokens[0], query).await?;
                 let rows = answer["results"].as_array().cloned().unwrap_or_default();
-                say(&format!("\n{}> {query}\n{}\n", TENANTS[0], table::render(&rows)))?;
+                say(&format!(
+                    "\n{}> {query}\n{}\n",
+                    TENANTS[0],
+                    table::render(&rows, crate::query::brief(query).as_deref())
+                ))?;
             }
         }
         if seconds.is_some_and(|s| started.elapsed().as_secs() >= s) {

@@ -7,7 +7,9 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::api;
+use crate::caret;
 use crate::cli::At;
+use crate::query;
 use crate::table;
 
 /// Follows a query until the server ends it; as NDJSON, an event a line, where no person reads.
@@ -16,8 +18,9 @@ pub(crate) async fn follow(srql: &str, at: &At, ndjson: bool) -> Result<()> {
     let mut response = api::send(at, request).await?;
     if !response.status().is_success() {
         let problem: Value = response.json().await.unwrap_or_default();
-        bail!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
+        bail!("{}", caret::shown(&problem, srql));
     }
+    let columns = query::brief(srql);
     let mut waiting = Vec::new();
     let mut name = String::new();
     while let Some(chunk) = response.chunk().await.context("the server broke off")? {
@@ -37,14 +40,14 @@ pub(crate) async fn follow(srql: &str, at: &At, ndjson: bool) -> Result<()> {
                     // Where it is not the server that ends, it says why.
                     return data["detail"].as_str().map_or(Ok(()), |detail| bail!("{detail}"));
                 }
-                show(&name, &data, ndjson)?;
+                show(&name, &data, ndjson, columns.as_deref())?;
             }
         }
     }
     bail!("the server broke off")
 }
 
-fn show(name: &str, data: &Value, ndjson: bool) -> Result<()> {
+fn show(name: &str, data: &Value, ndjson: bool, columns: Option<&[&str]>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if ndjson {
         let mut event = data.clone();
@@ -55,7 +58,7 @@ fn show(name: &str, data: &Value, ndjson: bool) -> Result<()> {
     let rows = |key: &str| data[key].as_array().cloned().unwrap_or_default();
     match name {
         "snapshot" => {
-            writeln!(out, "{}", table::render(&rows("rows")))?;
+            writeln!(out, "{}", table::render(&rows("rows"), columns))?;
             if data["last"] == true {
                 writeln!(out, "as of epoch {}; changes follow", data["epoch"])?;
             }

@@ -2,6 +2,7 @@
 
 mod api;
 mod capture;
+mod caret;
 mod cli;
 mod clock;
 mod config;
@@ -16,6 +17,7 @@ mod query;
 mod reap;
 mod replay;
 mod serve;
+mod sparkline;
 mod standing;
 mod sync;
 mod table;

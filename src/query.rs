@@ -4,14 +4,16 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use radarflow_query::srql::parse::parse;
+use radarflow_query::tables::{catalog, shown};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::{At, Output};
-use crate::{api, table};
+use crate::{api, caret, table};
 
 /// Asks; tells with which code to leave.
-pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At) -> Result<ExitCode> {
+pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, all: bool, at: &At) -> Result<ExitCode> {
     let format = format.unwrap_or(if std::io::stdout().is_terminal() { Output::Table } else { Output::Ndjson });
     let wire = match format {
         Output::Table | Output::Json => "json",
@@ -25,16 +27,13 @@ pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At
     let mut response = api::send(at, request).await?;
     if !response.status().is_success() {
         let problem: Value = response.json().await.unwrap_or_default();
-        eprintln!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
-        if let Some(column) = problem["column"].as_u64().filter(|_| problem["line"] == 1) {
-            let width = problem["token"].as_str().map_or(1, |t| t.chars().count().max(1));
-            eprintln!("  {text}\n  {}{}", " ".repeat(column as usize - 1), "^".repeat(width));
-        }
+        eprintln!("{}", caret::shown(&problem, text));
         return Ok(ExitCode::from(1));
     }
     let mut out = std::io::stdout().lock();
     let written = if format == Output::Table {
-        page(&mut out, &response.json().await?)
+        let brief = if all || sql { None } else { brief(text) };
+        page(&mut out, &response.json().await?, brief.as_deref(), all)
     } else {
         loop {
             let Some(part) = response.chunk().await.context("the answer broke off; what was printed is not all")?
@@ -50,14 +49,30 @@ pub(crate) async fn query(text: &str, sql: bool, format: Option<Output>, at: &At
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(out: &mut impl Write, answer: &Value) -> std::io::Result<()> {
+/// The columns that are shown of what a query asks for, where it names none.
+pub(crate) fn brief(text: &str) -> Option<Vec<&'static str>> {
+    let query = parse(text).ok()?;
+    let ([(name, _)], true) = (&query.entities[..], query.fields.is_empty() && query.stats.is_empty()) else {
+        return None;
+    };
+    let rows = query.bucket.is_none() && query.rollup.is_none() && !query.explain;
+    catalog::find(name).filter(|_| rows).map(shown::brief)
+}
+
+fn page(out: &mut impl Write, answer: &Value, brief: Option<&[&str]>, all: bool) -> std::io::Result<()> {
     let rows = answer["results"].as_array().cloned().unwrap_or_default();
-    writeln!(out, "{}", table::render(&rows))?;
+    let width = table::width();
+    match table::fits(&rows, width) {
+        false if all => write!(out, "{}", table::records(&rows))?,
+        _ => writeln!(out, "{}", table::within(&rows, brief, Some(width)))?,
+    }
     let meta = &answer["meta"];
     let more = if meta["truncated"] == true { ", more follow" } else { "" };
     let took = meta["elapsed_ms"].as_f64().unwrap_or(0.0);
     let plural = if rows.len() == 1 { "" } else { "s" };
-    writeln!(out, "{} row{plural}{more}, {took:.1} ms, epoch {}", rows.len(), meta["epoch"])?;
+    let hidden = brief.map_or(0, |brief| table::columns(&rows, None).len() - table::columns(&rows, Some(brief)).len());
+    let hidden = if hidden > 0 { format!(", {hidden} more columns with --all") } else { String::new() };
+    writeln!(out, "{} row{plural}{more}, {took:.1} ms, epoch {}{hidden}", rows.len(), meta["epoch"])?;
     for warning in meta["warnings"].as_array().into_iter().flatten() {
         eprintln!("note: {}", warning.as_str().unwrap_or_default());
     }

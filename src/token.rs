@@ -178,7 +178,7 @@ fn listed(tokens: &[Value]) -> String {
         }
         token
     };
-    table::render(&tokens.iter().map(shown).collect::<Vec<_>>())
+    table::render(&tokens.iter().map(shown).collect::<Vec<_>>(), None)
 }
 
 /// The tokens of a server that does not run.

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 
+use arrow_schema::ArrowError;
 use datafusion::error::DataFusionError;
 use radarflow_proto::cell::Time;
 use serde::Serialize;
@@ -56,7 +57,12 @@ impl SrqlError {
 }
 
 fn near(name: Option<&str>) -> String {
-    name.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+    match name {
+        // What has quotes itself stands as it is to be written.
+        Some(name) if name.contains(['"', '\\', '\'']) => format!("; did you mean {name} ?"),
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None => String::new(),
+    }
 }
 
 /// Why there is no answer.
@@ -96,8 +102,18 @@ pub(crate) fn failed(error: impl Borrow<DataFusionError>) -> QueryError {
     let error = error.borrow();
     match error.find_root() {
         DataFusionError::ResourcesExhausted(detail) => QueryError::TooLarge(detail.clone()),
-        DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
+        DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::SQL(..)
+        | DataFusionError::NotImplemented(_) => {
             QueryError::Language(SrqlError::new("cannot_plan", (0, 0), error.strip_backtrace()))
+        }
+        // Divided by nought, no number, too large for its type: it is the values that were asked for.
+        DataFusionError::Execution(_) => {
+            QueryError::Language(SrqlError::new("cannot_compute", (0, 0), error.strip_backtrace()))
+        }
+        DataFusionError::ArrowError(error, _) if !matches!(**error, ArrowError::IoError(..)) => {
+            QueryError::Language(SrqlError::new("cannot_compute", (0, 0), error.to_string()))
         }
         _ => QueryError::Failed(error.strip_backtrace()),
     }

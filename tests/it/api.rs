@@ -86,6 +86,16 @@ with flight.connect(uri, db_kwargs=header) as bearer, flight.connect(uri, db_kwa
             cursor.adbc_prepare('SELECT count(*) AS n FROM devices')
             cursor.execute('SELECT count(*) AS n FROM devices')
             assert cursor.fetchall() == [(len(names),)]
+            # What is bound is a value; SRQL may begin with any term.
+            for mark in ('?', '$1'):
+                cursor.execute(f'SELECT hostname FROM devices WHERE hostname = {mark}', ('h00007',))
+                assert cursor.fetchall() == [('h00007',)]
+            cursor.execute('SELECT count(*) FROM devices WHERE hostname > ? AND hostname <= ?', (names[0], names[5]))
+            assert cursor.fetchall() == [(5,)]
+            cursor.execute('sort:hostname:desc in:devices fields:hostname limit:1')
+            assert cursor.fetchall() == [(names[-1],)]
+            cursor.execute('EXPLAIN SELECT hostname FROM devices')
+            assert cursor.fetchall()
             for wrong in ('DROP TABLE devices', 'SELECT nothing FROM devices', 'in:devices nothing:1', 'SELECT'):
                 try:
                     cursor.execute(wrong)

@@ -1,5 +1,7 @@
 //! A page of an answer, with what is told beside it.
 
+use std::collections::BTreeMap;
+
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use radarflow_proto::rows::Source;
@@ -23,6 +25,8 @@ pub struct Answer {
     pub prev_cursor: Option<String>,
     /// Rows asked for.
     pub limit: Option<usize>,
+    /// What its columns count, by name.
+    pub units: BTreeMap<String, &'static str>,
     /// About the answer.
     pub meta: Meta,
 }
@@ -40,6 +44,10 @@ pub struct Meta {
     pub elapsed_ms: f64,
     /// Rows returned.
     pub rows: usize,
+    /// Rows that were read for them.
+    pub rows_scanned: u64,
+    /// Bytes of these: of files as they are stored, of what is in memory as it lies there.
+    pub bytes_scanned: u64,
     /// The span looked at.
     pub time_range: Option<[Option<String>; 2]>,
     /// The time asked of, where it is not now.

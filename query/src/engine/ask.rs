@@ -12,12 +12,14 @@ use datafusion::prelude::DataFrame;
 use radarflow_proto::cell::Time;
 
 use crate::actor::Actor;
-use crate::engine::admission::Running;
 use crate::engine::answer::{Answer, Meta, completeness};
+use crate::engine::bytes::collect;
+use crate::engine::cancel::Work;
 use crate::engine::cursor::Cursor;
 use crate::engine::export::Export;
 use crate::engine::page::{self, Executed, NARROW_FIRST};
 use crate::engine::prepare::Prepared;
+use crate::engine::scanned::Scanned;
 use crate::engine::{Engine, while_granted};
 use crate::error::{QueryError, failed};
 use crate::srql::complete::{self, Item};
@@ -44,8 +46,8 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let started = Instant::now();
         let answer = while_granted(actor, async {
-            let _running = self.admit(&actor.tenant).await?;
-            self.bounded(actor, text, cursor, limit).await
+            let work = self.admit(&actor.tenant).await?;
+            self.bounded(&work, actor, text, cursor, limit).await
         });
         let answer = answer.await;
         self.count(&answer, started);
@@ -85,14 +87,19 @@ impl Engine {
 
     /// Begins to give all rows; `None` where the query asks for a page, or for what is made of a whole answer.
     async fn begin_export(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<Export>, QueryError> {
-        let running = self.admit(&actor.tenant).await?;
-        match self.all_rows(actor, text).await? {
-            Some((frame, epoch)) => self.send(running, frame, epoch).map(Some),
+        let work = self.admit(&actor.tenant).await?;
+        match self.all_rows(&work, actor, text).await? {
+            Some((frame, epoch)) => self.send(work, frame, epoch).map(Some),
             None => Ok(None),
         }
     }
 
-    async fn all_rows(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<Option<(DataFrame, u64)>, QueryError> {
+    async fn all_rows(
+        self: &Arc<Self>,
+        work: &Arc<Work>,
+        actor: &Actor,
+        text: &str,
+    ) -> Result<Option<(DataFrame, u64)>, QueryError> {
         let (engine, actor, text) = (self.clone(), actor.clone(), text.to_owned());
         let shaped = async move {
             let Prepared { planned, query, cursor, view, .. } = engine.prepare(&actor, &text, None, None)?;
@@ -102,7 +109,7 @@ impl Engine {
             let all = Planned { limit: None, pages: false, ..planned };
             Ok(Some((page::shape(all, None)?.frame, view.epoch)))
         };
-        self.on_threads(shaped).await
+        self.work(work, shaped).await
     }
 
     /// The columns that an export of a query has.
@@ -110,30 +117,31 @@ impl Engine {
     /// # Errors
     /// The query is wrong, it is refused, or it fails: each has its [`QueryError`].
     pub async fn srql_schema(self: &Arc<Self>, actor: &Actor, text: &str) -> Result<SchemaRef, QueryError> {
-        let running = self.admit(&actor.tenant).await?;
-        match self.all_rows(actor, text).await? {
+        let work = self.admit(&actor.tenant).await?;
+        match self.all_rows(&work, actor, text).await? {
             Some((frame, _)) => Ok(Arc::new(frame.schema().as_arrow().clone())),
             None => {
-                drop(running);
+                drop(work);
                 Ok(self.query(actor, text, None, None).await?.schema)
             }
         }
     }
 
     /// Runs a plan for whoever takes its rows.
-    pub(crate) fn send(&self, running: Running, frame: DataFrame, epoch: u64) -> Result<Export, QueryError> {
-        Export::start(&self.threads, running, frame, epoch).ok_or(QueryError::Busy)
+    pub(crate) fn send(&self, work: Arc<Work>, frame: DataFrame, epoch: u64) -> Result<Export, QueryError> {
+        Export::start(&self.threads, work, frame, epoch).ok_or(QueryError::Busy)
     }
 
     async fn bounded(
         self: &Arc<Self>,
+        work: &Arc<Work>,
         actor: &Actor,
         text: &str,
         cursor: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Answer, QueryError> {
         let (engine, actor, text, cursor) = (self.clone(), actor.clone(), text.to_owned(), cursor.map(str::to_owned));
-        self.on_threads(async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
+        self.work(work, async move { engine.run(&actor, &text, cursor.as_deref(), limit).await }).await
     }
 
     async fn run(
@@ -149,7 +157,7 @@ impl Engine {
         let answer = if query.explain {
             page::explain(planned).await?
         } else {
-            let planned = match entities[..] {
+            let (planned, found) = match entities[..] {
                 [one]
                     if at.is_none()
                         && view.epoch == epoch
@@ -159,11 +167,13 @@ impl Engine {
                 {
                     page::narrowed(planned, one.table, cursor.as_ref()).await?
                 }
-                _ => planned,
+                _ => (planned, Scanned::default()),
             };
-            page::execute(planned, cursor.as_ref(), now_us).await?
+            let mut answer = page::execute(planned, cursor.as_ref(), now_us).await?;
+            answer.scanned += found;
+            answer
         };
-        let Executed { batches, schema, edges, limit, range, warnings, truncated } = answer;
+        let Executed { batches, schema, edges, limit, range, warnings, truncated, units, scanned } = answer;
         let back = cursor.as_ref().is_some_and(|c| c.back);
         let seal = |edge: &Vec<Option<String>>, back| {
             let (query, tenant, range) = (hash.clone(), actor.tenant.clone(), range.map(|r| (r.from, r.to)));
@@ -180,6 +190,7 @@ impl Engine {
         }
         let instant = |us: i64| Time(us).to_string();
         let mut meta = self.meta(&view, actor, &entities, started, &batches, truncated);
+        (meta.rows_scanned, meta.bytes_scanned) = (scanned.rows, scanned.bytes);
         (meta.epoch, meta.frontier_time) = (epoch, instant(clock_ms * 1000));
         meta.lag_ms += view.clock_ms - clock_ms;
         meta.time_range = range.map(|r| [r.from.map(instant), r.to.map(instant)]);
@@ -194,7 +205,7 @@ impl Engine {
         if let Some(since) = lasting.and_then(|e| view.forgotten(e.table, from)) {
             meta.warnings.push(format!("what was over by {} is not kept: it is not among the rows", instant(since)));
         }
-        Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, meta })
+        Ok(Answer { batches, schema, next_cursor: next, prev_cursor: prev, limit, units, meta })
     }
 
     /// What is told beside an answer.
@@ -214,6 +225,8 @@ impl Engine {
             lag_ms: (now_ms - view.clock_ms).max(0),
             elapsed_ms: started.elapsed().as_secs_f64() * 1000.0,
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
+            rows_scanned: 0,
+            bytes_scanned: 0,
             time_range: None,
             at: None,
             truncated,
@@ -236,12 +249,12 @@ impl Engine {
         let done = complete::complete(text, offset);
         let mut items = done.items;
         if let Some(wanted) = done.values {
-            let _running = self.admit(&actor.tenant).await?;
+            let work = self.admit(&actor.tenant).await?;
             let view = self.live.view();
             let ctx = self.session();
             let rows = view.table(&ctx, actor, wanted.entity.table).map_err(failed)?;
             let plan = plan::values(&wanted, rows, view.clock_ms * 1000)?;
-            let batches = self.on_threads(async move { plan.collect().await.map_err(failed) }).await?;
+            let batches = self.work(&work, collect(plan)).await?;
             for batch in &batches {
                 let values: &StringArray = batch.column(0).as_string();
                 let counts = batch.column(1).as_primitive::<Int64Type>();

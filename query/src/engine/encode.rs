@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
+use arrow::compute;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::LineDelimitedWriter;
-use arrow::json::writer::{JsonArray, WriterBuilder};
+use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::errors::ParquetError;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::engine::bytes::{Capped, MAX_ANSWER, too_large};
+use crate::error::QueryError;
+
+/// Bytes of a row group of Parquet, which is in memory until it is whole.
+const ROW_GROUP: usize = 32 << 20;
 
 /// A format of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +78,9 @@ impl Encoder {
     pub(crate) fn push(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Broken> {
         Ok(match self {
             Encoder::Ndjson => {
-                let mut writer = LineDelimitedWriter::new(Vec::new());
-                writer.write(batch)?;
+                let builder = WriterBuilder::new().with_explicit_nulls(true);
+                let mut writer = builder.build::<_, LineDelimited>(Vec::new());
+                writer.write(&exact(batch)?)?;
                 writer.finish()?;
                 writer.into_inner()
             }
@@ -88,6 +96,9 @@ impl Encoder {
             }
             Encoder::Parquet(writer) => {
                 writer.write(batch)?;
+                if writer.in_progress_size() > ROW_GROUP {
+                    writer.flush()?;
+                }
                 std::mem::take(writer.inner_mut())
             }
         })
@@ -106,35 +117,78 @@ impl Encoder {
     }
 }
 
-/// Rows as a JSON array.
-pub(crate) fn json_rows(batches: &[RecordBatch]) -> Vec<u8> {
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    let refs: Vec<&RecordBatch> = batches.iter().collect();
-    // Every type a table has can be written as JSON.
-    if writer.write_batches(&refs).and_then(|()| writer.finish()).is_err() {
-        return b"[]".to_vec();
+/// Digits of a decimal from which on a reader of JSON, who has floats, may take it for another.
+const EXACT_DIGITS: u8 = 15;
+
+/// Rows as JSON has them: decimals that are too long for a float are text.
+pub(crate) fn exact(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let is_long = |of: &DataType| matches!(of, DataType::Decimal128(digits, _) | DataType::Decimal256(digits, _) if *digits > EXACT_DIGITS);
+    let written = |of: &DataType| match of {
+        long if is_long(long) => Some(DataType::Utf8),
+        DataType::List(item) if is_long(item.data_type()) => {
+            Some(DataType::List(Arc::new(item.as_ref().clone().with_data_type(DataType::Utf8))))
+        }
+        _ => None,
+    };
+    if batch.schema_ref().fields().iter().all(|field| written(field.data_type()).is_none()) {
+        return Ok(batch.clone());
     }
-    let out = writer.into_inner();
-    if out.is_empty() { b"[]".to_vec() } else { out }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match written(field.data_type()) {
+            Some(text) => {
+                columns.push(compute::cast(column, &text)?);
+                fields.push(Arc::new(field.as_ref().clone().with_data_type(text)));
+            }
+            None => {
+                columns.push(column.clone());
+                fields.push(field.clone());
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// Lists and maps as JSON text: CSV has no shape for them.
+/// Rows as a JSON array.
+pub(crate) fn json_rows(batches: &[RecordBatch]) -> Result<Vec<u8>, QueryError> {
+    let out = Capped::new(MAX_ANSWER);
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(out);
+    // Every type that a table has can be told exactly.
+    let exact: Vec<RecordBatch> = batches.iter().map(|b| exact(b).unwrap_or_else(|_| b.clone())).collect();
+    let refs: Vec<&RecordBatch> = exact.iter().collect();
+    match writer.write_batches(&refs).and_then(|()| writer.finish()) {
+        Ok(()) => {}
+        Err(ArrowError::IoError(..)) => return Err(too_large()),
+        Err(error) => return Err(QueryError::Failed(error.to_string())),
+    }
+    let out = writer.into_inner().written();
+    Ok(if out.is_empty() { b"[]".to_vec() } else { out })
+}
+
+/// What has parts as JSON text: CSV has no shape for it.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::new();
     let mut columns = Vec::new();
-    for (i, field) in batch.schema().fields().iter().enumerate() {
-        let nested = matches!(field.data_type(), DataType::List(_) | DataType::Map(..));
-        if !nested {
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if !field.data_type().is_nested() {
             fields.push(field.as_ref().clone());
-            columns.push(batch.column(i).clone());
+            columns.push(column.clone());
             continue;
         }
-        let one = batch.project(&[i])?;
-        let rows: Value = serde_json::from_slice(&json_rows(&[one])).unwrap_or_default();
-        let texts: StringArray =
-            rows.as_array().into_iter().flatten().map(|r| Some(r[field.name()].to_string())).collect();
+        let one = RecordBatch::try_from_iter_with_nullable([("v", column.clone(), true)])?;
+        let broken = |error: String| ArrowError::CsvError(error);
+        let rows = json_rows(&[one]).map_err(|error| broken(format!("{error:?}")))?;
+        let rows: Vec<Parts<'_>> = serde_json::from_slice(&rows).map_err(|error| broken(error.to_string()))?;
+        let texts = rows.iter().map(|row| (row.v.get() != "null").then(|| row.v.get()));
         fields.push(Field::new(field.name(), DataType::Utf8, true));
-        columns.push(Arc::new(texts));
+        columns.push(Arc::new(texts.collect::<StringArray>()));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// A value with parts, as it is written.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    v: &'a RawValue,
 }

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use crate::actor::{Actor, Grant};
-use crate::engine::admission::Running;
 use crate::engine::answer::Answer;
+use crate::engine::cancel::Work;
 use crate::engine::threads::{Ended, Threads};
 use crate::error::{QueryError, failed};
 
@@ -38,11 +38,10 @@ pub struct Export {
 
 impl Export {
     /// Runs a plan for whoever takes its rows; `None` when the process ends.
-    pub(crate) fn start(threads: &Threads, running: Running, frame: DataFrame, epoch: u64) -> Option<Export> {
+    pub(crate) fn start(threads: &Threads, work: Arc<Work>, frame: DataFrame, epoch: u64) -> Option<Export> {
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let (to, rows) = mpsc::channel(EXPORT_AHEAD);
-        let task = threads.spawn(async move {
-            let _running = running;
+        let task = threads.spawn(work, async move {
             let all = async {
                 let mut batches = frame.execute_stream().await.map_err(failed)?;
                 while let Some(batch) = batches.next().await {

@@ -6,27 +6,45 @@
 //! | [`admission`], [`threads`] | who may ask now, and on what threads |
 //! | [`prepare`], [`page`], [`cursor`] | what a query becomes, how a page of it is found, where the next begins |
 //! | [`ask`], [`answer`], [`export`], [`encode`] | how it is answered, what the answer is, and as which bytes |
-//! | [`sql`] | SQL over the same |
+//! | [`sql`], [`bounds`] | SQL over the same, and how large a statement may be |
+//! | [`cancel`] | how the work of a query ends when nobody waits for it |
+//! | [`made`], [`widths`], [`bytes`], [`conditions`] | how much a plan and an answer may hold |
+//! | [`parameters`], [`sql_mistakes`] | values that are bound to a statement; where a mistake in one is |
+//! | [`validate`] | every mistake of a query, without running it |
+//! | [`scanned`] | how much was read |
 //! | [`follow`] | what a live query asks for |
 
 pub mod admission;
 pub mod answer;
 mod ask;
+pub mod bounds;
+pub(crate) mod bytes;
+mod cancel;
+mod conditions;
 pub mod cursor;
 pub(crate) mod encode;
 pub mod export;
 mod follow;
+mod made;
 mod page;
+pub mod parameters;
 mod prepare;
+mod scanned;
 pub mod sql;
+mod sql_mistakes;
 mod threads;
+pub mod validate;
+mod widths;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,8 +53,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::actor::Actor;
-use crate::engine::admission::{Places, Running};
+use crate::engine::admission::Places;
+use crate::engine::cancel::{Planner, Wanted, Work};
+use crate::engine::conditions::Conditions;
 use crate::engine::cursor::{Pins, Seal};
+use crate::engine::made::Bound;
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::engine::threads::Threads;
 use crate::error::QueryError;
@@ -83,7 +104,7 @@ pub struct Engine {
 
 /// What queries did.
 struct Metrics {
-    /// By outcome: `ok`, `refused` (the asker's mistake), `busy`, `timeout`, `failed`.
+    /// By outcome: `ok`, `refused` (the asker's mistake), `too_large`, `busy`, `timeout`, `failed`.
     queries: Family<[(&'static str, &'static str); 1], Counter>,
     /// Versions of the tables that are kept for those who page.
     pinned: Gauge,
@@ -141,6 +162,7 @@ impl Engine {
             Err(QueryError::Busy) => "busy",
             Err(QueryError::TimedOut) => "timeout",
             Err(QueryError::Failed(_)) => "failed",
+            Err(QueryError::TooLarge(_)) => "too_large",
             Err(_) => "refused",
         };
         self.metrics.queries.get_or_create(&[("outcome", outcome)]).inc();
@@ -163,22 +185,31 @@ impl Engine {
         self.places.taken()
     }
 
-    /// A place among the questions of a tenant, until it is dropped; it is waited for as long as is decent.
-    pub(crate) async fn admit(&self, tenant: &str) -> Result<Running, QueryError> {
-        self.places.admit(tenant).await
+    /// Work that has a place among the questions of a tenant; it is waited for as long as is decent.
+    pub(crate) async fn admit(&self, tenant: &str) -> Result<Arc<Work>, QueryError> {
+        self.places.admit(tenant).await.map(|running| Arc::new(running.into()))
     }
 
     fn pins(&self) -> MutexGuard<'_, Pins> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a part of a query on the threads of queries, within their time.
+    /// Runs a part of a live query, which has no place among the others, on their threads.
     pub(crate) async fn on_threads<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Some(mut task) = self.threads.spawn(task) else { return Err(QueryError::Busy) };
-        match tokio::time::timeout(self.time, &mut task.0).await {
+        self.work(&Arc::default(), task).await
+    }
+
+    /// Runs a part of a query on the threads of queries, within their time; it ends when this is dropped.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        work: &Arc<Work>,
+        task: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let Some(mut task) = self.threads.spawn(work.clone(), task) else { return Err(QueryError::Busy) };
+        match tokio::time::timeout(self.time, &mut task.handle).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(QueryError::Failed(error.to_string())),
             Err(_) => Err(QueryError::TimedOut),
@@ -208,11 +239,32 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let config = SessionConfig::new()
         .with_information_schema(false)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        // Planners differ on whether `x IS TRUE` may be null, which it is not.
+        .set_bool("datafusion.execution.skip_physical_aggregate_schema_check", true)
         // Columns are text as the tables have it; views would be copied.
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
-    builder.with_default_features().with_optimizer_rule(Arc::new(Stored)).build()
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let functions = builder.scalar_functions().take().unwrap_or_default();
+    let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Conditions)];
+    analyzer.extend(Analyzer::new().rules);
+    let mut optimizer = Optimizer::new().rules;
+    optimizer.push(Arc::new(Stored));
+    let physical = PhysicalOptimizer::new().rules;
+    // Before each rule it is asked whether the plan is still wanted.
+    let wanted = || Arc::new(Wanted);
+    let mut state = builder
+        .with_scalar_functions(functions.into_iter().map(made::bounded).collect())
+        // Functions of functions have no bounds.
+        .with_higher_order_functions(Vec::new())
+        .with_analyzer_rules(analyzer.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_optimizer_rules(optimizer.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_physical_optimizer_rules(physical.into_iter().flat_map(|rule| [wanted() as Arc<_>, rule]).collect())
+        .with_query_planner(Arc::new(Planner))
+        .build();
+    // It cannot fail: it adds to a list.
+    let _ = state.register_function_rewrite(Arc::new(Bound));
+    state
 }
 
 /// What is answered only as long as the token of whoever asks holds.

@@ -1,17 +1,20 @@
 //! Runs a plan for one page: what lies beyond the cursor, in order, as many rows as are asked for. One more is looked for,
 //! which tells whether another page follows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::compute::{self, take_record_batch};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow_schema::{ArrowError, DataType, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
 
+use crate::engine::bytes;
 use crate::engine::cursor::Cursor;
+use crate::engine::scanned::{Scanned, collect};
 use crate::error::SrqlError;
 use crate::error::{QueryError, failed};
 use crate::srql::ast;
@@ -32,6 +35,8 @@ pub(crate) struct Executed {
     pub(crate) range: Option<Range>,
     pub(crate) warnings: Vec<String>,
     pub(crate) truncated: bool,
+    pub(crate) units: BTreeMap<String, &'static str>,
+    pub(crate) scanned: Scanned,
 }
 
 /// How a value of a sort column travels in a cursor: as text that casts back.
@@ -91,6 +96,15 @@ fn reversed(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
     batches.iter().rev().map(reverse).collect()
 }
 
+/// The rows of a series by time, and of one time by the series.
+fn oldest_first(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let rows = compute::concat_batches(schema, batches)?;
+    let options = Some(compute::SortOptions { descending: false, nulls_first: false });
+    let by = rows.columns().iter().take(2).map(|values| compute::SortColumn { values: values.clone(), options });
+    let order = compute::lexsort_to_indices(&by.collect::<Vec<_>>(), None)?;
+    take_record_batch(&rows, &order)
+}
+
 /// A plan in its final shape: what is beyond the cursor, in order, as many as are asked for and one more.
 pub(crate) struct Shaped {
     pub(crate) frame: DataFrame,
@@ -126,7 +140,12 @@ pub(crate) fn shape(planned: Planned, cursor: Option<&Cursor>) -> Result<Shaped,
     for name in &columns {
         let field = frame.schema().field_with_unqualified_name(name).map_err(failed)?;
         select.push(match field.data_type() {
+            // Row ids are names: they come back as text, to their last digit.
             DataType::Decimal128(..) => cast(ident(name), DataType::Utf8).alias(name),
+            DataType::List(item) if matches!(item.data_type(), DataType::Decimal128(..)) => {
+                let texts = Arc::new(Field::new_list_field(DataType::Utf8, true));
+                cast(ident(name), DataType::List(texts)).alias(name)
+            }
             _ => ident(name),
         });
     }
@@ -165,33 +184,42 @@ pub(crate) fn narrows(query: &ast::Query) -> bool {
 
 /// A page of a large table: what sorts first is found by the columns that it takes, and only then are its rows read, by
 /// their keys. The page is the same: whatever else has one of these keys sorts behind it.
-pub(crate) async fn narrowed(planned: Planned, table: Table, cursor: Option<&Cursor>) -> Result<Planned, QueryError> {
+pub(crate) async fn narrowed(
+    planned: Planned,
+    table: Table,
+    cursor: Option<&Cursor>,
+) -> Result<(Planned, Scanned), QueryError> {
     let key = table.key().iter().find(|key| is_indexed(key));
-    let (Some(key), Some(_), true) = (key, planned.limit, planned.pages) else { return Ok(planned) };
+    let (Some(key), Some(_), true) = (key, planned.limit, planned.pages) else {
+        return Ok((planned, Scanned::default()));
+    };
     if !planned.order.iter().any(|(column, _)| column == key) {
-        return Ok(planned);
+        return Ok((planned, Scanned::default()));
     }
     let narrow = Planned { columns: vec![(*key).to_owned()], ..planned.clone() };
-    let found = shape(narrow, cursor)?.frame.collect().await.map_err(failed)?;
+    let (found, scanned) = collect(shape(narrow, cursor)?.frame).await?;
     let keys = found.iter().flat_map(|batch| {
         let keys: &StringArray = batch.column(0).as_string();
         keys.iter().flatten().map(|key| lit(key.to_owned())).collect::<Vec<_>>()
     });
     let frame = planned.frame.clone().filter(ident(*key).in_list(keys.collect(), false)).map_err(failed)?;
-    Ok(Planned { frame, ..planned })
+    Ok((Planned { frame, ..planned }, scanned))
 }
 
 pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i64) -> Result<Executed, QueryError> {
     let (limit, pages, range, fill) = (planned.limit, planned.pages, planned.range, planned.fill);
-    let (warnings, newest) = (planned.warnings.clone(), matches!(planned.order.first(), Some((_, false))));
+    let (warnings, units) = (planned.warnings.clone(), planned.units.clone());
+    let newest = planned.series && matches!(planned.order.first(), Some((_, false)));
+    // What is filled in counts.
+    let planned = if fill.is_some() { Planned { limit: None, ..planned } } else { planned };
     let back = cursor.is_some_and(|c| c.back);
     let Shaped { frame, shown, keys } = shape(planned, cursor)?;
     let full: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
     let schema =
         Arc::new(full.project(&(0..shown).collect::<Vec<_>>()).map_err(|e| QueryError::Failed(e.to_string()))?);
-    let mut batches = frame.collect().await.map_err(failed)?;
+    let (mut batches, scanned) = collect(frame).await?;
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let truncated = limit.is_some_and(|limit| total > limit);
+    let truncated = fill.is_none() && limit.is_some_and(|limit| total > limit);
     if truncated {
         let mut over = total - limit.unwrap_or(total);
         while over > 0 {
@@ -220,17 +248,21 @@ pub(crate) async fn execute(planned: Planned, cursor: Option<&Cursor>, now_us: i
         .map(|b| b.project(&(0..shown).collect::<Vec<_>>()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| QueryError::Failed(e.to_string()))?;
-    if let Some((fill, width_us)) = fill.filter(|_| total > 0) {
+    if let Some((fill, slices)) = fill.filter(|_| total > 0) {
         let span = Range { from: range.and_then(|r| r.from), to: range.and_then(|r| r.to).or(Some(now_us)) };
-        let filled = series::fill(&batches, fill, width_us, span)
+        let filled = series::fill(&batches, fill, slices, span)
             .map_err(|detail| QueryError::Language(SrqlError::new("too_many_buckets", (0, 0), detail)))?;
-        let (schema, mut batches) = (filled.schema(), vec![filled]);
-        if newest {
-            batches = reversed(&batches).map_err(|e| QueryError::Failed(e.to_string()))?;
-        }
-        return Ok(Executed { batches, schema, edges: None, limit, range, warnings, truncated });
+        let (rows, kept) = (filled.num_rows(), limit.unwrap_or(usize::MAX).min(filled.num_rows()));
+        let kept_rows = filled.slice(if newest { rows - kept } else { 0 }, kept);
+        let (schema, batches, truncated) = (filled.schema(), vec![kept_rows], kept < rows);
+        return Ok(Executed { batches, schema, edges: None, limit, range, warnings, truncated, units, scanned });
     }
-    Ok(Executed { batches, schema, edges, limit, range, warnings, truncated })
+    let batches = match newest {
+        // The newest were picked; they are shown as any series is.
+        true => vec![oldest_first(&schema, &batches).map_err(|e| QueryError::Failed(e.to_string()))?],
+        false => batches,
+    };
+    Ok(Executed { batches, schema, edges, limit, range, warnings, truncated, units, scanned })
 }
 
 /// The plan of a query, instead of its rows.
@@ -244,6 +276,7 @@ pub(crate) async fn explain(planned: Planned) -> Result<Executed, QueryError> {
     let frame = frame.select(columns.iter().map(ident).collect::<Vec<_>>()).map_err(failed)?;
     let explained = frame.explain(false, false).map_err(failed)?;
     let schema: SchemaRef = Arc::new(explained.schema().as_arrow().clone());
-    let batches = explained.collect().await.map_err(failed)?;
-    Ok(Executed { batches, schema, edges: None, limit: None, range, warnings, truncated: false })
+    let batches = bytes::collect(explained).await?;
+    let (units, scanned) = (BTreeMap::new(), Scanned::default());
+    Ok(Executed { batches, schema, edges: None, limit: None, range, warnings, truncated: false, units, scanned })
 }

@@ -14,7 +14,7 @@ use crate::engine::{Engine, page};
 use crate::error::{QueryError, SrqlError};
 use crate::srql::plan::{self, Planned};
 use crate::srql::time::Range;
-use crate::srql::{ast, groups, parse};
+use crate::srql::{ast, groups, parse, redirects};
 use crate::tables::catalog::Entity;
 use crate::tables::past::Moment;
 use crate::tables::view::View;
@@ -54,6 +54,9 @@ impl Engine {
         query.cursor = None;
         let hash = query_hash(text);
         let cursor = cursor_text.map(|c| self.seal.open(&c, actor, &hash)).transpose()?;
+        if limit == Some(0) {
+            return Err(SrqlError::new("bad_limit", (0, 0), "limit: takes a whole number from 1 on").into());
+        }
         if let Some(limit) = limit {
             query.limit = Some(limit);
         }
@@ -61,6 +64,7 @@ impl Engine {
         let pinned_view = cursor.as_ref().and_then(|c| self.pins().get(c.epoch));
         let history = cursor.is_some() && pinned_view.is_none();
         let view = pinned_view.unwrap_or_else(|| self.live.view());
+        redirects::follow(&mut query, &view, actor);
         groups::expand(&mut query, &view, actor)?;
         let ctx = match entities[..] {
             [one] if one.table.nature() == Nature::State && page::finds(&query.filter) => self.session_for_few(),

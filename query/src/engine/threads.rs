@@ -1,10 +1,13 @@
 //! The threads that plans run on, apart from those of sockets: a heavy one keeps no socket waiting, and one whose asker has
 //! left is ended.
 
+use std::sync::{Arc, Weak};
+
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use crate::engine::admission::CONCURRENT;
+use crate::engine::cancel::{Work, within};
 
 /// Stack of the threads that plan and run, bytes: plans are walked by recursion.
 const STACK: usize = 32 << 20;
@@ -28,8 +31,15 @@ impl Threads {
     }
 
     /// Runs a task on them; nothing when the process ends.
-    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Option<Ended<T>> {
-        Some(Ended(self.0.as_ref()?.spawn(task)))
+    /// Runs a task as the work of a query; `None` when the process ends.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: Arc<Work>,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<Ended<T>> {
+        let left = Arc::downgrade(&work);
+        let handle = self.0.as_ref()?.spawn(within(work, task));
+        Some(Ended { handle, work: left })
     }
 }
 
@@ -42,11 +52,20 @@ impl Drop for Threads {
     }
 }
 
-/// A task that ends when nobody waits for it.
-pub(crate) struct Ended<T>(pub(crate) JoinHandle<T>);
+/// A task that ends when nobody waits for it, with all that it started.
+pub(crate) struct Ended<T> {
+    pub(crate) handle: JoinHandle<T>,
+    /// The task has it, and all that it started.
+    work: Weak<Work>,
+}
 
 impl<T> Drop for Ended<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.handle.is_finished() {
+            if let Some(work) = self.work.upgrade() {
+                work.leave();
+            }
+            self.handle.abort();
+        }
     }
 }

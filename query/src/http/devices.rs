@@ -109,7 +109,7 @@ pub(crate) async fn device(
         Leads::To(device) => {
             let found = device.uid.clone();
             let batch = state_batch(Table::Device, [&StateRow::from(*device)]);
-            let rows: Vec<Value> = serde_json::from_slice(&json_rows(&[batch])).unwrap_or_default();
+            let rows: Vec<Value> = serde_json::from_slice(&json_rows(&[batch]).unwrap_or_default()).unwrap_or_default();
             let answer = json!({"asked": uid, "uid": found, "device": rows.first(), "epoch": view.epoch});
             Ok(axum::Json(answer).into_response())
         }

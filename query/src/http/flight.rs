@@ -1,34 +1,37 @@
 //! Arrow Flight SQL, at the address of the HTTP API: the same entities, the same tokens and the same scope, for tools that
-//! speak ADBC or JDBC. A statement is SQL, or SRQL where it begins with `in:`.
+//! speak ADBC or JDBC. A statement is SQL, or SRQL where it begins with a term, as `in:flows` or `time:today`.
 //!
 //! A client shows its token as `authorization: Bearer …`, or as the password of a handshake, whatever the user's name.
-//! Nothing is kept between calls: a ticket and a prepared statement are the text of their statement, and whoever brings it
-//! gets what their own token may see. Rows stop coming when it is revoked or over.
+//! Nothing is kept between calls: a ticket and a prepared statement are the text of their statement, with the values that are
+//! bound to its parameters, and whoever brings it gets what their own token may see. Rows stop coming when it is revoked or
+//! over.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
-use arrow_flight::sql::server::FlightSqlService;
+use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandPreparedStatementQuery, CommandStatementQuery, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+    TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc,
     Ticket,
 };
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
 use axum::Router;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
 use radarflow_reconcile::access::{Action as May, may};
 use tonic::metadata::MetadataMap;
@@ -36,6 +39,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::actor::Actor;
 use crate::engine::export::Export;
+use crate::engine::parameters::{self, Bound};
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::error::QueryError;
 use crate::http::Shared;
@@ -46,6 +50,8 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+/// Batches in which the values of parameters come at most.
+const MAX_BATCHES: usize = 4;
 /// What kind of table an entity is.
 const VIEW: &str = "VIEW";
 
@@ -77,9 +83,13 @@ struct Flight {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
-fn status(error: QueryError) -> Status {
+fn status(error: QueryError, statement: &str) -> Status {
     let said = error.to_string();
     match error {
+        QueryError::Language(e) if e.end > 0 => {
+            let (line, column) = e.position(statement);
+            Status::invalid_argument(format!("line {line}, column {column}: {said}"))
+        }
         QueryError::Language(_) | QueryError::Cursor(_) => Status::invalid_argument(said),
         QueryError::Expired | QueryError::Forgotten(_) => Status::not_found(said),
         QueryError::TimedOut => Status::deadline_exceeded(said),
@@ -97,13 +107,21 @@ fn arrow(error: ArrowError) -> Status {
     Status::internal(error.to_string())
 }
 
-/// Whether a statement is SRQL.
+/// Whether a statement is SRQL: it begins with a term, `key:value`, negated, in brackets, or quoted text. No SQL does.
 fn is_srql(text: &str) -> bool {
-    text.trim_start().get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case("in:"))
+    let text = text.trim_start().trim_start_matches(|c: char| c == '(' || c.is_whitespace());
+    let word = text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))).unwrap_or(text.len());
+    let begins = text[word..].chars().next();
+    match text.get(..word).unwrap_or_default() {
+        "" => matches!(begins, Some('!' | '"' | '\'' | '`')),
+        word if word.eq_ignore_ascii_case("not") => true,
+        _ => begins == Some(':'),
+    }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Status> {
-    std::str::from_utf8(bytes).map_err(|_| Status::invalid_argument("a statement is text"))
+/// The statement of a handle, with what is bound to it.
+fn bound(handle: &[u8]) -> Result<Bound, Status> {
+    Bound::read(handle).ok_or_else(|| Status::invalid_argument("this is no statement of this server"))
 }
 
 type Data = Pin<Box<dyn Stream<Item = Result<arrow_flight::FlightData, Status>> + Send>>;
@@ -144,28 +162,30 @@ impl Flight {
         self.known(token.ok_or_else(|| Status::unauthenticated("send authorization: Bearer rf_…"))?)
     }
 
-    async fn schema(&self, actor: &Actor, statement: &str) -> Result<SchemaRef, Status> {
+    /// The columns that a statement gives, and what its parameters are to hold.
+    async fn schema(&self, actor: &Actor, statement: &str) -> Result<(SchemaRef, Schema), Status> {
         let engine = &self.api.engine;
         let schema = if is_srql(statement) {
-            engine.srql_schema(actor, statement).await
+            engine.srql_schema(actor, statement).await.map(|schema| (schema, Schema::empty()))
         } else {
             engine.sql_schema(actor, statement).await
         };
-        schema.map_err(status)
+        schema.map_err(|e| status(e, statement))
     }
 
-    async fn rows(&self, actor: &Actor, statement: &str) -> Result<Response<Data>, Status> {
+    async fn rows(&self, actor: &Actor, bound: Bound) -> Result<Response<Data>, Status> {
         let engine = &self.api.engine;
+        let statement = &bound.statement;
         let export = if is_srql(statement) {
             engine.export(actor, statement, None, None).await
         } else {
-            engine.export_sql(actor, statement).await
+            engine.export_bound(actor, &bound).await
         };
-        let export: Export = export.map_err(status)?;
+        let export: Export = export.map_err(|e| status(e, statement))?;
         let schema = export.schema.clone();
         let batches = stream::unfold(export, |mut export| async {
             let batch = export.next().await?;
-            Some((batch.map_err(|e| FlightError::from(status(e))), export))
+            Some((batch.map_err(|e| FlightError::from(status(e, ""))), export))
         });
         Ok(Response::new(data(schema, batches)))
     }
@@ -201,7 +221,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let actor = self.actor(request.metadata())?;
-        let schema = self.schema(&actor, &query.query).await?;
+        let (schema, _) = self.schema(&actor, &query.query).await?;
         let ticket = TicketStatementQuery { statement_handle: query.query.into() };
         info(request.into_inner(), &ticket, &schema)
     }
@@ -212,7 +232,7 @@ impl FlightSqlService for Flight {
         request: Request<Ticket>,
     ) -> Result<Response<Data>, Status> {
         let actor = self.actor(request.metadata())?;
-        self.rows(&actor, text(&ticket.statement_handle)?).await
+        self.rows(&actor, bound(&ticket.statement_handle)?).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -221,14 +241,32 @@ impl FlightSqlService for Flight {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let actor = self.actor(request.metadata())?;
-        let schema = self.schema(&actor, &query.query).await?;
-        let IpcMessage(dataset_schema) = SchemaAsIpc::new(&schema, &Default::default()).try_into().map_err(arrow)?;
-        let prepared_statement_handle = query.query.into();
-        Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle,
-            dataset_schema,
-            parameter_schema: Default::default(),
-        })
+        let (schema, wanted) = self.schema(&actor, &query.query).await?;
+        let said = |schema: &Schema| -> Result<_, Status> {
+            let IpcMessage(bytes) = SchemaAsIpc::new(schema, &Default::default()).try_into().map_err(arrow)?;
+            Ok(bytes)
+        };
+        let parameter_schema = if wanted.fields().is_empty() { Default::default() } else { said(&wanted)? };
+        let (dataset_schema, prepared_statement_handle) = (said(&schema)?, query.query.into());
+        Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        self.actor(request.metadata())?;
+        let Bound { statement, .. } = bound(&query.prepared_statement_handle)?;
+        let rows = FlightRecordBatchStream::new_from_flight_data(request.into_inner().map_err(FlightError::from));
+        // One row is wanted; whoever sends more is heard no longer than it takes to see that.
+        let rows: Vec<RecordBatch> = rows.take(MAX_BATCHES).try_collect().await.map_err(Status::from)?;
+        let values = parameters::values(&rows).map_err(Status::invalid_argument)?;
+        if !values.is_empty() && is_srql(&statement) {
+            return Err(Status::invalid_argument("SRQL has no parameters; a statement of SQL has"));
+        }
+        let handle = Bound { statement, values }.handle();
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.into()) })
     }
 
     async fn do_action_close_prepared_statement(
@@ -245,7 +283,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let actor = self.actor(request.metadata())?;
-        let schema = self.schema(&actor, text(&query.prepared_statement_handle)?).await?;
+        let (schema, _) = self.schema(&actor, &bound(&query.prepared_statement_handle)?.statement).await?;
         info(request.into_inner(), &query, &schema)
     }
 
@@ -255,7 +293,7 @@ impl FlightSqlService for Flight {
         request: Request<Ticket>,
     ) -> Result<Response<Data>, Status> {
         let actor = self.actor(request.metadata())?;
-        self.rows(&actor, text(&query.prepared_statement_handle)?).await
+        self.rows(&actor, bound(&query.prepared_statement_handle)?).await
     }
 
     async fn get_flight_info_catalogs(
@@ -355,4 +393,37 @@ impl FlightSqlService for Flight {
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_srql;
+
+    #[test]
+    fn a_statement_is_srql_where_it_begins_with_a_term() {
+        for srql in [
+            "in:devices",
+            " time:today in:flows",
+            "\nIN:flows",
+            "(app:dns OR app:ssh) in:flows",
+            "!app:dns in:flows",
+            "\"link down\" in:logs",
+            "`limit`:5 in:flows",
+            "metadata.rack:r1 in:devices",
+            "not app:dns in:flows",
+        ] {
+            assert!(is_srql(srql), "{srql}");
+        }
+        for sql in [
+            "SELECT 1",
+            "select a::text from t",
+            "(SELECT 1)",
+            "WITH a AS (SELECT 1) SELECT 2",
+            "-- in:x\nSELECT 1",
+            "",
+            "VALUES (1)",
+        ] {
+            assert!(!is_srql(sql), "{sql}");
+        }
+    }
 }

@@ -3,21 +3,20 @@
 use std::collections::BTreeSet;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use radarflow_proto::fact::{DeviceGroup as Stated, Fact};
 use radarflow_proto::rows::DeviceGroup;
 use radarflow_reconcile::access::Action;
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::error::SrqlError;
+use crate::error::QueryError;
 use crate::http::Shared;
 use crate::http::commands::Done;
-use crate::http::problem::{bad, not_found, problem, refuse};
+use crate::http::problem::{bad, not_found, refuse};
 use crate::http::request::{Why, body, optional_body};
-use crate::srql::groups::{check, members};
+use crate::srql::groups::{check, members, placed};
 
 /// Devices that a group lists at most.
 const MAX_MEMBERS: usize = 10_000;
@@ -64,14 +63,13 @@ pub(crate) async fn put_group(
     match &new.condition {
         Some(_) if !new.members.is_empty() => return Err(bad("a group has a condition or members, not both")),
         Some(condition) => {
-            let refused = |e: SrqlError| {
-                let more =
-                    json!({"start": e.start, "end": e.end, "expected": e.expected, "did_you_mean": e.did_you_mean});
-                problem(StatusCode::BAD_REQUEST, e.code, &e.detail, more)
+            let refused = |e: QueryError| match e {
+                QueryError::Language(e) => refuse(&placed(e, condition).into(), condition),
+                e => refuse(&e, condition),
             };
-            check(condition).map_err(refused)?;
-            let query = members(condition).map_err(refused)?;
-            api.engine.plan(&actor, &query, &view).map_err(|e| refuse(&e, condition))?;
+            check(condition).map_err(|e| refused(e.into()))?;
+            let query = members(condition).map_err(|e| refused(e.into()))?;
+            api.engine.plan(&actor, &query, &view).map_err(refused)?;
         }
         None if new.members.len() > MAX_MEMBERS => {
             return Err(bad(&format!("a group lists {MAX_MEMBERS} devices at most; a condition has no bound")));

@@ -15,7 +15,6 @@ use crate::http::Shared;
 use crate::http::problem::refuse;
 use crate::http::render::{self, Format};
 use crate::http::request::body;
-use crate::srql;
 use crate::srql::complete::Item;
 use crate::tables::catalog;
 
@@ -112,7 +111,7 @@ pub(crate) async fn query(
     match format {
         Format::Json => {
             let answer = api.engine.query(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
-            Ok(render::page(&answer))
+            render::page(&answer).map_err(|e| refuse(&e, text))
         }
         Format::Rows(rows) => {
             let export = api.engine.export(&actor, text, cursor, ask.limit).await.map_err(|e| refuse(&e, text))?;
@@ -134,7 +133,10 @@ pub(crate) async fn sql(State(api): State<Shared>, headers: HeaderMap, request: 
     let ask: AskSql = body(request).await?;
     let page = |limit| api.engine.sql(&actor, &ask.sql, limit);
     match (Format::asked(ask.format.as_deref(), &headers)?, ask.limit) {
-        (Format::Json, limit) => Ok(render::page(&page(limit).await.map_err(|e| refuse(&e, &ask.sql))?)),
+        (Format::Json, limit) => {
+            let answer = page(limit).await.map_err(|e| refuse(&e, &ask.sql))?;
+            render::page(&answer).map_err(|e| refuse(&e, &ask.sql))
+        }
         (Format::Rows(rows), Some(limit)) => {
             let answer = page(Some(limit)).await.map_err(|e| refuse(&e, &ask.sql))?;
             Ok(render::rows(answer.into(), rows, &ask.sql).await)
@@ -153,14 +155,14 @@ pub(crate) struct Typed {
     /// The query.
     #[schema(example = "in:devices vendor")]
     query: String,
-    /// Where the cursor stands, bytes.
+    /// Where the cursor stands: so many characters are before it.
     cursor_offset: usize,
 }
 
 /// What could stand at the cursor.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Completions {
-    /// The bytes that an item replaces, from and to.
+    /// The characters that an item replaces, from and to.
     replaces: [usize; 2],
     /// The items, best first.
     items: Vec<Item>,
@@ -178,9 +180,12 @@ pub(crate) async fn complete(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Query)?;
     let typed: Typed = body(request).await?;
-    let offered = api.engine.complete(&actor, &typed.query, typed.cursor_offset).await;
-    let (replaces, items) = offered.map_err(|e| refuse(&e, &typed.query))?;
-    Ok(axum::Json(Completions { replaces: [replaces.start, replaces.end], items }).into_response())
+    let text = &typed.query;
+    let offset = text.char_indices().nth(typed.cursor_offset).map_or(text.len(), |(at, _)| at);
+    let (replaces, items) = api.engine.complete(&actor, text, offset).await.map_err(|e| refuse(&e, text))?;
+    let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
+    let replaces = [characters(replaces.start), characters(replaces.end)];
+    Ok(axum::Json(Completions { replaces, items }).into_response())
 }
 
 /// The plan of a query.
@@ -206,7 +211,8 @@ pub(crate) async fn explain_query(
     let ask: LookedAt = body(request).await?;
     let explained = api.engine.query(&actor, &format!("{} explain:true", ask.query), None, None).await;
     let answer = explained.map_err(|e| refuse(&e, &ask.query))?;
-    let plans = serde_json::from_slice(&json_rows(&answer.batches)).unwrap_or_default();
+    let plans = json_rows(&answer.batches).map_err(|e| refuse(&e, &ask.query))?;
+    let plans = serde_json::from_slice(&plans).unwrap_or_default();
     Ok(axum::Json(Plans { plans, meta: answer.meta }).into_response())
 }
 
@@ -215,8 +221,53 @@ pub(crate) async fn explain_query(
 pub(crate) struct Validity {
     /// Whether it is.
     valid: bool,
-    /// What is wrong with it.
-    diagnostics: Vec<SrqlError>,
+    /// What is wrong with it: all of it, in the order of its text.
+    diagnostics: Vec<Diagnostic>,
+    /// What it may not mean.
+    warnings: Vec<String>,
+}
+
+/// A mistake in a query, and where: lines and columns from 1, offsets from 0, all in characters.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Diagnostic {
+    /// Names the kind of mistake.
+    code: &'static str,
+    /// What is wrong, in words.
+    detail: String,
+    /// The line it begins in.
+    line: usize,
+    /// The column there.
+    column: usize,
+    /// Its first character.
+    start: usize,
+    /// The character after its last.
+    end: usize,
+    /// What stands there.
+    token: String,
+    /// What could stand there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    expected: Vec<String>,
+    /// What may have been meant there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    did_you_mean: Option<String>,
+}
+
+impl Diagnostic {
+    fn new(error: SrqlError, query: &str) -> Self {
+        let (line, column) = error.position(query);
+        let characters = |bytes: usize| query.get(..bytes).map_or(0, |before| before.chars().count());
+        Diagnostic {
+            line,
+            column,
+            start: characters(error.start),
+            end: characters(error.end),
+            token: query.get(error.start..error.end).unwrap_or("").to_owned(),
+            code: error.code,
+            detail: error.detail,
+            expected: error.expected,
+            did_you_mean: error.did_you_mean,
+        }
+    }
 }
 
 /// Tells what is wrong with a query, without running it.
@@ -229,10 +280,13 @@ pub(crate) async fn validate(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Response> {
-    api.allowed(&headers, Action::Query)?;
+    let actor = api.allowed(&headers, Action::Query)?;
     let ask: LookedAt = body(request).await?;
-    let diagnostics: Vec<SrqlError> = srql::check(&ask.query).err().into_iter().collect();
-    Ok(axum::Json(Validity { valid: diagnostics.is_empty(), diagnostics }).into_response())
+    let text = &ask.query;
+    let checked = api.engine.validate(&actor, text).await.map_err(|e| refuse(&e, text))?;
+    let diagnostics: Vec<Diagnostic> = checked.mistakes.into_iter().map(|e| Diagnostic::new(e, text)).collect();
+    let valid = diagnostics.is_empty();
+    Ok(axum::Json(Validity { valid, diagnostics, warnings: checked.warnings }).into_response())
 }
 
 /// Lists entities and fields.

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::engine::Engine;
+use crate::engine::bytes::collect;
 use crate::engine::encode::json_rows;
 use crate::error::{QueryError, failed};
 use crate::live::tally::{Groups, Key};
@@ -199,7 +200,7 @@ impl Asked {
     /// What is counted of some rows.
     async fn counted(&self, these: &These, now_us: i64, range: Option<Range>) -> Result<Vec<RecordBatch>, QueryError> {
         let Some(tallied) = plan::tallied(&self.query, these, now_us, range)? else { return Ok(Vec::new()) };
-        self.engine.on_threads(async move { tallied.frame.collect().await.map_err(failed) }).await
+        self.engine.on_threads(async move { collect(tallied.frame).await }).await
     }
 }
 
@@ -211,7 +212,7 @@ impl Kept {
             for (these, sign) in asked.moved(output)? {
                 let planned = plan::plan(&asked.query, &these, now_us, None)?;
                 let batches = asked.engine.columns(planned).await?;
-                let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)).unwrap_or_default();
+                let rows: Vec<Value> = serde_json::from_slice(&json_rows(&batches)?).unwrap_or_default();
                 count(&rows, &mut self.news, sign);
             }
             return Ok(Taken::In);
@@ -313,7 +314,7 @@ impl Counted {
             Some(_) => asked.engine.ranked(planned).await?,
             None => asked.engine.columns(planned).await?,
         };
-        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
+        Ok(serde_json::from_slice(&json_rows(&batches)?).unwrap_or_default())
     }
 
     fn is_too_large(&self) -> bool {

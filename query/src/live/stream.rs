@@ -226,6 +226,6 @@ impl Stream {
     /// The whole answer.
     pub(super) async fn ask(&self, view: &View) -> Result<Vec<Value>, QueryError> {
         let batches = self.asked.engine.whole(&self.asked.actor, &self.asked.query, view, MAX_ROWS).await?;
-        Ok(serde_json::from_slice(&json_rows(&batches)).unwrap_or_default())
+        Ok(serde_json::from_slice(&json_rows(&batches)?).unwrap_or_default())
     }
 }

@@ -15,7 +15,7 @@ use crate::live::kept::{Asked, How};
 use crate::live::stream::{SLOW, Stream};
 use crate::live::waiting::{Running, Tenants};
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value};
-use crate::srql::{groups, parse, plan};
+use crate::srql::{groups, parse, plan, redirects};
 use crate::tables::catalog::{Entity, STATUS_COLOR};
 
 /// The streams there are.
@@ -52,6 +52,7 @@ impl Streams {
             return Err(SrqlError::new("clause_conflict", (0, text.len()), detail).into());
         }
         query.stream = None;
+        redirects::follow(&mut query, &engine.live().view(), actor);
         groups::expand(&mut query, &engine.live().view(), actor)?;
         let mut tables: Vec<Table> = entities.iter().map(|e| e.table).collect();
         tables_below(&query.filter, &mut tables)?;
@@ -101,8 +102,22 @@ fn by_itself(expr: &Expr) -> bool {
     match expr {
         Expr::And(all) | Expr::Or(all) => all.iter().all(by_itself),
         Expr::Not(inner) => by_itself(inner),
-        Expr::Filter(key, value) => !matches!(value, Value::Sub(..)) && !parse::OBJECTS.contains(&&*key.path[0]),
+        Expr::Filter(key, value) => is_own(key) && value_by_itself(value),
         Expr::Text(_) => true,
+    }
+}
+
+/// Whether a key names a field of the row itself.
+fn is_own(key: &Key) -> bool {
+    !parse::OBJECTS.contains(&&*key.path[0].to_ascii_lowercase())
+}
+
+fn value_by_itself(value: &Value) -> bool {
+    match value {
+        Value::Sub(..) => false,
+        Value::Field(_, key) => is_own(key),
+        Value::Any(all) | Value::All(all) => all.iter().all(value_by_itself),
+        _ => true,
     }
 }
 
@@ -121,7 +136,7 @@ fn tables_below(expr: &Expr, tables: &mut Vec<Table>) -> Result<(), SrqlError> {
 
 /// How far the answer to a query of one entity can be kept, where nothing but its rows and the span they are in changes it.
 fn how(query: &Query, entity: &Entity) -> Option<How> {
-    let own = |key: &Key| !parse::OBJECTS.contains(&&*key.path[0]);
+    let own = is_own;
     match entity.table.nature() {
         Nature::State if query.time.is_some() => None,
         Nature::State if query.stats.is_empty() => {

@@ -43,6 +43,8 @@ pub enum Value {
     Compare(Op, Literal),
     /// `f:a..b`
     Range(Option<Literal>, Option<Literal>),
+    /// `f:@g`, `f:>@g`: the value of another field of the row.
+    Field(Op, Key),
     /// `f:/re/i`
     Regex(String, bool, Span),
     /// `f:(a,b)`
@@ -105,6 +107,45 @@ pub enum GroupKey {
     Time(i64, String),
 }
 
+impl GroupKey {
+    /// Whether both say the same, wherever they stand.
+    pub fn is_like(&self, other: &GroupKey) -> bool {
+        match (self, other) {
+            (GroupKey::Field(a, name), GroupKey::Field(b, other)) => a.is_like(b) && name == other,
+            (GroupKey::Cidr(a, bits, name), GroupKey::Cidr(b, others, other)) => {
+                a.is_like(b) && bits == others && name == other
+            }
+            (a @ GroupKey::Time(..), b) => a == b,
+            _ => false,
+        }
+    }
+
+    /// The name of its column.
+    pub fn name(&self) -> &str {
+        match self {
+            GroupKey::Field(_, name) | GroupKey::Cidr(_, _, name) | GroupKey::Time(_, name) => name,
+        }
+    }
+}
+
+impl Key {
+    /// Whether both are the same path, in any case.
+    pub fn is_like(&self, other: &Key) -> bool {
+        self.path.len() == other.path.len() && self.path.iter().zip(&other.path).all(|(a, b)| a.eq_ignore_ascii_case(b))
+    }
+}
+
+impl Aggregate {
+    /// Whether both compute the same, whatever they are called.
+    pub fn is_like(&self, other: &Aggregate) -> bool {
+        let fields = match (&self.field, &other.field) {
+            (Some(a), Some(b)) => a.is_like(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        fields && self.function == other.function && self.quantile == other.quantile && self.only == other.only
+    }
+}
+
 /// A condition over groups.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
@@ -112,8 +153,19 @@ pub enum Having {
     And(Vec<Having>),
     Or(Vec<Having>),
     Not(Box<Having>),
-    /// Column, comparison, literal.
-    Compare(String, Op, String, Span),
+    /// Either side, and how they compare.
+    Compare(Operand, Op, Operand, Span),
+}
+
+/// What a condition over groups compares.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// An aggregate, shown or not.
+    Call(Box<Aggregate>),
+    /// A column, a number, `true`, `false` or `null`, or else a text.
+    Word(String),
+    /// A text.
+    Text(String),
 }
 
 /// A sort key.
@@ -160,10 +212,21 @@ pub struct Top {
     pub n: usize,
     /// By which aggregate; the first, if none is named.
     pub by: Option<(String, Span)>,
+    /// By its values in slices of time, instead of its value over the whole range.
+    pub over: Option<Over>,
     /// Whether the rest is a row of its own.
     pub other: bool,
     /// Where.
     pub span: Span,
+}
+
+/// What the values of an aggregate in slices of time are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Over {
+    Max,
+    Avg,
+    Last,
 }
 
 /// What sums of flows are shown in.
@@ -216,6 +279,10 @@ pub struct Query {
     pub top: Option<Top>,
     /// `units:`
     pub units: Option<(Units, Span)>,
+    /// `reverse:`
+    pub reverse: Option<Span>,
+    /// `compare:`: how long before, microseconds.
+    pub compare: Option<(i64, Span)>,
     /// `rollup_stats:`
     pub rollup: Option<(String, Span)>,
     /// `bucket:`

@@ -3,8 +3,11 @@
 
 use std::fmt::Write;
 
+use crate::srql::parse::{MAX_DEPTH, MAX_ITEMS, MAX_QUERIES, MAX_QUERY, MAX_SUBQUERIES, MAX_TERMS};
+use crate::srql::plan::series::MAX_FILLED;
+use crate::srql::plan::{MAX_CONDITIONS, MAX_LIMIT};
 use crate::srql::words::{CLAUSES, EXAMPLES, FORMS, FUNCTIONS};
-use crate::tables::catalog::{ALIASES, ENTITIES, NOT_AVAILABLE};
+use crate::tables::catalog::{ALIASES, ENTITIES, ENTITY_ALIASES, NOT_AVAILABLE, NOT_BUILT};
 use crate::tables::codes;
 
 fn rows(out: &mut String, head: [&str; 2], rows: &[(&str, &str)]) {
@@ -35,6 +38,13 @@ pub fn srql() -> String {
     rows(&mut out, ["clause", "says"], &clause.iter().map(|(name, doc)| (name.as_str(), *doc)).collect::<Vec<_>>());
     out.push_str("## Functions\n");
     rows(&mut out, ["function", "gives"], FUNCTIONS);
+    let _ = writeln!(
+        out,
+        "## Bounds\nA query has {MAX_QUERY} bytes at most; {MAX_TERMS} terms, keys of its clauses counted, which come to no more \
+         than {MAX_CONDITIONS} comparisons; lists of {MAX_ITEMS} items; {MAX_QUERIES} subqueries, {MAX_SUBQUERIES} in one another; \
+         brackets {MAX_DEPTH} deep. Plain values, addresses and networks of a list are one comparison, however many they are. A \
+         page has {MAX_LIMIT} rows at most, a series that is filled {MAX_FILLED}.\n"
+    );
     out.push_str("## Entities\n");
     for entity in ENTITIES.iter() {
         let time = match (entity.time, entity.lasts) {
@@ -43,9 +53,23 @@ pub fn srql() -> String {
                 " With `time:`, what held within that span, also what is over: from `{from}` until `{to}`, by all that is known \
                  today."
             ),
-            (None, None) => String::new(),
+            (None, None) => entity
+                .seen
+                .map(|seen| format!(" With `time:`, those whose `{seen}` is within that span."))
+                .unwrap_or_default(),
         };
-        let _ = writeln!(out, "### {}\n{}{time}\n\n| field | type | |\n|---|---|---|", entity.name, entity.table.doc());
+        let others: Vec<String> = ENTITY_ALIASES
+            .iter()
+            .filter(|(_, names)| *names == [entity.name])
+            .map(|(alias, _)| format!("`{alias}`"))
+            .collect();
+        let others = if others.is_empty() { String::new() } else { format!(" Also called {}.", others.join(", ")) };
+        let _ = writeln!(
+            out,
+            "### {}\n{}{time}{others}\n\n| field | type | |\n|---|---|---|",
+            entity.name,
+            entity.table.doc()
+        );
         for field in &entity.fields {
             let also =
                 |(of, _, name): &&(&str, &str, &str)| (of.is_empty() || *of == entity.name) && *name == field.name;
@@ -62,6 +86,11 @@ pub fn srql() -> String {
         }
         out.push('\n');
     }
+    for (alias, names) in ENTITY_ALIASES.iter().filter(|(_, names)| names.len() > 1) {
+        let _ = writeln!(out, "`{alias}` is `in:({})`.\n", names.join(","));
+    }
+    let later: Vec<String> = NOT_BUILT.iter().map(|name| format!("`{name}`")).collect();
+    let _ = writeln!(out, "Entities that are not collected yet: {}.\n", later.join(", "));
     let none: Vec<String> = NOT_AVAILABLE.iter().map(|name| format!("`{name}`")).collect();
     let _ = writeln!(out, "Entities of ServiceRadar that are refused by name: {}.", none.join(", "));
     out

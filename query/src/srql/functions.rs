@@ -1,4 +1,4 @@
-//! The few scalar functions that addresses and lists need and DataFusion lacks.
+//! The few scalar functions that addresses, lists and time need and DataFusion lacks.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::Decimal128Type;
-use arrow_array::{Array, ArrayRef, Decimal128Array, StringArray};
+use arrow_array::types::{Decimal128Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray, Decimal128Array, StringArray, TimestampMicrosecondArray};
 use arrow_schema::DataType;
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{
@@ -15,6 +15,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::lit;
 use radarflow_proto::cell::IpBytes;
+
+use crate::srql::slices::Slices;
 
 type Body = fn(&[ArrayRef]) -> Result<ArrayRef>;
 
@@ -26,8 +28,16 @@ struct Function {
     body: usize,
 }
 
-const BODIES: [Body; 7] =
-    [ip_bytes_body, ip_mask_body, any_like_body, any_within_body, as_text_body, ip_number_body, ip_text_body];
+const BODIES: [Body; 8] = [
+    ip_bytes_body,
+    ip_mask_body,
+    any_like_body,
+    any_within_body,
+    as_text_body,
+    ip_number_body,
+    ip_text_body,
+    ip_order_body,
+];
 
 impl ScalarUDFImpl for Function {
     fn name(&self) -> &str {
@@ -65,6 +75,13 @@ static IP_NUMBER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_numbe
 
 static IP_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_text", 1, DataType::Utf8, 6));
 
+static IP_ORDER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function("ip_order", 1, DataType::Utf8, 7));
+
+/// A text by which addresses and networks sort as what they are, and not as they are written.
+pub fn ip_order(text: Expr) -> Expr {
+    IP_ORDER.call(vec![text])
+}
+
 /// The sixteen bytes of an address as one number, which groups tell apart sooner than text.
 pub fn ip_number(bytes: Expr) -> Expr {
     IP_NUMBER.call(vec![bytes])
@@ -98,6 +115,123 @@ pub fn any_within(list: Expr, low: Expr, high: Expr) -> Expr {
 /// A list, a map or bytes as text that is equal where they are: JSON with its keys in order, hexadecimal digits.
 pub fn as_text(value: Expr) -> Expr {
     AS_TEXT.call(vec![value])
+}
+
+/// A set of addresses, as a function of an address's sixteen bytes, of its text, or of a list of texts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Within {
+    /// First and last addresses: in order, apart from each other.
+    ranges: Vec<(u128, u128)>,
+    signature: Signature,
+}
+
+impl Within {
+    fn has(&self, ip: u128) -> bool {
+        let after = self.ranges.partition_point(|(first, _)| *first <= ip);
+        after > 0 && ip <= self.ranges[after - 1].1
+    }
+
+    fn has_text(&self, ip: &str) -> bool {
+        ip.parse::<IpAddr>().is_ok_and(|ip| self.has(u128::from_be_bytes(IpBytes::from(ip).0)))
+    }
+}
+
+impl ScalarUDFImpl for Within {
+    fn name(&self) -> &'static str {
+        "within"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let array = &arrays[0];
+        let within: BooleanArray = match array.data_type() {
+            DataType::Binary => {
+                let has = |ip: &[u8]| ip.try_into().is_ok_and(|ip| self.has(u128::from_be_bytes(ip)));
+                array.as_binary::<i32>().iter().map(|ip| ip.map(has)).collect()
+            }
+            DataType::List(_) => {
+                let lists = array.as_list::<i32>();
+                let any = |list: ArrayRef| Ok(text(&list)?.iter().flatten().any(|ip| self.has_text(ip)));
+                lists.iter().map(|list| list.map(any).transpose()).collect::<Result<_>>()?
+            }
+            _ => text(array)?.iter().map(|ip| ip.map(|ip| self.has_text(ip))).collect(),
+        };
+        Ok(ColumnarValue::Array(Arc::new(within)))
+    }
+}
+
+/// Whether an address, or any of a list, is in one of these ranges, each told by its first and last address.
+pub fn within(value: Expr, mut ranges: Vec<(u128, u128)>) -> Expr {
+    ranges.sort_unstable();
+    let mut apart: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match apart.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => apart.push((first, last)),
+        }
+    }
+    let signature = Signature::any(1, Volatility::Immutable);
+    ScalarUDF::from(Within { ranges: apart, signature }).call(vec![value])
+}
+
+/// The slice that a time is in, as a function of the time.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Sliced {
+    slices: Slices,
+    /// Where it ends, and not where it begins.
+    end: bool,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Sliced {
+    fn name(&self) -> &'static str {
+        if self.end { "slice_end" } else { "slice_start" }
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(kinds[0].clone())
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let Some(times) = arrays[0].as_primitive_opt::<TimestampMicrosecondType>() else {
+            return exec_err!("a time is microseconds, not {}", arrays[0].data_type());
+        };
+        // Rows that follow one another are in few slices.
+        let mut slice = (0, 0);
+        let told = times.iter().map(|at| {
+            let at = at?;
+            if !(slice.0..slice.1).contains(&at) {
+                let start = self.slices.start(at);
+                slice = (start, self.slices.end(start));
+            }
+            Some(if self.end { slice.1 } else { slice.0 })
+        });
+        let told: TimestampMicrosecondArray = told.collect();
+        Ok(ColumnarValue::Array(Arc::new(told.with_data_type(arrays[0].data_type().clone()))))
+    }
+}
+
+/// Where the slice begins that a time is in, or ends.
+fn sliced(time: Expr, slices: Slices, end: bool) -> Expr {
+    let signature = Signature::any(1, Volatility::Immutable);
+    ScalarUDF::from(Sliced { slices, end, signature }).call(vec![time])
+}
+
+/// Where the slice begins that a time is in.
+pub fn slice_start(time: Expr, slices: Slices) -> Expr {
+    sliced(time, slices, false)
+}
+
+/// Where the slice ends that a time is in.
+pub fn slice_end(time: Expr, slices: Slices) -> Expr {
+    sliced(time, slices, true)
 }
 
 fn text(array: &ArrayRef) -> Result<&StringArray> {
@@ -146,6 +280,24 @@ fn ip_text_body(args: &[ArrayRef]) -> Result<ArrayRef> {
         match number.map(|n| Ipv6Addr::from_bits(n as u128).to_canonical()) {
             Some(ip) => {
                 write!(out, "{ip}")?;
+                out.append_value("");
+            }
+            None => out.append_null(),
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+fn ip_order_body(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let mut out = StringBuilder::new();
+    for written in text(&args[0])? {
+        let (ip, bits) = written.map_or((None, 128), |written| match written.split_once('/') {
+            Some((ip, bits)) => (Some(ip), bits.parse().unwrap_or(128u8)),
+            None => (Some(written), 128),
+        });
+        match ip.and_then(|ip| ip.parse::<IpAddr>().ok()) {
+            Some(ip) => {
+                write!(out, "{}{bits:02x}", hex::encode(IpBytes::from(ip).0))?;
                 out.append_value("");
             }
             None => out.append_null(),

@@ -13,7 +13,7 @@ use radarflow_proto::rows::{DeviceGroup, DeviceRedirect};
 use crate::actor::Actor;
 use crate::error::SrqlError;
 use crate::srql::ast::{Expr, Key, Literal, Query, Span, Value};
-use crate::srql::parse::{parse, plain};
+use crate::srql::parse::{MAX_QUERIES, MAX_TERMS, parse, plain};
 use crate::tables::view::View;
 
 /// The term.
@@ -31,7 +31,7 @@ const PATHS: [(&str, &[&str]); 5] = [
 
 /// Replaces what a query says of groups by what the groups say.
 pub(crate) fn expand(query: &mut Query, view: &View, actor: &Actor) -> Result<(), SrqlError> {
-    let known = Known { view, actor, groups: OnceCell::new(), made: Cell::new(0) };
+    let known = Known { view, actor, groups: OnceCell::new(), made: Cell::new(0), terms: Cell::new(0) };
     known.query(query)
 }
 
@@ -41,6 +41,8 @@ struct Known<'a> {
     groups: OnceCell<Vec<DeviceGroup>>,
     /// Subqueries made so far.
     made: Cell<usize>,
+    /// Terms that groups stand for so far.
+    terms: Cell<usize>,
 }
 
 impl Known<'_> {
@@ -96,11 +98,22 @@ impl Known<'_> {
         let mut devices = members("")?;
         devices.filter = Expr::Or(groups.into_iter().map(|g| self.members(g)).collect::<Result<_, _>>()?);
         self.place(&mut devices.filter, span);
+        self.count(terms(&devices.filter), span)?;
         let sub = |column: &&str| {
             let key = Key { path: vec![(*column).to_owned()], span };
             Expr::Filter(key, Value::Sub(Box::new(devices.clone()), self.fresh(span)))
         };
         Ok(Expr::Or(columns.iter().map(sub).collect()))
+    }
+
+    /// Groups stand for no more than a query may have.
+    fn count(&self, terms: usize, span: Span) -> Result<(), SrqlError> {
+        self.terms.set(self.terms.get() + terms);
+        if self.terms.get() > MAX_TERMS || self.made.get() > MAX_QUERIES {
+            let detail = format!("the groups stand for more than {MAX_TERMS} terms, or {MAX_QUERIES} subqueries");
+            return Err(SrqlError::new("too_many_terms", span, detail));
+        }
+        Ok(())
     }
 
     /// A place for a subquery that nobody wrote: it begins where the term does, and no two are one.
@@ -152,6 +165,16 @@ impl Known<'_> {
     }
 }
 
+/// Terms of a condition.
+fn terms(expr: &Expr) -> usize {
+    match expr {
+        Expr::And(all) | Expr::Or(all) => all.iter().map(terms).sum(),
+        Expr::Not(inner) => terms(inner),
+        Expr::Filter(_, Value::Sub(query, _)) => 1 + terms(&query.filter),
+        Expr::Filter(..) | Expr::Text(_) => 1,
+    }
+}
+
 fn bad_value(span: Span) -> SrqlError {
     SrqlError::new("bad_value", span, "a group is named, group:core, or several, group:(core,edge*)")
 }
@@ -190,15 +213,25 @@ fn like(pattern: &str, name: &str) -> bool {
     true
 }
 
+/// What stands before a condition in the query for its devices.
+const BEFORE: &str = "in:devices ";
+
 /// The query for the devices of a condition.
 pub(crate) fn members(condition: &str) -> Result<Query, SrqlError> {
-    parse(&format!("in:devices {condition} fields:uid"))
+    parse(&format!("{BEFORE}{condition} fields:uid"))
+}
+
+/// A mistake in the query for the devices of a condition, where it is in the condition.
+pub(crate) fn placed(error: SrqlError, condition: &str) -> SrqlError {
+    let place = |at: usize| at.saturating_sub(BEFORE.len()).min(condition.len());
+    SrqlError { start: place(error.start), end: place(error.end), ..error }
 }
 
 /// Whether a condition is one: terms about devices, and nothing else.
 pub(crate) fn check(condition: &str) -> Result<(), SrqlError> {
     let query = members(condition)?;
-    let refuse = |what: &str| Err(SrqlError::new("bad_condition", (0, condition.len()), what));
+    let whole = (BEFORE.len(), BEFORE.len() + condition.len());
+    let refuse = |what: &str| Err(SrqlError::new("bad_condition", whole, what));
     let clauses = !query.stats.is_empty()
         || query.bucket.is_some()
         || query.limit.is_some()

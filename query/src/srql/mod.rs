@@ -11,22 +11,16 @@
 pub mod ast;
 pub mod complete;
 pub mod docs;
+mod doubts;
 pub mod functions;
 pub mod groups;
+mod meant;
+pub(crate) mod near;
 mod observables;
 pub mod parse;
 pub mod plan;
+pub(crate) mod redirects;
+mod scope;
+pub mod slices;
 pub mod time;
 pub mod words;
-
-use crate::error::SrqlError;
-
-/// The AST of a query, for tools.
-///
-/// # Errors
-/// The first mistake, and where it is.
-pub fn check(text: &str) -> Result<ast::Query, SrqlError> {
-    let query = parse::parse(text)?;
-    plan::entities(&query)?;
-    Ok(query)
-}

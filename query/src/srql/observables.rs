@@ -45,6 +45,11 @@ fn named(name: &str) -> Option<&'static Type> {
     TYPES.iter().find(|t| t.names.iter().any(|n| n.eq_ignore_ascii_case(name)))
 }
 
+/// Whether an entity has fields of a type.
+pub(crate) fn has(name: &str, entity: &Entity) -> bool {
+    named(name).is_some_and(|of| entity.fields.iter().any(of.is))
+}
+
 /// Types that begin like this.
 pub(super) fn offered(prefix: &str) -> Vec<Item> {
     let like = TYPES.iter().filter(|t| t.names[0].starts_with(prefix));

@@ -1,7 +1,9 @@
 //! Instants, durations and spans as SRQL spells them.
 
-use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
+
+use super::slices::Slices;
 
 /// A half-open span of microseconds since 1970, either side open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,21 +54,17 @@ pub fn duration(text: &str) -> Option<i64> {
     n.checked_mul(*seconds)?.checked_mul(1_000_000).filter(|us| *us > 0)
 }
 
-fn local(zone: Tz, naive: NaiveDateTime) -> Option<i64> {
+/// The years 1 to 9999: what is written as a date, microseconds since 1970.
+const INSTANTS: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+fn local(zone: Tz, naive: NaiveDateTime) -> i64 {
     // An instant that daylight saving skips is the first after it; one it repeats is the earlier.
-    let mut at = naive;
-    for _ in 0..4 {
-        if let Some(t) = zone.from_local_datetime(&at).earliest() {
-            return Some(t.timestamp_micros());
-        }
-        at += chrono::Duration::minutes(30);
-    }
-    None
+    Slices::new(1, zone).first(naive.and_utc().timestamp_micros())
 }
 
 fn day(zone: Tz, date: NaiveDate) -> Option<Range> {
-    let from = local(zone, date.and_hms_opt(0, 0, 0)?)?;
-    let to = local(zone, date.checked_add_days(Days::new(1))?.and_hms_opt(0, 0, 0)?)?;
+    let from = local(zone, date.and_time(NaiveTime::MIN));
+    let to = local(zone, date.succ_opt()?.and_time(NaiveTime::MIN));
     Some(Range { from: Some(from), to: Some(to) })
 }
 
@@ -86,7 +84,7 @@ pub fn instant(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
                     _ => return None,
                 };
                 let end = rest[1..].find(['+', '-']).map_or(rest.len(), |n| n + 1);
-                at += sign * duration(&rest[1..end])?;
+                at = at.checked_add(sign * duration(&rest[1..end])?).filter(|at| INSTANTS.contains(at))?;
                 rest = &rest[end..];
             }
             return Some(Range { from: Some(at), to: Some(at + 1) });
@@ -101,7 +99,7 @@ pub fn instant(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
     }
     for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"] {
         if let Ok(naive) = NaiveDateTime::parse_from_str(&text.replacen(' ', "T", 1), format) {
-            let at = local(zone, naive)?;
+            let at = local(zone, naive);
             return Some(Range { from: Some(at), to: Some(at + 1) });
         }
     }
@@ -134,7 +132,7 @@ pub fn span(text: &str, zone: Tz, now_us: i64) -> Option<Range> {
             let now = DateTime::<Utc>::from_timestamp_micros(now_us)?.with_timezone(&zone);
             now.checked_sub_months(Months::new(months))?.timestamp_micros()
         } else {
-            now_us - us
+            now_us.checked_sub(us).filter(|at| INSTANTS.contains(at))?
         };
         return Some(Range { from: Some(from), to: None });
     }
@@ -179,7 +177,10 @@ mod tests {
         assert_eq!(s("2024-03-29..2024-03-30").to, Some(NOW - 12 * hour));
         assert_eq!(s(">=now-1h").from, Some(NOW - hour));
         assert_eq!(s("<=2024-03-30").to, Some(NOW - 12 * hour));
-        assert!(span("soon", Tz::UTC, NOW).is_none());
+        for wrong in ["soon", "last_290000y", "[now-290000y,]", ">=now+300000y-1d", "last_9000000000000s"] {
+            assert!(span(wrong, Tz::UTC, NOW).is_none(), "{wrong}");
+        }
+        assert!(instant("now-290000y", Tz::UTC, NOW).is_none());
     }
 
     #[test]

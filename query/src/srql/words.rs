@@ -24,9 +24,10 @@ pub const FORMS: &[(&str, &str)] = &[
     ("f:a*b?, f:%ab%", "wildcard, regardless of case: `*` and `%` any run, `?` one character"),
     ("f:(a,b*,>5), f:[a,b]", "any of, on lists any element; in square brackets on lists all of them"),
     ("f:>5, f:5..10, f:..10", "comparison, closed range; of numbers, times, addresses and values in maps"),
-    ("f:/re/i", "regular expression, without white space (write `\\s`)"),
+    ("f:/re/i, f:~/re/", "regular expression, without white space (write `\\s`); with `i` or `~` regardless of case"),
     ("f:10.0.0.0/8, f:10.0.0.1-10.0.0.9", "network, address range"),
     ("f:null, f:*, f:\"\"", "missing, present, missing or empty"),
+    ("f:@g, f:>@g", "the value of another field of the row"),
     ("m.k:v, m:k, m:(k:v k2:v2)", "a value in a map, a key of it, several of them"),
     ("device.F:v, src_device.F:v", "a field of the device that the row is of; on flows `device` is any of the three"),
     ("f:(in:… fields:g), !f:(in:…)", "one of the values another query gives; none of them"),
@@ -40,7 +41,7 @@ pub const FORMS: &[(&str, &str)] = &[
 /// Clauses: the name, what it says.
 pub const CLAUSES: &[(&str, &str)] = &[
     ("in", "the entity, or several: in:(flows,logs)"),
-    ("time", "the span: last_24h, today, 2024-06-01, [a,b], a..b, >=now-1h"),
+    ("time", "the span: last_24h, today, 2024-06-01, [a,b], a..b, >=now-1h; of current state, what was seen in it"),
     ("timeframe", "the same as time:"),
     ("at", "current state as it was then, which is also \"now\": now-1d, 2024-06-01T10:00"),
     ("tz", "the time zone of dates and slices: Europe/Berlin"),
@@ -56,16 +57,18 @@ pub const CLAUSES: &[(&str, &str)] = &[
     ("fields", "columns to show"),
     ("select", "the same as fields:"),
     ("stats", "\"count() as n, sum(f) by key, g:24, time(5m)\""),
-    ("groupby", "keys of the groups"),
+    ("groupby", "keys of the groups; alone it counts"),
     ("window", "groups in slices of time: 5m"),
     ("time_bucket", "the same as window:"),
     ("top", "the largest groups over the whole span"),
-    ("by", "the aggregate that top: goes by"),
+    ("by", "what top: goes by: an aggregate, or max(a), avg(a), last(a) over its slices of time"),
     ("other", "true: the rest as one row"),
+    ("reverse", "true: beside each aggregate that of the opposite direction; of flows"),
+    ("compare", "beside each aggregate that of the span so long before: 1d"),
     ("having", "a condition on groups: \"n>5 and not (key=x)\""),
     ("bucket", "a series over time: 5m, auto"),
-    ("downsample", "the same as bucket:"),
-    ("agg", "what a series counts: count, sum, avg, min, max"),
+    ("downsample", "the same as bucket:; alone bucket:auto"),
+    ("agg", "what a series shows: count, sum, avg, min, max, last, p95, …; avg of a field, else count"),
     ("series", "what makes a series"),
     ("value_field", "what is aggregated in a series"),
     ("value-field", "the same as value_field:"),
@@ -103,6 +106,11 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
 /// The clause of that name.
 pub fn clause(name: &str) -> Option<&'static str> {
     CLAUSES.iter().map(|(clause, _)| *clause).find(|clause| *clause == name)
+}
+
+/// Whether a text begins with a key and its colon.
+pub(crate) fn keyed(text: &str, key: &str) -> bool {
+    text.get(..key.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(key)) && text[key.len()..].starts_with(':')
 }
 
 /// Whether there is a function of that name.

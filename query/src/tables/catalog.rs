@@ -70,52 +70,20 @@ pub struct Entity {
     pub fields: Vec<Field>,
     /// For events: the field that `time:` speaks of.
     pub time: Option<&'static str>,
+    /// For state that is seen again and again: the field that says when it was last. `time:` asks for what was seen then.
+    pub seen: Option<&'static str>,
     /// For state of which is known when it was: the fields between which a row held. `time:` asks for what held then.
     pub lasts: Option<(&'static str, &'static str)>,
     /// Sorted by this, descending, where nothing else is said.
     pub sort: &'static str,
 }
 
-/// Entities that ServiceRadar has and this system does not.
-pub const NOT_AVAILABLE: &[&str] =
-    &["bmp_events", "device_graph", "graph_cypher", "field_survey_samples", "wifi_sites"];
+pub use crate::tables::aliases::{
+    ALIASES, ENTITY_ALIASES, NESTED, NOT_AVAILABLE, NOT_BUILT, meant, not_collected, unit,
+};
 
 /// A field of devices that hangs on the clock: it is computed where it is asked for.
 pub const STATUS_COLOR: &str = "status_color";
-
-/// Other names of fields: (entity or empty for all, other name, name).
-pub const ALIASES: &[(&str, &str, &str)] = &[
-    ("devices", "device_id", "uid"),
-    ("devices", "device_uid", "uid"),
-    ("devices", "boundary", "partition"),
-    ("devices", "last_seen", "last_seen_time"),
-    ("devices", "first_seen", "first_seen_time"),
-    ("devices", "vendor", "vendor_name"),
-    ("devices", "tags", "metadata"),
-    ("", "device_id", "device_uid"),
-    ("", "boundary", "partition"),
-    ("flows", "src_ip", "src_endpoint_ip"),
-    ("flows", "dst_ip", "dst_endpoint_ip"),
-    ("flows", "src_port", "src_endpoint_port"),
-    ("flows", "dst_port", "dst_endpoint_port"),
-    ("flows", "proto", "protocol_name"),
-    ("flows", "protocol", "protocol_name"),
-    ("flows", "bytes", "bytes_total"),
-    ("flows", "packets", "packets_total"),
-    ("flows", "exporter", "sampler_address"),
-    ("flows", "sampler", "sampler_address"),
-    ("flows", "src_as", "src_as_number"),
-    ("flows", "dst_as", "dst_as_number"),
-    ("logs", "level", "severity"),
-    ("logs", "message", "body"),
-    ("logs", "timestamp", "time"),
-    ("logs", "source", "source_ip"),
-    ("logs", "service", "service_name"),
-    ("traps", "timestamp", "time"),
-    ("events", "timestamp", "time"),
-    ("alerts", "timestamp", "triggered_at"),
-    ("agents", "uid", "agent_id"),
-];
 
 /// Every entity.
 pub static ENTITIES: LazyLock<Vec<Entity>> = LazyLock::new(|| Table::ALL.iter().map(|t| entity(*t)).collect());
@@ -143,6 +111,12 @@ fn entity(table: Table) -> Entity {
         Table::HealthEvent => Some("recorded_at"),
         _ => Some("time"),
     };
+    let seen = match table {
+        Table::Device => Some("last_seen_time"),
+        Table::Agent | Table::Source | Table::TopologyLink => Some("last_seen"),
+        Table::Alert => Some("triggered_at"),
+        _ => None,
+    };
     let sort = time.unwrap_or(match table {
         Table::Device => "last_seen_time",
         Table::Alert => "triggered_at",
@@ -151,7 +125,7 @@ fn entity(table: Table) -> Entity {
         _ => "epoch",
     });
     let lasts = (table == Table::IpOwnership).then_some(("valid_from", "valid_to"));
-    Entity { name: table.name(), table, fields, time, lasts, sort }
+    Entity { name: table.name(), table, fields, time, seen, lasts, sort }
 }
 
 fn kind(name: &str, data_type: &DataType) -> Kind {
@@ -165,7 +139,7 @@ fn kind(name: &str, data_type: &DataType) -> Kind {
             Kind::Ip
         }
         DataType::Utf8 if name == "mac" || name.ends_with("_mac") => Kind::Mac,
-        DataType::Int64 | DataType::Decimal128(..) => Kind::Number,
+        DataType::Int64 | DataType::Float64 | DataType::Decimal128(..) => Kind::Number,
         DataType::Boolean => Kind::Bool,
         DataType::Timestamp(..) => Kind::Time,
         DataType::List(_) => Kind::List,
@@ -180,9 +154,13 @@ pub fn is_map(name: &str) -> bool {
     ENTITIES.iter().any(|e| e.field(name).is_some_and(|f| f.kind == Kind::Map))
 }
 
-/// The entity of that name, in any case.
+/// The entity of that name or of another name of it, in any case.
 pub fn find(name: &str) -> Option<&'static Entity> {
-    ENTITIES.iter().find(|e| e.name.eq_ignore_ascii_case(name))
+    let of = |name: &str| ENTITIES.iter().find(|e| e.name.eq_ignore_ascii_case(name));
+    of(name).or_else(|| match meant(name) {
+        [one] => of(one),
+        _ => None,
+    })
 }
 
 impl Entity {
@@ -197,9 +175,24 @@ impl Entity {
         })
     }
 
-    /// The field name most like `name`.
-    pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        nearest(name, self.fields.iter().map(|f| f.name))
+    /// The field that a path leads to, and how many parts of the path name it; what follows is a key of a map.
+    pub fn locate(&self, path: &[String]) -> Option<(&Field, usize)> {
+        let direct = self.field(path.first()?).map(|field| (field, 1));
+        if path.len() == 1 || direct.is_some_and(|(field, _)| field.kind == Kind::Map) {
+            return direct;
+        }
+        // `src_endpoint.ip` is src_endpoint_ip.
+        for parts in (2..=path.len()).rev() {
+            let named = self.field(&path[..parts].join(".")).or_else(|| self.field(&path[..parts].join("_")));
+            if let Some(field) = named.filter(|field| parts == path.len() || field.kind == Kind::Map) {
+                return Some((field, parts));
+            }
+        }
+        let outer = path[0].to_ascii_lowercase();
+        if NESTED.contains(&outer.as_str()) || (self.table == Table::Device && outer == "device") {
+            return self.locate(&path[1..]).map(|(field, parts)| (field, parts + 1));
+        }
+        direct
     }
 }
 

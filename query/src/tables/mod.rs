@@ -16,6 +16,7 @@
 //! | [`catalog`], [`codes`] | entities, fields and values, as questions call them |
 //! | [`names`], [`availability`] | what devices are called, and whether they answer, for what is answered without a plan |
 
+pub mod aliases;
 mod availability;
 pub mod catalog;
 pub mod codes;
@@ -29,6 +30,7 @@ pub mod past;
 mod provider;
 pub mod recent;
 pub(crate) mod segment;
+pub mod shown;
 mod state;
 pub(crate) mod stored;
 pub mod view;

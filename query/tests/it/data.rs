@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use radarflow_proto::cell::IpBytes;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{
-    Alert, BatchBuilder, Change, Device, DeviceGroup, Flow, HealthEvent, Log, Row, StateRow, Table,
+    Alert, BatchBuilder, Change, Device, DeviceGroup, Event, Flow, HealthEvent, Log, Row, StateRow, Table,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -182,6 +182,30 @@ fn logs() -> RecordBatch {
     batch(&rows)
 }
 
+/// Events whose names a float does not tell apart.
+fn events() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "activity_name": "Update", "entity_type": "device",
+        "entity_id": "sr:core1", "device_uid": "sr:core1", "attributes": {},
+    });
+    let event = |n: u64, minutes: i64, severity: i64, message: &str, more: Value| {
+        let (class, time) = (n + 1, ago(minutes));
+        let own = json!({"row_id": n, "time": time, "class_uid": class, "severity_id": severity, "message": message, "attributes": more});
+        row::<Event>(&base, &own)
+    };
+    batch(&[
+        event(
+            9_007_199_254_740_992,
+            10,
+            4,
+            "port Gi0/1 is down",
+            json!({"x@1.code": "500", "port count": "48", "limit": "5"}),
+        ),
+        event(9_007_199_254_740_993, 20, 1, "port Gi0/1 is up", json!({"x@1.code": "200"})),
+        event(9_007_199_254_740_994, 3000, 5, "core1 was replaced", json!({})),
+    ])
+}
+
 fn health() -> RecordBatch {
     let base = json!({
         "tenant_id": "t", "partition": "default", "epoch": 2, "entity_type": "agent", "entity_id": "agent-1",
@@ -230,7 +254,12 @@ pub(crate) fn epochs() -> Vec<EpochOutput> {
             epoch: 3,
             clock_ms: NOW,
             changes: changes(3, alerts().into_iter().chain(groups()).collect()),
-            events: vec![(Table::Flow, flows()), (Table::Log, logs()), (Table::HealthEvent, health())],
+            events: vec![
+                (Table::Flow, flows()),
+                (Table::Log, logs()),
+                (Table::Event, events()),
+                (Table::HealthEvent, health()),
+            ],
             ..EpochOutput::default()
         },
     ]

@@ -17,7 +17,7 @@ use radarflow_query::tables::live::Live;
 use crate::{actor, data, json};
 
 /// Many devices, and little room.
-fn crowded(rows: usize, limits: EngineLimits) -> Arc<Engine> {
+pub(crate) fn crowded(rows: usize, limits: EngineLimits) -> Arc<Engine> {
     let live = Arc::new(Live::new(None, 0));
     for epoch in data::epochs() {
         live.apply(&epoch.into());

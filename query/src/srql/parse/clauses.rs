@@ -1,10 +1,12 @@
 //! Clauses: what stands beside the filters.
 
-use super::super::ast::{Fill, Having, Literal, Sort, Span, Top, Units};
+use super::super::ast::{Fill, Having, Literal, Over, Sort, Span, Top, Units};
 use super::super::plan::MAX_LIMIT;
-use super::super::time;
-use super::{Parser, Result, plain};
+use super::super::{time, words};
+use super::stats::quantile;
+use super::{Parser, Result, elsewhere, plain};
 use crate::error::SrqlError;
+use crate::tables::catalog;
 
 /// Entities in one query.
 const MAX_ENTITIES: usize = 8;
@@ -15,6 +17,11 @@ const MAX_TOP: usize = 1000;
 fn width(word: &Literal) -> Result<i64> {
     time::duration(&word.text)
         .ok_or_else(|| SrqlError::new("bad_duration", word.span, "a duration is expected here, as 5m or 1h"))
+}
+
+/// A whole number: digits, and nothing else.
+fn whole(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 impl Parser<'_> {
@@ -35,6 +42,13 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// `downsample` alone: slices that suit the span.
+    pub(super) fn downsample(&mut self, span: Span) -> Result<()> {
+        self.once("bucket", span)?;
+        self.bucket.width = Some((None, span));
+        Ok(())
+    }
+
     fn last_wins(&mut self, clause: &'static str) {
         if self.seen.contains(&clause) {
             self.query.warnings.push(format!("{clause}: is given more than once; the last one counts"));
@@ -51,8 +65,15 @@ impl Parser<'_> {
                 loop {
                     let at = self.at;
                     let name = self.name()?;
-                    if !names.iter().any(|(known, _): &(String, Span)| known.eq_ignore_ascii_case(&name)) {
-                        names.push((name, (at, self.at)));
+                    // One name may stand for another, or for several.
+                    let meant = match catalog::meant(&name) {
+                        [] => vec![name],
+                        meant => meant.iter().map(|name| (*name).to_owned()).collect(),
+                    };
+                    for name in meant {
+                        if !names.iter().any(|(known, _): &(String, Span)| known.eq_ignore_ascii_case(&name)) {
+                            names.push((name, (at, self.at)));
+                        }
                     }
                     if names.len() > MAX_ENTITIES {
                         let detail = format!("more than {MAX_ENTITIES} entities");
@@ -123,20 +144,45 @@ impl Parser<'_> {
             "top" => {
                 self.once("top", span)?;
                 let word = self.word(&[])?;
-                let n = plain(&word.text).parse().ok().filter(|n| (1..=MAX_TOP).contains(n)).ok_or_else(|| {
+                let n = whole(&plain(&word.text)).filter(|n| (1..=MAX_TOP).contains(n)).ok_or_else(|| {
                     SrqlError::new("bad_limit", word.span, format!("top: takes a whole number up to {MAX_TOP}"))
                 })?;
-                self.query.top = Some(Top { n, by: None, other: false, span });
+                self.query.top = Some(Top { n, by: None, over: None, other: false, span });
             }
             "by" => {
                 self.once("by", span)?;
                 let at = self.at;
                 let name = self.name()?;
-                self.top_by = Some((name, (at, self.at)));
+                let over = match name.to_ascii_lowercase().as_str() {
+                    "max" => Some(Over::Max),
+                    "avg" => Some(Over::Avg),
+                    "last" => Some(Over::Last),
+                    _ => None,
+                };
+                self.top_by = Some(match over {
+                    Some(over) if self.eat('(') => {
+                        let of = self.name()?;
+                        if !self.eat(')') {
+                            return Err(self.error("unexpected", "')' is expected here"));
+                        }
+                        (of, Some(over), (at, self.at))
+                    }
+                    // Alone it is of the first aggregate, unless one is called so.
+                    over => (name, over, (at, self.at)),
+                });
             }
             "other" => {
                 self.once("other", span)?;
                 self.top_other = Some((self.truth("other")?, span));
+            }
+            "reverse" => {
+                self.once("reverse", span)?;
+                self.query.reverse = self.truth("reverse")?.then_some(span);
+            }
+            "compare" => {
+                self.once("compare", span)?;
+                let word = self.word(&[])?;
+                self.query.compare = Some((width(&word)?, word.span));
             }
             "units" => {
                 self.once("units", span)?;
@@ -162,9 +208,9 @@ impl Parser<'_> {
             "limit" => {
                 self.last_wins("limit");
                 let word = self.word(&[])?;
-                let n = plain(&word.text)
-                    .parse()
-                    .map_err(|_| SrqlError::new("bad_limit", word.span, "limit: takes a whole number"))?;
+                let n = whole(&plain(&word.text))
+                    .filter(|n| *n > 0)
+                    .ok_or_else(|| SrqlError::new("bad_limit", word.span, "limit: takes a whole number from 1 on"))?;
                 if n > MAX_LIMIT {
                     let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
                     return Err(SrqlError::new("limit_too_large", word.span, detail));
@@ -176,13 +222,18 @@ impl Parser<'_> {
                 self.query.cursor = Some(self.word(&[])?);
             }
             "sort" | "order" => loop {
-                let (key, _) = self.key()?;
+                let begins = self.at;
+                let (key, _) = self.key().map_err(|error| elsewhere::descending(self.text, begins, error))?;
                 let ascending = if self.eat(':') {
                     let word = self.word(&[','])?;
                     match word.text.to_ascii_lowercase().as_str() {
                         "asc" => true,
                         "desc" => false,
-                        _ => return Err(SrqlError::new("bad_sort", word.span, "asc or desc is expected here")),
+                        text => {
+                            let near = ["asc", "desc"].into_iter().find(|way| text.starts_with(way));
+                            let error = SrqlError::new("bad_sort", word.span, "asc or desc is expected here");
+                            return Err(error.suggest(near));
+                        }
                     }
                 } else {
                     false
@@ -210,16 +261,26 @@ impl Parser<'_> {
                 let having = if matches!(self.peek(), Some('"' | '\'')) {
                     let (text, at) = self.inner_text()?;
                     let mut inner = Parser::new(&self.text[..at + text.len()], at, self.nested);
-                    let cond = inner.having_or(0)?;
+                    inner.terms = self.terms;
+                    inner.gathered = self.gathered.take();
+                    let cond = inner.having_or(0);
+                    self.gathered = inner.gathered.take();
                     inner.blanks();
-                    if inner.at < inner.text.len() {
-                        return Err(inner.error("unexpected", "and, or, or the end of the condition is expected here"));
+                    if cond.is_ok() && inner.at < inner.text.len() {
+                        let error = inner.error("unexpected", "and, or, or the end of the condition is expected here");
+                        return Err(elsewhere::and_or(inner.text, error));
                     }
+                    let cond = cond?;
+                    self.terms = inner.terms;
                     cond
                 } else {
                     self.having_compare()?
                 };
                 self.query.having = Some(match self.query.having.take() {
+                    Some(Having::And(mut all)) => {
+                        all.push(having);
+                        Having::And(all)
+                    }
                     Some(other) => Having::And(vec![other, having]),
                     None => having,
                 });
@@ -244,12 +305,16 @@ impl Parser<'_> {
                 self.bucket.stray = Some(("agg", span));
                 let word = self.word(&[])?;
                 let name = word.text.to_ascii_lowercase();
-                if !["count", "sum", "avg", "min", "max"].contains(&name.as_str()) {
-                    return Err(SrqlError::new(
-                        "unknown_function",
-                        word.span,
-                        format!("agg: takes count, sum, avg, min or max, not {name:?}"),
-                    ));
+                let name = if name == "latest" { "last".to_owned() } else { name };
+                let known = words::is_function(&name)
+                    && !name.ends_with("_if")
+                    && !matches!(name.as_str(), "percentile" | "group_uniq_array");
+                if !known && quantile(&name).is_none() {
+                    let functions =
+                        words::FUNCTIONS.iter().map(|(name, _)| *name).filter(|name| !name.ends_with("_if"));
+                    let detail = format!("agg: takes a function, as avg, sum, max, last or p95, not {name:?}");
+                    let error = SrqlError::new("unknown_function", word.span, detail);
+                    return Err(error.suggest(catalog::nearest(&name, functions)));
                 }
                 self.bucket.agg = Some(name);
             }

@@ -4,12 +4,18 @@
 //! an escaped character is kept behind [`ORDINARY`].
 
 mod clauses;
+mod elsewhere;
+mod gather;
 mod stats;
 mod terms;
 mod values;
 
-use super::ast::{Bucket, Expr, Fill, Key, Query, Span};
-use super::observables;
+pub(super) use elsewhere::CURLY;
+pub use gather::{Gathered, MAX_MISTAKES, gather};
+pub(in crate::srql) use stats::quantile;
+
+use super::ast::{Bucket, Expr, Fill, Key, Over, Query, Span};
+use super::{doubts, meant, observables};
 use crate::error::SrqlError;
 use crate::tables::catalog;
 
@@ -22,8 +28,10 @@ pub const MAX_DEPTH: usize = 64;
 /// Items of a list.
 pub const MAX_ITEMS: usize = 10_000;
 
-/// Terms of a query, its subqueries' among them.
+/// Terms of a query, its subqueries' among them; keys of its clauses and comparisons of `having:` are terms, too.
 pub const MAX_TERMS: usize = 1000;
+/// Subqueries of a query, all together.
+pub const MAX_QUERIES: usize = 32;
 /// Subqueries in one another.
 pub const MAX_SUBQUERIES: usize = 3;
 
@@ -37,17 +45,7 @@ type Result<T> = std::result::Result<T, SrqlError>;
 /// # Errors
 /// The first mistake, and where it is.
 pub fn parse(text: &str) -> Result<Query> {
-    if text.len() > MAX_QUERY {
-        return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
-    }
-    let mut parser = Parser::new(text, 0, 0);
-    parser.blanks();
-    let filter = if parser.at == text.len() { Expr::And(Vec::new()) } else { parser.or(0)? };
-    parser.blanks();
-    if parser.at < text.len() {
-        return Err(parser.error("unexpected", "the query should end here, or go on with another term"));
-    }
-    parser.finish(filter, 0)
+    Parser::new(text, 0, 0).whole()
 }
 
 fn empty() -> Query {
@@ -71,6 +69,8 @@ fn empty() -> Query {
         window: None,
         top: None,
         units: None,
+        reverse: None,
+        compare: None,
         rollup: None,
         bucket: None,
         warnings: Vec::new(),
@@ -92,7 +92,8 @@ impl BucketParts {
         match (self.width, self.stray) {
             (Some((width_us, span)), _) => Ok(Some(Bucket {
                 width_us,
-                agg: self.agg.unwrap_or_else(|| "count".to_owned()),
+                // Rows are counted, values averaged.
+                agg: self.agg.unwrap_or_else(|| if self.value_field.is_some() { "avg" } else { "count" }.to_owned()),
                 series: self.series,
                 value_field: self.value_field,
                 fill: self.fill,
@@ -113,54 +114,116 @@ struct Parser<'a> {
     seen: Vec<&'static str>,
     bucket: BucketParts,
     /// `by:` and `other:`, which belong to `top:`.
-    top_by: Option<(String, Span)>,
+    top_by: Option<(String, Option<Over>, Span)>,
     top_other: Option<(bool, Span)>,
+    /// Whether keys are those of a map: their first part may be any.
+    in_map: bool,
     /// Queries around this one.
     nested: usize,
     /// Terms so far, those of the queries around this one too.
     terms: usize,
+    /// Subqueries so far, likewise.
+    queries: usize,
+    /// The operator that stands directly before the next term.
+    operator: Option<(&'static str, Span)>,
+    /// The clause that the last term is.
+    after: Option<Span>,
+    /// The mistakes so far, where the first of them does not end the parse.
+    gathered: Option<Vec<SrqlError>>,
+    /// Clauses that could not be read.
+    unread: Vec<&'static str>,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str, at: usize, nested: usize) -> Self {
-        let (seen, bucket) = (Vec::new(), BucketParts::default());
-        Parser { text, at, query: empty(), seen, bucket, top_by: None, top_other: None, nested, terms: 0 }
+        Parser {
+            text,
+            at,
+            query: empty(),
+            seen: Vec::new(),
+            bucket: BucketParts::default(),
+            top_by: None,
+            top_other: None,
+            in_map: false,
+            nested,
+            terms: 0,
+            queries: 0,
+            operator: None,
+            after: None,
+            gathered: None,
+            unread: Vec::new(),
+        }
+    }
+
+    fn whole(&mut self) -> Result<Query> {
+        let text = self.text;
+        if text.len() > MAX_QUERY {
+            return Err(SrqlError::new("query_too_long", (0, 0), format!("{} bytes, {MAX_QUERY} at most", text.len())));
+        }
+        self.blanks();
+        let mut filter = self.or(0)?;
+        self.blanks();
+        while self.at < text.len() {
+            self.fail(self.error("unexpected", "the query should end here, or go on with another term"))?;
+            // It is a bracket that closes nothing.
+            self.at += 1;
+            filter = Expr::And(vec![filter, self.or(0)?]);
+            self.blanks();
+        }
+        let mut query = self.finish(filter, 0)?;
+        query.warnings.extend(doubts::of(&query));
+        Ok(query)
     }
 
     /// The query, once all of it is read; it began at `start`.
-    fn finish(self, filter: Expr, start: usize) -> Result<Query> {
+    fn finish(&mut self, filter: Expr, start: usize) -> Result<Query> {
         let span = (start, self.at);
-        let mut query = self.query;
+        let mut query = std::mem::replace(&mut self.query, empty());
         query.filter = filter;
-        query.bucket = self.bucket.finish()?;
+        match std::mem::take(&mut self.bucket).finish() {
+            Ok(bucket) => query.bucket = bucket,
+            Err(error) => self.lacks(error)?,
+        }
         if query.entities.is_empty() {
             let mut error = SrqlError::new("entity_missing", (start, start), "say what is asked for: in:<entity>");
             error.expected = catalog::ENTITIES.iter().map(|e| format!("in:{}", e.name)).collect();
-            return Err(error);
+            self.lacks(error)?;
         }
         if query.having.is_some() && query.stats.is_empty() {
-            return Err(SrqlError::new("having_without_stats", span, "having: needs stats:"));
+            self.lacks(SrqlError::new("having_without_stats", span, "having: needs stats:"))?;
+            query.having = None;
+        }
+        if !query.by.is_empty() && query.stats.is_empty() && query.bucket.is_none() {
+            query.stats.push(stats::count(span));
         }
         if let Some((_, at)) = query.window.filter(|_| query.stats.is_empty()) {
-            return Err(SrqlError::new("window_without_stats", at, "window: needs stats:"));
+            self.lacks(SrqlError::new("window_without_stats", at, "window: needs stats:"))?;
+            query.window = None;
         }
         if !query.by.is_empty() && query.stats.is_empty() {
-            return Err(SrqlError::new("groups_without_stats", span, "groupby: needs stats:"));
+            self.lacks(SrqlError::new("clause_conflict", span, "bucket: has series:, not groupby:"))?;
+            query.by.clear();
         }
-        match (&mut query.top, self.top_by, self.top_other) {
+        match (&mut query.top, self.top_by.take(), self.top_other) {
             (Some(top), by, other) => {
-                top.by = by;
+                if let Some((name, over, at)) = by {
+                    (top.by, top.over) = (Some((name, at)), over);
+                }
                 top.other = other.is_some_and(|(other, _)| other);
                 if query.by.is_empty() && query.bucket.as_ref().is_none_or(|b| b.series.is_none()) {
                     let detail = "top: needs groups: stats:\"… by key\", or bucket: with series:";
-                    return Err(SrqlError::new("top_without_groups", top.span, detail));
+                    let error = SrqlError::new("top_without_groups", top.span, detail);
+                    self.lacks(error)?;
                 }
             }
-            (None, Some((_, at)), _) => return Err(SrqlError::new("top_missing", at, "by: needs top:<n>")),
-            (None, _, Some((_, at))) => return Err(SrqlError::new("top_missing", at, "other: needs top:<n>")),
+            (None, Some((.., at)), _) => self.lacks(SrqlError::new("top_missing", at, "by: needs top:<n>"))?,
+            (None, _, Some((_, at))) => self.lacks(SrqlError::new("top_missing", at, "other: needs top:<n>"))?,
             (None, None, None) => {}
         }
-        observables::expand(&mut query)?;
+        if let Err(error) = observables::expand(&mut query) {
+            self.fail(error)?;
+        }
+        meant::expand(&mut query);
         Ok(query)
     }
 
@@ -193,7 +256,7 @@ impl<'a> Parser<'a> {
     fn keyword(&mut self, word: &str) -> bool {
         let rest = self.rest();
         let is = rest.get(..word.len()).is_some_and(|w| w.eq_ignore_ascii_case(word))
-            && rest[word.len()..].starts_with(|c: char| c.is_whitespace() || c == '(');
+            && rest[word.len()..].chars().next().is_none_or(|c| c.is_whitespace() || c == '(');
         if is {
             self.at += word.len();
             self.blanks();
@@ -202,42 +265,91 @@ impl<'a> Parser<'a> {
     }
 
     fn or(&mut self, depth: usize) -> Result<Expr> {
+        let wrong = self.mistakes();
         let mut any = vec![self.and(depth)?];
         loop {
-            let before = self.at;
             self.blanks();
-            if self.keyword("OR") {
-                any.push(self.and(depth)?);
-            } else {
-                self.at = before;
+            let start = self.at;
+            if !self.keyword("OR") {
                 break;
             }
+            let span = (start, start + 2);
+            self.operate("OR", span, any.last() == Some(&Expr::And(Vec::new())) && self.mistakes() == wrong)?;
+            any.push(self.and(depth)?);
+            if any.last() == Some(&Expr::And(Vec::new())) && self.mistakes() == wrong {
+                self.fail(SrqlError::new("term_missing", span, "a term is missing after OR"))?;
+            }
         }
-        if any.len() > 1 && depth == 0 && !self.seen.is_empty() && any.iter().any(|e| *e == Expr::And(Vec::new())) {
-            return Err(self.error("clause_in_or", "a clause cannot stand beside OR; put the filters in brackets"));
+        if any.len() > 1 {
+            // Whoever gathers mistakes goes on with what could be read.
+            any.retain(|e| *e != Expr::And(Vec::new()));
         }
-        Ok(if any.len() == 1 { any.remove(0) } else { Expr::Or(any) })
+        Ok(match any.len() {
+            0 => Expr::And(Vec::new()),
+            1 => any.remove(0),
+            _ => Expr::Or(any),
+        })
     }
 
     fn and(&mut self, depth: usize) -> Result<Expr> {
         let mut all = Vec::new();
+        let wrong = self.mistakes();
         loop {
             self.blanks();
-            let before = self.at;
             if self.at == self.text.len() || self.peek() == Some(')') {
                 break;
             }
+            let start = self.at;
             if self.keyword("OR") {
-                self.at = before;
+                self.at = start;
                 break;
             }
-            self.keyword("AND");
-            match self.not(depth)? {
-                Expr::And(inner) if inner.is_empty() => {}
-                other => all.push(other),
+            if self.keyword("AND") {
+                let span = (start, start + 3);
+                self.operate("AND", span, all.is_empty() && self.mistakes() == wrong)?;
+                let next = self.at;
+                if matches!(self.peek(), None | Some(')')) || self.keyword("OR") || self.keyword("AND") {
+                    self.at = next;
+                    self.fail(SrqlError::new("term_missing", span, "a term is missing after AND"))?;
+                    continue;
+                }
+            }
+            let term = self.at;
+            self.after = None;
+            match self.not(depth) {
+                Ok(Expr::And(inner)) if inner.is_empty() => {}
+                Ok(other) => all.push(other),
+                Err(error) => self.skip(term, error)?,
+            }
+            self.operator = None;
+            if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
+                let at = self.at;
+                self.skip(at, self.error("blank_missing", "a blank is expected here, before the next term"))?;
             }
         }
         Ok(if all.len() == 1 { all.remove(0) } else { Expr::And(all) })
+    }
+
+    /// An operator stands here: a term has to stand before it, and no clause.
+    fn operate(&mut self, operator: &'static str, span: Span, first: bool) -> Result<()> {
+        self.operator = Some((operator, span));
+        match self.after.take() {
+            Some(clause) => self.fail(self.beside(operator, (clause.0, span.1), clause)),
+            None if first => {
+                self.fail(SrqlError::new("term_missing", span, format!("a term is missing before {operator}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A clause beside an operator: it belongs to no side of it.
+    fn beside(&self, operator: &str, span: Span, clause: Span) -> SrqlError {
+        if operator == "OR" {
+            let detail = "a clause cannot stand beside OR; put the filters in brackets";
+            return SrqlError::new("clause_beside_operator", span, detail);
+        }
+        let detail = format!("a clause cannot stand beside {operator}; clauses need no operator");
+        SrqlError::new("clause_beside_operator", span, detail).suggest(self.text.get(clause.0..clause.1))
     }
 
     fn not(&mut self, depth: usize) -> Result<Expr> {
@@ -251,6 +363,9 @@ impl<'a> Parser<'a> {
             if self.peek() == Some('!') {
                 return Err(self.error("double_negation", "one ! is enough"));
             }
+            if self.peek().is_none_or(char::is_whitespace) {
+                return Err(self.error("term_missing", "a term is expected here; no blank after '!'"));
+            }
             let inner = self.term(depth, true)?;
             return Ok(Expr::Not(Box::new(inner)));
         }
@@ -261,19 +376,22 @@ impl<'a> Parser<'a> {
         match self.peek() {
             None => Err(self.error("term_missing", "a term is missing here")),
             Some('(') => {
-                let open = self.at;
+                let (open, wrong) = (self.at, self.mistakes());
                 self.at += 1;
                 let inner = self.or(depth + 1)?;
                 self.blanks();
                 if !self.eat(')') {
                     return Err(SrqlError::new("bracket_open", (open, open + 1), "this bracket is not closed"));
                 }
-                Ok(inner)
+                self.some(inner, (open, self.at), wrong)
             }
-            Some('"' | '\'') => {
+            Some('"' | '\'') if !self.in_map => {
+                self.term_counts()?;
                 let literal = self.quoted()?;
                 if self.peek() == Some(':') {
-                    return Err(self.error("unexpected", "a quoted text is no key; write the key in backquotes"));
+                    let near = format!("`{}`", plain(&literal.text).replace('`', "\\`"));
+                    let error = self.error("unexpected", "a quoted text is no key; write the key in backquotes");
+                    return Err(SrqlError { start: literal.span.0, end: literal.span.1, ..error }.suggest(Some(&near)));
                 }
                 Ok(Expr::Text(literal))
             }

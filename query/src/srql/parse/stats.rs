@@ -1,10 +1,11 @@
 //! `stats:`, its groups, and `having:`.
 
-use super::super::ast::{Aggregate, Expr, GroupKey, Having, Op};
+use super::super::ast::{Aggregate, Expr, GroupKey, Having, Op, Operand, Span};
 use super::super::time;
 use super::super::words;
 use super::{MAX_DEPTH, Parser, Result, plain};
 use crate::error::SrqlError;
+use crate::tables::catalog;
 
 impl<'a> Parser<'a> {
     /// The text between quotes, and where it begins.
@@ -72,74 +73,11 @@ impl<'a> Parser<'a> {
 
     pub(super) fn stats(&mut self) -> Result<()> {
         loop {
-            let start = self.at;
-            let function = self.name()?.to_ascii_lowercase();
-            let percent = function.strip_prefix('p').and_then(|n| n.parse::<f64>().ok());
-            if percent.is_none() && !words::is_function(&function) {
-                return Err(SrqlError::new(
-                    "unknown_function",
-                    (start, self.at),
-                    format!("unknown function {function:?}"),
-                )
-                .suggest(crate::tables::catalog::nearest(&function, words::FUNCTIONS.iter().map(|(name, _)| *name))));
+            let mut call = self.call()?;
+            if let Some(alias) = self.alias()? {
+                call.alias = alias;
             }
-            // p99.9: the dot is part of the name.
-            let mut quantile = percent.map(|p| p / 100.0);
-            if percent.is_some() && self.eat('.') {
-                let digits = self.name()?;
-                quantile = function[1..]
-                    .parse::<u32>()
-                    .ok()
-                    .and_then(|whole| format!("{whole}.{digits}").parse::<f64>().ok())
-                    .map(|p| p / 100.0);
-            }
-            if !self.eat('(') {
-                return Err(self.error("unexpected", "'(' is expected here"));
-            }
-            self.blanks();
-            let (mut field, mut only) = (None, None);
-            let conditional = function.ends_with("_if");
-            if function == "count_if" {
-                only = Some(self.condition()?);
-            } else if !self.eat('*') && self.peek() != Some(')') {
-                field = Some(self.key()?.0);
-            }
-            if conditional && function != "count_if" {
-                if !self.comma() {
-                    return Err(self.error("unexpected", format!("{function}(field, filter) needs a filter")));
-                }
-                only = Some(self.condition()?);
-            }
-            if function == "percentile" {
-                self.blanks();
-                if !self.eat(',') {
-                    return Err(self.error("unexpected", "percentile(field, q) needs q"));
-                }
-                self.blanks();
-                let word = self.word(&[')'])?;
-                let q: f64 = word
-                    .text
-                    .parse()
-                    .map_err(|_| SrqlError::new("bad_number", word.span, "a number is expected here"))?;
-                quantile = Some(if q > 1.0 { q / 100.0 } else { q });
-            }
-            self.blanks();
-            if !self.eat(')') {
-                return Err(self.error("unexpected", "')' is expected here"));
-            }
-            let span = (start, self.at);
-            if quantile.is_some_and(|q| !(0.0..=1.0).contains(&q)) {
-                return Err(SrqlError::new("bad_number", span, "a percentile is between 0 and 100"));
-            }
-            if field.is_none() && !matches!(function.as_str(), "count" | "count_if") {
-                return Err(SrqlError::new("field_missing", span, format!("{function}() needs a field")));
-            }
-            let alias = self.alias()?.unwrap_or_else(|| default_alias(&self.text[span.0..span.1]));
-            let function = match percent {
-                Some(_) => "percentile".to_owned(),
-                None => function.trim_end_matches("_if").to_owned(),
-            };
-            self.query.stats.push(Aggregate { function, field, quantile, only, alias, span });
+            self.query.stats.push(call);
             if !self.comma() {
                 break;
             }
@@ -151,6 +89,72 @@ impl<'a> Parser<'a> {
         }
         self.at = before;
         Ok(())
+    }
+
+    /// An aggregate, named as it is written.
+    fn call(&mut self) -> Result<Aggregate> {
+        self.term_counts()?;
+        let start = self.at;
+        let mut function = self.name()?.to_ascii_lowercase();
+        // p99.9: the dot is part of the name.
+        if quantile(&function).is_some() && self.eat('.') {
+            function = format!("{function}.{}", self.name()?);
+        }
+        let mut q = quantile(&function);
+        if q.is_none() && !words::is_function(&function) {
+            let error = SrqlError::new("unknown_function", (start, self.at), format!("unknown function {function:?}"));
+            return Err(error.suggest(catalog::nearest(&function, words::FUNCTIONS.iter().map(|(name, _)| *name))));
+        }
+        if !self.eat('(') {
+            return Err(self.error("unexpected", "'(' is expected here"));
+        }
+        self.blanks();
+        let (mut field, mut only) = (None, None);
+        let conditional = function.ends_with("_if");
+        if function == "count_if" {
+            only = Some(self.condition()?);
+        } else if !self.eat('*') && self.peek() != Some(')') {
+            field = Some(self.key()?.0);
+        }
+        if conditional && function != "count_if" {
+            if !self.comma() {
+                return Err(self.error("unexpected", format!("{function}(field, filter) needs a filter")));
+            }
+            only = Some(self.condition()?);
+        }
+        if function == "percentile" {
+            if !self.comma() {
+                return Err(self.error("unexpected", "percentile(field, q) needs a q"));
+            }
+            let word = self.word(&[',', ')'])?;
+            let said: f64 = plain(&word.text)
+                .parse()
+                .map_err(|_| SrqlError::new("bad_number", word.span, "a number is expected here"))?;
+            if !(0.0..=1.0).contains(&said) {
+                let of = field.as_ref().map(|f| f.path.join(".")).unwrap_or_default();
+                let better = format!("p{said}({of})");
+                let error = SrqlError::new("bad_number", word.span, "percentile(f, q): q is between 0 and 1");
+                return Err(if (0.0..=100.0).contains(&said) { error.suggest(Some(&better)) } else { error });
+            }
+            q = Some(said);
+        }
+        self.blanks();
+        if !self.eat(')') {
+            return Err(self.error("unexpected", "')' is expected here"));
+        }
+        let span = (start, self.at);
+        if q.is_some_and(|q| !(0.0..=1.0).contains(&q)) {
+            return Err(SrqlError::new("bad_number", span, "a percentile is between 0 and 100"));
+        }
+        if field.is_none() && !matches!(function.as_str(), "count" | "count_if") {
+            return Err(SrqlError::new("field_missing", span, format!("{function}() needs a field")));
+        }
+        let alias = default_alias(&self.text[span.0..span.1]);
+        let function = match q {
+            Some(_) => "percentile".to_owned(),
+            None => function.trim_end_matches("_if").to_owned(),
+        };
+        Ok(Aggregate { function, field, quantile: q, only, alias, span })
     }
 
     /// A filter inside a call: terms, no clauses.
@@ -165,6 +169,8 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn group_keys(&mut self) -> Result<()> {
+        let start = self.at;
+        let mut keys = Vec::new();
         loop {
             let (key, _) = self.key()?;
             let function = key.path.len() == 1 && self.peek() == Some('(');
@@ -178,7 +184,7 @@ impl<'a> Parser<'a> {
                 if !self.eat(')') {
                     return Err(self.error("unexpected", "')' is expected here"));
                 }
-                let name = field.path.join("_");
+                let name = field.path.join(".");
                 GroupKey::Cidr(field, bits, name)
             } else if function && key.path[0].eq_ignore_ascii_case("time") {
                 self.at += 1;
@@ -188,11 +194,11 @@ impl<'a> Parser<'a> {
                 if !self.eat(')') {
                     return Err(self.error("unexpected", "')' is expected here"));
                 }
-                GroupKey::Time(width, "time".to_owned())
+                GroupKey::Time(width, "window_start".to_owned())
             } else if self.eat(':') {
                 self.eat('/');
                 let word = self.word(&[','])?;
-                let name = key.path.join("_");
+                let name = key.path.join(".");
                 match (word.text.parse().ok().filter(|bits| *bits <= 128), time::duration(&word.text)) {
                     (Some(bits), _) => GroupKey::Cidr(key, bits, name),
                     // `time:5m` is time(5m).
@@ -203,7 +209,7 @@ impl<'a> Parser<'a> {
                     }
                 }
             } else {
-                let name = key.path.join("_");
+                let name = key.path.join(".");
                 GroupKey::Field(key, name)
             };
             let group = match self.alias()? {
@@ -214,11 +220,18 @@ impl<'a> Parser<'a> {
                 },
                 None => group,
             };
-            self.query.by.push(group);
+            keys.push(group);
             if !self.comma() {
-                return Ok(());
+                break;
             }
         }
+        if self.query.by.is_empty() {
+            self.query.by = keys;
+        } else if !self.query.by.iter().zip(&keys).all(|(a, b)| a.is_like(b)) || self.query.by.len() != keys.len() {
+            let detail = "the groups have two lists of keys; say one";
+            return Err(SrqlError::new("clause_repeated", (start, self.at), detail));
+        }
+        Ok(())
     }
 
     fn bits(&mut self, stop: &[char]) -> Result<u8> {
@@ -243,18 +256,18 @@ impl<'a> Parser<'a> {
     }
 
     fn having_and(&mut self, depth: usize) -> Result<Having> {
-        let mut all = vec![self.having_not(depth)?];
+        let mut all = vec![self.having_term(depth)?];
         loop {
             self.blanks();
             if !self.keyword("and") {
                 break;
             }
-            all.push(self.having_not(depth)?);
+            all.push(self.having_term(depth)?);
         }
         Ok(if all.len() == 1 { all.remove(0) } else { Having::And(all) })
     }
 
-    fn having_not(&mut self, depth: usize) -> Result<Having> {
+    pub(super) fn having_not(&mut self, depth: usize) -> Result<Having> {
         if depth > MAX_DEPTH {
             return Err(self.error("too_deep", format!("nested more than {MAX_DEPTH} deep")));
         }
@@ -275,13 +288,8 @@ impl<'a> Parser<'a> {
 
     pub(super) fn having_compare(&mut self) -> Result<Having> {
         let start = self.at;
-        let mut column = self.name()?;
-        if self.peek() == Some('(') {
-            let end = self.rest().find(')').ok_or_else(|| self.error("bracket_open", "this bracket is not closed"))?;
-            column.push_str(&self.rest()[..=end]);
-            self.at += end + 1;
-            column = default_alias(&column);
-        }
+        self.term_counts()?;
+        let left = self.operand()?;
         self.blanks();
         let ops = [
             (">=", Op::GreaterEq),
@@ -298,9 +306,34 @@ impl<'a> Parser<'a> {
         };
         self.at += text.len();
         self.blanks();
-        let literal = self.literal(&[])?;
-        Ok(Having::Compare(column, *op, plain(&literal.text), (start, self.at)))
+        let right = self.operand()?;
+        Ok(Having::Compare(left, *op, right, (start, self.at)))
     }
+
+    /// A side of a comparison: a call, a quoted text, or a word.
+    fn operand(&mut self) -> Result<Operand> {
+        if matches!(self.peek(), Some('"' | '\'' | '`')) {
+            return Ok(Operand::Text(plain(&self.quoted()?.text)));
+        }
+        let name = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')));
+        let called = name.filter(|end| *end > 0 && self.rest()[*end..].starts_with('('));
+        if called.is_some() && self.peek().is_some_and(|c| c.is_ascii_alphabetic()) {
+            return Ok(Operand::Call(Box::new(self.call()?)));
+        }
+        Ok(Operand::Word(plain(&self.word(&['<', '>', '=', '!'])?.text)))
+    }
+}
+
+/// The share that `p95`, `p99.9` names.
+pub(in crate::srql) fn quantile(function: &str) -> Option<f64> {
+    let digits = function.strip_prefix('p').filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()))?;
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    digits.parse::<f64>().ok().filter(|_| is_number).map(|p| p / 100.0)
+}
+
+/// Rows, counted.
+pub(super) fn count(span: Span) -> Aggregate {
+    Aggregate { function: "count".into(), field: None, quantile: None, only: None, alias: "count".into(), span }
 }
 
 /// The name of a call's column: the call in lower case, runs of other characters as one `_`.

@@ -1,12 +1,11 @@
 //! Values: a literal, a comparison, a range, a pattern, a list of them.
 
-use super::super::ast::{Literal, Op, Value};
-use super::{MAX_DEPTH, MAX_ITEMS, ORDINARY, Parser, Result};
+use super::super::ast::{Key, Literal, Op, Value};
+use super::{MAX_DEPTH, MAX_ITEMS, ORDINARY, Parser, Result, plain};
 use crate::error::SrqlError;
 
 impl Parser<'_> {
     pub(super) fn value(&mut self, top: bool) -> Result<Value> {
-        let start = self.at;
         match self.peek() {
             None => return Err(self.error("value_missing", "a value is expected here")),
             Some(c) if c.is_whitespace() => {
@@ -24,37 +23,86 @@ impl Parser<'_> {
         for (text, op) in [(">=", Op::GreaterEq), ("<=", Op::LessEq), (">", Op::Greater), ("<", Op::Less)] {
             if self.rest().starts_with(text) {
                 self.at += text.len();
-                return Ok(Value::Compare(op, self.literal(stop)?));
+                let literal = self.literal(stop)?;
+                return Ok(match field_of(&literal)? {
+                    Some(key) => Value::Field(op, key),
+                    None => Value::Compare(op, literal),
+                });
             }
         }
         if self.eat('~') {
-            return Ok(Value::Fold(self.literal(stop)?));
+            let regex = if top && self.peek() == Some('/') { self.regex() } else { None };
+            return match regex {
+                Some(Value::Regex(pattern, _, span)) => Ok(Value::Regex(pattern, true, span)),
+                _ => Ok(Value::Fold(self.literal(stop)?)),
+            };
+        }
+        if let Some(range) = self.range(stop)? {
+            return Ok(range);
         }
         let literal = self.literal(stop)?;
         if literal.quoted {
             return Ok(Value::Is(literal));
         }
+        if let Some(key) = field_of(&literal)? {
+            return Ok(Value::Field(Op::Eq, key));
+        }
         match literal.text.as_str() {
             "*" => return Ok(Value::Present),
-            "null" => return Ok(Value::Null),
+            text if text.eq_ignore_ascii_case("null") => return Ok(Value::Null),
             _ => {}
         }
-        if let Some(dots) = literal.text.find("..") {
-            let side = |text: &str, at: usize| {
-                (!text.is_empty()).then(|| Literal {
-                    text: text.to_owned(),
-                    quoted: false,
-                    verbatim: false,
-                    span: (start + at, start + at + text.len()),
-                })
-            };
-            let (a, b) = (&literal.text[..dots], &literal.text[dots + 2..]);
-            let open_both_ways = a.is_empty() && b.is_empty();
-            if !open_both_ways && !b.starts_with('.') {
-                return Ok(Value::Range(side(a, 0), side(b, dots + 2)));
-            }
-        }
         Ok(Value::Is(literal))
+    }
+
+    /// `a..b`, `a..`, `..b`: what it means is for the field to say.
+    pub(super) fn range(&mut self, stop: &[char]) -> Result<Option<Value>> {
+        let (whole, start) = (self.text, self.at);
+        let from = if matches!(self.peek(), Some('"' | '\'')) {
+            let from = self.quoted()?;
+            if !self.rest().starts_with("..") {
+                self.at = start;
+                return Ok(None);
+            }
+            Some(from)
+        } else {
+            let Some(dots) = self.dots(stop) else { return Ok(None) };
+            self.text = &whole[..dots];
+            let from = if dots > start { self.word(stop).map(Some) } else { Ok(None) };
+            self.text = whole;
+            from?
+        };
+        self.at += 2;
+        let ends = self.peek().is_none_or(|c| c.is_whitespace() || stop.contains(&c) || matches!(c, ')' | ']'));
+        let to = if ends { None } else { Some(self.literal(stop)?) };
+        if from.is_none() && to.is_none() {
+            self.at = start;
+            return Ok(None);
+        }
+        Ok(Some(Value::Range(from, to)))
+    }
+
+    /// Where two dots stand in a word.
+    pub(super) fn dots(&self, stop: &[char]) -> Option<usize> {
+        let rest = self.rest();
+        let mut chars = rest.char_indices();
+        let mut run = 0;
+        while let Some((i, c)) = chars.next() {
+            match c {
+                '\\' => {
+                    chars.next();
+                }
+                '.' => {
+                    run += 1;
+                    continue;
+                }
+                _ if run == 2 => return Some(self.at + i - 2),
+                c if c.is_whitespace() || stop.contains(&c) || matches!(c, '(' | '[' | ')' | ']') => return None,
+                _ => {}
+            }
+            run = 0;
+        }
+        (run == 2).then_some(self.text.len() - 2)
     }
 
     pub(super) fn list(&mut self) -> Result<Value> {
@@ -131,7 +179,31 @@ impl Parser<'_> {
     pub(super) fn literal(&mut self, stop: &[char]) -> Result<Literal> {
         match self.peek() {
             Some('"' | '\'' | '`') => self.quoted(),
+            _ if stop.contains(&')') => self.words(stop),
             _ => self.word(stop),
+        }
+    }
+
+    /// An item of a list: blanks between its words belong to it.
+    pub(super) fn words(&mut self, stop: &[char]) -> Result<Literal> {
+        let mut all = self.word(stop)?;
+        loop {
+            let end = self.at;
+            self.blanks();
+            if self.at == end || self.peek().is_none_or(|c| stop.contains(&c)) {
+                self.at = end;
+                return Ok(all);
+            }
+            let more = self.word(stop)?;
+            let or = more.text.eq_ignore_ascii_case("OR");
+            if or || more.text.eq_ignore_ascii_case("AND") {
+                let detail = "no operator stands in a list: f:(a,b) is any of them, f:[a,b] all of them";
+                let error = SrqlError::new("operator_in_list", more.span, detail);
+                return Err(error.suggest(or.then_some(",")));
+            }
+            all.text.push_str(&self.text[end..more.span.0]);
+            all.text.push_str(&more.text);
+            all.span.1 = more.span.1;
         }
     }
 
@@ -198,4 +270,15 @@ impl Parser<'_> {
         }
         Ok(Literal { text, quoted: false, verbatim: false, span: (start, self.at) })
     }
+}
+
+/// The field that an operand names: `@field`, where it is not quoted.
+fn field_of(literal: &Literal) -> Result<Option<Key>> {
+    let Some(name) = literal.text.strip_prefix('@').filter(|_| !literal.quoted) else { return Ok(None) };
+    let path: Vec<String> = plain(name).split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        let detail = "a field name is expected after @; a text that begins so is quoted";
+        return Err(SrqlError::new("key_missing", literal.span, detail));
+    }
+    Ok(Some(Key { path, span: literal.span }))
 }

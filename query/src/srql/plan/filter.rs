@@ -1,25 +1,129 @@
 //! Filters: every comparison by the type of its field. Two-valued: each is wrapped in `IS TRUE`, so that a missing value
 //! is false and `NOT` above it is classical.
 
-use std::net::IpAddr;
-
 use arrow_schema::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::functions_nested::expr_fn as nested;
-use datafusion::logical_expr::{Expr as Df, Operator, binary_expr, cast, ident, lit};
-use radarflow_proto::cell::IpBytes;
+use datafusion::logical_expr::{Expr as Df, Operator, binary_expr, cast, ident, lit, try_cast};
 
-use super::super::ast::{Expr, Literal, Op, Value};
+use super::super::ast::{Expr, Literal, Op, Span, Value};
 use super::super::parse::{ORDINARY, plain};
 use super::super::time::{self, Range};
 use super::names::{Names, Target};
+use super::operands::{Addresses, Number, apply, bounds, compare, mac, number};
 use super::{Result, timestamp};
 use crate::error::SrqlError;
-use crate::srql::functions::{any_like, any_within, ip_bytes};
-use crate::tables::catalog::{self, Kind};
+use crate::srql::functions::{any_like, any_within, ip_bytes, within};
+use crate::tables::catalog::{self, Entity, Field, Kind};
 use crate::tables::codes::{self, Codes};
 
+/// Comparisons that a query may come to: the terms there are, patterns and ranges of lists, and a text as often as there are
+/// text fields.
+pub const MAX_CONDITIONS: usize = 3000;
+
+/// Whole numbers that a float tells apart, from nought.
+const EXACT: i128 = 1 << 53;
+
+/// The fields that a text is looked for in.
+pub(super) fn texts(entity: &Entity) -> impl Iterator<Item = &Field> {
+    entity.fields.iter().filter(|f| !f.hidden && matches!(f.kind, Kind::Text | Kind::Ip | Kind::Mac))
+}
+
+/// Whether any text field of an entity contains a text.
+pub(super) fn contains(entity: &Entity, literal: &Literal) -> Df {
+    let pattern = format!("%{}%", like(literal));
+    let any = texts(entity).map(|f| ident(f.name).ilike(lit(pattern.as_str())).is_true()).collect();
+    balanced(any, Df::or).unwrap_or_else(|| lit(false))
+}
+
+impl Target {
+    /// Whether it is there; of lists and maps, whether there is anything in it.
+    pub(super) fn present(&self) -> Df {
+        match self.kind {
+            Kind::List => nested::cardinality(self.expr.clone()).gt(lit(0i64)).is_true(),
+            Kind::Map => nested::array_length(nested::map_keys(self.expr.clone())).gt(lit(0i64)).is_true(),
+            _ => self.expr.clone().is_not_null(),
+        }
+    }
+
+    /// Whether it is a value of a map: text that may be a number.
+    pub(super) fn is_map_value(&self) -> bool {
+        self.kind == Kind::Text && self.column.is_none()
+    }
+
+    fn error(&self, code: &'static str, literal: &Literal, wanted: &str) -> SrqlError {
+        let text = plain(&literal.text);
+        let detail = format!("{text:?} is no {wanted}; {} is {}", self.field, self.kind.name());
+        SrqlError::new(code, literal.span, detail)
+    }
+
+    /// The addresses that a literal names.
+    fn addresses(&self, code: &'static str, literal: &Literal) -> Result<Addresses> {
+        let text = plain(&literal.text);
+        Addresses::read(&text).map_err(|wrong| match wrong.starts_with("no ") {
+            true => self.error(code, literal, wrong.trim_start_matches("no ")),
+            false => SrqlError::new("bad_range", literal.span, format!("{text:?}: {wrong}")),
+        })
+    }
+
+    fn mac(&self, literal: &Literal) -> Result<String> {
+        mac(&plain(&literal.text)).ok_or_else(|| self.error("bad_mac", literal, "MAC of twelve hexadecimal digits"))
+    }
+
+    /// The number that a literal is, within what the field can have; or that its label stands for, if it stands for one.
+    fn number(&self, code: &'static str, literal: &Literal) -> Result<Number> {
+        let text = plain(&literal.text);
+        let Some(n) = number(&text) else {
+            return match codes::of(self.own()) {
+                Some(codes) => match self.coded(codes, literal)?[..] {
+                    [n] if matches!(codes, Codes::Labels(..)) => Ok(Number::Whole(i128::from(n))),
+                    _ => Err(self.error(code, literal, "single number")),
+                },
+                None => Err(self.error(code, literal, "number")),
+            };
+        };
+        if let Some((least, greatest)) = bounds(self.own())
+            && !(least as f64..=greatest as f64).contains(&n.real())
+        {
+            let detail = format!("{} is from {least} to {greatest}; {text} is none of them", self.field);
+            return Err(SrqlError::new("out_of_range", literal.span, detail));
+        }
+        if self.data_type == DataType::Int64 && n.real().abs() > 9.3e18 {
+            let detail = format!("{} has 64 bits; {text} is none of its values", self.field);
+            return Err(SrqlError::new("out_of_range", literal.span, detail));
+        }
+        Ok(n)
+    }
+
+    /// The numbers that a label stands for.
+    fn coded(&self, codes: Codes, literal: &Literal) -> Result<Vec<i64>> {
+        let label = plain(&literal.text);
+        let numbers = codes.numbers(&label);
+        if !numbers.is_empty() {
+            return Ok(numbers);
+        }
+        let detail = format!("{label:?} is neither a number nor one of the labels of {}", self.field);
+        let labels = codes.labels();
+        let nearest = catalog::nearest(&label, labels.iter().map(String::as_str));
+        let mut error = SrqlError::new("bad_number", literal.span, detail).suggest(nearest);
+        error.expected = labels;
+        Err(error)
+    }
+}
+
 impl Names<'_> {
+    /// Counts comparisons, no more than may be.
+    pub(super) fn count(&self, more: usize, span: Span) -> Result<()> {
+        self.conditions.set(self.conditions.get() + more);
+        if self.conditions.get() > MAX_CONDITIONS {
+            let detail = format!(
+                "the query comes to more than {MAX_CONDITIONS} comparisons; plain values of a list count as one"
+            );
+            return Err(SrqlError::new("too_many_terms", span, detail));
+        }
+        Ok(())
+    }
+
     pub(super) fn filter(&self, expr: &Expr) -> Result<Df> {
         Ok(match expr {
             Expr::And(all) => {
@@ -31,12 +135,14 @@ impl Names<'_> {
                 balanced(any, Df::or).unwrap_or_else(|| lit(false))
             }
             Expr::Not(inner) => Df::Not(Box::new(self.filter(inner)?)),
-            Expr::Text(literal) => {
-                let pattern = format!("%{}%", like(literal));
-                let texts = self.entity.fields.iter().filter(|f| matches!(f.kind, Kind::Text | Kind::Ip | Kind::Mac));
-                let any = texts.map(|f| ident(f.name).ilike(lit(pattern.as_str())).is_true());
-                any.reduce(Df::or).unwrap_or_else(|| lit(false))
-            }
+            // Of several entities each was asked by itself.
+            Expr::Text(literal) => match self.marks.get(&(Vec::new(), literal.span)) {
+                Some(mark) => ident(mark).is_true(),
+                None => {
+                    self.count(texts(&self.entity).count(), literal.span)?;
+                    contains(&self.entity, literal)
+                }
+            },
             Expr::Filter(key, Value::Sub(_, span)) => {
                 let mark = self
                     .marks
@@ -45,45 +151,53 @@ impl Names<'_> {
                 ident(mark).is_true()
             }
             Expr::Filter(key, value) => {
-                let any = self.targets(key)?.iter().map(|t| self.leaf(t, value)).collect::<Result<Vec<_>>>()?;
+                let targets = self.targets(key)?;
+                let any = targets.iter().map(|t| self.leaf(t, value, key.span)).collect::<Result<Vec<_>>>()?;
                 any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false))
             }
         })
     }
 
-    fn leaf(&self, target: &Target, value: &Value) -> Result<Df> {
+    fn leaf(&self, target: &Target, value: &Value, span: Span) -> Result<Df> {
+        self.count(1, span)?;
         let column = || target.expr.clone();
-        let present = || match target.kind {
-            Kind::List => nested::cardinality(column()).gt(lit(0i64)).is_true(),
-            Kind::Map => nested::array_length(nested::map_keys(column())).gt(lit(0i64)).is_true(),
-            _ => column().is_not_null(),
-        };
         match value {
             Value::Null => Ok(match target.kind {
-                Kind::List | Kind::Map => Df::Not(Box::new(present())),
+                Kind::List | Kind::Map => Df::Not(Box::new(target.present())),
                 _ => column().is_null(),
             }),
-            Value::Present => Ok(present()),
+            Value::Present => Ok(target.present()),
+            Value::Field(op, key) => {
+                let others = self.targets(key)?;
+                let any = others.iter().map(|other| self.related(target, *op, other, key.span));
+                Ok(balanced(any.collect::<Result<Vec<_>>>()?, Df::or).unwrap_or_else(|| lit(false)))
+            }
             Value::Sub(_, span) => {
                 Err(SrqlError::new("subquery_not_available", *span, "a subquery cannot stand in a list"))
             }
             Value::Any(items) | Value::All(items) => {
-                if matches!(target.kind, Kind::List | Kind::Map) && matches!(value, Value::All(_)) {
-                    let each = items.iter().map(|item| self.leaf(target, item)).collect::<Result<Vec<_>>>()?;
+                let several = matches!(target.kind, Kind::List | Kind::Map)
+                    || matches!(codes::of(target.own()), Some(Codes::Flags(_)));
+                if several && matches!(value, Value::All(_)) {
+                    let each = items.iter().map(|item| self.leaf(target, item, span)).collect::<Result<Vec<_>>>()?;
                     return Ok(balanced(each, Df::and).unwrap_or_else(|| lit(false)));
                 }
-                // Plain values are looked up in one set, however many they are.
-                let (mut these, mut each) = (Vec::new(), Vec::new());
+                // Plain values are looked up in one set, however many they are, and so are networks and ranges of addresses.
+                let (mut these, mut ranges, mut each) = (Vec::new(), Vec::new(), Vec::new());
                 for item in items {
-                    match same(target, item) {
-                        Some(value) => these.push(value),
-                        None => each.push(self.leaf(target, item)?),
+                    match (same(target, item)?, addresses(target, item)?) {
+                        (Some(values), _) => these.extend(values),
+                        (None, Some(known)) => ranges.extend(known.ranges(Op::Eq)),
+                        (None, None) => each.push(self.leaf(target, item, span)?),
                     }
+                }
+                if !ranges.is_empty() {
+                    let value = if target.kind == Kind::Ip { self.ip_bytes(target) } else { column() };
+                    each.push(within(value, ranges).is_true());
                 }
                 if !these.is_empty() {
                     each.push(match target.kind {
                         Kind::List => nested::array_has_any(column(), nested::make_array(these)).is_true(),
-                        Kind::Number => cast(column(), DataType::Float64).in_list(these, false).is_true(),
                         _ => column().in_list(these, false).is_true(),
                     });
                 }
@@ -96,16 +210,15 @@ impl Names<'_> {
                     Kind::List => {
                         Ok(any_like(column(), &format!("(?i)^{}$", regex::escape(&plain(&literal.text)))).is_true())
                     }
-                    Kind::Text | Kind::Ip | Kind::Mac => Ok(column().ilike(lit(like(&exact))).is_true()),
+                    Kind::Text => Ok(column().ilike(lit(like(&exact))).is_true()),
                     _ => self.is(target, &exact),
                 }
             }
             Value::Compare(op, literal) => self.compare(target, *op, literal),
-            Value::Range(from, to) => {
-                let from = from.as_ref().map(|l| self.compare(target, Op::GreaterEq, l)).transpose()?;
-                let to = to.as_ref().map(|l| self.compare(target, Op::LessEq, l)).transpose()?;
-                Ok(from.into_iter().chain(to).reduce(Df::and).unwrap_or_else(|| lit(true)))
-            }
+            Value::Range(from, to) => match dotted(target, from.as_ref(), to.as_ref()) {
+                Some(text) => self.is(target, &text),
+                None => self.range(target, from.as_ref(), to.as_ref()),
+            },
             Value::Regex(pattern, fold, span) => {
                 regex::RegexBuilder::new(pattern)
                     .size_limit(1 << 20)
@@ -130,82 +243,93 @@ impl Names<'_> {
     fn is(&self, target: &Target, literal: &Literal) -> Result<Df> {
         let column = || target.expr.clone();
         let text = plain(&literal.text);
-        let wrong = |code, wanted: &str| {
-            Err(SrqlError::new(
-                code,
-                literal.span,
-                format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name()),
-            ))
-        };
-        if text.is_empty() && literal.quoted && matches!(target.kind, Kind::Text | Kind::Ip | Kind::Mac) {
-            return Ok(column().is_null().or(column().eq(lit(""))));
+        if text.is_empty() && literal.quoted {
+            return Ok(match target.kind {
+                Kind::Text | Kind::Ip | Kind::Mac => column().is_null().or(column().eq(lit(""))),
+                Kind::List | Kind::Map => Df::Not(Box::new(target.present())),
+                _ => column().is_null(),
+            });
         }
         if has_wildcard(literal) {
             return match target.kind {
                 Kind::Text | Kind::Ip => Ok(column().ilike(lit(like(literal))).is_true()),
                 Kind::Mac => Ok(column().ilike(lit(like(literal).replace([':', '-', '.'], ""))).is_true()),
-                Kind::Number => Ok(cast(column(), DataType::Utf8).ilike(lit(like(literal))).is_true()),
+                Kind::Number => {
+                    let written = cast(column(), DataType::Utf8).ilike(lit(like(literal)));
+                    Ok(match labelled_like(target, literal) {
+                        these if these.is_empty() => written.is_true(),
+                        these => written.or(column().in_list(these, false)).is_true(),
+                    })
+                }
                 Kind::List => Ok(any_like(column(), &wildcard_regex(literal)).is_true()),
-                _ => wrong("wildcard_not_applicable", "value of this type"),
+                _ => Err(target.error("wildcard_not_applicable", literal, "value of this type")),
             };
         }
         match target.kind {
-            Kind::Text => Ok(column().eq(lit(text)).is_true()),
-            Kind::Mac => Ok(column().eq(lit(text.replace([':', '-', '.'], "").to_ascii_uppercase())).is_true()),
-            Kind::Ip => match ip_range(&text) {
-                Some((low, high)) if low == high => Ok(column().eq(lit(low.to_string())).is_true()),
-                Some((low, high)) => Ok(self.ip_bytes(target).between(bytes(low), bytes(high)).is_true()),
-                None => wrong("bad_ip", "address, network or address range"),
-            },
+            Kind::Text => Ok(match codes::labels_of(target.own(), &text) {
+                Some(labels) => column().in_list(labels.into_iter().map(lit).collect(), false).is_true(),
+                None => column().eq(lit(text)).is_true(),
+            }),
+            Kind::Mac => Ok(column().eq(lit(target.mac(literal)?)).is_true()),
+            Kind::Ip => {
+                let addresses = target.addresses("bad_ip", literal)?;
+                Ok(match addresses.one() {
+                    Some(ip) => column().eq(lit(ip.to_string())).is_true(),
+                    None => self.within(target, addresses, Op::Eq),
+                })
+            }
             Kind::Number => match (number(&text), codes::of(target.own())) {
-                (Some(n), _) => Ok(cast(column(), DataType::Float64).eq(lit(n)).is_true()),
-                (None, Some(codes)) => self.coded(target, codes, literal),
-                (None, None) => wrong("bad_number", "number"),
+                (None, Some(codes)) => {
+                    let these = target.coded(codes, literal)?;
+                    if let Codes::Flags(_) = codes {
+                        let bits = these.into_iter().fold(0, |all, bit| all | bit);
+                        let and = binary_expr(column(), Operator::BitwiseAnd, lit(bits));
+                        return Ok(and.not_eq(lit(0i64)).is_true());
+                    }
+                    Ok(match these[..] {
+                        [n] => column().eq(lit(n)).is_true(),
+                        _ => column().in_list(these.into_iter().map(lit).collect(), false).is_true(),
+                    })
+                }
+                _ => {
+                    let n = target.number("bad_number", literal)?;
+                    Ok(compare(column(), &target.data_type, Op::Eq, n).is_true())
+                }
             },
             Kind::Bool => match text.to_ascii_lowercase().as_str() {
                 "true" | "yes" | "1" => Ok(column().is_true()),
                 "false" | "no" | "0" => Ok(column().is_false()),
-                _ => wrong("bad_boolean", "true or false"),
+                _ => Err(target.error("bad_boolean", literal, "true or false")),
             },
             Kind::Time => match time::instant(&text, self.zone, self.now_us) {
                 Some(Range { from: Some(from), to: Some(to) }) => {
                     Ok(column().gt_eq(timestamp(from)).and(column().lt(timestamp(to))).is_true())
                 }
-                _ => wrong("bad_time", "instant or date"),
+                _ => Err(target.error("bad_time", literal, "instant or date")),
             },
-            Kind::List if target.field.ends_with("ip_addresses") => match ip_range(&text) {
-                Some((low, high)) if low == high => Ok(nested::array_has(column(), lit(low.to_string())).is_true()),
-                Some((low, high)) => Ok(any_within(column(), bytes(low), bytes(high)).is_true()),
-                None => wrong("bad_ip", "address, network or address range"),
-            },
+            Kind::List if target.field.ends_with("ip_addresses") => {
+                let addresses = target.addresses("bad_ip", literal)?;
+                Ok(match addresses.one() {
+                    Some(ip) => nested::array_has(column(), lit(ip.to_string())).is_true(),
+                    None => self.within(target, addresses, Op::Eq),
+                })
+            }
             Kind::List if target.field.ends_with("mac_addresses") => {
-                let mac = text.replace([':', '-', '.'], "").to_ascii_uppercase();
-                Ok(nested::array_has(column(), lit(mac)).is_true())
+                Ok(nested::array_has(column(), lit(target.mac(literal)?)).is_true())
             }
             Kind::List => Ok(nested::array_has(column(), lit(text)).is_true()),
             Kind::Map => Ok(nested::array_has(nested::map_keys(column()), lit(text)).is_true()),
-            Kind::Bytes => wrong("bytes_not_comparable", "value"),
+            Kind::Bytes => Err(target.error("bytes_not_comparable", literal, "value")),
         }
     }
 
-    /// A label in place of a number.
-    fn coded(&self, target: &Target, codes: Codes, literal: &Literal) -> Result<Df> {
-        let label = plain(&literal.text);
-        match (codes, codes.number(&label)) {
-            (Codes::Labels(..), Some(n)) => Ok(target.expr.clone().eq(lit(n)).is_true()),
-            (Codes::Flags(_), Some(bit)) => {
-                let and = binary_expr(target.expr.clone(), Operator::BitwiseAnd, lit(bit));
-                Ok(and.not_eq(lit(0i64)).is_true())
-            }
-            (_, None) => {
-                let detail = format!("{label:?} is neither a number nor one of the labels of {}", target.field);
-                let labels = codes.labels();
-                let nearest = catalog::nearest(&label, labels.iter().map(String::as_str));
-                let mut error = SrqlError::new("bad_number", literal.span, detail).suggest(nearest);
-                error.expected = labels;
-                Err(error)
-            }
-        }
+    /// Whether an address, or any of a list, compares so with some.
+    fn within(&self, target: &Target, addresses: Addresses, op: Op) -> Df {
+        let one = |(low, high): (Df, Df)| match target.kind {
+            Kind::List => any_within(target.expr.clone(), low, high).is_true(),
+            _ => self.ip_bytes(target).between(low, high).is_true(),
+        };
+        addresses.compared(op).into_iter().map(one).reduce(Df::or).unwrap_or_else(|| lit(false))
     }
 
     fn ip_bytes(&self, target: &Target) -> Df {
@@ -216,48 +340,62 @@ impl Names<'_> {
         }
     }
 
+    /// From one to another, both of them within.
+    fn range(&self, target: &Target, from: Option<&Literal>, to: Option<&Literal>) -> Result<Df> {
+        let span = (from.or(to).map_or(0, |l| l.span.0), to.or(from).map_or(0, |l| l.span.1));
+        let wrong = |detail: &str| SrqlError::new("bad_range", span, format!("{}: {detail}", target.field));
+        if target.kind == Kind::Ip {
+            let side = |l: Option<&Literal>| l.map(|l| target.addresses("bad_operand", l)).transpose();
+            let addresses = Addresses::between(side(from)?, side(to)?).map_err(wrong)?;
+            return Ok(self.within(target, addresses, Op::Eq));
+        }
+        if let (Some(from), Some(to)) = (from, to) {
+            let is_reversed = match target.kind {
+                Kind::Number => {
+                    let (from, to) = (target.number("bad_operand", from)?, target.number("bad_operand", to)?);
+                    match (from, to) {
+                        (Number::Whole(from), Number::Whole(to)) => from > to,
+                        (from, to) => from.real() > to.real(),
+                    }
+                }
+                Kind::Time => {
+                    let at = |l: &Literal| time::instant(&plain(&l.text), self.zone, self.now_us).and_then(|r| r.from);
+                    at(from).zip(at(to)).is_some_and(|(from, to)| from > to)
+                }
+                _ => false,
+            };
+            if is_reversed {
+                return Err(wrong("the range is reversed"));
+            }
+        }
+        let from = from.map(|l| self.compare(target, Op::GreaterEq, l)).transpose()?;
+        let to = to.map(|l| self.compare(target, Op::LessEq, l)).transpose()?;
+        Ok(from.into_iter().chain(to).reduce(Df::and).unwrap_or_else(|| lit(true)))
+    }
+
     fn compare(&self, target: &Target, op: Op, literal: &Literal) -> Result<Df> {
         let text = plain(&literal.text);
-        let wrong = |wanted: &str| {
-            Err(SrqlError::new(
-                "bad_operand",
-                literal.span,
-                format!("{:?} is no {wanted}; {} is {}", text, target.field, target.kind.name()),
-            ))
-        };
-        let apply = |left: Df, right: Df| match op {
-            Op::Less => left.lt(right),
-            Op::LessEq => left.lt_eq(right),
-            Op::Greater => left.gt(right),
-            Op::GreaterEq => left.gt_eq(right),
-            Op::Eq => left.eq(right),
-            Op::NotEq => left.not_eq(right),
-        };
+        let column = || target.expr.clone();
         let compared = match target.kind {
-            Kind::Number => match number(&text) {
-                Some(n) => apply(cast(target.expr.clone(), DataType::Float64), lit(n)),
-                None => return wrong("number"),
-            },
-            Kind::Text if target.column.is_none() => match number(&text) {
-                // On a map's values the comparison holds where the value is a number.
-                Some(n) => apply(datafusion::logical_expr::try_cast(target.expr.clone(), DataType::Float64), lit(n)),
-                None => return wrong("number"),
-            },
-            Kind::Ip => match ip_range(&text) {
-                Some((low, high)) => {
-                    let bound = if matches!(op, Op::Greater | Op::LessEq) { high } else { low };
-                    apply(self.ip_bytes(target), bytes(bound))
+            Kind::Number => compare(column(), &target.data_type, op, target.number("bad_operand", literal)?),
+            // On a map's values the comparison holds where the value is a number.
+            Kind::Text if target.is_map_value() => match number(&text) {
+                Some(Number::Whole(n)) if n.abs() >= EXACT => {
+                    let value = lit(ScalarValue::Decimal128(Some(n), 38, 0));
+                    apply(try_cast(column(), DataType::Decimal128(38, 0)), op, value)
                 }
-                None => return wrong("address"),
+                Some(n) => apply(try_cast(column(), DataType::Float64), op, lit(n.real())),
+                None => return Err(target.error("bad_operand", literal, "number")),
             },
+            Kind::Ip => return Ok(self.within(target, target.addresses("bad_operand", literal)?, op)),
             Kind::Time => match time::instant(&text, self.zone, self.now_us) {
                 // A date is its whole day: after it, from its end on.
                 Some(Range { from: Some(from), to: Some(to) }) => match op {
-                    Op::Greater => target.expr.clone().gt_eq(timestamp(to)),
-                    Op::LessEq => target.expr.clone().lt(timestamp(to)),
-                    _ => apply(target.expr.clone(), timestamp(from)),
+                    Op::Greater => column().gt_eq(timestamp(to)),
+                    Op::LessEq => column().lt(timestamp(to)),
+                    _ => apply(column(), op, timestamp(from)),
                 },
-                _ => return wrong("instant or date"),
+                _ => return Err(target.error("bad_operand", literal, "instant or date")),
             },
             other => {
                 return Err(SrqlError::new(
@@ -269,27 +407,117 @@ impl Names<'_> {
         };
         Ok(compared.is_true())
     }
+
+    /// Compares two fields of a row.
+    fn related(&self, target: &Target, op: Op, other: &Target, span: Span) -> Result<Df> {
+        let (left, right) = (target.expr.clone(), other.expr.clone());
+        let text = |expr: Df| cast(expr, DataType::Utf8);
+        let is_equality = matches!(op, Op::Eq | Op::NotEq);
+        let compared = match (target.kind, other.kind) {
+            (Kind::Number, Kind::Number) | (Kind::Time, Kind::Time) => apply(left, op, right),
+            (Kind::Ip, Kind::Ip) if !is_equality => {
+                let (left, right) = (self.ip_bytes(target), self.ip_bytes(other));
+                let ipv4 = Addresses::read("0.0.0.0/0").map(|all| all.compared(Op::Eq)).unwrap_or_default();
+                let is_ipv4 = |bytes: &Df| {
+                    let within = ipv4.iter().map(|(low, high)| bytes.clone().between(low.clone(), high.clone()));
+                    within.reduce(Df::or).unwrap_or_else(|| lit(false))
+                };
+                let of_one_family = is_ipv4(&left).eq(is_ipv4(&right));
+                apply(left, op, right).and(of_one_family)
+            }
+            (Kind::Text, Kind::Text | Kind::Number) | (Kind::Number, Kind::Text)
+                if !is_equality
+                    && (target.is_map_value() || target.kind == Kind::Number)
+                    && (other.is_map_value() || other.kind == Kind::Number) =>
+            {
+                apply(try_cast(left, DataType::Float64), op, try_cast(right, DataType::Float64))
+            }
+            (a, b) if is_equality && a == b && !matches!(a, Kind::List | Kind::Map | Kind::Bytes) => {
+                apply(left, op, right)
+            }
+            (Kind::List, Kind::Text | Kind::Ip | Kind::Mac) if op == Op::Eq => nested::array_has(left, right),
+            (Kind::Text | Kind::Ip | Kind::Mac, Kind::List) if op == Op::Eq => nested::array_has(right, left),
+            _ if is_equality && (target.is_map_value() || other.is_map_value()) => apply(text(left), op, text(right)),
+            (a, b) => {
+                let how = if is_equality { "equal" } else { "in an order" };
+                let detail = format!(
+                    "{} is {} and {} is {}: they are never {how}",
+                    target.field,
+                    a.name(),
+                    other.field,
+                    b.name()
+                );
+                return Err(SrqlError::new("not_comparable", span, detail));
+            }
+        };
+        Ok(compared.is_true())
+    }
 }
 
-/// The value that an item of a list must equal, where there is no more to it.
-fn same(target: &Target, item: &Value) -> Option<Df> {
-    let Value::Is(literal) = item else { return None };
+/// The values one of which a field must have for an item of a list, where there is no more to it.
+fn same(target: &Target, item: &Value) -> Result<Option<Vec<Df>>> {
+    let Value::Is(literal) = item else { return Ok(None) };
     let text = plain(&literal.text);
     if text.is_empty() || has_wildcard(literal) {
-        return None;
+        return Ok(None);
     }
-    match target.kind {
-        Kind::Text => Some(lit(text)),
-        Kind::Mac => Some(lit(text.replace([':', '-', '.'], "").to_ascii_uppercase())),
-        Kind::Ip => ip_range(&text).filter(|(low, high)| low == high).map(|(ip, _)| lit(ip.to_string())),
-        Kind::Number => number(&text).map(lit),
-        Kind::List if !target.field.ends_with("_addresses") => Some(lit(text)),
+    Ok(match target.kind {
+        Kind::Text => match codes::labels_of(target.own(), &text) {
+            Some(labels) => Some(labels.into_iter().map(lit).collect()),
+            None => Some(vec![lit(text)]),
+        },
+        Kind::Mac => Some(vec![lit(target.mac(literal)?)]),
+        Kind::Ip => target.addresses("bad_ip", literal)?.one().map(|ip| vec![lit(ip.to_string())]),
+        Kind::Number if number(&text).is_some() => {
+            target.number("bad_number", literal)?.value(&target.data_type).map(|value| vec![value])
+        }
+        Kind::List if target.field.ends_with("mac_addresses") => Some(vec![lit(target.mac(literal)?)]),
+        Kind::List if !target.field.ends_with("ip_addresses") => Some(vec![lit(text)]),
         _ => None,
+    })
+}
+
+/// A range beside a field that has none: its text.
+fn dotted(target: &Target, from: Option<&Literal>, to: Option<&Literal>) -> Option<Literal> {
+    let sides = || from.into_iter().chain(to);
+    let ranges = match target.kind {
+        Kind::Number | Kind::Time | Kind::Ip => true,
+        Kind::List => target.field.ends_with("ip_addresses"),
+        Kind::Text if target.is_map_value() => sides().all(|side| number(&plain(&side.text)).is_some()),
+        _ => false,
+    };
+    let side = |side: Option<&Literal>| side.map_or("", |side| side.text.as_str()).to_owned();
+    let start = from.map_or_else(|| to.map_or(0, |l| l.span.0 - 2), |l| l.span.0);
+    let end = to.map_or_else(|| from.map_or(0, |l| l.span.1 + 2), |l| l.span.1);
+    let (quoted, verbatim) = (sides().any(|l| l.quoted), sides().any(|l| l.verbatim));
+    let text = format!("{}..{}", side(from), side(to));
+    (!ranges).then_some(Literal { text, quoted, verbatim, span: (start, end) })
+}
+
+/// The numbers of the labels that a pattern matches.
+fn labelled_like(target: &Target, literal: &Literal) -> Vec<Df> {
+    let Some(codes @ Codes::Labels(..)) = codes::of(target.own()) else { return Vec::new() };
+    let Ok(pattern) = regex::RegexBuilder::new(&wildcard_regex(literal)).size_limit(1 << 20).build() else {
+        return Vec::new();
+    };
+    let labels = codes.labels();
+    let like = labels.iter().filter(|label| pattern.is_match(label)).flat_map(|label| codes.numbers(label));
+    like.map(lit).collect()
+}
+
+/// The addresses that an item of a list stands for, where it stands for any.
+fn addresses(target: &Target, item: &Value) -> Result<Option<Addresses>> {
+    let of_addresses = target.kind == Kind::Ip || (target.kind == Kind::List && target.field.ends_with("ip_addresses"));
+    match item {
+        Value::Is(literal) if of_addresses && !literal.text.is_empty() && !has_wildcard(literal) => {
+            target.addresses("bad_ip", literal).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
 /// Many conditions as one, no deeper than it must be: plans are walked by recursion.
-fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
+pub(super) fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
     while all.len() > 1 {
         let mut left = all.into_iter();
         let mut pairs = Vec::new();
@@ -302,46 +530,6 @@ fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<Df> {
         all = pairs;
     }
     all.pop()
-}
-
-/// A number, with `k M G T P` and `Ki Mi Gi Ti Pi`.
-pub(super) fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    if let Ok(n) = text.parse::<f64>() {
-        return n.is_finite().then_some(n);
-    }
-    let (digits, binary) = match text.strip_suffix('i') {
-        Some(rest) => (rest, true),
-        None => (text, false),
-    };
-    let unit = digits.chars().last()?;
-    let power = match unit {
-        'k' | 'K' => 1,
-        'M' => 2,
-        'G' => 3,
-        'T' => 4,
-        'P' => 5,
-        _ => return None,
-    };
-    let n: f64 = digits[..digits.len() - 1].parse().ok()?;
-    Some(n * if binary { 1024f64 } else { 1000f64 }.powi(power))
-}
-
-/// An address, a network or a range `A-B`: its first and last address.
-fn ip_range(text: &str) -> Option<(IpAddr, IpAddr)> {
-    if let Some((a, b)) = text.split_once('-') {
-        return Some((a.trim().parse().ok()?, b.trim().parse().ok()?));
-    }
-    if text.contains('/') {
-        let net: ipnet::IpNet = text.parse().ok()?;
-        return Some((net.network(), net.broadcast()));
-    }
-    let ip: IpAddr = text.parse().ok()?;
-    Some((ip.to_canonical(), ip.to_canonical()))
-}
-
-fn bytes(ip: IpAddr) -> Df {
-    lit(ScalarValue::Binary(Some(IpBytes::from(ip).0.to_vec())))
 }
 
 fn each(literal: &Literal, mut ordinary: impl FnMut(char), mut wildcard: impl FnMut(char)) {
@@ -394,19 +582,4 @@ fn wildcard_regex(literal: &Literal) -> String {
     );
     out.borrow_mut().push('$');
     out.into_inner()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_ranges() {
-        assert_eq!(number("1.5Mi"), Some(1_572_864.0));
-        assert_eq!(number("2k"), Some(2000.0));
-        assert_eq!(number("x"), None);
-        let (a, b) = ip_range("10.1.2.3/8").unwrap();
-        assert_eq!((a.to_string(), b.to_string()), ("10.0.0.0".into(), "10.255.255.255".into()));
-        assert!(ip_range("10.0.0.1-10.0.0.9").is_some() && ip_range("10.0.0").is_none());
-    }
 }

@@ -1,18 +1,20 @@
 //! `stats:`: groups, their aggregates, conditions on them, and the largest of them.
 
+use std::collections::BTreeMap;
+
 use arrow_schema::DataType;
-use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::expr_fn as agg;
 use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 
-use super::super::ast::{Aggregate, GroupKey, Having, Op, Query, Span, Top, Units};
+use super::super::ast::{Aggregate, GroupKey, Over, Query, Span, Top, Units};
 use super::super::time::Range;
-use super::filter::number;
+use super::having::{self, Condition, column_of, is_field, unknown_column};
 use super::names::{Names, Target};
 use super::{DEFAULT_LIMIT, Planned, Result, defect};
 use crate::error::SrqlError;
-use crate::srql::functions::{as_text, ip_mask, ip_number, ip_text};
+use crate::srql::functions::{as_text, ip_mask, ip_number, ip_order, ip_text, slice_end};
 use crate::tables::catalog::{self, Kind};
 
 /// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
@@ -22,6 +24,13 @@ pub(super) fn comparable(target: &Target, ordered: bool) -> Df {
         Kind::List if ordered => as_text(target.expr.clone()),
         _ => target.expr.clone(),
     }
+}
+
+/// An aggregate of the rows where a condition holds. Its order and whether it is of different values stay as they are.
+fn only_where(call: Df, condition: Df) -> Df {
+    let Df::AggregateFunction(mut call) = call else { return call };
+    call.params.filter = Some(Box::new(condition));
+    Df::AggregateFunction(call)
 }
 
 impl Names<'_> {
@@ -49,8 +58,15 @@ impl Names<'_> {
             expr()
                 .ok_or_else(|| SrqlError::new("field_missing", call.span, format!("{}() needs a field", call.function)))
         };
+        // What is missing is left out: of lists and maps, what is empty.
+        let keeps_missing = matches!(call.function.as_str(), "first" | "last" | "group_uniq_array");
+        let may_be_empty = |target: &&Target| matches!(target.kind, Kind::List | Kind::Map);
+        let there = field.as_ref().filter(|target| keeps_missing || may_be_empty(target)).map(Target::present);
         let computed = match call.function.as_str() {
-            "count" => agg::count(expr().unwrap_or_else(|| lit(1i64))),
+            "count" => agg::count(match &field {
+                Some(t) if !matches!(t.kind, Kind::List | Kind::Map) => comparable(t, false),
+                _ => lit(1i64),
+            }),
             "count_distinct" => agg::count_distinct(any()?),
             "sum" | "rate" => agg::sum(numeric()?),
             "avg" => agg::avg(float()?),
@@ -62,20 +78,29 @@ impl Names<'_> {
                 agg::approx_percentile_cont(float()?.sort(true, false), lit(call.quantile.unwrap_or(0.5)), None)
             }
             "first" | "last" => {
+                let first = call.function == "first";
                 let by = self.entity.time.unwrap_or(self.entity.sort);
-                let order = vec![ident(by).sort(call.function == "first", false)];
-                agg::first_value(any()?, order)
+                // Of rows of one instant the one is meant that is listed first.
+                let order = [by].into_iter().chain(self.unique.iter().map(String::as_str));
+                agg::first_value(any()?, order.map(|column| ident(column).sort(first, false)).collect())
             }
             _ => {
                 let order = vec![any()?.sort(true, false)];
                 agg::array_agg(any()?).distinct().order_by(order).build().map_err(defect)?
             }
         };
-        let computed = match &call.only {
-            Some(only) => computed.filter(self.filter(only)?).build().map_err(defect)?,
+        let only = call.only.as_ref().map(|only| self.filter(only)).transpose()?;
+        let computed = match only.into_iter().chain(there).reduce(Df::and) {
+            Some(only) => only_where(computed, only),
             None => computed,
         };
         Ok(computed.alias(&call.alias))
+    }
+
+    /// The name of the field that an aggregate is of.
+    fn own(&self, call: &Aggregate) -> Result<String> {
+        let target = call.field.as_ref().map(|key| self.one(key)).transpose()?;
+        Ok(target.map(|target| target.own().to_owned()).unwrap_or_default())
     }
 
     /// The expression and name of a group key.
@@ -98,28 +123,12 @@ impl Names<'_> {
         })
     }
 
-    pub(super) fn groups(&self, query: &Query, mut frame: DataFrame, range: Option<Range>) -> Result<Planned> {
-        let mut keys = query.by.iter().map(|key| self.key(key, query.entities[0].1)).collect::<Result<Vec<_>>>()?;
-        let mut calls = query.stats.iter().map(|a| self.aggregate(a)).collect::<Result<Vec<_>>>()?;
-        if let Some(top) = &query.top {
-            let by = match &top.by {
-                Some((name, span)) => calls_named(query, name, *span)?,
-                None => 0,
-            };
-            frame = largest(frame, &mut keys, calls[by].clone(), top)?;
-            if top.other {
-                calls.push(agg::bool_and(ident(IS_OTHER)).alias("is_other"));
-                keys.push((ident(IS_OTHER), "__other".to_owned()));
-            }
-        }
-        let width = query.window.map(|(width, _)| width).or_else(|| {
-            query.by.iter().find_map(|k| if let GroupKey::Time(width, _) = k { Some(*width) } else { None })
-        });
-        if let Some((width, span)) = query.window {
-            keys.insert(0, (self.slice(width, span)?, "window_start".to_owned()));
-        }
-        let mut columns: Vec<String> =
-            keys.iter().map(|(_, name)| name.clone()).filter(|name| name != "__other").collect();
+    pub(super) fn groups(&self, query: &Query, frame: DataFrame, range: Option<Range>) -> Result<Planned> {
+        let hidden = having::hidden(query);
+        let mut whole = query.clone();
+        whole.stats.extend(hidden.iter().cloned());
+        let (keys, _) = self.keys(&whole)?;
+        let mut columns: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
         let groups = columns.len();
         for (column, n) in columns.iter().zip(0..) {
             if columns[..n].contains(column) || query.stats.iter().any(|a| a.alias == *column) {
@@ -127,17 +136,84 @@ impl Names<'_> {
                 return Err(SrqlError::new("column_repeated", query.stats[0].span, detail));
             }
         }
+        let best = self.best(&whole, &frame)?;
+        let mut units = BTreeMap::new();
+        for call in &query.stats {
+            units.extend(self.unit(query, call)?.map(|unit| (call.alias.clone(), unit)));
+        }
+        let frame = self.grouped(&whole, frame, range, best.as_ref())?;
+        let told = best.iter().filter(|best| best.other).map(|_| OTHER.to_owned());
+        let told: Vec<String> = columns.iter().cloned().chain(told).collect();
+        let (frame, more) = self.beside(&whole, frame, range, best.as_ref(), &told)?;
         columns.extend(query.stats.iter().map(|a| a.alias.clone()));
-        if query.top.as_ref().is_some_and(|t| t.other) {
+        for column in more.into_iter().filter(|column| !column.starts_with("__")) {
+            let of =
+                query.stats.iter().filter(|call| column.starts_with(&call.alias)).max_by_key(|call| call.alias.len());
+            let unit = of.and_then(|call| units.get(&call.alias).copied());
+            units.extend(unit.map(|unit| (column.clone(), unit)));
+            columns.push(column);
+        }
+        if best.is_some_and(|best| best.other) {
             columns.push("is_other".to_owned());
         }
-        let time = keys.iter().zip(query.window.map(|_| "window_start".to_owned()).into_iter().chain(
-            query.by.iter().filter_map(|k| if let GroupKey::Time(_, name) = k { Some(name.clone()) } else { None }),
-        ));
-        let time = time.map(|(_, name)| name).next();
+        let planned = of_groups(query, &hidden, frame, columns, groups)?;
+        Ok(Planned { units, ..planned })
+    }
+
+    /// What tells groups apart, and how wide slices of time are if they do, microseconds, and what these are called.
+    fn keys(&self, query: &Query) -> Result<(Vec<Group>, Option<(i64, String)>)> {
+        let mut keys = Vec::new();
+        let mut slice = None;
+        if let Some((width, span)) = query.window {
+            keys.push(Group { expr: self.slice(width, span)?, name: "window_start".to_owned(), is_time: true });
+            slice = Some((width, "window_start".to_owned()));
+        }
+        for key in &query.by {
+            let (expr, name) = self.key(key, query.entities[0].1)?;
+            let is_time = matches!(key, GroupKey::Time(..));
+            if let (GroupKey::Time(width, name), None) = (key, &slice) {
+                slice = Some((*width, name.clone()));
+            }
+            keys.push(Group { expr, name, is_time });
+        }
+        Ok((keys, slice))
+    }
+
+    /// The largest groups over the whole range, whatever slices of time there are, if they are asked for.
+    fn best(&self, query: &Query, frame: &DataFrame) -> Result<Option<Best>> {
+        let Some(top) = &query.top else { return Ok(None) };
+        let (keys, _) = self.keys(query)?;
+        let slice = keys.iter().find(|key| key.is_time).map(|key| key.expr.clone());
+        let (by, over) = ranked_by(query, top)?;
+        let by = self.aggregate(&query.stats[by])?;
+        let keys: Vec<(Df, String)> =
+            keys.into_iter().filter(|key| !key.is_time).map(|key| (key.expr, key.name)).collect();
+        largest(frame, &keys, by, top, over.zip(slice)).map(Some)
+    }
+
+    /// Rows in groups; of those that are none of the largest, one.
+    pub(super) fn grouped(
+        &self,
+        query: &Query,
+        mut frame: DataFrame,
+        range: Option<Range>,
+        best: Option<&Best>,
+    ) -> Result<DataFrame> {
+        let (keys, slice) = self.keys(query)?;
+        let mut calls = query.stats.iter().map(|a| self.aggregate(a)).collect::<Result<Vec<_>>>()?;
+        let is_time: Vec<bool> = keys.iter().map(|key| key.is_time).collect();
+        let mut keys: Vec<(Df, String)> = keys.into_iter().map(|key| (key.expr, key.name)).collect();
+        if let Some(best) = best {
+            let mut tuples: Vec<&mut (Df, String)> =
+                keys.iter_mut().zip(&is_time).filter(|(_, is_time)| !**is_time).map(|(key, _)| key).collect();
+            frame = best.of(frame, &mut tuples)?;
+            if best.other {
+                calls.push(agg::bool_and(ident(IS_OTHER)).alias("is_other"));
+                keys.push((ident(IS_OTHER), OTHER.to_owned()));
+            }
+        }
         frame = self.aggregated(query, frame, keys, calls)?;
-        frame = self.rates(query, frame, range, width.zip(time))?;
-        of_groups(query, frame, columns, groups)
+        self.rates(query, frame, range, slice)
     }
 
     /// The groups. Addresses that are stored as bytes, too, are told apart by these.
@@ -194,15 +270,29 @@ impl Names<'_> {
         if let (Some((_, span)), []) = (query.units, &rated[..]) {
             return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
         }
-        if rated.is_empty() {
-            return Ok(frame);
+        let Some(first) = rated.first() else { return Ok(frame) };
+        let seconds = self.seconds(range, slice, first.span)?;
+        let mut rates = BTreeMap::new();
+        for call in rated {
+            rates.insert(&call.alias, self.per_second(query, call, ident(&call.alias), seconds.clone())?);
         }
+        // All at once: each time that a column is added all others are told anew.
+        let columns = frame.schema().columns().into_iter().map(|column| match rates.remove(&column.name) {
+            Some(rate) => rate.alias(column.name),
+            None => Df::Column(column),
+        });
+        let columns = columns.collect::<Vec<_>>();
+        frame.select(columns).map_err(defect)
+    }
+
+    /// How many seconds a group has: of its slice of time those that lie in the range, or all of the range.
+    pub(super) fn seconds(&self, range: Option<Range>, slice: Option<(i64, String)>, span: Span) -> Result<Df> {
         let (from, to) = (range.and_then(|r| r.from), range.and_then(|r| r.to).unwrap_or(self.now_us).min(self.now_us));
         let micros = |e: Df| cast(e, DataType::Int64);
-        let seconds = match (slice, from) {
+        Ok(match (slice, from) {
             (Some((width, column)), from) => {
-                let start = micros(ident(column));
-                let end = start.clone() + lit(width);
+                let start = micros(ident(&column));
+                let end = micros(slice_end(ident(&column), self.slices(width)));
                 let end = when(end.clone().gt(lit(to)), lit(to)).otherwise(end).map_err(defect)?;
                 let start = match from {
                     Some(from) => when(start.clone().lt(lit(from)), lit(from)).otherwise(start).map_err(defect)?,
@@ -213,37 +303,81 @@ impl Names<'_> {
             (None, Some(from)) => lit((to - from) as f64 / 1e6),
             (None, None) => {
                 let detail = "a rate needs a span that begins: say time:, or window:";
-                return Err(SrqlError::new("rate_without_time", rated[0].span, detail));
+                return Err(SrqlError::new("rate_without_time", span, detail));
             }
-        };
+        })
+    }
+
+    /// A sum by the second, in what is asked for: bytes as bits, packets as packets.
+    pub(super) fn per_second(&self, query: &Query, call: &Aggregate, sum: Df, seconds: Df) -> Result<Df> {
+        let is_bytes = catalog::unit(&self.own(call)?) == Some("bytes");
         let factor = match query.units {
-            Some((Units::BitsPerSecond, _)) => 8.0,
+            Some((Units::BitsPerSecond, _)) if is_bytes => 8.0,
+            Some((Units::PacketsPerSecond, span)) if is_bytes && call.function == "sum" => {
+                let detail = format!("units:pps are packets; {} sums bytes", call.alias);
+                return Err(SrqlError::new("units_of_bytes", span, detail).suggest(Some("bps")));
+            }
             _ => 1.0,
         };
-        let mut frame = frame;
-        for call in rated {
-            let per_second = cast(ident(&call.alias), DataType::Float64) * lit(factor) / seconds.clone();
-            frame = frame.with_column(&call.alias, per_second).map_err(defect)?;
+        let rate = cast(sum, DataType::Float64) * lit(factor) / seconds.clone();
+        when(seconds.gt(lit(0.0)), rate).end().map_err(defect)
+    }
+
+    /// What an aggregate counts.
+    pub(super) fn unit(&self, query: &Query, call: &Aggregate) -> Result<Option<&'static str>> {
+        if matches!(call.function.as_str(), "count" | "count_distinct" | "group_uniq_array") {
+            return Ok(None);
         }
-        Ok(frame)
+        let unit = catalog::unit(&self.own(call)?);
+        let rated = call.function == "rate" || (query.units.is_some() && call.function == "sum");
+        Ok(match (unit, query.units) {
+            (Some("bytes"), Some((Units::BitsPerSecond, _))) if rated => Some("bits/s"),
+            (Some("bytes"), _) if rated => Some("bytes/s"),
+            (Some("packets"), _) if rated => Some("packets/s"),
+            (_, _) if rated => None,
+            (unit, _) => unit,
+        })
     }
 }
 
+/// A key of groups.
+struct Group {
+    expr: Df,
+    name: String,
+    /// Whether it is a slice of time.
+    is_time: bool,
+}
+
 /// What is shown of groups, and in which order: the first so many columns tell them apart.
-pub(super) fn of_groups(query: &Query, mut frame: DataFrame, columns: Vec<String>, groups: usize) -> Result<Planned> {
+pub(super) fn of_groups(
+    query: &Query,
+    hidden: &[Aggregate],
+    mut frame: DataFrame,
+    columns: Vec<String>,
+    groups: usize,
+) -> Result<Planned> {
     if let Some(having) = &query.having {
-        let condition = condition(having, frame.schema())?;
+        let condition = Condition { query, hidden, schema: frame.schema() }.of(having)?;
         frame = frame.filter(condition).map_err(defect)?;
     }
     let mut order = Vec::new();
+    let mut warnings = Vec::new();
     for sort in &query.sort {
-        let name = sort.key.path.join("_");
-        let Some(column) = columns.iter().find(|c| c.eq_ignore_ascii_case(&name)) else {
-            let nearest = catalog::nearest(&name, columns.iter().map(String::as_str)).map(str::to_owned);
-            let detail = format!("the groups have no column {name:?}");
-            return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(nearest.as_deref()));
-        };
-        order.push((column.clone(), sort.ascending));
+        let name = sort.key.path.join(".");
+        match column_of(query, &name, &columns) {
+            // Addresses sort as what they are.
+            Some(column) if having::holds_addresses(query, column) => {
+                let by = format!("__by_{column}");
+                frame = frame.with_column(&by, ip_order(ident(column))).map_err(defect)?;
+                order.push((by, sort.ascending));
+            }
+            Some(column) => order.push((column.clone(), sort.ascending)),
+            // Query builders sort whatever they ask for.
+            None if groups == 0 && is_field(query, &sort.key) => {
+                warnings.push(format!("sort:{name} was ignored: it is of rows, and the answer is one row of numbers"));
+            }
+            None => return Err(unknown_column(query, &name, sort.key.span, &columns)),
+        }
     }
     if order.is_empty() {
         order.extend(query.window.map(|_| ("window_start".to_owned(), true)));
@@ -256,97 +390,113 @@ pub(super) fn of_groups(query: &Query, mut frame: DataFrame, columns: Vec<String
         order.push(("is_other".to_owned(), true));
     }
     let columns = if query.fields.is_empty() { columns } else { shown(query, &columns)? };
-    let limit = Some(DEFAULT_LIMIT);
-    Ok(Planned { frame, columns, order, limit, pages: true, range: None, fill: None, warnings: Vec::new() })
+    Ok(Planned { limit: Some(DEFAULT_LIMIT), pages: true, warnings, ..Planned::new(frame, columns, order) })
 }
 
 /// The columns of groups that `fields:` names.
 fn shown(query: &Query, columns: &[String]) -> Result<Vec<String>> {
     let find = |key: &super::super::ast::Key| {
-        let name = key.path.join("_");
-        columns.iter().find(|c| c.eq_ignore_ascii_case(&name)).cloned().ok_or_else(|| {
-            let nearest = catalog::nearest(&name, columns.iter().map(String::as_str)).map(str::to_owned);
-            let detail = format!("the groups have no column {name:?}");
-            SrqlError::new("unknown_column", key.span, detail).suggest(nearest.as_deref())
-        })
+        let name = key.path.join(".");
+        let column = column_of(query, &name, columns).cloned();
+        column.ok_or_else(|| unknown_column(query, &name, key.span, columns))
     };
     query.fields.iter().map(find).collect()
 }
 
 /// Marks rows of none of the largest groups.
 const IS_OTHER: &str = "__is_other";
+/// Tells the group of these rows from the others.
+const OTHER: &str = "__other";
 
-fn calls_named(query: &Query, name: &str, span: super::super::ast::Span) -> Result<usize> {
-    query.stats.iter().position(|a| a.alias.eq_ignore_ascii_case(name)).ok_or_else(|| {
-        let nearest = catalog::nearest(name, query.stats.iter().map(|a| a.alias.as_str())).map(str::to_owned);
-        SrqlError::new("unknown_column", span, format!("no aggregate is called {name:?}")).suggest(nearest.as_deref())
-    })
+/// Which aggregate groups are ranked by, and how its slices are, if by these.
+fn ranked_by(query: &Query, top: &Top) -> Result<(usize, Option<Over>)> {
+    let sliced = query.window.is_some() || query.by.iter().any(|key| matches!(key, GroupKey::Time(..)));
+    let Some((name, span)) = &top.by else { return Ok((0, None)) };
+    let found = query.stats.iter().position(|a| a.alias.eq_ignore_ascii_case(name));
+    let is_call = span.1 - span.0 > name.len();
+    match (found, top.over) {
+        // An aggregate that is called max.
+        (Some(found), Some(_)) if !is_call => Ok((found, None)),
+        (found, Some(over)) if is_call == found.is_some() => {
+            if !sliced {
+                let detail = "by: max, avg and last are over slices of time: say window:";
+                return Err(SrqlError::new("top_without_slices", *span, detail));
+            }
+            Ok((found.unwrap_or(0), Some(over)))
+        }
+        (Some(found), _) => Ok((found, None)),
+        (None, _) => {
+            let aliases = query.stats.iter().map(|a| a.alias.as_str());
+            let nearest = catalog::nearest(name, aliases).map(str::to_owned);
+            let error = SrqlError::new("unknown_column", *span, format!("no aggregate is called {name:?}"));
+            Err(error.suggest(nearest.as_deref()))
+        }
+    }
 }
 
-/// Keeps the rows of the largest groups over the whole range; the others are one group without keys, or go.
-pub(super) fn largest(frame: DataFrame, keys: &mut [(Df, String)], by: Df, top: &Top) -> Result<DataFrame> {
-    // One text that tells key tuples apart, missing values included.
-    let parts = keys.iter().map(|(expr, _)| {
+/// The largest groups, as one column of their tuples.
+pub(super) struct Best {
+    tuples: DataFrame,
+    /// Whether the rest is a group of its own.
+    pub(super) other: bool,
+}
+
+/// One text that tells key tuples apart, missing values included.
+pub(super) fn tuple(keys: &[(Df, String)]) -> Result<Df> {
+    let mut parts: Vec<Df> = Vec::new();
+    for (expr, _) in keys {
         let text = cast(expr.clone(), DataType::Utf8);
-        when(text.clone().is_null(), lit("\u{0}")).otherwise(text).map_err(defect)
-    });
-    let mut tuple: Vec<Df> = vec![lit("\u{1f}")];
-    for part in parts {
-        tuple.push(part?);
+        parts.push(when(text.clone().is_null(), lit("\u{0}")).otherwise(text).map_err(defect)?);
     }
-    let tuple = datafusion::functions::string::expr_fn::concat_ws(tuple.remove(0), tuple);
-    let frame = frame.with_column("__tuple", tuple).map_err(defect)?;
+    if parts.is_empty() {
+        return Ok(lit(""));
+    }
+    Ok(datafusion::functions::string::expr_fn::concat_ws(lit("\u{1f}"), parts))
+}
+
+/// The largest groups: by an aggregate over the whole range, or over its values in slices of time.
+pub(super) fn largest(
+    frame: &DataFrame,
+    keys: &[(Df, String)],
+    by: Df,
+    top: &Top,
+    over: Option<(Over, Df)>,
+) -> Result<Best> {
     let by = by.unalias().alias("__by");
-    let best = frame.clone().aggregate(vec![ident("__tuple").alias("__best")], vec![by]).map_err(defect)?;
+    let key = tuple(keys)?.alias("__best");
+    let best = match over {
+        None => frame.clone().aggregate(vec![key], vec![by]).map_err(defect)?,
+        Some((over, slice)) => {
+            let slices = frame.clone().aggregate(vec![key, slice.alias("__slice")], vec![by]).map_err(defect)?;
+            let of_slices = match over {
+                Over::Max => agg::max(ident("__by")),
+                Over::Avg => agg::avg(cast(ident("__by"), DataType::Float64)),
+                Over::Last => agg::first_value(ident("__by"), vec![ident("__slice").sort(false, false)]),
+            };
+            let ranked = slices.aggregate(vec![ident("__best")], vec![of_slices.alias("__ranked")]).map_err(defect)?;
+            ranked.select(vec![ident("__best"), ident("__ranked").alias("__by")]).map_err(defect)?
+        }
+    };
     let order = vec![ident("__by").sort(false, false), ident("__best").sort(true, false)];
     let best = best.sort(order).and_then(|f| f.limit(0, Some(top.n)));
-    let best = best.and_then(|f| f.select(vec![ident("__best")])).map_err(defect)?;
-    let on = ident("__tuple").eq(ident("__best"));
-    if !top.other {
-        return frame.join_on(best, JoinType::LeftSemi, [on]).map_err(defect);
-    }
-    let frame = frame.join_on(best, JoinType::Left, [on]).map_err(defect)?;
-    let frame = frame.with_column(IS_OTHER, ident("__best").is_null()).map_err(defect)?;
-    for (expr, _) in keys.iter_mut() {
-        let kept = when(ident(IS_OTHER), lit(ScalarValue::Null)).otherwise(expr.clone()).map_err(defect)?;
-        *expr = kept;
-    }
-    Ok(frame)
+    let tuples = best.and_then(|f| f.select(vec![ident("__best")])).map_err(defect)?;
+    Ok(Best { tuples, other: top.other })
 }
 
-fn condition(having: &Having, schema: &DFSchema) -> Result<Df> {
-    Ok(match having {
-        Having::And(all) => {
-            let all = all.iter().map(|h| condition(h, schema)).collect::<Result<Vec<_>>>()?;
-            all.into_iter().reduce(Df::and).unwrap_or_else(|| lit(true))
+impl Best {
+    /// The rows of the largest groups; the others are one group without keys, or go.
+    pub(super) fn of(&self, frame: DataFrame, keys: &mut [&mut (Df, String)]) -> Result<DataFrame> {
+        let told: Vec<(Df, String)> = keys.iter().map(|key| (**key).clone()).collect();
+        let frame = frame.with_column("__tuple", tuple(&told)?).map_err(defect)?;
+        let (best, on) = (self.tuples.clone(), ident("__tuple").eq(ident("__best")));
+        if !self.other {
+            return frame.join_on(best, JoinType::LeftSemi, [on]).map_err(defect);
         }
-        Having::Or(any) => {
-            let any = any.iter().map(|h| condition(h, schema)).collect::<Result<Vec<_>>>()?;
-            any.into_iter().reduce(Df::or).unwrap_or_else(|| lit(false))
+        let frame = frame.join_on(best, JoinType::Left, [on]).map_err(defect)?;
+        let frame = frame.with_column(IS_OTHER, ident("__best").is_null()).map_err(defect)?;
+        for key in keys.iter_mut() {
+            key.0 = when(ident(IS_OTHER), lit(ScalarValue::Null)).otherwise(key.0.clone()).map_err(defect)?;
         }
-        Having::Not(inner) => Df::Not(Box::new(condition(inner, schema)?)),
-        Having::Compare(column, op, text, span) => {
-            let Some(field) = schema.fields().iter().find(|f| f.name().eq_ignore_ascii_case(column)) else {
-                let nearest =
-                    catalog::nearest(column, schema.fields().iter().map(|f| f.name().as_str())).map(str::to_owned);
-                return Err(SrqlError::new("unknown_column", *span, format!("the groups have no column {column:?}"))
-                    .suggest(nearest.as_deref()));
-            };
-            let left = ident(field.name());
-            let (left, right) = match (number(text), field.data_type().is_numeric()) {
-                (Some(n), true) => (cast(left, DataType::Float64), lit(n)),
-                (None, true) => return Err(SrqlError::new("bad_number", *span, format!("{text:?} is no number"))),
-                (_, false) => (cast(left, DataType::Utf8), lit(text.as_str())),
-            };
-            let compared = match op {
-                Op::Eq => left.eq(right),
-                Op::NotEq => left.not_eq(right),
-                Op::Less => left.lt(right),
-                Op::LessEq => left.lt_eq(right),
-                Op::Greater => left.gt(right),
-                Op::GreaterEq => left.gt_eq(right),
-            };
-            compared.is_true()
-        }
-    })
+        Ok(frame)
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! | file | plans |
 //! |---|---|
-//! | [`filter`] | which rows |
-//! | [`groups`] | `stats:`, `having:`, `top:` |
+//! | [`filter`] | which rows; [`operands`]: what a literal is beside a field |
+//! | [`groups`] | `stats:`, `top:`; [`having`]: `having:` |
+//! | [`beside`] | `reverse:`, `compare:` |
 //! | [`series`] | `bucket:`, `fill:` |
 //! | [`rollup`] | `rollup_stats:` |
 //! | [`names`] | what keys mean |
@@ -18,10 +19,13 @@
 //! its distinct values and a mark, so that it may stand anywhere in the boolean structure and is two-valued like every
 //! comparison.
 
+mod beside;
 mod filter;
 mod groups;
+mod having;
 mod joins;
 mod names;
+mod operands;
 mod rollup;
 mod rows;
 pub mod series;
@@ -29,6 +33,7 @@ mod tallied;
 mod union;
 mod values;
 
+pub use filter::MAX_CONDITIONS;
 pub use rollup::ROLLUPS;
 pub use tallied::{Tallied, Tally, tallied};
 pub use values::values;
@@ -43,11 +48,13 @@ use datafusion::prelude::DataFrame;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::{Nature, Table};
 
-use self::names::{Names, unique};
+use self::names::Names;
 use super::ast::{Expr, Fill, Query, Span, Value};
 use super::parse::plain;
+use super::slices::Slices;
 use super::time::{self, Range};
 use crate::error::SrqlError;
+use crate::srql::near;
 use crate::tables::catalog::{self, Entity};
 
 type Result<T> = std::result::Result<T, SrqlError>;
@@ -74,10 +81,23 @@ pub struct Planned {
     pub pages: bool,
     /// The span looked at.
     pub range: Option<Range>,
-    /// What a series shows where nothing was, and how wide its slices are, microseconds.
-    pub fill: Option<(Fill, i64)>,
+    /// What a series shows where nothing was, and its slices.
+    pub fill: Option<(Fill, Slices)>,
+    /// Whether it is a series: shown oldest first, whichever end of it is asked for.
+    pub series: bool,
+    /// What columns count.
+    pub units: BTreeMap<String, &'static str>,
     /// Changes of meaning a user may not expect.
     pub warnings: Vec<String>,
+}
+
+impl Planned {
+    /// All rows of a plan, some columns of them, in an order.
+    fn new(frame: DataFrame, columns: Vec<String>, order: Vec<(String, bool)>) -> Self {
+        let (units, warnings) = (BTreeMap::new(), Vec::new());
+        let (limit, pages, range, fill, series) = (None, false, None, None, false);
+        Planned { frame, columns, order, limit, pages, range, fill, series, units, warnings }
+    }
 }
 
 /// Where the rows of a table come from.
@@ -104,12 +124,19 @@ pub fn entities(query: &Query) -> Result<Vec<&'static Entity>> {
 }
 
 fn entity(name: &str, span: Span) -> Result<&'static Entity> {
-    if catalog::NOT_AVAILABLE.contains(&name.to_ascii_lowercase().as_str()) {
-        return Err(SrqlError::new("entity_not_available", span, format!("{name} is not available here")));
-    }
     catalog::find(name).ok_or_else(|| {
-        let nearest = catalog::nearest(name, catalog::ENTITIES.iter().map(|e| e.name));
-        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(nearest)
+        let lower = name.to_ascii_lowercase();
+        let is = |pattern: &&str| match pattern.strip_suffix('*') {
+            Some(beginning) => lower.starts_with(beginning),
+            None => lower == *pattern,
+        };
+        if catalog::NOT_BUILT.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} are not collected yet"));
+        }
+        if catalog::NOT_AVAILABLE.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} is not available here"));
+        }
+        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(near::entity(name))
     })
 }
 
@@ -167,31 +194,49 @@ fn subqueries<'q>(expr: &'q Expr, into: &mut Vec<&'q Query>) {
 /// The span that a query looks at.
 fn span_of(entity: &Entity, query: &Query, zone: Tz, now_us: i64, warnings: &mut Vec<String>) -> Result<Option<Range>> {
     let Some(literal) = &query.time else {
-        if entity.time.is_none() || bounds_time(entity, &query.filter) {
+        if entity.time.is_none() || is_bounded(entity, &query.filter) {
             return Ok(None);
         }
         warnings.push("no time: given; the last 24 hours were searched".to_owned());
         return Ok(Some(Range { from: Some(now_us - DEFAULT_SPAN_US), to: None }));
     };
-    if entity.time.is_none() && entity.lasts.is_none() {
+    if entity.time.is_none() && entity.lasts.is_none() && entity.seen.is_none() {
         let detail = format!("{} has no time of its own; filter one of its time fields instead", entity.name);
         return Err(SrqlError::new("time_not_applicable", literal.span, detail));
     }
     let text = plain(&literal.text);
-    time::span(&text, zone, now_us).map(Some).ok_or_else(|| {
-        SrqlError::new(
-            "bad_time",
-            literal.span,
-            format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]"),
-        )
-    })
+    let span = time::span(&text, zone, now_us).ok_or_else(|| {
+        let detail = format!("{text:?} is no span of time; as last_24h, today, 2024-06-01 or [a,b]");
+        SrqlError::new("bad_time", literal.span, detail)
+    })?;
+    if span.from.zip(span.to).is_some_and(|(from, to)| from >= to) {
+        return Err(SrqlError::new("bad_time", literal.span, format!("{text:?} ends before it begins")));
+    }
+    Ok(Some(span))
 }
 
-/// Whether a top-level filter bounds the time field itself.
-fn bounds_time(entity: &Entity, filter: &Expr) -> bool {
+/// Fields whose value is that of few rows, whenever they were.
+const KEYS: &[&str] = &["row_id", "trace_id", "span_id"];
+
+/// Whether a top-level filter bounds the time field itself, or fixes a key.
+fn is_bounded(entity: &Entity, filter: &Expr) -> bool {
     match filter {
-        Expr::And(all) => all.iter().any(|e| bounds_time(entity, e)),
-        Expr::Filter(key, _) => key.path.len() == 1 && entity.time.is_some_and(|t| key.path[0].eq_ignore_ascii_case(t)),
+        Expr::And(all) => all.iter().any(|e| is_bounded(entity, e)),
+        Expr::Filter(key, value) => match entity.locate(&key.path) {
+            Some((field, _)) if entity.time == Some(field.name) => says(value, true),
+            Some((field, _)) => KEYS.contains(&field.name) && says(value, false),
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether a value is certain ones; or, of what is ordered, is within a range.
+fn says(value: &Value, ordered: bool) -> bool {
+    match value {
+        Value::Is(literal) => literal.verbatim || !literal.text.contains(['*', '?', '%']),
+        Value::Any(all) | Value::All(all) => all.iter().all(|value| says(value, ordered)),
+        Value::Compare(..) | Value::Range(..) => ordered,
         _ => false,
     }
 }
@@ -202,46 +247,9 @@ fn bounds_time(entity: &Entity, filter: &Expr) -> bool {
 /// The first mistake in the query, or what DataFusion says of the plan.
 pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Range>) -> Result<Planned> {
     let entities = entities(query)?;
-    let zone = zone(query)?;
     let mut warnings = query.warnings.clone();
-    let of_one = |entity: &Entity| Names {
-        unique: unique(entity),
-        entity: entity.clone(),
-        zone,
-        now_us,
-        tables,
-        marks: BTreeMap::new(),
-    };
     let mut range = pinned;
-    let (mut names, mut frame) = match entities[..] {
-        [one] => {
-            let names = of_one(one);
-            let frame = names.bounded(query, &mut range, &mut warnings)?;
-            (names, frame)
-        }
-        _ => {
-            let union = union::union(query, &entities)?;
-            let mut whole: Option<DataFrame> = None;
-            for entity in &entities {
-                let rows = of_one(entity).bounded(query, &mut range, &mut warnings)?;
-                let rows = rows.select(union.columns(entity)).map_err(defect)?;
-                whole = Some(match whole {
-                    Some(before) => before.union(rows).map_err(defect)?,
-                    None => rows,
-                });
-            }
-            let names = Names { unique: union.unique, ..of_one(&union.entity) };
-            (names, whole.ok_or_else(|| SrqlError::new("entity_missing", (0, 0), "no entity"))?)
-        }
-    };
-    frame = names.objects(query, frame)?;
-    frame = names.subqueries(&query.filter, frame)?;
-    for call in &query.stats {
-        if let Some(only) = &call.only {
-            frame = names.subqueries(only, frame)?;
-        }
-    }
-    frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
+    let (names, frame) = source(query, tables, now_us, &mut range, &mut warnings)?;
     let limit = match query.limit {
         Some(n) if n > MAX_LIMIT => {
             let detail = format!("limit:{n} is more than a page may have ({MAX_LIMIT})");
@@ -250,7 +258,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
         other => other,
     };
     if let Some((_, span)) = query.units {
-        if query.stats.is_empty() {
+        if query.stats.is_empty() && query.bucket.is_none() {
             return Err(SrqlError::new("units_without_sum", span, "units: needs a sum"));
         }
         if entities.iter().any(|e| e.table != Table::Flow) {
@@ -260,6 +268,7 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     if let Some(span) = query.include_deleted.filter(|_| entities.iter().all(|e| e.table != Table::Device)) {
         return Err(SrqlError::new("clause_not_applicable", span, "include_deleted: is of devices"));
     }
+    beside::check(query, &entities)?;
     let mut planned = if let Some(rollup) = &query.rollup {
         names.rollup(query, rollup, frame)?
     } else if query.bucket.is_some() {
@@ -274,6 +283,60 @@ pub fn plan(query: &Query, tables: &dyn Tables, now_us: i64, pinned: Option<Rang
     warnings.append(&mut planned.warnings);
     planned.warnings = warnings;
     Ok(planned)
+}
+
+/// The rows of a query, and what names mean in it.
+fn source<'a>(
+    query: &Query,
+    tables: &'a dyn Tables,
+    now_us: i64,
+    range: &mut Option<Range>,
+    warnings: &mut Vec<String>,
+) -> Result<(Names<'a>, DataFrame)> {
+    let (entities, zone) = (entities(query)?, zone(query)?);
+    let of_one = |entity: &Entity| Names::of(entity, zone, now_us, tables);
+    let (mut names, mut frame) = match entities[..] {
+        [one] => {
+            let names = of_one(one);
+            let frame = names.bounded(query, range, warnings)?;
+            (names, frame)
+        }
+        _ => {
+            let union = union::union(query, &entities)?;
+            let (texts, mut marks) = (union::texts(query), BTreeMap::new());
+            let mut whole: Option<DataFrame> = None;
+            for entity in &entities {
+                let rows = of_one(entity).bounded(query, range, warnings)?;
+                let mut columns = union.columns(entity);
+                // A text is looked for in all text fields of each, whichever are shown.
+                for (n, text) in texts.iter().enumerate() {
+                    let mark = format!("__text{n}");
+                    columns.push(filter::contains(entity, text).alias(&mark));
+                    marks.insert((Vec::new(), text.span), mark);
+                }
+                let rows = rows.select(columns).map_err(defect)?;
+                whole = Some(match whole {
+                    Some(before) => before.union(rows).map_err(defect)?,
+                    None => rows,
+                });
+            }
+            let parts = entities.clone();
+            let names = Names { unique: union.unique, parts, marks, ..of_one(&union.entity) };
+            for text in texts {
+                names.count(entities.iter().map(|entity| filter::texts(entity).count()).sum(), text.span)?;
+            }
+            (names, whole.ok_or_else(|| SrqlError::new("entity_missing", (0, 0), "no entity"))?)
+        }
+    };
+    frame = names.objects(query, frame)?;
+    frame = names.subqueries(&query.filter, frame)?;
+    for call in &query.stats {
+        if let Some(only) = &call.only {
+            frame = names.subqueries(only, frame)?;
+        }
+    }
+    frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
+    Ok((names, frame))
 }
 
 /// The span that a query of one entity looks at, where it looks at one.
@@ -291,7 +354,7 @@ pub fn span(query: &Query, now_us: i64) -> Result<Option<Range>> {
 /// A name is none of their columns.
 pub fn of_groups(query: &Query, groups: DataFrame, keys: &[String]) -> Result<Planned> {
     let columns = keys.iter().cloned().chain(query.stats.iter().map(|a| a.alias.clone())).collect();
-    let planned = groups::of_groups(query, groups, columns, keys.len())?;
+    let planned = groups::of_groups(query, &[], groups, columns, keys.len())?;
     Ok(Planned { limit: query.limit, ..planned })
 }
 

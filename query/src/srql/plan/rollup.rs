@@ -88,15 +88,6 @@ impl Names<'_> {
         let frame = frame.aggregate(vec![], calls).map_err(defect)?;
         let parts = names.iter().flat_map(|name| [lit(*name), ident(*name)]).collect();
         let frame = frame.select(vec![named_struct(parts).alias("payload")]).map_err(defect)?;
-        Ok(Planned {
-            frame,
-            columns: vec!["payload".to_owned()],
-            order: Vec::new(),
-            limit: None,
-            pages: false,
-            range: None,
-            fill: None,
-            warnings: Vec::new(),
-        })
+        Ok(Planned::new(frame, vec!["payload".to_owned()], Vec::new()))
     }
 }

@@ -1,16 +1,18 @@
 //! The rows of an entity: those within the span of time, of each key the newest, in an order, by the columns that are shown.
 
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, ident, lit, when};
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::functions_aggregate::expr_fn::first_value;
+use datafusion::logical_expr::{Expr as Df, JoinType, ident, lit, when};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::{Nature, Table};
 
 use super::super::ast::{Query, Span};
 use super::super::time::Range;
-use super::names::Names;
+use super::names::{Names, Target};
 use super::{DEFAULT_LIMIT, Planned, Result, defect, span_of, timestamp};
 use crate::error::SrqlError;
-use crate::srql::functions::as_text;
+use crate::srql::functions::{as_text, ip_order};
 use crate::tables::catalog::{self, Kind};
 
 /// A device that was seen within it is yellow at worst, microseconds.
@@ -45,7 +47,9 @@ impl Names<'_> {
         if range.is_none() || (self.entity.time.is_none() && query.time.is_some()) {
             *range = span_of(&self.entity, query, self.zone, self.now_us, warnings)?;
         }
-        if let (Some(field), Some(range)) = (self.entity.time, *range) {
+        // What is now was seen in that span.
+        let seen = self.entity.seen.filter(|_| query.time.is_some());
+        if let (Some(field), Some(range)) = (self.entity.time.or(seen), *range) {
             let from = range.from.map(|us| ident(field).gt_eq(timestamp(us)));
             let to = range.to.map(|us| ident(field).lt(timestamp(us)));
             if let Some(within) = from.into_iter().chain(to).reduce(Df::and) {
@@ -85,54 +89,88 @@ impl Names<'_> {
         let schema = self.entity.table.schema();
         let key = key.iter().filter(|k| schema.field_with_name(k).is_ok()).map(|k| ident(*k)).collect();
         let time = self.entity.time.unwrap_or(self.entity.sort);
-        let newest = row_number()
-            .partition_by(key)
-            .order_by(vec![ident(time).sort(false, false), ident("row_id").sort(false, false)])
-            .build()
-            .map_err(defect)?
-            .alias("__newest");
-        let columns: Vec<Df> = schema.fields().iter().map(|f| ident(f.name())).collect();
-        let rows = rows.window(vec![newest]).and_then(|r| r.filter(ident("__newest").eq(lit(1u64))));
-        rows.and_then(|r| r.select(columns)).map_err(defect)
+        // The newest is found by what tells rows apart; only then are rows read whole.
+        let order = vec![ident(time).sort(false, false), ident("row_id").sort(false, false)];
+        let newest = first_value(ident("row_id"), order).alias("__newest");
+        let newest = rows.clone().aggregate(key, vec![newest]).and_then(|r| r.select(vec![ident("__newest")]));
+        let on = [ident("row_id").eq(ident("__newest"))];
+        newest.and_then(|newest| rows.join_on(newest, JoinType::LeftSemi, on)).map_err(defect)
     }
 
-    pub(super) fn rows(&self, query: &Query, mut frame: DataFrame) -> Result<Planned> {
+    pub(super) fn rows(&self, query: &Query, frame: DataFrame) -> Result<Planned> {
+        let mut made = Made::default();
         let mut order = Vec::new();
         for sort in &query.sort {
-            let (with, column, kind) = self.column(frame, &sort.key)?;
-            frame = with;
-            if matches!(kind, Kind::List | Kind::Map | Kind::Bytes) {
-                let by = format!("__by_{column}");
-                frame = frame.with_column(&by, as_text(ident(&column))).map_err(defect)?;
-                order.push((by, sort.ascending));
-            } else {
-                order.push((column, sort.ascending));
-            }
+            let target = self.one(&sort.key)?;
+            let by = match target.kind {
+                Kind::List | Kind::Map | Kind::Bytes => Some(as_text(target.expr.clone())),
+                Kind::Ip => Some(ip_order(target.expr.clone())),
+                _ => None,
+            };
+            let column = match by {
+                Some(by) => made.column(format!("__by_{}", target.field), by),
+                None => made.of(target),
+            };
+            order.push((column, sort.ascending));
         }
         if order.is_empty() {
             order.push((self.entity.sort.to_owned(), false));
         }
         order.extend(self.unique.iter().map(|c| (c.clone(), false)));
-        let mut columns = Vec::new();
+        let (mut columns, mut seen): (Vec<String>, BTreeSet<String>) = Default::default();
+        let mut units = BTreeMap::new();
         for key in &query.fields {
-            let (with, column, _) = self.column(frame, key)?;
-            frame = with;
-            if !columns.contains(&column) {
-                columns.push(column);
+            let target = self.one(key)?;
+            // A column comes back as it was asked for.
+            let shown = key.path.join(".");
+            units.extend(catalog::unit(&target.field).map(|unit| (shown.clone(), unit)));
+            if !seen.insert(shown.clone()) {
+                continue;
+            }
+            columns.push(shown.clone());
+            if target.column.as_deref() != Some(&shown) {
+                made.column(shown, target.expr);
             }
         }
+        let frame = made.with(frame)?;
         if columns.is_empty() {
             columns = self.entity.fields.iter().filter(|f| !f.hidden).map(|f| f.name.to_owned()).collect();
+            units.extend(columns.iter().filter_map(|column| Some((column.clone(), catalog::unit(column)?))));
         }
-        Ok(Planned {
-            frame,
-            columns,
-            order,
-            limit: Some(DEFAULT_LIMIT),
-            pages: true,
-            range: None,
-            fill: None,
-            warnings: Vec::new(),
-        })
+        let planned = Planned::new(frame, columns, order);
+        Ok(Planned { limit: Some(DEFAULT_LIMIT), pages: true, units, ..planned })
+    }
+}
+
+/// Columns that are made for a query: all at once, since each time that one is added all others are told anew.
+#[derive(Default)]
+struct Made {
+    names: BTreeSet<String>,
+    columns: Vec<Df>,
+}
+
+impl Made {
+    fn column(&mut self, name: String, expr: Df) -> String {
+        if self.names.insert(name.clone()) {
+            self.columns.push(expr.alias(&name));
+        }
+        name
+    }
+
+    /// The column of a target, made if it is none yet.
+    fn of(&mut self, target: Target) -> String {
+        match target.column {
+            Some(column) => column,
+            None => self.column(target.field, target.expr),
+        }
+    }
+
+    fn with(self, frame: DataFrame) -> Result<DataFrame> {
+        if self.columns.is_empty() {
+            return Ok(frame);
+        }
+        let there = frame.schema().columns().into_iter().map(Df::Column);
+        let columns = there.chain(self.columns).collect::<Vec<_>>();
+        frame.select(columns).map_err(defect)
     }
 }

@@ -12,11 +12,14 @@ use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 
 use super::super::ast::{Aggregate, Fill, Query, Span};
+use super::super::parse::quantile;
+use super::super::slices::Slices;
 use super::super::time::Range;
 use super::groups::largest;
 use super::names::Names;
-use super::{Planned, Result, defect, timestamp};
+use super::{Planned, Result, defect};
 use crate::error::SrqlError;
+use crate::srql::functions::slice_start;
 use crate::tables::catalog::Kind;
 
 /// Slices that `bucket:auto` makes of a span, about.
@@ -34,17 +37,12 @@ impl Names<'_> {
             let detail = format!("{} has no time to make slices of", self.entity.name);
             return Err(SrqlError::new("time_not_applicable", span, detail));
         }
-        let nanos = arrow::datatypes::IntervalMonthDayNano::new(0, 0, width_us * 1000);
-        let width = lit(ScalarValue::IntervalMonthDayNano(Some(nanos)));
-        let bin = |at: Df, origin: Df| datafusion::functions::expr_fn::date_bin(width.clone(), at, origin);
-        let zoned = |zone: Option<&str>| DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, zone.map(Into::into));
-        if self.zone == chrono_tz::UTC {
-            return Ok(cast(bin(ident(time), timestamp(0)), zoned(Some("UTC"))));
-        }
-        let local =
-            datafusion::functions::expr_fn::to_local_time(vec![cast(ident(time), zoned(Some(self.zone.name())))]);
-        let origin = lit(ScalarValue::TimestampMicrosecond(Some(0), None));
-        Ok(cast(cast(bin(local, origin), zoned(Some(self.zone.name()))), zoned(Some("UTC"))))
+        Ok(slice_start(ident(time), self.slices(width_us)))
+    }
+
+    /// Slices of time as the query's zone has them.
+    pub(super) fn slices(&self, width_us: i64) -> Slices {
+        Slices::new(width_us, self.zone)
     }
 
     pub(super) fn bucket(&self, query: &Query, mut frame: DataFrame, range: Option<Range>) -> Result<Planned> {
@@ -60,7 +58,8 @@ impl Names<'_> {
             let detail = format!("bucket: and {clause}: cannot stand together");
             return Err(SrqlError::new("clause_conflict", bucket.span, detail));
         }
-        if let Some(sort) = query.sort.iter().find(|s| s.key.path != ["timestamp"]) {
+        let is_time = |name: &str| name == "timestamp" || self.entity.field(name).map(|f| f.name) == self.entity.time;
+        if let Some(sort) = query.sort.iter().find(|s| s.key.path.len() > 1 || !is_time(&s.key.path[0])) {
             let detail = "a series is sorted by timestamp";
             return Err(SrqlError::new("unknown_column", sort.key.span, detail).suggest(Some("timestamp")));
         }
@@ -68,7 +67,7 @@ impl Names<'_> {
             Some(width) => width,
             None => {
                 let to = range.and_then(|r| r.to).unwrap_or(self.now_us);
-                let span = range.and_then(|r| r.from).map_or(86_400_000_000, |from| to - from);
+                let span = range.and_then(|r| r.from).map_or(86_400_000_000, |from| to.saturating_sub(from));
                 let wanted = span / 1_000_000 / AUTO_SLICES;
                 NICE.iter().copied().find(|s| *s >= wanted).unwrap_or(NICE[NICE.len() - 1]) * 1_000_000
             }
@@ -77,32 +76,54 @@ impl Names<'_> {
             Some(key) => cast(self.one(key)?.expr, DataType::Utf8),
             None => lit(ScalarValue::Utf8(None)),
         };
+        let share = quantile(&bucket.agg);
         let call = Aggregate {
-            function: bucket.agg.clone(),
+            function: if share.is_some() { "percentile".to_owned() } else { bucket.agg.clone() },
             field: bucket.value_field.clone(),
-            quantile: None,
+            quantile: share,
             only: None,
             alias: "value".to_owned(),
             span: bucket.span,
         };
-        let call = self.aggregate(&call)?;
-        let mut series = vec![(series, "series".to_owned())];
+        let value = self.aggregate(&call)?;
+        let mut series = (series, "series".to_owned());
         let mut columns = ["timestamp", "series", "value"].map(str::to_owned).to_vec();
-        let mut calls = vec![call.clone()];
+        let mut calls = vec![value.clone()];
+        let slice = self.slice(width, bucket.span)?;
         if let Some(top) = &query.top {
-            frame = largest(frame, &mut series, call, top)?;
+            if let Some((name, span)) = top.by.as_ref().filter(|(name, _)| top.over.is_none() && name != "value") {
+                let detail = format!("a series has a value, no {name:?}; as by:max(value)");
+                return Err(SrqlError::new("unknown_column", *span, detail).suggest(Some("value")));
+            }
+            let over = top.over.map(|over| (over, slice.clone()));
+            let best = largest(&frame, std::slice::from_ref(&series), value, top, over)?;
+            frame = best.of(frame, &mut [&mut series])?;
             if top.other {
                 calls.push(datafusion::functions_aggregate::expr_fn::bool_and(ident("__is_other")).alias("is_other"));
                 columns.push("is_other".to_owned());
             }
         }
-        let mut keys = vec![self.slice(width, bucket.span)?.alias("timestamp")];
-        keys.extend(series.into_iter().map(|(expr, name)| cast(expr, DataType::Utf8).alias(name)));
-        let frame = frame.aggregate(keys, calls).map_err(defect)?;
-        let newest_first = query.sort.first().is_some_and(|s| s.key.path[0] == "timestamp" && !s.ascending);
-        let order = vec![("timestamp".to_owned(), !newest_first), ("series".to_owned(), true)];
-        let fill = bucket.fill.map(|fill| (fill, width));
-        Ok(Planned { frame, columns, order, limit: None, pages: false, range: None, fill, warnings: Vec::new() })
+        let keys = vec![slice.alias("timestamp"), cast(series.0, DataType::Utf8).alias(series.1)];
+        let mut frame = frame.aggregate(keys, calls).map_err(defect)?;
+        let rated = call.function == "rate" || (query.units.is_some() && call.function == "sum");
+        if let Some((_, span)) = query.units.filter(|_| !rated) {
+            return Err(SrqlError::new(
+                "units_without_sum",
+                span,
+                "units: needs a sum: agg:sum value_field:bytes_total",
+            ));
+        }
+        if rated {
+            let seconds = self.seconds(range, Some((width, "timestamp".to_owned())), bucket.span)?;
+            let value = self.per_second(query, &call, ident("value"), seconds)?;
+            frame = frame.with_column("value", value).map_err(defect)?;
+        }
+        // A series is shown oldest first; which end of it a limit keeps is what its order says.
+        let newest = query.limit.is_some() && query.sort.first().is_some_and(|s| !s.ascending);
+        let order = vec![("timestamp".to_owned(), !newest), ("series".to_owned(), true)];
+        let fill = bucket.fill.map(|fill| (fill, self.slices(width)));
+        let units = self.unit(query, &call)?.map(|unit| ("value".to_owned(), unit)).into_iter().collect();
+        Ok(Planned { fill, series: true, units, ..Planned::new(frame, columns, order) })
     }
 }
 
@@ -114,7 +135,7 @@ impl Names<'_> {
 pub fn fill(
     batches: &[RecordBatch],
     fill: Fill,
-    width_us: i64,
+    slices: Slices,
     span: Range,
 ) -> std::result::Result<RecordBatch, String> {
     let mut values: BTreeMap<(Option<String>, i64), Option<f64>> = BTreeMap::new();
@@ -135,23 +156,16 @@ pub fn fill(
         return Err("there is nothing to fill".to_owned());
     };
     // The span begins in the slice of its first instant, and ends before its end.
-    let before_first = span.from.map_or(0, |from| (first - from + width_us - 1).div_euclid(width_us).max(0));
-    let after_last = span.to.map_or(0, |to| (to - 1 - last).div_euclid(width_us).max(0));
-    let (first, last) = (first - before_first * width_us, last + after_last * width_us);
-    let slices = ((last - first) / width_us + 1) as usize;
-    if slices.saturating_mul(series.len()) > MAX_FILLED {
-        return Err(format!("filling would make more than {MAX_FILLED} rows; use wider buckets or fewer series"));
+    let from = span.from.map_or(first, |from| from.min(first));
+    let to = span.to.map_or(last, |to| (to - 1).max(last));
+    let mut at = slices.start(from);
+    while at <= to {
+        times.insert(at);
+        if times.len().saturating_mul(series.len()) > MAX_FILLED {
+            return Err(format!("filling would make more than {MAX_FILLED} rows; use wider buckets or fewer series"));
+        }
+        at = slices.end(at);
     }
-    // Slices that daylight saving moves are where the data has them.
-    times.extend(
-        (0..slices as i64)
-            .map(|n| first + n * width_us)
-            .filter(|at| {
-                let near = times.range(at - width_us + 1..at + width_us).next();
-                near.is_none()
-            })
-            .collect::<Vec<_>>(),
-    );
     let mut before: BTreeMap<&Option<String>, Option<f64>> = BTreeMap::new();
     let (mut at_out, mut names_out, mut values_out) = (Vec::new(), Vec::new(), Vec::new());
     for at in &times {

@@ -1,6 +1,6 @@
 //! Groups that can be kept by the rows that come and go: what is counted of each row, and how each aggregate is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use arrow_schema::DataType;
 use datafusion::functions_aggregate::expr_fn as agg;
@@ -10,8 +10,10 @@ use datafusion::prelude::DataFrame;
 use super::super::ast::Query;
 use super::super::time::Range;
 use super::groups::comparable;
-use super::names::{Names, unique};
+use super::having;
+use super::names::Names;
 use super::{Result, Tables, bare, defect, entities, zone};
+use crate::tables::catalog::Kind;
 
 /// How an aggregate is kept by the rows that come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +54,7 @@ pub struct Tallied {
 /// The first mistake in the query, or what DataFusion says of the plan.
 pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Range>) -> Result<Option<Tallied>> {
     let [one] = entities(query)?[..] else { return Ok(None) };
-    let names =
-        Names { unique: unique(one), entity: one.clone(), zone: zone(query)?, now_us, tables, marks: BTreeMap::new() };
+    let names = Names::of(one, zone(query)?, now_us, tables);
     let rows = names.bounded(query, &mut part.clone(), &mut Vec::new())?;
     let filter = bare(names.filter(&query.filter)?);
     let read: Vec<String> = filter.column_refs().into_iter().map(|column| column.name.clone()).collect();
@@ -67,7 +68,8 @@ pub fn tallied(query: &Query, tables: &dyn Tables, now_us: i64, part: Option<Ran
 impl Names<'_> {
     /// Rows as a query that is kept by tallies wants them; nothing where it cannot be.
     fn tallied(&self, query: &Query, frame: DataFrame) -> Result<Option<Tallied>> {
-        if query.top.is_some() || query.units.is_some() {
+        let beside = query.reverse.is_some() || query.compare.is_some() || !having::hidden(query).is_empty();
+        if beside || query.top.is_some() || query.units.is_some() {
             return Ok(None);
         }
         let (mut select, mut keys, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
@@ -82,6 +84,10 @@ impl Names<'_> {
             let field = call.field.as_ref().map(|k| self.one(k)).transpose()?;
             let ordered = matches!(call.function.as_str(), "min" | "max");
             let value = field.as_ref().map_or(lit(1i64), |t| comparable(t, ordered));
+            let value = match field.as_ref().filter(|t| matches!(t.kind, Kind::List | Kind::Map)) {
+                Some(target) => when(target.present(), value).end().map_err(defect)?,
+                None => value,
+            };
             let kind = value.get_type(frame.schema()).map_err(defect)?;
             let tally = match call.function.as_str() {
                 "count" => Tally::Count,

@@ -6,9 +6,9 @@ use arrow_schema::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr as Df, cast, ident, lit};
 
-use super::super::ast::Query;
+use super::super::ast::{Expr, Literal, Query};
 use super::Result;
-use super::names::{keys, unique};
+use super::names::{OBJECTS, keys, unique};
 use crate::error::SrqlError;
 use crate::tables::catalog::{Entity, Field, Kind};
 
@@ -20,11 +20,27 @@ pub(super) struct Union {
     types: BTreeMap<&'static str, DataType>,
 }
 
-/// The fields that a query names, by their first segment.
-fn named(query: &Query) -> BTreeSet<String> {
+/// The texts that a query looks for in any field.
+pub(super) fn texts(query: &Query) -> Vec<&Literal> {
+    fn of<'q>(expr: &'q Expr, into: &mut Vec<&'q Literal>) {
+        match expr {
+            Expr::And(all) | Expr::Or(all) => all.iter().for_each(|e| of(e, into)),
+            Expr::Not(inner) => of(inner, into),
+            Expr::Text(literal) => into.push(literal),
+            Expr::Filter(..) => {}
+        }
+    }
+    let mut texts = Vec::new();
+    of(&query.filter, &mut texts);
+    query.stats.iter().filter_map(|call| call.only.as_ref()).for_each(|only| of(only, &mut texts));
+    texts
+}
+
+/// The fields that a query names, by their paths.
+fn named(query: &Query) -> BTreeSet<&[String]> {
     let mut names = BTreeSet::new();
     keys(query, &mut |key| {
-        names.insert(key.path[0].to_ascii_lowercase());
+        names.insert(&key.path[..]);
     });
     names
 }
@@ -32,13 +48,23 @@ fn named(query: &Query) -> BTreeSet<String> {
 pub(super) fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union> {
     let span = (query.entities[0].1.0, query.entities[query.entities.len() - 1].1.1);
     let named = named(query);
+    // What is joined needs the device that it is of.
+    let joins = |uid: &str| {
+        let objects = OBJECTS.iter().filter(|(_, of)| *of == uid).map(|(object, _)| *object);
+        let joined = |path: &&[String], object: &str| {
+            let first = path[0].to_ascii_lowercase();
+            path.len() > 1 && (first == object || first == "device")
+        };
+        objects.into_iter().any(|object| named.iter().any(|path| joined(path, object)))
+    };
     let mut fields =
         vec![Field { name: "entity", doc: "Which entity the row is of.", kind: Kind::Text, hidden: false }];
     for entity in entities {
         for field in entity.fields.iter().filter(|f| !f.hidden) {
             let shared = entities.iter().all(|e| e.fields.iter().any(|f| f.name == field.name));
-            let wanted = named.iter().any(|name| entity.field(name).is_some_and(|f| f.name == field.name));
-            let kept = shared || wanted || field.name == "row_id" || entity.time == Some(field.name);
+            let wanted = named.iter().any(|path| entity.locate(path).is_some_and(|(f, _)| f.name == field.name));
+            let shown = shared || wanted || field.name == "row_id" || entity.time == Some(field.name);
+            let kept = shown || joins(field.name);
             match fields.iter().find(|f| f.name == field.name) {
                 Some(known) if known.kind != field.kind && (shared || wanted) => {
                     let detail = format!(
@@ -50,7 +76,7 @@ pub(super) fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union
                     return Err(SrqlError::new("type_conflict", span, detail));
                 }
                 Some(_) => {}
-                None if kept => fields.push(field.clone()),
+                None if kept => fields.push(Field { hidden: !shown, ..field.clone() }),
                 None => {}
             }
         }
@@ -80,7 +106,11 @@ pub(super) fn union(query: &Query, entities: &[&'static Entity]) -> Result<Union
             types.entry(column.name).or_insert(column.data_type);
         }
     }
-    Ok(Union { entity: Entity { name: "the union", table, fields, time, lasts: None, sort }, unique, types })
+    Ok(Union {
+        entity: Entity { name: "the union", table, fields, time, seen: None, lasts: None, sort },
+        unique,
+        types,
+    })
 }
 
 impl Union {
@@ -92,9 +122,12 @@ impl Union {
                 return lit(entity.name).alias("entity");
             }
             let own = if field.name == "time" { entity.time.unwrap_or("time") } else { field.name };
-            match schema.field_with_name(own) {
-                Ok(_) => ident(own).alias(field.name),
-                Err(_) => {
+            // Under another name: the device of a device is itself.
+            let other = || entity.field(field.name).filter(|f| f.kind == field.kind);
+            match (schema.field_with_name(own), other()) {
+                (Ok(_), _) => ident(own).alias(field.name),
+                (Err(_), Some(other)) => ident(other.name).alias(field.name),
+                (Err(_), None) => {
                     let data_type = self.types.get(field.name).cloned().unwrap_or(DataType::Utf8);
                     cast(lit(ScalarValue::Null), data_type).alias(field.name)
                 }
