@@ -133,6 +133,9 @@ impl Engine {
     }
 
     /// The same, with values in place of its parameters.
+    ///
+    /// # Errors
+    /// As for [`Engine::export_sql`].
     pub async fn export_bound(self: &Arc<Self>, actor: &Actor, bound: &Bound) -> Result<Export, QueryError> {
         let started = Instant::now();
         let begun = async {
