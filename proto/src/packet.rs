@@ -1,7 +1,17 @@
-//! What a sampled packet's first bytes say: Ethernet through VLAN, QinQ, MPLS, GRE and VXLAN to addresses and ports.
+//! What a sampled packet's first bytes say, from Ethernet to addresses and ports.
+//!
+//! | between them | source |
+//! |---|---|
+//! | VLAN tags, backbone tags; LLC and SNAP | IEEE 802.1Q, 802.1ah; 802.2 |
+//! | PPPoE sessions | RFC 2516 |
+//! | MPLS labels; pseudowires with a control word, or without | RFC 3032; RFC 4385, RFC 4448 |
+//! | IP in IP; authentication and extension headers | RFC 2003, RFC 2473; RFC 4302, RFC 8200 |
+//! | GRE, with Ethernet, IP, PPP or ERSPAN in it | RFC 2784, RFC 2637 |
+//! | VXLAN, Geneve | RFC 7348, RFC 8926 |
 //!
 //! Headers are cut off by the sampler at any byte, so every layer is optional: what was read stays, what is missing
-//! stays missing. Tunnels are entered, and the innermost addresses win, at most [`MAX_LAYERS`] deep.
+//! stays missing. Tunnels are entered, and the innermost addresses win, at most [`MAX_LAYERS`] deep; ports are those of the
+//! same packet as the addresses.
 
 use std::net::IpAddr;
 
@@ -13,11 +23,24 @@ pub const MAX_LAYERS: usize = 16;
 
 const ETHER_IPV4: u16 = 0x0800;
 const ETHER_IPV6: u16 = 0x86dd;
-const ETHER_VLAN: u16 = 0x8100;
-const ETHER_QINQ: u16 = 0x88a8;
-const ETHER_MPLS: u16 = 0x8847;
+/// 802.1Q, 802.1ad, and what switches used before it.
+const ETHER_VLAN: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
+/// 802.1ah: a service instance, and the customer's frame.
+const ETHER_BACKBONE: u16 = 0x88e7;
+const ETHER_MPLS: [u16; 2] = [0x8847, 0x8848];
+const ETHER_PPPOE: u16 = 0x8864;
 const ETHER_BRIDGE: u16 = 0x6558;
-const VXLAN_PORT: u16 = 4789;
+const ETHER_PPP: u16 = 0x880b;
+const ETHER_ERSPAN_2: u16 = 0x88be;
+const ETHER_ERSPAN_3: u16 = 0x22eb;
+/// Below it the field is a length, and LLC follows.
+const LEAST_ETHER_TYPE: u16 = 0x0600;
+/// IANA's, and what Linux took before.
+const VXLAN_PORTS: [u16; 2] = [4789, 8472];
+const GENEVE_PORT: u16 = 6081;
+
+/// The protocol number of the authentication header.
+const AUTHENTICATION: u8 = 51;
 
 /// Fills `flow` from an Ethernet frame.
 pub fn ethernet(bytes: &[u8], flow: &mut Flow) {
@@ -44,21 +67,87 @@ fn walk_ethernet(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<
 
 fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
     for _ in 0..layers {
-        flow.ether_type = Some(ether_type);
+        // That of the packet whose addresses are known: what is in it may be of no kind that is read.
+        if flow.src_ip.is_none() {
+            flow.ether_type = Some(ether_type);
+        }
         match ether_type {
-            ETHER_VLAN | ETHER_QINQ => {
+            kind if ETHER_VLAN.contains(&kind) => {
                 flow.vlan = Some(at.u16()? & 0x0fff);
                 ether_type = at.u16()?;
             }
-            ETHER_MPLS => {
+            kind if ETHER_MPLS.contains(&kind) => {
                 while at.u32()? & 0x100 == 0 {}
-                return walk_ip(at, flow, layers - 1);
+                return walk_label(at, flow, layers - 1);
+            }
+            kind if kind < LEAST_ETHER_TYPE => match at.take(3)? {
+                // SNAP: an organisation, and an Ethernet type.
+                [0xaa, 0xaa, 3] => {
+                    at.take(3)?;
+                    ether_type = at.u16()?;
+                }
+                _ => return Ok(()),
+            },
+            ETHER_BACKBONE => {
+                at.take(4)?;
+                return walk_ethernet(at, flow, layers - 1);
+            }
+            ETHER_PPPOE => {
+                at.take(6)?;
+                return walk_ppp(at, flow, layers - 1);
+            }
+            ETHER_PPP => return walk_ppp(at, flow, layers - 1),
+            ETHER_BRIDGE => return walk_ethernet(at, flow, layers - 1),
+            ETHER_ERSPAN_2 => {
+                at.take(8)?;
+                return walk_ethernet(at, flow, layers - 1);
+            }
+            ETHER_ERSPAN_3 => {
+                at.take(8)?;
+                // The last bit says whether a platform's own header follows.
+                let follows = at.u32()? & 1 != 0;
+                at.take(if follows { 8 } else { 0 })?;
+                return walk_ethernet(at, flow, layers - 1);
             }
             ETHER_IPV4 | ETHER_IPV6 => return walk_ip(at, flow, layers - 1),
             _ => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// What follows the last label: IP, or a pseudowire's frame. Its first four bits tell (RFC 4928).
+fn walk_label(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+    match at.rest().first().map(|first| first >> 4) {
+        Some(4 | 6) => walk_ip(at, flow, layers),
+        Some(0) => {
+            at.take(4)?;
+            walk_ethernet(at, flow, layers)
+        }
+        // An associated channel (RFC 5586): no user's packet.
+        Some(1) | None => Ok(()),
+        Some(_) => walk_ethernet(at, flow, layers),
+    }
+}
+
+/// After a PPP header: its protocol, which may be compressed to a byte (RFC 1661 section 6.5), and an address and control
+/// field before it.
+fn walk_ppp(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+    if at.rest().starts_with(&[0xff, 3]) {
+        at.take(2)?;
+    }
+    let first = at.u8()?;
+    let protocol = if first & 1 == 0 { u16::from(first) << 8 | u16::from(at.u8()?) } else { u16::from(first) };
+    match protocol {
+        0x21 | 0x57 => walk_ip(at, flow, layers),
+        _ => Ok(()),
+    }
+}
+
+/// From here on the packet is another: what was told of the one around it does not count.
+fn addresses(flow: &mut Flow, src: IpAddr, dst: IpAddr, ether_type: u16) {
+    (flow.src_ip, flow.dst_ip, flow.ether_type) = (Some(src), Some(dst), Some(ether_type));
+    (flow.src_port, flow.dst_port, flow.tcp_flags) = (None, None, None);
 }
 
 fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
@@ -68,16 +157,19 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             let header = usize::from(first & 15) * 4;
             let mut ip = at.sub(header.max(20))?;
             ip.u8()?;
-            flow.tos = Some(ip.u8()?);
+            let tos = ip.u8()?;
             ip.take(4)?;
             let fragment = ip.u16()? & 0x1fff;
             ip.u8()?;
-            let protocol = ip.u8()?;
+            let mut protocol = ip.u8()?;
             ip.u16()?;
-            flow.src_ip = Some(IpAddr::from(ip.u32()?.to_be_bytes()));
-            flow.dst_ip = Some(IpAddr::from(ip.u32()?.to_be_bytes()));
-            flow.protocol = Some(protocol);
-            flow.ether_type = Some(ETHER_IPV4);
+            let (src, dst) = (ip.u32()?.to_be_bytes(), ip.u32()?.to_be_bytes());
+            addresses(flow, src.into(), dst.into(), ETHER_IPV4);
+            (flow.tos, flow.protocol) = (Some(tos), Some(protocol));
+            if protocol == AUTHENTICATION && fragment == 0 {
+                protocol = authentication(at)?;
+                flow.protocol = Some(protocol);
+            }
             if fragment != 0 {
                 return Ok(());
             }
@@ -85,7 +177,6 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
         }
         6 => {
             let word = at.u32()?;
-            flow.tos = Some((word >> 20) as u8);
             at.u16()?;
             let mut next = at.u8()?;
             at.u8()?;
@@ -94,14 +185,14 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
                 octets.copy_from_slice(at.take(16)?);
                 Ok(octets.into())
             };
-            flow.src_ip = Some(address()?);
-            flow.dst_ip = Some(address()?);
-            flow.ether_type = Some(ETHER_IPV6);
-            flow.protocol = Some(next);
-            // Hop-by-hop, routing, destination options; a fragment's header is eight bytes.
+            let (src, dst) = (address()?, address()?);
+            addresses(flow, src, dst, ETHER_IPV6);
+            (flow.tos, flow.protocol) = (Some((word >> 20) as u8), Some(next));
+            // Hop-by-hop, routing, destination options, mobility, HIP, Shim6; a fragment's header is eight bytes.
             for _ in 0..MAX_LAYERS {
                 match next {
-                    0 | 43 | 60 => {
+                    AUTHENTICATION => next = authentication(at)?,
+                    0 | 43 | 60 | 135 | 139 | 140 => {
                         next = at.u8()?;
                         let n = usize::from(at.u8()?);
                         at.take(6 + n * 8)?;
@@ -136,9 +227,20 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
         17 => {
             ports(at, flow)?;
             at.take(4)?;
-            if flow.dst_port == Some(VXLAN_PORT) {
-                at.take(8)?;
-                return walk_ethernet(at, flow, layers - 1);
+            match flow.dst_port {
+                // The flag says that it has a network's number.
+                Some(port) if VXLAN_PORTS.contains(&port) && at.rest().first().is_some_and(|flags| flags & 8 != 0) => {
+                    at.take(8)?;
+                    return walk_ethernet(at, flow, layers - 1);
+                }
+                Some(GENEVE_PORT) => {
+                    let words = usize::from(at.u8()? & 0x3f);
+                    at.u8()?;
+                    let ether_type = at.u16()?;
+                    at.take(4 + words * 4)?;
+                    return walk_ether_type(ether_type, at, flow, layers - 1);
+                }
+                _ => {}
             }
         }
         132 | 136 => ports(at, flow)?,
@@ -151,20 +253,28 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
         47 => {
             let flags = at.u16()?;
             let ether_type = at.u16()?;
-            // Checksum, key, sequence: four bytes each where their bits are set.
-            for bit in [0x8000, 0x2000, 0x1000] {
+            // Checksum, key, sequence, and PPTP's acknowledgement: four bytes each where their bits are set.
+            for bit in [0x8000, 0x2000, 0x1000, 0x0080] {
                 if flags & bit != 0 {
                     at.take(4)?;
                 }
             }
-            return match ether_type {
-                ETHER_BRIDGE => walk_ethernet(at, flow, layers - 1),
-                other => walk_ether_type(other, at, flow, layers - 1),
-            };
+            // ERSPAN of type I has neither a sequence nor a header.
+            if ether_type == ETHER_ERSPAN_2 && flags & 0x1000 == 0 {
+                return walk_ethernet(at, flow, layers - 1);
+            }
+            return walk_ether_type(ether_type, at, flow, layers - 1);
         }
         _ => {}
     }
     Ok(())
+}
+
+/// RFC 4302: what follows, and how long it is in words of four bytes, less two.
+fn authentication(at: &mut Cursor<'_>) -> Result<u8, Truncated> {
+    let (next, words) = (at.u8()?, usize::from(at.u8()?));
+    at.take(words * 4 + 6)?;
+    Ok(next)
 }
 
 fn ports(at: &mut Cursor<'_>, flow: &mut Flow) -> Result<(), Truncated> {
@@ -201,7 +311,16 @@ mod tests {
         let plain = [&macs[..], &[8, 0], &ip].concat();
         check(&plain, None);
         check(&[&macs[..], &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 7, 8, 0], &ip].concat(), Some(7));
-        check(&[&macs[..], &[0x88, 0x47, 0, 1, 0, 64, 0, 2, 0x11, 64], &ip].concat(), None);
+        check(&[&macs[..], &[0x91, 0, 0, 5, 0x81, 0, 0, 7, 8, 0], &ip].concat(), Some(7));
+        let labels = [0x88, 0x47, 0, 1, 0, 64, 0, 2, 0x11, 64];
+        check(&[&macs[..], &labels, &ip].concat(), None);
+        check(&[&macs[..], &[0x88, 0x48, 0, 2, 0x11, 64], &ip].concat(), None);
+        // Pseudowires: with a control word, and without.
+        check(&[&macs[..], &labels, &[0, 0, 0, 1], &plain].concat(), None);
+        check(&[&macs[..], &labels, &[0xee; 12], &[8, 0], &ip].concat(), None);
+        check(&[&macs[..], &[0x88, 0x64, 0x11, 0, 0, 1, 0, 62, 0, 0x21], &ip].concat(), None);
+        check(&[&macs[..], &[0, 68, 0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &ip].concat(), None);
+        check(&[&macs[..], &[0x88, 0xe7, 0, 0, 0, 1], &plain].concat(), None);
         let gre = [
             &hex::decode("45000000000000004 02f0000".replace(' ', "")).unwrap()[..],
             &[1, 1, 1, 1, 2, 2, 2, 2],
@@ -210,13 +329,64 @@ mod tests {
         ]
         .concat();
         check(&[&macs[..], &[8, 0], &gre].concat(), None);
-        let outer = [
-            &hex::decode("4500000000000000401100000101010102020202").unwrap()[..],
-            &[0xff, 0xff, 0x12, 0xb5, 0, 0, 0, 0],
-            &[8, 0, 0, 0, 0, 0, 1, 0],
-            &plain,
-        ]
-        .concat();
-        check(&[&macs[..], &[8, 0], &outer].concat(), None);
+        let around = |protocol: u8, inner: &[&[u8]]| {
+            let mut outer = hex::decode("4500000000000000400001010101010102020202").unwrap();
+            outer[9] = protocol;
+            [&macs[..], &[8, 0], &outer, &inner.concat()].concat()
+        };
+        let udp = |port: u16| [&[0xff, 0xff][..], &port.to_be_bytes(), &[0, 0, 0, 0]].concat();
+        for port in [4789, 8472] {
+            check(&around(17, &[&udp(port), &[8, 0, 0, 0, 0, 0, 1, 0], &plain]), None);
+        }
+        check(&around(17, &[&udp(6081), &[2, 0, 0x65, 0x58, 0, 0, 1, 0], &[0; 8], &plain]), None);
+        check(&around(17, &[&udp(6081), &[0, 0, 8, 0, 0, 0, 1, 0], &ip]), None);
+        // GRE: PPP with sequence and acknowledgement, ERSPAN of three types.
+        check(&around(47, &[&[0x30, 0x81, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 3, 0x21], &ip]), None);
+        check(&around(47, &[&[0, 0, 0x88, 0xbe], &plain]), None);
+        check(&around(47, &[&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1], &[0; 8], &plain]), None);
+        check(&around(47, &[&[0x10, 0, 0x22, 0xeb, 0, 0, 0, 1], &[0; 12], &plain]), None);
+        // IP in IP behind an authentication header, of both versions.
+        check(&around(51, &[&[4, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1], &[0; 12], &ip]), None);
+        let v6 = [&hex::decode("600000000000003c").unwrap()[..], &[0xfe; 32], &[0, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let mut hop_by_hop = v6.clone();
+        hop_by_hop[40] = 4;
+        check(&[&macs[..], &[0x86, 0xdd], &hop_by_hop, &ip].concat(), None);
+        let mut authenticated = v6;
+        (authenticated[6], authenticated[40], authenticated[41]) = (51, 4, 1);
+        check(&[&macs[..], &[0x86, 0xdd], &authenticated, &[0; 4], &ip].concat(), None);
+    }
+
+    #[test]
+    fn what_is_read_is_of_one_packet() {
+        let outer = hex::decode("450000000000000040110101010101010202020200350035000000000800000000000100").unwrap();
+        let vxlan = |inner: &[u8]| {
+            let mut bytes = outer.clone();
+            bytes[22..24].copy_from_slice(&4789u16.to_be_bytes());
+            [&bytes, inner].concat()
+        };
+        let mut flow = Flow::default();
+        ip(&vxlan(&[&[0u8; 12][..], &[8, 0], &tcp_in_ipv4()[..20]].concat()), &mut flow);
+        assert_eq!((flow.src_ip, flow.src_port, flow.protocol), ("192.168.0.1".parse().ok(), None, Some(6)));
+        // An IPv6 packet that is cut within its addresses tells none.
+        let cut = [&[0u8; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 6, 64], &[0xfe; 20]].concat();
+        let mut flow = Flow::default();
+        ip(&vxlan(&cut), &mut flow);
+        assert_eq!((flow.src_ip, flow.dst_ip), ("1.1.1.1".parse().ok(), "2.2.2.2".parse().ok()));
+        // What a tunnel has in it and nobody reads does not change of what kind the packet is.
+        let mut gre = outer[..20].to_vec();
+        gre[9] = 47;
+        let mut flow = Flow::default();
+        ip(&[&gre[..], &[0, 0, 0x12, 0x34, 1, 2, 3]].concat(), &mut flow);
+        assert_eq!((flow.ether_type, flow.protocol), (Some(ETHER_IPV4), Some(47)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(noise: Vec<u8>, kind in 0usize..20) {
+            let kinds = [0x8100u16, 0x88a8, 0x8847, 0x8864, 0x88e7, 0x0800, 0x86dd, 0x6558, 0x880b, 0x22eb, 0x0040];
+            let bytes = [&[0u8; 12][..], &kinds[kind % kinds.len()].to_be_bytes(), &noise].concat();
+            ethernet(&bytes, &mut Flow::default());
+            ip(&noise, &mut Flow::default());
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod arrows;
 mod attribution;
 mod brakes;
+mod collectors;
 mod enrich;
 mod explain;
 mod facts;

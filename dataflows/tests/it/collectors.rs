@@ -1,0 +1,100 @@
+//! What becomes of messages that collectors are known to get wrong: disorder, parts that cannot be used, formats on another's
+//! port. How each is decoded is tested where its decoder is; here what rows and ledgers say.
+
+use radarflow_proto::frame::Kind;
+use radarflow_proto::rows::{Flow, Log, Reject, Source, StateRow};
+
+use crate::harness::*;
+
+fn input(kind: Kind, peer: &'static str, body: impl Into<bytes::Bytes>) -> Input {
+    Input { kind, tenant: "t", partition: "default".into(), peer: Some(peer), body: body.into() }
+}
+
+fn words(w: &[u16]) -> Vec<u8> {
+    w.iter().flat_map(|n| n.to_be_bytes()).collect()
+}
+
+/// A set of one flow, after its template and whatever stands between.
+fn ipfix(peer: &'static str, sequence: u32, between: &[u8]) -> Input {
+    let template = words(&[2, 20, 256, 3, 8, 4, 12, 4, 1, 4]);
+    let data = [words(&[256, 16]), vec![10, 0, 0, 1, 10, 0, 0, 2, 0, 0, 0, 9]].concat();
+    let sets = [&template[..], between, &data].concat();
+    let head = [words(&[10, 16 + sets.len() as u16]), [1_704_067_200, sequence, 7].map(u32::to_be_bytes).concat()];
+    input(Kind::NetFlow, peer, [head.concat(), sets].concat())
+}
+
+/// A datagram of one sampled packet.
+fn sflow(peer: &'static str, sequence: u32) -> Input {
+    let sampled = [80, 6, 0x0a00_0001, 0x0a00_0002, 1, 2, 0, 0];
+    let sample = [1, 0, 1, 1000, 0, 0, 1, 2, 1, 3, 32].into_iter().chain(sampled);
+    let sample: Vec<u8> = sample.flat_map(u32::to_be_bytes).collect();
+    let head = [5, 1, 0x7f00_0001, 0, sequence, 1000, 1, 1, sample.len() as u32].map(u32::to_be_bytes).concat();
+    input(Kind::SFlow, peer, [head, sample].concat())
+}
+
+/// The ledger of an exporter: received, stored, rejected, lost, rows.
+fn ledger(run: &Run, exporter: &str) -> [i64; 5] {
+    let of = |row: &StateRow| match row {
+        StateRow::Source(source) if source.exporter == exporter => Some((**source).clone()),
+        _ => None,
+    };
+    let Source { received, stored, rejected, lost, rows, .. } =
+        run.tables.state.values().find_map(of).unwrap_or_else(|| panic!("no ledger of {exporter}"));
+    [received, stored, rejected, lost, rows]
+}
+
+#[test]
+fn what_comes_late_is_not_lost() {
+    let mut run = Run::new(2);
+    // In one epoch, and over epochs.
+    run.tick([0, 2, 1, 3].map(|n| ipfix("10.0.0.1:4739", n, &[])).into());
+    run.tick([0, 2, 1, 3].map(|n| sflow("10.0.0.2:6343", n)).into());
+    for n in [0, 2, 1, 3] {
+        run.tick_after(2000, vec![ipfix("10.0.0.3:4739", n, &[]), sflow("10.0.0.4:6343", n)]);
+        if n == 2 {
+            run.tick_after(2000, vec![]);
+            assert_eq!((ledger(&run, "10.0.0.3")[3], ledger(&run, "10.0.0.4")[3]), (1, 1), "not there yet");
+        }
+    }
+    // One is lost, and stays so.
+    run.tick_after(2000, vec![ipfix("10.0.0.3:4739", 5, &[]), sflow("10.0.0.4:6343", 5)]);
+    // An exporter that was silent speaks from another port, and counts anew.
+    run.tick_after(2000, vec![ipfix("10.0.0.3:4740", 900, &[])]);
+    run.tick_after(2000, vec![]);
+    for (exporter, messages, lost) in [("10.0.0.1", 4, 0), ("10.0.0.2", 4, 0), ("10.0.0.3", 6, 1), ("10.0.0.4", 5, 1)] {
+        assert_eq!(ledger(&run, exporter), [messages, messages, 0, lost, messages], "{exporter}");
+    }
+}
+
+#[test]
+fn a_message_that_is_used_in_part_is_stored_and_its_part_is_told() {
+    let mut run = Run::new(2);
+    let reserved = words(&[200, 8, 0, 0]);
+    run.tick(vec![ipfix("10.0.0.1:4739", 0, &[&reserved[..], &reserved].concat())]);
+    let nothing = [words(&[10, 24]), [1_704_067_200, 0, 7].map(u32::to_be_bytes).concat(), reserved].concat();
+    run.tick(vec![input(Kind::NetFlow, "10.0.0.2:4739", nothing)]);
+    run.tick_after(2000, vec![]);
+    assert_eq!((ledger(&run, "10.0.0.1"), run.rows::<Flow>().len()), ([1, 1, 0, 0, 1], 1));
+    let reasons: Vec<String> = run.rows::<Reject>().into_iter().map(|reject| reject.reason).collect();
+    assert_eq!(reasons, ["set 200 is reserved; 1 more of its parts cannot be used", "set 200 is reserved"]);
+}
+
+#[test]
+fn formats_on_anothers_port() {
+    let mut run = Run::new(1);
+    let gelf = r#"{"version":"1.1","host":"web-1","short_message":"started","level":4,"_app_name":"shop"}"#;
+    run.tick(vec![input(Kind::Syslog, "10.0.0.1:514", gelf), input(Kind::Syslog, "10.0.0.1:514", r#"{"a":1}"#)]);
+    let logs = run.rows::<Log>();
+    let of = |log: &Log| (log.hostname.clone(), log.body.clone(), log.parse_status.clone(), log.source_ip.is_some());
+    let told: Vec<_> = logs.iter().map(of).collect();
+    assert_eq!(
+        told,
+        [
+            (Some("web-1".to_owned()), "started".to_owned(), "gelf".to_owned(), true),
+            (None, r#"{"a":1}"#.to_owned(), "no_priority".to_owned(), true),
+        ]
+    );
+    // SNMPv3 has no community to hide: it is kept whole and refused by name.
+    run.tick(vec![input(Kind::Trap, "10.0.0.1:161", vec![0x30, 8, 2, 1, 3, 0x30, 3, 2, 1, 7])]);
+    assert_eq!(run.rows::<Reject>()[0].reason, "SNMP version 3 is neither v1 nor v2c");
+}
