@@ -68,8 +68,7 @@ impl Decoder {
         let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
-                self.reject(at, body, &format!("not a GELF object: {error}"));
-                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+                return self.refuse(at, None, body, &format!("not a GELF object: {error}"));
             }
         };
         let text = |key: &str| match object.get(key) {
@@ -116,10 +115,7 @@ impl Decoder {
     pub(super) fn trap(&mut self, at: &At<'_>, body: &Bytes) {
         match snmp::parse(body) {
             Ok(trap) => self.trap_row(at, &trap, true),
-            Err(error) => {
-                self.reject(at, body, &error.to_string());
-                self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
-            }
+            Err(error) => self.refuse(at, at.ip(), body, &error.to_string()),
         }
     }
 
@@ -128,8 +124,7 @@ impl Decoder {
         let object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
-                self.reject(at, body, &format!("not a trap object: {error}"));
-                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+                return self.refuse(at, None, body, &format!("not a trap object: {error}"));
             }
         };
         let text = |key: &str| object.get(key).and_then(|v| v.as_str()).map(str::to_owned);
