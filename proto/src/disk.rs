@@ -43,6 +43,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, in place of one that is there, and opens it for appending.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>>;
 
+    /// The same for a file that nobody but its owner may read, where the disk tells them apart.
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        self.create(path)
+    }
+
     /// Opens a file that is there for appending.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Appender>>;
 
@@ -117,6 +122,18 @@ impl dyn Disk {
     pub fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let unfinished = unfinished(path);
         let mut file = self.create(&unfinished)?;
+        file.append(bytes)?;
+        file.sync()?;
+        self.put_in_place(&unfinished, path)
+    }
+
+    /// The same of a file that nobody but its owner may read.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn keep_secret(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = unfinished(path);
+        let mut file = self.create_private(&unfinished)?;
         file.append(bytes)?;
         file.sync()?;
         self.put_in_place(&unfinished, path)

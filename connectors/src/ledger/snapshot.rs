@@ -37,6 +37,8 @@ const RUN_FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"RFLYSNAP";
 /// Bytes of a run that are read or written at once.
 const WINDOW: usize = 1 << 20;
+/// What a merge of runs reads and writes at once, bytes.
+pub const MERGE_BYTES: usize = (MAX_RUNS + 2) * WINDOW;
 
 /// Names a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::{AgentPush, Brought, DeviceUpdate, Listing, ServiceHead};
 use radarflow_proto::ports::{AppendError, Appender, Ending, InventoryRun, InventoryRuns, NewInstances, RunOf};
+use radarflow_proto::room;
 
 use super::entry;
 use super::stage::{self, Room, Staging, split_array};
@@ -18,12 +19,23 @@ pub struct Runs {
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     room: Room,
+    memory: Arc<room::Room>,
 }
 
 impl Runs {
-    /// Runs that end in that ledger, where there is room.
-    pub fn new(appender: Arc<dyn Appender>, instances: Arc<dyn NewInstances>, room: Room) -> Self {
-        Runs { appender, instances, room }
+    /// Runs that end in that ledger, where there is room for what is staged; what inventories answer has its memory.
+    pub fn new(
+        appender: Arc<dyn Appender>,
+        instances: Arc<dyn NewInstances>,
+        room: Room,
+        memory: Arc<room::Room>,
+    ) -> Self {
+        Runs { appender, instances, room, memory }
+    }
+
+    /// Memory for what inventories answer.
+    pub(crate) fn memory(&self) -> &Arc<room::Room> {
+        &self.memory
     }
 
     /// A run that begins now.
