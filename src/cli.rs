@@ -15,10 +15,11 @@ use reqwest::Method;
 
 use crate::clock::ClockCommand;
 use crate::import::{Import, ServiceRadar};
+use crate::memory::Budget;
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
-use crate::{api, config, demo, enrichment, explain, follow, query, replay, serve, whatif};
+use crate::{api, bounds, config, demo, enrichment, explain, follow, query, replay, serve, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -253,6 +254,8 @@ enum Docs {
     Srql,
     /// Tables and columns of the lake.
     Lake,
+    /// Bounds on memory, on this machine under the default configuration.
+    Memory,
 }
 
 /// Parses, runs, says what went wrong.
@@ -367,7 +370,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 None => say("nothing is damaged")?,
             }
         }
-        Command::Docs { what } => say(&docs(what))?,
+        Command::Docs { what } => say(&docs(what)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -427,10 +430,11 @@ async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<c
     }
 }
 
-fn docs(what: Docs) -> String {
+fn docs(what: Docs) -> Result<String> {
     let mut out = String::new();
     match what {
         Docs::Srql => out = radarflow_query::srql::docs::srql(),
+        Docs::Memory => out = bounds::docs(&Budget::new(None)?, &config::Config::default()),
         Docs::Lake => {
             for table in LakeTable::all() {
                 out.push_str(&format!("## {}\n{}\n\n", table.name(), table.doc()));
@@ -441,5 +445,5 @@ fn docs(what: Docs) -> String {
             }
         }
     }
-    out
+    Ok(out)
 }

@@ -14,16 +14,19 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_dataflows::sizes::Sizes;
 use radarflow_dataflows::worker::Backlog;
 use radarflow_pipeline::Replay;
+use radarflow_proto::room::Room;
 use radarflow_query::engine::Engine;
+use radarflow_query::live::streams::Streams;
 use radarflow_query::records::plans::Plans;
 use radarflow_query::tables::live::Live;
 
-use crate::memory::{Budget, Pool, resident_bytes};
+use crate::memory::{Budget, Pool, Rooms, resident_bytes};
 
 /// What is looked at when metrics are asked for.
 pub(crate) struct Watched {
@@ -51,6 +54,12 @@ pub(crate) struct Watched {
     pub(crate) sizes: Arc<Sizes>,
     /// Slots of connections.
     pub(crate) slots: Vec<Arc<ConnectionSlots>>,
+    /// Memory of those who connect.
+    pub(crate) rooms: Rooms,
+    /// The lake, where there is one.
+    pub(crate) lake: Option<Lake>,
+    /// Live queries.
+    pub(crate) streams: Arc<Streams>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -127,6 +136,29 @@ impl Collector for Watched {
                 "Bytes of telemetry that wait for the ledger",
                 intake.queued_bytes.load(Ordering::Relaxed) as u64,
             ),
+            (
+                "ledger_awaited_bytes",
+                "Bytes of input that wait for the ledger with whoever sent them",
+                intake.awaited_bytes.load(Ordering::Relaxed) as u64,
+            ),
+            (
+                "ledger_in_flight_bytes",
+                "Bytes of frames that the dataflow is not done with",
+                intake.in_flight_bytes.load(Ordering::Relaxed) as u64,
+            ),
+            (
+                "postgres_waiting_bytes",
+                "Bytes of changes that wait for Postgres",
+                self.postgres.load(Ordering::Relaxed) as u64,
+            ),
+            ("dataflow_staged_memory_bytes", "Bytes of uploads that wait in memory", self.backlog.in_memory()),
+            ("queries_reserved_bytes", "Bytes that queries and live queries hold", self.engine.reserved_bytes() as u64),
+            ("plans_bytes", "Bytes of what is noted of runs that are planned", self.plans.bytes() as u64),
+            (
+                "lake_upkeep_running",
+                "1 while files of the lake are merged, checkpoints made, or old ones removed",
+                u64::from(self.lake.as_ref().is_some_and(Lake::is_kept_up)),
+            ),
             ("outbox_waiting_bytes", "Bytes of notifications that wait", self.outbox.waiting_bytes() as u64),
             ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
             ("ledger_release_bytes", "Share of released uploads that a frame reads now", read(&intake.release_bytes)),
@@ -143,6 +175,18 @@ impl Collector for Watched {
                 "What was learnt late of who had addresses, as queries have it; a million a tenant is kept",
                 self.live.corrections() as u64,
             ),
+            (
+                "recent_bytes",
+                "Bytes of event rows of the last epochs, kept for those who follow",
+                self.live.recent().0 as u64,
+            ),
+            ("recent_changes", "Changes of the last epochs, kept for those who follow", self.live.recent().1 as u64),
+            ("streams_running", "Live queries; a tenant has 64 at most", self.streams.running() as u64),
+            (
+                "streams_waiting_bytes",
+                "Bytes of events that wait for those who follow queries",
+                self.streams.bytes() as u64,
+            ),
             ("live_fresh_bytes", "Bytes of event rows that wait for the lake", self.live.fresh_bytes() as u64),
             (
                 "memory_short",
@@ -155,6 +199,7 @@ impl Collector for Watched {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         self.encode_connections(&mut encoder)?;
+        self.encode_rooms(&mut encoder)?;
         self.encode_memory(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_sinks(&mut encoder, reached)?;
@@ -175,6 +220,10 @@ impl Watched {
                 let of_intake: usize = of_intake.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
                 of_intake + self.backlog.in_memory() as usize + self.outbox.waiting_bytes()
             }
+            Pool::Clients => {
+                let rooms = self.rooms.named();
+                rooms.iter().map(|(_, room)| room.bytes()).sum::<usize>() + self.streams.bytes()
+            }
             Pool::State => {
                 let others = Pool::ALL.into_iter().filter(|other| *other != Pool::State);
                 resident_bytes().saturating_sub(others.map(|other| self.held(other)).sum())
@@ -189,6 +238,40 @@ impl Watched {
         for slots in &self.slots {
             let value = ConstGauge::new(slots.taken() as i64);
             value.encode(family.encode_family(&[("listener", slots.what())])?)?;
+        }
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let help = "Connections that were closed because there was no memory for them";
+        let mut family = encoder.encode_descriptor("connections_refused", help, None, kind)?;
+        for slots in &self.slots {
+            let value = ConstCounter::new(slots.refused());
+            value.encode(family.encode_family(&[("listener", slots.what())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_rooms(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Read = fn(&Room) -> usize;
+        let families: [(&str, &str, Read); 2] = [
+            ("room_bytes", "Memory that a room of those who connect holds", Room::bytes),
+            (
+                "room_bound_bytes",
+                "Memory that it has; a tenant has half of it at most, and a sender a quarter",
+                Room::bound,
+            ),
+        ];
+        for (name, help, read) in families {
+            let kind = prometheus_client::metrics::MetricType::Gauge;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (room, memory) in self.rooms.named() {
+                let value = ConstGauge::new(read(memory) as i64);
+                value.encode(family.encode_family(&[("room", room)])?)?;
+            }
+        }
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let help = "Requests, messages and connections that were refused because there was no room for them";
+        let mut family = encoder.encode_descriptor("room_refused", help, None, kind)?;
+        for (room, memory) in self.rooms.named() {
+            ConstCounter::new(memory.refused()).encode(family.encode_family(&[("room", room)])?)?;
         }
         Ok(())
     }

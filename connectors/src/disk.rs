@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -50,6 +51,11 @@ impl Disk for OsDisk {
         // Appending, not writing: after a cut the next byte goes to the new end.
         let _ = fs::remove_file(path);
         Ok(Box::new(Open(File::options().create_new(true).append(true).open(path)?)))
+    }
+
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        let _ = fs::remove_file(path);
+        Ok(Box::new(Open(File::options().create_new(true).append(true).mode(0o600).open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Appender>> {

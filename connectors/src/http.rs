@@ -26,15 +26,20 @@ pub fn client(said: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, E
     })
 }
 
-/// The whole of an answer's body; `None` where it is larger than `most`, of which no more is read.
-pub(crate) async fn whole(mut response: Response, most: usize) -> Result<Option<Vec<u8>>, Error> {
+/// The whole of an answer's body; `None` where it is larger than `most`, of which no more is read, or where `takes` says
+/// that there is no memory for so many bytes more.
+pub(crate) async fn whole(
+    mut response: Response,
+    most: usize,
+    mut takes: impl FnMut(usize) -> bool,
+) -> Result<Option<Vec<u8>>, Error> {
     // Who says that it is larger need not be listened to.
     if response.content_length().is_some_and(|length| length > most as u64) {
         return Ok(None);
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > most {
+        if body.len() + chunk.len() > most || !takes(chunk.len()) {
             return Ok(None);
         }
         body.extend_from_slice(&chunk);
@@ -101,11 +106,11 @@ mod tests {
         assert!(sent.join().unwrap() < 64 << 20);
         let (url, sent) = server(HEAD, &LARGE, Duration::ZERO);
         let response = client.get(url).send().await.unwrap();
-        assert!(whole(response, 1 << 20).await.unwrap().is_none());
+        assert!(whole(response, 1 << 20, |_| true).await.unwrap().is_none());
         assert!(sent.join().unwrap() < 64 << 20);
         let (url, _) = server("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b"", Duration::ZERO);
         let response = client.get(url).send().await.unwrap();
-        assert!(whole(response, 1 << 20).await.unwrap().is_none());
+        assert!(whole(response, 1 << 20, |_| true).await.unwrap().is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +125,7 @@ mod tests {
         let (url, _) = server(HEAD, b"x", Duration::from_millis(100));
         let response = client.get(&url).send().await.unwrap();
         let began = Instant::now();
-        assert!(whole(response, 1 << 20).await.unwrap_err().is_timeout());
+        assert!(whole(response, 1 << 20, |_| true).await.unwrap_err().is_timeout());
         assert!(began.elapsed() < Duration::from_secs(4));
     }
 

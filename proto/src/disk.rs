@@ -46,6 +46,14 @@ pub trait Disk: Send + Sync + 'static {
     /// Where the folder is missing, or the disk refuses.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Appender>>;
 
+    /// The same for a file that nobody but its owner may read, where the disk tells them apart.
+    ///
+    /// # Errors
+    /// As for [`Disk::create`].
+    fn create_private(&self, path: &Path) -> io::Result<Box<dyn Appender>> {
+        self.create(path)
+    }
+
     /// Opens a file that is there for appending.
     ///
     /// # Errors
@@ -147,6 +155,18 @@ impl dyn Disk {
     pub fn write_durably(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let unfinished = unfinished(path);
         let mut file = self.create(&unfinished)?;
+        file.append(bytes)?;
+        file.sync()?;
+        self.put_in_place(&unfinished, path)
+    }
+
+    /// The same of a file that nobody but its owner may read.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn keep_secret(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = unfinished(path);
+        let mut file = self.create_private(&unfinished)?;
         file.append(bytes)?;
         file.sync()?;
         self.put_in_place(&unfinished, path)

@@ -15,6 +15,7 @@
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
 //! | [`lake`] | the lake's tables: events, and the versions of state |
 //! | [`clock`] | the clocks of a machine, as a port |
+//! | [`room`], [`body`] | memory that is taken before it is filled: shares of it, and messages that are read within one |
 //! | [`ports`] | how the parts reach each other without knowing each other |
 //!
 //! Nothing here does I/O or reads a clock; every decoder takes bytes and returns values or a named error, and never
@@ -33,6 +34,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod body;
 pub mod cell;
 pub mod clock;
 pub mod disk;
@@ -48,6 +50,7 @@ pub mod packet;
 pub mod payload;
 pub mod ports;
 pub mod record;
+pub mod room;
 pub mod rows;
 pub mod sequence;
 pub mod sflow;

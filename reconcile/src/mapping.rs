@@ -15,12 +15,16 @@
 //! ```
 //! An item without an identity of its own is passed on: the dataflow rejects it by name, where everybody looks for it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::record::SourceKind;
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 /// Which column is what.
@@ -109,6 +113,9 @@ pub enum MappingError {
         /// What is wrong.
         reason: String,
     },
+    /// More items, or columns, than a document may have.
+    #[error("a document has at most {0}; send one item a line")]
+    TooMany(&'static str),
     /// No list where one should be.
     #[error("there is no list at `{0}`")]
     NoList(String),
@@ -234,9 +241,14 @@ impl Mapping {
     /// The items of a document as device updates.
     ///
     /// # Errors
-    /// [`MappingError`] where the document is not of that format, or has no items at that place.
+    /// It is no such document.
     pub fn document(&self, format: Format, body: &[u8], whose: &Whose) -> Result<Vec<DeviceUpdate>, MappingError> {
-        Ok(rows(format, body, self.items.as_deref())?.iter().map(|item| self.update(item, whose)).collect())
+        Ok(rows(format, body, self.list())?.iter().map(|item| self.update(item, whose)).collect())
+    }
+
+    /// Where in a JSON document the list is.
+    pub fn list(&self) -> Option<&str> {
+        self.items.as_deref()
     }
 }
 
@@ -269,41 +281,157 @@ pub fn line(number: usize, line: &[u8]) -> Result<Option<Value>, MappingError> {
     serde_json::from_slice(line).map(Some).map_err(|e| MappingError::Json { line: number, reason: e.to_string() })
 }
 
+/// Items that a JSON document may have.
+pub const MAX_ITEMS: usize = 1 << 18;
+/// Columns that CSV may have.
+pub const MAX_COLUMNS: usize = 1024;
+
+/// One item of a document, as it stands there.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// JSON, and where it stands, from 1.
+    Json(usize, &'a str),
+    /// The cells of a row, under their columns, and how many bytes these are.
+    Row(Value, usize),
+}
+
+impl Item<'_> {
+    /// Bytes of its text.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Item::Json(_, text) => text.len(),
+            Item::Row(_, bytes) => *bytes,
+        }
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// It is no JSON, or too deep.
+    pub fn read(self) -> Result<Value, MappingError> {
+        match self {
+            Item::Json(number, text) => {
+                serde_json::from_str(text).map_err(|e| MappingError::Item { number, reason: e.to_string() })
+            }
+            Item::Row(row, _) => Ok(row),
+        }
+    }
+}
+
 /// The items of a document.
 ///
 /// # Errors
-/// [`MappingError`] where the document is not of that format, or has no items at that place.
-pub fn rows(format: Format, body: &[u8], items: Option<&str>) -> Result<Vec<Value>, MappingError> {
-    match format {
-        Format::Lines => {
-            let lines = body.split(|b| *b == b'\n').enumerate();
-            lines.filter_map(|(n, text)| line(n + 1, text).transpose()).collect()
-        }
-        Format::Json => {
-            let mut document: Value = serde_json::from_slice(body)
-                .map_err(|e| MappingError::Json { line: e.line(), reason: e.to_string() })?;
-            let pointer = items.unwrap_or_default();
-            match document.pointer_mut(pointer).map(Value::take) {
-                Some(Value::Array(list)) => Ok(list),
-                _ => Err(MappingError::NoList(if pointer.is_empty() { "/".to_owned() } else { pointer.to_owned() })),
+/// It is no such document.
+pub fn rows(format: Format, body: &[u8], list: Option<&str>) -> Result<Vec<Value>, MappingError> {
+    if format == Format::Lines {
+        let lines = body.split(|b| *b == b'\n').enumerate();
+        return lines.filter_map(|(n, text)| line(n + 1, text).transpose()).collect();
+    }
+    items(format, body, list)?.map(|item| item?.read()).collect()
+}
+
+/// The items of a document that is none of lines, one after the other: what they say is read by whoever takes them.
+///
+/// # Errors
+/// It is no such document.
+pub fn items<'a>(
+    format: Format,
+    body: &'a [u8],
+    list: Option<&str>,
+) -> Result<Box<dyn Iterator<Item = Result<Item<'a>, MappingError>> + Send + 'a>, MappingError> {
+    if format != Format::Csv {
+        let items = json_items(body, list.unwrap_or_default())?;
+        return Ok(Box::new(items.into_iter().enumerate().map(|(n, item)| Ok(Item::Json(n + 1, item.get())))));
+    }
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let bad =
+        |e: csv::Error| MappingError::Csv { line: e.position().map_or(1, csv::Position::line), reason: e.to_string() };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter(body)).from_reader(body);
+    let columns = reader.headers().map_err(bad)?.clone();
+    if columns.len() > MAX_COLUMNS {
+        return Err(MappingError::TooMany("1024 columns"));
+    }
+    Ok(Box::new(reader.into_records().map(move |record| {
+        let record = record.map_err(bad)?;
+        let cells = columns.iter().zip(&record).map(|(c, v)| (c.to_owned(), Value::from(v)));
+        // Its columns are said once more with every row.
+        Ok(Item::Row(Value::Object(cells.collect()), record.as_slice().len() + columns.as_slice().len()))
+    })))
+}
+
+/// The texts of a list, which is where a pointer (RFC 6901) leads.
+fn json_items<'a>(body: &'a [u8], pointer: &str) -> Result<Vec<&'a RawValue>, MappingError> {
+    let bad = |e: serde_json::Error| MappingError::Json { line: e.line(), reason: e.to_string() };
+    let mut at: &RawValue = serde_json::from_slice(body).map_err(bad)?;
+    let no_list = || MappingError::NoList(if pointer.is_empty() { "/".to_owned() } else { pointer.to_owned() });
+    for name in pointer.split('/').skip(1) {
+        let name = name.replace("~1", "/").replace("~0", "~");
+        let found = Member(&name).deserialize(&mut serde_json::Deserializer::from_str(at.get()));
+        at = found.ok().flatten().ok_or_else(no_list)?;
+    }
+    if !at.get().starts_with('[') {
+        return Err(no_list());
+    }
+    let items = serde_json::from_str::<Few<'a>>(at.get());
+    items.map(|Few(items)| items).map_err(|_| MappingError::TooMany("262144 items"))
+}
+
+/// The text of one member of an object.
+struct Member<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Member<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            if name == self.0 {
+                found = Some(members.next_value()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
             }
         }
-        Format::Csv => {
-            let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-            let bad = |e: csv::Error| MappingError::Csv {
-                line: e.position().map_or(1, csv::Position::line),
-                reason: e.to_string(),
-            };
-            let mut reader =
-                csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter(body)).from_reader(body);
-            let columns = reader.headers().map_err(bad)?.clone();
-            let row = |record: Result<csv::StringRecord, csv::Error>| {
-                let record = record.map_err(bad)?;
-                let cells = columns.iter().zip(&record).map(|(c, v)| (c.to_owned(), Value::from(v)));
-                Ok(Value::Object(cells.collect()))
-            };
-            reader.records().map(row).collect()
+        Ok(found)
+    }
+}
+
+/// The texts of a list that has no more than it may.
+struct Few<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Few<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    if items.len() == MAX_ITEMS {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    items.push(item);
+                }
+                Ok(items)
+            }
         }
+        deserializer.deserialize_seq(List).map(Few)
     }
 }
 
@@ -374,6 +502,18 @@ mod tests {
         );
         assert!(said(Format::Lines, "{\"a\":1}\n\n{oops\n").starts_with("line 3 is no JSON"));
         assert_eq!(said(Format::Json, "{\"a\":1}"), "there is no list at `/`");
+        assert!(said(Format::Json, "[{}\n,{oops}]").starts_with("line 2 is no JSON"));
+        let many = format!("[{}0]", "0,".repeat(MAX_ITEMS));
+        assert!(said(Format::Json, &many).contains("262144 items"));
+        let wide = ",".repeat(MAX_COLUMNS);
+        assert!(said(Format::Csv, &wide).contains("1024 columns"));
+        let below = Mapping::read("items: /a~1b/list\nid: a").unwrap();
+        let body = r#"{"list":[],"a/b":{"list":[{"a":1},{"a":2}]}}"#;
+        assert_eq!(below.document(Format::Json, body.as_bytes(), &whose).unwrap().len(), 2);
+        for none in [r#"{"a/b":[]}"#, r#"{"a/b":{"list":{}}}"#, "[]", "7"] {
+            let said = below.document(Format::Json, none.as_bytes(), &whose).unwrap_err().to_string();
+            assert_eq!(said, "there is no list at `/a~1b/list`", "{none}");
+        }
         let error = Mapping::read("id: a\nattributes: {colour: c}").unwrap_err().to_string();
         assert!(error.contains("`colour`; there are name, type"), "{error}");
         assert!(matches!(Mapping::read("id: a\nidd: b\n"), Err(MappingError::Mapping { line: 2, .. })));

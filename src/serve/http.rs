@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::{Stop, inventory, pull};
@@ -20,7 +21,7 @@ use super::consumers::Heard;
 use super::records::Records;
 use super::sinks::Sinks;
 use crate::config::{self, Config};
-use crate::memory::Budget;
+use crate::memory::{Budget, Rooms};
 use crate::{metrics, watch};
 
 /// What is open.
@@ -45,7 +46,10 @@ pub(super) async fn open(config: &config::Http, slots: Arc<ConnectionSlots>) -> 
         tracing::warn!(%addr, "HTTP is not encrypted: tokens can be read on their way; configure [http.tls], or let a proxy do it");
     }
     let door = Arc::new(Door::default());
-    let answering = tokio::spawn(http::serve(accept::connections(socket, tls.clone(), slots), door.clone()));
+    let connections = accept::connections(socket, tls.clone(), slots);
+    let connections = connections
+        .map(|connection| connection.map(|io| http::Connection { peer: io.peer().ip(), held: io.more(), io }));
+    let answering = tokio::spawn(http::serve(connections, door.clone()));
     Ok(Http { addr, url: format!("{scheme}://{addr}"), tls, door, answering })
 }
 
@@ -55,6 +59,7 @@ pub(super) struct Connected<'a> {
     /// The secret of this installation.
     pub(super) key: [u8; 32],
     pub(super) memory: &'a Arc<Budget>,
+    pub(super) rooms: &'a Rooms,
     pub(super) pipeline: &'a Pipeline,
     pub(super) replay: &'a Arc<Replay>,
     pub(super) sinks: &'a Sinks,
@@ -72,6 +77,7 @@ impl Connected<'_> {
         let engine = Arc::new(engine?);
         let plans = Arc::new(Plans::with_bytes(self.memory.plans()));
         let intake = self.pipeline.intake().stats();
+        let streams = Arc::new(Streams::new(engine.clone()).within(self.memory.followers()));
         let metrics = metrics::registry(metrics::Watched {
             intake: intake.clone(),
             live: self.sinks.live.clone(),
@@ -87,18 +93,25 @@ impl Connected<'_> {
             plans: plans.clone(),
             sizes: self.pipeline.sizes().clone(),
             slots: slots.to_vec(),
+            rooms: self.rooms.clone(),
+            lake: self.sinks.lake.clone(),
+            streams: streams.clone(),
         });
         let registry = &self.heard.registry;
         let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());
         Ok(Api {
-            streams: Arc::new(Streams::new(engine.clone())),
+            streams,
             engine,
             tokens: self.heard.tokens.clone(),
             sink: self.appender.clone(),
             outcomes: self.heard.outcomes.clone(),
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
-            asked: Arc::new(pull::Asked::new(self.config.sources.inventories().collect(), self.stop.clone())),
+            asked: Arc::new(pull::Asked::new(
+                self.config.sources.inventories().collect(),
+                self.rooms.feeds.clone(),
+                self.stop.clone(),
+            )),
             instances: Arc::new(move || instances.instances().clone()),
             plans,
             mappings: self.config.mappings()?,
@@ -106,6 +119,8 @@ impl Connected<'_> {
                 partial.is_partial(tenant, kind, instance)
             }),
             policy: Arc::new(move |tenant: &str| policies.policy(tenant)),
+            room: self.rooms.requests.clone(),
+            strangers: self.rooms.strangers.clone(),
             ready: Arc::new(watch::ready(self.replay.done.clone(), intake.clone())),
             clock: intake.clone(),
             metrics: Arc::new(move || metrics::text(&metrics)),

@@ -1,7 +1,5 @@
-//! The data directory: its secret and its pipeline.
+//! The data directory's pipeline.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -24,17 +22,4 @@ pub(super) fn open(config: &Config, disk: &Arc<dyn Disk>, dir: &DataDir, memory:
         bounds: memory.intake(),
     };
     Ok(tokio::task::block_in_place(|| radarflow_pipeline::open(setup))?)
-}
-
-/// A secret of this installation: made at the first start, kept in the data directory for its owner alone.
-pub(super) fn secret(dir: &DataDir) -> Result<[u8; 32]> {
-    let path = dir.path("secret.key");
-    if let Ok(bytes) = std::fs::read(&path) {
-        return bytes.try_into().map_err(|_| anyhow::anyhow!("{} is not a secret of this program", path.display()));
-    }
-    let secret: [u8; 32] = rand::random();
-    let mut file = std::fs::File::options().create_new(true).write(true).mode(0o600).open(&path)?;
-    file.write_all(&secret)?;
-    file.sync_all()?;
-    Ok(secret)
 }

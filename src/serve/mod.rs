@@ -28,9 +28,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use radarflow_connectors::disk;
-use radarflow_connectors::ledger::DataDir;
+use radarflow_connectors::ledger::{DataDir, key};
 use radarflow_connectors::sources::Stop;
-use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
@@ -75,11 +74,12 @@ pub(crate) struct Server {
 pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let memory = Arc::new(Budget::new(config.memory_limit_mib)?);
     let dir = DataDir::take(&config.data_dir)?;
-    let slots = ["http", "grpc", "syslog", "ipfix"].map(ConnectionSlots::new);
+    let rooms = memory.rooms();
+    let slots = rooms.slots();
     let [of_http, of_grpc, of_syslog, of_ipfix] = slots.clone();
     let http = http::open(&config.http, of_http).await?;
-    let key = ledger::secret(&dir)?;
     let disk = disk::os();
+    let key = key::secret(&*disk, &dir.path("secret.key"))?;
     let opened = ledger::open(config, &disk, &dir, &memory)?;
     let replay = opened.replay().clone();
 
@@ -97,10 +97,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         appender: appender.clone(),
         registry: heard.registry.clone(),
         backlog: pipeline.backlog().clone(),
+        room: rooms.feeds.clone(),
         stop: stop.clone(),
     };
     let sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
-    sinks.write_back(config, &heard.registry, &replay, &sources.runs, &stop)?;
+    sinks.write_back(config, &disk, &heard.registry, &replay, &sources.runs, &stop)?;
     let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();
     certificates.extend(sources.certificates);
 
@@ -108,6 +109,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         config,
         key,
         memory: &memory,
+        rooms: &rooms,
         pipeline: &pipeline,
         replay: &replay,
         sinks: &sinks,

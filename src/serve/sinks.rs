@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
+use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
@@ -22,7 +23,7 @@ use radarflow_proto::rows::Table;
 use radarflow_query::tables::live::Live;
 
 use crate::config::{Armis, Config};
-use crate::memory::{Budget, Pool};
+use crate::memory::Budget;
 use crate::standing::Registry;
 
 /// What is open.
@@ -59,7 +60,7 @@ pub(super) async fn open(
                 }
             })
         });
-        Some(Lake::start(disk, &lake_path, start_epoch, keep, memory.of(Pool::Fresh), on_commit).await?)
+        Some(Lake::start(disk, &lake_path, start_epoch, keep, memory.fresh(), on_commit).await?)
     } else {
         None
     };
@@ -74,7 +75,8 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let outbox = Arc::new(Outbox::start(opened.appender().clone(), url.to_owned())?);
+    let outbox = Outbox::start(opened.appender().clone(), Arc::new(SystemClock), url.to_owned())?;
+    let outbox = Arc::new(outbox.within(memory.outbox()));
     Ok(Sinks { live, lake, postgres, outbox, lake_path })
 }
 
@@ -104,6 +106,7 @@ impl Sinks {
     pub(super) fn write_back(
         &self,
         config: &Config,
+        disk: &Arc<dyn Disk>,
         registry: &Arc<Registry>,
         replay: &Arc<Replay>,
         runs: &inventory::Runs,
@@ -121,7 +124,7 @@ impl Sinks {
         });
         for (source, what) in config.sources.armis.iter().filter_map(Armis::write_back) {
             let dir = config.data_dir.join("write-back");
-            armis::start(source, what, &dir, availability.clone(), runs.clone(), stop.clone())
+            armis::start(source, what, disk, &dir, availability.clone(), runs.clone(), stop.clone())
                 .with_context(|| format!("cannot write to {}", dir.display()))?;
         }
         Ok(())

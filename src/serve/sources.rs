@@ -12,6 +12,7 @@ use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats,
 use radarflow_dataflows::worker::Backlog;
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::ports::Appender;
+use radarflow_proto::room::Room;
 
 use crate::config::{Config, Socket};
 use crate::standing::Registry;
@@ -22,6 +23,8 @@ pub(super) struct World {
     pub(super) registry: Arc<Registry>,
     /// What waits in staged runs.
     pub(super) backlog: Arc<Backlog>,
+    /// Memory for what is read of feeds.
+    pub(super) room: Arc<Room>,
     pub(super) stop: Stop,
 }
 
@@ -95,43 +98,44 @@ pub(super) async fn open(
     key: [u8; 32],
     [of_grpc, of_syslog, of_ipfix]: [Arc<ConnectionSlots>; 3],
 ) -> Result<Sources> {
-    let World { appender, registry, stop, .. } = world;
+    let World { appender, registry, room: memory, stop, .. } = world;
+    let into = tcp::Into { appender: appender.clone(), room: memory.clone() };
     let (mut listening, mut feeds, mut certificates) = (Listening::default(), Feeds::default(), Vec::new());
     listening.netflow = world.datagrams(&Datagrams::NetFlow, &config.netflow, &mut feeds)?;
     listening.sflow = world.datagrams(&Datagrams::SFlow, &config.sflow, &mut feeds)?;
     listening.syslog = world.datagrams(&Datagrams::Syslog, &config.syslog, &mut feeds)?;
     listening.traps = world.datagrams(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps, &mut feeds)?;
     for socket in &config.syslog {
-        let (slots, appender) = (of_syslog.clone(), appender.clone());
-        listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, slots, appender, stop.clone()).await?);
+        let (slots, into) = (of_syslog.clone(), into.clone());
+        listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, slots, into, stop.clone()).await?);
     }
     for socket in &config.syslog_tls {
         let tls = Tls::read(socket.tls.clone(), &[])?;
         certificates.push(tls.clone());
-        let (slots, appender) = (of_syslog.clone(), appender.clone());
-        listening.syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), slots, appender, stop.clone()).await?);
+        let (slots, into) = (of_syslog.clone(), into.clone());
+        listening.syslog_tls.push(tcp::syslog(&socket.listener(), Some(tls), slots, into, stop.clone()).await?);
     }
     for socket in &config.netflow {
-        let (slots, appender) = (of_ipfix.clone(), appender.clone());
-        listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), slots, appender, stop.clone()).await?);
+        let (slots, into) = (of_ipfix.clone(), into.clone());
+        listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), slots, into, stop.clone()).await?);
     }
     let staged = world.backlog.clone();
-    let room: stage::Room = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
+    let space: stage::StagingSpace = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
     for gateway in &config.grpc {
         let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
         certificates.extend(tls.clone());
-        let (slots, appender, registry) = (of_grpc.clone(), appender.clone(), registry.clone());
-        let (listener, room) = (gateway.listener(), room.clone());
-        listening.grpc.push(grpc::start(&listener, tls, slots, appender, registry, room, stop.clone()).await?);
+        let (appender, instances, space, room) = (appender.clone(), registry.clone(), space.clone(), memory.clone());
+        let into = grpc::Into { appender, instances, space, room };
+        listening.grpc.push(grpc::start(&gateway.listener(), tls, of_grpc.clone(), into, stop.clone()).await?);
     }
     let durable = Arc::new(Durable::new(offsets));
     for source in &config.sources.nats {
-        feeds.nats.push(nats::start(source.source(), appender.clone(), durable.clone(), stop.clone()).await?);
+        feeds.nats.push(nats::start(source.source(), appender.clone(), durable.clone(), memory, stop.clone()).await?);
     }
     for source in &config.sources.kafka {
-        feeds.kafka.push(kafka::start(source.source(), appender.clone(), durable.clone(), stop.clone())?);
+        feeds.kafka.push(kafka::start(source.source(), appender.clone(), durable.clone(), memory, stop.clone())?);
     }
-    let runs = inventory::Runs::new(appender.clone(), registry.clone(), room);
+    let runs = inventory::Runs::new(appender.clone(), registry.clone(), space, memory.clone());
     for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }

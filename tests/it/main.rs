@@ -15,6 +15,7 @@ mod explain;
 mod late;
 mod links;
 mod live;
+mod memory;
 mod mtls;
 mod pipeline;
 mod pull;

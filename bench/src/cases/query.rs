@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use futures::StreamExt;
 use radarflow_connectors::sinks::lake::{Keep, Lake, open_table};
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_network::devices::Network;
@@ -23,6 +24,7 @@ use radarflow_proto::ports::{
     AppendError, Appender, AskedInventories, BoxFuture, EpochOutput, FindRecords, FoundRecord, Imagine, Imagined,
     InventoryRun, InventoryRuns, Part, ReadError, RecordQuery, RunOf,
 };
+use radarflow_proto::room::Room;
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
 use radarflow_query::actor::{Actor, Grant, Tokens, hash, new_token};
 use radarflow_query::engine::Engine;
@@ -309,12 +311,17 @@ pub(crate) fn run() -> Result<()> {
         policy: Arc::new(|_| IpLink::default()),
         clock: Arc::new(radarflow_connectors::ledger::intake::IntakeStats::default()),
         ready: Arc::new(|| Ok(())),
+        room: Room::of(1 << 30),
+        strangers: Room::of(1 << 20),
         metrics: Arc::new(String::new),
     });
     runtime.block_on(async move {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", socket.local_addr()?);
-        let connections = accept::connections(socket, None, ConnectionSlots::new("http"));
+        let slots = ConnectionSlots::new("http", Room::of(1 << 30), http::CONNECTION_BYTES);
+        let connections = accept::connections(socket, None, slots);
+        let connections = connections
+            .map(|connection| connection.map(|io| http::Connection { peer: io.peer().ip(), held: io.more(), io }));
         let door = Arc::new(Door::default());
         door.open(api);
         tokio::spawn(http::serve(connections, door));

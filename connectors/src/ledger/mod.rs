@@ -1,7 +1,7 @@
 //! The ledger: one log, one clock. Every input is appended here before anything computes on it.
 //!
 //! [`segments`] is the embedded backend: what a frame is on disk. [`intake`] closes a frame a tick and acknowledges.
-//! [`snapshot`] keeps what lets old segments go. [`open`] puts a data directory together after whatever happened to it.
+//! [`snapshot`] keeps what lets old segments go, [`key`] the secret of the installation. [`open`] puts a data directory together after whatever happened to it.
 //!
 //! Guaranteed: an acknowledged input is in a frame on disk; after a crash at any instruction the ledger opens with
 //! every acknowledged frame and without the torn one. Not guaranteed: that an input whose acknowledgement was never
@@ -10,6 +10,7 @@
 mod checked;
 pub mod clock;
 pub mod intake;
+pub mod key;
 pub mod segments;
 pub mod snapshot;
 

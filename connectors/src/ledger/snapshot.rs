@@ -35,6 +35,8 @@ pub const MAX_RUNS: usize = 8;
 pub const FORMAT: u32 = 2;
 /// The version of the dataflow's logic that manifests of format 1 were of. Each of its collections has schema version 1.
 const FIRST_LOGIC: u32 = 5;
+/// What a merge of runs reads and writes at once, bytes.
+pub const MERGE_BYTES: usize = (MAX_RUNS + 2) * run::WINDOW;
 
 /// Names a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

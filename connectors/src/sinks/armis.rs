@@ -1,16 +1,19 @@
 //! Tells an Armis which of its devices answer: a custom property of each, true or false, written when it changes.
 //!
 //! What Armis took is kept in a file in the data directory, a line a value, so that nothing is written again after a
-//! start. It is no ledger: what is lost of it is written once more, which changes nothing. A batch that Armis refuses is
+//! start. It is no ledger: what is lost of it is written once more, which changes nothing. But nothing stands in it that
+//! Armis did not take: a line is believed only with its end, and behind one that was torn nothing is
+//! written. A batch that Armis refuses is
 //! tried again at the next turn, and an alert tells (`write-back-failed`); the other batches are written meanwhile.
 //! Values that came and went between two turns are not told.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use radarflow_proto::disk::Disk;
 use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::ports::AppendError;
 use reqwest::StatusCode;
@@ -42,21 +45,30 @@ pub type Availability = Arc<dyn Fn(&str, &str) -> BTreeMap<u64, bool> + Send + S
 
 /// What Armis took, in a file of lines `id value`.
 struct Taken {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     values: BTreeMap<u64, bool>,
     lines: usize,
+    /// Its last line may be torn: it is written anew before anything is added.
+    torn: bool,
 }
 
 impl Taken {
-    fn open(path: PathBuf) -> Taken {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+    fn open(disk: &Arc<dyn Disk>, path: PathBuf) -> std::io::Result<Taken> {
+        let bytes = match disk.read_all(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Bytes::new(),
+            Err(error) => return Err(error),
+        };
+        let text = String::from_utf8_lossy(&bytes);
         let value = |line: &str| {
-            let (id, value) = line.split_once(' ')?;
+            let (id, value) = line.strip_suffix('\n')?.split_once(' ')?;
             Some((id.parse().ok()?, value.parse().ok()?))
         };
         // A torn line is none; its value is written again.
-        let values = text.lines().filter_map(value).collect();
-        Taken { path, values, lines: text.lines().count() }
+        let values = text.split_inclusive('\n').filter_map(value).collect();
+        let (lines, torn) = (text.lines().count(), !text.is_empty() && !text.ends_with('\n'));
+        Ok(Taken { disk: disk.clone(), path, values, lines, torn })
     }
 
     fn text<'a>(values: impl IntoIterator<Item = (&'a u64, &'a bool)>) -> String {
@@ -66,15 +78,19 @@ impl Taken {
     fn note(&mut self, batch: &BTreeMap<u64, bool>) -> std::io::Result<()> {
         self.values.extend(batch);
         self.lines += batch.len();
-        if self.lines > 2 * self.values.len() + STALE_LINES {
-            let new = self.path.with_extension("new");
-            std::fs::write(&new, Self::text(&self.values))?;
-            std::fs::rename(&new, &self.path)?;
-            self.lines = self.values.len();
+        if self.torn || self.lines > 2 * self.values.len() + STALE_LINES {
+            self.disk.write_durably(&self.path, Self::text(&self.values).as_bytes())?;
+            (self.lines, self.torn) = (self.values.len(), false);
             return Ok(());
         }
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(Self::text(batch).as_bytes())
+        // Until all of it is there nobody knows how much is.
+        self.torn = true;
+        let mut file =
+            if self.disk.exists(&self.path) { self.disk.open(&self.path)? } else { self.disk.create(&self.path)? };
+        file.append(Self::text(batch).as_bytes())?;
+        file.sync()?;
+        self.torn = false;
+        Ok(())
     }
 }
 
@@ -90,19 +106,20 @@ struct Writer {
 /// Writes from now on, until told to stop. `dir` keeps what was taken.
 ///
 /// # Errors
-/// Where no HTTP client can be made, or what was taken cannot be read.
+/// What was taken cannot be read, or there can be no HTTP client.
 pub fn start(
     config: Config,
     what: WriteBack,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     availability: Availability,
     runs: Runs,
     stop: Stop,
 ) -> std::io::Result<()> {
     let dir = dir.join(&config.common.tenant);
-    std::fs::create_dir_all(&dir)?;
-    let taken = Taken::open(dir.join(format!("armis-{}", config.common.name)));
-    let client = Client::new(&config.common, TRIES, stop.clone()).map_err(std::io::Error::other)?;
+    disk.make_dir(&dir)?;
+    let taken = Taken::open(disk, dir.join(format!("armis-{}", config.common.name)))?;
+    let client = Client::new(&config.common, TRIES, runs.memory(), stop.clone()).map_err(std::io::Error::other)?;
     tokio::spawn(Writer { config, what, availability, client, taken, runs }.run(stop));
     Ok(())
 }
@@ -140,6 +157,7 @@ impl Writer {
         let mut session = Session::new(&self.config, self.client.clone());
         let mut failed = Ok(());
         for batch in changed.chunks(BATCH) {
+            self.client.forget();
             match self.write(&mut session, batch).await {
                 Ok(()) => {
                     if let Err(error) = self.taken.note(&batch.iter().copied().collect()) {
@@ -185,19 +203,98 @@ impl Writer {
 mod tests {
     use super::*;
 
+    /// A disk whose appends write a part, and then fail.
+    struct Torn(Arc<dyn Disk>, std::sync::Mutex<Option<usize>>);
+
+    struct Part(Box<dyn radarflow_proto::disk::Appender>, Option<usize>);
+
+    impl radarflow_proto::disk::Appender for Part {
+        fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+            let Some(part) = self.1.take() else { return self.0.append(bytes) };
+            self.0.append(&bytes[..part])?;
+            Err(std::io::Error::other("no room"))
+        }
+        fn sync(&mut self) -> std::io::Result<()> {
+            self.0.sync()
+        }
+        fn truncate(&mut self, len: u64) -> std::io::Result<()> {
+            self.0.truncate(len)
+        }
+    }
+
+    impl Disk for Torn {
+        fn create(&self, path: &Path) -> std::io::Result<Box<dyn radarflow_proto::disk::Appender>> {
+            self.0.create(path)
+        }
+        fn open(&self, path: &Path) -> std::io::Result<Box<dyn radarflow_proto::disk::Appender>> {
+            Ok(Box::new(Part(self.0.open(path)?, self.1.lock().unwrap().take())))
+        }
+        fn read(&self, path: &Path, offset: u64, len: usize) -> std::io::Result<Bytes> {
+            self.0.read(path, offset, len)
+        }
+        fn stat(&self, path: &Path) -> std::io::Result<radarflow_proto::disk::Stat> {
+            self.0.stat(path)
+        }
+        fn list(&self, dir: &Path) -> std::io::Result<Vec<radarflow_proto::disk::Found>> {
+            self.0.list(dir)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            self.0.link(from, to)
+        }
+        fn remove(&self, path: &Path) -> std::io::Result<()> {
+            self.0.remove(path)
+        }
+        fn make_dir(&self, dir: &Path) -> std::io::Result<()> {
+            self.0.make_dir(dir)
+        }
+        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+            self.0.sync_dir(dir)
+        }
+        fn room(&self, path: &Path) -> Option<u64> {
+            self.0.room(path)
+        }
+    }
+
     #[test]
     fn what_was_taken_is_known_after_a_start_and_does_not_pile_up() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("armis-t-main");
-        let mut taken = Taken::open(path.clone());
+        let (disk, path) = (crate::disk::os(), dir.path().join("armis-t-main"));
+        let open = || Taken::open(&disk, path.clone()).unwrap();
+        let mut taken = open();
         for turn in 0..600u64 {
             taken.note(&BTreeMap::from([(1, turn % 2 == 0), (2, true), (turn % 7 + 3, false)])).unwrap();
         }
-        let again = Taken::open(path.clone());
+        let again = open();
         assert_eq!((again.values.len(), &again.values), (9, &taken.values));
         assert!(again.lines < STALE_LINES + 50, "{} lines of {} values", again.lines, again.values.len());
-        // The process ended in the middle of a line.
-        std::fs::write(&path, "1 true\n2 fal").unwrap();
-        assert_eq!(Taken::open(path).values, BTreeMap::from([(1, true)]));
+        // The process ended in the middle of a line: what follows does not continue it.
+        for torn in ["1 true\n2 fal", "1 true\n2", "1 true\n2 false"] {
+            disk.write_durably(&path, torn.as_bytes()).unwrap();
+            let mut taken = open();
+            assert_eq!(taken.values, BTreeMap::from([(1, true)]), "{torn}");
+            taken.note(&BTreeMap::from([(3, true)])).unwrap();
+            assert_eq!(open().values, BTreeMap::from([(1, true), (3, true)]), "{torn}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_the_disk_tore_is_continued_by_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("armis-t-main");
+        let torn = Arc::new(Torn(crate::disk::os(), Default::default()));
+        let disk: Arc<dyn Disk> = torn.clone();
+        for part in 0..8 {
+            let mut taken = Taken::open(&disk, path.clone()).unwrap();
+            taken.note(&BTreeMap::from([(1, true)])).unwrap();
+            *torn.1.lock().unwrap() = Some(part);
+            assert!(taken.note(&BTreeMap::from([(22, false)])).is_err());
+            taken.note(&BTreeMap::from([(3, true)])).unwrap();
+            let known = Taken::open(&disk, path.clone()).unwrap().values;
+            assert_eq!(known, BTreeMap::from([(1, true), (3, true), (22, false)]), "{part}");
+            disk.remove(&path).unwrap();
+        }
     }
 }

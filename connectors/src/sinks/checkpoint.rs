@@ -33,7 +33,7 @@ use radarflow_proto::lake::{DATE, LakeTable};
 use super::compact::{GROUP_ROWS, PARTITIONED_BY, TARGET_BYTES, order, properties};
 
 /// Memory that making one may take; beyond it goes on disk.
-const MEMORY: usize = 256 << 20;
+pub(super) const MEMORY: usize = 256 << 20;
 /// A checkpoint is worth it once so many times as many versions came after the last as that has rows.
 const WORTH: f64 = 0.1;
 /// Days of which every checkpoint is kept.

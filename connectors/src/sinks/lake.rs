@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::sink::{Message, Room, Sink, weight};
 pub(super) use self::writer::Writer;
 use super::Applied;
+use super::checkpoint::MEMORY;
 use super::store::install;
 pub use super::upkeep::Keep;
 
@@ -45,7 +46,7 @@ pub use super::upkeep::Keep;
 /// epoch's; no file is made of more.
 pub const COMMIT_BYTES: usize = 64 << 20;
 /// Of the bytes that may wait for all tables, one commit takes so manieth a part at most.
-const COMMIT_SHARE: usize = 8;
+pub const COMMIT_SHARE: usize = 8;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
 /// Greatest age of a waiting row of a quiet table.
@@ -56,6 +57,8 @@ pub const COMPACT_COMMITS: u64 = 8;
 const MERGE_ROOM: u64 = 4;
 /// After so long it may have some that commits did not make small: of a day that is over now.
 const COMPACT_AGE: Duration = Duration::from_secs(3600);
+/// What upkeep takes, bytes: a checkpoint in the making or files that are merged, and the parts of a file that are written.
+pub const UPKEEP_BYTES: usize = 2 * MEMORY;
 /// Names this writer in transaction identifiers.
 pub const APPLICATION: &str = "radarflow";
 
@@ -143,6 +146,7 @@ impl Lake {
             queued: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             full: AtomicBool::new(false),
+            upkeep: AtomicBool::new(false),
         });
         let tables =
             writers.iter().map(|(table, writer): (&LakeTable, &Writer)| (table.name(), writer.applied.clone()));
@@ -175,6 +179,11 @@ impl Lake {
     /// Whether there is no room for more.
     pub fn is_full(&self) -> bool {
         self.room.is_full()
+    }
+
+    /// Whether upkeep of a table is under way.
+    pub fn is_kept_up(&self) -> bool {
+        self.room.upkeep.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait for commits, about.

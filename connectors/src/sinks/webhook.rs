@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 use radarflow_proto::cell::Time;
+use radarflow_proto::clock::Clock;
 use radarflow_proto::fact::{Fact, ReceiverKind};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
@@ -43,7 +44,6 @@ use self::receivers::Http;
 #[cfg(test)]
 use self::receivers::MAX_ANSWER;
 pub use self::receivers::{Post, Receivers, Reply};
-use crate::sources::entry;
 use crate::{retry, secret};
 
 /// One attempt, all of it.
@@ -89,16 +89,25 @@ struct Record {
 
 impl Outbox {
     /// Starts the outbox. Nothing is sent until [`Outbox::go`]: while the ledger is replayed, what is due may turn out
-    /// to be delivered already.
+    /// to be delivered already. What is recorded bears the time of `clock`.
     ///
     /// # Errors
-    /// Where no HTTP client can be made.
-    pub fn start(appender: Arc<dyn Appender>, external_url: String) -> Result<Outbox, reqwest::Error> {
-        Ok(Self::start_to(Arc::new(Http::new()?), appender, external_url))
+    /// There can be no HTTP client.
+    pub fn start(
+        appender: Arc<dyn Appender>,
+        clock: Arc<dyn Clock>,
+        external_url: String,
+    ) -> Result<Outbox, reqwest::Error> {
+        Ok(Self::start_to(Arc::new(Http::new()?), appender, clock, external_url))
     }
 
     /// The same to any receivers.
-    pub fn start_to(receivers: Arc<dyn Receivers>, appender: Arc<dyn Appender>, external_url: String) -> Outbox {
+    pub fn start_to(
+        receivers: Arc<dyn Receivers>,
+        appender: Arc<dyn Appender>,
+        clock: Arc<dyn Clock>,
+        external_url: String,
+    ) -> Outbox {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             send: Notify::new(),
@@ -107,8 +116,14 @@ impl Outbox {
         });
         let sender = Sender { receivers, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
-        tokio::spawn(record(shared.clone(), appender));
+        tokio::spawn(record(shared.clone(), appender, clock));
         Outbox { shared }
+    }
+
+    /// The same, in which so many bytes may wait.
+    pub fn within(self, bytes: usize) -> Outbox {
+        self.shared.lock().lines.most = bytes;
+        self
     }
 
     /// Takes an epoch. It waits for nobody.
@@ -186,7 +201,7 @@ impl State {
 }
 
 /// Makes durable what became of messages, many at once.
-async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>) {
+async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>, clock: Arc<dyn Clock>) {
     loop {
         let records: Vec<(String, Record)> = {
             let mut state = shared.lock();
@@ -206,7 +221,8 @@ async fn record(shared: Arc<Shared>, appender: Arc<dyn Appender>) {
             let Record { tenant, receiver, group_key, delivered, detail } = record;
             let of = by_tenant.entry(tenant.clone()).or_default();
             let fact = Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail };
-            of.push(entry(None, serde_json::to_vec(&fact).unwrap_or_default()));
+            let body = serde_json::to_vec(&fact).unwrap_or_default().into();
+            of.push(Entry { peer: None, received_us: clock.wall_ms() * 1000, body });
         }
         let part = |(tenant, entries): (String, Vec<Entry>)| {
             let origin = Origin { kind: Kind::Fact, tenant, partition: String::new(), feed: "outbox".to_owned() };

@@ -1,16 +1,19 @@
 //! Connections of a listener: so many at a time, in plaintext or with TLS, gone when their other end is.
 //!
-//! Who connects has a slot as long as the connection lasts; without one it waits to be accepted. A connection whose other
-//! end has vanished (a host without power says no goodbye) is found by probes and closed. Handshakes are bounded in number
+//! Who connects has a slot as long as the connection lasts; without one it waits to be accepted. A connection has memory,
+//! too, of a [`Room`] in which kinds of listeners and the addresses that connect leave place to each other; without that it is
+//! closed. A connection whose other end has vanished (a host without power says no goodbye) is found by probes and closed. Handshakes are bounded in number
 //! and time, so that who connects and says nothing keeps nobody else waiting for long.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use radarflow_proto::room::{Held, Room, of_address};
 use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,12 +39,17 @@ const PROBES: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::fr
 pub struct ConnectionSlots {
     what: &'static str,
     free: Arc<Semaphore>,
+    room: Arc<Room>,
+    /// What one takes of it.
+    bytes: usize,
+    refused: AtomicU64,
 }
 
 impl ConnectionSlots {
-    /// All of them.
-    pub fn new(what: &'static str) -> Arc<ConnectionSlots> {
-        Arc::new(ConnectionSlots { what, free: Arc::new(Semaphore::new(CONNECTIONS)) })
+    /// All of them, of connections that take so many bytes of a room each.
+    pub fn new(what: &'static str, room: Arc<Room>, bytes: usize) -> Arc<ConnectionSlots> {
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        Arc::new(ConnectionSlots { what, free, room, bytes, refused: AtomicU64::new(0) })
     }
 
     /// The kind of listener.
@@ -53,6 +61,22 @@ impl ConnectionSlots {
     pub fn taken(&self) -> usize {
         CONNECTIONS - self.free.available_permits()
     }
+
+    /// How many were closed because there was no memory for them.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Memory for a connection from an address.
+    fn memory(&self, peer: SocketAddr) -> Option<Held> {
+        let mut held = self.room.hold_for(self.what, &of_address(peer.ip()));
+        if let Err(no) = held.grow(self.bytes) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%peer, listener = self.what, %no, "a connection was closed");
+            return None;
+        }
+        Some(held)
+    }
 }
 
 /// One connection.
@@ -60,6 +84,7 @@ impl ConnectionSlots {
 pub struct Connection {
     io: Io,
     peer: SocketAddr,
+    held: Held,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -82,6 +107,11 @@ impl Connection {
     /// The address of the other end.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// For more of the memory for connections, none of it yet.
+    pub fn more(&self) -> Held {
+        self.held.another()
     }
 }
 
@@ -184,8 +214,9 @@ pub fn connections(
                 }
             };
             tune(&stream);
+            let Some(held) = slots.memory(peer) else { continue };
             let Some(tls) = &tls else {
-                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, _slot: slot })).await;
+                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, held, _slot: slot })).await;
                 continue;
             };
             let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
@@ -194,7 +225,8 @@ pub fn connections(
                 match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         drop(permit);
-                        let _ = made.send(Ok(Connection { io: Io::Secure(stream.into()), peer, _slot: slot })).await;
+                        let io = Io::Secure(stream.into());
+                        let _ = made.send(Ok(Connection { io, peer, held, _slot: slot })).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),

@@ -7,14 +7,21 @@
 //! A stream is checked whole and applied whole: its chunks become durable as they come, staged under their run, and the
 //! final one releases them. A stream that breaks, or breaks a rule, is discarded. The same run sent again changes nothing,
 //! because records are what their newest version says. What is large is staged in pieces of [`PIECE_BYTES`], so that the
-//! dataflow can read it a share at a time; a stream is let in while there is [`Room`] for what is staged.
+//! dataflow can read it a share at a time; a stream is let in while there is [`StagingSpace`].
+//!
+//! A message has its memory before it is read, of what all feeds share: an agent that sends much is refused
+//! (`RESOURCE_EXHAUSTED`) and the others are not.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{Next, from_fn};
 use futures::Stream;
+use radarflow_proto::body::{Memory, Messages, PATIENCE, Patience, Prompt};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
 use radarflow_proto::grpc::control_stream_request::Payload;
@@ -24,12 +31,14 @@ use radarflow_proto::grpc::{
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
 use radarflow_proto::ports::{AppendError, Appender, NewInstances};
+use radarflow_proto::room::{Room, of_address};
 use sha2::{Digest, Sha256};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accept::{ConnectionSlots, Peer, connections};
-use super::stage::{self, PIECE_BYTES, Room, Staging};
+use super::stage::{self, PIECE_BYTES, Staging, StagingSpace};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
 
@@ -50,8 +59,32 @@ const CONFIG_POLL_SEC: i32 = 300;
 /// A stream must be whole within this.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 
+/// Requests of one connection at a time; an agent holds one open and makes others one by one.
+const STREAMS: u32 = 8;
+/// Largest head of a request, bytes.
+const MAX_HEAD: u32 = 8 << 10;
+/// Bytes that a connection may send before they are read.
+const WINDOW: u32 = 64 << 10;
+/// What a connection takes, bytes: heads, what was not read yet, and the state of its encryption.
+pub const CONNECTION_BYTES: usize = STREAMS as usize * MAX_HEAD as usize + WINDOW as usize + (64 << 10);
+/// The call whose messages come whenever they do.
+const CONTROL: &str = "/monitoring.AgentGatewayService/ControlStream";
+
 /// The protocol that a connection with TLS agrees upon.
 pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
+
+/// Where what agents say goes, and the memory that it has until it is durable.
+#[derive(Clone)]
+pub struct Into {
+    /// The ledger.
+    pub appender: Arc<dyn Appender>,
+    /// Who makes instances known.
+    pub instances: Arc<dyn NewInstances>,
+    /// Whether more may be staged.
+    pub space: StagingSpace,
+    /// The memory of feeds.
+    pub room: Arc<Room>,
+}
 
 /// Starts the gateway; the returned address is the one it got.
 ///
@@ -61,9 +94,7 @@ pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
     slots: Arc<ConnectionSlots>,
-    appender: Arc<dyn Appender>,
-    instances: Arc<dyn NewInstances>,
-    room: Room,
+    Into { appender, instances, space, room }: Into,
     stop: Stop,
 ) -> Result<SocketAddr, SourceError> {
     if tls.is_none() && !listener.addr.ip().is_loopback() {
@@ -82,14 +113,33 @@ pub async fn start(
     let bind = |source| SourceError::Bind { what: "gRPC", addr: listener.addr, source };
     let socket = tokio::net::TcpListener::bind(listener.addr).await.map_err(bind)?;
     let addr = socket.local_addr().map_err(bind)?;
-    let mut server = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(60)));
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(MAX_HEAD)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
     let secure = tls.is_some();
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let gateway =
-        Gateway { appender, instances, room, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+        Gateway { appender, instances, space, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
-    let server = server.add_service(service);
+    let tenant: Arc<str> = listener.tenant.as_str().into();
+    let bounded = from_fn(move |request: HttpRequest, next: Next| {
+        let peer = request.extensions().get::<Peer>().map_or_else(String::new, |peer| of_address(peer.addr.ip()));
+        let memory = Memory::new(room.hold_for(&tenant, &peer));
+        // Whoever answers has what it reads until it has answered.
+        let whose = memory.clone();
+        async move {
+            let waits = request.uri().path() == CONTROL;
+            let answer = next.run(request.map(|body| within(body, memory, waits))).await;
+            drop(whose);
+            answer
+        }
+    });
+    let mut server = server;
+    let server = server.add_routes(Routes::from(Routes::new(service).into_axum_router().layer(bounded)));
     tokio::spawn(async move {
         let told = async move { stopped.told().await };
         if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, slots), told).await {
@@ -99,10 +149,18 @@ pub async fn start(
     Ok(addr)
 }
 
+/// A request's body, whose messages have their memory.
+fn within(body: Body, memory: Memory, waits: bool) -> Body {
+    // However long it says nothing.
+    let forever = Duration::from_secs(u64::from(u32::MAX));
+    let patience = if waits { Patience { piece: forever, grace: forever, ..PATIENCE } } else { PATIENCE };
+    Body::new(Messages::new(Prompt::new(body, patience), memory))
+}
+
 struct Gateway {
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
-    room: Room,
+    space: StagingSpace,
     origin: Arc<Origin>,
     secure: bool,
     gateway_id: String,
@@ -287,7 +345,7 @@ impl Gateway {
         entries: &[Entry],
         peer: Option<SocketAddr>,
     ) -> Result<(), Status> {
-        stage::wait(&self.room).await;
+        stage::wait(&self.space).await;
         let staging = Staging::new(self.appender.clone(), origin, peer);
         staging.whole(entries).await.map(drop).map_err(|e| refused(&e))
     }
@@ -310,7 +368,7 @@ impl Gateway {
     ) -> Result<(), Status> {
         let mut order = Order::default();
         let (mut good, mut bad) = (0, Vec::new());
-        stage::wait(&self.room).await;
+        stage::wait(&self.space).await;
         while let Some(chunk) = chunks.message().await? {
             caller.check(&chunk.agent_id)?;
             order.check(&chunk).map_err(Status::invalid_argument)?;

@@ -8,22 +8,34 @@ use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::{AgentPush, Brought, DeviceUpdate, Listing, ServiceHead};
 use radarflow_proto::ports::{AppendError, Appender, Ending, InventoryRun, InventoryRuns, NewInstances, RunOf};
+use radarflow_proto::room;
 
 use super::entry;
-use super::stage::{self, Room, Staging, split_array};
+use super::stage::{self, Staging, StagingSpace, split_array};
 
 /// Makes runs.
 #[derive(Clone)]
 pub struct Runs {
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
-    room: Room,
+    space: StagingSpace,
+    memory: Arc<room::Room>,
 }
 
 impl Runs {
-    /// Runs that end in that ledger, where there is room.
-    pub fn new(appender: Arc<dyn Appender>, instances: Arc<dyn NewInstances>, room: Room) -> Self {
-        Runs { appender, instances, room }
+    /// Runs that end in that ledger, where there is space for what is staged; what inventories answer has its memory.
+    pub fn new(
+        appender: Arc<dyn Appender>,
+        instances: Arc<dyn NewInstances>,
+        space: StagingSpace,
+        memory: Arc<room::Room>,
+    ) -> Self {
+        Runs { appender, instances, space, memory }
+    }
+
+    /// Memory for what inventories answer.
+    pub(crate) fn memory(&self) -> &Arc<room::Room> {
+        &self.memory
     }
 
     /// A run that begins now.
@@ -66,7 +78,7 @@ pub(super) struct Run {
 #[async_trait]
 impl InventoryRun for Run {
     async fn page(&mut self, mut items: Vec<DeviceUpdate>) -> Result<(), AppendError> {
-        stage::wait(&self.runs.room).await;
+        stage::wait(&self.runs.space).await;
         items.iter_mut().for_each(|update| self.of.own(update));
         let message = serde_json::to_vec(&items).expect("updates are JSON");
         let origin = self.runs.own(&self.of.tenant);

@@ -18,6 +18,7 @@ use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::{Appender, Part};
+use radarflow_proto::room::{Held, Room};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::message::Message as _;
@@ -32,10 +33,14 @@ use crate::retry::{self, Pauses};
 const BATCH: usize = 4096;
 /// Bytes of one append, about.
 const BATCH_BYTES: usize = 8 << 20;
-/// Appends that may be under way.
+/// Appends that may be under way, where there is memory for so many.
 pub const OUTSTANDING: usize = 8;
-/// Fetched messages that may wait in the client, KiB.
-const PREFETCH_KIB: u32 = 16 << 10;
+/// Fetched messages that may wait in the client, and an answer that it fetches at once, KiB. One message is always taken.
+const PREFETCH_KIB: usize = 4 << 10;
+/// What a message takes beside its bytes once it is read.
+const MESSAGE: usize = 2 * size_of::<Entry>() + 32;
+/// What a client takes, bytes: what waits in it, and what it fetches.
+pub const CLIENT_BYTES: usize = 2 * (PREFETCH_KIB << 10);
 /// How often partitions are looked for.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long the broker may take to answer.
@@ -132,7 +137,8 @@ impl Config {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
-            .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string());
+            .set("queued.max.messages.kbytes", PREFETCH_KIB.to_string())
+            .set("fetch.max.bytes", (PREFETCH_KIB << 10).to_string());
         for (key, value) in &self.properties {
             client.set(key, value);
         }
@@ -206,10 +212,12 @@ pub fn start(
     config: Config,
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
+    room: &Arc<Room>,
     stop: Stop,
 ) -> Result<KafkaSource, KafkaError> {
     let consumer = Arc::new(config.consumer()?);
-    let reader = Reader { config: Arc::new(config), consumer, appender, durable, stop, feeds: BTreeMap::new() };
+    let held = room.hold_for(&config.tenant, &format!("kafka:{}", config.group));
+    let reader = Reader { config: Arc::new(config), consumer, appender, durable, held, stop, feeds: BTreeMap::new() };
     Ok(KafkaSource(tokio::spawn(reader.run())))
 }
 
@@ -232,6 +240,8 @@ struct Reader {
     consumer: Arc<Client>,
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
+    /// Nothing, of the memory of feeds.
+    held: Held,
     stop: Stop,
     feeds: BTreeMap<(String, i32), Feed>,
 }
@@ -248,6 +258,8 @@ impl Reader {
         let look = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(look);
         let (mut told, mut pauses, mut well) = (String::new(), Pauses::new(retry::BROKER), false);
+        // What came, and the memory that it waits for.
+        let (mut came, mut memory) = (None, self.held.another());
         loop {
             tokio::select! {
                 biased;
@@ -256,8 +268,15 @@ impl Reader {
                         return;
                     }
                 }
-                chunk = messages.next(), if appends.len() < OUTSTANDING => {
+                chunk = messages.next(), if came.is_none() && appends.len() < OUTSTANDING => {
                     let Some(chunk) = chunk else { break };
+                    let bytes = chunk.iter().flatten().map(|message| MESSAGE + message.payload_len());
+                    came = Some((bytes.sum::<usize>().min(memory.most()), chunk));
+                }
+                found = memory.wait(came.as_ref().map_or(0, |(bytes, _)| *bytes)), if came.is_some() => {
+                    let (Ok(()), Some((_, chunk))) = (found, came.take()) else { continue };
+                    let nothing = memory.another();
+                    let held = Arc::new(std::mem::replace(&mut memory, nothing));
                     let mut batch = Batch::default();
                     for message in chunk {
                         match message {
@@ -265,7 +284,7 @@ impl Reader {
                                 self.take(&message, &mut batch);
                                 // A frame has a bound, and messages may be of any size.
                                 if batch.bytes >= BATCH_BYTES {
-                                    appends.push(self.append(std::mem::take(&mut batch)));
+                                    appends.push(self.append(std::mem::take(&mut batch), held.clone()));
                                 }
                             }
                             // Who looks for partitions hears of it, too, and says it once.
@@ -273,7 +292,7 @@ impl Reader {
                         }
                     }
                     if !batch.spans.is_empty() {
-                        appends.push(self.append(batch));
+                        appends.push(self.append(batch, held));
                     }
                 }
                 () = &mut look => {
@@ -421,13 +440,15 @@ impl Reader {
         }
     }
 
-    fn append(&self, batch: Batch) -> impl Future<Output = (Vec<Span>, bool)> + use<> {
+    /// Appends a batch, for which memory is held.
+    fn append(&self, batch: Batch, held: Arc<Held>) -> impl Future<Output = (Vec<Span>, bool)> + use<> {
         let parts: Vec<Part> = batch.entries.into_iter().map(|(topic, e)| (self.origin(&topic), e)).collect();
         let named = |key: &(String, i32)| self.feeds.get(key).map(|f| f.name.clone()).unwrap_or_default();
         let ranges = batch.spans.iter().map(|(k, (from, to))| Range { feed: named(k), from: *from, to: *to }).collect();
         let (appender, spans, stop) = (self.appender.clone(), batch.spans, self.stop.clone());
         async move {
             let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
+            drop(held);
             (spans, durable)
         }
     }

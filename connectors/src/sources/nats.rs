@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use radarflow_proto::frame::{Entry, Kind, Origin, Range};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::ports::{Appender, Part};
+use radarflow_proto::room::{Held, Room};
 use thiserror::Error;
 
 use super::{Durable, Stop, now_us, retry_append, subjects};
@@ -28,8 +29,14 @@ use crate::retry::{self, Pauses};
 const BATCH: usize = 1024;
 /// Bytes of one append, about.
 const BATCH_BYTES: usize = 2 << 20;
-/// Appends of one consumer that may be under way.
+/// Appends of one consumer that may be under way, where there is memory for so many.
 pub const OUTSTANDING: usize = 12;
+/// Bytes that a consumer asks for at once; a server takes no larger messages.
+const ASKED_BYTES: usize = 8 << 20;
+/// What a message takes beside its bytes once it is read.
+const MESSAGE: usize = 2 * size_of::<Entry>() + size_of::<Message>();
+/// What a consumer takes, bytes: it asks again when half has come.
+pub const CONSUMER_BYTES: usize = ASKED_BYTES / 2 * 3;
 /// How long the server waits for an acknowledgement before it says a message again.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// How long reading goes on once it was told to end: a server that does not answer does not delay the end.
@@ -132,11 +139,13 @@ pub async fn start(
     config: Config,
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
+    room: &Arc<Room>,
     stop: Stop,
 ) -> Result<NatsSource, NatsError> {
     config.check_subjects()?;
     let client = config.connect(true).await?;
     let config = Arc::new(config);
+    let held = room.hold_for(&config.tenant, &format!("nats:{}", config.stream));
     let tasks = config.subjects.clone().into_iter().map(|subject| {
         let mut reader = Subject {
             kind: subjects::kind(&subject).unwrap_or(Kind::Gelf),
@@ -145,6 +154,7 @@ pub async fn start(
             client: client.clone(),
             appender: appender.clone(),
             durable: durable.clone(),
+            held: held.another(),
             stop: stop.clone(),
         };
         tokio::spawn(async move { reader.run().await })
@@ -159,6 +169,8 @@ struct Subject {
     client: async_nats::Client,
     appender: Arc<dyn Appender>,
     durable: Arc<Durable>,
+    /// Nothing, of the memory of feeds.
+    held: Held,
     stop: Stop,
 }
 
@@ -229,6 +241,7 @@ impl Subject {
         let mut messages = consumer
             .stream()
             .max_messages_per_batch(BATCH)
+            .max_bytes_per_batch(ASKED_BYTES)
             .messages()
             .await
             .map_err(|e| failed()(e.into()))?
@@ -238,6 +251,8 @@ impl Subject {
         let mut taken = Taken { durable: durable.clone(), under_way: durable, last_first: None };
         let mut ended = Ok(());
         let mut stop = self.stop.clone();
+        // What came, and the memory that it waits for.
+        let (mut came, mut memory) = (None, self.held.another());
         loop {
             tokio::select! {
                 biased;
@@ -246,8 +261,15 @@ impl Subject {
                         return Ok(());
                     }
                 }
-                chunk = messages.next(), if appends.len() < OUTSTANDING => {
+                chunk = messages.next(), if came.is_none() && appends.len() < OUTSTANDING => {
                     let Some(chunk) = chunk else { break };
+                    let bytes = chunk.iter().flatten().map(|message| MESSAGE + message.payload.len());
+                    came = Some((bytes.sum::<usize>().min(memory.most()), chunk));
+                }
+                found = memory.wait(came.as_ref().map_or(0, |(bytes, _)| *bytes)), if came.is_some() => {
+                    let (Ok(()), Some((_, chunk))) = (found, came.take()) else { continue };
+                    let nothing = memory.another();
+                    let held = Arc::new(std::mem::replace(&mut memory, nothing));
                     let mut batch = Batch::default();
                     for message in chunk {
                         let message = match message {
@@ -256,12 +278,12 @@ impl Subject {
                         };
                         if batch.bytes >= BATCH_BYTES {
                             let full = std::mem::take(&mut batch);
-                            appends.push(full.append(&self.appender, &origin, &feed, &self.stop));
+                            appends.push(full.append(&self.appender, &origin, &feed, &self.stop, held.clone()));
                         }
                         batch.take(message, &mut taken).await;
                     }
                     if !batch.messages.is_empty() {
-                        appends.push(batch.append(&self.appender, &origin, &feed, &self.stop));
+                        appends.push(batch.append(&self.appender, &origin, &feed, &self.stop, held));
                     }
                     if ended.is_err() {
                         break;
@@ -361,6 +383,7 @@ impl Batch {
         origin: &Arc<Origin>,
         feed: &str,
         stop: &Stop,
+        held: Arc<Held>,
     ) -> impl Future<Output = (Appended, bool)> + use<> {
         let ranges =
             self.spans.iter().map(|(from, to)| Range { feed: feed.to_owned(), from: *from, to: *to }).collect();
@@ -369,6 +392,7 @@ impl Batch {
         let stop = stop.clone();
         async move {
             let durable = retry_append(&*appender, parts, ranges, stop).await.is_ok();
+            drop(held);
             (appended, durable)
         }
     }

@@ -1,7 +1,7 @@
 //! Large uploads: durable as they come, in pieces that the dataflow can read a share at a time, applied when they end.
 //!
 //! A run's chunks are staged under its name; its last entry releases or discards them. Whoever stages waits while there
-//! is no [`Room`].
+//! is no [`StagingSpace`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::{Listing, StagedHead};
 use radarflow_proto::ports::{AppendError, Appender};
 use radarflow_proto::wire::put_sized;
+use serde::Deserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::entry;
 
@@ -19,12 +22,12 @@ pub const PIECE_BYTES: usize = 128 << 10;
 /// Bytes of staged runs, in memory and on disk, above which new ones wait.
 pub const STAGED_BYTES: u64 = 4 << 30;
 
-/// Whether there is room for what is staged.
-pub type Room = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Whether there is space for what is staged.
+pub type StagingSpace = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Waits while too much is staged.
-pub(super) async fn wait(room: &Room) {
-    while !room() {
+pub(super) async fn wait(space: &StagingSpace) {
+    while !space() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -102,17 +105,30 @@ fn line(head: &StagedHead) -> Vec<u8> {
     line
 }
 
-/// A large array of items as several.
+/// A large array of items as several. Its items go over one by one: a list of digits would be many times its bytes.
 pub(super) fn split_array(message: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let items: Vec<&serde_json::value::RawValue> = serde_json::from_slice(message).ok()?;
-    let mut pieces: Vec<Vec<u8>> = Vec::new();
-    for item in items {
-        match pieces.last_mut() {
-            Some(piece) if piece.len() < PIECE_BYTES => piece.push(b','),
-            _ => pieces.push(vec![b'[']),
+    struct Split;
+    impl<'de> Visitor<'de> for Split {
+        type Value = Vec<Vec<u8>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list")
         }
-        pieces.last_mut()?.extend_from_slice(item.get().as_bytes());
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut pieces: Vec<Vec<u8>> = Vec::new();
+            while let Some(item) = items.next_element::<&RawValue>()? {
+                match pieces.last_mut() {
+                    Some(piece) if piece.len() < PIECE_BYTES => {
+                        piece.push(b',');
+                        piece.extend_from_slice(item.get().as_bytes());
+                    }
+                    _ => pieces.push([b"[", item.get().as_bytes()].concat()),
+                }
+            }
+            pieces.iter_mut().for_each(|piece| piece.push(b']'));
+            Ok(pieces)
+        }
     }
-    pieces.iter_mut().for_each(|piece| piece.push(b']'));
-    Some(pieces)
+    serde_json::Deserializer::from_slice(message).deserialize_seq(Split).ok()
 }

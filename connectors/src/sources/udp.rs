@@ -40,6 +40,8 @@ const AT_ONCE: usize = 64;
 const DATAGRAM: usize = 1 << 16;
 /// Bytes that are kept of what is no SNMP message: a community may stand behind the version, as of the sixth.
 const UNREADABLE: usize = 4;
+/// What a socket reads at once, bytes.
+pub const SOCKET_BYTES: usize = AT_ONCE * DATAGRAM;
 /// Bytes of informs of one socket that wait to be durable.
 pub const UNANSWERED_BYTES: usize = 4 << 20;
 /// What an inform that waits takes beside its bytes.
@@ -163,7 +165,7 @@ struct Received {
 impl Received {
     fn new() -> Self {
         let headers = MultiHeaders::preallocate(AT_ONCE, None);
-        Received { room: vec![0; AT_ONCE * DATAGRAM], headers, read: Vec::with_capacity(AT_ONCE) }
+        Received { room: vec![0; SOCKET_BYTES], headers, read: Vec::with_capacity(AT_ONCE) }
     }
 
     /// Reads what there is. Waits for the first unless told not to.

@@ -54,8 +54,7 @@ fn poll_name(run: &str, timestamp: &serde_json::Value, at: &At<'_>) -> u32 {
 impl Decoder {
     pub(super) fn status(&mut self, at: &At<'_>, body: &[u8]) {
         let Some((push, message)) = head::<AgentPush>(body) else {
-            self.reject(at, body, "not an agent push");
-            return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+            return self.refuse(at, None, body, "not an agent push");
         };
         let partition = (!at.origin.partition.is_empty()).then_some(at.origin.partition.as_str());
         let received = Received { tenant: &at.origin.tenant, partition, at_us: at.received_us };
@@ -312,7 +311,7 @@ impl Decoder {
     pub(super) fn staged(&mut self, at: &At<'_>, body: &Bytes, tick: &Tick) {
         let Some((head, chunk)) = head::<StagedHead>(body) else {
             if self.is_mine(at.order) {
-                self.reject(at, body, "not a staged chunk");
+                self.refuse(at, None, body, "not a staged chunk");
             }
             return;
         };
@@ -381,8 +380,7 @@ impl Decoder {
             if self.index == 0 {
                 let origin = submitter.origin();
                 let at = submitter.at(&origin, frame.epoch, (frame.epoch, u32::MAX), u64::MAX);
-                self.reject(&at, name.as_bytes(), "the run was never finished; nothing of it was applied");
-                self.count(&at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+                self.refuse(&at, None, name.as_bytes(), "the run was never finished; nothing of it was applied");
             }
         }
         for (n, due) in self.runs.take(frame.epoch, u64::from(frame.release_bytes)).into_iter().enumerate() {
@@ -395,12 +393,19 @@ impl Decoder {
             self.rejects = 0;
             let mut statuses = Cursor::new(&body);
             let mut nth = 0;
-            while let Ok(status) = statuses.sized() {
+            while !statuses.is_empty() {
                 // After everything the frame brings itself.
                 let order = 1 << 63 | (n as u64) << 32 | nth;
                 nth += 1;
                 let at = due.submitter.at(&origin, frame.epoch, due.place, order);
-                self.status(&at, status);
+                let rest = statuses.rest();
+                match statuses.sized() {
+                    Ok(status) => self.status(&at, status),
+                    Err(_) => {
+                        self.refuse(&at, None, rest, "the rest of a chunk is no payload");
+                        break;
+                    }
+                }
             }
             self.listing = None;
         }

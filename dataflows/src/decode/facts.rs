@@ -39,7 +39,7 @@ impl Decoder {
             Ok(fact) => fact,
             Err(reason) => {
                 if self.index == 0 {
-                    self.reject(at, body, reason);
+                    self.refuse(at, None, body, reason);
                 }
                 return;
             }

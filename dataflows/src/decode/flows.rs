@@ -12,13 +12,16 @@ use super::senders::{ExporterKey, SenderKey};
 use super::{At, Decoder};
 use crate::loss::Delta;
 
+/// Why flows are not read whose exporter is not known.
+const NO_SENDER: &str = "nobody is said to have sent it";
+
 impl Decoder {
     pub(super) fn netflow(&mut self, at: &At<'_>, body: &Bytes) {
-        let Some(peer) = at.peer else { return };
+        let Some(peer) = at.peer else { return self.refuse(at, None, body, NO_SENDER) };
         let ip = peer.ip().to_canonical();
         let domain = match netflow::domain(body) {
             Ok(domain) => domain,
-            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+            Err(error) => return self.refuse(at, at.ip(), body, &error.to_string()),
         };
         let key = ExporterKey {
             tenant: at.origin.tenant.clone(),
@@ -38,7 +41,7 @@ impl Decoder {
                 if is_known {
                     self.exporters.put(&key, sender);
                 }
-                return self.refuse_flow(at, body, &error.to_string());
+                return self.refuse(at, at.ip(), body, &error.to_string());
             }
         };
         let lost = exporter.lost().saturating_sub(lost_before);
@@ -49,7 +52,7 @@ impl Decoder {
         let is_kept = self.exporters.put(&key, sender);
         let (waiting_sets, waiting) = if is_kept { (waiting_sets, waiting) } else { (0, None) };
         if !is_kept && decoded.flows.is_empty() {
-            return self.refuse_flow(at, body, "too many exporters");
+            return self.refuse(at, at.ip(), body, "too many exporters");
         }
         let flow_type = match domain.version {
             5 => "netflow_v5",
@@ -83,17 +86,12 @@ impl Decoder {
         self.count(at, Some(ip), delta);
     }
 
-    fn refuse_flow(&mut self, at: &At<'_>, body: &Bytes, reason: &str) {
-        self.reject(at, body, reason);
-        self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
-    }
-
     pub(super) fn sflow(&mut self, at: &At<'_>, body: &Bytes) {
         let decoded = match sflow::decode(body) {
             Ok(decoded) => decoded,
-            Err(error) => return self.refuse_flow(at, body, &error.to_string()),
+            Err(error) => return self.refuse(at, at.ip(), body, &error.to_string()),
         };
-        let Some(ip) = at.ip() else { return };
+        let Some(ip) = at.ip() else { return self.refuse(at, None, body, NO_SENDER) };
         let key = SenderKey {
             tenant: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
@@ -149,7 +147,7 @@ impl Decoder {
     pub(super) fn flow_message(&mut self, at: &At<'_>, body: &Bytes) {
         let message = match FlowMessage::decode(body.clone()) {
             Ok(message) => message,
-            Err(error) => return self.refuse_flow(at, body, &format!("not a FlowMessage: {error}")),
+            Err(error) => return self.refuse(at, at.ip(), body, &format!("not a FlowMessage: {error}")),
         };
         let address = |bytes: &[u8]| -> Option<std::net::IpAddr> {
             match bytes.len() {
@@ -183,7 +181,7 @@ impl Decoder {
             ..Flow::default()
         };
         let Some(sampler) = address(&message.sampler_address) else {
-            return self.refuse_flow(at, body, "FlowMessage without a sampler address");
+            return self.refuse(at, at.ip(), body, "FlowMessage without a sampler address");
         };
         let sampled = At { peer: Some((sampler, 0).into()), ..at.clone() };
         let received = ns(message.time_received_ns).unwrap_or(at.received_us).min(at.received_us);

@@ -77,8 +77,7 @@ impl Decoder {
         let object: Object = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
-                self.reject(at, body, &format!("not a GELF object: {error}"));
-                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+                return self.refuse(at, None, body, &format!("not a GELF object: {error}"));
             }
         };
         let remote = object.get("_remote_addr").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -128,10 +127,7 @@ impl Decoder {
     pub(super) fn trap(&mut self, at: &At<'_>, body: &Bytes) {
         match snmp::parse(body) {
             Ok(trap) => self.trap_row(at, &trap, true),
-            Err(error) => {
-                self.reject(at, body, &error.to_string());
-                self.count(at, at.ip(), Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
-            }
+            Err(error) => self.refuse(at, at.ip(), body, &error.to_string()),
         }
     }
 
@@ -140,8 +136,7 @@ impl Decoder {
         let object: Object = match serde_json::from_slice(body) {
             Ok(object) => object,
             Err(error) => {
-                self.reject(at, body, &format!("not a trap object: {error}"));
-                return self.count(at, None, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
+                return self.refuse(at, None, body, &format!("not a trap object: {error}"));
             }
         };
         let text = |key: &str| object.get(key).and_then(|v| v.as_str()).map(str::to_owned);

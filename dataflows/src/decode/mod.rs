@@ -302,10 +302,19 @@ impl Decoder {
     }
 
     fn counters(&mut self, at: &At<'_>, body: &Bytes) {
-        if let Ok(FeedCounters { shed, kernel_drops }) = serde_json::from_slice(body) {
-            let delta = Delta { received: shed, shed, lost: kernel_drops, ..Delta::at(at.received_us) };
-            self.count(at, None, delta);
+        match serde_json::from_slice(body) {
+            Ok(FeedCounters { shed, kernel_drops }) => {
+                let delta = Delta { received: shed, shed, lost: kernel_drops, ..Delta::at(at.received_us) };
+                self.count(at, None, delta);
+            }
+            Err(error) => self.refuse(at, None, body, &format!("not counters: {error}")),
         }
+    }
+
+    /// An input that cannot be used at all: a row, and a count where it came from.
+    fn refuse(&mut self, at: &At<'_>, sender: Option<IpAddr>, body: &[u8], reason: &str) {
+        self.reject(at, body, reason);
+        self.count(at, sender, Delta { received: 1, rejected: 1, ..Delta::at(at.received_us) });
     }
 
     fn count(&mut self, at: &At<'_>, exporter: Option<IpAddr>, delta: Delta) {
@@ -316,6 +325,7 @@ impl Decoder {
         }
     }
 
+    /// A row for what cannot be used of an input; its input is counted by whoever read it.
     fn reject(&mut self, at: &At<'_>, body: &[u8], reason: &str) {
         let index = 0x4000_0000 + self.rejects;
         self.rejects += 1;

@@ -2,6 +2,7 @@
 
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::{Actor, DeviceGroup, Fact, Role};
+use radarflow_proto::frame::Kind;
 use radarflow_proto::rows::{self, Reject, StateRow};
 
 use crate::harness::*;
@@ -41,6 +42,38 @@ fn what_is_no_fact_is_rejected_once_and_costs_no_other() {
         let rejects = run.rows::<Reject>();
         assert_eq!(rejects.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>(), bad.map(str::as_bytes));
         assert!(rejects.iter().all(|r| r.reason.starts_with("not a fact: ")), "{rejects:?}");
+    }
+}
+
+#[test]
+fn whatever_is_refused_is_counted_where_it_came_from() {
+    let kinds = [
+        Kind::Fact,
+        Kind::Status,
+        Kind::Staged,
+        Kind::Release,
+        Kind::Counters,
+        Kind::NetFlow,
+        Kind::SFlow,
+        Kind::Trap,
+        Kind::FlowMessage,
+        Kind::Gelf,
+        Kind::TrapJson,
+    ];
+    for workers in [1, 3] {
+        let mut run = Run::new(workers);
+        // With a sender and without: nothing tells that there is one.
+        let peers = [None, Some("10.0.0.9:1000")];
+        let inputs =
+            kinds.iter().flat_map(|kind| peers.map(|peer| Input { kind: *kind, peer, ..stated("\u{7f}none") }));
+        run.tick(inputs.collect());
+        run.tick_after(2000, Vec::new());
+        let rejects = run.rows::<Reject>();
+        assert_eq!(rejects.len(), 2 * kinds.len(), "{rejects:?}");
+        let source = |row: &StateRow| if let StateRow::Source(s) = row { Some(rows::Source::clone(s)) } else { None };
+        let sources: Vec<_> = run.tables.state.values().filter_map(source).collect();
+        assert!(sources.iter().all(|s| s.received == s.rejected && s.stored == 0), "{sources:?}");
+        assert_eq!(sources.iter().map(|s| s.rejected).sum::<i64>(), 2 * kinds.len() as i64, "{sources:?}");
     }
 }
 

@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod inputs;
 mod invariants;
+mod keys;
 mod lake;
 mod models;
 mod process;

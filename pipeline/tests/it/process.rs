@@ -182,7 +182,8 @@ impl Process {
         let postgres_bytes = rng.random_range(2 << 10..64 << 10);
         let postgres = Arc::new(Postgres::start_on(database, generation, start, postgres_bytes, known));
         let (sink, late) = late::pair();
-        let outbox = Arc::new(Outbox::start_to(Arc::new(outer.receivers.clone()), sink, "http://radarflow".to_owned()));
+        let receivers = Arc::new(outer.receivers.clone());
+        let outbox = Arc::new(Outbox::start_to(receivers, sink, clock.clone(), "http://radarflow".to_owned()));
         let followers = vec![Follower::new(usize::MAX), Follower::new(rng.random_range(2..10))];
         let judge = Arc::new(Judge::new(outer, start, last));
 

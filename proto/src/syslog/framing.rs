@@ -154,13 +154,14 @@ impl Framer {
                 None if then == Then::More => return None,
                 None => {}
                 Some(true) => self.counts_octets = true,
-                Some(false) => match characters(&rest[start..], len) {
+                // Beyond the longest message nobody waits for characters.
+                Some(false) => match characters(&rest[start..rest.len().min(start + MAX_MESSAGE)], len) {
                     Some(octets) if is_begin(&rest[start + octets..]) == Some(true) => {
                         out.push(rest[start..start + octets].to_vec());
                         return Some(start + octets);
                     }
                     Some(octets) if is_begin(&rest[start + octets..]).is_some() => {}
-                    _ if then == Then::More => return None,
+                    _ if then == Then::More && rest.len() < start + MAX_MESSAGE => return None,
                     Some(octets) => {
                         out.push(rest[start..start + octets].to_vec());
                         return Some(start + octets);

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::payload::Brought;
 use radarflow_proto::ports::{Ending, InventoryRun};
+use radarflow_proto::room::Held;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::mapping::{Format, Whose};
 use serde::{Deserialize, Serialize};
@@ -21,14 +22,15 @@ use crate::http::Shared;
 use crate::http::commands::command_id;
 use crate::http::lines::{BadLine, Lines};
 use crate::http::problem::{bad_query, not_durable, problem};
+use crate::http::reading::{Unread, memory, whole};
 use crate::records::Refused;
-use crate::records::inventory::{Asked, Intake, Reader, run_of};
+use crate::records::inventory::{Asked, Intake, MAX_ITEM, Reader, run_of};
 use crate::records::plan::Plan;
 
 /// Largest document that is read whole, bytes.
 const MAX_DOCUMENT: usize = 64 << 20;
-/// Longest line, bytes.
-const MAX_LINE: usize = 1 << 20;
+/// What a byte of it takes: the buffer it is read into, which doubles, and where its items stand.
+const DOCUMENT_FACTOR: usize = 3;
 
 /// How a run is taken.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -158,11 +160,12 @@ async fn read(
     request: Request,
     actor: &Actor,
 ) -> Result<usize, Response> {
-    let (intake, body) = (Intake::new(run, reader), request.into_body());
+    let held = memory(&request)?.another();
+    let intake = Intake::new(run, reader, held.another());
     let read = async {
         match format {
-            Format::Lines => lines(intake, body).await,
-            _ => document(intake, format, body).await,
+            Format::Lines => lines(intake, request.into_body(), held).await,
+            _ => document(intake, format, request).await,
         }
     };
     tokio::select! {
@@ -173,22 +176,33 @@ async fn read(
 }
 
 /// Takes a document whole.
-async fn document(intake: Intake<'_>, format: Format, body: Body) -> Result<usize, Response> {
-    let bytes = axum::body::to_bytes(body, MAX_DOCUMENT).await.map_err(|_| {
-        let detail =
-            format!("a document has at most {MAX_DOCUMENT} bytes; send one item a line (application/x-ndjson)");
-        problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({}))
+async fn document(intake: Intake<'_>, format: Format, request: Request) -> Result<usize, Response> {
+    let bytes = whole(request, MAX_DOCUMENT, DOCUMENT_FACTOR).await.map_err(|unread| match unread {
+        Unread::TooLarge => {
+            let detail =
+                format!("a document has at most {MAX_DOCUMENT} bytes; send one item a line (application/x-ndjson)");
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail, json!({}))
+        }
+        unread => broken(unread),
     })?;
     Ok(intake.document(format, &bytes).await?)
 }
 
+/// The body of a run did not come.
+fn broken(unread: Unread) -> Response {
+    match unread {
+        Unread::Broken => bad("broken_off", "the request broke off; nothing of the run was taken"),
+        unread => unread.told(MAX_DOCUMENT),
+    }
+}
+
 /// Takes an item a line, as they come.
-async fn lines(mut intake: Intake<'_>, body: Body) -> Result<usize, Response> {
-    let mut lines = Lines::new(body, MAX_LINE);
+async fn lines(mut intake: Intake<'_>, body: Body, held: Held) -> Result<usize, Response> {
+    let mut lines = Lines::new(body, MAX_ITEM, held);
     loop {
         let next = lines.next().await.map_err(|error| match error {
-            BadLine::Broken => bad("broken_off", "the request broke off; nothing of the run was taken"),
-            BadLine::TooLong(n) => bad("too_large", &format!("line {n} has more than {MAX_LINE} bytes")),
+            BadLine::Unread(unread) => broken(unread),
+            BadLine::TooLong(n) => bad("too_large", &format!("line {n} has more than {MAX_ITEM} bytes")),
         })?;
         let Some((number, text)) = next else { return Ok(intake.end().await?) };
         intake.line(number, text).await?;

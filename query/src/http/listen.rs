@@ -1,49 +1,88 @@
 //! Serving connections: each may take so long over what it asks, and holds no more than it needs.
 //!
-//! A client that sends its request a byte a minute, or none at all, is let go; one that reads its answer slowly is the
-//! answer's affair. When the server stops, requests under way are answered and connections end.
+//! A client that sends no request is let go; one that sends its body slowly is the request's affair, and one that reads its
+//! answer slowly the answer's. A connection with HTTP/2 holds more than one without, and takes that when it turns out to be
+//! one. When the server stops, requests under way are answered and connections end.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::Request;
 use futures::{Stream, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use radarflow_proto::room::Held;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
+use tonic::codegen::Service;
 
-/// How long clients may take for what.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// For the head of a request, from when the connection waits for one; also how long a connection may be idle.
-    pub(crate) head: Duration,
-    /// For each piece of a request's body.
-    pub(crate) piece: Duration,
-}
+use crate::http::reading::Sender;
 
-/// What clients are given.
-pub(crate) const PATIENCE: Patience = Patience { head: Duration::from_secs(30), piece: Duration::from_secs(30) };
-/// Largest head of a request, bytes.
-const MAX_HEAD: usize = 64 << 10;
+/// How long a client may take for the head of a request, from when the connection waits for one; also how long a connection
+/// may be idle.
+pub(crate) const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// Largest head of a request, and as much of an answer waits to be written, bytes.
+const MAX_HEAD: usize = 32 << 10;
+/// The same of HTTP/2, for each request.
+const MAX_HEAD2: usize = 16 << 10;
 /// Requests of one HTTP/2 connection at a time.
-const STREAMS: u32 = 128;
+const STREAMS: usize = 32;
+/// Bytes of bodies that an HTTP/2 connection may send before they are read.
+const WINDOW: usize = 128 << 10;
+/// What a connection takes, bytes: what is read and what waits to be written, and the state of its encryption.
+pub const CONNECTION_BYTES: usize = 2 * MAX_HEAD + (64 << 10);
+/// What one with HTTP/2 takes beyond it: a head and a part of an answer a request, and what was not asked for yet.
+const HTTP2_BYTES: usize = STREAMS * 2 * MAX_HEAD2 + WINDOW;
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A connection, and what is known of it.
+#[derive(Debug)]
+pub struct Connection<C> {
+    /// What is read and written.
+    pub io: C,
+    /// The address of the other end.
+    pub peer: IpAddr,
+    /// What it has of the memory for connections: [`CONNECTION_BYTES`].
+    pub held: Held,
+}
+
+/// Requests of one connection say whose they are.
+#[derive(Clone)]
+struct From {
+    router: Router,
+    sender: Sender,
+}
+
+impl<B> Service<Request<B>> for From
+where
+    Router: Service<Request<B>>,
+{
+    type Response = <Router as Service<Request<B>>>::Response;
+    type Error = <Router as Service<Request<B>>>::Error;
+    type Future = <Router as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<B>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(self.sender);
+        self.router.call(request)
+    }
+}
+
 /// Serves connections with a router until `stop` completes and requests under way are answered.
 pub(crate) async fn serve<C>(
-    connections: impl Stream<Item = io::Result<C>>,
+    connections: impl Stream<Item = io::Result<Connection<C>>>,
     router: Router,
-    Patience { head, .. }: Patience,
+    head: Duration,
     stop: impl Future<Output = ()>,
 ) where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,8 +95,11 @@ pub(crate) async fn serve<C>(
         .enable_connect_protocol()
         .keep_alive_interval(head)
         .keep_alive_timeout(head)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(MAX_HEAD as u32);
+        .max_concurrent_streams(STREAMS as u32)
+        .max_header_list_size(MAX_HEAD2 as u32)
+        .max_send_buf_size(MAX_HEAD2)
+        .initial_stream_window_size(WINDOW as u32)
+        .initial_connection_window_size(WINDOW as u32);
     let (ending, ended) = watch::channel(());
     let (mut connections, mut stop) = (Box::pin(connections), pin!(stop));
     loop {
@@ -67,10 +109,11 @@ pub(crate) async fn serve<C>(
         };
         let Some(next) = next else { break };
         let Ok(connection) = next else { continue };
-        let service = TowerToHyperService::new(router.clone());
+        let Connection { io, peer, held } = connection;
+        let service = TowerToHyperService::new(From { router: router.clone(), sender: Sender(peer) });
         let (builder, mut ended) = (builder.clone(), ended.clone());
         tokio::spawn(async move {
-            let io = TokioIo::new(Prompt::new(connection, head));
+            let io = TokioIo::new(Prompt::new(io, held, head));
             let mut served = pin!(builder.serve_connection_with_upgrades(io, service));
             tokio::select! {
                 // What went wrong was the client's doing, and it knows.
@@ -91,13 +134,14 @@ pub(crate) async fn serve<C>(
 /// as long as it takes.
 struct Prompt<C> {
     io: C,
+    held: Held,
     /// Until when, and how many bytes of a preface there are.
     waits: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<C> Prompt<C> {
-    fn new(io: C, head: Duration) -> Self {
-        Prompt { io, waits: Some((Box::pin(sleep(head)), 0)) }
+    fn new(io: C, held: Held, head: Duration) -> Self {
+        Prompt { io, held, waits: Some((Box::pin(sleep(head)), 0)) }
     }
 }
 
@@ -112,11 +156,16 @@ impl<C: AsyncRead + Unpin> AsyncRead for Prompt<C> {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let new = &buf.filled()[before..];
-        let whole = *known + new.len() >= PREFACE.len();
-        if whole || new.is_empty() || !PREFACE[*known..].starts_with(new) {
+        let said = new.len().min(PREFACE.len() - *known);
+        if said == 0 || new[..said] != PREFACE[*known..][..said] {
             this.waits = None;
+        } else if *known + said == PREFACE.len() {
+            this.waits = None;
+            if let Err(no) = this.held.grow(HTTP2_BYTES) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, no)));
+            }
         } else {
-            *known += new.len();
+            *known += said;
         }
         read
     }
@@ -148,44 +197,31 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Prompt<C> {
     }
 }
 
-/// Ends requests whose bodies stall.
-pub(crate) async fn unstalled(
-    State(Patience { piece, .. }): State<Patience>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let pieces = move |mut body: BodyDataStream| async move {
-        let piece = match tokio::time::timeout(piece, body.next()).await {
-            Ok(piece) => piece?,
-            Err(_) => Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut))),
-        };
-        Some((piece, body))
-    };
-    next.run(request.map(|body| Body::from_stream(futures::stream::unfold(body.into_data_stream(), pieces)))).await
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use axum::routing::{get, post};
+    use axum::routing::get;
+    use radarflow_proto::room::Room;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
-    const SHORT: Patience = Patience { head: Duration::from_millis(150), piece: Duration::from_millis(150) };
+    const SHORT: Duration = Duration::from_millis(150);
     /// Longer than any client is waited for.
     const LONG: Duration = Duration::from_millis(600);
 
     /// A client, what ends its server, and the server.
     fn client() -> (DuplexStream, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-        let router = Router::new()
-            .route("/long", get(|| async { sleep(LONG).await }))
-            .route("/echo", post(|body: String| async move { body }))
-            .layer(axum::middleware::from_fn_with_state(SHORT, unstalled));
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        client_in(&Room::of(1 << 30))
+    }
+
+    fn client_in(room: &std::sync::Arc<Room>) -> (DuplexStream, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let router = Router::new().route("/long", get(|| async { sleep(LONG).await }));
+        let (io, theirs) = tokio::io::duplex(1 << 16);
+        let (ours, connection) = (io, Connection { io: theirs, peer: [127, 0, 0, 1].into(), held: room.hold("a") });
         let (stop, mut stopped) = watch::channel(false);
-        let connections = futures::stream::once(async { Ok(theirs) }).chain(futures::stream::pending());
+        let connections = futures::stream::once(async { Ok(connection) }).chain(futures::stream::pending());
         let server = tokio::spawn(serve(connections, router, SHORT, async move {
             let _ = stopped.changed().await;
         }));
@@ -205,12 +241,8 @@ mod tests {
             let (mut client, _stop, _server) = client();
             client.write_all(begin.as_bytes()).await.unwrap();
             let (said, after) = rest(&mut client).await;
-            assert!(after >= SHORT.head / 2 && !said.contains("200"), "{begin:?}: {after:?} {said}");
+            assert!(after >= SHORT / 2 && !said.contains("200"), "{begin:?}: {after:?} {said}");
         }
-        let (mut client, _stop, _server) = client();
-        client.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nfour").await.unwrap();
-        let (said, _) = rest(&mut client).await;
-        assert!(said.starts_with("HTTP/1.1 400"), "{said}");
     }
 
     #[tokio::test]
@@ -226,10 +258,26 @@ mod tests {
         let (mut client, stop, server) = client();
         client.write_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\nGET").await.unwrap();
         tokio::task::yield_now().await;
-        sleep(SHORT.head / 3).await;
+        sleep(SHORT / 3).await;
         stop.send(true).unwrap();
         let (said, _) = rest(&mut client).await;
         assert!(said.starts_with("HTTP/1.1 200"), "{said}");
         server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_http_2_has_its_memory_or_ends() {
+        let whole = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+        for (bytes, torn) in [(4 * HTTP2_BYTES, PREFACE.len()), (4 * HTTP2_BYTES, 5), (HTTP2_BYTES, 5)] {
+            let room = Room::of(bytes);
+            let (mut client, _stop, _server) = client_in(&room);
+            client.write_all(&whole[..torn]).await.unwrap();
+            tokio::task::yield_now().await;
+            client.write_all(&whole[torn..]).await.unwrap();
+            let mut said = [0; 9];
+            let answered = client.read_exact(&mut said).await.is_ok();
+            assert_eq!(answered, bytes > HTTP2_BYTES, "{bytes}, {torn}");
+            assert_eq!(room.bytes(), if answered { HTTP2_BYTES } else { 0 });
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | files | say |
 //! |---|---|
-//! | [`door`], [`listen`] | when anything is answered, and how connections are served |
+//! | [`door`], [`listen`], [`reading`] | when anything is answered, how connections are served, what a request may hold |
 //! | [`request`], [`commands`], [`problem`], [`render`], [`lines`] | what a request brings, how facts are made, what is answered |
 //! | [`query`], [`stream`], [`flight`] | questions, live ones, and those of drivers |
 //! | [`devices`], [`groups`], [`explain`], [`whatif`], [`links`], [`policies`] | devices and their identity |
@@ -32,6 +32,7 @@ mod policies;
 mod problem;
 mod process;
 mod query;
+mod reading;
 mod render;
 mod request;
 mod runs;
@@ -53,6 +54,7 @@ use radarflow_proto::clock::LedgerClock;
 use radarflow_proto::fact::IpLink;
 use radarflow_proto::ports::{Appender, AskedInventories, FindRecords, InventoryRuns, Outcome};
 use radarflow_proto::record::SourceKind;
+use radarflow_proto::room::Room;
 use radarflow_reconcile::identity::sources::Instances;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,6 +65,7 @@ use utoipa_axum::routes;
 use crate::actor::Tokens;
 use crate::engine::Engine;
 use crate::http::door::Door;
+pub use crate::http::listen::{CONNECTION_BYTES, Connection};
 use crate::http::problem::{not_found, problem};
 use crate::live::streams::Streams;
 use crate::records::inventory::Mappings;
@@ -105,6 +108,10 @@ pub struct Api {
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// The ledger's clock.
     pub clock: Arc<dyn LedgerClock>,
+    /// Memory for requests.
+    pub room: Arc<Room>,
+    /// The same for those who bear no token.
+    pub strangers: Arc<Room>,
     /// Metrics, as Prometheus reads them.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -169,17 +176,17 @@ pub(crate) fn router(api: Shared) -> Router {
         })
         .fallback(|| async { not_found("there is nothing at this path") })
         .with_state(api.clone())
-        .layer(axum::middleware::from_fn_with_state(listen::PATIENCE, listen::unstalled))
-        .merge(flight::router(api))
+        .merge(flight::router(api.clone()))
+        .layer(axum::middleware::from_fn_with_state(api, reading::bounded))
 }
 
 /// Serves connections at a door until it is shut and requests under way are answered.
-pub async fn serve<C>(connections: impl Stream<Item = std::io::Result<C>> + Send + 'static, door: Arc<Door>)
+pub async fn serve<C>(connections: impl Stream<Item = std::io::Result<Connection<C>>> + Send + 'static, door: Arc<Door>)
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shut = door.until_shut();
     let answer = move |request: Request| -> BoxFuture<'static, Response> { Box::pin(door.clone().answer(request)) };
     let router = Router::new().fallback(answer);
-    listen::serve(connections, router, listen::PATIENCE, shut).await;
+    listen::serve(connections, router, listen::HEAD_WAIT, shut).await;
 }

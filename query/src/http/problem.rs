@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::actor::Bound;
 use crate::error::{OVER, QueryError};
+use crate::http::reading::no_room;
 use crate::records::Refused;
 
 /// A problem document.
@@ -107,6 +108,7 @@ impl From<Refused> for Response {
             Refused::TooMany(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", json!({})),
             Refused::NoRoom => (StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", json!({})),
             Refused::Outdated(plan) => (StatusCode::CONFLICT, "plan_outdated", json!({"plan": plan})),
+            Refused::Room(no) => return no_room(no),
             Refused::Ended => return denied(OVER),
             Refused::Append(error) => return not_durable(&error),
             Refused::Query(error) => return refuse(&error, ""),

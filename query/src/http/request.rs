@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::actor::{Actor, now_ms};
 use crate::http::problem::{bad, denied, not_found, problem};
+use crate::http::reading::typed;
 use crate::http::{Api, MAX_BODY};
 use crate::records::{Finder, Sight};
 use crate::tables::names;
@@ -80,20 +81,13 @@ impl Api {
 
 /// A request's body, JSON.
 pub(crate) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| {
-        problem(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            &format!("a request has at most {MAX_BODY} bytes"),
-            json!({}),
-        )
-    })?;
+    let bytes = typed(request, MAX_BODY).await?;
     serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))
 }
 
 /// The same, where there may be none.
 pub(crate) async fn optional_body<T: DeserializeOwned + Default>(request: Request) -> Result<T, Response> {
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
+    let bytes = typed(request, MAX_BODY).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }

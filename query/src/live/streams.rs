@@ -13,7 +13,7 @@ use crate::error::{QueryError, SrqlError};
 use crate::live::events::{Events, UNSENT};
 use crate::live::kept::{Asked, How};
 use crate::live::stream::{SLOW, Stream};
-use crate::live::waiting::{Running, Tenants};
+use crate::live::waiting::{ALL_BYTES, Running, Tenants};
 use crate::srql::ast::{Aggregate, Expr, GroupKey, Key, Query, Value};
 use crate::srql::{groups, parse, plan, redirects};
 use crate::tables::catalog::{Entity, STATUS_COLOR};
@@ -35,7 +35,12 @@ impl Streams {
 
     /// The same, whose clients may take nothing for so long.
     pub fn with_patience(engine: Arc<Engine>, slow: Duration) -> Self {
-        Streams { engine, slow, running: Arc::default(), closing: watch::Sender::new(false) }
+        Streams { engine, slow, running: Tenants::of(ALL_BYTES), closing: watch::Sender::new(false) }
+    }
+
+    /// The same, for all of whose clients so many bytes of events may wait.
+    pub fn within(self, bytes: usize) -> Self {
+        Streams { running: Tenants::of(bytes), ..self }
     }
 
     /// Begins a live query; its events come out of the receiver. `seen` is the id of the last event that the client had before

@@ -1,4 +1,5 @@
-//! What may wait for clients: so many streams of a tenant, and so many bytes of their events.
+//! What may wait for clients: so many streams of a tenant, and so many bytes of their events. Of the bytes that all tenants
+//! share a tenant has as many as are still free.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +11,15 @@ use tokio::sync::Notify;
 pub const STREAM_BYTES: usize = 4 << 20;
 /// Bytes of events that may wait for all clients of a tenant, about.
 pub const TENANT_BYTES: usize = 64 << 20;
+/// Bytes of events that may wait for all clients where nothing else is said, about.
+pub const ALL_BYTES: usize = 256 << 20;
 /// Streams of one tenant.
 pub const STREAMS_TENANT: usize = 64;
 
 /// What tenants have of streams.
-#[derive(Default)]
 pub(super) struct Tenants {
+    /// Bytes of events that may wait for all clients.
+    bound: usize,
     by_tenant: Mutex<BTreeMap<String, OfTenant>>,
     /// A client took something.
     freed: Notify,
@@ -28,6 +32,11 @@ pub(super) struct OfTenant {
 }
 
 impl Tenants {
+    /// None yet, who share so many bytes.
+    pub(super) fn of(bound: usize) -> Arc<Self> {
+        Arc::new(Tenants { bound, by_tenant: Mutex::default(), freed: Notify::new() })
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<String, OfTenant>> {
         self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,9 +78,11 @@ impl Running {
     /// Room for an event to wait in. Where nothing else waits there is room for any.
     pub(super) fn room(&self, bytes: usize) -> Option<Room> {
         let mut by_tenant = self.tenants.lock();
+        let all: usize = by_tenant.values().map(|of| of.bytes).sum();
+        let most = TENANT_BYTES.min(self.tenants.bound.saturating_sub(all));
         let of = by_tenant.entry(self.tenant.clone()).or_default();
         let fits = |held: usize, most: usize| held == 0 || held + bytes <= most;
-        if !fits(self.waiting.load(Ordering::Relaxed), STREAM_BYTES) || !fits(of.bytes, TENANT_BYTES) {
+        if !fits(self.waiting.load(Ordering::Relaxed), STREAM_BYTES) || !fits(of.bytes, most) {
             return None;
         }
         of.bytes += bytes;
@@ -126,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_bounded_for_a_stream_and_a_tenant_and_others_have_their_own() {
-        let tenants = Arc::new(Tenants::default());
+        let tenants = Tenants::of(1 << 30);
         let running = |tenant: &str| Running::admit(&tenants, tenant).unwrap();
         let one = running("t");
         let (part, most) = (STREAM_BYTES / 4, STREAM_BYTES);
@@ -149,6 +160,12 @@ mod tests {
         assert!(held <= TENANT_BYTES && held + most > TENANT_BYTES, "{held}");
         let other = running("u");
         assert!(other.room(most).is_some());
+        // Of what all share whoever comes later finds some, and an event that waits alone always.
+        let little = Tenants::of(most);
+        let [greedy, late] = ["t", "u"].map(|tenant| Running::admit(&little, tenant).unwrap());
+        let waits: Vec<Room> = std::iter::from_fn(|| greedy.room(part / 2)).collect();
+        assert_eq!(waits.len(), 4);
+        assert!(late.room(part).is_some() && late.room(most).is_some());
         // Nothing is left of those that are gone.
         drop((one, more, other));
         assert_eq!(tenants.lock().len(), 1);

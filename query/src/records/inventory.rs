@@ -6,15 +6,22 @@ use std::collections::BTreeMap;
 
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{InventoryRun, RunOf};
+use radarflow_proto::room::Held;
 use radarflow_reconcile::access::sees;
 use radarflow_reconcile::identity::normalise;
-use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, line, rows};
+use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, items, line};
 use serde_json::Value;
 
 use crate::actor::Actor;
 use crate::records::Refused;
 
-/// Items of one page, and bytes of their lines that close it.
+/// What an item's text becomes while it is read: a list of digits takes 36 times its bytes, and room to grow.
+const READ_FACTOR: usize = 80;
+/// What the text of a page's items becomes: updates, and what is appended of them.
+const PAGE_FACTOR: usize = 16;
+/// Bytes of an item.
+pub(crate) const MAX_ITEM: usize = 1 << 20;
+/// Items of one page, and bytes of their texts that close it.
 const PAGE: usize = 4000;
 const PAGE_BYTES: usize = 4 << 20;
 /// What sources of other kinds call themselves: nobody may push as one of them.
@@ -86,13 +93,6 @@ impl Reader<'_> {
         belong(&mut update, &self.whose);
         Ok(update)
     }
-
-    fn updates(&self, items: &[Value], first: usize) -> Result<Vec<DeviceUpdate>, MappingError> {
-        let update = |(n, item): (usize, &Value)| {
-            self.update(item).map_err(|e| MappingError::Item { number: first + n, reason: e.to_string() })
-        };
-        items.iter().enumerate().map(update).collect()
-    }
 }
 
 /// A run that items are read into, a page at a time.
@@ -100,39 +100,55 @@ pub(crate) struct Intake<'a> {
     run: &'a mut dyn InventoryRun,
     reader: &'a Reader<'a>,
     page: Vec<DeviceUpdate>,
-    /// Bytes of the lines that are in it.
+    /// Bytes of their texts.
     bytes: usize,
     /// Items so far.
     items: usize,
+    /// What the page, and the item that is read, take.
+    held: Held,
 }
 
 impl<'a> Intake<'a> {
-    pub(crate) fn new(run: &'a mut dyn InventoryRun, reader: &'a Reader<'a>) -> Self {
-        Intake { run, reader, page: Vec::new(), bytes: 0, items: 0 }
+    pub(crate) fn new(run: &'a mut dyn InventoryRun, reader: &'a Reader<'a>, held: Held) -> Self {
+        Intake { run, reader, page: Vec::new(), bytes: 0, items: 0, held }
     }
 
     /// Takes a document whole; gives how many items it has.
-    pub(crate) async fn document(self, format: Format, bytes: &[u8]) -> Result<usize, Refused> {
-        let updates = match self.reader.mapping {
-            Some(mapping) => mapping.document(format, bytes, &self.reader.whose),
-            None => rows(format, bytes, None).and_then(|items| self.reader.updates(&items, 1)),
-        };
-        let mut updates = updates.map_err(|e| unreadable(&e))?;
-        let items = updates.len();
-        while !updates.is_empty() {
-            let rest = updates.split_off(updates.len().min(PAGE));
-            self.run.page(updates).await?;
-            updates = rest;
+    pub(crate) async fn document(mut self, format: Format, bytes: &[u8]) -> Result<usize, Refused> {
+        let list = self.reader.mapping.and_then(Mapping::list);
+        for item in items(format, bytes, list).map_err(|e| unreadable(&e))? {
+            let item = item.map_err(|e| unreadable(&e))?;
+            self.take(item.bytes(), || item.read()).await?;
         }
-        Ok(items)
+        self.end().await
     }
 
     /// Takes a line, by its number, from 1.
     pub(crate) async fn line(&mut self, number: usize, text: &[u8]) -> Result<(), Refused> {
-        let Some(item) = line(number, text).map_err(|e| unreadable(&e))? else { return Ok(()) };
-        let update = self.reader.updates(std::slice::from_ref(&item), self.items + 1);
-        self.page.extend(update.map_err(|e| unreadable(&e))?);
-        self.bytes += text.len();
+        if text.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        self.take(text.len(), || line(number, text).map(Option::unwrap_or_default)).await
+    }
+
+    /// Takes an item of so many bytes. Where there is no room for it beside the page, the page goes first.
+    async fn take(&mut self, bytes: usize, read: impl FnOnce() -> Result<Value, MappingError>) -> Result<(), Refused> {
+        let number = self.items + 1;
+        let reason = |reason: String| unreadable(&MappingError::Item { number, reason });
+        if bytes > MAX_ITEM {
+            return Err(reason(format!("it has more than {MAX_ITEM} bytes")));
+        }
+        let takes = bytes * READ_FACTOR + size_of::<DeviceUpdate>();
+        if self.held.grow(takes).is_err() {
+            self.turn().await?;
+            self.held.grow(takes)?;
+        }
+        let item = read().map_err(|e| unreadable(&e))?;
+        self.page.push(self.reader.update(&item).map_err(|e| reason(e.to_string()))?);
+        drop(item);
+        let kept = bytes * PAGE_FACTOR + size_of::<DeviceUpdate>();
+        self.held.shrink(takes - kept);
+        self.bytes += bytes;
         self.items += 1;
         if self.page.len() >= PAGE || self.bytes >= PAGE_BYTES {
             self.turn().await?;
@@ -140,16 +156,18 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Takes the lines that are left; gives how many items there were.
+    /// Takes what is left; gives how many items there were.
     pub(crate) async fn end(mut self) -> Result<usize, Refused> {
-        if !self.page.is_empty() {
-            self.turn().await?;
-        }
+        self.turn().await?;
         Ok(self.items)
     }
 
     async fn turn(&mut self) -> Result<(), Refused> {
-        self.bytes = 0;
-        Ok(self.run.page(std::mem::take(&mut self.page)).await?)
+        if !self.page.is_empty() {
+            self.bytes = 0;
+            self.run.page(std::mem::take(&mut self.page)).await?;
+        }
+        self.held.give_back();
+        Ok(())
     }
 }

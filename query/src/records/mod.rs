@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`explain`] | why a device is one, and why two devices are two |
 //! | [`whatif`] | what another link, policy or record would make of devices |
-//! | [`plans`], [`plan`], [`notes`], [`memory`] | which plans wait, what a plan is, what is noted for it, what that may take |
+//! | [`plans`], [`plan`], [`notes`] | which plans wait, what a plan is, what is noted for it |
 //! | [`inventory`] | what pushed items are, and whose |
 //! | [`imported`] | names that devices had in a system that was replaced |
 //! | [`end`] | how requests name an identifier |
@@ -17,7 +17,6 @@ pub(crate) mod end;
 pub(crate) mod explain;
 pub(crate) mod imported;
 pub mod inventory;
-mod memory;
 pub(crate) mod notes;
 pub(crate) mod plan;
 pub mod plans;
@@ -25,6 +24,7 @@ pub(crate) mod whatif;
 
 use radarflow_proto::fact::IpLink;
 use radarflow_proto::ports::{AppendError, FindRecords, FoundRecord, MAX_LISTED, RecordQuery};
+use radarflow_proto::room::NoRoom;
 
 use crate::actor::Actor;
 use crate::engine::Engine;
@@ -72,6 +72,9 @@ pub(crate) enum Refused {
     /// What stands has changed since it was planned: another plan waits.
     #[error("what stands has changed since; what would change now is plan {}", .0.digest)]
     Outdated(Box<Plan>),
+    /// There is no memory for what is asked.
+    #[error(transparent)]
+    Room(#[from] NoRoom),
     /// It was not made durable.
     #[error(transparent)]
     Append(#[from] AppendError),

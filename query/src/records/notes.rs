@@ -10,12 +10,12 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::payload::{Brought, DeviceUpdate};
 use radarflow_proto::ports::{AppendError, Ending, InventoryRun, MAX_LISTED, RunOf};
 use radarflow_proto::record::Record;
+use radarflow_proto::room::Held;
 use radarflow_reconcile::identity::explain::label;
 use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::sources::{Instances, Received, device_update};
 use radarflow_reconcile::partial::Sayings;
 
-use crate::records::memory::Held;
 use crate::records::plan::Sample;
 use crate::records::plans::Plans;
 
@@ -110,7 +110,7 @@ impl Notes {
             (false, false) => ITEM_BYTES + 2 * key.len() + shown_weight(&record),
             (false, true) => 0,
         };
-        if !self.held.grow(takes) {
+        if self.held.grow(takes).is_err() {
             self.forget();
             return;
         }

@@ -9,8 +9,7 @@
 //! have changed meanwhile there is another plan, under another digest, to be looked at. What is planned waits in the
 //! ledger and costs room there: a plan that nobody applies is forgotten after [`KEPT`], and its run with it.
 //!
-//! What is noted of runs takes memory out of one budget ([`PLAN_BYTES`]): a tenant may hold as much of it as is still free, and a
-//! run that does not fit is refused. A tenant's plan gives way only to another of the same tenant.
+//! What is noted of runs takes memory out of one [`Room`] ([`PLAN_BYTES`]); a run that does not fit is refused. A tenant's plan gives way only to another of the same tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +20,9 @@ use prometheus_client::registry::Registry;
 use radarflow_proto::payload::Brought;
 use radarflow_proto::ports::{Ending, InventoryRun, MAX_LISTED, RecordQuery};
 use radarflow_proto::record::Record;
+use radarflow_proto::room::{Held, Room};
 
 use crate::actor::Actor;
-use crate::records::memory::{Held, Room};
 use crate::records::notes::{Noted, Notes};
 use crate::records::plan::{Plan, plan};
 use crate::records::{Finder, Refused};

@@ -38,6 +38,8 @@ type Addresses = HashMap<Box<str>, Vec<Correction>>;
 
 /// Bytes of one, about.
 const BYTES: usize = 128;
+/// What those of a tenant take at most, bytes.
+pub const CORRECTIONS_BYTES: usize = MAX_CORRECTIONS * BYTES;
 
 #[derive(Debug, Default)]
 struct Level {

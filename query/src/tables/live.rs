@@ -23,6 +23,7 @@ use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Table};
 use tokio::sync::watch;
 
+pub use crate::tables::corrections::CORRECTIONS_BYTES;
 use crate::tables::past::past;
 use crate::tables::recent::{Next, Recent};
 use crate::tables::segment::Segment;
@@ -101,6 +102,11 @@ impl Live {
     pub(crate) async fn next(&self, after: u64) -> Next {
         self.reach(after.saturating_add(1)).await;
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).after(after)
+    }
+
+    /// Bytes of event rows, and changes, of the last epochs, which are kept for those who follow.
+    pub fn recent(&self) -> (usize, usize) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).held()
     }
 
     /// Whether all epochs after one are known still.

@@ -40,6 +40,11 @@ impl Recent {
         (output.changes.len(), output.events.iter().map(|(_, batch)| batch.get_array_memory_size()).sum())
     }
 
+    /// Bytes of event rows, and changes, that are kept.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.bytes, self.changes)
+    }
+
     /// Takes in the newest epoch.
     pub(super) fn push(&mut self, output: Arc<EpochOutput>) {
         let (changes, bytes) = Recent::size(&output);

@@ -7,7 +7,7 @@ use std::path::Path;
 /// In their order.
 const ROOMS: [&str; 8] = ["error", "actor", "tables", "srql", "engine", "live", "records", "http"];
 /// Crates that only the last of them uses.
-const OF_HTTP: [&str; 6] = ["axum", "hyper_util", "utoipa_axum", "tonic", "arrow_flight", "prost"];
+const OF_HTTP: [&str; 7] = ["axum", "http_body", "hyper_util", "utoipa_axum", "tonic", "arrow_flight", "prost"];
 
 /// The names that follow a word in a text's paths.
 fn after<'a>(word: &'a str, text: &'a str) -> impl Iterator<Item = &'a str> {

@@ -28,6 +28,8 @@ pub(super) struct Room {
     /// Bytes of rows that wait for their table's commit.
     pub(super) pending: AtomicUsize,
     pub(super) full: AtomicBool,
+    /// Whether upkeep of a table is under way.
+    pub(super) upkeep: AtomicBool,
 }
 
 impl Room {
@@ -95,6 +97,7 @@ impl Sink {
             self.commit(|writer| writer.is_due() || Some(writer.table) == largest).await;
             self.end_chore().await;
             self.begin_chore();
+            self.room.upkeep.store(self.chore.is_some(), Ordering::Relaxed);
             self.report();
         }
         self.commit_all().await;

@@ -27,12 +27,16 @@ pub const PER_RECEIVER: usize = 4;
 pub const PROBES: usize = 16;
 /// The same of one tenant: what is left is for those that answer.
 pub const TENANT_PROBES: usize = 4;
-/// Bytes of messages that wait, of all tenants; and one message a receiver, however large.
+/// Bytes of messages that wait, of all tenants, where nothing else is said; and one message a receiver, however large.
 pub const ALL_BYTES: usize = 32 << 20;
-/// Bytes of a tenant's messages that wait.
-pub const TENANT_BYTES: usize = 8 << 20;
-/// Bytes of a receiver's messages that wait.
-pub const RECEIVER_BYTES: usize = 4 << 20;
+/// A tenant has one part of them in so many.
+const TENANT_SHARE: usize = 4;
+/// A receiver likewise.
+const RECEIVER_SHARE: usize = 8;
+/// Bytes of a tenant's messages that wait, likewise.
+pub const TENANT_BYTES: usize = ALL_BYTES / TENANT_SHARE;
+/// Bytes of a receiver's messages that wait, likewise.
+pub const RECEIVER_BYTES: usize = ALL_BYTES / RECEIVER_SHARE;
 /// Attempts at one message before it is a dead letter.
 pub const ATTEMPTS: u32 = 60;
 /// After so long a message to a receiver that fails is a dead letter, tried or not.
@@ -121,8 +125,9 @@ struct Tenant {
 }
 
 /// All lines.
-#[derive(Default)]
 pub(super) struct Lines {
+    /// Bytes that may wait.
+    pub(super) most: usize,
     tenants: BTreeMap<String, Tenant>,
     /// Who went last.
     last: String,
@@ -158,6 +163,21 @@ fn after<'a, K: Ord + Clone, V>(map: &'a BTreeMap<K, V>, last: &'a K) -> impl It
     later.chain(map.range(..=last.clone()).map(|(key, _)| key))
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Lines {
+            most: ALL_BYTES,
+            tenants: BTreeMap::new(),
+            last: String::new(),
+            known: BTreeSet::new(),
+            under_way: 0,
+            probes: 0,
+            bytes: 0,
+            tried: 0,
+        }
+    }
+}
+
 impl Lines {
     /// Bytes that wait or are under way.
     pub(super) fn bytes(&self) -> usize {
@@ -179,17 +199,17 @@ impl Lines {
         self.bytes += message.bytes;
         line.ready.push_back(message);
         let mut refused = Vec::new();
-        while self.line(&name, &receiver).is_some_and(|line| line.bytes > RECEIVER_BYTES) {
+        while self.line(&name, &receiver).is_some_and(|line| line.bytes > self.most / RECEIVER_SHARE) {
             if !self.refuse(&name, Some(&receiver), &mut refused) {
                 break;
             }
         }
-        while self.tenants[&name].bytes > TENANT_BYTES {
+        while self.tenants[&name].bytes > self.most / TENANT_SHARE {
             if !self.refuse(&name, None, &mut refused) {
                 break;
             }
         }
-        while self.bytes > ALL_BYTES {
+        while self.bytes > self.most {
             let mut largest: Vec<(usize, String)> =
                 self.tenants.iter().map(|(name, tenant)| (tenant.bytes, name.clone())).collect();
             largest.sort();
@@ -496,6 +516,12 @@ mod tests {
             assert!(lines.tenants[&format!("t{tenant}")].bytes <= TENANT_BYTES);
         }
         assert!(lines.bytes() <= ALL_BYTES);
+        let mut little = Lines { most: ALL_BYTES / 16, ..Lines::default() };
+        for n in 0..64 {
+            little.push(due("t", "ops", n, RECEIVER_BYTES / 64), now);
+            assert!(little.bytes() <= RECEIVER_BYTES / 16);
+        }
+        assert!(little.bytes() > RECEIVER_BYTES / 32);
         // Who has little is not touched by those who have much, nor is one that is large and alone.
         for n in 0..10 {
             assert!(lines.push(due("small", "ops", n, 2000), now).iter().all(|m| m.due.tenant != "small"));

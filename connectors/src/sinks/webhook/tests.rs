@@ -15,6 +15,8 @@ use super::*;
 #[derive(Default)]
 struct Recorded {
     facts: Mutex<Vec<(String, String, bool, String)>>,
+    /// When that was, as the ledger is told.
+    times_us: Mutex<Vec<i64>>,
     /// So many times it refuses first.
     refusals: AtomicUsize,
 }
@@ -27,6 +29,7 @@ impl Appender for Recorded {
         let mut facts = self.facts.lock().unwrap();
         for (origin, entries) in parts {
             for entry in entries {
+                self.times_us.lock().unwrap().push(entry.received_us);
                 match serde_json::from_slice(&entry.body).unwrap() {
                     Fact::Delivery { tenant, receiver, notification_id, delivered, detail, .. } => {
                         assert_eq!(tenant, origin.tenant);
@@ -41,6 +44,25 @@ impl Appender for Recorded {
 
     fn offer(&self, _: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         Err(entries)
+    }
+}
+
+/// A clock that stands.
+struct Noon;
+
+const NOON_MS: i64 = 1_704_110_400_000;
+
+impl Clock for Noon {
+    fn wall_ms(&self) -> i64 {
+        NOON_MS
+    }
+
+    fn monotonic_ms(&self) -> i64 {
+        1
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        None
     }
 }
 
@@ -84,7 +106,7 @@ fn epoch(due: Vec<DueNotification>) -> EpochOutput {
 
 fn outbox() -> (Outbox, Arc<Recorded>) {
     let recorded = Arc::new(Recorded::default());
-    (Outbox::start(recorded.clone(), "http://r".to_owned()).unwrap(), recorded)
+    (Outbox::start(recorded.clone(), Arc::new(Noon), "http://r".to_owned()).unwrap(), recorded)
 }
 
 async fn until(what: &str, mut right: impl FnMut() -> bool) {
@@ -224,6 +246,8 @@ async fn an_answer_without_end_and_one_that_trickles_are_answers() {
         assert!(*delivered && detail.starts_with("200 OK x") && detail.len() <= at_most, "{name}: {detail}");
     }
     assert!(sent.load(Ordering::Relaxed) < 64 << 20);
+    // What is recorded bears the time of the clock that was handed in.
+    assert_eq!(*recorded.times_us.lock().unwrap(), [NOON_MS * 1000; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,14 +13,17 @@ pub mod netbox;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use backon::Retryable;
+use radarflow_proto::body::Memory;
 use radarflow_proto::fact::{Fact, OwnCondition};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, AskedInventories, Ending, InventoryRun, ReadError, RunOf};
 use radarflow_proto::record::SourceKind;
+use radarflow_proto::room::{NoRoom, Room};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -33,10 +36,14 @@ use crate::{http, retry};
 pub const FAILED: &str = "sync-failed";
 /// Largest answer, bytes.
 pub const MAX_ANSWER: usize = 64 << 20;
+/// What an answer becomes, for each of its bytes: the buffer it is read into, which doubles, and what is made of it.
+const ANSWER_FACTOR: usize = 10;
 /// Times a request is sent.
 pub(crate) const TRIES: u32 = 6;
 /// The same where somebody waits for the answer.
 const ASKED_TRIES: u32 = 3;
+/// Memory of a look at an inventory by a process that does nothing else, bytes.
+const ALONE: usize = 4 << 30;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Longest wait for an answer.
@@ -150,6 +157,14 @@ pub enum PullError {
         /// Why.
         why: String,
     },
+    /// There is no memory for the answer.
+    #[error("{url}: {why}; ask for smaller pages, or raise memory_limit_mib")]
+    NoRoom {
+        /// What was asked.
+        url: String,
+        /// Why.
+        why: NoRoom,
+    },
     /// The list ended before it was whole.
     #[error("{url} lists {listed} of {of} items")]
     Short {
@@ -181,14 +196,22 @@ pub(crate) struct Client {
     base: Url,
     pause: Duration,
     tries: u32,
+    /// What its answers take, since it last asked for a page.
+    memory: Memory,
     stop: Stop,
 }
 
 impl Client {
-    pub(crate) fn new(common: &Common, tries: u32, stop: Stop) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(common: &Common, tries: u32, room: &Arc<Room>, stop: Stop) -> Result<Self, reqwest::Error> {
         // A redirect would take the token elsewhere.
         let http = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
-        Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, stop })
+        let memory = Memory::new(room.hold_for(&common.tenant, &common.name));
+        Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, memory, stop })
+    }
+
+    /// What was answered before is needed no more.
+    pub(crate) fn forget(&self) {
+        self.memory.give_back();
     }
 
     /// A path below the base, which keeps its own.
@@ -219,7 +242,11 @@ impl Client {
                     Err(Failed { error, again: true, asked })
                 }
                 Ok((status, _, said)) => Ok((status, said)),
-                Err(error) => Err(Failed { again: matches!(error, PullError::Network { .. }), error, asked: None }),
+                Err(error) => {
+                    let no_room = matches!(error, PullError::NoRoom { why: NoRoom::Own | NoRoom::Others, .. });
+                    let again = no_room || matches!(error, PullError::Network { .. });
+                    Err(Failed { again, error, asked: None })
+                }
             }
         };
         let pauses = retry::endless(self.pause, LONGEST_PAUSE).with_max_times(self.tries.saturating_sub(1) as usize);
@@ -243,7 +270,19 @@ impl Client {
         let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
         let status = response.status();
-        let Some(said) = http::whole(response, MAX_ANSWER).await.map_err(network)? else {
+        let mut no_room = None;
+        let takes = |bytes: usize| match self.memory.grow(bytes * ANSWER_FACTOR) {
+            Ok(()) => true,
+            Err(no) => {
+                no_room = Some(no);
+                false
+            }
+        };
+        let said = http::whole(response, MAX_ANSWER, takes).await.map_err(network)?;
+        let Some(said) = said else {
+            if let Some(why) = no_room {
+                return Err(PullError::NoRoom { url: shown.to_owned(), why });
+            }
             let why = format!("more than {MAX_ANSWER} bytes; ask for smaller pages");
             return Err(PullError::Unreadable { url: shown.to_owned(), why });
         };
@@ -309,7 +348,8 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
         &mut inventory;
     common.page = 1;
     let (_tell, stop) = Stop::new();
-    let client = Client::new(common, 1, stop)
+    let room = Room::of(ALONE);
+    let client = Client::new(common, 1, &room, stop)
         .map_err(|source| PullError::Network { url: shown(&common.url), source: source.without_url() })?;
     match &inventory {
         Inventory::Armis(config) => armis::Search::new(config, client).next().await.map(drop),
@@ -323,7 +363,7 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
 /// Where no HTTP client can be made.
 pub fn start(inventory: Inventory, runs: Runs, stop: Stop) -> Result<(), reqwest::Error> {
     let common = inventory.common().clone();
-    let client = Client::new(&common, TRIES, stop.clone())?;
+    let client = Client::new(&common, TRIES, runs.memory(), stop.clone())?;
     let puller = Puller { inventory, common, client, runs };
     tokio::spawn(puller.run(stop));
     Ok(())
@@ -355,7 +395,9 @@ async fn read_pages(
     run: &mut dyn InventoryRun,
     items: &mut usize,
 ) -> Result<(), PullError> {
-    while let Some(mut page) = pages.next().await? {
+    loop {
+        client.forget();
+        let Some(mut page) = pages.next().await? else { break };
         *items += page.len();
         page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
         run.page(page).await?;
@@ -363,19 +405,21 @@ async fn read_pages(
             return Err(PullError::Stopped);
         }
     }
+    client.forget();
     Ok(())
 }
 
 /// The inventories of the configuration, for whoever wants one read now.
 pub struct Asked {
     inventories: Vec<Inventory>,
+    room: Arc<Room>,
     stop: Stop,
 }
 
 impl Asked {
-    /// These, until told to stop.
-    pub fn new(inventories: Vec<Inventory>, stop: Stop) -> Self {
-        Asked { inventories, stop }
+    /// These, whose answers have their memory of a room, until told to stop.
+    pub fn new(inventories: Vec<Inventory>, room: Arc<Room>, stop: Stop) -> Self {
+        Asked { inventories, room, stop }
     }
 
     fn find(&self, tenant: &str, name: &str, instance: &str) -> Option<&Inventory> {
@@ -394,7 +438,7 @@ impl AskedInventories for Asked {
         let Some(inventory) = self.find(&of.tenant, &of.name, &of.instance) else {
             return Err(ReadError::Source(format!("there is no inventory {}/{}", of.name, of.instance)));
         };
-        let client = Client::new(inventory.common(), ASKED_TRIES, self.stop.clone())
+        let client = Client::new(inventory.common(), ASKED_TRIES, &self.room, self.stop.clone())
             .map_err(|e| ReadError::Source(e.without_url().to_string()))?;
         read_all(inventory, &client, None, into, &mut 0).await.map_err(|error| match error {
             PullError::Append(error) => ReadError::Append(error),

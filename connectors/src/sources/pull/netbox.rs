@@ -307,6 +307,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::time::Duration;
 
+    use radarflow_proto::room::Room;
+
     use super::*;
     use crate::sources::Stop;
 
@@ -341,7 +343,7 @@ mod tests {
             interfaces: false,
         };
         let (_tell, stop) = Stop::new();
-        let client = Client::new(&config.common, 1, stop).unwrap();
+        let client = Client::new(&config.common, 1, &Room::of(1 << 20), stop).unwrap();
         let mut lists = Lists::new(&config, client, None);
         assert_eq!(lists.next().await.unwrap().unwrap().len(), 1);
         let ended = tokio::time::timeout(Duration::from_secs(10), lists.next()).await.unwrap();
