@@ -72,7 +72,8 @@ async fn slices_hold_every_event_once_and_rates_divide_by_the_seconds_there_were
                 let told = row["r"].as_f64().unwrap();
                 // The last slice may end before the span does, if nothing is in the slice behind it.
                 let is_last = n + 1 == found.len();
-                let (least, most) = (per_second(end), per_second(if is_last { (end - 15 * MINUTE).max(begin) + 1 } else { end }));
+                let (least, most) =
+                    (per_second(end), per_second(if is_last { (end - 15 * MINUTE).max(begin) + 1 } else { end }));
                 let within = told > least * (1.0 - 1e-6) && told < most * (1.0 + 1e-6);
                 assert!(within, "{asked}: {row}, not {least} to {most}");
             }
