@@ -565,7 +565,7 @@ impl Walk<'_> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_at_random_is_what_the_rows_say() {
     let of = |name: &str, n: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(n);
-    let (n, seed) = (of("RADARFLOW_QUERIES", 300), of("RADARFLOW_SEED", 1));
+    let (n, seed) = (of("RADARFLOW_QUERIES", 200), of("RADARFLOW_SEED", 1));
     eprintln!("RADARFLOW_SEED={seed} RADARFLOW_QUERIES={n}");
     let mut random = StdRng::seed_from_u64(seed);
     let rows = made(250, &mut random);
