@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::actor::Actor;
-use crate::error::QueryError;
+use crate::error::{QueryError, Span};
 use crate::tables::view::View;
 
 /// Versions of the tables that are kept for those who page through them.
@@ -81,8 +81,12 @@ impl Seal {
 }
 
 /// Names a query apart from its cursor.
-pub(crate) fn query_hash(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().filter(|w| !w.to_ascii_lowercase().starts_with("cursor:")).collect();
+pub(crate) fn query_hash(text: &str, paging: &[Span]) -> String {
+    let (mut words, mut at) = (Vec::new(), 0);
+    for (start, end) in paging.iter().copied().chain([(text.len(), text.len())]) {
+        words.extend(text.get(at..start).unwrap_or_default().split_whitespace());
+        at = end;
+    }
     hex::encode(&Sha256::digest(words.join(" "))[..8])
 }
 

@@ -52,7 +52,7 @@ impl Engine {
         }
         let cursor_text = cursor.map(str::to_owned).or_else(|| query.cursor.take().map(|c| parse::plain(&c.text)));
         query.cursor = None;
-        let hash = query_hash(text);
+        let hash = query_hash(text, &query.paging);
         let cursor = cursor_text.map(|c| self.seal.open(&c, actor, &hash)).transpose()?;
         if limit == Some(0) {
             return Err(SrqlError::new("bad_limit", (0, 0), "limit: takes a whole number from 1 on").into());

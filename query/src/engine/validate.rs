@@ -159,7 +159,7 @@ fn prune_calls(query: &mut Query, error: &SrqlError) -> bool {
         }
     }
     for group in &mut query.by {
-        if let GroupKey::Field(key, name) | GroupKey::Cidr(key, _, name) = group
+        if let GroupKey::Field(key, name) | GroupKey::Cidr(key, _, name) | GroupKey::Each(key, name) = group
             && within(at, key.span)
             && key.path != ["partition"]
         {

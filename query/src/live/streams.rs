@@ -152,6 +152,7 @@ fn how(query: &Query, entity: &Entity) -> Option<How> {
         _ => {
             let keys = query.by.iter().all(|key| match key {
                 GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => own(key),
+                GroupKey::Each(..) => false,
                 GroupKey::Time(..) => entity.time.is_some(),
             });
             let calls =

@@ -103,6 +103,8 @@ pub enum GroupKey {
     Field(Key, String),
     /// An address's network.
     Cidr(Key, u8, String),
+    /// Each element of a list.
+    Each(Key, String),
     /// The time slice, microseconds wide.
     Time(i64, String),
 }
@@ -111,7 +113,8 @@ impl GroupKey {
     /// Whether both say the same, wherever they stand.
     pub fn is_like(&self, other: &GroupKey) -> bool {
         match (self, other) {
-            (GroupKey::Field(a, name), GroupKey::Field(b, other)) => a.is_like(b) && name == other,
+            (GroupKey::Field(a, name), GroupKey::Field(b, other))
+            | (GroupKey::Each(a, name), GroupKey::Each(b, other)) => a.is_like(b) && name == other,
             (GroupKey::Cidr(a, bits, name), GroupKey::Cidr(b, others, other)) => {
                 a.is_like(b) && bits == others && name == other
             }
@@ -123,7 +126,37 @@ impl GroupKey {
     /// The name of its column.
     pub fn name(&self) -> &str {
         match self {
-            GroupKey::Field(_, name) | GroupKey::Cidr(_, _, name) | GroupKey::Time(_, name) => name,
+            GroupKey::Field(_, name)
+            | GroupKey::Cidr(_, _, name)
+            | GroupKey::Each(_, name)
+            | GroupKey::Time(_, name) => name,
+        }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(self, name: String) -> GroupKey {
+        match self {
+            GroupKey::Field(key, _) => GroupKey::Field(key, name),
+            GroupKey::Cidr(key, bits, _) => GroupKey::Cidr(key, bits, name),
+            GroupKey::Each(key, _) => GroupKey::Each(key, name),
+            GroupKey::Time(width, _) => GroupKey::Time(width, name),
+        }
+    }
+
+    /// The key of its field, where it is of one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) | GroupKey::Each(key, _) => Some(key),
+            GroupKey::Time(..) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn key_mut(&mut self) -> Option<&mut Key> {
+        match self {
+            GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) | GroupKey::Each(key, _) => Some(key),
+            GroupKey::Time(..) => None,
         }
     }
 }
@@ -287,6 +320,8 @@ pub struct Query {
     pub rollup: Option<(String, Span)>,
     /// `bucket:`
     pub bucket: Option<Bucket>,
+    /// Where `limit:` and `cursor:` stand: another page is of the same query, whatever they say.
+    pub paging: Vec<Span>,
     /// Changes of meaning that a user may not expect.
     pub warnings: Vec<String>,
 }

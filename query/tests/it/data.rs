@@ -20,7 +20,7 @@ fn ago(minutes: i64) -> i64 {
 }
 
 /// A row of what every such row has, and what this one has.
-fn row<R: DeserializeOwned>(base: &Value, more: &Value) -> R {
+pub(crate) fn row<R: DeserializeOwned>(base: &Value, more: &Value) -> R {
     let mut all = base.clone();
     for (key, value) in more.as_object().expect("an object") {
         all[key] = value.clone();
@@ -102,12 +102,12 @@ fn groups() -> Vec<StateRow> {
     ]
 }
 
-fn bytes_of(ip: &str) -> IpBytes {
+pub(crate) fn bytes_of(ip: &str) -> IpBytes {
     IpBytes::from(ip.parse::<IpAddr>().expect("an address"))
 }
 
 /// What every flow has.
-fn any_flow() -> Value {
+pub(crate) fn any_flow() -> Value {
     json!({
         "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "bytes_total": 0, "packets_total": 0,
         "bytes_raw": 0, "packets_raw": 0, "sampling_source": "unknown", "sampler_address": "10.0.0.1",

@@ -11,6 +11,7 @@ mod data;
 mod fuzz;
 mod intervals;
 mod limits;
+mod naive;
 mod rooms;
 mod stream;
 mod zones;
@@ -228,6 +229,64 @@ async fn pages_repeat_and_lose_nothing() {
             cursor = page.prev_cursor;
             assert_eq!(cursor.is_none(), n == 0, "{query}, page {n}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_with_another_limit_and_no_other_query() {
+    let engine = engine();
+    let actor = actor("t", &[]);
+    let whole = "in:devices sort:hostname:asc,uid:asc fields:uid";
+    let all = json(&engine.query(&actor, whole, None, None).await.unwrap());
+    let first = engine.query(&actor, &format!("limit:2 {whole}"), None, None).await.unwrap();
+    let next = first.next_cursor.clone().expect("there are more");
+    for (query, limit, n) in [
+        (format!("{whole}  limit:3"), None, 3),
+        (format!("limit:1 {whole}"), None, 1),
+        (whole.to_owned(), None, all.len() - 2),
+        (whole.to_owned(), Some(2), 2),
+        (format!("{whole} cursor:{next}"), Some(3), 3),
+    ] {
+        let cursor = (!query.contains("cursor:")).then_some(next.as_str());
+        let page = engine.query(&actor, &query, cursor, limit).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+        assert_eq!(json(&page), all[2..2 + n], "{query}");
+    }
+    for other in
+        ["in:devices sort:hostname:asc,uid:desc fields:uid limit:2", "in:devices sort:hostname:asc,uid:asc limit:2"]
+    {
+        let said = engine.query(&actor, other, Some(&next), None).await;
+        assert!(matches!(said, Err(QueryError::Cursor(_))), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_how_much_was_read_and_what_its_columns_count() {
+    let engine = engine();
+    for (query, rows, units) in [
+        (
+            "in:flows time:last_7d app:rtsp fields:bytes_total,packets_total",
+            8,
+            "bytes_total bytes, packets_total packets",
+        ),
+        ("in:flows time:last_7d stats:\"sum(bytes_total) as b, count() as n by app\"", 8, "b bytes"),
+        (
+            "in:flows time:last_7d units:bps stats:\"sum(bytes_total) as b, rate(packets_total) as p\"",
+            8,
+            "b bits/s, p packets/s",
+        ),
+        (
+            "in:flows time:last_7d bucket:1d agg:sum value_field:bytes_total compare:1d",
+            16,
+            "value bytes, value_before bytes",
+        ),
+        ("in:devices fields:uid", 7, ""),
+    ] {
+        let answer =
+            engine.query(&actor("t", &[]), query, None, None).await.unwrap_or_else(|e| panic!("{query}: {e:?}"));
+        let told: Vec<String> = answer.units.iter().map(|(column, unit)| format!("{column} {unit}")).collect();
+        assert_eq!(told.join(", "), units, "{query}");
+        assert_eq!(answer.meta.rows_scanned, rows, "{query}");
+        assert!(answer.meta.bytes_scanned > 0, "{query}");
     }
 }
 

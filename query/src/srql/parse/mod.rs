@@ -73,6 +73,7 @@ fn empty() -> Query {
         compare: None,
         rollup: None,
         bucket: None,
+        paging: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -186,6 +186,14 @@ impl<'a> Parser<'a> {
                 }
                 let name = field.path.join(".");
                 GroupKey::Cidr(field, bits, name)
+            } else if function && key.path[0].eq_ignore_ascii_case("each") {
+                self.at += 1;
+                let (field, _) = self.key()?;
+                if !self.eat(')') {
+                    return Err(self.error("unexpected", "')' is expected here"));
+                }
+                let name = field.path.join(".");
+                GroupKey::Each(field, name)
             } else if function && key.path[0].eq_ignore_ascii_case("time") {
                 self.at += 1;
                 let word = self.word(&[')'])?;
@@ -213,11 +221,7 @@ impl<'a> Parser<'a> {
                 GroupKey::Field(key, name)
             };
             let group = match self.alias()? {
-                Some(alias) => match group {
-                    GroupKey::Field(k, _) => GroupKey::Field(k, alias),
-                    GroupKey::Cidr(k, b, _) => GroupKey::Cidr(k, b, alias),
-                    GroupKey::Time(w, _) => GroupKey::Time(w, alias),
-                },
+                Some(alias) => group.named(alias),
                 None => group,
             };
             keys.push(group);

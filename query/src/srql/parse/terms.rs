@@ -118,6 +118,9 @@ impl Parser<'_> {
             self.fail(self.beside(operator, (at.0, span.1), span))?;
         }
         self.after = Some(span);
+        if matches!(clause, "limit" | "cursor") {
+            self.query.paging.push(span);
+        }
         Ok(Expr::And(Vec::new()))
     }
 

@@ -1,5 +1,5 @@
-//! `reverse:` and `compare:`: the same aggregates of the same groups, of the opposite direction or of an earlier span, as
-//! further columns.
+//! `reverse:` and `compare:`: the same aggregates of the same groups or slices, of the opposite direction or of an earlier
+//! span, as further columns.
 //!
 //! ```text
 //! groups    :- (keys, aggregates) of the rows
@@ -31,8 +31,8 @@ const BEFORE: &str = "_before";
 /// Whether a query may ask for what it asks for.
 pub(super) fn check(query: &Query, entities: &[&'static Entity]) -> Result<()> {
     let spans = query.reverse.into_iter().chain(query.compare.map(|(_, span)| span));
-    if let Some(span) = spans.min().filter(|_| query.stats.is_empty()) {
-        return Err(SrqlError::new("clause_conflict", span, "reverse: and compare: stand beside stats:"));
+    if let Some(span) = spans.min().filter(|_| query.stats.is_empty() && query.bucket.is_none()) {
+        return Err(SrqlError::new("clause_conflict", span, "reverse: and compare: stand beside stats: or bucket:"));
     }
     if let Some(span) = query.reverse.filter(|_| entities.iter().any(|e| e.table != Table::Flow)) {
         return Err(SrqlError::new("clause_not_applicable", span, "reverse: is of flows"));
@@ -43,24 +43,41 @@ pub(super) fn check(query: &Query, entities: &[&'static Entity]) -> Result<()> {
     Ok(())
 }
 
+/// What groups are, beside which others are asked for.
+pub(super) struct Beside<'a> {
+    pub(super) query: &'a Query,
+    /// Their aggregates.
+    pub(super) calls: &'a [Aggregate],
+    pub(super) range: Option<Range>,
+    pub(super) best: Option<&'a Best>,
+    /// The columns that tell them apart.
+    pub(super) keys: &'a [String],
+}
+
+/// How rows become groups.
+type Grouped = fn(&Names<'_>, &Query, DataFrame, Option<Range>, Option<&Best>) -> Result<DataFrame>;
+
 impl Names<'_> {
-    /// The groups with what is asked for beside them, and the names of the columns that came.
+    /// The groups with what is asked for beside them; the names of the columns that came, and of those they are like.
     pub(super) fn beside(
         &self,
-        query: &Query,
+        of: &Beside<'_>,
         mut groups: DataFrame,
-        range: Option<Range>,
-        best: Option<&Best>,
-        keys: &[String],
-    ) -> Result<(DataFrame, Vec<String>)> {
+        grouped: Grouped,
+    ) -> Result<(DataFrame, Vec<(String, String)>)> {
+        let Beside { query, calls, range, best, keys } = *of;
+        let like = |suffix: &str| {
+            let named = |call: &Aggregate| (format!("{}{suffix}", call.alias), call.alias.clone());
+            calls.iter().map(named).collect::<Vec<_>>()
+        };
         let mut columns = Vec::new();
         if query.reverse.is_some() {
             let (mut within, mut told) = (range, Vec::new());
             let reversed = reversed(query);
             let (names, rows) = source(&reversed, self.tables, self.now_us, &mut within, &mut told)?;
-            let other = names.grouped(&reversed, rows, range, best)?;
-            groups = joined(groups, other, keys, &query.stats, REVERSE)?;
-            columns.extend(query.stats.iter().map(|call| format!("{}{REVERSE}", call.alias)));
+            let other = grouped(&names, &reversed, rows, range, best)?;
+            groups = joined(groups, other, keys, calls, REVERSE)?;
+            columns.extend(like(REVERSE));
         }
         if let Some((back_us, span)) = query.compare {
             let Some(from) = range.and_then(|r| r.from) else {
@@ -79,9 +96,9 @@ impl Names<'_> {
                 let later = cast(cast(ident(time), DataType::Int64) + lit(back_us), instant);
                 rows = rows.with_column(time, later).map_err(defect)?;
             }
-            let other = names.grouped(query, rows, range, best)?;
-            groups = joined(groups, other, keys, &query.stats, BEFORE)?;
-            columns.extend(query.stats.iter().map(|call| format!("{}{BEFORE}", call.alias)));
+            let other = grouped(&names, query, rows, range, best)?;
+            groups = joined(groups, other, keys, calls, BEFORE)?;
+            columns.extend(like(BEFORE));
         }
         Ok((groups, columns))
     }
@@ -168,11 +185,9 @@ fn reversed(query: &Query) -> Query {
         call.field.iter_mut().for_each(turned);
         call.only.iter_mut().for_each(of_filter);
     }
-    for key in &mut query.by {
-        match key {
-            GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => turned(key),
-            GroupKey::Time(..) => {}
-        }
+    query.by.iter_mut().filter_map(GroupKey::key_mut).for_each(turned);
+    if let Some(bucket) = &mut query.bucket {
+        bucket.series.iter_mut().chain(&mut bucket.value_field).for_each(turned);
     }
     query
 }

@@ -8,8 +8,9 @@ use datafusion::functions_aggregate::expr_fn as agg;
 use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, JoinType, cast, ident, lit, when};
 use datafusion::prelude::DataFrame;
 
-use super::super::ast::{Aggregate, GroupKey, Over, Query, Span, Top, Units};
+use super::super::ast::{Aggregate, GroupKey, Key, Over, Query, Span, Top, Units};
 use super::super::time::Range;
+use super::beside::Beside;
 use super::having::{self, Condition, column_of, is_field, unknown_column};
 use super::names::{Names, Target};
 use super::{DEFAULT_LIMIT, Planned, Result, defect};
@@ -24,6 +25,11 @@ pub(super) fn comparable(target: &Target, ordered: bool) -> Df {
         Kind::List if ordered => as_text(target.expr.clone()),
         _ => target.expr.clone(),
     }
+}
+
+/// The column of the elements of a list.
+fn element(key: &Key) -> String {
+    format!("__each{}", key.span.0)
 }
 
 /// An aggregate of the rows where a condition holds. Its order and whether it is of different values stay as they are.
@@ -70,6 +76,11 @@ impl Names<'_> {
             "count_distinct" => agg::count_distinct(any()?),
             "sum" | "rate" => agg::sum(numeric()?),
             "avg" => agg::avg(float()?),
+            // Addresses are in the order of what they are, not of how they are written.
+            "min" | "max" if field.as_ref().is_some_and(|target| target.kind == Kind::Ip) => {
+                let order = ip_order(any()?).sort(call.function == "min", false);
+                agg::first_value(any()?, vec![order])
+            }
             "min" => agg::min(any()?),
             "max" => agg::max(any()?),
             "stddev" => agg::stddev(float()?),
@@ -119,8 +130,26 @@ impl Names<'_> {
                 }
                 (ip_mask(target.expr, *bits), name.clone())
             }
+            GroupKey::Each(key, name) => (ident(element(key)), name.clone()),
             GroupKey::Time(width, name) => (self.slice(*width, span)?, name.clone()),
         })
+    }
+
+    /// Rows as often as a list that they are grouped by the elements of has some; once where it has none.
+    pub(super) fn unnested(&self, query: &Query, mut frame: DataFrame) -> Result<DataFrame> {
+        for key in &query.by {
+            let GroupKey::Each(key, _) = key else { continue };
+            let target = self.one(key)?;
+            if target.kind != Kind::List {
+                let detail = format!("{} is {}, not a list", target.field, target.kind.name());
+                return Err(SrqlError::new("not_a_list", key.span, detail));
+            }
+            let (column, there) = (element(key), target.present());
+            let elements = when(there, target.expr).end().map_err(defect)?;
+            let with = frame.with_column(&column, elements);
+            frame = with.and_then(|frame| frame.unnest_columns(&[&column])).map_err(defect)?;
+        }
+        Ok(frame)
     }
 
     pub(super) fn groups(&self, query: &Query, frame: DataFrame, range: Option<Range>) -> Result<Planned> {
@@ -144,12 +173,12 @@ impl Names<'_> {
         let frame = self.grouped(&whole, frame, range, best.as_ref())?;
         let told = best.iter().filter(|best| best.other).map(|_| OTHER.to_owned());
         let told: Vec<String> = columns.iter().cloned().chain(told).collect();
-        let (frame, more) = self.beside(&whole, frame, range, best.as_ref(), &told)?;
+        let beside = Beside { query: &whole, calls: &whole.stats, range, best: best.as_ref(), keys: &told };
+        let (frame, more) =
+            self.beside(&beside, frame, |names, query, rows, range, best| names.grouped(query, rows, range, best))?;
         columns.extend(query.stats.iter().map(|a| a.alias.clone()));
-        for column in more.into_iter().filter(|column| !column.starts_with("__")) {
-            let of =
-                query.stats.iter().filter(|call| column.starts_with(&call.alias)).max_by_key(|call| call.alias.len());
-            let unit = of.and_then(|call| units.get(&call.alias).copied());
+        for (column, alias) in more.into_iter().filter(|(column, _)| !column.starts_with("__")) {
+            let unit = units.get(&alias).copied();
             units.extend(unit.map(|unit| (column.clone(), unit)));
             columns.push(column);
         }
@@ -395,7 +424,7 @@ pub(super) fn of_groups(
 
 /// The columns of groups that `fields:` names.
 fn shown(query: &Query, columns: &[String]) -> Result<Vec<String>> {
-    let find = |key: &super::super::ast::Key| {
+    let find = |key: &Key| {
         let name = key.path.join(".");
         let column = column_of(query, &name, columns).cloned();
         column.ok_or_else(|| unknown_column(query, &name, key.span, columns))
@@ -404,9 +433,9 @@ fn shown(query: &Query, columns: &[String]) -> Result<Vec<String>> {
 }
 
 /// Marks rows of none of the largest groups.
-const IS_OTHER: &str = "__is_other";
+pub(super) const IS_OTHER: &str = "__is_other";
 /// Tells the group of these rows from the others.
-const OTHER: &str = "__other";
+pub(super) const OTHER: &str = "__other";
 
 /// Which aggregate groups are ranked by, and how its slices are, if by these.
 fn ranked_by(query: &Query, top: &Top) -> Result<(usize, Option<Over>)> {

@@ -47,7 +47,9 @@ pub(super) fn column_of<'c>(query: &Query, name: &str, columns: &'c [String]) ->
         let path: Vec<String> = name.split('.').map(str::to_owned).collect();
         let wanted = field_of(query, &path)?;
         query.by.iter().find_map(|key| match key {
-            GroupKey::Field(key, name) | GroupKey::Cidr(key, _, name) if field_of(query, &key.path)? == wanted => {
+            GroupKey::Field(key, name) | GroupKey::Cidr(key, _, name) | GroupKey::Each(key, name)
+                if field_of(query, &key.path)? == wanted =>
+            {
                 columns.iter().find(|c| *c == name)
             }
             _ => None,
@@ -65,12 +67,10 @@ fn field_of(query: &Query, path: &[String]) -> Option<(&'static str, Vec<String>
 pub(super) fn holds_addresses(query: &Query, column: &str) -> bool {
     let is = |key: &Key| {
         let entities = entities(query).unwrap_or_default();
-        entities.iter().any(|e| e.locate(&key.path).is_some_and(|(field, _)| field.kind == Kind::Ip))
+        let fields = entities.iter().filter_map(|entity| entity.locate(&key.path));
+        fields.into_iter().any(|(field, _)| field.kind == Kind::Ip || field.name.ends_with("ip_addresses"))
     };
-    query.by.iter().any(|key| match key {
-        GroupKey::Field(key, name) | GroupKey::Cidr(key, _, name) => name == column && is(key),
-        GroupKey::Time(..) => false,
-    })
+    query.by.iter().any(|group| group.name() == column && group.key().is_some_and(is))
 }
 
 /// Whether rows have such a field.

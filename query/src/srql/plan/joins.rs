@@ -179,11 +179,23 @@ fn of_groups(query: &Query) -> Result<(String, Kind)> {
             GroupKey::Field(key, name) if is(name) => return Ok((name.clone(), kind_of(query, key)?)),
             // A network is no address.
             GroupKey::Cidr(_, _, name) if is(name) => return Ok((name.clone(), Kind::Bytes)),
+            GroupKey::Each(key, name) if is(name) => return Ok((name.clone(), elements_of(query, key))),
             GroupKey::Time(_, name) if is(name) => return Ok((name.clone(), Kind::Time)),
             _ => {}
         }
     }
     Ok((wanted.unwrap_or_default(), Kind::Number))
+}
+
+/// What the elements of a list are.
+fn elements_of(query: &Query, key: &Key) -> Kind {
+    let entities = entities(query).unwrap_or_default();
+    let field = entities.iter().find_map(|entity| entity.locate(&key.path)).map_or("", |(field, _)| field.name);
+    match field {
+        name if name.ends_with("ip_addresses") => Kind::Ip,
+        name if name.ends_with("mac_addresses") => Kind::Mac,
+        _ => Kind::Text,
+    }
 }
 
 /// Whether a field of one kind can have values of another.

@@ -336,6 +336,7 @@ fn source<'a>(
         }
     }
     frame = frame.filter(bare(names.filter(&query.filter)?)).map_err(defect)?;
+    frame = names.unnested(query, frame)?;
     Ok((names, frame))
 }
 

@@ -186,12 +186,7 @@ pub(super) fn keys<'q>(query: &'q Query, each: &mut dyn FnMut(&'q Key)) {
             of_filter(only, each);
         }
     }
-    for group in &query.by {
-        match group {
-            GroupKey::Field(key, _) | GroupKey::Cidr(key, ..) => each(key),
-            GroupKey::Time(..) => {}
-        }
-    }
+    query.by.iter().filter_map(GroupKey::key).for_each(&mut *each);
     if let Some(bucket) = &query.bucket {
         bucket.series.iter().chain(&bucket.value_field).for_each(&mut *each);
     }

@@ -7,7 +7,7 @@ use datafusion::functions_aggregate::expr_fn as agg;
 use datafusion::logical_expr::{Expr as Df, ExprSchemable, ident, lit, when};
 use datafusion::prelude::DataFrame;
 
-use super::super::ast::Query;
+use super::super::ast::{GroupKey, Query};
 use super::super::time::Range;
 use super::groups::comparable;
 use super::having;
@@ -69,7 +69,8 @@ impl Names<'_> {
     /// Rows as a query that is kept by tallies wants them; nothing where it cannot be.
     fn tallied(&self, query: &Query, frame: DataFrame) -> Result<Option<Tallied>> {
         let beside = query.reverse.is_some() || query.compare.is_some() || !having::hidden(query).is_empty();
-        if beside || query.top.is_some() || query.units.is_some() {
+        let by_element = query.by.iter().any(|key| matches!(key, GroupKey::Each(..)));
+        if beside || by_element || query.top.is_some() || query.units.is_some() {
             return Ok(None);
         }
         let (mut select, mut keys, mut tallies) = (Vec::new(), Vec::new(), Vec::new());
@@ -89,14 +90,15 @@ impl Names<'_> {
                 None => value,
             };
             let kind = value.get_type(frame.schema()).map_err(defect)?;
+            let addresses = field.as_ref().is_some_and(|target| target.kind == Kind::Ip);
             let tally = match call.function.as_str() {
                 "count" => Tally::Count,
                 "count_distinct" => Tally::Distinct,
                 // Sums of floats depend on the order of their terms.
                 "sum" if kind == DataType::Int64 => Tally::Sum,
                 "avg" if kind == DataType::Int64 => Tally::Avg,
-                "min" if !kind.is_floating() => Tally::Min,
-                "max" if !kind.is_floating() => Tally::Max,
+                "min" if !kind.is_floating() && !addresses => Tally::Min,
+                "max" if !kind.is_floating() && !addresses => Tally::Max,
                 _ => return Ok(None),
             };
             let value = match &call.only {
