@@ -391,7 +391,8 @@ mod tests {
             while let Some(data) = next(&mut body).await {
                 read += data.unwrap().len();
                 most = most.max(room.bytes());
-                assert!(room.bytes() >= MESSAGE_FACTOR * 1000 || read < 5, "{piece}: {read}");
+                let in_head = [0..5, 1006..1010, 3011..3015].iter().any(|head| head.contains(&read));
+                assert!(room.bytes() >= MESSAGE_FACTOR * 1000 || in_head, "{piece}: {read}");
             }
             assert!(most <= MESSAGE_FACTOR * 4000, "{piece}: {most}");
             // The last is whoever's who answers.

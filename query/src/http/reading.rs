@@ -259,7 +259,7 @@ mod tests {
         // What broke off is no body, and not an empty one.
         let torn = stream::iter([Ok("{"), Err(std::io::Error::other("gone"))]);
         assert_eq!(ask(&router, "u", "/read", Body::from_stream(torn)).await.status(), 400);
-        drop(send);
+        drop((send, refused));
         assert_eq!(under_way.await.unwrap().status(), 200);
         assert_eq!(room.bytes(), 0);
         assert!(room.refused() >= 2);
@@ -299,9 +299,9 @@ mod tests {
         assert!(refused.status() == 429 && retry(&refused));
         let other = ask(&router, "u", "/say", Body::empty()).await;
         assert_eq!(other.status(), 200);
-        drop((first, refused));
+        drop((first, refused, other));
         assert_eq!(ask(&router, "t", "/say", Body::empty()).await.status(), 200);
-        drop((second, other));
+        drop(second);
         assert_eq!(room.bytes(), 0);
     }
 }

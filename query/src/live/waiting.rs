@@ -163,8 +163,8 @@ mod tests {
         // Of what all share whoever comes later finds some, and an event that waits alone always.
         let little = Tenants::of(most);
         let [greedy, late] = ["t", "u"].map(|tenant| Running::admit(&little, tenant).unwrap());
-        let waits: Vec<Room> = std::iter::from_fn(|| greedy.room(part / 2)).collect();
-        assert_eq!(waits.len(), 4);
+        let few: Vec<Room> = std::iter::from_fn(|| greedy.room(part / 2)).collect();
+        assert_eq!(few.len(), 4);
         assert!(late.room(part).is_some() && late.room(most).is_some());
         // Nothing is left of those that are gone.
         drop((one, more, other));
