@@ -339,6 +339,8 @@ impl Segments {
         if let Some(covered) = covered
             && let Some(from) = only_after(&*disk, &paths, covered)?
         {
+            // Without it a power failure brings the damage back.
+            disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
             let why = format!("{error}\nepochs up to {covered} are in a snapshot: they, and the damage, are let go");
             return match Segments::open(disk, dir, covered) {
                 Ok(_) => Ok(Some(format!("{why}; the files as they were are in {}", aside.display()))),
