@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(below("in:devices\n  a:1\n  b:2", 3, 3, "b"), "    b:2\n    ^");
         // Wide characters take two columns, combining ones none.
         assert_eq!(below("host:路由器 a:1", 1, 10, "a"), "  host:路由器 a:1\n              ^");
-        assert_eq!(below("host:e\u{301} a:1", 1, 9, "a"), "  host:e\u{301} a:1\n          ^");
+        assert_eq!(below("host:e\u{301} a:1", 1, 9, "a"), "  host:e\u{301} a:1\n         ^");
         assert_eq!(below("路由器:1", 1, 1, "路由器"), "  路由器:1\n  ^^^^^^");
         assert_eq!(below("a\tb", 1, 3, "b"), "  a b\n    ^");
         // At the end there is nothing below which it could be; what is nowhere has no caret.

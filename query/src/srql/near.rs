@@ -89,7 +89,7 @@ mod tests {
         ] {
             assert_eq!(key(of, name), near, "{of} {name}");
         }
-        assert_eq!(find("devices").unwrap().nearest("gateway"), Some("gateway_id"));
+        assert_eq!(find("devices").unwrap().nearest("enriched"), Some("enriched_by"));
         assert_eq!((entity("hosts"), entity("flow"), entity("zzz")), (Some("devices"), Some("flows"), None));
     }
 }
