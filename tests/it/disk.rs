@@ -85,7 +85,7 @@ async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
             metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
         line.trim().parse().unwrap()
     };
-    let pools = ["state", "live", "fresh", "queries", "queues"];
+    let pools = ["state", "live", "fresh", "queries", "queues", "clients"];
     let held: i64 = pools.iter().map(|pool| value(&format!("radarflow_memory_pool_bytes{{pool=\"{pool}\"}}"))).sum();
     assert!(held > 64 << 20 && value("radarflow_memory_pool_bytes{pool=\"live\"}") > 0);
     let share: i64 =
