@@ -155,10 +155,11 @@ async fn kafka_topics_are_read_exactly_once_over_kills() {
             let record = FutureRecord::to(topic).payload(&body).key(&key);
             match producer.send(record, Duration::from_secs(20)).await {
                 Ok(_) => return,
-                // Of a topic that was made anew a client may still know the one before; nothing was sent.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), _)) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                // A client may not know a topic yet, or know the one before it of that name; nothing was sent.
+                Err((
+                    KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition),
+                    _,
+                )) => tokio::time::sleep(Duration::from_millis(100)).await,
                 Err((error, _)) => panic!("{error}"),
             }
         }
