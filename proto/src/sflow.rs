@@ -47,7 +47,7 @@ pub struct Decoded {
 ///
 /// # Errors
 /// [`SFlowError`] where the header is cut off or its version is not 5. What is wrong with one sample is in
-/// [`Decoded::errors`], and the others are decoded.
+/// [`Decoded::error`], and those before it are decoded.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, SFlowError> {
     let mut at = Cursor::new(bytes);
     let version = at.u32()?;

@@ -82,9 +82,11 @@ pub fn parse(bytes: &[u8], received_us: i64, zone: Tz) -> Message {
     let structured = rest.strip_prefix("1 ").and_then(|rest| structured::rfc5424(rest, receipt, &mut m));
     let header = structured.or_else(|| {
         m = begun;
-        m.body = rest.trim_end_matches(ENDS).to_owned();
         legacy::rfc3164(rest, receipt, &mut m).map(|()| "rfc3164")
     });
+    if header.is_none() {
+        m.body = rest.trim_end_matches(ENDS).to_owned();
+    }
     let content = content::read(receipt, &mut m);
     m.keep_raw = lossy || cut || header == Some("invalid_structured_data");
     m.status = match header.or(content) {

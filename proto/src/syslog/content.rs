@@ -10,14 +10,20 @@ const MIN_PAIRS: usize = 3;
 
 /// Reads what a message's text says, if it is of such a format; tells which.
 pub(super) fn read(receipt: Receipt, m: &mut Message) -> Option<&'static str> {
-    let body = m.body.clone();
+    let body = std::mem::take(&mut m.body);
+    let format = read_body(&body, receipt, m);
+    m.body = body;
+    format
+}
+
+fn read_body(body: &str, receipt: Receipt, m: &mut Message) -> Option<&'static str> {
     if let Some(rest) = body.strip_prefix("CEF:") {
         return cef(rest, m).map(|()| "cef");
     }
     if let Some(rest) = body.strip_prefix("LEEF:") {
         return leef(rest, m).map(|()| "leef");
     }
-    let pairs = pairs(&body)?;
+    let pairs = pairs(body)?;
     m.attributes.extend(pairs);
     let of = |name: &str| m.attributes.get(name).map(String::as_str);
     if let (None, Some(date), Some(time)) = (m.device_us, of("date"), of("time")) {
