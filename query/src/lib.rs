@@ -23,14 +23,17 @@
 //! The tenant, and the partitions an actor is bound to, are enforced where a table is handed to the plan, never by
 //! editing query text. There is no SQL text but what an asker brings.
 //!
-//! A query is checked without any data; a mistake knows where it is, and what may have been meant:
+//! A text is read without any data; a mistake knows where it is, and what may have been meant:
 //!
 //! ```
-//! use radarflow_query::srql::check;
+//! use radarflow_query::srql::{parse::parse, plan::entities};
 //!
-//! assert!(check("in:devices type:router is_available:false sort:last_seen:desc limit:20").is_ok());
-//! let mistake = check("in:devics type:router").unwrap_err();
+//! let query = parse("in:devices type:router is_available:false sort:last_seen:desc limit:20")?;
+//! assert_eq!(entities(&query)?[0].name, "devices");
+//!
+//! let mistake = entities(&parse("in:devics type:router")?).unwrap_err();
 //! assert_eq!(mistake.did_you_mean.as_deref(), Some("devices"));
+//! # Ok::<(), radarflow_query::error::SrqlError>(())
 //! ```
 #![forbid(unsafe_code)]
 
