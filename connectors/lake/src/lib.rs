@@ -5,7 +5,7 @@
 //!                 and whose statistics do not rule the other filters out
 //! ```
 //! Filters on partition columns are exact: they are evaluated on one row a file. The others are tried on the minimum and
-//! maximum that the log has of each column of a file ([`PruningPredicate`]), and stay in the plan.
+//! maximum that the log has of each column of a file (`PruningPredicate`), and stay in the plan.
 //!
 //! A table has its file columns first and its partition columns, as dictionaries, last. Text and bytes are read as the
 //! table declares them. A column that a file lacks is null. Deletion vectors are refused: nothing here writes them.

@@ -1,6 +1,7 @@
 //! RFC 5424: header and structured data. What real senders make of structured data is read as far as it goes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::time::{self, Receipt};
 use super::{ENDS, MAX_SD_NAME, Message, nil};
@@ -9,6 +10,7 @@ use super::{ENDS, MAX_SD_NAME, Message, nil};
 #[derive(Default)]
 struct Data {
     attributes: BTreeMap<String, String>,
+    /// How often those came that came again.
     times: BTreeMap<String, usize>,
 }
 
@@ -17,16 +19,15 @@ impl Data {
         let key = match (id, name) {
             ("", name) => name.to_owned(),
             (id, "") => id.to_owned(),
-            (id, name) => format!("{id}.{name}"),
+            (id, name) => [id, ".", name].concat(),
         };
-        match self.times.get_mut(&key) {
-            Some(times) => {
+        match self.attributes.entry(key) {
+            Entry::Vacant(first) => _ = first.insert(value),
+            Entry::Occupied(first) => {
+                let times = self.times.entry(first.key().clone()).or_insert(1);
                 *times += 1;
-                self.attributes.insert(format!("{key}.{times}"), value);
-            }
-            None => {
-                self.times.insert(key.clone(), 1);
-                self.attributes.insert(key, value);
+                let again = format!("{}.{times}", first.key());
+                self.attributes.insert(again, value);
             }
         }
     }

@@ -129,9 +129,9 @@ pub(super) fn stamp(text: &str, receipt: Receipt) -> Option<Stamp<'_>> {
 
 /// `hh:mm:ss[.fraction]` of a day, as FortiOS and others say it apart from the date.
 pub(super) fn of_parts(date: &str, time: &str, offset_text: Option<&str>, receipt: Receipt) -> Option<i64> {
-    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    let (date, no_more) = self::date(date)?;
     let (time, rest) = clock(time)?;
-    if !rest.is_empty() {
+    if !no_more.is_empty() || !rest.is_empty() {
         return None;
     }
     let zone = offset_text.map_or(Zone::Own, |text| offset(text).0);
@@ -153,11 +153,18 @@ fn year_word(text: &str) -> Option<(i32, &str)> {
     Some((i32::try_from(year).ok().filter(|year| (1970..2200).contains(year))?, rest.strip_prefix(' ')?))
 }
 
+/// `2024-01-01`.
+fn date(text: &str) -> Option<(NaiveDate, &str)> {
+    let (year, rest) = digits(text, 4)?;
+    let (month, rest) = digits(rest.strip_prefix('-')?, 2)?;
+    let (day, rest) = digits(rest.strip_prefix('-')?, 2)?;
+    Some((NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?, rest))
+}
+
 /// `2024-01-01T` or with a blank.
 fn iso_date(text: &str) -> Option<(NaiveDate, &str)> {
-    let date = text.get(..10).filter(|date| date.as_bytes()[4] == b'-')?;
-    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
-    Some((date, text[10..].strip_prefix(['T', 't', ' '])?))
+    let (date, rest) = date(text)?;
+    Some((date, rest.strip_prefix(['T', 't', ' '])?))
 }
 
 /// `hh:mm:ss` and a fraction after `.` or `,`: seconds of the day and microseconds.
@@ -221,12 +228,17 @@ fn resolve(
     zone: &Zone,
     receipt: Receipt,
 ) -> Option<i64> {
-    let received = DateTime::from_timestamp_micros(receipt.us)?.with_timezone(&receipt.zone);
+    let years = match year {
+        Some(year) => year..=year,
+        None => {
+            let received = DateTime::from_timestamp_micros(receipt.us)?.with_timezone(&receipt.zone).year();
+            received - 1..=received + 1
+        }
+    };
     let away = |at: &i64| at.abs_diff(receipt.us);
     // The year that brings it closest to receipt: within six months either way.
     let nearest = |instant: &dyn Fn(i64) -> Option<i64>| {
-        let years = year.map_or(received.year() - 1..=received.year() + 1, |year| year..=year);
-        let days = years.filter_map(|year| NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(0, 0, 0));
+        let days = years.clone().filter_map(|year| NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(0, 0, 0));
         let locals =
             days.map(|day| day.and_utc().timestamp_micros() + i64::from(second) * 1_000_000 + i64::from(micros));
         locals.filter_map(instant).min_by_key(away)
