@@ -12,7 +12,7 @@ kafka_version=4.1.0
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/radarflow"
 kafka_jars="$cache/kafka-$kafka_version"
 # Another list of packages is another folder.
-python="$cache/python-2"
+python="$cache/python-3"
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -48,7 +48,7 @@ make_python() {
     python3 -m venv "$python.unfinished" >&2
     "$python.unfinished/bin/python" -m pip install -q --disable-pip-version-check \
         deltalake duckdb pyarrow grpcio grpcio-tools websockets schemathesis \
-        adbc-driver-manager adbc-driver-flightsql >&2
+        adbc-driver-manager adbc-driver-flightsql "psycopg[binary]" sqlalchemy >&2
     mv -T "$python.unfinished" "$python"
 }
 

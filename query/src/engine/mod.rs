@@ -6,7 +6,7 @@
 //! | [`admission`], [`threads`] | who may ask now, and on what threads |
 //! | [`prepare`], [`page`], [`cursor`] | what a query becomes, how a page of it is found, where the next begins |
 //! | [`ask`], [`answer`], [`export`], [`encode`] | how it is answered, what the answer is, and as which bytes |
-//! | [`sql`] | SQL over the same |
+//! | [`sql`], [`parsed`] | SQL over the same, as text or parsed |
 //! | [`follow`] | what a live query asks for |
 
 pub mod admission;
@@ -17,6 +17,7 @@ pub(crate) mod encode;
 pub mod export;
 mod follow;
 mod page;
+mod parsed;
 mod prepare;
 pub mod sql;
 mod threads;

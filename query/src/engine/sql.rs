@@ -10,6 +10,7 @@ use std::time::Instant;
 use arrow_schema::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{DataFrame, SessionContext};
 
 use crate::actor::Actor;
@@ -33,7 +34,7 @@ fn refused(detail: impl Into<String>) -> QueryError {
     QueryError::Language(SrqlError::new("bad_sql", (0, 0), detail))
 }
 
-fn mistake(error: &DataFusionError) -> QueryError {
+pub(super) fn mistake(error: &DataFusionError) -> QueryError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => failed(error),
         _ => refused(error.strip_backtrace()),
@@ -41,13 +42,13 @@ fn mistake(error: &DataFusionError) -> QueryError {
 }
 
 /// The entities a statement names.
-fn named(sql: &str) -> Vec<&'static Entity> {
+pub(super) fn named(sql: &str) -> Vec<&'static Entity> {
     let words = sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_ascii_lowercase);
     let words: std::collections::BTreeSet<String> = words.collect();
     ENTITIES.iter().filter(|e| words.contains(e.name)).collect()
 }
 
-fn session(
+pub(super) fn session(
     engine: &Engine,
     view: &View,
     actor: &Actor,
@@ -59,6 +60,13 @@ fn session(
         ctx.register_table(entity.name, rows.into_view()).map_err(failed)?;
     }
     Ok(ctx)
+}
+
+/// A plan that only reads, to be run.
+pub(super) async fn checked(ctx: &SessionContext, plan: LogicalPlan) -> Result<DataFrame, QueryError> {
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    reads.verify_plan(&plan).map_err(|e| mistake(&e))?;
+    ctx.execute_logical_plan(plan).await.map_err(|e| mistake(&e))
 }
 
 /// A statement, planned over one version of the tables.
@@ -125,9 +133,7 @@ impl Engine {
         let entities = named(sql);
         let ctx = session(self, &view, actor, &entities)?;
         let plan = ctx.state().create_logical_plan(sql).await.map_err(|e| mistake(&e))?;
-        let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        reads.verify_plan(&plan).map_err(|e| mistake(&e))?;
-        let frame = ctx.execute_logical_plan(plan).await.map_err(|e| mistake(&e))?;
+        let frame = checked(&ctx, plan).await?;
         Ok(Statement { frame, view, entities })
     }
 
