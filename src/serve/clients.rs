@@ -26,7 +26,10 @@ impl Clients {
     /// Listens.
     pub(super) async fn open(config: &Postgres) -> Result<Clients> {
         let socket = tokio::net::TcpListener::bind(config.addr).await.with_context(|| {
-            format!("clients of Postgres cannot be listened for on {}; change [postgres] addr, or stop what uses it", config.addr)
+            format!(
+                "clients of Postgres cannot be listened for on {}; change [postgres] addr, or stop what uses it",
+                config.addr
+            )
         })?;
         let addr = socket.local_addr()?;
         let tls = config.tls.as_ref().map(|files| Tls::read(files.clone(), PROTOCOLS)).transpose()?;

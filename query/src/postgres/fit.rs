@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut,
 };
 
-use crate::postgres::catalog::{Catalog, Column, name_of};
 use crate::postgres::catalog::value::Value as Known;
+use crate::postgres::catalog::{Catalog, Column, name_of};
 use crate::postgres::kinds::{self, *};
 use crate::postgres::parameters::{cast, sql_type};
 use crate::postgres::refusal::Refusal;
@@ -72,7 +72,10 @@ pub(crate) fn names(statement: &Statement) -> Vec<Option<String>> {
 /// Calls columns as a statement does. A `*` stands for those that are left.
 pub(crate) fn called(columns: &mut [Column], names: &[Option<String>]) {
     let stars = names.iter().filter(|name| name.is_none()).count();
-    if names.is_empty() || stars > 1 || names.len() - stars > columns.len() || (stars == 0 && names.len() != columns.len())
+    if names.is_empty()
+        || stars > 1
+        || names.len() - stars > columns.len()
+        || (stars == 0 && names.len() != columns.len())
     {
         return;
     }
@@ -135,8 +138,10 @@ impl Fitter<'_> {
         match expr {
             Expr::Collate { expr: inner, collation } => {
                 let name = collation.to_string().to_lowercase();
-                if !matches!(name.trim_start_matches("pg_catalog.").trim_matches('"'), "c" | "posix" | "default" | "ucs_basic")
-                {
+                if !matches!(
+                    name.trim_start_matches("pg_catalog.").trim_matches('"'),
+                    "c" | "posix" | "default" | "ucs_basic"
+                ) {
                     return Err(Refusal::unsupported(format!("the collation {collation}")));
                 }
                 *expr = std::mem::replace(inner, Expr::value(Value::Null));
@@ -161,7 +166,8 @@ impl Fitter<'_> {
                 let bare = bare.trim_start_matches("pg_catalog.").trim_matches('"');
                 if bare.starts_with("reg") && matches!(**inner, Expr::Value(_)) {
                     *expr = self.constant(expr)?;
-                } else if matches!(data_type, DataType::Custom(..) | DataType::JSON | DataType::JSONB | DataType::Uuid) {
+                } else if matches!(data_type, DataType::Custom(..) | DataType::JSON | DataType::JSONB | DataType::Uuid)
+                {
                     if let Some(kind) = kinds::named(bare) {
                         *data_type = match sql_type(kind.oid) {
                             Some(known) => known,
@@ -178,7 +184,18 @@ impl Fitter<'_> {
 
     /// What catalogs say of an expression that reads no row.
     fn constant(&self, expr: &Expr) -> Result<Expr, Refusal> {
-        let query = Query { body: Box::new(SetExpr::Values(ast::Values { explicit_row: false, value_keyword: false, rows: vec![ast::Parens { opening_token: ast::helpers::attached_token::AttachedToken::empty(), closing_token: ast::helpers::attached_token::AttachedToken::empty(), content: vec![expr.clone()] }] })), ..empty() };
+        let query = Query {
+            body: Box::new(SetExpr::Values(ast::Values {
+                explicit_row: false,
+                value_keyword: false,
+                rows: vec![ast::Parens {
+                    opening_token: ast::helpers::attached_token::AttachedToken::empty(),
+                    closing_token: ast::helpers::attached_token::AttachedToken::empty(),
+                    content: vec![expr.clone()],
+                }],
+            })),
+            ..empty()
+        };
         let (columns, rows) = self.catalog.answer(&query, &|| true)?;
         let value = rows.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or(Known::Null);
         let kind = columns.first().map_or(TEXT, |column| column.kind);
@@ -188,9 +205,11 @@ impl Fitter<'_> {
             Known::Whole(n) if !is_reference(kind) || matches!(expr, Expr::Cast { .. }) => {
                 Expr::value(Value::Number(n.to_string(), false))
             }
-            other => Expr::value(Value::SingleQuotedString(
-                crate::postgres::catalog::value::told(&other, kind, |kind, oid| self.catalog.name(kind, oid)),
-            )),
+            other => Expr::value(Value::SingleQuotedString(crate::postgres::catalog::value::told(
+                &other,
+                kind,
+                |kind, oid| self.catalog.name(kind, oid),
+            ))),
         })
     }
 }
@@ -214,8 +233,9 @@ fn constants(args: &FunctionArguments) -> bool {
     match args {
         FunctionArguments::None => true,
         FunctionArguments::Subquery(_) => false,
-        FunctionArguments::List(list) => list.args.iter().all(|arg| {
-            matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(_) | Expr::Cast { .. })))
-        }),
+        FunctionArguments::List(list) => list
+            .args
+            .iter()
+            .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(_) | Expr::Cast { .. })))),
     }
 }

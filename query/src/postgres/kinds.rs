@@ -134,7 +134,8 @@ mod tests {
     fn types_are_known_by_number_and_name() {
         assert!(KINDS.is_sorted_by_key(|kind| kind.oid) && KINDS.len() > 60, "{}", KINDS.len());
         assert_eq!(kind(TIMESTAMPTZ).unwrap().sql, "timestamp with time zone");
-        for (name, oid) in [("int8", INT8), ("bigint", INT8), ("integer", INT4), ("_text", TEXT_LIST), ("jsonb", JSONB)] {
+        for (name, oid) in [("int8", INT8), ("bigint", INT8), ("integer", INT4), ("_text", TEXT_LIST), ("jsonb", JSONB)]
+        {
             assert_eq!(named(name).unwrap().oid, oid, "{name}");
         }
         assert_eq!((element_of(TEXT_LIST), list_of(TEXT), list_of(RECORD)), (TEXT, TEXT_LIST, TEXT_LIST));

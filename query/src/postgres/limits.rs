@@ -122,7 +122,9 @@ impl Limits {
     /// A connection of an address begins.
     pub(crate) fn start(&self, address: IpAddr) -> Result<Starting, Refusal> {
         let counted = self.starting.take(bucket(address), STARTING_ADDRESS);
-        counted.map(Starting).ok_or_else(|| full("connections of this address that have not logged in", STARTING_ADDRESS))
+        counted
+            .map(Starting)
+            .ok_or_else(|| full("connections of this address that have not logged in", STARTING_ADDRESS))
     }
 
     /// A session of a tenant begins.

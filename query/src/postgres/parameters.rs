@@ -169,7 +169,14 @@ fn of_binary(kind: Oid, bytes: &[u8]) -> Result<Expr, Refusal> {
         UUID => match bytes {
             [a @ .., _, _, _, _, _, _] if bytes.len() == 16 => {
                 let hex = |bytes: &[u8]| hex::encode(bytes);
-                text(format!("{}-{}-{}-{}-{}", hex(&a[..4]), hex(&a[4..6]), hex(&a[6..8]), hex(&a[8..]), hex(&bytes[10..])))
+                text(format!(
+                    "{}-{}-{}-{}-{}",
+                    hex(&a[..4]),
+                    hex(&a[4..6]),
+                    hex(&a[6..8]),
+                    hex(&a[8..]),
+                    hex(&bytes[10..])
+                ))
             }
             _ => return Err(wrong()),
         },

@@ -224,7 +224,9 @@ mod tests {
             binary: Vec::new(),
         };
         assert_eq!(prepared.bound(&bind(1)).err().unwrap().code, "42P02");
-        let State::Waiting(Some(Command::Rows(statement, _))) = prepared.bound(&bind(2)).unwrap().state else { panic!() };
+        let State::Waiting(Some(Command::Rows(statement, _))) = prepared.bound(&bind(2)).unwrap().state else {
+            panic!()
+        };
         assert_eq!(statement.to_string(), "SELECT '1', 1");
         assert_eq!(Prepared::new("select 1; select 2".into(), Vec::new()).err().unwrap().code, refusal::SYNTAX);
     }

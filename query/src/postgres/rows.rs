@@ -14,7 +14,7 @@ use crate::error::QueryError;
 use crate::postgres::catalog::value::told;
 use crate::postgres::catalog::{Catalog, Column, Row};
 use crate::postgres::fit;
-use crate::postgres::kinds::Oid;
+use crate::postgres::kinds::{Oid, TEXT};
 use crate::postgres::refusal::{self, Refusal, refusal};
 use crate::postgres::statement::{self, From};
 use crate::postgres::types;
@@ -88,19 +88,26 @@ impl Asker {
         known: &[Oid],
         text: &str,
     ) -> Result<(Vec<Column>, Vec<Oid>), Refusal> {
-        let of_catalogs = || {
-            let query = statement::query(statement).ok_or_else(|| Refusal::unsupported("EXPLAIN of catalogs"))?;
-            let columns = self.catalog.columns(query, known)?;
-            Ok((columns, known.iter().map(|kind| if *kind == 0 { crate::postgres::kinds::TEXT } else { *kind }).collect()))
-        };
         match from {
-            From::Catalogs => of_catalogs(),
+            From::Catalogs => self.shape_of_catalogs(statement, known).await,
             From::Entities => self.shape_of_engine(statement, known, text).await,
-            From::Nowhere => match of_catalogs() {
+            From::Nowhere => match self.shape_of_catalogs(statement, known).await {
                 Err(refusal) if may_be_known(&refusal) => self.shape_of_engine(statement, known, text).await,
                 shape => shape,
             },
         }
+    }
+
+    async fn shape_of_catalogs(
+        &self,
+        statement: &Statement,
+        known: &[Oid],
+    ) -> Result<(Vec<Column>, Vec<Oid>), Refusal> {
+        let query = statement::query(statement).ok_or_else(|| Refusal::unsupported("EXPLAIN of catalogs"))?;
+        let (catalog, query, kinds) = (self.catalog.clone(), query.clone(), known.to_vec());
+        let columns = self.engine.beside(&self.actor, move || catalog.columns(&query, &kinds)).await;
+        let columns = columns.map_err(|error| refusal(&error, ""))??;
+        Ok((columns, known.iter().map(|kind| if *kind == 0 { TEXT } else { *kind }).collect()))
     }
 
     async fn shape_of_engine(
@@ -114,7 +121,7 @@ impl Asker {
         let kind = |(at, known): (usize, &Oid)| match known {
             0 => {
                 let found = shape.parameters.get(&format!("${}", at + 1)).and_then(Option::as_ref);
-                found.map_or(crate::postgres::kinds::TEXT, types::kind_of)
+                found.map_or(TEXT, types::kind_of)
             }
             known => *known,
         };
@@ -163,10 +170,8 @@ fn typed(statement: &Statement, known: &[Oid]) -> Statement {
 }
 
 fn columns(schema: &arrow_schema::Schema, statement: &Statement) -> Vec<Column> {
-    let column = |field: &arrow_schema::FieldRef| Column {
-        name: field.name().clone(),
-        kind: types::kind_of(field.data_type()),
-    };
+    let column =
+        |field: &arrow_schema::FieldRef| Column { name: field.name().clone(), kind: types::kind_of(field.data_type()) };
     let mut columns: Vec<Column> = schema.fields().iter().map(column).collect();
     fit::called(&mut columns, &fit::names(statement));
     columns
@@ -194,7 +199,7 @@ impl Given {
                         body.extend((columns.len() as i16).to_be_bytes());
                         for (at, (value, column)) in row.iter().zip(columns).enumerate() {
                             let text = || told(value, column.kind, |kind, oid| catalog.name(kind, oid));
-                            types::catalog_field(value, column.kind, text, wants(at), body);
+                            types::catalog_field(value, column.kind, &text, wants(at), body);
                         }
                     });
                     sent.rows += 1;

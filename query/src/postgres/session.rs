@@ -693,7 +693,9 @@ mod tests {
     #[test]
     fn spans_have_units() {
         let s = Duration::from_secs;
-        for (text, is) in [("0", None), ("250", Some(s(1) / 4)), ("5s", Some(s(5))), ("2 min", Some(s(120))), ("x", None)] {
+        for (text, is) in
+            [("0", None), ("250", Some(s(1) / 4)), ("5s", Some(s(5))), ("2 min", Some(s(120))), ("x", None)]
+        {
             assert_eq!(duration(text), is, "{text}");
         }
         assert_eq!(duration("99999999999999999999"), None);

@@ -133,13 +133,14 @@ impl Settings {
         let same = plain(known.value) == plain(value) || plain(value) == "default";
         match known.name {
             _ if same => Ok(None),
-            "client_encoding" => Err(Refusal::new(BAD_VALUE, format!("the encoding {value:?} is not supported: use UTF8"))),
+            "client_encoding" => {
+                Err(Refusal::new(BAD_VALUE, format!("the encoding {value:?} is not supported: use UTF8")))
+            }
             "default_transaction_read_only" | "transaction_read_only" => {
                 Err(Refusal::new(READ_ONLY, "only reading is possible here"))
             }
-            "server_version" | "server_version_num" | "server_encoding" | "is_superuser" | "lc_collate" | "lc_ctype" => {
-                Err(Refusal::new("55P02", format!("parameter \"{}\" cannot be changed", known.name)))
-            }
+            "server_version" | "server_version_num" | "server_encoding" | "is_superuser" | "lc_collate"
+            | "lc_ctype" => Err(Refusal::new("55P02", format!("parameter \"{}\" cannot be changed", known.name))),
             "TimeZone" => Ok(Some("times are told in UTC, and days begin in UTC, whatever TimeZone is set".to_owned())),
             name => Ok(Some(format!("{name} is always \"{}\" here", known.value))),
         }
@@ -161,16 +162,18 @@ impl Settings {
         let known = known(name);
         let name = known.map_or(name, |known| known.name);
         let set = self.0.get(name).or_else(|| self.0.get(&name.to_lowercase())).map(String::as_str);
-        set.or_else(|| known.map(|known| known.value)).ok_or_else(|| {
-            Refusal::new(NO_SETTING, format!("unrecognized configuration parameter \"{name}\""))
-        })
+        set.or_else(|| known.map(|known| known.value))
+            .ok_or_else(|| Refusal::new(NO_SETTING, format!("unrecognized configuration parameter \"{name}\"")))
     }
 
     /// Every setting with its value.
     pub(crate) fn all(&self) -> Vec<(String, String)> {
         let known = KNOWN.iter().map(|known| (known.name, self.0.get(known.name).map_or(known.value, String::as_str)));
         let own = self.0.iter().filter(|(name, _)| self::known(name).is_none());
-        known.chain(own.map(|(name, value)| (name.as_str(), value.as_str()))).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        known
+            .chain(own.map(|(name, value)| (name.as_str(), value.as_str())))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 

@@ -124,7 +124,9 @@ where
 {
     if !(secure || shared.plaintext || peer.to_canonical().is_loopback()) {
         let hint = if offered { "use sslmode=require" } else { "configure [postgres.tls], or let a proxy do it" };
-        return Ok(Err(Refusal::new(NOT_LET_IN, "passwords are not taken where they can be read on their way").hint(hint)));
+        return Ok(Err(
+            Refusal::new(NOT_LET_IN, "passwords are not taken where they can be read on their way").hint(hint)
+        ));
     }
     let mut out = Out::default();
     let unknown = parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_."));
@@ -161,12 +163,7 @@ where
     Ok(welcome(shared, peer, actor, &parameters))
 }
 
-fn welcome(
-    shared: &Shared,
-    peer: IpAddr,
-    actor: Actor,
-    parameters: &[(String, String)],
-) -> Result<Admitted, Refusal> {
+fn welcome(shared: &Shared, peer: IpAddr, actor: Actor, parameters: &[(String, String)]) -> Result<Admitted, Refusal> {
     let of = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     // Clients that name no database mean one that is called as the user.
     let database = of("database").filter(|name| !name.is_empty()).or(of("user")).unwrap_or_default();
@@ -194,7 +191,8 @@ fn options(text: &str) -> Vec<(String, String)> {
     let mut words = text.split_whitespace();
     let mut all = Vec::new();
     while let Some(word) = words.next() {
-        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c").filter(|rest| !rest.is_empty())) {
+        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c").filter(|rest| !rest.is_empty()))
+        {
             Some(setting) => Some(setting),
             None if word == "-c" => words.next(),
             None => None,

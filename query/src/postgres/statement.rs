@@ -7,7 +7,9 @@ use datafusion::sql::sqlparser::ast::{
     TransactionAccessMode, TransactionMode, Value, visit_relations, visit_statements,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::postgres::catalog::{Catalog, parts};
@@ -18,6 +20,8 @@ use crate::tables::catalog::ENTITIES;
 pub(crate) const MAX_TEXT: usize = 64 << 10;
 /// Expressions and queries in each other.
 const MAX_NESTED: usize = 50;
+/// Operators of a text.
+const MAX_OPERATORS: usize = 1000;
 
 /// Where the rows of a query come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +36,35 @@ pub(crate) enum From {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     Rows(Box<Statement>, From),
-    Set { name: String, value: Option<String> },
+    Set {
+        name: String,
+        value: Option<String>,
+    },
     Show(Option<String>),
     Reset(Option<String>),
-    Begin { writes: bool },
+    Begin {
+        writes: bool,
+    },
     Commit,
     Rollback,
     Savepoint,
     Release,
     /// Back to a savepoint.
     Back,
-    Discard { all: bool },
+    Discard {
+        all: bool,
+    },
     Deallocate(Option<String>),
-    Declare { name: String, hold: bool, rows: Box<Command> },
+    Declare {
+        name: String,
+        hold: bool,
+        rows: Box<Command>,
+    },
     /// So many rows of a cursor; all of them where nothing is said. They are given, or passed over.
-    Fetch { name: String, most: Option<usize> },
+    Fetch {
+        name: String,
+        most: Option<usize>,
+    },
     Close(Option<String>),
     /// What has no effect: its tag.
     Nothing(&'static str),
@@ -57,13 +75,47 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, Refusal> {
     if text.len() > MAX_TEXT {
         return Err(Refusal::new(refusal::TOO_MUCH, format!("a statement has {MAX_TEXT} bytes at most")));
     }
-    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(MAX_NESTED).try_with_sql(text);
-    parser.and_then(|mut parser| parser.parse_statements()).map_err(|error| match error {
-        datafusion::sql::sqlparser::parser::ParserError::RecursionLimitExceeded => {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location();
+    let tokens = tokens.map_err(|error| refusal::syntax(&error))?;
+    if tokens.iter().filter(|token| chains(&token.token)).count() > MAX_OPERATORS {
+        return Err(Refusal::new("54001", format!("statements have {MAX_OPERATORS} operators at most")));
+    }
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(MAX_NESTED).with_tokens_with_locations(tokens);
+    let mut parser = parser;
+    parser.parse_statements().map_err(|error| match error {
+        ParserError::RecursionLimitExceeded => {
             Refusal::new("54001", format!("a statement is nested {MAX_NESTED} deep at most"))
         }
         error => refusal::syntax(&error),
     })
+}
+
+/// Whether a word or sign makes what is parsed deeper without brackets: a chain of them is as deep as it is long.
+fn chains(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::IN
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::SIMILAR
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::OPERATOR
+                | Keyword::AT
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+        ),
+        Token::EOF | Token::Whitespace(_) | Token::Comma | Token::Period | Token::SemiColon => false,
+        Token::LParen | Token::RParen | Token::RBracket | Token::Number(..) | Token::Placeholder(_) => false,
+        Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::DollarQuotedString(_) => false,
+        _ => true,
+    }
 }
 
 impl Command {
@@ -202,7 +254,10 @@ fn setting(set: Set) -> Result<Command, Refusal> {
         }
         Set::SetNamesDefault {} => Command::Set { name: "client_encoding".to_owned(), value: None },
         Set::SetTransaction { modes, .. } if writes(&modes) => {
-            return Err(Refusal::new(refusal::READ_ONLY, "cannot set transaction read-write mode: only reading is possible"));
+            return Err(Refusal::new(
+                refusal::READ_ONLY,
+                "cannot set transaction read-write mode: only reading is possible",
+            ));
         }
         Set::SetTransaction { .. } => Command::Nothing("SET"),
         Set::SetRole { role_name: None, .. } => Command::Nothing("SET"),
@@ -347,6 +402,9 @@ mod tests {
     fn depth_is_bounded() {
         let deep = format!("select {}1{}", "(".repeat(5000), ")".repeat(5000));
         assert_eq!(parse(&deep).unwrap_err().code, "54001");
-        assert_eq!(parse("select from where").unwrap_err().code, refusal::SYNTAX);
+        let long = format!("select {}1", "1 + ".repeat(MAX_OPERATORS + 1));
+        assert_eq!(parse(&long).unwrap_err().code, "54001");
+        assert!(parse(&format!("select 1 in ({}1)", "1, ".repeat(5000))).is_ok());
+        assert_eq!(parse("select 1 +").unwrap_err().code, refusal::SYNTAX);
     }
 }

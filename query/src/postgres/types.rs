@@ -34,7 +34,9 @@ pub(crate) fn kind_of(data_type: &DataType) -> Oid {
         DataType::UInt32 | DataType::Int64 | DataType::UInt64 => INT8,
         DataType::Float16 | DataType::Float32 => FLOAT4,
         DataType::Float64 => FLOAT8,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => NUMERIC,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            NUMERIC
+        }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => BYTEA,
         DataType::Date32 | DataType::Date64 => DATE,
         DataType::Time32(_) | DataType::Time64(_) => TIME,
@@ -125,7 +127,9 @@ fn ticks(column: &dyn Array, row: usize) -> i64 {
 /// Months, days and microseconds of a span.
 fn span(column: &dyn Array, row: usize) -> (i32, i32, i64) {
     match column.data_type() {
-        DataType::Interval(IntervalUnit::YearMonth) => (column.as_primitive::<IntervalYearMonthType>().value(row), 0, 0),
+        DataType::Interval(IntervalUnit::YearMonth) => {
+            (column.as_primitive::<IntervalYearMonthType>().value(row), 0, 0)
+        }
         DataType::Interval(IntervalUnit::DayTime) => {
             let value = column.as_primitive::<IntervalDayTimeType>().value(row);
             (0, value.days, i64::from(value.milliseconds) * 1000)
@@ -316,13 +320,7 @@ fn whole_binary(kind: Oid, n: i64, out: &mut Vec<u8>) {
     }
 }
 
-fn list_binary(
-    element: Oid,
-    len: usize,
-    nulls: bool,
-    out: &mut Vec<u8>,
-    mut item: impl FnMut(usize, &mut Vec<u8>),
-) {
+fn list_binary(element: Oid, len: usize, nulls: bool, out: &mut Vec<u8>, mut item: impl FnMut(usize, &mut Vec<u8>)) {
     let dimensions = i32::from(len > 0);
     out.extend(dimensions.to_be_bytes());
     out.extend(i32::from(nulls).to_be_bytes());
@@ -341,7 +339,8 @@ fn numeric(text: &str, out: &mut Vec<u8>) {
     let before = before.trim_start_matches('0');
     let before = format!("{}{before}", "0".repeat((4 - before.len() % 4) % 4));
     let figures = format!("{before}{after}{}", "0".repeat((4 - after.len() % 4) % 4));
-    let mut digits: Vec<i16> = figures.as_bytes().chunks(4).map(|four| four.iter().fold(0, |n, c| n * 10 + i16::from(c - b'0'))).collect();
+    let mut digits: Vec<i16> =
+        figures.as_bytes().chunks(4).map(|four| four.iter().fold(0, |n, c| n * 10 + i16::from(c - b'0'))).collect();
     let mut weight = (before.len() / 4) as i16 - 1;
     let zeros = digits.iter().take_while(|digit| **digit == 0).count();
     digits.drain(..zeros);
@@ -357,7 +356,7 @@ fn numeric(text: &str, out: &mut Vec<u8>) {
 }
 
 /// A value of a catalog: its length and its bytes, or that there is none. `told` is it as text.
-pub(crate) fn catalog_field(value: &Value, kind: Oid, told: impl FnOnce() -> String, binary: bool, out: &mut Vec<u8>) {
+pub(crate) fn catalog_field(value: &Value, kind: Oid, told: &dyn Fn() -> String, binary: bool, out: &mut Vec<u8>) {
     if value.is_null() {
         return out.extend((-1i32).to_be_bytes());
     }
@@ -376,7 +375,7 @@ pub(crate) fn catalog_field(value: &Value, kind: Oid, told: impl FnOnce() -> Str
             let element = kinds::element_of(kind);
             let nulls = items.iter().any(Value::is_null);
             list_binary(element, items.len(), nulls, out, |at, out| {
-                catalog_field(&items[at], element, || items[at].shown(), true, out);
+                catalog_field(&items[at], element, &|| items[at].shown(), true, out);
             });
         }
         _ => out.extend(told().as_bytes()),
@@ -446,7 +445,10 @@ mod tests {
         let told = ["1970-01-01 00:00:00+00", "1970-01-01 00:00:01.5+00", "1969-12-31 23:59:59.999999+00", "infinity"];
         assert_eq!(texts(&times), told);
         assert_eq!(texts(&BooleanArray::from(vec![true, false])), ["t", "f"]);
-        assert_eq!(texts(&Float64Array::from(vec![1.0, 0.1, f64::NAN, f64::INFINITY])), ["1", "0.1", "NaN", "Infinity"]);
+        assert_eq!(
+            texts(&Float64Array::from(vec![1.0, 0.1, f64::NAN, f64::INFINITY])),
+            ["1", "0.1", "NaN", "Infinity"]
+        );
         let mut lists = ListBuilder::new(StringBuilder::new());
         lists.values().append_value("a b");
         lists.values().append_null();

@@ -40,10 +40,17 @@ pub(crate) enum Opening {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Query(String),
-    Parse { name: String, text: String, kinds: Vec<Oid> },
+    Parse {
+        name: String,
+        text: String,
+        kinds: Vec<Oid>,
+    },
     Bind(Bind),
     Describe(Target),
-    Execute { portal: String, most: usize },
+    Execute {
+        portal: String,
+        most: usize,
+    },
     Close(Target),
     Flush,
     Sync,
@@ -95,9 +102,8 @@ impl<'b> Body<'b> {
 
     fn text(&mut self) -> Result<String, Refusal> {
         let end = self.0.iter().position(|byte| *byte == 0).ok_or_else(|| malformed("a text without an end"))?;
-        let text = std::str::from_utf8(self.take(end)?).map_err(|_| {
-            Refusal::new("22021", "invalid byte sequence for encoding \"UTF8\"")
-        })?;
+        let text = std::str::from_utf8(self.take(end)?)
+            .map_err(|_| Refusal::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
         self.take(1)?;
         Ok(text.to_owned())
     }
@@ -166,7 +172,10 @@ impl Opening {
             }
             (major, minor) => {
                 let (major, minor) = (major as u16, minor as u16);
-                Err(Refusal::new(PROTOCOL, format!("unsupported frontend protocol {major}.{minor}: server supports 3.0")))
+                Err(Refusal::new(
+                    PROTOCOL,
+                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0"),
+                ))
             }
         }
     }
@@ -208,7 +217,9 @@ impl Message {
                     let binary = formats.get(at).or(formats.first().filter(|_| formats.len() == 1)).copied();
                     let value = match body.i32()? {
                         -1 => None,
-                        len => Some(body.take(usize::try_from(len).map_err(|_| malformed("a negative length"))?)?.to_vec()),
+                        len => {
+                            Some(body.take(usize::try_from(len).map_err(|_| malformed("a negative length"))?)?.to_vec())
+                        }
                     };
                     parameters.push((binary.unwrap_or_default(), value));
                 }

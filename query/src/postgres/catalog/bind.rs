@@ -92,7 +92,8 @@ impl Binder<'_> {
                 let mut columns: Vec<Column> = Vec::new();
                 let mut rows = Vec::new();
                 for row in &values.rows {
-                    let terms = row.content.iter().map(|expr| self.term(expr, around)).collect::<Result<Vec<_>, _>>()?;
+                    let terms =
+                        row.content.iter().map(|expr| self.term(expr, around)).collect::<Result<Vec<_>, _>>()?;
                     if columns.is_empty() {
                         let kinds = terms.iter().map(|(_, kind)| told(*kind)).enumerate();
                         columns = kinds.map(|(at, kind)| Column { name: format!("column{}", at + 1), kind }).collect();
@@ -226,7 +227,9 @@ impl Binder<'_> {
         }
         let Some(at) = output(key, columns)? else { return direct() };
         match select.projection.get(at) {
-            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => Ok(self.term(expr, scope)?.0),
+            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
+                Ok(self.term(expr, scope)?.0)
+            }
             _ => Err(Refusal::unsupported("grouping by a place after *").at(key.span())),
         }
     }
@@ -290,9 +293,10 @@ pub(crate) fn name_of(expr: &Expr) -> String {
             function.name.0.last().and_then(|part| part.as_ident()).map(folded).unwrap_or_default()
         }
         Expr::Cast { expr, data_type, .. } => match name_of(expr) {
-            name if name == UNNAMED => {
-                crate::postgres::catalog::terms::kind_of(data_type).ok().and_then(crate::postgres::kinds::kind).map_or(name, |kind| kind.name.to_owned())
-            }
+            name if name == UNNAMED => crate::postgres::catalog::terms::kind_of(data_type)
+                .ok()
+                .and_then(crate::postgres::kinds::kind)
+                .map_or(name, |kind| kind.name.to_owned()),
             name => name,
         },
         Expr::CompoundFieldAccess { root, access_chain } => match access_chain.last() {

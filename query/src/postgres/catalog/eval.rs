@@ -18,6 +18,7 @@ const MAX_TEXT: usize = 1 << 20;
 
 impl Run<'_> {
     /// The value of an expression.
+    #[recursive::recursive]
     pub(crate) fn value(&self, node: &Node, frame: &Frame<'_>) -> Result<Value, Refusal> {
         self.step()?;
         let of = |node: &Node| self.value(node, frame);
@@ -167,7 +168,9 @@ impl Run<'_> {
                     format!("{a}{b}").into()
                 }
             },
-            Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => computed(how, a, b)?,
+            Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => {
+                computed(how, a, b)?
+            }
             Binary::Matches { regardless } => self.matches(a, b.text().to_string(), regardless)?.into(),
             Binary::MatchesNot { regardless } => (!self.matches(a, b.text().to_string(), regardless)?).into(),
             Binary::Like { regardless, escape } => self.matches(a, like(&b.text(), escape), regardless)?.into(),

@@ -171,7 +171,8 @@ fn json(value: &Value) -> serde_json::Value {
 }
 
 fn json_object(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
-    let pairs = args.chunks(2).map(|pair| (pair[0].text().to_string(), pair.get(1).map_or(serde_json::Value::Null, json)));
+    let pairs =
+        args.chunks(2).map(|pair| (pair[0].text().to_string(), pair.get(1).map_or(serde_json::Value::Null, json)));
     Ok(serde_json::Value::Object(pairs.collect()).to_string().into())
 }
 
@@ -214,7 +215,9 @@ fn formatted(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
             out.push('%');
             continue;
         }
-        let Some(value) = args.next() else { return Err(Refusal::new(refusal::BAD_VALUE, "too few arguments for format()")) };
+        let Some(value) = args.next() else {
+            return Err(Refusal::new(refusal::BAD_VALUE, "too few arguments for format()"));
+        };
         match how {
             Some('s') if value.is_null() => {}
             Some('s') => out.push_str(&value.text()),

@@ -22,6 +22,8 @@ mod run;
 mod scope;
 mod tables;
 mod terms;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 
 use std::cell::Cell;
@@ -29,8 +31,8 @@ use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast;
 
-use self::bind::{Binder, told};
 pub(crate) use self::bind::name_of;
+use self::bind::{Binder, told};
 pub(crate) use self::from::parts;
 pub(crate) use self::node::{Column, Row};
 use self::run::Run;

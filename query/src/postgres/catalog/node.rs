@@ -113,7 +113,11 @@ pub(crate) enum Body {
     Select(Box<Select>),
     /// A query in brackets, sorted and cut again.
     Query(Box<Query>),
-    Set { how: Set, all: bool, sides: Box<[Query; 2]> },
+    Set {
+        how: Set,
+        all: bool,
+        sides: Box<[Query; 2]>,
+    },
     Values(Vec<Vec<Node>>),
 }
 
@@ -140,7 +144,10 @@ pub(crate) struct Select {
 pub(crate) enum Extra {
     Aggregate(Aggregate),
     /// The place of a row among those of its partition.
-    Place { partition: Vec<Node>, sort: Vec<(Node, Sort)> },
+    Place {
+        partition: Vec<Node>,
+        sort: Vec<(Node, Sort)>,
+    },
     /// A function that gives rows.
     Rows(Node),
 }
@@ -193,15 +200,22 @@ pub(crate) enum Join {
 
 pub(crate) enum Rows {
     Relation(&'static Relation),
-    Query { query: Rc<Query>, lateral: bool },
+    Query {
+        query: Rc<Query>,
+        lateral: bool,
+    },
     /// A function of the row so far; whether its rows are numbered.
-    Function { node: Node, numbered: bool },
+    Function {
+        node: Node,
+        numbered: bool,
+    },
     /// Joins in brackets.
     Nested(Vec<Source>),
 }
 
 impl Node {
     /// Looks at every column and every query that is computed of.
+    #[recursive::recursive]
     pub(crate) fn visit(&self, seen: &mut impl FnMut(&Node)) {
         seen(self);
         match self {

@@ -390,13 +390,7 @@ impl<'a> Run<'a> {
     }
 
     /// As many rows of each as the longest of its functions gives.
-    fn expanded(
-        &self,
-        rows: Vec<Row>,
-        select: &Select,
-        width: usize,
-        around: &Frame<'_>,
-    ) -> Result<Vec<Row>, Refusal> {
+    fn expanded(&self, rows: Vec<Row>, select: &Select, width: usize, around: &Frame<'_>) -> Result<Vec<Row>, Refusal> {
         let functions: Vec<(usize, &Node)> = (select.extras.iter().enumerate())
             .filter_map(|(at, extra)| match extra {
                 Extra::Rows(node) => Some((width + at, node)),
@@ -485,7 +479,10 @@ fn bounded(rows: &[Row]) -> Result<(), Refusal> {
     }
     let bytes: usize = rows.iter().flatten().map(Value::bytes).sum();
     if bytes > MAX_BYTES {
-        return Err(Refusal::new(refusal::OUT_OF_MEMORY, format!("a query of catalogs holds {MAX_BYTES} bytes at most")));
+        return Err(Refusal::new(
+            refusal::OUT_OF_MEMORY,
+            format!("a query of catalogs holds {MAX_BYTES} bytes at most"),
+        ));
     }
     Ok(())
 }

@@ -62,7 +62,9 @@ impl<'p> Scope<'p> {
 
     /// The column of that name.
     pub(crate) fn column(&self, name: &[Ident]) -> Result<(Node, Oid), Refusal> {
-        let Some((last, qualifier)) = name.split_last() else { return Err(Refusal::new(refusal::NO_COLUMN, "no column")) };
+        let Some((last, qualifier)) = name.split_last() else {
+            return Err(Refusal::new(refusal::NO_COLUMN, "no column"));
+        };
         let (wanted, relation) = (folded(last), qualifier.last().map(folded));
         let (mut scope, mut up) = (self, 0);
         loop {

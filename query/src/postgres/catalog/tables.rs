@@ -85,7 +85,9 @@ pub(super) fn rows(catalog: &Catalog, of: &'static Relation) -> Vec<Row> {
         ("information_schema", name) => described(catalog, of, name),
         (_, "pg_namespace") => SCHEMAS
             .iter()
-            .map(|(oid, name)| row(of, [("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())]))
+            .map(|(oid, name)| {
+                row(of, [("oid", (*oid).into()), ("nspname", (*name).into()), ("nspowner", OWNER.into())])
+            })
             .collect(),
         (_, "pg_class") => RELATIONS.iter().map(|relation| class(of, relation)).collect(),
         (_, "pg_attribute") => attributes().map(|(relation, at, column)| attribute(of, relation, at, column)).collect(),
@@ -93,18 +95,21 @@ pub(super) fn rows(catalog: &Catalog, of: &'static Relation) -> Vec<Row> {
         (_, "pg_description") => descriptions(of),
         (_, "pg_proc") => functions()
             .map(|(oid, name)| {
-                row(of, [
-                    ("oid", oid.into()),
-                    ("proname", name.into()),
-                    ("pronamespace", PG_CATALOG.into()),
-                    ("proowner", OWNER.into()),
-                    ("prokind", "f".into()),
-                    ("provolatile", "s".into()),
-                    ("proparallel", "s".into()),
-                    ("prorettype", kinds::TEXT.into()),
-                    ("proargtypes", Value::list([])),
-                    ("prosrc", name.into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("oid", oid.into()),
+                        ("proname", name.into()),
+                        ("pronamespace", PG_CATALOG.into()),
+                        ("proowner", OWNER.into()),
+                        ("prokind", "f".into()),
+                        ("provolatile", "s".into()),
+                        ("proparallel", "s".into()),
+                        ("prorettype", kinds::TEXT.into()),
+                        ("proargtypes", Value::list([])),
+                        ("prosrc", name.into()),
+                    ],
+                )
             })
             .collect(),
         (_, "pg_am") => {
@@ -116,39 +121,48 @@ pub(super) fn rows(catalog: &Catalog, of: &'static Relation) -> Vec<Row> {
         (_, "pg_collation") => [(DEFAULT_COLLATION, "default"), (BYTES_COLLATION, "C")]
             .into_iter()
             .map(|(oid, name)| {
-                row(of, [
-                    ("oid", oid.into()),
-                    ("collname", name.into()),
-                    ("collnamespace", PG_CATALOG.into()),
-                    ("collowner", OWNER.into()),
-                    ("collprovider", "c".into()),
-                    ("collisdeterministic", true.into()),
-                    ("collencoding", Value::Whole(-1)),
-                ])
+                row(
+                    of,
+                    [
+                        ("oid", oid.into()),
+                        ("collname", name.into()),
+                        ("collnamespace", PG_CATALOG.into()),
+                        ("collowner", OWNER.into()),
+                        ("collprovider", "c".into()),
+                        ("collisdeterministic", true.into()),
+                        ("collencoding", Value::Whole(-1)),
+                    ],
+                )
             })
             .collect(),
-        (_, "pg_database") => vec![row(of, [
-            ("oid", DATABASE.into()),
-            ("datname", catalog.database().into()),
-            ("datdba", OWNER.into()),
-            ("encoding", Value::Whole(6)),
-            ("datlocprovider", "c".into()),
-            ("datallowconn", true.into()),
-            ("datconnlimit", Value::Whole(-1)),
-            ("dattablespace", TABLESPACE.into()),
-            ("datcollate", "C".into()),
-            ("datctype", "C".into()),
-        ])],
+        (_, "pg_database") => vec![row(
+            of,
+            [
+                ("oid", DATABASE.into()),
+                ("datname", catalog.database().into()),
+                ("datdba", OWNER.into()),
+                ("encoding", Value::Whole(6)),
+                ("datlocprovider", "c".into()),
+                ("datallowconn", true.into()),
+                ("datconnlimit", Value::Whole(-1)),
+                ("dattablespace", TABLESPACE.into()),
+                ("datcollate", "C".into()),
+                ("datctype", "C".into()),
+            ],
+        )],
         (_, "pg_roles" | "pg_authid") => [OWNER, ASKER]
             .into_iter()
             .map(|oid| {
-                row(of, [
-                    ("oid", oid.into()),
-                    ("rolname", catalog.role(oid).into()),
-                    ("rolinherit", true.into()),
-                    ("rolcanlogin", (oid == ASKER).into()),
-                    ("rolconnlimit", Value::Whole(-1)),
-                ])
+                row(
+                    of,
+                    [
+                        ("oid", oid.into()),
+                        ("rolname", catalog.role(oid).into()),
+                        ("rolinherit", true.into()),
+                        ("rolcanlogin", (oid == ASKER).into()),
+                        ("rolconnlimit", Value::Whole(-1)),
+                    ],
+                )
             })
             .collect(),
         (_, "pg_user" | "pg_shadow") => {
@@ -157,60 +171,75 @@ pub(super) fn rows(catalog: &Catalog, of: &'static Relation) -> Vec<Row> {
         (_, "pg_settings") => settings::KNOWN
             .iter()
             .map(|known| {
-                row(of, [
-                    ("name", known.name.into()),
-                    ("setting", catalog.setting(known.name).unwrap_or(known.value).into()),
-                    ("category", "Client Connection Defaults".into()),
-                    ("short_desc", "".into()),
-                    ("context", if known.fixed { "internal" } else { "user" }.into()),
-                    ("vartype", "string".into()),
-                    ("source", "default".into()),
-                    ("boot_val", known.value.into()),
-                    ("reset_val", known.value.into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("name", known.name.into()),
+                        ("setting", catalog.setting(known.name).unwrap_or(known.value).into()),
+                        ("category", "Client Connection Defaults".into()),
+                        ("short_desc", "".into()),
+                        ("context", if known.fixed { "internal" } else { "user" }.into()),
+                        ("vartype", "string".into()),
+                        ("source", "default".into()),
+                        ("boot_val", known.value.into()),
+                        ("reset_val", known.value.into()),
+                    ],
+                )
             })
             .collect(),
         (_, "pg_tables") => RELATIONS
             .iter()
             .filter(|relation| letter(relation) == "r")
             .map(|relation| {
-                row(of, [
-                    ("schemaname", relation.schema.into()),
-                    ("tablename", relation.name.into()),
-                    ("tableowner", owner()),
-                ])
+                row(
+                    of,
+                    [
+                        ("schemaname", relation.schema.into()),
+                        ("tablename", relation.name.into()),
+                        ("tableowner", owner()),
+                    ],
+                )
             })
             .collect(),
         (_, "pg_views") => RELATIONS
             .iter()
             .filter(|relation| letter(relation) == "v")
             .map(|relation| {
-                row(of, [
-                    ("schemaname", relation.schema.into()),
-                    ("viewname", relation.name.into()),
-                    ("viewowner", owner()),
-                ])
+                row(
+                    of,
+                    [
+                        ("schemaname", relation.schema.into()),
+                        ("viewname", relation.name.into()),
+                        ("viewowner", owner()),
+                    ],
+                )
             })
             .collect(),
         (_, "pg_stat_user_tables" | "pg_statio_user_tables" | "pg_stat_all_tables") => entities()
             .map(|relation| {
-                row(of, [
-                    ("relid", relation.oid.into()),
-                    ("schemaname", relation.schema.into()),
-                    ("relname", relation.name.into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("relid", relation.oid.into()),
+                        ("schemaname", relation.schema.into()),
+                        ("relname", relation.name.into()),
+                    ],
+                )
             })
             .collect(),
-        (_, "pg_stat_activity") => vec![row(of, [
-            ("datid", DATABASE.into()),
-            ("datname", catalog.database().into()),
-            ("pid", i64::from(catalog.pid()).into()),
-            ("usesysid", ASKER.into()),
-            ("usename", catalog.user().into()),
-            ("application_name", catalog.setting("application_name").into()),
-            ("state", "active".into()),
-            ("backend_type", "client backend".into()),
-        ])],
+        (_, "pg_stat_activity") => vec![row(
+            of,
+            [
+                ("datid", DATABASE.into()),
+                ("datname", catalog.database().into()),
+                ("pid", i64::from(catalog.pid()).into()),
+                ("usesysid", ASKER.into()),
+                ("usename", catalog.user().into()),
+                ("application_name", catalog.setting("application_name").into()),
+                ("state", "active".into()),
+                ("backend_type", "client backend".into()),
+            ],
+        )],
         (_, "pg_timezone_names") => {
             vec![row(of, [("name", "UTC".into()), ("abbrev", "UTC".into()), ("utc_offset", "00:00:00".into())])]
         }
@@ -220,42 +249,48 @@ pub(super) fn rows(catalog: &Catalog, of: &'static Relation) -> Vec<Row> {
 
 fn class(of: &Relation, relation: &Relation) -> Row {
     let table = letter(relation) == "r";
-    row(of, [
-        ("oid", relation.oid.into()),
-        ("relname", relation.name.into()),
-        ("relnamespace", schema(relation).into()),
-        ("relowner", OWNER.into()),
-        ("relam", if table { HEAP } else { 0 }.into()),
-        ("relfilenode", if table { relation.oid } else { 0 }.into()),
-        ("reltuples", Value::Real(-1.0)),
-        ("relpersistence", "p".into()),
-        ("relkind", letter(relation).into()),
-        ("relnatts", (relation.columns.len() as i64).into()),
-        ("relispopulated", true.into()),
-        ("relreplident", "n".into()),
-    ])
+    row(
+        of,
+        [
+            ("oid", relation.oid.into()),
+            ("relname", relation.name.into()),
+            ("relnamespace", schema(relation).into()),
+            ("relowner", OWNER.into()),
+            ("relam", if table { HEAP } else { 0 }.into()),
+            ("relfilenode", if table { relation.oid } else { 0 }.into()),
+            ("reltuples", Value::Real(-1.0)),
+            ("relpersistence", "p".into()),
+            ("relkind", letter(relation).into()),
+            ("relnatts", (relation.columns.len() as i64).into()),
+            ("relispopulated", true.into()),
+            ("relreplident", "n".into()),
+        ],
+    )
 }
 
 fn attribute(of: &Relation, relation: &Relation, at: i64, column: &Attribute) -> Row {
     let kind = kinds::kind(column.kind);
     let len = kind.map_or(-1, |kind| kind.len);
-    row(of, [
-        ("attrelid", relation.oid.into()),
-        ("attname", column.name.into()),
-        ("atttypid", column.kind.into()),
-        ("attstattarget", Value::Whole(-1)),
-        ("attlen", i64::from(len).into()),
-        ("attnum", at.into()),
-        ("attndims", Value::Whole((kinds::element_of(column.kind) != column.kind).into())),
-        ("attcacheoff", Value::Whole(-1)),
-        ("atttypmod", Value::Whole(-1)),
-        ("attbyval", (1..=8).contains(&len).into()),
-        ("attalign", alignment(len).into()),
-        ("attstorage", if len < 0 { "x" } else { "p" }.into()),
-        ("attnotnull", column.required.into()),
-        ("attislocal", true.into()),
-        ("attcollation", collation(column.kind).into()),
-    ])
+    row(
+        of,
+        [
+            ("attrelid", relation.oid.into()),
+            ("attname", column.name.into()),
+            ("atttypid", column.kind.into()),
+            ("attstattarget", Value::Whole(-1)),
+            ("attlen", i64::from(len).into()),
+            ("attnum", at.into()),
+            ("attndims", Value::Whole((kinds::element_of(column.kind) != column.kind).into())),
+            ("attcacheoff", Value::Whole(-1)),
+            ("atttypmod", Value::Whole(-1)),
+            ("attbyval", (1..=8).contains(&len).into()),
+            ("attalign", alignment(len).into()),
+            ("attstorage", if len < 0 { "x" } else { "p" }.into()),
+            ("attnotnull", column.required.into()),
+            ("attislocal", true.into()),
+            ("attcollation", collation(column.kind).into()),
+        ],
+    )
 }
 
 fn alignment(len: i16) -> &'static str {
@@ -277,37 +312,43 @@ fn collation(kind: Oid) -> Oid {
 
 fn type_row(of: &Relation, kind: &kinds::Kind) -> Row {
     let input = if kind.category == "A" { OF_TYPES[0] } else { OF_TYPES[1] };
-    row(of, [
-        ("oid", kind.oid.into()),
-        ("typname", kind.name.into()),
-        ("typnamespace", PG_CATALOG.into()),
-        ("typowner", OWNER.into()),
-        ("typlen", i64::from(kind.len).into()),
-        ("typbyval", (1..=8).contains(&kind.len).into()),
-        ("typtype", if matches!(kind.category, "P" | "X") { "p" } else { "b" }.into()),
-        ("typcategory", kind.category.into()),
-        ("typispreferred", matches!(kind.oid, BOOL | TEXT | OID | FLOAT8 | TIMESTAMPTZ | INTERVAL).into()),
-        ("typisdefined", true.into()),
-        ("typdelim", ",".into()),
-        ("typelem", kind.element.into()),
-        ("typarray", kind.list.into()),
-        ("typinput", function_oid(input).into()),
-        ("typalign", alignment(kind.len).into()),
-        ("typstorage", if kind.len < 0 { "x" } else { "p" }.into()),
-        ("typtypmod", Value::Whole(-1)),
-        ("typcollation", collation(kind.oid).into()),
-    ])
+    row(
+        of,
+        [
+            ("oid", kind.oid.into()),
+            ("typname", kind.name.into()),
+            ("typnamespace", PG_CATALOG.into()),
+            ("typowner", OWNER.into()),
+            ("typlen", i64::from(kind.len).into()),
+            ("typbyval", (1..=8).contains(&kind.len).into()),
+            ("typtype", if matches!(kind.category, "P" | "X") { "p" } else { "b" }.into()),
+            ("typcategory", kind.category.into()),
+            ("typispreferred", matches!(kind.oid, BOOL | TEXT | OID | FLOAT8 | TIMESTAMPTZ | INTERVAL).into()),
+            ("typisdefined", true.into()),
+            ("typdelim", ",".into()),
+            ("typelem", kind.element.into()),
+            ("typarray", kind.list.into()),
+            ("typinput", function_oid(input).into()),
+            ("typalign", alignment(kind.len).into()),
+            ("typstorage", if kind.len < 0 { "x" } else { "p" }.into()),
+            ("typtypmod", Value::Whole(-1)),
+            ("typcollation", collation(kind.oid).into()),
+        ],
+    )
 }
 
 fn descriptions(of: &Relation) -> Vec<Row> {
     let class = RELATIONS.iter().find(|relation| relation.name == "pg_class").map_or(0, |relation| relation.oid);
     let said = |oid: Oid, column: i64, doc: &str| {
-        row(of, [
-            ("objoid", oid.into()),
-            ("classoid", class.into()),
-            ("objsubid", column.into()),
-            ("description", doc.into()),
-        ])
+        row(
+            of,
+            [
+                ("objoid", oid.into()),
+                ("classoid", class.into()),
+                ("objsubid", column.into()),
+                ("description", doc.into()),
+            ],
+        )
     };
     let whole = entities().map(|relation| said(relation.oid, 0, relation.doc));
     let columns = attributes().filter(|(_, _, column)| !column.doc.is_empty());
@@ -328,52 +369,66 @@ fn described(catalog: &Catalog, of: &Relation, name: &str) -> Vec<Row> {
         "tables" => RELATIONS
             .iter()
             .map(|relation| {
-                row(of, [
-                    ("table_catalog", database()),
-                    ("table_schema", relation.schema.into()),
-                    ("table_name", relation.name.into()),
-                    ("table_type", if letter(relation) == "v" { "VIEW" } else { "BASE TABLE" }.into()),
-                    ("is_insertable_into", "NO".into()),
-                    ("is_typed", "NO".into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("table_catalog", database()),
+                        ("table_schema", relation.schema.into()),
+                        ("table_name", relation.name.into()),
+                        ("table_type", if letter(relation) == "v" { "VIEW" } else { "BASE TABLE" }.into()),
+                        ("is_insertable_into", "NO".into()),
+                        ("is_typed", "NO".into()),
+                    ],
+                )
             })
             .collect(),
         "views" => RELATIONS
             .iter()
             .filter(|relation| letter(relation) == "v")
             .map(|relation| {
-                row(of, [
-                    ("table_catalog", database()),
-                    ("table_schema", relation.schema.into()),
-                    ("table_name", relation.name.into()),
-                    ("check_option", "NONE".into()),
-                    ("is_updatable", "NO".into()),
-                    ("is_insertable_into", "NO".into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("table_catalog", database()),
+                        ("table_schema", relation.schema.into()),
+                        ("table_name", relation.name.into()),
+                        ("check_option", "NONE".into()),
+                        ("is_updatable", "NO".into()),
+                        ("is_insertable_into", "NO".into()),
+                    ],
+                )
             })
             .collect(),
-        "columns" => attributes().map(|(relation, at, column)| described_column(catalog, of, relation, at, column)).collect(),
+        "columns" => {
+            attributes().map(|(relation, at, column)| described_column(catalog, of, relation, at, column)).collect()
+        }
         "table_privileges" | "role_table_grants" => entities()
             .map(|relation| {
-                row(of, [
-                    ("grantor", owner()),
-                    ("grantee", catalog.user().into()),
-                    ("table_catalog", database()),
-                    ("table_schema", relation.schema.into()),
-                    ("table_name", relation.name.into()),
-                    ("privilege_type", "SELECT".into()),
-                    ("is_grantable", "NO".into()),
-                    ("with_hierarchy", "YES".into()),
-                ])
+                row(
+                    of,
+                    [
+                        ("grantor", owner()),
+                        ("grantee", catalog.user().into()),
+                        ("table_catalog", database()),
+                        ("table_schema", relation.schema.into()),
+                        ("table_name", relation.name.into()),
+                        ("privilege_type", "SELECT".into()),
+                        ("is_grantable", "NO".into()),
+                        ("with_hierarchy", "YES".into()),
+                    ],
+                )
             })
             .collect(),
         "enabled_roles" => vec![row(of, [("role_name", catalog.user().into())])],
-        "character_sets" => vec![row(of, [
-            ("character_set_name", "UTF8".into()),
-            ("character_repertoire", "UCS".into()),
-            ("form_of_use", "UTF8".into()),
-            ("default_collate_catalog", database()),
-        ])],
+        "character_sets" => vec![row(
+            of,
+            [
+                ("character_set_name", "UTF8".into()),
+                ("character_repertoire", "UCS".into()),
+                ("form_of_use", "UTF8".into()),
+                ("default_collate_catalog", database()),
+            ],
+        )],
         _ => Vec::new(),
     }
 }
@@ -390,27 +445,30 @@ fn described_column(catalog: &Catalog, of: &Relation, relation: &Relation, at: i
     let precision = matches!(column.kind, TIMESTAMP | TIMESTAMPTZ | TIME | INTERVAL).then_some(6i64);
     let list = kinds::element_of(column.kind) != column.kind;
     let sql = if list { "ARRAY" } else { kinds::kind(column.kind).map_or("", |kind| kind.sql) };
-    row(of, [
-        ("table_catalog", catalog.database().into()),
-        ("table_schema", relation.schema.into()),
-        ("table_name", relation.name.into()),
-        ("column_name", column.name.into()),
-        ("ordinal_position", at.into()),
-        ("is_nullable", if column.required { "NO" } else { "YES" }.into()),
-        ("data_type", sql.into()),
-        ("character_octet_length", is_text(column.kind).then_some(1i64 << 30).into()),
-        ("numeric_precision", bits.into()),
-        ("numeric_precision_radix", bits.map(|_| 2i64).into()),
-        ("numeric_scale", scale.into()),
-        ("datetime_precision", precision.into()),
-        ("udt_catalog", catalog.database().into()),
-        ("udt_schema", "pg_catalog".into()),
-        ("udt_name", kinds::kind(column.kind).map(|kind| kind.name).into()),
-        ("dtd_identifier", at.to_string().into()),
-        ("is_self_referencing", "NO".into()),
-        ("is_identity", "NO".into()),
-        ("identity_cycle", "NO".into()),
-        ("is_generated", "NEVER".into()),
-        ("is_updatable", "NO".into()),
-    ])
+    row(
+        of,
+        [
+            ("table_catalog", catalog.database().into()),
+            ("table_schema", relation.schema.into()),
+            ("table_name", relation.name.into()),
+            ("column_name", column.name.into()),
+            ("ordinal_position", at.into()),
+            ("is_nullable", if column.required { "NO" } else { "YES" }.into()),
+            ("data_type", sql.into()),
+            ("character_octet_length", is_text(column.kind).then_some(1i64 << 30).into()),
+            ("numeric_precision", bits.into()),
+            ("numeric_precision_radix", bits.map(|_| 2i64).into()),
+            ("numeric_scale", scale.into()),
+            ("datetime_precision", precision.into()),
+            ("udt_catalog", catalog.database().into()),
+            ("udt_schema", "pg_catalog".into()),
+            ("udt_name", kinds::kind(column.kind).map(|kind| kind.name).into()),
+            ("dtd_identifier", at.to_string().into()),
+            ("is_self_referencing", "NO".into()),
+            ("is_identity", "NO".into()),
+            ("identity_cycle", "NO".into()),
+            ("is_generated", "NEVER".into()),
+            ("is_updatable", "NO".into()),
+        ],
+    )
 }

@@ -20,7 +20,8 @@ type Typed = (Node, Oid);
 
 /// The type that a cast names.
 pub(crate) fn kind_of(data_type: &DataType) -> Result<Oid, Refusal> {
-    if let DataType::Array(ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner)) = data_type
+    if let DataType::Array(ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner)) =
+        data_type
     {
         return Ok(kinds::list_of(kind_of(inner)?));
     }
@@ -38,9 +39,9 @@ pub(crate) fn kind_of(data_type: &DataType) -> Result<Oid, Refusal> {
         name => name,
     };
     let known = kinds::named(name).or_else(|| kinds::named(name.trim_matches('"')));
-    known.map(|kind| kind.oid).ok_or_else(|| {
-        Refusal::new(refusal::NO_SETTING, format!("type \"{name}\" does not exist"))
-    })
+    known
+        .map(|kind| kind.oid)
+        .ok_or_else(|| Refusal::new(refusal::NO_SETTING, format!("type \"{name}\" does not exist")))
 }
 
 fn binary(op: &BinaryOperator) -> Option<Binary> {
@@ -84,13 +85,11 @@ fn binary(op: &BinaryOperator) -> Option<Binary> {
 
 fn gives(op: Binary, left: Oid, right: Oid) -> Oid {
     match op {
-        Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => {
-            match [left, right] {
-                kinds if kinds.contains(&FLOAT8) || kinds.contains(&NUMERIC) || kinds.contains(&FLOAT4) => FLOAT8,
-                kinds if kinds.contains(&INT8) => INT8,
-                _ => INT4,
-            }
-        }
+        Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => match [left, right] {
+            kinds if kinds.contains(&FLOAT8) || kinds.contains(&NUMERIC) || kinds.contains(&FLOAT4) => FLOAT8,
+            kinds if kinds.contains(&INT8) => INT8,
+            _ => INT4,
+        },
         Binary::Join if kinds::element_of(left) != left => left,
         Binary::Join if kinds::element_of(right) != right => right,
         Binary::Join => TEXT,
@@ -112,6 +111,7 @@ const WORDS: &[&str] =
 
 impl Binder<'_> {
     /// What an expression computes.
+    #[recursive::recursive]
     pub(crate) fn term(&self, expr: &Expr, scope: &Scope<'_>) -> Result<Typed, Refusal> {
         let node = |expr: &Expr| Ok::<Node, Refusal>(self.term(expr, scope)?.0);
         let not = |negated: bool, node: Node| if negated { Node::Not(Box::new(node)) } else { node };
@@ -146,10 +146,13 @@ impl Binder<'_> {
                 (Node::Negative(Box::new(inner)), kind)
             }
             Expr::UnaryOp { op: UnaryOperator::Plus, expr } => self.term(expr, scope)?,
-            Expr::BinaryOp { left, op: BinaryOperator::And, right } => (Node::And(pair(node(left)?, node(right)?)), BOOL),
+            Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                (Node::And(pair(node(left)?, node(right)?)), BOOL)
+            }
             Expr::BinaryOp { left, op: BinaryOperator::Or, right } => (Node::Or(pair(node(left)?, node(right)?)), BOOL),
             Expr::BinaryOp { left, op, right } => {
-                let how = binary(op).ok_or_else(|| Refusal::unsupported(format!("the operator {op}")).at(left.span()))?;
+                let how =
+                    binary(op).ok_or_else(|| Refusal::unsupported(format!("the operator {op}")).at(left.span()))?;
                 let ((a, left), (b, right)) = (self.term(left, scope)?, self.term(right, scope)?);
                 (Node::Binary(how, pair(a, b)), gives(how, left, right))
             }
@@ -209,9 +212,9 @@ impl Binder<'_> {
                 (Node::List(items.into_iter().map(|(node, _)| node).collect()), kinds::list_of(kind))
             }
             Expr::Tuple(items) => (Node::Record(items.iter().map(node).collect::<Result<_, _>>()?), RECORD),
-            Expr::CompoundFieldAccess { root, access_chain } => {
-                access_chain.iter().try_fold(self.term(root, scope)?, |typed, access| self.access(typed, access, scope))?
-            }
+            Expr::CompoundFieldAccess { root, access_chain } => access_chain
+                .iter()
+                .try_fold(self.term(root, scope)?, |typed, access| self.access(typed, access, scope))?,
             Expr::Function(call) => self.call(call, scope, false)?,
             Expr::Trim { trim_where: None, trim_what: None, expr, .. } => {
                 self.plain("btrim", vec![self.term(expr, scope)?], scope, false)?
@@ -308,6 +311,12 @@ impl Binder<'_> {
         if let Some(over) = &call.over {
             return self.window(&name, over, scope);
         }
+        // Nothing is added up inside of what is added up.
+        let tallies = tally(&name, None, false).is_some();
+        if tallies && !scope.aggregates.replace(false) {
+            let detail = format!("the aggregate function {name} is not allowed here");
+            return Err(Refusal::new("42803", detail).at(call.span()));
+        }
         let (mut args, mut all_rows) = (Vec::new(), false);
         for arg in &list.args {
             match arg {
@@ -319,10 +328,6 @@ impl Binder<'_> {
         let Some((what, kind)) = tally(&name, args.first().map(|(_, kind)| *kind), all_rows) else {
             return self.plain(&name, args, scope, in_from);
         };
-        if !scope.aggregates.replace(false) {
-            let detail = format!("the aggregate function {name} is not allowed here");
-            return Err(Refusal::new("42803", detail).at(call.span()));
-        }
         let mut sort = Vec::new();
         for clause in &list.clauses {
             let FunctionArgumentClause::OrderBy(order) = clause else {
@@ -414,4 +419,3 @@ fn tally(name: &str, arg: Option<Oid>, all_rows: bool) -> Option<(Tally, Oid)> {
         _ => return None,
     })
 }
-
