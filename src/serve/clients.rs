@@ -40,8 +40,8 @@ impl Clients {
     }
 
     /// What serves them.
-    pub(super) fn server(&self, engine: &Arc<Engine>, tokens: &Arc<Tokens>) -> Arc<Server> {
-        Arc::new(Server::new(engine.clone(), tokens.clone(), self.plaintext))
+    pub(super) fn server(&self, engine: &Arc<Engine>, tokens: &Arc<Tokens>) -> Result<Arc<Server>> {
+        Ok(Arc::new(Server::new(engine.clone(), tokens.clone(), self.plaintext)?))
     }
 
     /// Lets them in.

@@ -92,7 +92,7 @@ impl Connected<'_> {
             sizes: self.pipeline.sizes().clone(),
             slots: slots.to_vec(),
         });
-        let clients = self.clients.map(|clients| clients.server(&engine, &self.heard.tokens));
+        let clients = self.clients.map(|clients| clients.server(&engine, &self.heard.tokens)).transpose()?;
         clients.iter().for_each(|clients| clients.register(&mut metrics));
         let registry = &self.heard.registry;
         let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());

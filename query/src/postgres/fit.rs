@@ -6,8 +6,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, Query, Select,
-    SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, TimezoneInfo, Value, VisitMut, VisitorMut,
 };
 
 use crate::postgres::catalog::value::Value as Known;
@@ -40,6 +40,9 @@ const OF_SESSION: &[&str] = &[
     "has_table_privilege",
     "has_schema_privilege",
 ];
+
+/// Functions that tell the time, which is an instant.
+const NOW: &[&str] = &["now", "current_timestamp", "transaction_timestamp", "statement_timestamp", "clock_timestamp"];
 
 /// A statement as the engine plans it.
 pub(crate) fn fitted(mut statement: Statement, catalog: &Catalog) -> Result<Statement, Refusal> {
@@ -102,6 +105,9 @@ fn outermost(statement: &mut Statement) -> Option<&mut Select> {
 
 /// The engine wants other names for what is chosen twice.
 fn told_apart(select: &mut Select) {
+    let star = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    // What `*` stands for may be chosen again.
+    let stars = select.projection.iter().any(star);
     let mut seen = std::collections::HashSet::new();
     for (at, item) in select.projection.iter_mut().enumerate() {
         let name = match item {
@@ -110,7 +116,7 @@ fn told_apart(select: &mut Select) {
             _ => continue,
         };
         let last = name.rsplit('.').next().unwrap_or_default().trim_matches('"').to_owned();
-        if !seen.insert(last) {
+        if !seen.insert(last) || stars {
             let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
             let alias = Ident::with_quote('"', format!("{name} {}", at + 1));
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
@@ -157,8 +163,30 @@ impl Fitter<'_> {
                     Some(ObjectNamePart::Identifier(ident)) => ident.value.to_lowercase(),
                     _ => return Ok(()),
                 };
+                if NOW.contains(&name.as_str()) {
+                    function.name = vec![Ident::new("now")].into();
+                    if matches!(function.args, FunctionArguments::None) {
+                        let args = FunctionArgumentList { duplicate_treatment: None, args: vec![], clauses: vec![] };
+                        function.args = FunctionArguments::List(args);
+                    }
+                    let inner = std::mem::replace(expr, Expr::value(Value::Null));
+                    *expr = cast(inner, DataType::Timestamp(None, TimezoneInfo::Tz));
+                    return Ok(());
+                }
                 if OF_SESSION.contains(&name.as_str()) && constants(&function.args) {
                     *expr = self.constant(expr)?;
+                }
+            }
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+                if let Some(list) = items(right) {
+                    let value = std::mem::replace(left, Box::new(Expr::value(Value::Null)));
+                    *expr = within(value, list, false);
+                }
+            }
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                if let Some(list) = items(right) {
+                    let value = std::mem::replace(left, Box::new(Expr::value(Value::Null)));
+                    *expr = within(value, list, true);
                 }
             }
             Expr::Cast { data_type, expr: inner, .. } => {
@@ -211,6 +239,32 @@ impl Fitter<'_> {
                 |kind, oid| self.catalog.name(kind, oid),
             ))),
         })
+    }
+}
+
+/// The items of a list that is written out, as an array or as text.
+fn items(list: &Expr) -> Option<Vec<Expr>> {
+    match list {
+        Expr::Nested(inner) => items(inner),
+        Expr::Cast { expr, data_type: DataType::Array(_), .. } => items(expr),
+        Expr::Array(array) => Some(array.elem.clone()),
+        Expr::Value(value) => {
+            let Value::SingleQuotedString(text) = &value.value else { return None };
+            let literal = |item: &Known| match item {
+                Known::Null => Expr::value(Value::Null),
+                item => Expr::value(Value::SingleQuotedString(item.text().to_string())),
+            };
+            Some(Known::from(text.as_str()).items()?.iter().map(literal).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Whether something is one of a list (or none of it). Nothing is one of an empty list.
+fn within(expr: Box<Expr>, list: Vec<Expr>, negated: bool) -> Expr {
+    match list.is_empty() {
+        true => Expr::value(Value::Boolean(negated)),
+        false => Expr::Nested(Box::new(Expr::InList { expr, list, negated })),
     }
 }
 

@@ -40,6 +40,7 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use self::limits::Limits;
@@ -57,10 +58,23 @@ pub const PROTOCOLS: &[&[u8]] = &[b"postgresql"];
 /// Makes a connection secure.
 pub type Securer<C> = Arc<dyn Fn(C) -> BoxFuture<'static, std::io::Result<C>> + Send + Sync>;
 
-/// Serves clients of Postgres.
+/// Stack of the threads that sessions run on, bytes: parsed statements are walked by recursion.
+const STACK: usize = 32 << 20;
+
+/// Serves clients of Postgres, on threads of its own.
 pub struct Server {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
+    threads: Option<Runtime>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dropped where nothing may block.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
 }
 
 /// What sessions share.
@@ -83,10 +97,16 @@ struct Running {
 impl Server {
     /// One that answers with an engine whoever bears one of these tokens. `plaintext` says that passwords are taken without
     /// TLS from other hosts too.
-    pub fn new(engine: Arc<Engine>, tokens: Arc<Tokens>, plaintext: bool) -> Server {
+    ///
+    /// # Errors
+    /// Its threads cannot be started.
+    pub fn new(engine: Arc<Engine>, tokens: Arc<Tokens>, plaintext: bool) -> std::io::Result<Server> {
+        let threads =
+            Builder::new_multi_thread().thread_name("session").thread_stack_size(STACK).enable_all().build()?;
         let (stop, stopping) = watch::channel(false);
         let (limits, running) = (Limits::default(), Mutex::default());
-        Server { shared: Arc::new(Shared { engine, tokens, plaintext, limits, running, stopping }), stop }
+        let shared = Arc::new(Shared { engine, tokens, plaintext, limits, running, stopping });
+        Ok(Server { shared, stop, threads: Some(threads) })
     }
 
     /// Makes its metrics known.
@@ -113,7 +133,8 @@ impl Server {
                 None => return,
                 Some(Err(_)) => {}
                 Some(Ok((io, peer))) => {
-                    tokio::spawn(startup::serve(self.shared.clone(), io, peer, securer.clone()));
+                    let Some(threads) = &self.threads else { return };
+                    threads.spawn(startup::serve(self.shared.clone(), io, peer, securer.clone()));
                 }
             }
         }

@@ -94,6 +94,20 @@ fn told(detail: &str) -> Option<Place> {
     Some((digits(line)?, digits(column)?))
 }
 
+/// The place of the column that words say there is none of.
+fn named(detail: &str, text: &str) -> Option<Place> {
+    let (_, name) = detail.split_once("No field named ")?;
+    let name = name.split_whitespace().next()?.trim_end_matches('.').rsplit('.').next()?.trim_matches('"');
+    let whole = |at: usize| {
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        !text[..at].ends_with(word) && !text[at + name.len()..].starts_with(word)
+    };
+    let (at, _) = text.match_indices(name).find(|(at, _)| whole(*at))?;
+    let line = text[..at].matches('\n').count() + 1;
+    let column = text[..at].rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Some((line as u64, column as u64))
+}
+
 /// A parser's complaint.
 pub(crate) fn syntax(error: &impl std::fmt::Display) -> Refusal {
     let said = error.to_string();
@@ -117,7 +131,12 @@ pub(crate) fn refusal(error: &QueryError, text: &str) -> Refusal {
                 () if said.contains("not supported:") => READ_ONLY,
                 () => SYNTAX,
             };
-            Refusal { place, ..Refusal::new(code, said) }
+            let (detail, hint) = match said.split_once("\nValid fields are ") {
+                Some((detail, fields)) => (detail.to_owned(), Some(format!("there are {fields}"))),
+                None => (said, None),
+            };
+            let place = place.or_else(|| named(&detail, text));
+            Refusal { code, detail, place, hint }
         }
         QueryError::Cursor(_) => Refusal::new(NO_CURSOR, said),
         QueryError::Expired | QueryError::Forgotten(_) => Refusal::new(BAD_VALUE, said),

@@ -183,6 +183,11 @@ fn substring(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     Ok(whole.chars().enumerate().filter(|(at, _)| inside(*at)).map(|(_, c)| c).collect::<String>().into())
 }
 
+/// The characters that are trimmed off a text.
+fn trimmed(args: &[Value]) -> Arc<str> {
+    args.get(1).map_or_else(|| " ".into(), Value::text)
+}
+
 fn expanded(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     let items = arg(args, 0).items().unwrap_or_default();
     let pair = |(at, item): (usize, &Value)| Value::Record([item.clone(), Value::Whole(at as i64 + 1)].into());
@@ -259,6 +264,7 @@ pub(crate) fn canonical(name: &str) -> &str {
         }
         "jsonb_build_object" => "json_build_object",
         "substr" => "substring",
+        "trim" => "btrim",
         "char_length" | "character_length" => "length",
         other => other,
     }
@@ -399,8 +405,18 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     strict("lower", TEXT, |_, args| Ok(text(args, 0).to_lowercase().into())),
     strict("upper", TEXT, |_, args| Ok(text(args, 0).to_uppercase().into())),
     strict("length", INT4, |_, args| Ok(Value::Whole(text(args, 0).chars().count() as i64))),
-    strict("trim", TEXT, |_, args| Ok(text(args, 0).trim_matches(' ').into())),
-    strict("btrim", TEXT, |_, args| Ok(text(args, 0).trim_matches(' ').into())),
+    strict("btrim", TEXT, |_, args| {
+        let chars = trimmed(args);
+        Ok(text(args, 0).trim_matches(|c| chars.contains(c)).into())
+    }),
+    strict("ltrim", TEXT, |_, args| {
+        let chars = trimmed(args);
+        Ok(text(args, 0).trim_start_matches(|c| chars.contains(c)).into())
+    }),
+    strict("rtrim", TEXT, |_, args| {
+        let chars = trimmed(args);
+        Ok(text(args, 0).trim_end_matches(|c| chars.contains(c)).into())
+    }),
     strict("replace", TEXT, |_, args| Ok(text(args, 0).replace(&*text(args, 1), &text(args, 2)).into())),
     strict("left", TEXT, |run, args| substring(run, &[arg(args, 0).clone(), Value::Whole(1), arg(args, 1).clone()])),
     strict("substring", TEXT, substring),

@@ -2,8 +2,8 @@
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, DuplicateTreatment, Expr, Function as AstFunction,
-    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Spanned, Subscript, UnaryOperator,
-    Value as Literal, ValueWithSpan, WindowType,
+    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, Spanned, Subscript, TrimWhereField,
+    UnaryOperator, Value as Literal, ValueWithSpan, WindowType,
 };
 
 use crate::postgres::catalog::bind::{Binder, sort_inside};
@@ -212,12 +212,32 @@ impl Binder<'_> {
                 (Node::List(items.into_iter().map(|(node, _)| node).collect()), kinds::list_of(kind))
             }
             Expr::Tuple(items) => (Node::Record(items.iter().map(node).collect::<Result<_, _>>()?), RECORD),
-            Expr::CompoundFieldAccess { root, access_chain } => access_chain
-                .iter()
-                .try_fold(self.term(root, scope)?, |typed, access| self.access(typed, access, scope))?,
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                // A name with dots in it, and what follows.
+                let mut name: Vec<Ident> = match &**root {
+                    Expr::Identifier(ident) => vec![ident.clone()],
+                    Expr::CompoundIdentifier(idents) => idents.clone(),
+                    _ => Vec::new(),
+                };
+                let dots = access_chain.iter().map_while(|access| match access {
+                    AccessExpr::Dot(Expr::Identifier(ident)) if !name.is_empty() => Some(ident.clone()),
+                    _ => None,
+                });
+                let dots: Vec<Ident> = dots.collect();
+                let used = dots.len();
+                name.extend(dots);
+                let begin = if name.is_empty() { self.term(root, scope)? } else { scope.column(&name)? };
+                access_chain[used..].iter().try_fold(begin, |typed, access| self.access(typed, access, scope))?
+            }
             Expr::Function(call) => self.call(call, scope, false)?,
-            Expr::Trim { trim_where: None, trim_what: None, expr, .. } => {
-                self.plain("btrim", vec![self.term(expr, scope)?], scope, false)?
+            Expr::Trim { trim_where, trim_what, expr, trim_characters: None } => {
+                let name = match trim_where {
+                    None | Some(TrimWhereField::Both) => "btrim",
+                    Some(TrimWhereField::Leading) => "ltrim",
+                    Some(TrimWhereField::Trailing) => "rtrim",
+                };
+                let args = [Some(expr), trim_what.as_ref()].into_iter().flatten().map(|expr| self.term(expr, scope));
+                self.plain(name, args.collect::<Result<_, _>>()?, scope, false)?
             }
             Expr::Substring { expr, substring_from, substring_for, .. } => {
                 let parts = [Some(expr), substring_from.as_ref(), substring_for.as_ref()];

@@ -53,17 +53,14 @@ fn entities_are_tables_with_their_columns() {
                    where attrelid = 'devices'::regclass and attname in ('uid', 'last_seen_time', 'ip_addresses', 'metadata')";
     let mut columns = shown(devices);
     columns.sort();
-    let expected = [
-        "ip_addresses|text[]|t",
-        "last_seen_time|timestamp with time zone|t",
-        "metadata|jsonb|t",
-        "uid|text|t",
-    ];
+    let expected =
+        ["ip_addresses|text[]|t", "last_seen_time|timestamp with time zone|t", "metadata|jsonb|t", "uid|text|t"];
     assert_eq!(columns, expected);
     let tables = shown("select table_name from information_schema.tables where table_schema = 'public' order by 1");
     assert_eq!(tables.len(), ENTITIES.len());
     assert!(shown("select obj_description('flows'::regclass, 'pg_class')")[0].len() > 5);
-    let all = shown("select count(*) from pg_attribute a join pg_class c on a.attrelid = c.oid where relname = 'flows'");
+    let all =
+        shown("select count(*) from pg_attribute a join pg_class c on a.attrelid = c.oid where relname = 'flows'");
     assert_eq!(all, [ENTITIES.iter().find(|e| e.name == "flows").unwrap().table.columns().len().to_string()]);
 }
 
@@ -76,24 +73,48 @@ fn queries_mean_what_they_mean_in_postgres() {
         ("select 'abc' like 'a%', 'aXc' like 'a\\_c', 'ABC' ilike 'a_c', 'ab' ~ '^A', 'ab' ~* '^A'", "t|f|t|f|t"),
         ("select 2 = any(array[1, 2]), 3 <> all('{1,2}'), null = any(array[1]), 1 in (2, null)", "t|t||"),
         ("select array(select x from generate_series(1, 3) x order by x desc)", "{3,2,1}"),
-        ("select (array['a','b'])[2], array_upper(array[1,2], 1), array_to_string('{a,NULL,b}'::text[], '-')", "b|2|a-b"),
-        ("select 'pg_class'::regclass, 'pg_class'::regclass::oid, 1259::regclass::text, 0::regclass", "pg_class|1259|pg_class|-"),
+        (
+            "select (array['a','b'])[2], array_upper(array[1,2], 1), array_to_string('{a,NULL,b}'::text[], '-')",
+            "b|2|a-b",
+        ),
+        (
+            "select 'pg_class'::regclass, 'pg_class'::regclass::oid, 1259::regclass::text, 0::regclass",
+            "pg_class|1259|pg_class|-",
+        ),
         ("select 'int8'::regtype, 25::regtype, pg_typeof(1), to_regclass('nothing') is null", "bigint|text|integer|t"),
-        ("select current_user, current_database(), current_schema, current_schemas(true)", "ann|radarflow|public|{pg_catalog,public}"),
-        ("select string_agg(x::text, ',' order by x desc), sum(x), min(x), avg(x) from generate_series(1, 4) x", "4,3,2,1|10|1|2.5"),
+        (
+            "select current_user, current_database(), current_schema, current_schemas(true)",
+            "ann|radarflow|public|{pg_catalog,public}",
+        ),
+        (
+            "select string_agg(x::text, ',' order by x desc), sum(x), min(x), avg(x) from generate_series(1, 4) x",
+            "4,3,2,1|10|1|2.5",
+        ),
         ("select count(distinct relkind), count(*) filter (where relname = 'pg_class') from pg_class", "2|1"),
-        ("select (select relname from pg_class c where c.oid = n.oid + 1248) from pg_namespace n where nspname = 'pg_catalog'", "pg_class"),
+        (
+            "select (select relname from pg_class c where c.oid = n.oid + 1248) from pg_namespace n where nspname = 'pg_catalog'",
+            "pg_class",
+        ),
         ("with x(a) as (select 1 union all select 2) select sum(a) from x", "3"),
         ("select a, b from (values (1, 'x'), (2, 'y')) v(a, b) where a = 2", "2|y"),
         ("select unnest('{a,b}'::text[]) || 'c', generate_subscripts('{a,b}'::text[], 1) offset 1", "bc|2"),
-        ("select row_number() over (partition by relkind order by relname desc) from pg_class where relname = 'pg_class'", "1"),
+        (
+            "select row_number() over (partition by relkind order by relname desc) from pg_class where relname = 'pg_class'",
+            "1",
+        ),
         ("select x.n, x.x from _pg_expandarray('{7,8}') x order by n desc limit 1", "2|8"),
-        ("select s.r, l.y from generate_series(1, 2) s(r) left join lateral (select s.r * 10 as y) l on s.r > 1 order by 1 limit 1", "1|"),
+        (
+            "select s.r, l.y from generate_series(1, 2) s(r) left join lateral (select s.r * 10 as y) l on s.r > 1 order by 1 limit 1",
+            "1|",
+        ),
         ("select r, o from unnest('{a,b}'::text[]) with ordinality u(r, o) order by o desc limit 1", "b|2"),
         ("select a.x from (select 1 x) a full join (select 2 x) b using (x) order by 1 nulls first limit 1", ""),
         ("select distinct on (relkind) relkind from pg_class order by relkind desc limit 1", "v"),
         ("select 1 intersect select 1 except select 2", "1"),
-        ("select format('%I.%L %s', 'A', 'it''s', null), quote_ident('select'), parse_ident('a.\"B\"')", "\"A\".'it''s' |\"select\"|{a,B}"),
+        (
+            "select format('%I.%L %s', 'A', 'it''s', null), quote_ident('select'), parse_ident('a.\"B\"')",
+            "\"A\".'it''s' |\"select\"|{a,B}",
+        ),
     ] {
         assert_eq!(shown(text), [is], "{text}");
     }
@@ -136,6 +157,7 @@ fn work_is_bounded_and_ends_when_nobody_waits() {
     };
     let left = ask_while("select count(*) from pg_attribute a, pg_attribute b", &wanted).unwrap_err();
     assert_eq!((left.code, asked.get()), ("57014", 3));
-    let long = "select repeat from (select 'x' || ".to_owned() + &"'xxxxxxxxxxxxxxxx' || ".repeat(40) + "'y' as repeat) r";
+    let long =
+        "select repeat from (select 'x' || ".to_owned() + &"'xxxxxxxxxxxxxxxx' || ".repeat(40) + "'y' as repeat) r";
     assert!(ask(&long).is_ok());
 }
