@@ -46,13 +46,13 @@ const NOW: &[&str] = &["now", "current_timestamp", "transaction_timestamp", "sta
 
 /// A statement as the engine plans it.
 pub(crate) fn fitted(mut statement: Statement, catalog: &Catalog) -> Result<Statement, Refusal> {
+    if let ControlFlow::Break(refusal) = statement.visit(&mut Fitter { catalog }) {
+        return Err(refusal);
+    }
     if let Some(select) = outermost(&mut statement) {
         told_apart(select);
     }
-    match statement.visit(&mut Fitter { catalog }) {
-        ControlFlow::Continue(()) => Ok(statement),
-        ControlFlow::Break(refusal) => Err(refusal),
-    }
+    Ok(statement)
 }
 
 /// What the columns of a statement are called, as far as it says; nothing for those of `*`.

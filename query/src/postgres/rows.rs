@@ -72,7 +72,9 @@ impl Asker {
             From::Nowhere => match self.of_catalogs(statement).await {
                 Err(refusal) if may_be_known(&refusal) => match self.of_engine(statement, text).await {
                     // The catalogs' words fit what Postgres says of what neither knows.
-                    Err(other) if other.code == refusal::SYNTAX && refusal.code == refusal::NO_FUNCTION => Err(refusal),
+                    Err(other) if other.code == refusal::NO_FUNCTION && refusal.code == refusal::NO_FUNCTION => {
+                        Err(refusal)
+                    }
                     answer => answer,
                 },
                 answer => answer,

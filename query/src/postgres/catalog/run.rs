@@ -150,6 +150,14 @@ impl<'a> Run<'a> {
     /// there, unless a later join may take that away again.
     fn from(&self, from: &[Source], filter: &[Node], around: &Frame<'_>) -> Result<Vec<Row>, Refusal> {
         let late = from.iter().any(|source| matches!(source.join, Join::Right | Join::Full));
+        // Tools join many relations with one that is empty here, and name it last.
+        let empty = |source: &Source| match source.rows {
+            Rows::Relation(relation) => source.join == Join::Inner && self.relation(relation).is_empty(),
+            _ => false,
+        };
+        if !late && from.iter().any(empty) {
+            return Ok(Vec::new());
+        }
         let mut waiting: Vec<&Node> = filter.iter().collect();
         let mut rows = vec![Row::new()];
         let mut width = 0;
