@@ -131,6 +131,19 @@ struct Fitter<'a> {
 impl VisitorMut for Fitter<'_> {
     type Break = Refusal;
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Refusal> {
+        // The name of a number is not the number: such a cast is looked at whole.
+        let Expr::Cast { expr: inner, .. } = &*expr else { return ControlFlow::Continue(()) };
+        if !names_something(inner) {
+            return ControlFlow::Continue(());
+        }
+        match self.constant(expr) {
+            Ok(constant) => *expr = constant,
+            Err(refusal) => return ControlFlow::Break(refusal),
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Refusal> {
         match self.fit(expr) {
             Ok(()) => ControlFlow::Continue(()),
@@ -170,7 +183,7 @@ impl Fitter<'_> {
                         function.args = FunctionArguments::List(args);
                     }
                     let inner = std::mem::replace(expr, Expr::value(Value::Null));
-                    *expr = cast(inner, DataType::Timestamp(None, TimezoneInfo::Tz));
+                    *expr = instant(inner);
                     return Ok(());
                 }
                 if OF_SESSION.contains(&name.as_str()) && constants(&function.args) {
@@ -188,6 +201,14 @@ impl Fitter<'_> {
                     let value = std::mem::replace(left, Box::new(Expr::value(Value::Null)));
                     *expr = within(value, list, true);
                 }
+            }
+            Expr::Cast {
+                data_type: DataType::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone),
+                expr: inner,
+                ..
+            } if !matches!(&**inner, Expr::Value(value) if matches!(value.value, Value::Placeholder(_))) => {
+                let inner = std::mem::replace(&mut **inner, Expr::value(Value::Null));
+                *expr = instant(inner);
             }
             Expr::Cast { data_type, expr: inner, .. } => {
                 let bare = data_type.to_string().to_lowercase();
@@ -242,6 +263,19 @@ impl Fitter<'_> {
     }
 }
 
+/// Whether a constant is cast to the number of something that has a name.
+fn names_something(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => names_something(inner),
+        Expr::Cast { expr, data_type, .. } => {
+            let kind = data_type.to_string().to_lowercase();
+            let number = kind.trim_start_matches("pg_catalog.").starts_with("reg");
+            (number && matches!(**expr, Expr::Value(_))) || names_something(expr)
+        }
+        _ => false,
+    }
+}
+
 /// The items of a list that is written out, as an array or as text.
 fn items(list: &Expr) -> Option<Vec<Expr>> {
     match list {
@@ -266,6 +300,23 @@ fn within(expr: Box<Expr>, list: Vec<Expr>, negated: bool) -> Expr {
         true => Expr::value(Value::Boolean(negated)),
         false => Expr::Nested(Box::new(Expr::InList { expr, list, negated })),
     }
+}
+
+/// Something as an instant. The engine's own instants without a zone are in UTC.
+fn instant(inner: Expr) -> Expr {
+    let argument = |expr: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    let to = Expr::value(Value::SingleQuotedString("Timestamp(Microsecond, Some(\"UTC\"))".to_owned()));
+    let args = vec![argument(inner), argument(to)];
+    Expr::Function(ast::Function {
+        name: vec![Ident::new("arrow_cast")].into(),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
 }
 
 fn empty() -> Query {

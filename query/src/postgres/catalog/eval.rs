@@ -13,8 +13,6 @@ use crate::postgres::refusal::{self, Refusal};
 
 /// Largest compiled pattern, bytes.
 const MAX_PATTERN: usize = 256 << 10;
-/// Longest text that is computed, bytes.
-const MAX_TEXT: usize = 1 << 20;
 
 impl Run<'_> {
     /// The value of an expression.
@@ -35,11 +33,7 @@ impl Run<'_> {
             Node::Call(function, args) => {
                 let args = args.iter().map(of).collect::<Result<Vec<_>, _>>()?;
                 let value = function.of(self, &args)?;
-                if let Value::Text(text) = &value
-                    && text.len() > MAX_TEXT
-                {
-                    return Err(Refusal::new(refusal::TOO_MUCH, format!("a text has {MAX_TEXT} bytes at most")));
-                }
+                self.make(value.bytes())?;
                 value
             }
             Node::Binary(how, pair) => self.binary(*how, &of(&pair[0])?, &of(&pair[1])?)?,
@@ -93,7 +87,10 @@ impl Run<'_> {
             }
             Node::Cast { node, from, to } => self.cast(of(node)?, *from, *to)?,
             Node::Any { value, compares, list, each } => self.any(&of(value)?, *compares, &of(list)?, *each)?,
-            Node::List(items) => Value::list(items.iter().map(of).collect::<Result<Vec<_>, _>>()?),
+            Node::List(items) => {
+                self.make(items.len() * size_of::<Value>())?;
+                Value::list(items.iter().map(of).collect::<Result<Vec<_>, _>>()?)
+            }
             Node::Record(items) => Value::Record(items.iter().map(of).collect::<Result<_, _>>()?),
             Node::Item(pair) => {
                 let (list, at) = (of(&pair[0])?.items(), of(&pair[1])?.whole());
@@ -118,6 +115,7 @@ impl Run<'_> {
             }
             Node::All(sub) => {
                 let rows = self.subquery(sub, frame)?;
+                self.make(rows.len() * size_of::<Value>())?;
                 Value::list(rows.iter().map(|row| match &row[..] {
                     [one] => one.clone(),
                     row => Value::Record(row.into()),
@@ -157,20 +155,23 @@ impl Run<'_> {
             Binary::Greater => compared(Ordering::is_gt),
             Binary::GreaterOrEqual => compared(Ordering::is_ge),
             Binary::Join => match (a, b) {
-                (Value::List(a), Value::List(b)) => Value::list(a.iter().chain(b.iter()).cloned()),
+                (Value::List(a), Value::List(b)) => {
+                    self.make((a.len() + b.len()) * size_of::<Value>())?;
+                    Value::list(a.iter().chain(b.iter()).cloned())
+                }
                 (Value::List(a), b) => Value::list(a.iter().chain([b]).cloned()),
                 (a, Value::List(b)) => Value::list([a].into_iter().chain(b.iter()).cloned()),
                 (a, b) => {
                     let (a, b) = (a.text(), b.text());
-                    if a.len() + b.len() > MAX_TEXT {
-                        return Err(Refusal::new(refusal::TOO_MUCH, format!("a text has {MAX_TEXT} bytes at most")));
-                    }
+                    self.make(a.len() + b.len())?;
                     format!("{a}{b}").into()
                 }
             },
             Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => {
                 computed(how, a, b)?
             }
+            Binary::BothBits => a.whole().zip(b.whole()).map(|(a, b)| a & b).into(),
+            Binary::EitherBit => a.whole().zip(b.whole()).map(|(a, b)| a | b).into(),
             Binary::Matches { regardless } => self.matches(a, b.text().to_string(), regardless)?.into(),
             Binary::MatchesNot { regardless } => (!self.matches(a, b.text().to_string(), regardless)?).into(),
             Binary::Like { regardless, escape } => self.matches(a, like(&b.text(), escape), regardless)?.into(),

@@ -112,14 +112,16 @@ fn description(run: &Run<'_>, oid: Oid, column: i64) -> Value {
     }
 }
 
-fn array_to_string(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
+fn array_to_string(run: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     let (Some(items), separator) = (arg(args, 0).items(), text(args, 1)) else { return Ok(Value::Null) };
     let other = args.get(2).filter(|other| !other.is_null());
     let told = items.iter().filter_map(|item| match item {
         Value::Null => other.map(Value::text),
         item => Some(item.text()),
     });
-    Ok(told.collect::<Vec<_>>().join(&separator).into())
+    let told: Vec<Arc<str>> = told.collect();
+    run.make(told.iter().map(|text| text.len() + separator.len()).sum())?;
+    Ok(told.join(&separator).into())
 }
 
 fn series(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
@@ -135,6 +137,10 @@ fn series(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     }
     Ok(Value::list((0..count).map(|at| Value::Whole(from + at * step))))
 }
+
+/// Words of the language that SQL:2003 does not have.
+const KEYWORDS: &[&str] =
+    &["analyse", "analyze", "ilike", "isnull", "limit", "notnull", "offset", "returning", "variadic"];
 
 /// Longest series.
 const MAX_SERIES: usize = 10_000;
@@ -207,7 +213,7 @@ fn setting(run: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
 }
 
 /// A text with its arguments in it: `%s`, `%I` (a name) and `%L` (a literal).
-fn formatted(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
+fn formatted(run: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     let (shape, mut args) = (text(args, 0), args.iter().skip(1));
     let (mut out, mut chars) = (String::new(), shape.chars());
     while let Some(c) = chars.next() {
@@ -223,6 +229,7 @@ fn formatted(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
         let Some(value) = args.next() else {
             return Err(Refusal::new(refusal::BAD_VALUE, "too few arguments for format()"));
         };
+        run.make(2 * value.bytes())?;
         match how {
             Some('s') if value.is_null() => {}
             Some('s') => out.push_str(&value.text()),
@@ -378,7 +385,10 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         Ok(Value::list((1..=arg(args, 0).items().map_or(0, |items| items.len() as i64)).map(Value::Whole)))
     }),
     rows("_pg_expandarray", Gives::This(RECORD), expanded),
-    rows("pg_get_keywords", Gives::This(RECORD), |_, _| Ok(Value::list([]))),
+    rows("pg_get_keywords", Gives::This(RECORD), |_, _| {
+        let fields = |word: &&str| Value::Record([(*word).into(), "R".into(), "reserved".into()].into());
+        Ok(Value::list(KEYWORDS.iter().map(fields)))
+    }),
     rows("pg_partition_tree", Gives::This(RECORD), |_, _| Ok(Value::list([]))),
     rows("pg_partition_ancestors", Gives::This(REGCLASS), |_, _| Ok(Value::list([]))),
     rows("pg_options_to_table", Gives::This(RECORD), |_, _| Ok(Value::list([]))),
@@ -397,8 +407,10 @@ pub(crate) static FUNCTIONS: &[Function] = &[
     lenient("least", Gives::Argument(0), |_, args| {
         Ok(args.iter().filter(|arg| !arg.is_null()).min_by(|a, b| a.rank(b)).cloned().unwrap_or(Value::Null))
     }),
-    lenient("concat", Gives::This(TEXT), |_, args| {
-        Ok(args.iter().filter(|arg| !arg.is_null()).map(Value::text).collect::<Vec<_>>().concat().into())
+    lenient("concat", Gives::This(TEXT), |run, args| {
+        let texts: Vec<Arc<str>> = args.iter().filter(|arg| !arg.is_null()).map(Value::text).collect();
+        run.make(texts.iter().map(|text| text.len()).sum())?;
+        Ok(texts.concat().into())
     }),
     lenient("array", Gives::ListOf(0), |_, args| Ok(Value::list(args.iter().cloned()))),
     lenient("json_build_object", Gives::This(JSON), json_object),
@@ -417,7 +429,14 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         let chars = trimmed(args);
         Ok(text(args, 0).trim_end_matches(|c| chars.contains(c)).into())
     }),
-    strict("replace", TEXT, |_, args| Ok(text(args, 0).replace(&*text(args, 1), &text(args, 2)).into())),
+    strict("replace", TEXT, |run, args| {
+        let [whole, from, to] = [0, 1, 2].map(|at| text(args, at));
+        if from.is_empty() {
+            return Ok(Value::Text(whole));
+        }
+        run.make(whole.len() + whole.matches(&*from).count() * to.len())?;
+        Ok(whole.replace(&*from, &to).into())
+    }),
     strict("left", TEXT, |run, args| substring(run, &[arg(args, 0).clone(), Value::Whole(1), arg(args, 1).clone()])),
     strict("substring", TEXT, substring),
     strict("strpos", INT4, |_, args| {

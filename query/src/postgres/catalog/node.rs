@@ -71,6 +71,8 @@ pub(crate) enum Binary {
     Multiply,
     Divide,
     Remainder,
+    BothBits,
+    EitherBit,
     Join,
     Matches { regardless: bool },
     MatchesNot { regardless: bool },

@@ -1,7 +1,7 @@
 //! Runs a query of catalogs: few rows, so that each is made, joined, grouped and sorted in memory.
 //!
-//! What it may take is bounded: steps ([`MAX_STEPS`]), rows ([`MAX_ROWS`]) and bytes ([`MAX_BYTES`]) that are held at a time
-//! by any part of it. It ends when nobody waits any more.
+//! What it may take is bounded: steps ([`MAX_STEPS`]), rows that a part of it gives ([`MAX_ROWS`]), and bytes of all rows, texts
+//! and lists that it makes ([`MAX_BYTES`]). It ends when nobody waits any more.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
@@ -20,8 +20,8 @@ use crate::postgres::refusal::{self, Refusal};
 const MAX_STEPS: u64 = 20_000_000;
 /// Rows that a part of a query gives.
 const MAX_ROWS: usize = 200_000;
-/// Bytes of the rows that a part of a query gives.
-const MAX_BYTES: usize = 64 << 20;
+/// Bytes of everything that a query makes on its way.
+const MAX_BYTES: usize = 128 << 20;
 /// After so many steps it is asked whether anybody waits.
 const ASK_AGAIN: u64 = 1024;
 
@@ -31,6 +31,7 @@ pub(crate) struct Run<'a> {
     /// Whether somebody waits for what comes of it.
     pub(crate) wanted: &'a dyn Fn() -> bool,
     steps: Cell<u64>,
+    bytes: Cell<usize>,
     relations: RefCell<HashMap<Oid, Rc<Vec<Row>>>>,
     pub(crate) patterns: RefCell<HashMap<(String, bool), Rc<regex::Regex>>>,
 }
@@ -44,7 +45,14 @@ pub(crate) struct Frame<'f> {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(catalog: &'a Catalog, wanted: &'a dyn Fn() -> bool) -> Run<'a> {
-        Run { catalog, wanted, steps: Cell::new(0), relations: RefCell::default(), patterns: RefCell::default() }
+        Run {
+            catalog,
+            wanted,
+            steps: Cell::new(0),
+            bytes: Cell::new(0),
+            relations: RefCell::default(),
+            patterns: RefCell::default(),
+        }
     }
 
     /// Counts what is computed.
@@ -56,6 +64,17 @@ impl<'a> Run<'a> {
         }
         if steps.is_multiple_of(ASK_AGAIN) && !(self.wanted)() {
             return Err(Refusal::new(refusal::CANCELLED, "nobody waits for this answer"));
+        }
+        Ok(())
+    }
+
+    /// Counts what is made, before it is.
+    pub(crate) fn make(&self, bytes: usize) -> Result<(), Refusal> {
+        let made = self.bytes.get().saturating_add(bytes);
+        self.bytes.set(made);
+        if made > MAX_BYTES {
+            let detail = format!("a query of catalogs makes {MAX_BYTES} bytes at most");
+            return Err(Refusal::new(refusal::OUT_OF_MEMORY, detail));
         }
         Ok(())
     }
@@ -99,7 +118,7 @@ impl<'a> Run<'a> {
                 combined(*how, *all, left, right)
             }
         };
-        bounded(&rows)?;
+        few(&rows)?;
         rows.sort_by(|a, b| order(a, b, &query.sort));
         for row in &mut rows {
             row.truncate(query.columns.len());
@@ -129,6 +148,7 @@ impl<'a> Run<'a> {
         let mut output = Vec::with_capacity(rows.len());
         for row in &rows {
             let frame = Frame { row, parent: Some(around) };
+            self.make(select.output.len() * size_of::<Value>())?;
             output.push(select.output.iter().map(|node| self.value(node, &frame)).collect::<Result<Row, _>>()?);
         }
         match &select.distinct {
@@ -168,7 +188,7 @@ impl<'a> Run<'a> {
             waiting = later;
             rows = self.join(rows, width, source, &now, around)?;
             width = after;
-            bounded(&rows)?;
+            few(&rows)?;
         }
         for node in waiting {
             self.keep(&mut rows, std::slice::from_ref(node), around)?;
@@ -244,6 +264,7 @@ impl<'a> Run<'a> {
                         *matched = true;
                     }
                     if self.all(filter.iter().copied(), &both, around)? {
+                        self.make(size_of_val(&both[..]))?;
                         joined.push(both);
                     }
                 }
@@ -369,6 +390,9 @@ impl<'a> Run<'a> {
             let mut seen = HashSet::new();
             given.retain(|(_, args)| seen.insert(key(args)));
         }
+        if matches!(aggregate.what, Tally::List | Tally::Texts) {
+            self.make(given.iter().flat_map(|(_, args)| args).map(Value::bytes).sum())?;
+        }
         Ok(total(aggregate.what, given.into_iter().map(|(_, args)| args).collect()))
     }
 
@@ -417,6 +441,7 @@ impl<'a> Run<'a> {
             }
             let most = lists.iter().map(|(_, items)| items.len()).max().unwrap_or_default();
             for n in 0..most {
+                self.make(size_of_val(&row[..]))?;
                 let mut one = row.clone();
                 for (at, items) in &lists {
                     one[*at] = items.get(n).cloned().unwrap_or(Value::Null);
@@ -481,18 +506,8 @@ fn too_many() -> Refusal {
     Refusal::new(refusal::TOO_MUCH, format!("a query of catalogs gives {MAX_ROWS} rows at most"))
 }
 
-fn bounded(rows: &[Row]) -> Result<(), Refusal> {
-    if rows.len() > MAX_ROWS {
-        return Err(too_many());
-    }
-    let bytes: usize = rows.iter().flatten().map(Value::bytes).sum();
-    if bytes > MAX_BYTES {
-        return Err(Refusal::new(
-            refusal::OUT_OF_MEMORY,
-            format!("a query of catalogs holds {MAX_BYTES} bytes at most"),
-        ));
-    }
-    Ok(())
+fn few(rows: &[Row]) -> Result<(), Refusal> {
+    if rows.len() > MAX_ROWS { Err(too_many()) } else { Ok(()) }
 }
 
 /// What is the same for equal rows.

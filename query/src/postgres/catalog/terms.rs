@@ -57,6 +57,8 @@ fn binary(op: &BinaryOperator) -> Option<Binary> {
         BinaryOperator::Multiply => Binary::Multiply,
         BinaryOperator::Divide => Binary::Divide,
         BinaryOperator::Modulo => Binary::Remainder,
+        BinaryOperator::BitwiseAnd => Binary::BothBits,
+        BinaryOperator::BitwiseOr => Binary::EitherBit,
         BinaryOperator::StringConcat => Binary::Join,
         BinaryOperator::PGRegexMatch => Binary::Matches { regardless: false },
         BinaryOperator::PGRegexIMatch => Binary::Matches { regardless: true },
@@ -85,6 +87,7 @@ fn binary(op: &BinaryOperator) -> Option<Binary> {
 
 fn gives(op: Binary, left: Oid, right: Oid) -> Oid {
     match op {
+        Binary::BothBits | Binary::EitherBit => left,
         Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder => match [left, right] {
             kinds if kinds.contains(&FLOAT8) || kinds.contains(&NUMERIC) || kinds.contains(&FLOAT4) => FLOAT8,
             kinds if kinds.contains(&INT8) => INT8,
