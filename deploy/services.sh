@@ -11,8 +11,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 kafka_version=4.1.0
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/radarflow"
 kafka_jars="$cache/kafka-$kafka_version"
+jdbc_version=42.7.7
+jdbc_jars="$cache/jdbc-$jdbc_version"
 # Another list of packages is another folder.
-python="$cache/python-2"
+python="$cache/python-3"
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -23,14 +25,14 @@ install_missing() {
     [ -n "$(postgres_bin)" ] || missing+=(postgresql)
     has python3 || missing+=(python3)
     has nats-server || missing+=(nats-server)
-    has java || missing+=(default-jre-headless)
+    has javac || missing+=(default-jdk-headless)
     has softflowd || missing+=(softflowd)
     has snmptrap || missing+=(snmp)
     has prometheus-alertmanager || missing+=(prometheus-alertmanager)
     has logger || missing+=(bsdutils)
     has openssl || missing+=(openssl)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-    [ -d "$kafka_jars" ] || has mvn || missing+=(maven)
+    [ -d "$kafka_jars" ] && [ -d "$jdbc_jars" ] || has mvn || missing+=(maven)
     if [ ${#missing[@]} -gt 0 ]; then
         local as_root=()
         [ "$(id -u)" -eq 0 ] || as_root=(sudo)
@@ -38,7 +40,8 @@ install_missing() {
         DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
             "${missing[@]}" >&2
     fi
-    [ -d "$kafka_jars" ] || fetch_kafka
+    [ -d "$kafka_jars" ] || fetch_jars kafka "$kafka_version" "$kafka_jars"
+    [ -d "$jdbc_jars" ] || fetch_jars jdbc "$jdbc_version" "$jdbc_jars"
     [ -d "$python" ] || make_python
 }
 
@@ -48,18 +51,18 @@ make_python() {
     python3 -m venv "$python.unfinished" >&2
     "$python.unfinished/bin/python" -m pip install -q --disable-pip-version-check \
         deltalake duckdb pyarrow grpcio grpcio-tools websockets schemathesis \
-        adbc-driver-manager adbc-driver-flightsql >&2
+        adbc-driver-manager adbc-driver-flightsql "psycopg[binary]" sqlalchemy >&2
     mv -T "$python.unfinished" "$python"
 }
 
-# The broker's jars, whole or not at all.
-fetch_kafka() {
+# The jars that a pom names, whole or not at all: its name, the version, where to.
+fetch_jars() {
     local unfinished
-    mkdir -p "$(dirname "$kafka_jars")"
-    unfinished=$(mktemp -d "$kafka_jars.XXXXXX")
-    mvn -q -B -f "$here/kafka/pom.xml" -Dkafka.version="$kafka_version" \
+    mkdir -p "$cache"
+    unfinished=$(mktemp -d "$3.XXXXXX")
+    mvn -q -B -f "$here/$1/pom.xml" "-D$1.version=$2" \
         dependency:copy-dependencies -DoutputDirectory="$unfinished" >&2
-    mv -T "$unfinished" "$kafka_jars"
+    mv -T "$unfinished" "$3"
 }
 
 postgres_bin() { find /usr/lib/postgresql -maxdepth 3 -name initdb -printf '%h\n' 2>/dev/null | sort -V | tail -n 1; }
@@ -143,6 +146,7 @@ up() {
     chmod 755 "$dir"
     echo "export RADARFLOW_SERVICES=$dir"
     echo "export RADARFLOW_TEST_PYTHON=$python/bin/python"
+    echo "export RADARFLOW_TEST_JDBC=$jdbc_jars"
     up_postgres
     up_nats
     up_kafka

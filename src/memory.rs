@@ -23,7 +23,7 @@ use radarflow_connectors::sinks::webhook::ALL_BYTES;
 use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_connectors::sources::{grpc, tcp};
 use radarflow_proto::room::Room;
-use radarflow_query::http;
+use radarflow_query::{http, postgres};
 
 /// The least that may be configured. With nothing to do the program takes about twice as much.
 const LEAST: usize = 64 << 20;
@@ -200,13 +200,14 @@ impl Rooms {
         ]
     }
 
-    /// Slots for the connections of HTTP, gRPC, syslog and IPFIX.
-    pub(crate) fn slots(&self) -> [Arc<ConnectionSlots>; 4] {
+    /// Slots for the connections of HTTP, gRPC, syslog, IPFIX and clients of Postgres.
+    pub(crate) fn slots(&self) -> [Arc<ConnectionSlots>; 5] {
         let kinds = [
             ("http", http::CONNECTION_BYTES),
             ("grpc", grpc::CONNECTION_BYTES),
             ("syslog", tcp::CONNECTION_BYTES),
             ("ipfix", tcp::CONNECTION_BYTES),
+            ("postgres", postgres::limits::CONNECTION_BYTES),
         ];
         kinds.map(|(what, bytes)| ConnectionSlots::new(what, self.connections.clone(), bytes))
     }

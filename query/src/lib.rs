@@ -18,6 +18,7 @@
 //! | [`engine`] | how it is answered |
 //! | [`live`] | how it is answered for as long as somebody follows |
 //! | [`records`] | what is asked of the records that devices are made of |
+//! | [`postgres`] | how SQL is asked over the protocol of Postgres |
 //! | [`http`] | how all of this is asked over HTTP |
 //!
 //! The tenant, and the partitions an actor is bound to, are enforced where a table is handed to the plan, never by
@@ -42,6 +43,7 @@ pub mod engine;
 pub mod error;
 pub mod http;
 pub mod live;
+pub mod postgres;
 pub mod records;
 pub mod srql;
 pub mod tables;

@@ -20,6 +20,7 @@ impl Config {
     pub(crate) fn is_local(&self) -> bool {
         let sockets = [&self.netflow, &self.sflow, &self.syslog, &self.traps].into_iter().flatten().map(|s| s.addr);
         let others = self.grpc.iter().map(|g| g.addr).chain(self.syslog_tls.iter().map(|s| s.addr));
+        let others = others.chain(self.postgres.iter().map(|p| p.addr));
         sockets.chain(others).chain([self.http.addr]).all(|addr| addr.ip().is_loopback())
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// The HTTP API.
     pub(crate) http: Http,
+    /// Clients that speak the protocol of Postgres.
+    pub(crate) postgres: Option<Postgres>,
     /// gRPC gateways.
     pub(crate) grpc: Vec<Grpc>,
     /// NetFlow and IPFIX.
@@ -66,6 +68,7 @@ impl Default for Config {
             memory_limit_mib: None,
             workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
             http: Http::default(),
+            postgres: None,
             grpc: vec![gateway],
             netflow: vec![socket(2055), socket(4739)],
             sflow: vec![socket(6343)],
@@ -94,6 +97,24 @@ pub(crate) struct Http {
 impl Default for Http {
     fn default() -> Self {
         Http { addr: defaults::local(8080), tls: None }
+    }
+}
+
+/// `[postgres]`: SQL over the protocol of Postgres, read-only.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Postgres {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Its certificates, for clients that ask for TLS.
+    pub(crate) tls: Option<Files>,
+    /// Whether passwords are taken without TLS from other hosts too.
+    pub(crate) plaintext: bool,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Postgres { addr: defaults::local(5433), tls: None, plaintext: false }
     }
 }
 

@@ -15,8 +15,10 @@ use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::door::Door;
 use radarflow_query::http::{self, Api};
 use radarflow_query::live::streams::Streams;
+use radarflow_query::postgres;
 use radarflow_query::records::plans::Plans;
 
+use super::clients::Clients;
 use super::consumers::Heard;
 use super::records::Records;
 use super::sinks::Sinks;
@@ -67,18 +69,20 @@ pub(super) struct Connected<'a> {
     pub(super) appender: &'a Arc<dyn Appender>,
     pub(super) runs: inventory::Runs,
     pub(super) stop: &'a Stop,
+    /// Where clients of Postgres are served.
+    pub(super) clients: Option<&'a Clients>,
 }
 
 impl Connected<'_> {
-    /// The API; `slots` are those of all listeners, for metrics.
-    pub(super) fn api(self, slots: &[Arc<ConnectionSlots>]) -> Result<Api> {
+    /// The API, and what serves clients of Postgres; `slots` are those of all listeners, for metrics.
+    pub(super) fn api(self, slots: &[Arc<ConnectionSlots>]) -> Result<(Api, Option<Arc<postgres::Server>>)> {
         let limits = EngineLimits { memory: self.memory.queries(), ..EngineLimits::default() };
         let engine = Engine::with_limits(self.sinks.live.clone(), self.key, limits);
         let engine = Arc::new(engine?);
         let plans = Arc::new(Plans::with_bytes(self.memory.plans()));
         let intake = self.pipeline.intake().stats();
         let streams = Arc::new(Streams::new(engine.clone()).within(self.memory.followers()));
-        let metrics = metrics::registry(metrics::Watched {
+        let mut metrics = metrics::registry(metrics::Watched {
             intake: intake.clone(),
             live: self.sinks.live.clone(),
             sinks: self.sinks.applied(),
@@ -97,9 +101,14 @@ impl Connected<'_> {
             lake: self.sinks.lake.clone(),
             streams: streams.clone(),
         });
+        let clients = self
+            .clients
+            .map(|clients| clients.server(&engine, &self.heard.tokens, &self.rooms.requests))
+            .transpose()?;
+        clients.iter().for_each(|clients| clients.register(&mut metrics));
         let registry = &self.heard.registry;
         let (instances, policies, partial) = (registry.clone(), registry.clone(), registry.clone());
-        Ok(Api {
+        let api = Api {
             streams,
             engine,
             tokens: self.heard.tokens.clone(),
@@ -124,6 +133,7 @@ impl Connected<'_> {
             ready: Arc::new(watch::ready(self.replay.done.clone(), intake.clone())),
             clock: intake.clone(),
             metrics: Arc::new(move || metrics::text(&metrics)),
-        })
+        };
+        Ok((api, clients))
     }
 }

@@ -4,6 +4,7 @@
 //! | file | opens |
 //! |---|---|
 //! | `http` | the door, before anything else is ready; what the API needs |
+//! | `clients` | the listener for clients of Postgres |
 //! | `ledger` | the data directory's pipeline |
 //! | `sinks` | the lake, Postgres, the outbox, the live tables |
 //! | `consumers` | who is handed epochs, in which order |
@@ -14,6 +15,7 @@
 //! Start: take the data directory, open the pipeline, hand it its consumers, append what the configuration says, then let
 //! the world in. End: stop the sources, ask for a last snapshot, end the pipeline.
 
+mod clients;
 mod consumers;
 mod http;
 mod ledger;
@@ -35,8 +37,10 @@ use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::ports::Appender;
 use radarflow_query::http::door::Door;
+use radarflow_query::postgres;
 use radarflow_query::tables::live::Live;
 
+use self::clients::Clients;
 use self::http::Connected;
 use self::sources::Feeds;
 pub(crate) use self::sources::Listening;
@@ -67,6 +71,7 @@ pub(crate) struct Server {
     certificates: Vec<Arc<Tls>>,
     door: Arc<Door>,
     answering: tokio::task::JoinHandle<()>,
+    clients: Option<Arc<postgres::Server>>,
     _dir: DataDir,
 }
 
@@ -76,8 +81,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let dir = DataDir::take(&config.data_dir)?;
     let rooms = memory.rooms();
     let slots = rooms.slots();
-    let [of_http, of_grpc, of_syslog, of_ipfix] = slots.clone();
+    let [of_http, of_grpc, of_syslog, of_ipfix, of_postgres] = slots.clone();
     let http = http::open(&config.http, of_http).await?;
+    let clients = match &config.postgres {
+        Some(postgres) => Some(Clients::open(postgres).await?),
+        None => None,
+    };
     let disk = disk::os();
     let key = key::secret(&*disk, &dir.path("secret.key"))?;
     let opened = ledger::open(config, &disk, &dir, &memory)?;
@@ -100,10 +109,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         room: rooms.feeds.clone(),
         stop: stop.clone(),
     };
-    let sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
+    let mut sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
     sinks.write_back(config, &disk, &heard.registry, &replay, &sources.runs, &stop)?;
     let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();
     certificates.extend(sources.certificates);
+    certificates.extend(clients.iter().filter_map(|clients| clients.tls.clone()));
+    sources.listening.postgres.extend(clients.iter().map(|clients| clients.addr));
 
     let connected = Connected {
         config,
@@ -117,8 +128,12 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         appender: &appender,
         runs: sources.runs,
         stop: &stop,
+        clients: clients.as_ref(),
     };
-    let api = connected.api(&slots)?;
+    let (api, serving) = connected.api(&slots)?;
+    if let (Some(clients), Some(server)) = (clients, &serving) {
+        clients.serve(server.clone(), of_postgres);
+    }
     let watch = Watch {
         intake: pipeline.intake().stats().clone(),
         sinks: sinks.applied(),
@@ -146,6 +161,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         certificates,
         door: http.door,
         answering: http.answering,
+        clients: serving,
         _dir: dir,
     })
 }
@@ -176,6 +192,7 @@ impl Server {
     /// Ends everything in order.
     pub(crate) async fn stop(self) -> Result<()> {
         self.door.stopping();
+        self.clients.iter().for_each(|clients| clients.stop());
         let _ = self.stop.send(true);
         self.feeds.join().await?;
         if let Err(error) = append(self.pipeline.intake(), "default", "shutdown", &[Fact::Snapshot]).await {

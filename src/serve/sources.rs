@@ -45,6 +45,7 @@ pub(crate) struct Listening {
     pub(crate) syslog: Vec<SocketAddr>,
     pub(crate) traps: Vec<SocketAddr>,
     pub(crate) grpc: Vec<SocketAddr>,
+    pub(crate) postgres: Vec<SocketAddr>,
     syslog_tcp: Vec<SocketAddr>,
     syslog_tls: Vec<SocketAddr>,
     ipfix_tcp: Vec<SocketAddr>,
@@ -62,6 +63,7 @@ impl Listening {
             ("ipfix-tcp", &self.ipfix_tcp),
             ("traps", &self.traps),
             ("grpc", &self.grpc),
+            ("postgres", &self.postgres),
         ];
         kinds.into_iter().flat_map(|(name, addrs)| addrs.iter().map(move |addr| (name, *addr)))
     }

@@ -6,6 +6,7 @@ mod server;
 mod api;
 mod brokers;
 mod checkpoints;
+mod clients;
 mod clock;
 mod crash;
 mod damage;

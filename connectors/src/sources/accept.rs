@@ -115,6 +115,19 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Agrees upon TLS with who connected without it.
+    ///
+    /// # Errors
+    /// The handshake fails or takes too long, or there is TLS already.
+    pub async fn secured(self, tls: &Tls) -> io::Result<Connection> {
+        let Connection { io, peer, held, _slot } = self;
+        let Io::Plain(stream) = io else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)).await??;
+        Ok(Connection { io: Io::Secure(stream.into()), peer, held, _slot })
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Peer;
 

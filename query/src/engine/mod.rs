@@ -6,7 +6,8 @@
 //! | [`admission`], [`threads`] | who may ask now, and on what threads |
 //! | [`prepare`], [`page`], [`cursor`] | what a query becomes, how a page of it is found, where the next begins |
 //! | [`ask`], [`answer`], [`export`], [`encode`] | how it is answered, what the answer is, and as which bytes |
-//! | [`sql`], [`bounds`] | SQL over the same, and how large a statement may be |
+//! | [`sql`], [`parsed`], [`bounds`] | SQL over the same, as text or parsed, and how large a statement may be |
+//! | [`pieces`] | how many groups are gathered |
 //! | [`cancel`] | how the work of a query ends when nobody waits for it |
 //! | [`made`], [`widths`], [`bytes`], [`conditions`] | how much a plan and an answer may hold |
 //! | [`parameters`], [`sql_mistakes`] | values that are bound to a statement; where a mistake in one is |
@@ -19,7 +20,7 @@ pub mod answer;
 mod ask;
 pub mod bounds;
 pub(crate) mod bytes;
-mod cancel;
+pub(crate) mod cancel;
 mod conditions;
 pub mod cursor;
 pub(crate) mod encode;
@@ -28,6 +29,8 @@ mod follow;
 mod made;
 mod page;
 pub mod parameters;
+pub(crate) mod parsed;
+mod pieces;
 mod prepare;
 mod scanned;
 pub mod sql;
@@ -39,8 +42,9 @@ mod widths;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryLimit, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
@@ -58,6 +62,7 @@ use crate::engine::cancel::{Planner, Wanted, Work};
 use crate::engine::conditions::Conditions;
 use crate::engine::cursor::{Pins, Seal};
 use crate::engine::made::Bound;
+use crate::engine::pieces::InPieces;
 use crate::engine::sql::{CATALOG, SCHEMA};
 use crate::engine::threads::Threads;
 use crate::error::QueryError;
@@ -243,14 +248,21 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
         .set_bool("datafusion.execution.skip_physical_aggregate_schema_check", true)
         // Columns are text as the tables have it; views would be copied.
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false)
-        .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true)
+        // Where every other row is a group of its own, to gather them before they are parted gains nothing.
+        .set("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", &ScalarValue::from(0.5));
+    let memory = match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes,
+        _ => MEMORY,
+    };
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
     let functions = builder.scalar_functions().take().unwrap_or_default();
     let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Conditions)];
     analyzer.extend(Analyzer::new().rules);
     let mut optimizer = Optimizer::new().rules;
     optimizer.push(Arc::new(Stored));
-    let physical = PhysicalOptimizer::new().rules;
+    let mut physical = PhysicalOptimizer::new().rules;
+    physical.push(Arc::new(InPieces { memory, least: pieces::LEAST }));
     // Before each rule it is asked whether the plan is still wanted.
     let wanted = || Arc::new(Wanted);
     let mut state = builder

@@ -13,6 +13,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::{Expr, LogicalPlan, cast};
 use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::sql::parser::Statement as Parsed;
 
 use crate::actor::Actor;
 use crate::engine::answer::Answer;
@@ -74,13 +75,13 @@ fn told(kind: &DataType) -> bool {
 }
 
 /// The entities a statement names.
-fn named(sql: &str) -> Vec<&'static Entity> {
+pub(super) fn named(sql: &str) -> Vec<&'static Entity> {
     let words = sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_ascii_lowercase);
     let words: std::collections::BTreeSet<String> = words.collect();
     ENTITIES.iter().filter(|e| words.contains(e.name)).collect()
 }
 
-fn session(
+pub(super) fn session(
     engine: &Engine,
     view: &View,
     actor: &Actor,
@@ -94,6 +95,14 @@ fn session(
         ctx.register_table(entity.name, rows.into_view()).map_err(failed)?;
     }
     Ok(ctx)
+}
+
+/// The plan of a statement that only reads.
+pub(super) async fn read_plan(ctx: &SessionContext, sql: &str, parsed: Parsed) -> Result<LogicalPlan, QueryError> {
+    let plan = ctx.state().statement_to_plan(parsed).await.map_err(|e| mistake(sql, &e))?;
+    let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    reads.verify_plan(&plan).map_err(|e| mistake(sql, &e))?;
+    Ok(plan)
 }
 
 /// A statement, planned over one version of the tables.
@@ -183,9 +192,7 @@ impl Engine {
         let mut parsed = state.sql_to_statement(sql, &dialect).map_err(|e| mistake(sql, &e))?;
         bounds::check(&parsed).map_err(|e| refused(sql, e))?;
         parameters::number(&mut parsed).map_err(|e| refused(sql, e))?;
-        let mut plan = state.statement_to_plan(parsed).await.map_err(|e| mistake(sql, &e))?;
-        let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        reads.verify_plan(&plan).map_err(|e| mistake(sql, &e))?;
+        let mut plan = read_plan(&ctx, sql, parsed).await?;
         if let Some(values) = values {
             plan = parameters::bind(plan, values).map_err(|e| refused(sql, e))?;
         }

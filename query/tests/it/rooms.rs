@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// In their order.
-const ROOMS: [&str; 8] = ["error", "actor", "tables", "srql", "engine", "live", "records", "http"];
+const ROOMS: [&str; 9] = ["error", "actor", "tables", "srql", "engine", "live", "records", "postgres", "http"];
 /// Crates that only the last of them uses.
 const OF_HTTP: [&str; 7] = ["axum", "http_body", "hyper_util", "utoipa_axum", "tonic", "arrow_flight", "prost"];
 
