@@ -21,6 +21,7 @@
 //! get the rows they missed. A row that the database refuses is a defect: the sink stops and says so, the process goes on.
 
 pub mod database;
+mod migrations;
 mod server;
 mod sql;
 #[cfg(test)]
@@ -51,9 +52,6 @@ const CHECK: Duration = Duration::from_secs(5);
 const MIGRATE: Duration = Duration::from_secs(600);
 /// How long migrations wait for a lock: of a reader, or of another process that migrates.
 const MIGRATE_LOCK: Duration = Duration::from_secs(30);
-
-/// The migrations, compiled in.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// How long what may take.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +180,7 @@ pub async fn migrate(url: &str) -> Result<(), PostgresError> {
     let mut connection = within(Limits::DEFAULT.connect, "a connection", connect(&options, patience)).await?;
     within(MIGRATE, "a migration", async {
         connection.execute("CREATE SCHEMA IF NOT EXISTS radarflow").await?;
-        MIGRATIONS.run_direct(None, &mut connection, false).await?;
+        migrations::migrator().run_direct(None, &mut connection, false).await?;
         Ok::<_, PostgresError>(())
     })
     .await
