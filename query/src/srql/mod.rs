@@ -5,7 +5,7 @@
 //! | [`words`], [`time`] | the words there are; instants, durations and spans |
 //! | [`parse`], [`ast`] | what a text says |
 //! | [`observables`], [`groups`] | terms that stand for others |
-//! | [`plan`], [`functions`] | what it means, over the tables |
+//! | [`plan`], [`functions`], [`percentile`], [`quantiles`] | what it means, over the tables |
 //! | [`complete`], [`docs`] | what could stand somewhere, and all there is |
 
 pub mod ast;
@@ -18,7 +18,9 @@ mod meant;
 pub(crate) mod near;
 mod observables;
 pub mod parse;
+mod percentile;
 pub mod plan;
+mod quantiles;
 pub(crate) mod redirects;
 mod scope;
 pub mod slices;

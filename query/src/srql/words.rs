@@ -91,7 +91,10 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ("max", "the greatest"),
     ("stddev", "their standard deviation"),
     ("median", "the middle one, exactly"),
-    ("percentile", "percentile(f, 0.95), approximately; also p95(f), p99.9(f)"),
+    (
+        "percentile",
+        "percentile(f, 0.95), between the two nearest values; exact of up to 10,000 values, a rank error of 0.1 % at most of more; also p95(f), p99.9(f)",
+    ),
     ("first", "the value of the oldest row"),
     ("last", "the value of the newest row"),
     ("rate", "their sum a second"),

@@ -1,5 +1,5 @@
 //! What is asked so that its answer, its plan or its work would be large: it is refused before it is made, or it is fast; and
-//! when nobody waits for it, it ends.
+//! when nobody waits for it, it ends (`RADARFLOW_LEAVERS=1000 cargo test --release …`: who leaves, how often).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +62,8 @@ async fn when_nobody_waits_nothing_runs() {
     eprintln!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut slowest = (Duration::ZERO, String::new());
-    for round in 0..3 * (sql.len() + srql.len()) {
+    let rounds = std::env::var("RADARFLOW_LEAVERS").ok().and_then(|n| n.parse().ok());
+    for round in 0..rounds.unwrap_or(3 * (sql.len() + srql.len())) {
         let asked = round % (sql.len() + srql.len());
         let text = sql.iter().chain(&srql).nth(asked).cloned().unwrap_or_default();
         let task = {

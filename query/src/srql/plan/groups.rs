@@ -16,6 +16,7 @@ use super::names::{Names, Target};
 use super::{DEFAULT_LIMIT, Planned, Result, defect};
 use crate::error::SrqlError;
 use crate::srql::functions::{as_text, ip_mask, ip_number, ip_order, ip_text, slice_end};
+use crate::srql::percentile::percentile;
 use crate::tables::catalog::{self, Kind};
 
 /// A field as groups and functions compare it: what has no equality, or no order, of its own as text that has.
@@ -85,9 +86,7 @@ impl Names<'_> {
             "max" => agg::max(any()?),
             "stddev" => agg::stddev(float()?),
             "median" => agg::median(float()?),
-            "percentile" => {
-                agg::approx_percentile_cont(float()?.sort(true, false), lit(call.quantile.unwrap_or(0.5)), None)
-            }
+            "percentile" => percentile(float()?, call.quantile.unwrap_or(0.5)),
             "first" | "last" => {
                 let first = call.function == "first";
                 let by = self.entity.time.unwrap_or(self.entity.sort);
