@@ -121,6 +121,9 @@ pub const ALIASES: &[(&str, &str, &str)] = &[
     ("flows", "sampler", "sampler_address"),
     ("flows", "src_as", "src_as_number"),
     ("flows", "dst_as", "dst_as_number"),
+    ("flows", "bgp_community", "bgp_communities"),
+    ("flows", "src_mask", "src_prefix_length"),
+    ("flows", "dst_mask", "dst_prefix_length"),
     ("flows", "etype", "ether_type"),
     ("flows", "input_snmp", "in_if"),
     ("flows", "in_if_index", "in_if"),
@@ -156,8 +159,6 @@ pub const ALIASES: &[(&str, &str, &str)] = &[
 
 /// Fields that the language has and nothing collects yet: (entity, name).
 const NOT_COLLECTED: &[(&str, &str)] = &[
-    ("flows", "as_path"),
-    ("flows", "bgp_community"),
     ("flows", "bytes_in"),
     ("flows", "packets_in"),
     ("flows", "traffic_bytes_in"),
@@ -166,8 +167,6 @@ const NOT_COLLECTED: &[(&str, &str)] = &[
     ("flows", "dst_country"),
     ("flows", "src_country_iso2"),
     ("flows", "dst_country_iso2"),
-    ("flows", "in_if_name"),
-    ("flows", "out_if_name"),
     ("flows", "in_if_speed_bps"),
     ("flows", "out_if_speed_bps"),
     ("logs", "trace_id"),
