@@ -5,6 +5,7 @@
 
 mod columns;
 pub mod names;
+pub mod tables;
 mod unmapped;
 
 use std::net::IpAddr;

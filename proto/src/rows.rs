@@ -345,6 +345,20 @@ tables! {
         src_nat_port: Option<i64>,
         /// User at the source (IPFIX 371, ASA 40000, PAN-OS 56702; sFlow extended user).
         src_user_name: Option<String>,
+        /// Name of the source's network (configuration).
+        src_net_name: Option<String>,
+        /// Role of the source's network (configuration).
+        src_net_role: Option<String>,
+        /// Site of the source's network (configuration).
+        src_net_site: Option<String>,
+        /// Region of the source's network (configuration).
+        src_net_region: Option<String>,
+        /// Who has the source's network (configuration).
+        src_net_tenant: Option<String>,
+        /// Country of the source's network, ISO 3166 alpha-2 (configuration).
+        src_country: Option<String>,
+        /// City of the source's network (configuration).
+        src_city: Option<String>,
         /// Destination address.
         dst_endpoint_ip: Option<IpAddr>,
         /// Destination address, sixteen bytes.
@@ -361,6 +375,20 @@ tables! {
         dst_nat_port: Option<i64>,
         /// User at the destination (sFlow extended user).
         dst_user_name: Option<String>,
+        /// Name of the destination's network (configuration).
+        dst_net_name: Option<String>,
+        /// Role of the destination's network (configuration).
+        dst_net_role: Option<String>,
+        /// Site of the destination's network (configuration).
+        dst_net_site: Option<String>,
+        /// Region of the destination's network (configuration).
+        dst_net_region: Option<String>,
+        /// Who has the destination's network (configuration).
+        dst_net_tenant: Option<String>,
+        /// Country of the destination's network, ISO 3166 alpha-2 (configuration).
+        dst_country: Option<String>,
+        /// City of the destination's network (configuration).
+        dst_city: Option<String>,
         /// IP protocol number.
         protocol_num: Option<i64>,
         /// IP protocol name.
@@ -410,20 +438,46 @@ tables! {
         sampler_name: Option<String>,
         /// The exporter's address.
         sampler_address: IpAddr,
+        /// Name of the exporter (configuration).
+        exporter_name: Option<String>,
+        /// Group of the exporter (configuration).
+        exporter_group: Option<String>,
+        /// Role of the exporter (configuration).
+        exporter_role: Option<String>,
+        /// Site of the exporter (configuration).
+        exporter_site: Option<String>,
+        /// Region of the exporter (configuration).
+        exporter_region: Option<String>,
         /// Which part of the exporter observed: v5 engine, v9 source id, IPFIX observation domain, sFlow sub-agent.
         observation_domain: Option<i64>,
         /// Input interface index.
         in_if: Option<i64>,
-        /// Name of the input interface (IPFIX 82, in options).
+        /// Name of the input interface (IPFIX 82, in options; else a rule).
         in_if_name: Option<String>,
-        /// Description of the input interface (IPFIX 83, in options).
+        /// Description of the input interface (IPFIX 83, in options; else a rule).
         in_if_description: Option<String>,
+        /// Speed of the input interface, bits per second (rule).
+        in_if_speed_bps: Option<i64>,
+        /// Boundary of the input interface: `internal` or `external` (rule).
+        in_if_boundary: Option<String>,
+        /// Who is at the other end of the input interface (rule).
+        in_if_provider: Option<String>,
+        /// What the input interface connects by: `transit`, `peering`, … (rule).
+        in_if_connectivity: Option<String>,
         /// Output interface index.
         out_if: Option<i64>,
-        /// Name of the output interface (IPFIX 82, in options).
+        /// Name of the output interface (IPFIX 82, in options; else a rule).
         out_if_name: Option<String>,
-        /// Description of the output interface (IPFIX 83, in options).
+        /// Description of the output interface (IPFIX 83, in options; else a rule).
         out_if_description: Option<String>,
+        /// Speed of the output interface, bits per second (rule).
+        out_if_speed_bps: Option<i64>,
+        /// Boundary of the output interface: `internal` or `external` (rule).
+        out_if_boundary: Option<String>,
+        /// Who is at the other end of the output interface (rule).
+        out_if_provider: Option<String>,
+        /// What the output interface connects by: `transit`, `peering`, … (rule).
+        out_if_connectivity: Option<String>,
         /// Routing instance it came in by (IPFIX 234).
         in_vrf_id: Option<i64>,
         /// Name of the routing instance it came in by (IPFIX 236, in options too).
@@ -436,6 +490,10 @@ tables! {
         src_as_number: Option<i64>,
         /// Destination autonomous system.
         dst_as_number: Option<i64>,
+        /// Name of the source's autonomous system (configuration).
+        src_as_name: Option<String>,
+        /// Name of the destination's autonomous system (configuration).
+        dst_as_name: Option<String>,
         /// Next hop.
         next_hop: Option<IpAddr>,
         /// Next hop of BGP (IPFIX 18, 63; sFlow extended gateway).
@@ -459,7 +517,7 @@ tables! {
         ether_type: Option<i64>,
         /// `ingress` or `egress`, as the exporter says.
         direction: Option<String>,
-        /// Application, as the exporter says.
+        /// Application, as the exporter says, else the configured one that has its port.
         app: Option<String>,
         /// Its id, as classification engine and selector, `13:80` (IPFIX 95, RFC 6759).
         app_id: Option<String>,
@@ -487,6 +545,9 @@ tables! {
         /// Elements that no column is for: `enterprise.element` to a number, a text, or `0x` and hex digits. Where a record
         /// has one again it is `enterprise.element#2`, and so on.
         unmapped: Option<Tags>,
+        /// Who told what is not the exporter's: of `exporter`, `src_net` and `dst_net` the prefix that it was in; of `in_if` and
+        /// `out_if` the `rule_id`; of `app` that it was a `port`.
+        enriched_by: Option<Tags>,
         /// What the decoder had to say: clamped times, elements left out.
         notes: Option<String>,
     }

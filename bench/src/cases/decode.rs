@@ -5,6 +5,7 @@ use std::time::Instant;
 use radarflow_network::devices::Network;
 use radarflow_network::packets::{self, FlowFields};
 use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext};
 use radarflow_proto::netflow::{Exporter, FlowOrigin};
 use radarflow_proto::rows::{BatchBuilder, FlowBatch};
@@ -47,7 +48,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for position in 0..PACKETS as u32 {
         let mut take = |flow: &Flow, origin: FlowOrigin| {
             cx.row_id = RowId::new(1, position, origin.index);
-            batch.push_flow(flow, &cx);
+            batch.push_flow(flow, &Enriched::default(), &cx);
         };
         rows += exporter.decode(&packet, (1, position, 0), &mut take)?.flows as usize;
         if batch.len() >= 100_000 {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
 use radarflow_proto::netflow::{self, FlowOrigin};
 use radarflow_proto::rows::{BatchBuilder, InterfaceCounters};
@@ -45,9 +46,11 @@ impl Decoder {
         };
         let mut cx = at.flows_of(ip, flow_type);
         let builders = self.builders.entry(at.scope()).or_default();
+        let mut known = self.enrichment.of(at, ip);
         let mut take = |flow: &Flow, FlowOrigin { message: (epoch, position, received_us), index }: FlowOrigin| {
             (cx.row_id, cx.received) = (RowId::new(epoch, position, index), Time(received_us));
-            builders.flow(flow, &cx);
+            let enriched = known.as_mut().map(|known| known.flow(flow)).unwrap_or_default();
+            builders.flow(flow, &enriched, &cx);
         };
         let decoded = match exporter.decode(body, (at.place.0, at.place.1, at.received_us), &mut take) {
             Ok(decoded) => decoded,
@@ -104,11 +107,13 @@ impl Decoder {
         let (agent, sub_agent) = (datagram.agent.to_canonical(), datagram.sub_agent);
         let mut cx = at.flows_of(agent, "sflow_v5");
         let builders = self.builders.entry(at.scope()).or_default();
+        let mut known = self.enrichment.of(at, agent);
         let (mut flows, mut counters) = (0, 0);
         let decoded = datagram.decode(&mut |sample| match sample {
             Sample::Flow(flow) => {
                 cx.row_id = at.row_id(flows);
-                builders.flow(flow, &cx);
+                let enriched = known.as_mut().map(|known| known.flow(flow)).unwrap_or_default();
+                builders.flow(flow, &enriched, &cx);
                 flows += 1;
             }
             Sample::Counters(counted) => {
@@ -200,7 +205,9 @@ impl Decoder {
         };
         let received = ns(message.time_received_ns).unwrap_or(at.received_us).min(at.received_us);
         let cx = FlowContext { received: Time(received), ..at.flows_of(sampler, "flowpb") };
-        self.builders.entry(at.scope()).or_default().flow(&flow, &cx);
+        let mut known = self.enrichment.of(at, sampler);
+        let enriched = known.as_mut().map(|known| known.flow(&flow)).unwrap_or_default();
+        self.builders.entry(at.scope()).or_default().flow(&flow, &enriched, &cx);
         self.count(at, Some(sampler), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
     }
 }
@@ -221,8 +228,8 @@ impl<'a> At<'a> {
 }
 
 impl Builders {
-    fn flow(&mut self, flow: &Flow, cx: &FlowContext<'_>) {
-        self.flows.push_flow(flow, cx);
+    fn flow(&mut self, flow: &Flow, enriched: &Enriched<'_>, cx: &FlowContext<'_>) {
+        self.flows.push_flow(flow, enriched, cx);
         self.flow_ips[0].push(flow.src_ip);
         self.flow_ips[1].push(flow.dst_ip);
         self.flow_ips[2].push(Some(cx.sampler));

@@ -7,6 +7,7 @@
 //! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::loss`]).
 
 mod agents;
+mod enriched;
 mod facts;
 mod flows;
 mod messages;
@@ -46,6 +47,7 @@ use crate::loss::{Delta, SourceKey};
 use crate::records::Sighting;
 use crate::sizes::Sizes;
 use crate::topology::Neighbors;
+use enriched::Enrichment;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
 pub(crate) use senders::{agents_with_reputation, exporters_with_names, exporters_with_reputation};
@@ -190,6 +192,7 @@ pub struct Decoder {
     /// Feeds whose offsets the last snapshot lacks.
     dirty: BTreeSet<String>,
     instances: Instances,
+    enrichment: Enrichment,
     /// Partial sources: tenant, kind, instance.
     partial: BTreeSet<(String, SourceKind, String)>,
     builders: BTreeMap<(String, String), Builders>,
@@ -218,6 +221,7 @@ impl Decoder {
             offsets: cx.restore_where(OFFSETS, |_: &String| 0),
             dirty: Default::default(),
             instances: Instances::default(),
+            enrichment: Enrichment::default(),
             partial: Default::default(),
             builders: BTreeMap::new(),
             out: Decoded::default(),

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext};
 use radarflow_proto::netflow::{Exporter, FlowOrigin, MAX_EXPORTER_BYTES, domain};
 use radarflow_proto::rows::{BatchBuilder, FlowBatch};
@@ -26,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         let (message, after) = more.split_at(length);
         let _ = domain(message);
         let mut batch = FlowBatch::default();
-        let mut take = |flow: &Flow, _: FlowOrigin| batch.push_flow(flow, &CONTEXT);
+        let mut take = |flow: &Flow, _: FlowOrigin| batch.push_flow(flow, &Enriched::default(), &CONTEXT);
         if let Ok(decoded) = exporter.decode(message, (1, position, 1_700_000_000_000_000), &mut take) {
             // Every flow takes some bytes of some message; a set that waited is of an earlier one.
             assert!(decoded.flows as usize <= bytes.len());

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::tables::Enriched;
 use super::{Flow, SamplingSource, names};
 use crate::cell::{Cell, IpBytes, Optional, RowId, Time};
 use crate::rows::FlowBatch;
@@ -39,7 +40,7 @@ const LEFT_OUT: &str = "unknown elements left out";
 impl FlowBatch {
     /// Appends a flow. Times further than a day from receipt are clamped to it and noted; a rate nobody told leaves the
     /// counts as they are and says so.
-    pub fn push_flow(&mut self, flow: &Flow, cx: &FlowContext<'_>) {
+    pub fn push_flow(&mut self, flow: &Flow, enriched: &Enriched<'_>, cx: &FlowContext<'_>) {
         let FlowBatch {
             len,
             tenant_id,
@@ -57,6 +58,13 @@ impl FlowBatch {
             src_nat_ip,
             src_nat_port,
             src_user_name,
+            src_net_name,
+            src_net_role,
+            src_net_site,
+            src_net_region,
+            src_net_tenant,
+            src_country,
+            src_city,
             dst_endpoint_ip,
             dst_endpoint_ip_bin,
             dst_endpoint_port,
@@ -65,6 +73,13 @@ impl FlowBatch {
             dst_nat_ip,
             dst_nat_port,
             dst_user_name,
+            dst_net_name,
+            dst_net_role,
+            dst_net_site,
+            dst_net_region,
+            dst_net_tenant,
+            dst_country,
+            dst_city,
             protocol_num,
             protocol_name,
             tcp_flags,
@@ -89,19 +104,34 @@ impl FlowBatch {
             sampler_id,
             sampler_name,
             sampler_address,
+            exporter_name,
+            exporter_group,
+            exporter_role,
+            exporter_site,
+            exporter_region,
             observation_domain,
             in_if,
             in_if_name,
             in_if_description,
+            in_if_speed_bps,
+            in_if_boundary,
+            in_if_provider,
+            in_if_connectivity,
             out_if,
             out_if_name,
             out_if_description,
+            out_if_speed_bps,
+            out_if_boundary,
+            out_if_provider,
+            out_if_connectivity,
             in_vrf_id,
             in_vrf_name,
             out_vrf_id,
             out_vrf_name,
             src_as_number,
             dst_as_number,
+            src_as_name,
+            dst_as_name,
             next_hop,
             bgp_next_hop,
             as_path,
@@ -126,6 +156,7 @@ impl FlowBatch {
             dst_device_uid,
             exporter_device_uid,
             unmapped,
+            enriched_by,
             notes,
         } = self;
         *len += 1;
@@ -146,6 +177,14 @@ impl FlowBatch {
         src_nat_ip.push(flow.src_nat_ip);
         number(src_nat_port, flow.src_nat_port);
         text(src_user_name, &flow.src_user);
+        let net = enriched.src_net;
+        known(src_net_name, net, |n| &n.name);
+        known(src_net_role, net, |n| &n.role);
+        known(src_net_site, net, |n| &n.site);
+        known(src_net_region, net, |n| &n.region);
+        known(src_net_tenant, net, |n| &n.net_tenant);
+        known(src_country, net, |n| &n.country);
+        known(src_city, net, |n| &n.city);
         address(dst_endpoint_ip, dst_endpoint_ip_bin, flow.dst_ip);
         number(dst_endpoint_port, flow.dst_port);
         mac(dst_mac, flow.dst_mac);
@@ -153,6 +192,14 @@ impl FlowBatch {
         dst_nat_ip.push(flow.dst_nat_ip);
         number(dst_nat_port, flow.dst_nat_port);
         text(dst_user_name, &flow.dst_user);
+        let net = enriched.dst_net;
+        known(dst_net_name, net, |n| &n.name);
+        known(dst_net_role, net, |n| &n.role);
+        known(dst_net_site, net, |n| &n.site);
+        known(dst_net_region, net, |n| &n.region);
+        known(dst_net_tenant, net, |n| &n.net_tenant);
+        known(dst_country, net, |n| &n.country);
+        known(dst_city, net, |n| &n.city);
 
         number(protocol_num, flow.protocol);
         named(protocol_name, flow.protocol.map(names::protocol));
@@ -167,7 +214,9 @@ impl FlowBatch {
         number(fragment_offset, flow.fragment_offset);
         number(ipv6_flow_label, flow.flow_label);
 
-        let (rate, source) = match flow.sampling {
+        let configured = enriched.exporter.and_then(|e| e.sampling_rate);
+        let sampling = flow.sampling.or(configured.map(|rate| (rate, SamplingSource::Configured)));
+        let (rate, source) = match sampling {
             Some((rate, source)) if rate > 0 => (Some(clamp(rate)), source),
             _ => (None, SamplingSource::Unknown),
         };
@@ -191,20 +240,37 @@ impl FlowBatch {
         sampler_id.push(flow.sampler_id.map(clamp));
         text(sampler_name, &flow.sampler_name);
         cx.sampler.append(sampler_address);
+        known(exporter_name, enriched.exporter, |e| &e.name);
+        known(exporter_group, enriched.exporter, |e| &e.group);
+        known(exporter_role, enriched.exporter, |e| &e.role);
+        known(exporter_site, enriched.exporter, |e| &e.site);
+        known(exporter_region, enriched.exporter, |e| &e.region);
         number(observation_domain, flow.domain);
 
         number(in_if, flow.in_if);
-        text(in_if_name, &flow.in_if_name);
-        text(in_if_description, &flow.in_if_description);
+        let interface = enriched.in_if;
+        told(in_if_name, &flow.in_if_name, interface.and_then(|i| i.name.as_deref()));
+        told(in_if_description, &flow.in_if_description, interface.and_then(|i| i.description.as_deref()));
+        in_if_speed_bps.push(interface.and_then(|i| i.speed_bps));
+        known(in_if_boundary, interface, |i| &i.boundary);
+        known(in_if_provider, interface, |i| &i.provider);
+        known(in_if_connectivity, interface, |i| &i.connectivity);
         number(out_if, flow.out_if);
-        text(out_if_name, &flow.out_if_name);
-        text(out_if_description, &flow.out_if_description);
+        let interface = enriched.out_if;
+        told(out_if_name, &flow.out_if_name, interface.and_then(|i| i.name.as_deref()));
+        told(out_if_description, &flow.out_if_description, interface.and_then(|i| i.description.as_deref()));
+        out_if_speed_bps.push(interface.and_then(|i| i.speed_bps));
+        known(out_if_boundary, interface, |i| &i.boundary);
+        known(out_if_provider, interface, |i| &i.provider);
+        known(out_if_connectivity, interface, |i| &i.connectivity);
         number(in_vrf_id, flow.in_vrf);
         text(in_vrf_name, &flow.in_vrf_name);
         number(out_vrf_id, flow.out_vrf);
         text(out_vrf_name, &flow.out_vrf_name);
         number(src_as_number, flow.src_as);
         number(dst_as_number, flow.dst_as);
+        text(src_as_name, enriched.src_as_name.unwrap_or_default());
+        text(dst_as_name, enriched.dst_as_name.unwrap_or_default());
         next_hop.push(flow.next_hop);
         bgp_next_hop.push(flow.bgp_next_hop);
         list(as_path, &flow.as_path, |n, out| write!(out, "{n}"));
@@ -220,7 +286,8 @@ impl FlowBatch {
             Some(name) => direction.slot().append_value(name),
             None => direction.skip(),
         }
-        text(app, &flow.app);
+        told(app, &flow.app, enriched.app);
+        let by_port = enriched.app.filter(|_| flow.app.is_empty());
         match flow.app_id {
             Some((engine, selector)) => {
                 let builder = app_id.slot();
@@ -248,6 +315,24 @@ impl FlowBatch {
                 builder.keys().append_value(name);
                 builder.values().append_value(value);
             }
+            builder.append(true).expect("as many keys as values");
+        }
+        if by_port.is_none() && enriched.is_nothing() {
+            enriched_by.skip();
+        } else {
+            let builder = enriched_by.slot();
+            let mut by = |of: &str, who: Option<&str>| {
+                if let Some(who) = who {
+                    builder.keys().append_value(of);
+                    builder.values().append_value(who);
+                }
+            };
+            by("app", by_port.map(|_| "port"));
+            by("dst_net", enriched.dst_net.map(|n| n.prefix.as_str()));
+            by("exporter", enriched.exporter.map(|e| e.prefix.as_str()));
+            by("in_if", enriched.in_if.map(|i| i.rule_id.as_str()));
+            by("out_if", enriched.out_if.map(|i| i.rule_id.as_str()));
+            by("src_net", enriched.src_net.map(|n| n.prefix.as_str()));
             builder.append(true).expect("as many keys as values");
         }
         match (start_is_absurd || end_is_absurd, flow.unmapped.is_cut()) {
@@ -280,6 +365,16 @@ fn number(column: &mut Optional<i64>, value: Option<impl Into<i64>>) {
 
 fn text(column: &mut Optional<String>, value: &str) {
     if value.is_empty() { column.skip() } else { column.slot().append_value(value) }
+}
+
+/// What the exporter says, or else what is known beside.
+fn told(column: &mut Optional<String>, value: &str, known: Option<&str>) {
+    text(column, if value.is_empty() { known.unwrap_or_default() } else { value });
+}
+
+/// A field of what is known.
+fn known<T>(column: &mut Optional<String>, of: Option<&T>, field: impl Fn(&T) -> &Option<String>) {
+    text(column, of.and_then(|of| field(of).as_deref()).unwrap_or_default());
 }
 
 fn named(column: &mut Optional<String>, value: Option<std::borrow::Cow<'static, str>>) {
@@ -341,9 +436,9 @@ mod tests {
     fn row(flow: &Flow) -> rows::Flow {
         let mut batch = FlowBatch::default();
         // One that says nothing on either side: no column slips.
-        batch.push_flow(&Flow::default(), &context());
-        batch.push_flow(flow, &context());
-        batch.push_flow(&Flow::default(), &context());
+        batch.push_flow(&Flow::default(), &Enriched::default(), &context());
+        batch.push_flow(flow, &Enriched::default(), &context());
+        batch.push_flow(&Flow::default(), &Enriched::default(), &context());
         let batch = batch.finish();
         assert_eq!(rows::Flow::read(&batch, 0), rows::Flow::read(&batch, 2));
         rows::Flow::read(&batch, 1)

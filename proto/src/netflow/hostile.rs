@@ -102,7 +102,7 @@ fn instants_beyond_all_reckoning_are_no_instants() {
             sampler: [10, 0, 0, 1].into(),
             flow_type: "ipfix",
         };
-        FlowBatch::default().push_flow(&got.flows[0].0, &context);
+        FlowBatch::default().push_flow(&got.flows[0].0, &crate::flow::tables::Enriched::default(), &context);
     }
     let options = [set(3, &words(&[300, 3, 1, 302, 2, 305, 8, 306, 8])), set(300, &[0xff; 18])];
     assert_eq!(read(&mut exporter, &ipfix(&options), AT).unwrap().records, 1);
