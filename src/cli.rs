@@ -345,6 +345,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let config = config::load(config.as_deref())?;
             config.mappings()?;
             let (_, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
+            enrichment::tables(&config.enrichment).context("[enrichment]")?;
             if !bad.is_empty() {
                 let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
                 bail!("[enrichment]\n{}", bad.join("\n"));

@@ -1,11 +1,16 @@
-//! The rules that tell what devices are: those of the program, and those of the configured files.
+//! What the configuration and its files say beside what is reported: the rules that tell what devices are, the program's own
+//! and those of files; and what is known of flows.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::OwnCondition;
+use radarflow_proto::flow::tables::FlowTables;
 use radarflow_reconcile::enrich::file::{self, BadRule};
+use radarflow_reconcile::flows;
+
+use crate::config::Enrichment;
 
 /// The condition "rules of a file are left out".
 pub(crate) const INVALID: &str = "enrichment-rules-invalid";
@@ -16,16 +21,40 @@ const MAX_FILE: u64 = 16 << 20;
 pub(crate) fn rules(paths: &[PathBuf]) -> Result<(Vec<Rule>, Vec<BadRule>)> {
     let (mut rules, mut bad) = (file::builtin(), Vec::new());
     for path in files(paths)? {
-        let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
-        if size > MAX_FILE {
-            bail!("{} has {size} bytes; a file of rules has {MAX_FILE} at most", path.display());
-        }
-        let yaml = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let yaml = text(&path)?;
         let (own, wrong) = file::read(&path.display().to_string(), &yaml);
         rules = file::override_rules(rules, own);
         bad.extend(wrong);
     }
     Ok((rules, bad))
+}
+
+/// What is known of flows.
+pub(crate) fn tables(config: &Enrichment) -> Result<FlowTables> {
+    let mut networks = config.networks.clone();
+    for path in &config.network_files {
+        let csv = text(path)?;
+        let read = flows::file::networks(&csv).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+        networks.extend(read);
+    }
+    let tables = FlowTables {
+        exporters: config.exporters.clone(),
+        interfaces: config.interfaces.clone(),
+        networks,
+        applications: config.applications.clone(),
+        autonomous_systems: config.autonomous_systems.clone(),
+    };
+    flows::check(&tables).map_err(|why| anyhow!(why))?;
+    Ok(tables)
+}
+
+/// A file that is not too long.
+fn text(path: &Path) -> Result<String> {
+    let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    if size > MAX_FILE {
+        bail!("{} has {size} bytes; {MAX_FILE} are the most", path.display());
+    }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Files, and of folders the YAML files in them, by name.

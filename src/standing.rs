@@ -8,6 +8,7 @@ use radarflow_connectors::sinks::armis;
 use radarflow_connectors::sources::{entry, pull};
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver};
+use radarflow_proto::flow::tables::FlowTables;
 use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, Appender, BoxFuture, NewInstances};
@@ -33,6 +34,8 @@ pub(crate) struct Registry {
     policies: Mutex<BTreeMap<String, IpLink>>,
     /// The rules that tell what devices are.
     enrichment: Mutex<Vec<Rule>>,
+    /// What is known of flows.
+    flow_tables: Mutex<FlowTables>,
     /// Partial sources.
     partial: Mutex<BTreeSet<(String, SourceKind, String)>>,
 }
@@ -59,6 +62,9 @@ impl Registry {
                 }
                 Fact::EnrichmentRules { rules } => {
                     self.enrichment.lock().unwrap_or_else(PoisonError::into_inner).clone_from(rules);
+                }
+                Fact::FlowTables { tables } => {
+                    self.flow_tables.lock().unwrap_or_else(PoisonError::into_inner).clone_from(tables);
                 }
                 Fact::Condition(c) => {
                     let mut conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,10 +136,14 @@ impl Registry {
         for bad in &bad {
             tracing::error!("{bad}");
         }
+        let tables = Box::new(enrichment::tables(&config.enrichment).context("[enrichment]")?);
         let mut facts = self.receiver_changes(&receivers);
         facts.extend(self.orphans(config));
         facts.extend(self.partial_changes(config));
         facts.extend(self.enrichment_changes(rules, &bad));
+        if *self.flow_tables.lock().unwrap_or_else(PoisonError::into_inner) != *tables {
+            facts.push(Fact::FlowTables { tables });
+        }
         Ok(facts)
     }
 
@@ -280,6 +290,7 @@ pub(crate) fn told(fact: &Fact) -> String {
         Fact::Receiver(receiver) => format!("receiver {} of {} is told now as it says", receiver.name, receiver.tenant),
         Fact::ReceiverGone { tenant, name } => format!("receiver {name} of {tenant} is gone"),
         Fact::EnrichmentRules { rules } => format!("{} rules about devices", rules.len()),
+        Fact::FlowTables { tables } => format!("of flows: {}", tables.summary()),
         Fact::PartialSource { kind, instance, partial, .. } => {
             let what = if *partial { "is partial" } else { "is not partial any more" };
             format!("source {}/{instance} {what}", kind.name())

@@ -23,7 +23,7 @@ struct Schema {
 
 const SCHEMAS: &[Schema] = &[
     Schema { collection: "bursts", steps: &[health::bursts_by_share] },
-    Schema { collection: "exporters", steps: &[decode::exporters_with_reputation] },
+    Schema { collection: "exporters", steps: &[decode::exporters_with_reputation, decode::exporters_with_names] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sources", steps: &[loss::senders_by_share] },

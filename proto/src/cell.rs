@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use arrow_array::builder::{
-    ArrayBuilder, BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, MapBuilder,
-    StringBuilder, TimestampMicrosecondBuilder,
+    BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Array, ListArray, MapArray};
-use arrow_array::{StringArray, TimestampMicrosecondArray};
+use arrow_array::{StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, TimeUnit};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -70,10 +72,16 @@ pub fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
+/// Collects the values of a column.
+pub trait ColumnBuilder {
+    /// The column's array; the builder starts again.
+    fn finish(&mut self) -> ArrayRef;
+}
+
 /// A value that a column can hold.
 pub trait Cell: Sized {
     /// Builds the column's array.
-    type Builder: ArrayBuilder;
+    type Builder: ColumnBuilder;
     /// The Postgres type.
     const POSTGRES: &'static str;
     /// Whether the column may be null.
@@ -234,15 +242,62 @@ impl Cell for IpAddr {
         StringBuilder::with_capacity(0, 0)
     }
     fn append(&self, builder: &mut StringBuilder) {
-        // `StringBuilder` is a `fmt::Write`: the text goes straight into the column.
-        let _ = write!(builder, "{self}");
-        builder.append_value("");
+        match self {
+            IpAddr::V4(ip) => builder.append_value(Ipv4Text::new(*ip).as_str()),
+            IpAddr::V6(ip) => {
+                // `StringBuilder` is a `fmt::Write`: the text goes straight into the column.
+                let _ = write!(builder, "{ip}");
+                builder.append_value("");
+            }
+        }
     }
     fn copy(&self, out: &mut String) {
         let _ = write!(out, "{self}");
     }
     fn read(array: &ArrayRef, row: usize) -> Self {
         downcast::<StringArray>(array).value(row).parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))
+    }
+}
+
+/// The text of an IPv4 address, as its `Display` writes it, in a tenth of the time: a flow has three.
+struct Ipv4Text {
+    text: [u8; 15],
+    length: usize,
+}
+
+/// The digits of every octet, and how many they are.
+const OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([0; 3], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let [a, b, c] = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        octets[octet] = match octet {
+            0..10 => ([c, 0, 0], 1),
+            10..100 => ([b, c, 0], 2),
+            _ => ([a, b, c], 3),
+        };
+        octet += 1;
+    }
+    octets
+};
+
+impl Ipv4Text {
+    fn new(ip: Ipv4Addr) -> Self {
+        let (mut text, mut length) = ([b'.'; 15], 0);
+        for octet in ip.octets() {
+            let (digits, n) = OCTETS[usize::from(octet)];
+            text[length..length + 3].copy_from_slice(&digits);
+            length += usize::from(n) + 1;
+            // What was written beyond the digits is written over, or is beyond the end.
+            if let Some(dot) = text.get_mut(length - 1) {
+                *dot = b'.';
+            }
+        }
+        Ipv4Text { text, length: length - 1 }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..self.length]).expect("digits and dots are ASCII")
     }
 }
 
@@ -378,40 +433,117 @@ impl Cell for Tags {
     }
 }
 
-/// A builder that can take a missing value.
-pub trait AppendNull {
-    /// Appends a missing value.
-    fn append_missing(&mut self);
+/// A builder that can take missing values.
+pub trait AppendMissing: ColumnBuilder {
+    /// Appends so many missing values.
+    fn append_missing(&mut self, n: usize);
 }
 
-macro_rules! append_null {
-    ($($builder:ty),*) => { $(impl AppendNull for $builder {
-        fn append_missing(&mut self) { self.append_null(); }
-    })* };
+macro_rules! builders {
+    ($($builder:ty, $missing:expr;)*) => { $(
+        impl ColumnBuilder for $builder {
+            fn finish(&mut self) -> ArrayRef { Arc::new(<$builder>::finish(self)) }
+        }
+        impl AppendMissing for $builder {
+            fn append_missing(&mut self, n: usize) {
+                let append: fn(&mut $builder, usize) = $missing;
+                append(self, n);
+            }
+        }
+    )* };
 }
-append_null!(
-    StringBuilder,
-    Int64Builder,
-    BooleanBuilder,
-    TimestampMicrosecondBuilder,
-    BinaryBuilder,
-    Decimal128Builder
-);
+builders! {
+    StringBuilder, |b, n| b.append_nulls(n);
+    Int64Builder, |b, n| b.append_nulls(n);
+    BooleanBuilder, |b, n| b.append_nulls(n);
+    TimestampMicrosecondBuilder, |b, n| b.append_nulls(n);
+    BinaryBuilder, |b, n| b.append_nulls(n);
+    Decimal128Builder, |b, n| b.append_nulls(n);
+    ListBuilder<StringBuilder>, |b, n| b.append_nulls(n);
+    MapBuilder<StringBuilder, StringBuilder>, |b, n| b.append_nulls(n).expect("as many keys as values");
+}
 
-impl<C: Cell<Builder: AppendNull>> Cell for Option<C> {
-    type Builder = C::Builder;
+/// What arrays without values are made of: most columns of flows are such, and need no memory of their own.
+#[repr(align(8))]
+struct Zeros([u8; 1 << 19]);
+
+static ZEROS: Zeros = Zeros([0; 1 << 19]);
+
+/// So many missing values.
+fn missing_values(data_type: &DataType, n: usize) -> ArrayRef {
+    let zeros = |bytes: usize| ZEROS.0.get(..bytes).map(|zeros| Buffer::from(bytes::Bytes::from_static(zeros)));
+    // A number takes eight bytes, a text four and four more at the end.
+    let (Some(numbers), Some(offsets), Some(bits)) = (zeros(n * 8), zeros(n * 4 + 4), zeros(n.div_ceil(8))) else {
+        return new_null_array(data_type, n);
+    };
+    let nulls = Some(NullBuffer::new(BooleanBuffer::new(bits, 0, n)));
+    match data_type {
+        DataType::Int64 => Arc::new(Int64Array::new(numbers.into(), nulls)),
+        DataType::Utf8 => {
+            let offsets = OffsetBuffer::new(offsets.into());
+            Arc::new(StringArray::new(offsets, Buffer::default(), nulls))
+        }
+        _ => new_null_array(data_type, n),
+    }
+}
+
+/// Collects values that may be missing. What is missing is counted, and appended once a value follows: a column that nobody
+/// fills costs a number.
+pub struct Optional<C: Cell> {
+    values: C::Builder,
+    missing: usize,
+    filled: bool,
+}
+
+impl<C: Cell<Builder: AppendMissing>> Optional<C> {
+    /// Where the next value is appended, which the caller does.
+    pub fn slot(&mut self) -> &mut C::Builder {
+        if self.missing > 0 {
+            self.values.append_missing(std::mem::take(&mut self.missing));
+        }
+        self.filled = true;
+        &mut self.values
+    }
+
+    /// The next value is missing.
+    pub fn skip(&mut self) {
+        self.missing += 1;
+    }
+
+    /// Appends a value, or that it is missing.
+    pub fn push(&mut self, value: Option<C>) {
+        match value {
+            Some(value) => value.append(self.slot()),
+            None => self.skip(),
+        }
+    }
+}
+
+impl<C: Cell<Builder: AppendMissing>> ColumnBuilder for Optional<C> {
+    fn finish(&mut self) -> ArrayRef {
+        let missing = std::mem::take(&mut self.missing);
+        if !std::mem::take(&mut self.filled) {
+            return missing_values(&C::data_type(), missing);
+        }
+        self.values.append_missing(missing);
+        self.values.finish()
+    }
+}
+
+impl<C: Cell<Builder: AppendMissing>> Cell for Option<C> {
+    type Builder = Optional<C>;
     const POSTGRES: &'static str = C::POSTGRES;
     const NULLABLE: bool = true;
     fn data_type() -> DataType {
         C::data_type()
     }
-    fn builder() -> C::Builder {
-        C::builder()
+    fn builder() -> Optional<C> {
+        Optional { values: C::builder(), missing: 0, filled: false }
     }
-    fn append(&self, builder: &mut C::Builder) {
+    fn append(&self, builder: &mut Optional<C>) {
         match self {
-            Some(value) => value.append(builder),
-            None => builder.append_missing(),
+            Some(value) => value.append(builder.slot()),
+            None => builder.skip(),
         }
     }
     fn copy(&self, out: &mut String) {
@@ -425,5 +557,67 @@ impl<C: Cell<Builder: AppendNull>> Cell for Option<C> {
     }
     fn heap_bytes(&self) -> usize {
         self.as_ref().map_or(0, Cell::heap_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a column of such values reads back as.
+    fn through<C: Cell + Clone>(values: &[C]) -> Vec<C> {
+        let mut builder = C::builder();
+        // The builder starts again, whatever was in it.
+        values.iter().rev().for_each(|value| value.append(&mut builder));
+        builder.finish();
+        values.iter().for_each(|value| value.append(&mut builder));
+        let array = builder.finish();
+        assert_eq!((array.len(), array.data_type()), (values.len(), &C::data_type()));
+        (0..values.len()).map(|row| C::read(&array, row)).collect()
+    }
+
+    fn check<C: Cell + Clone + PartialEq + std::fmt::Debug>(some: &C)
+    where
+        Option<C>: Cell,
+    {
+        let columns = [[false; 3], [true; 3], [false, true, false], [true, false, true], [false, false, true]];
+        for column in columns {
+            let values = column.map(|is_there| is_there.then(|| some.clone()));
+            assert_eq!(through(&values), values);
+        }
+    }
+
+    #[test]
+    fn missing_values_are_missing_wherever_they_stand() {
+        check(&"text".to_owned());
+        check(&7i64);
+        check(&true);
+        check(&Time(8));
+        check(&RowId(9));
+        check(&vec![1u8, 2]);
+        check(&vec!["a".to_owned(), "b".to_owned()]);
+        check(&Tags([("k".to_owned(), "v".to_owned())].into()));
+        check(&IpAddr::from([10, 0, 0, 1]));
+        check(&IpBytes([3; 16]));
+    }
+
+    #[test]
+    fn missing_values_are_so_many_as_they_are() {
+        // About as many as there are zeros for, too.
+        for n in [0, 1, 8, 9, (1 << 16) - 1, 1 << 16, (1 << 16) + 1] {
+            for data_type in [DataType::Int64, DataType::Utf8, timestamp()] {
+                let (array, plain) = (missing_values(&data_type, n), new_null_array(&data_type, n));
+                assert_eq!((&array, array.null_count()), (&plain, n), "{n} {data_type}");
+            }
+        }
+        assert!(missing_values(&DataType::Int64, 100).get_array_memory_size() < 1200);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_address_is_written_as_it_is_displayed(octets: [u8; 4]) {
+            let ip = Ipv4Addr::from(octets);
+            assert_eq!(Ipv4Text::new(ip).as_str(), ip.to_string());
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::enrich::Rule;
+use crate::flow::tables::FlowTables;
 use crate::record::{IdKind, Identifier, RecordKey, SourceKind};
 
 /// Who did something.
@@ -136,6 +137,11 @@ pub enum Fact {
         /// In the order of their names.
         rules: Vec<Rule>,
     },
+    /// What is known of exporters, interfaces, networks and applications, all of it.
+    FlowTables {
+        /// The tables.
+        tables: Box<FlowTables>,
+    },
     /// What becomes of a run that the brake holds.
     RunDecision(RunDecision),
     /// A step of a device's life cycle, asked for by an actor.
@@ -218,6 +224,7 @@ impl Fact {
             Fact::DeviceGroup(group) => Some(format!("device_group/{}/{}", group.tenant, group.name)),
             Fact::DeviceGroupGone { tenant, name, .. } => Some(format!("device_group/{tenant}/{name}")),
             Fact::EnrichmentRules { .. } => Some("enrichment_rules".to_owned()),
+            Fact::FlowTables { .. } => Some("flow_tables".to_owned()),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot
             | Fact::ClockAccepted { .. }
@@ -258,6 +265,10 @@ impl Fact {
         if let Fact::Token(token) = &mut shown {
             token.sha256.clear();
         }
+        // Its subject says how many there are; a table may have a hundred thousand.
+        if let Fact::FlowTables { tables } = &mut shown {
+            **tables = FlowTables::default();
+        }
         let detail = serde_json::to_value(&shown).ok()?;
         let action = detail.get("fact")?.as_str()?.to_owned();
         let (tenant, actor, subject, reason) = match self {
@@ -293,6 +304,7 @@ impl Fact {
                 (tenant, Some(actor.name.clone()), name.clone(), Some(reason.clone()))
             }
             Fact::EnrichmentRules { rules } => (&String::new(), None, format!("{} rules", rules.len()), None),
+            Fact::FlowTables { tables } => (&String::new(), None, tables.summary(), None),
             Fact::Condition(c) => (&c.tenant, None, format!("{}/{}", c.rule, c.entity), None),
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());

@@ -1,9 +1,22 @@
-//! One flow, whatever protocol brought it: what the decoders fill and the `flows` table is made from.
+//! One flow, whatever protocol brought it: what the decoders fill, and what goes from there into the columns of the `flows`
+//! table ([`columns`]).
+//!
+//! A decoder has one [`Flow`], fills it, hands it on, and clears it for the next record: a flow costs no memory of its own.
+
+mod columns;
+pub mod names;
+pub mod tables;
+mod unmapped;
 
 use std::net::IpAddr;
 
-use crate::cell::{IpBytes, RowId, Time};
-use crate::rows::Flow as FlowRow;
+pub use columns::FlowContext;
+pub use unmapped::{MAX_UNMAPPED_BYTES, Unmapped};
+
+/// MPLS labels of one flow; IPFIX has elements for ten.
+pub const MAX_LABELS: usize = 10;
+/// Bytes of a name; longer ones are cut.
+pub const MAX_NAME_BYTES: usize = 128;
 
 /// Who told the sampling rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +47,8 @@ impl SamplingSource {
     }
 }
 
-/// One flow as decoded; counts as reported, before the sampling rate.
+/// One flow as decoded; counts as reported, before the sampling rate. What each field means, and which element tells it, is
+/// said of the column it becomes ([`crate::rows::Flow`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Start, microseconds since 1970.
@@ -53,158 +67,286 @@ pub struct Flow {
     pub src_mac: Option<[u8; 6]>,
     /// Destination MAC.
     pub dst_mac: Option<[u8; 6]>,
+    /// Length of the source's prefix, bits.
+    pub src_prefix: Option<u8>,
+    /// Length of the destination's prefix, bits.
+    pub dst_prefix: Option<u8>,
+    /// Source address after translation.
+    pub src_nat_ip: Option<IpAddr>,
+    /// Destination address after translation.
+    pub dst_nat_ip: Option<IpAddr>,
+    /// Source port after translation.
+    pub src_nat_port: Option<u16>,
+    /// Destination port after translation.
+    pub dst_nat_port: Option<u16>,
+    /// User at the source; empty while unknown, as all texts here.
+    pub src_user: String,
+    /// User at the destination.
+    pub dst_user: String,
     /// IP protocol.
     pub protocol: Option<u8>,
     /// TCP flags.
     pub tcp_flags: Option<u16>,
     /// Type of service.
     pub tos: Option<u8>,
-    /// Bytes of layer 3.
-    pub bytes: u64,
-    /// Bytes of layer 2, where only those are told.
-    pub l2_bytes: u64,
+    /// Least and greatest time to live.
+    pub ttl: Option<(u8, u8)>,
+    /// ICMP type.
+    pub icmp_type: Option<u8>,
+    /// ICMP code.
+    pub icmp_code: Option<u8>,
+    /// Identification of the fragmented packet.
+    pub fragment_id: Option<u32>,
+    /// Offset of the fragment, units of eight bytes.
+    pub fragment_offset: Option<u16>,
+    /// IPv6 flow label.
+    pub flow_label: Option<u32>,
+    /// Bytes of layer 3, as counted.
+    pub bytes: Option<u64>,
+    /// Bytes of layer 2, as counted.
+    pub l2_bytes: Option<u64>,
+    /// Bytes of layer 3 that a sampled packet's header tells.
+    pub header_bytes: Option<u32>,
     /// Packets.
     pub packets: u64,
     /// Sampling rate and who told it.
     pub sampling: Option<(u64, SamplingSource)>,
     /// Which sampler of the exporter looked, to be resolved from options.
     pub sampler_id: Option<u64>,
+    /// Its name.
+    pub sampler_name: String,
+    /// Part of the exporter that observed.
+    pub domain: Option<u32>,
     /// Input interface.
     pub in_if: Option<u32>,
     /// Output interface.
     pub out_if: Option<u32>,
+    /// Its name.
+    pub in_if_name: String,
+    /// Its name.
+    pub out_if_name: String,
+    /// Its description.
+    pub in_if_description: String,
+    /// Its description.
+    pub out_if_description: String,
+    /// Routing instance it came in by.
+    pub in_vrf: Option<u32>,
+    /// Routing instance it left by.
+    pub out_vrf: Option<u32>,
+    /// Its name.
+    pub in_vrf_name: String,
+    /// Its name.
+    pub out_vrf_name: String,
     /// Source AS.
     pub src_as: Option<u32>,
     /// Destination AS.
     pub dst_as: Option<u32>,
     /// Next hop.
     pub next_hop: Option<IpAddr>,
+    /// Next hop of BGP.
+    pub bgp_next_hop: Option<IpAddr>,
+    /// ASes to the destination.
+    pub as_path: Vec<u32>,
+    /// BGP communities.
+    pub communities: Vec<u32>,
     /// VLAN.
     pub vlan: Option<u16>,
+    /// VLAN it came in by.
+    pub src_vlan: Option<u16>,
+    /// VLAN it left by.
+    pub dst_vlan: Option<u16>,
+    /// The customer's VLAN.
+    pub customer_vlan: Option<u16>,
+    /// MPLS labels, the top first; at most [`MAX_LABELS`].
+    pub labels: Vec<u32>,
     /// Ethernet type.
     pub ether_type: Option<u16>,
     /// Ingress (0) or egress (1); other values are not assigned (IANA, flowDirection).
     pub direction: Option<u8>,
     /// Application name.
-    pub app: Option<String>,
+    pub app: String,
+    /// Application: classification engine and selector (RFC 6759).
+    pub app_id: Option<(u8, u64)>,
+    /// Forwarding status.
+    pub forwarding_status: Option<u8>,
+    /// Why the packet was dropped, as sFlow numbers it.
+    pub discard_reason: Option<u32>,
+    /// Why it ended.
+    pub end_reason: Option<u8>,
+    /// What a firewall tells of.
+    pub firewall_event: Option<u8>,
+    /// What a translator tells of.
+    pub nat_event: Option<u8>,
+    /// What the exporter calls it.
+    pub flow_id: Option<u64>,
+    /// What no field is for.
+    pub unmapped: Unmapped,
 }
-
-/// Where a row comes from and what it is called.
-#[derive(Clone, Debug)]
-pub struct FlowContext<'a> {
-    /// Customer.
-    pub tenant: &'a str,
-    /// Site.
-    pub partition: &'a str,
-    /// Its name.
-    pub row_id: RowId,
-    /// Epoch of emission.
-    pub epoch: i64,
-    /// Receipt.
-    pub received: Time,
-    /// The exporter.
-    pub sampler: IpAddr,
-    /// Protocol that brought it.
-    pub flow_type: &'static str,
-}
-
-/// Exporters' clocks may be off by this much before their times are taken for nonsense, microseconds: a day.
-const ABSURD_US: u64 = 86_400_000_000;
 
 impl Flow {
-    /// The row. Times further than a day from receipt are clamped to it and noted; a rate nobody told leaves the
-    /// counts as they are and says so.
-    pub fn row(&self, cx: &FlowContext<'_>) -> FlowRow {
-        let received = cx.received.0;
-        let mut notes = None;
-        let mut sane = |us: Option<i64>| {
-            us.map(|us| {
-                if us.abs_diff(received) > ABSURD_US {
-                    notes = Some("time clamped to receipt".to_owned());
-                    received
-                } else {
-                    us
-                }
-            })
-        };
-        let (start, end) = (sane(self.start_us), sane(self.end_us));
-        let bytes = clamp(if self.bytes == 0 { self.l2_bytes } else { self.bytes });
-        let packets = clamp(self.packets);
-        let (rate, source) = match self.sampling {
-            Some((rate, source)) if rate > 0 => (Some(clamp(rate)), source),
-            _ => (None, SamplingSource::Unknown),
-        };
-        FlowRow {
-            tenant_id: cx.tenant.to_owned(),
-            partition: cx.partition.to_owned(),
-            row_id: cx.row_id,
-            epoch: cx.epoch,
-            time: Time(end.or(start).unwrap_or(received)),
-            start_time: start.map(Time),
-            received_at: cx.received,
-            src_endpoint_ip: self.src_ip,
-            src_endpoint_ip_bin: self.src_ip.map(IpBytes::from),
-            src_endpoint_port: self.src_port.map(i64::from),
-            src_mac: self.src_mac.map(hex::encode_upper),
-            dst_endpoint_ip: self.dst_ip,
-            dst_endpoint_ip_bin: self.dst_ip.map(IpBytes::from),
-            dst_endpoint_port: self.dst_port.map(i64::from),
-            dst_mac: self.dst_mac.map(hex::encode_upper),
-            protocol_num: self.protocol.map(i64::from),
-            protocol_name: self.protocol.map(protocol_name),
-            tcp_flags: self.tcp_flags.map(i64::from),
-            tos: self.tos.map(i64::from),
-            bytes_total: bytes.saturating_mul(rate.unwrap_or(1)),
-            packets_total: packets.saturating_mul(rate.unwrap_or(1)),
-            bytes_raw: bytes,
-            packets_raw: packets,
-            sampling_rate: rate,
-            sampling_source: source.name().to_owned(),
-            sampler_address: cx.sampler,
-            in_if: self.in_if.map(i64::from),
-            out_if: self.out_if.map(i64::from),
-            src_as_number: self.src_as.map(i64::from),
-            dst_as_number: self.dst_as.map(i64::from),
-            next_hop: self.next_hop,
-            vlan: self.vlan.map(i64::from),
-            ether_type: self.ether_type.map(i64::from),
-            direction: self.direction.and_then(|d| ["ingress", "egress"].get(usize::from(d))).map(|&d| d.to_owned()),
-            app: self.app.clone(),
-            flow_type: cx.flow_type.to_owned(),
-            src_device_uid: None,
-            dst_device_uid: None,
-            exporter_device_uid: None,
-            notes,
-        }
+    /// Of nothing again; what its texts and lists took stays reserved. Field by field: to make another and move these there
+    /// takes as long as to read a record.
+    pub fn clear(&mut self) {
+        let Flow {
+            start_us,
+            end_us,
+            src_ip,
+            dst_ip,
+            src_port,
+            dst_port,
+            src_mac,
+            dst_mac,
+            src_prefix,
+            dst_prefix,
+            src_nat_ip,
+            dst_nat_ip,
+            src_nat_port,
+            dst_nat_port,
+            src_user,
+            dst_user,
+            protocol,
+            tcp_flags,
+            tos,
+            ttl,
+            icmp_type,
+            icmp_code,
+            fragment_id,
+            fragment_offset,
+            flow_label,
+            bytes,
+            l2_bytes,
+            header_bytes,
+            packets,
+            sampling,
+            sampler_id,
+            sampler_name,
+            domain,
+            in_if,
+            out_if,
+            in_if_name,
+            out_if_name,
+            in_if_description,
+            out_if_description,
+            in_vrf,
+            out_vrf,
+            in_vrf_name,
+            out_vrf_name,
+            src_as,
+            dst_as,
+            next_hop,
+            bgp_next_hop,
+            as_path,
+            communities,
+            vlan,
+            src_vlan,
+            dst_vlan,
+            customer_vlan,
+            labels,
+            ether_type,
+            direction,
+            app,
+            app_id,
+            forwarding_status,
+            discard_reason,
+            end_reason,
+            firewall_event,
+            nat_event,
+            flow_id,
+            unmapped,
+        } = self;
+        *start_us = None;
+        *end_us = None;
+        *src_ip = None;
+        *dst_ip = None;
+        *src_port = None;
+        *dst_port = None;
+        *src_mac = None;
+        *dst_mac = None;
+        *src_prefix = None;
+        *dst_prefix = None;
+        *src_nat_ip = None;
+        *dst_nat_ip = None;
+        *src_nat_port = None;
+        *dst_nat_port = None;
+        *protocol = None;
+        *tcp_flags = None;
+        *tos = None;
+        *ttl = None;
+        *icmp_type = None;
+        *icmp_code = None;
+        *fragment_id = None;
+        *fragment_offset = None;
+        *flow_label = None;
+        *bytes = None;
+        *l2_bytes = None;
+        *header_bytes = None;
+        *sampling = None;
+        *sampler_id = None;
+        *domain = None;
+        *in_if = None;
+        *out_if = None;
+        *in_vrf = None;
+        *out_vrf = None;
+        *src_as = None;
+        *dst_as = None;
+        *next_hop = None;
+        *bgp_next_hop = None;
+        *vlan = None;
+        *src_vlan = None;
+        *dst_vlan = None;
+        *customer_vlan = None;
+        *ether_type = None;
+        *direction = None;
+        *app_id = None;
+        *forwarding_status = None;
+        *discard_reason = None;
+        *end_reason = None;
+        *firewall_event = None;
+        *nat_event = None;
+        *flow_id = None;
+        *packets = 0;
+        src_user.clear();
+        dst_user.clear();
+        sampler_name.clear();
+        in_if_name.clear();
+        out_if_name.clear();
+        in_if_description.clear();
+        out_if_description.clear();
+        in_vrf_name.clear();
+        out_vrf_name.clear();
+        as_path.clear();
+        communities.clear();
+        labels.clear();
+        app.clear();
+        unmapped.clear();
+    }
+
+    /// The other direction: the ends are swapped, counts are left.
+    pub fn reverse(&mut self) {
+        use std::mem::swap;
+        swap(&mut self.src_ip, &mut self.dst_ip);
+        swap(&mut self.src_port, &mut self.dst_port);
+        swap(&mut self.src_mac, &mut self.dst_mac);
+        swap(&mut self.src_prefix, &mut self.dst_prefix);
+        swap(&mut self.src_nat_ip, &mut self.dst_nat_ip);
+        swap(&mut self.src_nat_port, &mut self.dst_nat_port);
+        swap(&mut self.src_user, &mut self.dst_user);
+        swap(&mut self.src_as, &mut self.dst_as);
+        swap(&mut self.in_if, &mut self.out_if);
+        swap(&mut self.in_if_name, &mut self.out_if_name);
+        swap(&mut self.in_if_description, &mut self.out_if_description);
+        swap(&mut self.in_vrf, &mut self.out_vrf);
+        swap(&mut self.in_vrf_name, &mut self.out_vrf_name);
+        swap(&mut self.src_vlan, &mut self.dst_vlan);
     }
 }
 
-fn clamp(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// IANA protocol names of the protocols seen in practice; the number as text for the others.
-pub fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        1 => "icmp",
-        2 => "igmp",
-        4 => "ipip",
-        6 => "tcp",
-        17 => "udp",
-        41 => "ipv6",
-        46 => "rsvp",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        58 => "ipv6-icmp",
-        88 => "eigrp",
-        89 => "ospf",
-        103 => "pim",
-        112 => "vrrp",
-        115 => "l2tp",
-        132 => "sctp",
-        136 => "udplite",
-        other => return other.to_string(),
-    }
-    .to_owned()
+/// Takes in a name, which ends where its field is filled with zeros.
+pub(crate) fn text(out: &mut String, value: &[u8]) {
+    let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+    // What is cut is no longer than what is kept of it.
+    let text = String::from_utf8_lossy(&value[..end.min(4 * MAX_NAME_BYTES)]);
+    let text = text.trim();
+    out.clear();
+    out.push_str(&text[..text.floor_char_boundary(MAX_NAME_BYTES)]);
 }

@@ -15,7 +15,7 @@
 
 use std::net::IpAddr;
 
-use crate::flow::Flow;
+use crate::flow::{Flow, MAX_LABELS};
 use crate::wire::{Cursor, Truncated};
 
 /// Headers entered before giving up.
@@ -52,6 +52,16 @@ pub fn ip(bytes: &[u8], flow: &mut Flow) {
     let _ = walk_ip(&mut Cursor::new(bytes), flow, MAX_LAYERS);
 }
 
+/// Fills `flow` from a PPP frame.
+pub fn ppp(bytes: &[u8], flow: &mut Flow) {
+    let _ = walk_ppp(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+}
+
+/// Fills `flow` from a packet that begins with MPLS labels.
+pub fn mpls(bytes: &[u8], flow: &mut Flow) {
+    let _ = walk_labels(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+}
+
 fn mac(at: &mut Cursor<'_>) -> Result<[u8; 6], Truncated> {
     let mut mac = [0; 6];
     mac.copy_from_slice(at.take(6)?);
@@ -73,13 +83,10 @@ fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, la
         }
         match ether_type {
             kind if ETHER_VLAN.contains(&kind) => {
-                flow.vlan = Some(at.u16()? & 0x0fff);
+                vlan(at.u16()? & 0x0fff, flow);
                 ether_type = at.u16()?;
             }
-            kind if ETHER_MPLS.contains(&kind) => {
-                while at.u32()? & 0x100 == 0 {}
-                return walk_label(at, flow, layers - 1);
-            }
+            kind if ETHER_MPLS.contains(&kind) => return walk_labels(at, flow, layers - 1),
             kind if kind < LEAST_ETHER_TYPE => match at.take(3)? {
                 // SNAP: an organisation, and an Ethernet type.
                 [0xaa, 0xaa, 3] => {
@@ -116,6 +123,31 @@ fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, la
     Ok(())
 }
 
+/// A tag: the innermost is the flow's; of the outermost frame, the first is the one it came in by, the second the customer's.
+fn vlan(id: u16, flow: &mut Flow) {
+    if flow.src_ip.is_none() {
+        match flow.src_vlan {
+            None => flow.src_vlan = Some(id),
+            Some(_) => flow.customer_vlan = flow.customer_vlan.or(Some(id)),
+        }
+    }
+    flow.vlan = Some(id);
+}
+
+/// The label stack of the outermost packet that has one.
+fn walk_labels(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+    let is_first = flow.labels.is_empty();
+    loop {
+        let entry = at.u32()?;
+        if is_first && flow.labels.len() < MAX_LABELS {
+            flow.labels.push(entry >> 12);
+        }
+        if entry & 0x100 != 0 {
+            return walk_label(at, flow, layers);
+        }
+    }
+}
+
 /// What follows the last label: IP, or a pseudowire's frame. Its first four bits tell (RFC 4928).
 fn walk_label(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
     match at.rest().first().map(|first| first >> 4) {
@@ -148,6 +180,14 @@ fn walk_ppp(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), T
 fn addresses(flow: &mut Flow, src: IpAddr, dst: IpAddr, ether_type: u16) {
     (flow.src_ip, flow.dst_ip, flow.ether_type) = (Some(src), Some(dst), Some(ether_type));
     (flow.src_port, flow.dst_port, flow.tcp_flags) = (None, None, None);
+    (flow.icmp_type, flow.icmp_code) = (None, None);
+    (flow.fragment_id, flow.fragment_offset, flow.flow_label) = (None, None, None);
+}
+
+/// The length of the outermost packet: those that it carries are within it.
+fn length(flow: &mut Flow, bytes: u32) {
+    // What is segmented later says nothing.
+    flow.header_bytes = flow.header_bytes.or(Some(bytes).filter(|bytes| *bytes > 0));
 }
 
 fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
@@ -158,14 +198,20 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             let mut ip = at.sub(header.max(20))?;
             ip.u8()?;
             let tos = ip.u8()?;
-            ip.take(4)?;
-            let fragment = ip.u16()? & 0x1fff;
-            ip.u8()?;
+            let (bytes, id) = (ip.u16()?, ip.u16()?);
+            let fragment = ip.u16()?;
+            let ttl = ip.u8()?;
             let mut protocol = ip.u8()?;
             ip.u16()?;
             let (src, dst) = (ip.u32()?.to_be_bytes(), ip.u32()?.to_be_bytes());
             addresses(flow, src.into(), dst.into(), ETHER_IPV4);
-            (flow.tos, flow.protocol) = (Some(tos), Some(protocol));
+            (flow.tos, flow.protocol, flow.ttl) = (Some(tos), Some(protocol), Some((ttl, ttl)));
+            length(flow, u32::from(bytes));
+            // More of it follows, or came before.
+            let (is_fragment, fragment) = (fragment & 0x3fff != 0, fragment & 0x1fff);
+            if is_fragment {
+                (flow.fragment_id, flow.fragment_offset) = (Some(u32::from(id)), Some(fragment));
+            }
             if protocol == AUTHENTICATION && fragment == 0 {
                 protocol = authentication(at)?;
                 flow.protocol = Some(protocol);
@@ -177,9 +223,9 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
         }
         6 => {
             let word = at.u32()?;
-            at.u16()?;
+            let bytes = at.u16()?;
             let mut next = at.u8()?;
-            at.u8()?;
+            let ttl = at.u8()?;
             let mut address = || -> Result<IpAddr, Truncated> {
                 let mut octets = [0; 16];
                 octets.copy_from_slice(at.take(16)?);
@@ -187,7 +233,10 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             };
             let (src, dst) = (address()?, address()?);
             addresses(flow, src, dst, ETHER_IPV6);
-            (flow.tos, flow.protocol) = (Some((word >> 20) as u8), Some(next));
+            (flow.tos, flow.protocol, flow.ttl) = (Some((word >> 20) as u8), Some(next), Some((ttl, ttl)));
+            flow.flow_label = Some(word & 0x000f_ffff).filter(|label| *label > 0);
+            // A jumbogram's length stands elsewhere.
+            length(flow, if bytes == 0 { 0 } else { u32::from(bytes) + 40 });
             // Hop-by-hop, routing, destination options, mobility, HIP, Shim6; a fragment's header is eight bytes.
             for _ in 0..MAX_LAYERS {
                 match next {
@@ -201,7 +250,7 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
                         next = at.u8()?;
                         at.u8()?;
                         let offset = at.u16()? >> 3;
-                        at.u32()?;
+                        (flow.fragment_id, flow.fragment_offset) = (Some(at.u32()?), Some(offset));
                         if offset != 0 {
                             flow.protocol = Some(next);
                             return Ok(());
@@ -248,6 +297,7 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             let (kind, code) = (at.u8()?, at.u8()?);
             flow.src_port = Some(0);
             flow.dst_port = Some(u16::from(kind) << 8 | u16::from(code));
+            (flow.icmp_type, flow.icmp_code) = (Some(kind), Some(code));
         }
         4 | 41 => return walk_ip(at, flow, layers - 1),
         47 => {

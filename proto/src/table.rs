@@ -126,7 +126,7 @@ macro_rules! tables {
             pub struct $row { $( $(#[doc = $doc])+ pub $column: $type, )* }
 
             #[doc = concat!("Collects [`", stringify!($row), "`] rows into a record batch.")]
-            pub struct $batch { len: usize, $( $column: <$type as Cell>::Builder, )* }
+            pub struct $batch { pub(crate) len: usize, $( pub(crate) $column: <$type as Cell>::Builder, )* }
 
             impl Default for $batch {
                 fn default() -> Self { Self { len: 0, $( $column: <$type as Cell>::builder(), )* } }
@@ -141,7 +141,7 @@ macro_rules! tables {
                 fn finish(&mut self) -> RecordBatch {
                     self.len = 0;
                     let columns: Vec<arrow_array::ArrayRef> =
-                        vec![$( std::sync::Arc::new(self.$column.finish()), )*];
+                        vec![$( $crate::cell::ColumnBuilder::finish(&mut self.$column), )*];
                     RecordBatch::try_new(<$row as Row>::schema(), columns).expect("the columns are the schema's")
                 }
             }

@@ -153,7 +153,16 @@ pub fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// An unsigned big-endian integer of up to eight bytes; longer fields keep their low eight.
+#[inline]
 pub fn uint(bytes: &[u8]) -> u64 {
+    // As nearly all fields are.
+    match *bytes {
+        [a] => return u64::from(a),
+        [a, b] => return u64::from(u16::from_be_bytes([a, b])),
+        [a, b, c, d] => return u64::from(u32::from_be_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => return u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        _ => {}
+    }
     let low = &bytes[bytes.len().saturating_sub(8)..];
     low.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte))
 }

@@ -36,6 +36,7 @@ pub mod alert;
 pub mod availability;
 pub mod brakes;
 pub mod enrich;
+pub mod flows;
 pub mod identity;
 pub mod inventory;
 pub mod lifecycle;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::tls::Files;
 use radarflow_proto::fact::ReceiverKind;
+use radarflow_proto::flow::tables::{ApplicationEntry, AsEntry, ExporterEntry, InterfaceRule, NetworkEntry};
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -46,7 +47,7 @@ pub(crate) struct Config {
     pub(crate) sinks: Sinks,
     /// Who is told of alerts.
     pub(crate) receivers: Vec<ReceiverConfig>,
-    /// Rules that tell what devices are.
+    /// Rules that tell what devices are, and what is known of flows.
     pub(crate) enrichment: Enrichment,
     /// Files that say what the columns of pushed inventories mean, by name.
     pub(crate) mappings: BTreeMap<String, PathBuf>,
@@ -403,10 +404,22 @@ pub(crate) struct ReceiverConfig {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// `[enrichment]`: rules that tell what devices are.
+/// `[enrichment]`: rules that tell what devices are, and what is known of flows.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Enrichment {
     /// Files, or folders of them; of rules of one name the last file's counts, before the program's own.
     pub(crate) rules: Vec<PathBuf>,
+    /// What exporters of flows are.
+    pub(crate) exporters: Vec<ExporterEntry>,
+    /// Rules that tell what interfaces are; the first that matches counts.
+    pub(crate) interfaces: Vec<InterfaceRule>,
+    /// What networks are.
+    pub(crate) networks: Vec<NetworkEntry>,
+    /// The same in CSV files, whose first line has the names of the fields.
+    pub(crate) network_files: Vec<PathBuf>,
+    /// Which applications have which ports.
+    pub(crate) applications: Vec<ApplicationEntry>,
+    /// What autonomous systems are called.
+    pub(crate) autonomous_systems: Vec<AsEntry>,
 }

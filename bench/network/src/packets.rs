@@ -143,7 +143,8 @@ pub fn cold_start_inform(request_id: u32) -> Vec<u8> {
 mod tests {
     use super::*;
     use radarflow_proto::netflow::Exporter;
-    use radarflow_proto::{sflow as sflow_decoder, snmp};
+    use radarflow_proto::sflow::{Datagram, Sample};
+    use radarflow_proto::snmp;
 
     #[test]
     fn the_decoders_read_what_the_network_sends() {
@@ -156,12 +157,17 @@ mod tests {
             packets: 4,
         };
         let mut exporter = Exporter::default();
-        let got = exporter.decode(&netflow_v9(&[flow; 30], 1, 1_700_000_000, true), (1, 0, 0)).unwrap();
-        assert_eq!((got.flows.len(), got.errors.len()), (30, 0));
+        let got = exporter.decode(&netflow_v9(&[flow; 30], 1, 1_700_000_000, true), (1, 0, 0), &mut |_, _| {}).unwrap();
+        assert_eq!((got.flows, got.errors.len()), (30, 0));
         let mut exporter = Exporter::default();
-        assert_eq!(exporter.decode(&ipfix(&[flow; 7], 0, 1_700_000_000, true), (1, 0, 0)).unwrap().flows.len(), 7);
-        let got = sflow_decoder::decode(&sflow(flow, 1)).unwrap().flows;
-        assert_eq!((got[0].src_port, got[0].dst_ip), (Some(1), Some([10, 0, 0, 2].into())));
+        let got = exporter.decode(&ipfix(&[flow; 7], 0, 1_700_000_000, true), (1, 0, 0), &mut |_, _| {}).unwrap();
+        assert_eq!((got.flows, got.errors.len()), (7, 0));
+        let mut sampled = Vec::new();
+        Datagram::new(&sflow(flow, 1)).unwrap().decode(&mut |sample| match sample {
+            Sample::Flow(flow) => sampled.push((flow.src_port, flow.dst_ip)),
+            Sample::Counters(_) => {}
+        });
+        assert_eq!(sampled, [(Some(1), Some([10, 0, 0, 2].into()))]);
         let trap = snmp::parse(&link_trap([10, 0, 0, 9].into(), 3, false)).unwrap();
         assert_eq!((trap.trap_oid.as_str(), trap.agent_address), (snmp::LINK_DOWN, Some([10, 0, 0, 9].into())));
         let inform = cold_start_inform(0xffff_0102);

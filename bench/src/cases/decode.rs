@@ -1,12 +1,13 @@
-//! Decoders alone, one core: bytes to flows, to rows, to a log line.
+//! Decoders alone, one core: bytes to flows, to columns, to a log line.
 
 use std::time::Instant;
 
 use radarflow_network::devices::Network;
 use radarflow_network::packets::{self, FlowFields};
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::flow::FlowContext;
-use radarflow_proto::netflow::Exporter;
+use radarflow_proto::flow::tables::Enriched;
+use radarflow_proto::flow::{Flow, FlowContext};
+use radarflow_proto::netflow::{Exporter, FlowOrigin};
 use radarflow_proto::rows::{BatchBuilder, FlowBatch};
 use radarflow_proto::syslog;
 
@@ -24,38 +25,37 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .collect();
     let packet = packets::netflow_v9(&flows, 0, NOW, false);
     let mut exporter = Exporter::default();
-    exporter.decode(&packets::netflow_v9(&flows, 0, NOW, true), (1, 0, 0))?;
+    exporter.decode(&packets::netflow_v9(&flows, 0, NOW, true), (1, 0, 0), &mut |_, _| {})?;
     let started = Instant::now();
     let mut n = 0;
     for _ in 0..PACKETS {
-        n += exporter.decode(&packet, (1, 0, 0))?.flows.len();
+        n += exporter.decode(&packet, (1, 0, 0), &mut |_, _| {})?.flows as usize;
     }
     crate::rate("netflow v9, decode alone, flows", n, started.elapsed())?;
 
     let started = Instant::now();
     let mut batch = FlowBatch::default();
+    let mut cx = FlowContext {
+        tenant: "default",
+        partition: "default",
+        row_id: RowId::default(),
+        epoch: 1,
+        received: Time(NOW * 1_000_000),
+        sampler: [127, 0, 0, 1].into(),
+        flow_type: "netflow_v9",
+    };
     let mut rows = 0;
     for position in 0..PACKETS as u32 {
-        for (index, (flow, _)) in exporter.decode(&packet, (1, 0, 0))?.flows.iter().enumerate() {
-            let row_id = RowId::new(1, position, index as u32);
-            let sampler = [127, 0, 0, 1].into();
-            let received = Time(NOW * 1_000_000);
-            batch.push(&flow.row(&FlowContext {
-                tenant: "default",
-                partition: "default",
-                row_id,
-                epoch: 1,
-                received,
-                sampler,
-                flow_type: "netflow_v9",
-            }));
-            rows += 1;
-        }
+        let mut take = |flow: &Flow, origin: FlowOrigin| {
+            cx.row_id = RowId::new(1, position, origin.index);
+            batch.push_flow(flow, &Enriched::default(), &cx);
+        };
+        rows += exporter.decode(&packet, (1, position, 0), &mut take)?.flows as usize;
         if batch.len() >= 100_000 {
             batch.finish();
         }
     }
-    crate::rate("netflow v9, decode to Arrow rows, flows", rows, started.elapsed())?;
+    crate::rate("netflow v9, decode to Arrow columns, flows", rows, started.elapsed())?;
 
     let line = packets::syslog(6, "host-1", "session 12345 opened for user ann by (uid=0)");
     let started = Instant::now();

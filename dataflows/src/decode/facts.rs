@@ -30,6 +30,7 @@ impl Decoder {
                     self.partial.remove(&source)
                 };
             }
+            Fact::FlowTables { tables } => self.enrichment.learn(tables),
             _ => {}
         }
     }

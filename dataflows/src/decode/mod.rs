@@ -7,6 +7,7 @@
 //! What cannot be used becomes a `rejects` row; every input is counted where it ends up ([`crate::loss`]).
 
 mod agents;
+mod enriched;
 mod facts;
 mod flows;
 mod messages;
@@ -28,7 +29,9 @@ use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
-use radarflow_proto::rows::{AuditBatch, BatchBuilder, FlowBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch};
+use radarflow_proto::rows::{
+    AuditBatch, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
+};
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
 
@@ -44,9 +47,10 @@ use crate::loss::{Delta, SourceKey};
 use crate::records::Sighting;
 use crate::sizes::Sizes;
 use crate::topology::Neighbors;
+use enriched::Enrichment;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
-pub(crate) use senders::{agents_with_reputation, exporters_with_reputation};
+pub(crate) use senders::{agents_with_reputation, exporters_with_names, exporters_with_reputation};
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
@@ -105,6 +109,8 @@ pub struct Decoded {
 struct Builders {
     flows: FlowBatch,
     flow_ips: [Vec<Option<IpAddr>>; 3],
+    counters: InterfaceCountersBatch,
+    counter_ips: Vec<Option<IpAddr>>,
     logs: LogBatch,
     log_ips: Vec<Option<IpAddr>>,
     traps: TrapBatch,
@@ -146,6 +152,11 @@ impl At<'_> {
         if self.origin.partition.is_empty() { "default" } else { &self.origin.partition }
     }
 
+    /// Whose it is: tenant and partition.
+    fn scope(&self) -> (String, String) {
+        (self.origin.tenant.clone(), self.partition().to_owned())
+    }
+
     fn ip(&self) -> Option<IpAddr> {
         self.peer.map(|p| p.ip().to_canonical())
     }
@@ -181,6 +192,7 @@ pub struct Decoder {
     /// Feeds whose offsets the last snapshot lacks.
     dirty: BTreeSet<String>,
     instances: Instances,
+    enrichment: Enrichment,
     /// Partial sources: tenant, kind, instance.
     partial: BTreeSet<(String, SourceKind, String)>,
     builders: BTreeMap<(String, String), Builders>,
@@ -209,6 +221,7 @@ impl Decoder {
             offsets: cx.restore_where(OFFSETS, |_: &String| 0),
             dirty: Default::default(),
             instances: Instances::default(),
+            enrichment: Enrichment::default(),
             partial: Default::default(),
             builders: BTreeMap::new(),
             out: Decoded::default(),
@@ -345,8 +358,7 @@ impl Decoder {
     }
 
     fn builders(&mut self, at: &At<'_>) -> &mut Builders {
-        let key = (at.origin.tenant.clone(), at.partition().to_owned());
-        self.builders.entry(key).or_default()
+        self.builders.entry(at.scope()).or_default()
     }
 
     fn finish_batches(&mut self) {
@@ -358,6 +370,7 @@ impl Decoder {
                 }
             };
             push(Table::Flow, b.flows.finish(), b.flow_ips.into());
+            push(Table::InterfaceCounters, b.counters.finish(), vec![b.counter_ips]);
             push(Table::Log, b.logs.finish(), vec![b.log_ips]);
             push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);

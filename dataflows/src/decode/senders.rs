@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use radarflow_proto::netflow::{Domain, Exporter, FirstExporter, MAX_EXPORTER_BYTES};
+use radarflow_proto::netflow::{Domain, Exporter, FirstExporter, MAX_EXPORTER_BYTES, SecondExporter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -338,6 +338,17 @@ pub(crate) fn exporters_with_reputation(state: &mut Restored, tick: &Tick) -> Re
     let exporters = take_state::<ExporterKey, FirstExporter>(state, EXPORTERS)?;
     let converted =
         |(key, first): (ExporterKey, FirstExporter)| (key, Sender::kept(first.converted(tick.live_ms), tick));
+    put_state(state, EXPORTERS, exporters.into_iter().map(converted));
+    Ok(())
+}
+
+/// What exporters name was applications, and nothing else.
+pub(crate) fn exporters_with_names(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let exporters = take_state::<ExporterKey, Sender<SecondExporter>>(state, EXPORTERS)?;
+    let converted = |(key, sender): (ExporterKey, Sender<SecondExporter>)| {
+        let Sender { memory, reputation, heard, timer_ms, dirty } = sender;
+        (key, Sender { memory: memory.converted(), reputation, heard, timer_ms, dirty })
+    };
     put_state(state, EXPORTERS, exporters.into_iter().map(converted));
     Ok(())
 }

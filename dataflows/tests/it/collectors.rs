@@ -2,7 +2,7 @@
 //! port. How each is decoded is tested where its decoder is; here what rows and ledgers say.
 
 use radarflow_proto::frame::Kind;
-use radarflow_proto::rows::{Flow, Log, Reject, Source, StateRow};
+use radarflow_proto::rows::{Flow, InterfaceCounters, Log, Reject, Source, StateRow};
 
 use crate::harness::*;
 
@@ -77,6 +77,41 @@ fn a_message_that_is_used_in_part_is_stored_and_its_part_is_told() {
     assert_eq!((ledger(&run, "10.0.0.1"), run.rows::<Flow>().len()), ([1, 1, 0, 0, 1], 1));
     let reasons: Vec<String> = run.rows::<Reject>().into_iter().map(|reject| reject.reason).collect();
     assert_eq!(reasons, ["set 200 is reserved; 1 more of its parts cannot be used", "set 200 is reserved"]);
+}
+
+/// A datagram of samples, each with its format.
+fn samples(peer: &'static str, samples: &[(u32, Vec<u32>)]) -> Input {
+    let mut sent = vec![5, 1, 0x7f00_0001, 0, 7, 1000, samples.len() as u32];
+    for (format, sample) in samples {
+        sent.extend([*format, sample.len() as u32 * 4]);
+        sent.extend(sample);
+    }
+    input(Kind::SFlow, peer, sent.into_iter().flat_map(u32::to_be_bytes).collect::<Vec<u8>>())
+}
+
+#[test]
+fn what_agents_count_and_drop_are_rows() {
+    let mut run = Run::new(2);
+    let counted =
+        [1, 7, 1, 1, 88, 7, 6, 0, 1_000_000_000, 1, 1, 0, 5, 11, 12, 13, 14, 15, u32::MAX, 0, 9, 21, 22, 23, 24, 25, 2];
+    let dropped = [9, 0, 17, 4, 17, 0, 258, 1, 3, 32, 80, 6, 0x0a00_0001, 0x0a00_0002, 1000, 443, 0x18, 0];
+    run.tick(vec![
+        samples("10.0.0.1:6343", &[(2, counted.to_vec()), (5, dropped.to_vec())]),
+        // Counters of a host are nobody's here, and said to be.
+        samples("10.0.0.2:6343", &[(2, vec![1, 7, 1, 2003, 4, 0])]),
+    ]);
+    run.tick_after(2000, vec![]);
+    let counters = run.rows::<InterfaceCounters>();
+    let of =
+        |c: &InterfaceCounters| (c.if_index, c.if_speed_bps, c.is_admin_up, c.is_oper_up, c.in_bytes, c.out_errors);
+    assert_eq!(counters.iter().map(of).collect::<Vec<_>>(), [(7, 1_000_000_000, true, false, 5, Some(25))]);
+    assert_eq!((counters[0].in_unknown_protocols, counters[0].sampler_address.to_string()), (None, "127.0.0.1".into()));
+    let flows = run.rows::<Flow>();
+    let of = |f: &Flow| (f.discard_reason.clone(), f.dst_endpoint_port, f.packets_total, f.sampler_id);
+    assert_eq!(flows.iter().map(of).collect::<Vec<_>>(), [(Some("acl".to_owned()), Some(443), 1, Some(17))]);
+    assert_eq!((ledger(&run, "10.0.0.1"), ledger(&run, "10.0.0.2")), ([1, 1, 0, 0, 2], [1, 0, 1, 0, 0]));
+    let reasons: Vec<String> = run.rows::<Reject>().into_iter().map(|reject| reject.reason).collect();
+    assert_eq!(reasons, ["counters of format 0.2003 are not read"]);
 }
 
 #[test]

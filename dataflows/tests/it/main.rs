@@ -7,6 +7,7 @@ mod collectors;
 mod enrich;
 mod explain;
 mod facts;
+mod flow_tables;
 #[allow(unreachable_pub, missing_docs)]
 mod harness;
 mod health;

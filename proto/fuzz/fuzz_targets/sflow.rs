@@ -4,7 +4,10 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = radarflow_proto::sflow::decode(bytes);
+    if let Ok(datagram) = radarflow_proto::sflow::Datagram::new(bytes) {
+        // A sample has eight bytes at least.
+        assert!(datagram.decode(&mut |_| {}).flows as usize * 8 <= bytes.len());
+    }
     radarflow_proto::packet::ethernet(bytes, &mut Default::default());
     radarflow_proto::packet::ip(bytes, &mut Default::default());
 });

@@ -1,6 +1,9 @@
 //! Messages of strangers who mean harm: what they cost is bounded by what they sent, what they leave is bounded by names.
 
+use super::elements::REVERSE_PEN;
+use super::tests::read;
 use super::*;
+use crate::rows::FlowBatch;
 
 const AT: MessageOrigin = (1, 0, 0);
 
@@ -31,7 +34,7 @@ fn template(id: u16, fields: &[(u16, u16)]) -> Vec<u8> {
 #[test]
 fn sets_of_no_bytes_are_not_held() {
     let mut exporter = Exporter::default();
-    let got = exporter.decode(&full_of(&set(999, &[])), AT).unwrap();
+    let got = read(&mut exporter, &full_of(&set(999, &[])), AT).unwrap();
     assert_eq!((exporter.waiting(), got.held, got.given_up), ((0, None), 0, 0));
 }
 
@@ -40,7 +43,7 @@ fn a_flood_of_tiny_sets_is_held_up_to_the_named_bounds_and_counted_beyond() {
     let mut exporter = Exporter::default();
     let (mut held, mut given_up) = (0, 0);
     for _ in 0..20 {
-        let got = exporter.decode(&full_of(&set(999, &[1])), AT).unwrap();
+        let got = read(&mut exporter, &full_of(&set(999, &[1])), AT).unwrap();
         (held, given_up) = (held + got.held, given_up + got.given_up);
     }
     assert_eq!(exporter.waiting().0, MAX_HELD_SETS);
@@ -52,7 +55,7 @@ fn the_fields_of_all_templates_together_are_bounded() {
     let mut exporter = Exporter::default();
     let many = [(1, 1); MAX_FIELDS];
     let refused = (256..4352).filter(|id| {
-        let got = exporter.decode(&ipfix(&[template(*id, &many)]), AT).unwrap();
+        let got = read(&mut exporter, &ipfix(&[template(*id, &many)]), AT).unwrap();
         !got.errors.is_empty()
     });
     assert_eq!(refused.count(), 4096 - MAX_TEMPLATE_FIELDS / MAX_FIELDS);
@@ -63,24 +66,24 @@ fn a_name_is_cut_and_a_full_table_still_takes_new_names_for_what_it_knows() {
     let mut exporter = Exporter::default();
     let options = set(3, &words(&[300, 2, 1, 95, 4, 96, 0xffff]));
     let flows = template(301, &[(8, 4), (12, 4), (95, 4)]);
-    exporter.decode(&ipfix(&[options, flows]), AT).unwrap();
+    read(&mut exporter, &ipfix(&[options, flows]), AT).unwrap();
     let named = |id: u32, name: &str| {
         let length = [&[255][..], &(name.len() as u16).to_be_bytes()].concat();
         [&id.to_be_bytes()[..], &length, name.as_bytes()].concat()
     };
-    for ids in (0..MAX_APPS as u32 + 100).collect::<Vec<_>>().chunks(100) {
+    for ids in (0..MAX_NAMES as u32 + 100).collect::<Vec<_>>().chunks(100) {
         let records: Vec<u8> = ids.iter().flat_map(|id| named(*id, "old")).collect();
-        exporter.decode(&ipfix(&[set(300, &records)]), AT).unwrap();
+        read(&mut exporter, &ipfix(&[set(300, &records)]), AT).unwrap();
     }
     let long = "ä".repeat(20_000);
-    exporter.decode(&ipfix(&[set(300, &named(7, &long)), set(300, &named(8, "new"))]), AT).unwrap();
+    read(&mut exporter, &ipfix(&[set(300, &named(7, &long)), set(300, &named(8, "new"))]), AT).unwrap();
     let app = |exporter: &mut Exporter, id: u32| {
         let record = [&[10, 0, 0, 1, 10, 0, 0, 2][..], &id.to_be_bytes()].concat();
-        exporter.decode(&ipfix(&[set(301, &record)]), AT).unwrap().flows.remove(0).0.app
+        read(exporter, &ipfix(&[set(301, &record)]), AT).unwrap().flows.remove(0).0.app
     };
-    assert_eq!(app(&mut exporter, 7), Some("ä".repeat(MAX_NAME_BYTES / 2)));
-    assert_eq!(app(&mut exporter, 8).as_deref(), Some("new"));
-    assert_eq!(app(&mut exporter, MAX_APPS as u32 + 1), None);
+    assert_eq!(app(&mut exporter, 7), "ä".repeat(MAX_NAME_BYTES / 2));
+    assert_eq!(app(&mut exporter, 8), "new");
+    assert_eq!(app(&mut exporter, MAX_NAMES as u32 + 1), "");
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn instants_beyond_all_reckoning_are_no_instants() {
     let mut exporter = Exporter::default();
     for element in [150, 151, 152, 153, 154, 155, 158, 159] {
         let message = ipfix(&[template(256, &[(8, 4), (12, 4), (element, 8)]), set(256, &[0xff; 16])]);
-        let got = exporter.decode(&message, AT).unwrap();
+        let got = read(&mut exporter, &message, AT).unwrap();
         assert_eq!(got.flows.len(), 1, "element {element}");
         let context = crate::flow::FlowContext {
             tenant: "t",
@@ -99,10 +102,10 @@ fn instants_beyond_all_reckoning_are_no_instants() {
             sampler: [10, 0, 0, 1].into(),
             flow_type: "ipfix",
         };
-        let _ = got.flows[0].0.row(&context);
+        FlowBatch::default().push_flow(&got.flows[0].0, &crate::flow::tables::Enriched::default(), &context);
     }
     let options = [set(3, &words(&[300, 3, 1, 302, 2, 305, 8, 306, 8])), set(300, &[0xff; 18])];
-    assert_eq!(exporter.decode(&ipfix(&options), AT).unwrap().records, 1);
+    assert_eq!(read(&mut exporter, &ipfix(&options), AT).unwrap().records, 1);
 }
 
 /// What one exporter sends, in whatever order.
@@ -139,9 +142,9 @@ proptest::proptest! {
             }
             bytes += message.len();
             exporter.advance(n as i64 * MAX_HELD_MS / 4);
-            let got = exporter.decode(&message, (n as u64 / 3, n as u32 % 3, 0)).unwrap();
-            for (flow, origin) in got.flows {
-                assert!(names.insert(origin), "{origin:?} names two flows, one of them {flow:?}");
+            let got = read(&mut exporter, &message, (n as u64 / 3, n as u32 % 3, 0)).unwrap();
+            for (flow, origin) in &got.flows {
+                assert!(names.insert(*origin), "{origin:?} names two flows, one of them {flow:?}");
             }
             assert!(exporter.bytes() <= MAX_EXPORTER_BYTES);
             assert!(names.len() * MIN_FLOW_BYTES <= 2 * bytes);
@@ -156,12 +159,12 @@ fn what_waited_too_long_is_given_up_and_what_did_not_is_decoded() {
     let mut exporter = Exporter::default();
     let flow = set(256, &[1; 8]);
     exporter.advance(0);
-    exporter.decode(&ipfix(&[flow.clone(), flow.clone()]), AT).unwrap();
+    read(&mut exporter, &ipfix(&[flow.clone(), flow.clone()]), AT).unwrap();
     exporter.advance(MAX_HELD_MS - 1);
-    exporter.decode(&ipfix(&[flow]), (2, 0, 0)).unwrap();
+    read(&mut exporter, &ipfix(&[flow]), (2, 0, 0)).unwrap();
     assert_eq!(exporter.due_ms(), Some(MAX_HELD_MS));
     assert_eq!(exporter.advance(MAX_HELD_MS), 2);
-    let got = exporter.decode(&ipfix(&[template(256, &[(8, 4), (12, 4)])]), (3, 0, 0)).unwrap();
+    let got = read(&mut exporter, &ipfix(&[template(256, &[(8, 4), (12, 4)])]), (3, 0, 0)).unwrap();
     let origins: Vec<_> = got.flows.iter().map(|(_, origin)| (origin.message.0, origin.index)).collect();
     assert_eq!(origins, [(2, 2 * 20)]);
 }
@@ -169,7 +172,7 @@ fn what_waited_too_long_is_given_up_and_what_did_not_is_decoded() {
 #[test]
 fn a_record_that_is_too_short_for_a_flow_is_none() {
     let mut exporter = Exporter::default();
-    let got = exporter.decode(&ipfix(&[template(256, &[(1, 1)]), set(256, &[1; 50_000])]), AT).unwrap();
+    let got = read(&mut exporter, &ipfix(&[template(256, &[(1, 1)]), set(256, &[1; 50_000])]), AT).unwrap();
     assert_eq!((got.records, got.flows.len(), got.errors.len()), (50_000, 0, 1));
 }
 
@@ -180,10 +183,10 @@ fn options_of_no_scope_are_no_flows_and_all_of_them_can_be_withdrawn() {
     let options = set(1, &words(&[300, 4, 8, 1, 0, 34, 4, 50, 4]));
     let body = [options, set(300, &[0, 0, 0, 9, 0, 0, 0, 8])].concat();
     let message = [words(&[9, 2]), vec![0; 16], body].concat();
-    let got = exporter.decode(&message, AT).unwrap();
+    let got = read(&mut exporter, &message, AT).unwrap();
     assert_eq!((got.records, got.flows.len(), exporter.samplers.len()), (1, 0, 1));
     let mut exporter = Exporter::default();
-    exporter.decode(&ipfix(&[set(3, &words(&[300, 2, 1, 95, 4, 305, 4]))]), AT).unwrap();
-    exporter.decode(&ipfix(&[set(3, &words(&[3, 0]))]), AT).unwrap();
-    assert_eq!(exporter.decode(&ipfix(&[set(300, &[0; 8])]), AT).unwrap().held, 1);
+    read(&mut exporter, &ipfix(&[set(3, &words(&[300, 2, 1, 95, 4, 305, 4]))]), AT).unwrap();
+    read(&mut exporter, &ipfix(&[set(3, &words(&[3, 0]))]), AT).unwrap();
+    assert_eq!(read(&mut exporter, &ipfix(&[set(300, &[0; 8])]), AT).unwrap().held, 1);
 }

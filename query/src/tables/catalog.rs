@@ -133,8 +133,15 @@ fn kind(name: &str, data_type: &DataType) -> Kind {
         DataType::Utf8
             if matches!(
                 name,
-                "ip" | "sampler_address" | "next_hop" | "source_ip" | "peer_ip" | "local_ip" | "neighbor_ip"
-            ) || name.ends_with("_endpoint_ip") =>
+                "ip" | "sampler_address"
+                    | "next_hop"
+                    | "bgp_next_hop"
+                    | "source_ip"
+                    | "peer_ip"
+                    | "local_ip"
+                    | "neighbor_ip"
+            ) || name.ends_with("_endpoint_ip")
+                || name.ends_with("_nat_ip") =>
         {
             Kind::Ip
         }

@@ -1,7 +1,7 @@
 //! Fields that hold codes: a query takes the number or the label, of flags the name of a bit. Labels are taken in any
 //! case and in their common forms (`warn`, `err`, `fatal`), whether the table holds the number or the label.
 
-use radarflow_proto::flow::protocol_name;
+use radarflow_proto::flow::names;
 use radarflow_proto::syslog::SEVERITIES;
 
 /// What the numbers of a field mean.
@@ -60,6 +60,10 @@ const SEVERITY_FORMS: &[(&str, &[&str])] = &[
 
 /// Other forms of the names of protocols.
 const PROTOCOL_FORMS: &[(&str, &str)] = &[("icmp6", "ipv6-icmp"), ("icmpv6", "ipv6-icmp"), ("ipv6icmp", "ipv6-icmp")];
+
+fn protocol_name(number: u8) -> String {
+    names::protocol(number).into_owned()
+}
 
 fn place(of: &[&str], label: &str) -> Option<i64> {
     of.iter().position(|known| known.eq_ignore_ascii_case(label)).map(|n| n as i64)

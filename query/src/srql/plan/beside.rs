@@ -130,9 +130,10 @@ fn joined(
 
 /// The name of the opposite end.
 fn opposite(name: &str) -> String {
-    const PAIRS: [(&str, &str); 5] = [
+    const PAIRS: [(&str, &str); 6] = [
         ("src_", "dst_"),
         ("in_if", "out_if"),
+        ("in_vrf", "out_vrf"),
         ("bytes_in", "bytes_out"),
         ("packets_in", "packets_out"),
         ("ingress", "egress"),
@@ -202,7 +203,8 @@ mod tests {
             ("src_endpoint_ip", "dst_endpoint_ip"),
             ("src_as_number", "dst_as_number"),
             ("src_device", "dst_device"),
-            ("in_if", "out_if"),
+            ("in_if_name", "out_if_name"),
+            ("in_vrf_id", "out_vrf_id"),
             ("bytes_in", "bytes_out"),
             ("bytes_total", "bytes_total"),
             ("app", "app"),

@@ -79,6 +79,7 @@ impl Names<'_> {
             Table::AlertHistory => &["alert_id"],
             Table::Notification => &["receiver", "group_key"],
             Table::Flow => &["partition", "sampler_address", "src_endpoint_ip", "dst_endpoint_ip"],
+            Table::InterfaceCounters => &["partition", "sampler_address", "observation_domain", "if_index"],
             Table::Log | Table::Trap => &["partition", "source_ip"],
             Table::MergeAudit => &["partition", "record"],
             _ => {

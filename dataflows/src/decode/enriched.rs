@@ -1,0 +1,100 @@
+//! What is known of flows beside what their exporters say ([`radarflow_reconcile::flows`]), where they are decoded.
+//!
+//! What rules tell of an interface is remembered: they are asked again when it is called otherwise, and when tables change. It
+//! follows from these, so that nothing of it is in snapshots.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use radarflow_proto::flow::Flow;
+use radarflow_proto::flow::tables::{Enriched, ExporterEntry, FlowTables, Interface};
+use radarflow_reconcile::flows::{Knowledge, View};
+
+use super::At;
+
+/// Interfaces, and exporters that have some, that are remembered; beyond them all are forgotten, and asked for again.
+const MAX_INTERFACES: usize = 16_384;
+
+/// What rules told of an interface, and what it was called then.
+struct Told {
+    name: String,
+    description: String,
+    interface: Option<Interface>,
+}
+
+/// Whose interfaces: tenant, partition, exporter.
+type Exporter = (String, String, IpAddr);
+
+/// What is known of flows.
+#[derive(Default)]
+pub(super) struct Enrichment {
+    knowledge: Knowledge,
+    interfaces: BTreeMap<Exporter, BTreeMap<u32, Told>>,
+    remembered: usize,
+}
+
+/// What is known of the flows of one message.
+pub(super) struct Enriching<'a> {
+    view: View<'a>,
+    exporter: Option<&'a ExporterEntry>,
+    interfaces: Option<&'a mut BTreeMap<u32, Told>>,
+    remembered: &'a mut usize,
+}
+
+impl Enrichment {
+    /// From now on this is known.
+    pub(super) fn learn(&mut self, tables: &FlowTables) {
+        *self = Enrichment { knowledge: Knowledge::new(tables), ..Enrichment::default() };
+    }
+
+    /// What is known of the flows that an exporter sends, if anything is.
+    pub(super) fn of<'a>(&'a mut self, at: &'a At<'_>, exporter: IpAddr) -> Option<Enriching<'a>> {
+        if self.remembered > MAX_INTERFACES {
+            self.interfaces.clear();
+            self.remembered = 0;
+        }
+        let view = self.knowledge.of(&at.origin.tenant, at.partition())?;
+        let (tenant, partition) = at.scope();
+        let remembered = &mut self.remembered;
+        let interfaces = view.knows_interfaces().then(|| {
+            self.interfaces.entry((tenant, partition, exporter)).or_insert_with(|| {
+                *remembered += 1;
+                BTreeMap::new()
+            })
+        });
+        Some(Enriching { view, exporter: view.exporter(exporter), interfaces, remembered: &mut self.remembered })
+    }
+}
+
+impl Enriching<'_> {
+    /// What is known of a flow.
+    pub(super) fn flow(&mut self, flow: &Flow) -> Enriched<'_> {
+        self.ask(flow.in_if, &flow.in_if_name, &flow.in_if_description);
+        self.ask(flow.out_if, &flow.out_if_name, &flow.out_if_description);
+        let interfaces = self.interfaces.as_deref();
+        let interface = |index: Option<u32>| interfaces?.get(&index?)?.interface.as_ref();
+        let network = |ip: Option<IpAddr>| ip.and_then(|ip| self.view.network(ip));
+        let as_name = |number: Option<u32>| number.and_then(|number| self.view.as_name(number));
+        Enriched {
+            exporter: self.exporter,
+            in_if: interface(flow.in_if),
+            out_if: interface(flow.out_if),
+            src_net: network(flow.src_ip),
+            dst_net: network(flow.dst_ip),
+            src_as_name: as_name(flow.src_as),
+            dst_as_name: as_name(flow.dst_as),
+            app: flow.protocol.and_then(|protocol| self.view.application(protocol, flow.src_port, flow.dst_port)),
+        }
+    }
+
+    /// Asks the rules of an interface, unless they told of it as it is called now. The exporter itself is called 0.
+    fn ask(&mut self, index: Option<u32>, name: &str, description: &str) {
+        let (Some(interfaces), Some(index @ 1..)) = (&mut self.interfaces, index) else { return };
+        let known = interfaces.get(&index).is_some_and(|told| told.name == name && told.description == description);
+        if !known {
+            let interface = self.view.interface(self.exporter, index, name, description);
+            let told = Told { name: name.to_owned(), description: description.to_owned(), interface };
+            *self.remembered += usize::from(interfaces.insert(index, told).is_none());
+        }
+    }
+}
