@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use datafusion::common::ScalarValue;
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryLimit, MemoryPool};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
@@ -251,10 +251,6 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
         .set_bool("datafusion.execution.parquet.pushdown_filters", true)
         // Where every other row is a group of its own, to gather them before they are parted gains nothing.
         .set("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", &ScalarValue::from(0.5));
-    let memory = match runtime.memory_pool.memory_limit() {
-        MemoryLimit::Finite(bytes) => bytes,
-        _ => MEMORY,
-    };
     let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
     let functions = builder.scalar_functions().take().unwrap_or_default();
     let mut analyzer: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(Conditions)];
@@ -262,7 +258,7 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut optimizer = Optimizer::new().rules;
     optimizer.push(Arc::new(Stored));
     let mut physical = PhysicalOptimizer::new().rules;
-    physical.push(Arc::new(InPieces { memory, least: pieces::LEAST }));
+    physical.push(Arc::new(InPieces(pieces::LEAST)));
     // Before each rule it is asked whether the plan is still wanted.
     let wanted = || Arc::new(Wanted);
     let mut state = builder

@@ -10,11 +10,11 @@
 //! (Leis et al., "Morsel-Driven Parallelism", SIGMOD 2014, section 4.4; Kuiper et al., "Robust External Hash Aggregation in
 //! the Solid State Age", ICDE 2024.)
 //!
-//! Everything is in memory, where DataFusion's can go to disk. So the rule takes it only where the rows that can come are
-//! known to fit well, and DataFusion's stays where they are not.
+//! Everything is in memory. Where that is not enough, what was gathered is handed on to DataFusion's own last step, which can
+//! go to disk, and what is still to come after it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::compute::take;
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
@@ -36,30 +36,22 @@ use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceC
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, InputOrderMode, PlanProperties};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 
 /// Tables of a partition.
 const PIECES: usize = 64;
 /// Rows of a piece that wait before they are added to its table.
 const WAITING: usize = 16 << 10;
-/// What a row takes in a table and while it waits, bytes, about.
-const ROW: usize = 128;
-/// The part of the memory of queries that the rows of one may need, where all of them are groups.
-const SHARE: usize = 4;
 /// Hashes by which rows are in pieces: other than those of partitions, or all of a partition would be in a few pieces.
 const SEED: u64 = 0x7072_6563_6965;
 
 /// Fewer rows than these are in the cache in any case.
 pub(crate) const LEAST: usize = 250_000;
 
-/// The rule.
+/// The rule, for aggregations of so many rows or more.
 #[derive(Debug)]
-pub(crate) struct InPieces {
-    /// Memory of all queries, bytes.
-    pub(crate) memory: usize,
-    /// From how many rows on.
-    pub(crate) least: usize,
-}
+pub(crate) struct InPieces(pub(crate) usize);
 
 impl PhysicalOptimizerRule for InPieces {
     fn name(&self) -> &'static str {
@@ -91,7 +83,7 @@ impl InPieces {
             && matches!(last.input_order_mode(), InputOrderMode::Linear)
             && last.limit_options().is_none()
             && last.aggr_expr().iter().all(|call| call.groups_accumulator_supported())
-            && rows().is_some_and(|rows| rows >= self.least && rows.saturating_mul(ROW) <= self.memory / SHARE)
+            && rows().is_some_and(|rows| rows >= self.0)
     }
 }
 
@@ -136,12 +128,7 @@ impl ExecutionPlan for Pieces {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Pieces {
-            last: self
-                .last
-                .clone()
-                .replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?,
-        }))
+        Ok(Arc::new(Pieces { last: of_children(&self.last, children)? }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -151,13 +138,82 @@ impl ExecutionPlan for Pieces {
         let reservation = MemoryConsumer::new("InPieces").register(context.memory_pool());
         let mut tables = Tables::new(last, schema.clone(), reservation)?;
         let rows = context.session_config().batch_size();
+        let whole = self.last.clone();
         let groups = async move {
             while let Some(batch) = input.next().await {
-                tables.add(&batch?)?;
+                let batch = batch?;
+                match tables.add(&batch) {
+                    Ok(()) => {}
+                    Err(error) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+                        #[cfg(test)]
+                        tests::HANDED_ON.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        let properties = whole.children()[0].properties().clone();
+                        let gathered = stream::iter(tables.into_states(rows, input.schema()));
+                        let all = gathered.chain(stream::iter([Ok(batch)])).chain(input);
+                        let rest = Rest { rows: Mutex::new(Some(all.boxed())), properties };
+                        let whole = of_children(&whole, vec![Arc::new(rest)])?;
+                        return Ok(whole.execute(partition, context)?.boxed());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            Ok::<_, DataFusionError>(stream::iter(tables.into_batches(rows)))
+            Ok::<_, DataFusionError>(stream::iter(tables.into_batches(rows)).boxed())
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(groups).try_flatten())))
+    }
+}
+
+/// An operator over other children.
+fn of_children(plan: &Arc<dyn ExecutionPlan>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+}
+
+/// What was gathered, and what is still to come, of one partition.
+struct Rest {
+    rows: Mutex<Option<BoxStream<'static, Result<RecordBatch>>>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for Rest {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RestExec")
+    }
+}
+
+impl ExecutionPlan for Rest {
+    fn name(&self) -> &'static str {
+        "RestExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rows = rows.ok_or_else(|| DataFusionError::Internal("rows are taken once".to_owned()))?;
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 }
 
@@ -212,7 +268,7 @@ impl Tables {
         })
     }
 
-    /// Takes states of groups: each row waits at its piece.
+    /// Takes states of groups: each row waits at its piece. Where there is no memory for them, none is taken.
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows();
         if rows == 0 {
@@ -265,18 +321,23 @@ impl Tables {
         let before = std::mem::replace(&mut table.bytes, bytes);
         let (grown, shrunk) = (bytes.saturating_sub(before), before.saturating_sub(bytes));
         self.reservation.shrink(shrunk.min(self.reservation.size()));
-        self.reservation.try_grow(grown)
+        // A table grows by about what waited, which is reserved: who has to stop does so before rows are taken.
+        self.reservation.grow(grown);
+        Ok(())
     }
 
-    /// The groups of a piece, whose table is given up.
-    fn groups(&mut self, at: usize) -> Result<RecordBatch> {
+    /// The groups of a piece, whose table is given up: as they are answered, or as states of a schema.
+    fn groups(&mut self, at: usize, states: Option<&SchemaRef>) -> Result<RecordBatch> {
         self.fold(at)?;
         let table = &mut self.tables[at];
         let mut columns = table.groups.emit(EmitTo::All)?;
         for accumulator in &mut table.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
+            match states {
+                Some(_) => columns.extend(accumulator.state(EmitTo::All)?),
+                None => columns.push(accumulator.evaluate(EmitTo::All)?),
+            }
         }
-        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        let batch = RecordBatch::try_new(states.unwrap_or(&self.schema).clone(), columns)?;
         let given_up = self.tables[at].bytes.min(self.reservation.size());
         self.tables[at] = self.table()?;
         self.reservation.shrink(given_up);
@@ -284,8 +345,18 @@ impl Tables {
     }
 
     /// All groups, so many a batch at most, a piece after the other.
-    fn into_batches(mut self, rows: usize) -> impl Iterator<Item = Result<RecordBatch>> + Send {
-        (0..self.tables.len()).map(move |at| self.groups(at)).flat_map(move |piece| match piece {
+    fn into_batches(self, rows: usize) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+        self.emitted(rows, None)
+    }
+
+    /// The same as states, as they came.
+    fn into_states(self, rows: usize, schema: SchemaRef) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+        self.emitted(rows, Some(schema))
+    }
+
+    fn emitted(mut self, rows: usize, states: Option<SchemaRef>) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+        let pieces = (0..self.tables.len()).map(move |at| self.groups(at, states.as_ref()));
+        pieces.flat_map(move |piece| match piece {
             Ok(piece) => {
                 let starts = (0..piece.num_rows()).step_by(rows.max(1));
                 let parts = starts.map(|from| Ok(piece.slice(from, rows.max(1).min(piece.num_rows() - from))));
@@ -319,8 +390,12 @@ fn by_piece(hashes: &[u64]) -> (UInt32Array, [usize; PIECES]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use arrow_array::{Int64Array, StringArray};
     use datafusion::datasource::MemTable;
+    use datafusion::execution::memory_pool::FairSpillPool;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
     use datafusion::execution::session_state::SessionStateBuilder;
     use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
     use datafusion::physical_plan::{collect, displayable};
@@ -331,12 +406,17 @@ mod tests {
 
     use super::*;
 
+    /// How often there was no memory.
+    pub(super) static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
+
     /// What a query answers, in order, and whether it was done in pieces.
-    async fn asked(rows: &[RecordBatch], sql: &str, rule: InPieces) -> (Vec<String>, bool) {
+    async fn asked(rows: &[RecordBatch], sql: &str, rule: InPieces, memory: usize) -> (Vec<String>, bool) {
         let config = SessionConfig::new().with_target_partitions(3).with_batch_size(100);
         let mut rules = PhysicalOptimizer::new().rules;
         rules.push(Arc::new(rule));
-        let state = SessionStateBuilder::new().with_config(config).with_default_features();
+        let pool = Arc::new(FairSpillPool::new(memory));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().unwrap();
+        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
         let ctx = SessionContext::new_with_state(state.with_physical_optimizer_rules(rules).build());
         let parts = rows.chunks(rows.len().div_ceil(3)).map(<[RecordBatch]>::to_vec).collect();
         let table = MemTable::try_new(rows[0].schema(), parts).unwrap();
@@ -363,6 +443,7 @@ mod tests {
         (lines, is_in_pieces)
     }
 
+    /// With memory for all, and with so little that DataFusion has to go on.
     #[tokio::test]
     async fn groups_are_the_same_in_pieces() {
         let mut random = StdRng::seed_from_u64(5);
@@ -393,12 +474,15 @@ mod tests {
             "SELECT a, sum(c) AS s FROM t GROUP BY a ORDER BY s DESC, a LIMIT 7",
             "SELECT a, sum(c) FROM t WHERE b > 1000 GROUP BY a",
         ] {
-            let (whole, is_in_pieces) = asked(&rows, sql, InPieces { memory: 1000, least: 0 }).await;
-            assert!(!is_in_pieces, "what cannot fit is left to what can go to disk");
-            let (pieces, is_in_pieces) = asked(&rows, sql, InPieces { memory: 1 << 30, least: 0 }).await;
-            assert!(is_in_pieces, "{sql}");
-            assert!(pieces == whole, "{sql}: {} {}", pieces.len(), whole.len());
+            let (whole, is_in_pieces) = asked(&rows, sql, InPieces(usize::MAX), 1 << 30).await;
+            assert!(!is_in_pieces);
+            for memory in [1 << 30, 6 << 20] {
+                let (pieces, is_in_pieces) = asked(&rows, sql, InPieces(0), memory).await;
+                assert!(is_in_pieces, "{sql}");
+                assert!(pieces == whole, "{sql} in {memory}: {} {}", pieces.len(), whole.len());
+            }
         }
+        assert!(HANDED_ON.load(Ordering::Relaxed) > 3);
     }
 
     proptest! {

@@ -152,7 +152,7 @@ where
     let now = now_ms().max(shared.engine.live().view().clock_ms);
     let Some(actor) = shared.tokens.actor(token.trim(), now) else {
         let wait = shared.limits.wrong(peer, Instant::now());
-        tracing::info!(%peer, "a Postgres client came with a password that is no token");
+        tracing::debug!(%peer, "a Postgres client came with a password that is no token");
         sleep(wait).await;
         let hint = "the password is a token: rf_…; the user's name may be any";
         return Ok(Err(Refusal::new(BAD_PASSWORD, "the token is unknown, revoked or expired").hint(hint)));
