@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flow::{Flow, MAX_NAME_BYTES, SamplingSource};
+use crate::packet::Tunnels;
 use crate::sequence;
 use crate::wire::{Cursor, Truncated};
 pub use earlier::{FirstExporter, SecondExporter};
@@ -230,7 +231,8 @@ impl Exporter {
         self.lost
     }
 
-    /// Decodes one message, whose flows go to `out` in their order: those of sets that waited before those that follow.
+    /// Decodes one message, in whose sampled packets those are entered that `tunnels` say. Its flows go to `out` in their order:
+    /// those of sets that waited before those that follow.
     ///
     /// # Errors
     /// [`NetFlowError`] where the header is cut off, its version is not known, or its length is not that of the message. Nothing
@@ -239,10 +241,11 @@ impl Exporter {
         &mut self,
         bytes: &[u8],
         origin: MessageOrigin,
+        tunnels: Tunnels,
         out: &mut FlowSink<'_>,
     ) -> Result<Decoded, NetFlowError> {
         let Domain { version, id } = domain(bytes)?;
-        let mut message = Message { out, told: Decoded::default(), record: Record::default(), domain: id };
+        let mut message = Message { out, told: Decoded::default(), record: Record::new(tunnels), domain: id };
         let mut at = Cursor::new(bytes);
         at.u16()?;
         match version {

@@ -39,27 +39,84 @@ const LEAST_ETHER_TYPE: u16 = 0x0600;
 const VXLAN_PORTS: [u16; 2] = [4789, 8472];
 const GENEVE_PORT: u16 = 6081;
 
+/// The type of a segment routing header.
+const SEGMENT_ROUTING: u8 = 4;
 /// The protocol number of the authentication header.
 const AUTHENTICATION: u8 = 51;
 
+/// Which packets within packets are entered, so that the flow is theirs. Tags and PPP are always: they have no addresses of
+/// their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnels {
+    /// VXLAN (RFC 7348) and Geneve (RFC 8926).
+    pub vxlan: bool,
+    /// GRE (RFC 2784), and what is in it.
+    pub gre: bool,
+    /// IP in IP (RFC 2003, RFC 2473).
+    pub ip_in_ip: bool,
+    /// Ethernet below MPLS labels (RFC 4448); IP there is the packet itself.
+    pub mpls: bool,
+    /// IP below a segment routing header (RFC 8754).
+    pub srv6: bool,
+}
+
+impl Tunnels {
+    /// All of them.
+    pub const ALL: Tunnels = Tunnels { vxlan: true, gre: true, ip_in_ip: true, mpls: true, srv6: true };
+    /// None.
+    pub const NONE: Tunnels = Tunnels { vxlan: false, gre: false, ip_in_ip: false, mpls: false, srv6: false };
+
+    /// Those of these names: `vxlan`, `gre`, `ipip`, `mpls`, `srv6`.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub fn named(names: &[String]) -> Result<Self, &str> {
+        let mut tunnels = Tunnels::NONE;
+        for name in names {
+            *(match name.as_str() {
+                "vxlan" => &mut tunnels.vxlan,
+                "gre" => &mut tunnels.gre,
+                "ipip" => &mut tunnels.ip_in_ip,
+                "mpls" => &mut tunnels.mpls,
+                "srv6" => &mut tunnels.srv6,
+                other => return Err(other),
+            }) = true;
+        }
+        Ok(tunnels)
+    }
+}
+
+/// How far a packet is entered.
+#[derive(Clone, Copy)]
+struct Depth {
+    layers: usize,
+    tunnels: Tunnels,
+}
+
+impl Depth {
+    fn within(self) -> Self {
+        Depth { layers: self.layers.saturating_sub(1), ..self }
+    }
+}
+
 /// Fills `flow` from an Ethernet frame.
-pub fn ethernet(bytes: &[u8], flow: &mut Flow) {
-    let _ = walk_ethernet(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+pub fn ethernet(bytes: &[u8], tunnels: Tunnels, flow: &mut Flow) {
+    let _ = walk_ethernet(&mut Cursor::new(bytes), flow, Depth { layers: MAX_LAYERS, tunnels });
 }
 
 /// Fills `flow` from an IPv4 or IPv6 packet.
-pub fn ip(bytes: &[u8], flow: &mut Flow) {
-    let _ = walk_ip(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+pub fn ip(bytes: &[u8], tunnels: Tunnels, flow: &mut Flow) {
+    let _ = walk_ip(&mut Cursor::new(bytes), flow, Depth { layers: MAX_LAYERS, tunnels });
 }
 
 /// Fills `flow` from a PPP frame.
-pub fn ppp(bytes: &[u8], flow: &mut Flow) {
-    let _ = walk_ppp(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+pub fn ppp(bytes: &[u8], tunnels: Tunnels, flow: &mut Flow) {
+    let _ = walk_ppp(&mut Cursor::new(bytes), flow, Depth { layers: MAX_LAYERS, tunnels });
 }
 
 /// Fills `flow` from a packet that begins with MPLS labels.
-pub fn mpls(bytes: &[u8], flow: &mut Flow) {
-    let _ = walk_labels(&mut Cursor::new(bytes), flow, MAX_LAYERS);
+pub fn mpls(bytes: &[u8], tunnels: Tunnels, flow: &mut Flow) {
+    let _ = walk_labels(&mut Cursor::new(bytes), flow, Depth { layers: MAX_LAYERS, tunnels });
 }
 
 fn mac(at: &mut Cursor<'_>) -> Result<[u8; 6], Truncated> {
@@ -68,15 +125,15 @@ fn mac(at: &mut Cursor<'_>) -> Result<[u8; 6], Truncated> {
     Ok(mac)
 }
 
-fn walk_ethernet(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+fn walk_ethernet(at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
     flow.dst_mac = Some(mac(at)?);
     flow.src_mac = Some(mac(at)?);
     let ether_type = at.u16()?;
-    walk_ether_type(ether_type, at, flow, layers)
+    walk_ether_type(ether_type, at, flow, depth)
 }
 
-fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
-    for _ in 0..layers {
+fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
+    for _ in 0..depth.layers {
         // That of the packet whose addresses are known: what is in it may be of no kind that is read.
         if flow.src_ip.is_none() {
             flow.ether_type = Some(ether_type);
@@ -86,7 +143,7 @@ fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, la
                 vlan(at.u16()? & 0x0fff, flow);
                 ether_type = at.u16()?;
             }
-            kind if ETHER_MPLS.contains(&kind) => return walk_labels(at, flow, layers - 1),
+            kind if ETHER_MPLS.contains(&kind) => return walk_labels(at, flow, depth.within()),
             kind if kind < LEAST_ETHER_TYPE => match at.take(3)? {
                 // SNAP: an organisation, and an Ethernet type.
                 [0xaa, 0xaa, 3] => {
@@ -97,26 +154,26 @@ fn walk_ether_type(mut ether_type: u16, at: &mut Cursor<'_>, flow: &mut Flow, la
             },
             ETHER_BACKBONE => {
                 at.take(4)?;
-                return walk_ethernet(at, flow, layers - 1);
+                return walk_ethernet(at, flow, depth.within());
             }
             ETHER_PPPOE => {
                 at.take(6)?;
-                return walk_ppp(at, flow, layers - 1);
+                return walk_ppp(at, flow, depth.within());
             }
-            ETHER_PPP => return walk_ppp(at, flow, layers - 1),
-            ETHER_BRIDGE => return walk_ethernet(at, flow, layers - 1),
+            ETHER_PPP => return walk_ppp(at, flow, depth.within()),
+            ETHER_BRIDGE => return walk_ethernet(at, flow, depth.within()),
             ETHER_ERSPAN_2 => {
                 at.take(8)?;
-                return walk_ethernet(at, flow, layers - 1);
+                return walk_ethernet(at, flow, depth.within());
             }
             ETHER_ERSPAN_3 => {
                 at.take(8)?;
                 // The last bit says whether a platform's own header follows.
                 let follows = at.u32()? & 1 != 0;
                 at.take(if follows { 8 } else { 0 })?;
-                return walk_ethernet(at, flow, layers - 1);
+                return walk_ethernet(at, flow, depth.within());
             }
-            ETHER_IPV4 | ETHER_IPV6 => return walk_ip(at, flow, layers - 1),
+            ETHER_IPV4 | ETHER_IPV6 => return walk_ip(at, flow, depth.within()),
             _ => return Ok(()),
         }
     }
@@ -135,7 +192,7 @@ fn vlan(id: u16, flow: &mut Flow) {
 }
 
 /// The label stack of the outermost packet that has one.
-fn walk_labels(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+fn walk_labels(at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
     let is_first = flow.labels.is_empty();
     loop {
         let entry = at.u32()?;
@@ -143,35 +200,36 @@ fn walk_labels(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<()
             flow.labels.push(entry >> 12);
         }
         if entry & 0x100 != 0 {
-            return walk_label(at, flow, layers);
+            return walk_label(at, flow, depth);
         }
     }
 }
 
 /// What follows the last label: IP, or a pseudowire's frame. Its first four bits tell (RFC 4928).
-fn walk_label(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+fn walk_label(at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
     match at.rest().first().map(|first| first >> 4) {
-        Some(4 | 6) => walk_ip(at, flow, layers),
+        Some(4 | 6) => walk_ip(at, flow, depth),
+        _ if !depth.tunnels.mpls => Ok(()),
         Some(0) => {
             at.take(4)?;
-            walk_ethernet(at, flow, layers)
+            walk_ethernet(at, flow, depth)
         }
         // An associated channel (RFC 5586): no user's packet.
         Some(1) | None => Ok(()),
-        Some(_) => walk_ethernet(at, flow, layers),
+        Some(_) => walk_ethernet(at, flow, depth),
     }
 }
 
 /// After a PPP header: its protocol, which may be compressed to a byte (RFC 1661 section 6.5), and an address and control
 /// field before it.
-fn walk_ppp(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+fn walk_ppp(at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
     if at.rest().starts_with(&[0xff, 3]) {
         at.take(2)?;
     }
     let first = at.u8()?;
     let protocol = if first & 1 == 0 { u16::from(first) << 8 | u16::from(at.u8()?) } else { u16::from(first) };
     match protocol {
-        0x21 | 0x57 => walk_ip(at, flow, layers),
+        0x21 | 0x57 => walk_ip(at, flow, depth),
         _ => Ok(()),
     }
 }
@@ -190,8 +248,10 @@ fn length(flow: &mut Flow, bytes: u32) {
     flow.header_bytes = flow.header_bytes.or(Some(bytes).filter(|bytes| *bytes > 0));
 }
 
-fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Truncated> {
+fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, depth: Depth) -> Result<(), Truncated> {
     let Some(first) = at.rest().first() else { return Ok(()) };
+    // By a segment routing header.
+    let mut is_routed = false;
     let protocol = match first >> 4 {
         4 => {
             let header = usize::from(first & 15) * 4;
@@ -242,9 +302,11 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
                 match next {
                     AUTHENTICATION => next = authentication(at)?,
                     0 | 43 | 60 | 135 | 139 | 140 => {
+                        let is_routing = next == 43;
                         next = at.u8()?;
                         let n = usize::from(at.u8()?);
-                        at.take(6 + n * 8)?;
+                        let header = at.take(6 + n * 8)?;
+                        is_routed |= is_routing && header[0] == SEGMENT_ROUTING;
                     }
                     44 => {
                         next = at.u8()?;
@@ -264,7 +326,7 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
         }
         _ => return Ok(()),
     };
-    if layers == 0 {
+    if depth.layers == 0 {
         return Ok(());
     }
     match protocol {
@@ -278,16 +340,20 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             at.take(4)?;
             match flow.dst_port {
                 // The flag says that it has a network's number.
-                Some(port) if VXLAN_PORTS.contains(&port) && at.rest().first().is_some_and(|flags| flags & 8 != 0) => {
+                Some(port)
+                    if depth.tunnels.vxlan
+                        && VXLAN_PORTS.contains(&port)
+                        && at.rest().first().is_some_and(|flags| flags & 8 != 0) =>
+                {
                     at.take(8)?;
-                    return walk_ethernet(at, flow, layers - 1);
+                    return walk_ethernet(at, flow, depth.within());
                 }
-                Some(GENEVE_PORT) => {
+                Some(GENEVE_PORT) if depth.tunnels.vxlan => {
                     let words = usize::from(at.u8()? & 0x3f);
                     at.u8()?;
                     let ether_type = at.u16()?;
                     at.take(4 + words * 4)?;
-                    return walk_ether_type(ether_type, at, flow, layers - 1);
+                    return walk_ether_type(ether_type, at, flow, depth.within());
                 }
                 _ => {}
             }
@@ -299,8 +365,10 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             flow.dst_port = Some(u16::from(kind) << 8 | u16::from(code));
             (flow.icmp_type, flow.icmp_code) = (Some(kind), Some(code));
         }
-        4 | 41 => return walk_ip(at, flow, layers - 1),
-        47 => {
+        4 | 41 if is_routed && depth.tunnels.srv6 || !is_routed && depth.tunnels.ip_in_ip => {
+            return walk_ip(at, flow, depth.within());
+        }
+        47 if depth.tunnels.gre => {
             let flags = at.u16()?;
             let ether_type = at.u16()?;
             // Checksum, key, sequence, and PPTP's acknowledgement: four bytes each where their bits are set.
@@ -311,9 +379,9 @@ fn walk_ip(at: &mut Cursor<'_>, flow: &mut Flow, layers: usize) -> Result<(), Tr
             }
             // ERSPAN of type I has neither a sequence nor a header.
             if ether_type == ETHER_ERSPAN_2 && flags & 0x1000 == 0 {
-                return walk_ethernet(at, flow, layers - 1);
+                return walk_ethernet(at, flow, depth.within());
             }
-            return walk_ether_type(ether_type, at, flow, layers - 1);
+            return walk_ether_type(ether_type, at, flow, depth.within());
         }
         _ => {}
     }
@@ -345,12 +413,12 @@ mod tests {
 
     fn check(bytes: &[u8], vlan: Option<u16>) {
         let mut flow = Flow::default();
-        ethernet(bytes, &mut flow);
+        ethernet(bytes, Tunnels::ALL, &mut flow);
         assert_eq!(flow.src_ip, "192.168.0.1".parse().ok());
         assert_eq!((flow.src_port, flow.dst_port, flow.tcp_flags), (Some(443), Some(50000), Some(0x12)));
         assert_eq!(flow.vlan, vlan);
         for n in 0..bytes.len() {
-            ethernet(&bytes[..n], &mut Flow::default());
+            ethernet(&bytes[..n], Tunnels::ALL, &mut Flow::default());
         }
     }
 
@@ -415,19 +483,64 @@ mod tests {
             [&bytes, inner].concat()
         };
         let mut flow = Flow::default();
-        ip(&vxlan(&[&[0u8; 12][..], &[8, 0], &tcp_in_ipv4()[..20]].concat()), &mut flow);
+        ip(&vxlan(&[&[0u8; 12][..], &[8, 0], &tcp_in_ipv4()[..20]].concat()), Tunnels::ALL, &mut flow);
         assert_eq!((flow.src_ip, flow.src_port, flow.protocol), ("192.168.0.1".parse().ok(), None, Some(6)));
         // An IPv6 packet that is cut within its addresses tells none.
         let cut = [&[0u8; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 6, 64], &[0xfe; 20]].concat();
         let mut flow = Flow::default();
-        ip(&vxlan(&cut), &mut flow);
+        ip(&vxlan(&cut), Tunnels::ALL, &mut flow);
         assert_eq!((flow.src_ip, flow.dst_ip), ("1.1.1.1".parse().ok(), "2.2.2.2".parse().ok()));
         // What a tunnel has in it and nobody reads does not change of what kind the packet is.
         let mut gre = outer[..20].to_vec();
         gre[9] = 47;
         let mut flow = Flow::default();
-        ip(&[&gre[..], &[0, 0, 0x12, 0x34, 1, 2, 3]].concat(), &mut flow);
+        ip(&[&gre[..], &[0, 0, 0x12, 0x34, 1, 2, 3]].concat(), Tunnels::ALL, &mut flow);
         assert_eq!((flow.ether_type, flow.protocol), (Some(ETHER_IPV4), Some(47)));
+    }
+
+    #[test]
+    fn tunnels_are_entered_that_are_to_be() {
+        let ip_in = tcp_in_ipv4();
+        let outer = |protocol: u8, inner: &[&[u8]]| {
+            let mut outer = hex::decode("4500000000000000400001010101010102020202").unwrap();
+            outer[9] = protocol;
+            [&outer[..], &inner.concat()].concat()
+        };
+        let frame = [&[0; 12][..], &[8, 0], &ip_in].concat();
+        let vxlan = [0xff, 0xff, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0];
+        let geneve = [0xff, 0xff, 0x17, 0xc1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 1, 0];
+        // Next is IPv4; a segment routing header of one segment.
+        let routed = [
+            &hex::decode("6000000000002b40").unwrap()[..],
+            &[0xfe; 32],
+            &[4, 2, 4, 0, 0, 0, 0, 0],
+            &[0xfe; 16],
+            &ip_in,
+        ];
+        let carried = [
+            ("vxlan", outer(17, &[&vxlan, &frame])),
+            ("vxlan", outer(17, &[&geneve, &ip_in])),
+            ("gre", outer(47, &[&[0, 0, 8, 0], &ip_in])),
+            ("ipip", outer(4, &[&ip_in])),
+            ("srv6", routed.concat()),
+        ];
+        let inner: IpAddr = "192.168.0.1".parse().unwrap();
+        let names = ["vxlan", "gre", "ipip", "mpls", "srv6"].map(str::to_owned);
+        for (name, bytes) in &carried {
+            for only in &names {
+                let mut flow = Flow::default();
+                ip(bytes, Tunnels::named(std::slice::from_ref(only)).unwrap(), &mut flow);
+                assert_eq!(flow.src_ip == Some(inner), only == name, "{name} with {only}");
+                assert!(flow.src_ip.is_some(), "{name} with {only}");
+            }
+        }
+        // Below labels a frame is another's, a packet is the packet itself.
+        for (below, is_entered) in [(&[&[0, 0, 0, 1][..], &frame].concat(), false), (&ip_in, true)] {
+            let mut flow = Flow::default();
+            mpls(&[&[0, 2, 0x11, 64][..], below].concat(), Tunnels::NONE, &mut flow);
+            assert_eq!((flow.src_ip == Some(inner), flow.labels.len()), (is_entered, 1));
+        }
+        assert_eq!(Tunnels::named(&["vxlan".to_owned(), "ipsec".to_owned()]), Err("ipsec"));
     }
 
     proptest::proptest! {
@@ -435,8 +548,8 @@ mod tests {
         fn no_bytes_panic(noise: Vec<u8>, kind in 0usize..20) {
             let kinds = [0x8100u16, 0x88a8, 0x8847, 0x8864, 0x88e7, 0x0800, 0x86dd, 0x6558, 0x880b, 0x22eb, 0x0040];
             let bytes = [&[0u8; 12][..], &kinds[kind % kinds.len()].to_be_bytes(), &noise].concat();
-            ethernet(&bytes, &mut Flow::default());
-            ip(&noise, &mut Flow::default());
+            ethernet(&bytes, Tunnels::ALL, &mut Flow::default());
+            ip(&noise, Tunnels::ALL, &mut Flow::default());
         }
     }
 }

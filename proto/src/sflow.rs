@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::flow::{Flow, SamplingSource};
+use crate::packet::Tunnels;
 use crate::wire::{Cursor, Truncated};
 
 /// Why a datagram could not be used.
@@ -122,8 +123,8 @@ impl<'a> Datagram<'a> {
         Ok(Datagram { agent, sub_agent, sequence, samples, at })
     }
 
-    /// Decodes the samples; what they bring goes to `out` in their order.
-    pub fn decode(mut self, out: &mut SampleSink<'_>) -> Decoded {
+    /// Decodes the samples, in whose packets those are entered that `tunnels` say; what they bring goes to `out` in their order.
+    pub fn decode(mut self, tunnels: Tunnels, out: &mut SampleSink<'_>) -> Decoded {
         let mut told = Decoded::default();
         let mut flow = Flow::default();
         for _ in 0..self.samples {
@@ -137,7 +138,7 @@ impl<'a> Datagram<'a> {
             };
             flow.clear();
             flow.domain = Some(self.sub_agent);
-            if let Err(error) = sample(format, &mut body, &mut flow, &mut told, out) {
+            if let Err(error) = sample(format, &mut body, tunnels, &mut flow, &mut told, out) {
                 told.errors.push(error);
             }
         }
@@ -148,13 +149,14 @@ impl<'a> Datagram<'a> {
 fn sample(
     format: u32,
     at: &mut Cursor<'_>,
+    tunnels: Tunnels,
     flow: &mut Flow,
     told: &mut Decoded,
     out: &mut SampleSink<'_>,
 ) -> Result<(), SFlowError> {
     match format {
-        1 | 3 => flow_sample(at, format == 3, flow)?,
-        5 => discarded(at, flow)?,
+        1 | 3 => flow_sample(at, format == 3, tunnels, flow)?,
+        5 => discarded(at, tunnels, flow)?,
         2 | 4 => return counters_sample(at, format == 4, told, out),
         _ => return Err(SFlowError::Sample(format >> 12, format & 0xfff)),
     }
@@ -163,7 +165,7 @@ fn sample(
     Ok(())
 }
 
-fn flow_sample(at: &mut Cursor<'_>, expanded: bool, flow: &mut Flow) -> Result<(), SFlowError> {
+fn flow_sample(at: &mut Cursor<'_>, expanded: bool, tunnels: Tunnels, flow: &mut Flow) -> Result<(), SFlowError> {
     at.u32()?;
     let source = if expanded { at.u32()? << 24 | at.u32()? & 0x00ff_ffff } else { at.u32()? };
     let rate = at.u32()?;
@@ -179,11 +181,11 @@ fn flow_sample(at: &mut Cursor<'_>, expanded: bool, flow: &mut Flow) -> Result<(
     // The output of a packet that was dropped is the reason.
     flow.discard_reason = (output.0 == 1).then_some(output.1);
     flow.sampling = (rate > 0).then_some((u64::from(rate), SamplingSource::Record));
-    records::read(at, flow)
+    records::read(at, tunnels, flow)
 }
 
 /// A packet that was dropped: all of them are told of, unless there are too many.
-fn discarded(at: &mut Cursor<'_>, flow: &mut Flow) -> Result<(), SFlowError> {
+fn discarded(at: &mut Cursor<'_>, tunnels: Tunnels, flow: &mut Flow) -> Result<(), SFlowError> {
     at.u32()?;
     let source = at.u32()? << 24 | at.u32()? & 0x00ff_ffff;
     // Those that were too many.
@@ -193,7 +195,7 @@ fn discarded(at: &mut Cursor<'_>, flow: &mut Flow) -> Result<(), SFlowError> {
     flow.sampler_id = Some(u64::from(source));
     (flow.in_if, flow.out_if) = (index((0, input)), index((0, output)));
     flow.discard_reason = Some(reason);
-    records::read(at, flow)
+    records::read(at, tunnels, flow)
 }
 
 /// An interface; all ones are "unknown" in either form.

@@ -143,6 +143,7 @@ pub fn cold_start_inform(request_id: u32) -> Vec<u8> {
 mod tests {
     use super::*;
     use radarflow_proto::netflow::Exporter;
+    use radarflow_proto::packet::Tunnels;
     use radarflow_proto::sflow::{Datagram, Sample};
     use radarflow_proto::snmp;
 
@@ -157,13 +158,17 @@ mod tests {
             packets: 4,
         };
         let mut exporter = Exporter::default();
-        let got = exporter.decode(&netflow_v9(&[flow; 30], 1, 1_700_000_000, true), (1, 0, 0), &mut |_, _| {}).unwrap();
+        let got = exporter
+            .decode(&netflow_v9(&[flow; 30], 1, 1_700_000_000, true), (1, 0, 0), Tunnels::ALL, &mut |_, _| {})
+            .unwrap();
         assert_eq!((got.flows, got.errors.len()), (30, 0));
         let mut exporter = Exporter::default();
-        let got = exporter.decode(&ipfix(&[flow; 7], 0, 1_700_000_000, true), (1, 0, 0), &mut |_, _| {}).unwrap();
+        let got = exporter
+            .decode(&ipfix(&[flow; 7], 0, 1_700_000_000, true), (1, 0, 0), Tunnels::ALL, &mut |_, _| {})
+            .unwrap();
         assert_eq!((got.flows, got.errors.len()), (7, 0));
         let mut sampled = Vec::new();
-        Datagram::new(&sflow(flow, 1)).unwrap().decode(&mut |sample| match sample {
+        Datagram::new(&sflow(flow, 1)).unwrap().decode(Tunnels::ALL, &mut |sample| match sample {
             Sample::Flow(flow) => sampled.push((flow.src_port, flow.dst_ip)),
             Sample::Counters(_) => {}
         });

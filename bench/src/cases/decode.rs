@@ -8,6 +8,7 @@ use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext};
 use radarflow_proto::netflow::{Exporter, FlowOrigin};
+use radarflow_proto::packet::Tunnels;
 use radarflow_proto::rows::{BatchBuilder, FlowBatch};
 use radarflow_proto::syslog;
 
@@ -25,11 +26,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .collect();
     let packet = packets::netflow_v9(&flows, 0, NOW, false);
     let mut exporter = Exporter::default();
-    exporter.decode(&packets::netflow_v9(&flows, 0, NOW, true), (1, 0, 0), &mut |_, _| {})?;
+    exporter.decode(&packets::netflow_v9(&flows, 0, NOW, true), (1, 0, 0), Tunnels::ALL, &mut |_, _| {})?;
     let started = Instant::now();
     let mut n = 0;
     for _ in 0..PACKETS {
-        n += exporter.decode(&packet, (1, 0, 0), &mut |_, _| {})?.flows as usize;
+        n += exporter.decode(&packet, (1, 0, 0), Tunnels::ALL, &mut |_, _| {})?.flows as usize;
     }
     crate::rate("netflow v9, decode alone, flows", n, started.elapsed())?;
 
@@ -50,7 +51,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             cx.row_id = RowId::new(1, position, origin.index);
             batch.push_flow(flow, &Enriched::default(), &cx);
         };
-        rows += exporter.decode(&packet, (1, position, 0), &mut take)?.flows as usize;
+        rows += exporter.decode(&packet, (1, position, 0), Tunnels::ALL, &mut take)?.flows as usize;
         if batch.len() >= 100_000 {
             batch.finish();
         }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use radarflow_proto::flow::Flow;
 use radarflow_proto::flow::tables::{Enriched, ExporterEntry, FlowTables, Interface};
+use radarflow_proto::packet::Tunnels;
 use radarflow_reconcile::flows::{Knowledge, View};
 
 use super::At;
@@ -67,6 +68,12 @@ impl Enrichment {
 }
 
 impl Enriching<'_> {
+    /// What is entered of the packets that the exporter samples.
+    pub(super) fn tunnels(&self) -> Tunnels {
+        let named = self.exporter.and_then(|exporter| exporter.decapsulate.as_ref());
+        named.and_then(|names| Tunnels::named(names).ok()).unwrap_or(Tunnels::ALL)
+    }
+
     /// What is known of a flow.
     pub(super) fn flow(&mut self, flow: &Flow) -> Enriched<'_> {
         self.ask(flow.in_if, &flow.in_if_name, &flow.in_if_description);

@@ -6,10 +6,12 @@ use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext, SamplingSource};
 use radarflow_proto::netflow::{self, FlowOrigin};
+use radarflow_proto::packet::Tunnels;
 use radarflow_proto::rows::{BatchBuilder, InterfaceCounters};
 use radarflow_proto::sflow::{self, Datagram, Sample};
 use radarflow_proto::{rows, sequence};
 
+use super::enriched::Enriching;
 use super::senders::{ExporterKey, SenderKey};
 use super::{At, Builders, Decoder};
 use crate::loss::Delta;
@@ -47,12 +49,13 @@ impl Decoder {
         let mut cx = at.flows_of(ip, flow_type);
         let builders = self.builders.entry(at.scope()).or_default();
         let mut known = self.enrichment.of(at, ip);
+        let tunnels = known.as_ref().map_or(Tunnels::ALL, Enriching::tunnels);
         let mut take = |flow: &Flow, FlowOrigin { message: (epoch, position, received_us), index }: FlowOrigin| {
             (cx.row_id, cx.received) = (RowId::new(epoch, position, index), Time(received_us));
             let enriched = known.as_mut().map(|known| known.flow(flow)).unwrap_or_default();
             builders.flow(flow, &enriched, &cx);
         };
-        let decoded = match exporter.decode(body, (at.place.0, at.place.1, at.received_us), &mut take) {
+        let decoded = match exporter.decode(body, (at.place.0, at.place.1, at.received_us), tunnels, &mut take) {
             Ok(decoded) => decoded,
             Err(error) => {
                 if is_known {
@@ -108,8 +111,9 @@ impl Decoder {
         let mut cx = at.flows_of(agent, "sflow_v5");
         let builders = self.builders.entry(at.scope()).or_default();
         let mut known = self.enrichment.of(at, agent);
+        let tunnels = known.as_ref().map_or(Tunnels::ALL, Enriching::tunnels);
         let (mut flows, mut counters) = (0, 0);
-        let decoded = datagram.decode(&mut |sample| match sample {
+        let decoded = datagram.decode(tunnels, &mut |sample| match sample {
             Sample::Flow(flow) => {
                 cx.row_id = at.row_id(flows);
                 let enriched = known.as_mut().map(|known| known.flow(flow)).unwrap_or_default();

@@ -133,3 +133,32 @@ fn formats_on_anothers_port() {
     run.tick(vec![input(Kind::Trap, "10.0.0.1:161", vec![0x30, 8, 2, 1, 3, 0x30, 3, 2, 1, 7])]);
     assert_eq!(run.rows::<Reject>()[0].reason, "SNMP version 3 is neither v1 nor v2c");
 }
+
+/// As the release before interfaces had names kept it: a template, what an application is called, a sampler, and a set that
+/// waits for template 400.
+const SECOND_EXPORTER: &str = concat!(
+    "0180020000040804000c04005f04000102000e02ac020101025f040060040008ad02010102ae020100220200030801010164",
+    "01d0808068046874747004010090038081c8ac0600080a0000010a0000026303040ad00f019003000168000000"
+);
+
+#[test]
+fn what_an_earlier_release_kept_of_an_exporter_is_known_still() {
+    let digits = SECOND_EXPORTER.as_bytes().chunks(2);
+    let bytes: Vec<u8> =
+        digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+    let kept: radarflow_proto::netflow::SecondExporter = postcard::from_bytes(&bytes).unwrap();
+    let mut exporter = kept.converted();
+    assert_eq!(exporter.waiting(), (1, Some(400)));
+    let template = words(&[2, 16, 400, 2, 8, 4, 12, 4]);
+    let data = [words(&[256, 18]), vec![10, 0, 0, 3, 10, 0, 0, 4, 13, 0, 0, 80, 1, 0]].concat();
+    let sets = [template, data].concat();
+    let head = [words(&[10, 16 + sets.len() as u16]), [1_704_067_200, 3, 7].map(u32::to_be_bytes).concat()];
+    let mut flows = Vec::new();
+    let mut take = |flow: &radarflow_proto::flow::Flow, origin: radarflow_proto::netflow::FlowOrigin| {
+        flows.push((origin.message, flow.src_ip.unwrap().to_string(), flow.app.clone(), flow.sampling.map(|s| s.0)));
+    };
+    let message = [head.concat(), sets].concat();
+    exporter.decode(&message, (9, 0, 0), radarflow_proto::packet::Tunnels::ALL, &mut take).unwrap();
+    let of = |message, ip: &str, app: &str| (message, ip.to_owned(), app.to_owned(), Some(100));
+    assert_eq!(flows, [of((3, 4, 5), "10.0.0.1", ""), of((9, 0, 0), "10.0.0.3", "http")]);
+}

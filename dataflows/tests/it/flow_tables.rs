@@ -110,3 +110,42 @@ fn flows_bear_what_is_known_when_they_are_decoded_and_who_says_so() {
     }
     assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]), "on any number of workers");
 }
+
+/// An agent that samples a packet within a packet.
+fn sampled(peer: &'static str) -> Input {
+    let header = |protocol: u32, src: u32, dst: u32| [0x4500_0028, 0, 0x4000_0000 | protocol << 16, src, dst];
+    let packet = [header(4, 0x0101_0101, 0x0202_0202), header(6, 0x0a00_0001, 0x0a00_0002)].concat();
+    let raw = [&[11, 60, 0, 40][..], &packet].concat();
+    let sample = [&[1, 0, 1, 0, 0, 1, 2, 1, 1, 56][..], &raw].concat();
+    let agent = u32::from(peer.split(':').next().unwrap().parse::<std::net::Ipv4Addr>().unwrap());
+    let sent = [&[5, 1, agent, 0, 7, 1000, 1, 1, sample.len() as u32 * 4][..], &sample].concat();
+    let body = sent.into_iter().flat_map(u32::to_be_bytes).collect::<Vec<u8>>().into();
+    Input { kind: Kind::SFlow, tenant: "t", partition: "default".into(), peer: Some(peer), body }
+}
+
+#[test]
+fn an_exporters_packets_are_entered_as_far_as_it_is_said() {
+    let mut run = Run::new(2);
+    let exporter = |prefix: &str, decapsulate: Option<&[&str]>| ExporterEntry {
+        tenant: "t".into(),
+        prefix: prefix.into(),
+        decapsulate: decapsulate.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        ..Default::default()
+    };
+    let exporters = vec![
+        exporter("10.9.0.1", None),
+        exporter("10.9.0.2", Some(&[])),
+        exporter("10.9.0.3", Some(&["vxlan", "ipip"])),
+        exporter("10.9.0.4", Some(&["vxlan"])),
+    ];
+    run.tick(vec![fact(&Fact::FlowTables { tables: FlowTables { exporters, ..Default::default() }.into() })]);
+    run.tick(["10.9.0.1:1", "10.9.0.2:1", "10.9.0.3:1", "10.9.0.4:1", "10.9.0.5:1"].map(sampled).into());
+    let mut flows: Vec<_> = run
+        .rows::<Flow>()
+        .into_iter()
+        .map(|flow| (flow.sampler_address.to_string(), flow.src_endpoint_ip.unwrap().to_string()))
+        .collect();
+    flows.sort();
+    let sources: Vec<&str> = flows.iter().map(|(_, src)| src.as_str()).collect();
+    assert_eq!(sources, ["10.0.0.1", "1.1.1.1", "10.0.0.1", "1.1.1.1", "10.0.0.1"]);
+}

@@ -6,6 +6,7 @@ use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::flow::tables::Enriched;
 use radarflow_proto::flow::{Flow, FlowContext};
 use radarflow_proto::netflow::{Exporter, FlowOrigin, MAX_EXPORTER_BYTES, domain};
+use radarflow_proto::packet::Tunnels;
 use radarflow_proto::rows::{BatchBuilder, FlowBatch};
 
 const CONTEXT: FlowContext<'static> = FlowContext {
@@ -28,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = domain(message);
         let mut batch = FlowBatch::default();
         let mut take = |flow: &Flow, _: FlowOrigin| batch.push_flow(flow, &Enriched::default(), &CONTEXT);
-        if let Ok(decoded) = exporter.decode(message, (1, position, 1_700_000_000_000_000), &mut take) {
+        if let Ok(decoded) = exporter.decode(message, (1, position, 1_700_000_000_000_000), Tunnels::ALL, &mut take) {
             // Every flow takes some bytes of some message; a set that waited is of an earlier one.
             assert!(decoded.flows as usize <= bytes.len());
             assert_eq!(batch.finish().num_rows(), decoded.flows as usize);

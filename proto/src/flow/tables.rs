@@ -71,6 +71,10 @@ pub struct ExporterEntry {
     /// One in how many packets it looks at, where it does not say so itself.
     #[serde(default)]
     pub sampling_rate: Option<u64>,
+    /// Which packets within the packets that it samples are entered, so that the flow is theirs: `vxlan`, `gre`, `ipip`, `mpls`,
+    /// `srv6`; all where it is not said.
+    #[serde(default)]
+    pub decapsulate: Option<Vec<String>>,
 }
 
 /// What tells what an interface is.

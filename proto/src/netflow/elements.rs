@@ -169,11 +169,11 @@ fn others(element: u16) -> Option<Read> {
         371 | 40000 => |r, v, _| text(&mut r.flow.src_user, v),
         483 => |r, v, _| r.flow.communities.push(uint(v) as u32),
         313 => |r, v, _| {
-            packet::ip(v, &mut r.flow);
+            packet::ip(v, r.tunnels, &mut r.flow);
             r.said.is_packet = true;
         },
         104 | 315 => |r, v, _| {
-            packet::ethernet(v, &mut r.flow);
+            packet::ethernet(v, r.tunnels, &mut r.flow);
             r.said.is_packet = true;
         },
         56701 | 56702 => return palo_alto(element),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::flow::{Flow, MAX_LABELS};
+use crate::packet::Tunnels;
 
 /// What instants of a message are told by.
 #[derive(Clone, Copy)]
@@ -73,8 +74,9 @@ pub(super) struct Said {
 }
 
 /// A record that is being read; one is used for all of a set.
-#[derive(Default)]
 pub(super) struct Record {
+    /// What is entered of sampled packets.
+    pub(super) tunnels: Tunnels,
     /// The flow; of options what they tell of: names stand where those of a flow do.
     pub(super) flow: Flow,
     pub(super) reverse: Option<Counts>,
@@ -90,9 +92,26 @@ pub(super) struct Record {
 }
 
 impl Record {
+    pub(super) fn new(tunnels: Tunnels) -> Self {
+        Record {
+            tunnels,
+            flow: Flow::default(),
+            reverse: None,
+            said: Said::default(),
+            interval: None,
+            packet_interval: None,
+            packet_space: None,
+            size_population: (None, None),
+            app_key: None,
+            app_description: String::new(),
+            boot_us: None,
+        }
+    }
+
     /// Of nothing again.
     pub(super) fn clear(&mut self) {
         let Record {
+            tunnels: _,
             flow,
             reverse,
             said,

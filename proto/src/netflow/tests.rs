@@ -26,7 +26,7 @@ impl std::ops::Deref for Got {
 
 pub(super) fn read(exporter: &mut Exporter, bytes: &[u8], at: MessageOrigin) -> Result<Got, NetFlowError> {
     let mut flows = Vec::new();
-    let told = exporter.decode(bytes, at, &mut |flow, origin| flows.push((flow.clone(), origin)))?;
+    let told = exporter.decode(bytes, at, Tunnels::ALL, &mut |flow, origin| flows.push((flow.clone(), origin)))?;
     assert_eq!(told.flows as usize, flows.len());
     Ok(Got { flows, told })
 }

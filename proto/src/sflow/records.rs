@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{SFlowError, address};
 use crate::flow::{Flow, MAX_LABELS};
-use crate::packet;
+use crate::packet::{self, Tunnels};
 use crate::wire::{Cursor, Truncated};
 
 /// What is decided once all records are read, so that their order does not matter.
@@ -23,12 +23,12 @@ pub(super) fn next<'a>(at: &mut Cursor<'a>) -> Result<(u32, Cursor<'a>), Truncat
 }
 
 /// Reads the records of a sample into its flow.
-pub(super) fn read(at: &mut Cursor<'_>, flow: &mut Flow) -> Result<(), SFlowError> {
+pub(super) fn read(at: &mut Cursor<'_>, tunnels: Tunnels, flow: &mut Flow) -> Result<(), SFlowError> {
     let mut said = Said::default();
     for _ in 0..at.u32()? {
         let (format, mut record) = next(at)?;
         // A record that ends early tells less; the others still count.
-        let _ = flow_record(format, &mut record, flow, &mut said);
+        let _ = flow_record(format, &mut record, tunnels, flow, &mut said);
     }
     if let Some((src, dst)) = said.switched {
         let vlan = |id: u32| u16::try_from(id).ok().filter(|id| (1..0x0fff).contains(id));
@@ -39,7 +39,13 @@ pub(super) fn read(at: &mut Cursor<'_>, flow: &mut Flow) -> Result<(), SFlowErro
     Ok(())
 }
 
-fn flow_record(format: u32, at: &mut Cursor<'_>, flow: &mut Flow, said: &mut Said) -> Result<(), SFlowError> {
+fn flow_record(
+    format: u32,
+    at: &mut Cursor<'_>,
+    tunnels: Tunnels,
+    flow: &mut Flow,
+    said: &mut Said,
+) -> Result<(), SFlowError> {
     match format {
         1 => {
             let protocol = at.u32()?;
@@ -48,10 +54,10 @@ fn flow_record(format: u32, at: &mut Cursor<'_>, flow: &mut Flow, said: &mut Sai
             let n = at.u32()? as usize;
             let header = at.take(n.min(at.remaining()))?;
             match protocol {
-                1 => packet::ethernet(header, flow),
-                7 | 14 => packet::ppp(header, flow),
-                11 | 12 => packet::ip(header, flow),
-                13 => packet::mpls(header, flow),
+                1 => packet::ethernet(header, tunnels, flow),
+                7 | 14 => packet::ppp(header, tunnels, flow),
+                11 | 12 => packet::ip(header, tunnels, flow),
+                13 => packet::mpls(header, tunnels, flow),
                 _ => {}
             }
         }

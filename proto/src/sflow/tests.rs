@@ -10,7 +10,7 @@ struct Got {
 
 fn decode(bytes: &[u8]) -> Result<Got, SFlowError> {
     let (mut flows, mut counters) = (Vec::new(), Vec::new());
-    let told = Datagram::new(bytes)?.decode(&mut |sample| match sample {
+    let told = Datagram::new(bytes)?.decode(Tunnels::ALL, &mut |sample| match sample {
         Sample::Flow(flow) => flows.push(flow.clone()),
         Sample::Counters(of) => counters.push(of.clone()),
     });

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use radarflow_proto::flow::tables::{ApplicationEntry, ExporterEntry, FlowTables, Interface, NetworkEntry};
+use radarflow_proto::packet::Tunnels;
 
 use interfaces::Matcher;
 use prefixes::{Prefix, Prefixes};
@@ -204,6 +205,10 @@ pub fn check(tables: &FlowTables) -> Result<(), String> {
     for (kind, prefix) in prefixes.chain(tables.networks.iter().map(|n| ("networks", &n.prefix))) {
         prefix.parse::<Prefix>().map_err(|why| format!("{kind}: {why}"))?;
     }
+    for names in tables.exporters.iter().filter_map(|e| e.decapsulate.as_ref()) {
+        Tunnels::named(names)
+            .map_err(|name| format!("exporters: `{name}` is no tunnel: vxlan, gre, ipip, mpls, srv6"))?;
+    }
     for rule in &tables.interfaces {
         Matcher::new(rule).map_err(|why| format!("interfaces: {}: {why}", rule.rule_id))?;
     }
@@ -286,6 +291,11 @@ mod tests {
         };
         let wrong = tables(|t| t.networks.push(network(None, "10.0.0.1/8", "x")));
         assert_eq!(wrong, "networks: `10.0.0.1/8` has bits beyond its length: 10.0.0.0/8 is the prefix");
+        let wrong = tables(|t| {
+            let decapsulate = Some(vec!["ipsec".to_owned()]);
+            t.exporters.push(ExporterEntry { prefix: "10.0.0.1".into(), decapsulate, ..Default::default() });
+        });
+        assert_eq!(wrong, "exporters: `ipsec` is no tunnel: vxlan, gre, ipip, mpls, srv6");
         let wrong = tables(|t| {
             t.applications.push(ApplicationEntry { name: "x".into(), ports: vec!["9-1".into()], ..Default::default() });
         });
