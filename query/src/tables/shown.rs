@@ -7,6 +7,7 @@ use crate::tables::catalog::Entity;
 const BRIEF: &[(&str, &[&str])] = &[
     ("devices", &["display_name", "ip", "type", "vendor_name", "availability", "last_seen_time"]),
     ("flows", &["time", "src_endpoint_ip", "dst_endpoint_ip", "dst_endpoint_port", "app", "bytes_total"]),
+    ("interface_counters", &["time", "sampler_address", "if_index", "is_oper_up", "in_bytes", "out_bytes"]),
     ("logs", &["time", "severity", "source_ip", "body"]),
     ("traps", &["time", "source_ip", "trap_oid", "trap_name"]),
     ("events", &["time", "activity_name", "entity_type", "entity_id", "message"]),
