@@ -53,6 +53,8 @@ pub use templates::{FieldSpec, MAX_FIELDS, MAX_TEMPLATE_FIELDS, MAX_TEMPLATES};
 pub const MAX_SAMPLERS: usize = 1024;
 /// Records of fewer bytes are no flows: a flow takes hundreds, and a message shall not be worth many times its own.
 pub const MIN_FLOW_BYTES: usize = 8;
+/// What names told before are worth at most, as so many times the bytes of the records that they are added to.
+pub const NAMES_WORTH: usize = 16;
 /// What a sampler, a name, and an exporter take beside what they say, bytes.
 const OVERHEAD: usize = 64;
 /// What one exporter leaves behind at most, bytes.
@@ -245,7 +247,8 @@ impl Exporter {
         out: &mut FlowSink<'_>,
     ) -> Result<Decoded, NetFlowError> {
         let Domain { version, id } = domain(bytes)?;
-        let mut message = Message { out, told: Decoded::default(), record: Record::new(tunnels), domain: id };
+        let mut message =
+            Message { out, told: Decoded::default(), record: Record::new(tunnels), domain: id, names_left: 0 };
         let mut at = Cursor::new(bytes);
         at.u16()?;
         match version {
@@ -289,8 +292,11 @@ impl Exporter {
         learn(Named::Vrf, flow.in_vrf.or(flow.out_vrf).map(u64::from), &flow.in_vrf_name);
     }
 
-    /// Adds what the exporter told before to a flow: its sampling rate, and names.
-    fn complete(&self, record: &mut Record) {
+    /// Adds what the exporter told before to a flow: its sampling rate, and names as long as so many bytes are left for them.
+    /// Whether all are.
+    fn complete(&self, record: &mut Record, left: &mut usize) -> bool {
+        let times = if record.reverse.is_some() { 2 } else { 1 };
+        let mut complete = true;
         let rate = record.sampling_rate();
         let flow = &mut record.flow;
         flow.sampling = match rate {
@@ -303,11 +309,17 @@ impl Exporter {
             }
         };
         // What the record says itself counts.
-        let name = |out: &mut String, kind, id: Option<u64>| {
+        let mut name = |out: &mut String, kind, id: Option<u64>| {
             if out.is_empty()
                 && let Some(name) = id.and_then(|id| self.names.get(kind, id))
             {
-                out.push_str(name);
+                match left.checked_sub(times * name.len()) {
+                    Some(less) => {
+                        *left = less;
+                        out.push_str(name);
+                    }
+                    None => complete = false,
+                }
             }
         };
         name(&mut flow.app, Named::App, record.app_key);
@@ -318,5 +330,6 @@ impl Exporter {
         name(&mut flow.out_if_description, Named::Description, flow.out_if.map(u64::from));
         name(&mut flow.in_vrf_name, Named::Vrf, flow.in_vrf.map(u64::from));
         name(&mut flow.out_vrf_name, Named::Vrf, flow.out_vrf.map(u64::from));
+        complete
     }
 }

@@ -195,6 +195,8 @@ fn discarded(at: &mut Cursor<'_>, tunnels: Tunnels, flow: &mut Flow) -> Result<(
     flow.sampler_id = Some(u64::from(source));
     (flow.in_if, flow.out_if) = (index((0, input)), index((0, output)));
     flow.discard_reason = Some(reason);
+    // Each is told of: no rate that is known otherwise is theirs.
+    flow.sampling = Some((1, SamplingSource::Record));
     records::read(at, tunnels, flow)
 }
 

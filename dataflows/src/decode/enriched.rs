@@ -15,6 +15,8 @@ use super::At;
 
 /// Interfaces, and exporters that have some, that are remembered; beyond them all are forgotten, and asked for again.
 const MAX_INTERFACES: usize = 16_384;
+/// Of one exporter; beyond them its are forgotten.
+const MAX_OF_EXPORTER: usize = 1024;
 
 /// What rules told of an interface, and what it was called then.
 struct Told {
@@ -101,6 +103,10 @@ impl Enriching<'_> {
         if !known {
             let interface = self.view.interface(self.exporter, index, name, description);
             let told = Told { name: name.to_owned(), description: description.to_owned(), interface };
+            if interfaces.len() >= MAX_OF_EXPORTER {
+                *self.remembered -= interfaces.len();
+                interfaces.clear();
+            }
             *self.remembered += usize::from(interfaces.insert(index, told).is_none());
         }
     }

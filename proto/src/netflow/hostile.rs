@@ -190,3 +190,21 @@ fn options_of_no_scope_are_no_flows_and_all_of_them_can_be_withdrawn() {
     read(&mut exporter, &ipfix(&[set(3, &words(&[3, 0]))]), AT).unwrap();
     assert_eq!(read(&mut exporter, &ipfix(&[set(300, &[0; 8])]), AT).unwrap().held, 1);
 }
+
+#[test]
+fn names_are_worth_so_many_times_the_records_they_are_added_to() {
+    let mut exporter = Exporter::default();
+    let options =
+        [set(3, &words(&[300, 3, 1, 10, 4, 82, 128, 83, 128])), set(300, &[&[0, 0, 0, 1], &[b'n'; 256][..]].concat())];
+    read(&mut exporter, &ipfix(&options), AT).unwrap();
+    let record = [0, 0, 0, 1, 0, 0, 0, 9];
+    let few = [template(256, &[(10, 4), (1, 4), (210, 8)]), set(256, &[&record[..], &[0; 8]].concat())];
+    let got = read(&mut exporter, &ipfix(&few), AT).unwrap();
+    assert_eq!((got.flows[0].0.in_if_name.len(), got.flows[0].0.in_if_description.len()), (128, 128));
+    assert!(got.errors.is_empty());
+    let many = [template(256, &[(10, 4), (1, 4)]), set(256, &record.repeat(6000))];
+    let got = read(&mut exporter, &ipfix(&many), AT).unwrap();
+    let names: usize = got.flows.iter().map(|(flow, _)| flow.in_if_name.len() + flow.in_if_description.len()).sum();
+    assert_eq!((got.flows.len(), got.errors.len()), (6000, 1));
+    assert!(names <= NAMES_WORTH * 6000 * record.len() && names > 0);
+}

@@ -6,7 +6,7 @@ use super::elements::V9_SCOPE;
 use super::held::HeldSet;
 use super::record::{Clock, Record, since};
 use super::templates::{FieldSpec, MAX_FIELDS, Template};
-use super::{Decoded, Exporter, FlowOrigin, FlowSink, MIN_FLOW_BYTES, MessageOrigin, NetFlowError};
+use super::{Decoded, Exporter, FlowOrigin, FlowSink, MIN_FLOW_BYTES, MessageOrigin, NAMES_WORTH, NetFlowError};
 use crate::flow::SamplingSource;
 use crate::wire::Cursor;
 
@@ -23,6 +23,8 @@ pub(super) struct Message<'a, 'b> {
     pub(super) record: Record,
     /// What it speaks for.
     pub(super) domain: u32,
+    /// Bytes of names that may still be added to its records.
+    pub(super) names_left: usize,
 }
 
 impl Message<'_, '_> {
@@ -292,6 +294,7 @@ impl Exporter {
             message.told.errors.push(NetFlowError::Template { id, reason: "its set is shorter than one record" });
         }
         let mut reason = None;
+        message.names_left += NAMES_WORTH * at.remaining();
         while at.remaining() >= template.least() {
             let begin = at.position();
             if let Err(error) = template.read(at, origin.clock, &mut message.record) {
@@ -304,8 +307,8 @@ impl Exporter {
                 reason = Some("they have neither addresses nor counts");
             } else if at.position() - begin < MIN_FLOW_BYTES {
                 reason = Some("they are too short to be flows");
-            } else {
-                self.emit(message, FlowOrigin::new(origin.message, origin.offset + begin));
+            } else if !self.emit(message, FlowOrigin::new(origin.message, origin.offset + begin)) {
+                reason = Some("names that belong to them are left out: they would be worth many times their bytes");
             }
         }
         if let Some(reason) = reason {
@@ -313,8 +316,9 @@ impl Exporter {
         }
     }
 
-    fn emit(&self, message: &mut Message<'_, '_>, origin: FlowOrigin) {
-        self.complete(&mut message.record);
+    /// Gives the flows of a record; whether they have all their names.
+    fn emit(&self, message: &mut Message<'_, '_>, origin: FlowOrigin) -> bool {
+        let complete = self.complete(&mut message.record, &mut message.names_left);
         message.record.flow.domain = Some(message.domain);
         message.emit(origin);
         // RFC 5103: one record, two flows; the reverse one has its own counts and the ends swapped.
@@ -327,6 +331,7 @@ impl Exporter {
             flow.end_us = counts.end_us.or(flow.end_us);
             message.emit(FlowOrigin { index: origin.index + 1, ..origin });
         }
+        complete
     }
 }
 

@@ -171,7 +171,7 @@ fn packets_that_were_dropped_are_told_with_their_reason() {
     let sample = [words(&[9, 0, 17, 4, 17, 0, 258, 1]), ip.clone()].concat();
     let got = decode(&of(5, &sample)).unwrap();
     let flow = &got.flows[0];
-    assert_eq!((flow.discard_reason, flow.packets, flow.sampling), (Some(258), 1, None));
+    assert_eq!((flow.discard_reason, flow.packets, flow.sampling), (Some(258), 1, Some((1, SamplingSource::Record))));
     assert_eq!((flow.in_if, flow.out_if, flow.dst_port), (Some(17), Some(0), Some(443)));
     // A flow sample says it in place of the output, in either form.
     let compact = [words(&[1, 17, 100, 1000, 0, 17, 1 << 30 | 258, 1]), ip.clone()].concat();

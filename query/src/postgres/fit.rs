@@ -340,6 +340,15 @@ fn constants(args: &FunctionArguments) -> bool {
         FunctionArguments::List(list) => list
             .args
             .iter()
-            .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(_) | Expr::Cast { .. })))),
+            .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if is_constant(expr))),
+    }
+}
+
+/// Whether something is a literal, cast or not: what else it may be is not computed beside the queries.
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) => true,
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => is_constant(inner),
+        _ => false,
     }
 }

@@ -28,8 +28,8 @@ pub const WRONG_AT_ONCE: u32 = 10;
 pub const CONNECTION_BYTES: usize = 48 << 10;
 /// What a session takes beside what it was asked, bytes: what is gathered for the client, settings, its tasks.
 const SESSION_BYTES: usize = 192 << 10;
-/// What a parsed text takes, as so many times its length.
-const PARSED: usize = 8;
+/// What a parsed text takes, as so many times its length: an expression of two characters is hundreds of bytes.
+const PARSED: usize = 160;
 /// What a message takes beside its text, bytes.
 const MESSAGE_COST: usize = 256;
 /// For how long wrong passwords are remembered.
@@ -136,16 +136,24 @@ impl Asked {
     /// For a message of so many bytes.
     pub(crate) fn message(&self, letter: u8, len: usize) -> Result<Asked, Refusal> {
         let times = if matches!(letter, b'P' | b'Q') { PARSED } else { 2 };
+        self.of(MESSAGE_COST + times * len)
+    }
+
+    /// For so many bytes.
+    pub(crate) fn of(&self, bytes: usize) -> Result<Asked, Refusal> {
         let mut held = self.0.another();
-        held.grow(MESSAGE_COST + times * len).map_err(|no| Refusal::new(OUT_OF_MEMORY, no.to_string()))?;
+        held.grow(bytes).map_err(|no| Refusal::new(OUT_OF_MEMORY, no.to_string()))?;
         Ok(Asked(held))
     }
 
-    /// For the same once more.
-    pub(crate) fn again(&self) -> Result<Asked, Refusal> {
-        let mut held = self.0.another();
-        held.grow(self.0.bytes()).map_err(|no| Refusal::new(OUT_OF_MEMORY, no.to_string()))?;
-        Ok(Asked(held))
+    /// For the same once more, and so many bytes.
+    pub(crate) fn again(&self, more: usize) -> Result<Asked, Refusal> {
+        self.of(self.0.bytes() + more)
+    }
+
+    /// For what takes none.
+    pub(crate) fn nothing(&self) -> Asked {
+        Asked(self.0.another())
     }
 }
 
@@ -249,14 +257,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_has_its_memory_until_it_is_forgotten() {
-        let limits = Limits::new(Room::of(8 << 20));
+        let limits = Limits::new(Room::of(64 << 20));
         let session = limits.session("t", address(1)).unwrap();
-        let kept: Vec<Asked> = (0..100).map_while(|_| session.room().message(b'P', 64 << 10).ok()).collect();
+        let kept: Vec<Asked> = (0..100).map_while(|_| session.room().message(b'P', 16 << 10).ok()).collect();
         assert!(!kept.is_empty() && kept.len() < 16, "{}", kept.len());
-        assert_eq!(kept[0].again().err().unwrap().code, OUT_OF_MEMORY);
+        assert_eq!(kept[0].again(0).err().unwrap().code, OUT_OF_MEMORY);
         assert!(limits.session("u", address(2)).is_ok(), "others keep room");
         drop(kept);
-        assert!(session.room().message(b'Q', 64 << 10).is_ok());
+        assert!(session.room().message(b'Q', 16 << 10).is_ok());
     }
 
     #[test]

@@ -40,22 +40,34 @@ pub(crate) fn count(statement: &ast::Statement) -> Result<usize, Refusal> {
     }
 }
 
-/// A statement with literals where its parameters were.
-pub(crate) fn filled(statement: &ast::Statement, values: &[Expr]) -> Result<ast::Statement, Refusal> {
+/// What the values of a statement take at most, each as often as it is named, bytes.
+const MAX_FILLED: usize = 1 << 20;
+/// What a value takes beside its text.
+const VALUE_COST: usize = 320;
+
+/// A statement with literals where its parameters were, and how many bytes these take.
+pub(crate) fn filled(statement: &ast::Statement, values: &[Expr]) -> Result<(ast::Statement, usize), Refusal> {
+    let weights: Vec<usize> = values.iter().map(|value| value.to_string().len() + VALUE_COST).collect();
     let mut statement = statement.clone();
+    let mut filled = 0;
     let missing = visit_expressions_mut(&mut statement, |expr| {
         let Expr::Value(value) = expr else { return ControlFlow::Continue(()) };
         let Value::Placeholder(name) = &value.value else { return ControlFlow::Continue(()) };
         let at = name.trim_start_matches('$').parse::<usize>().unwrap_or_default();
-        match at.checked_sub(1).and_then(|at| values.get(at)) {
-            Some(value) => *expr = value.clone(),
-            None => return ControlFlow::Break(name.clone()),
+        let Some(at) = at.checked_sub(1).filter(|at| *at < values.len()) else {
+            return ControlFlow::Break(Refusal::new(PROTOCOL, format!("there is no value for parameter {name}")));
+        };
+        filled += weights[at];
+        if filled > MAX_FILLED {
+            let detail = format!("the values of a statement take {MAX_FILLED} bytes at most");
+            return ControlFlow::Break(Refusal::new(TOO_MUCH, detail));
         }
+        *expr = values[at].clone();
         ControlFlow::Continue(())
     });
     match missing {
-        ControlFlow::Continue(()) => Ok(statement),
-        ControlFlow::Break(name) => Err(Refusal::new(PROTOCOL, format!("there is no value for parameter {name}"))),
+        ControlFlow::Continue(()) => Ok((statement, filled)),
+        ControlFlow::Break(refusal) => Err(refusal),
     }
 }
 

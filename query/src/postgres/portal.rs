@@ -106,7 +106,12 @@ impl Prepared {
             parameters::value(kind(at, *binary), *binary, bytes.as_deref())
         };
         let values = values.map(value).collect::<Result<Vec<_>, _>>()?;
-        let filled = |statement: &Statement| parameters::filled(statement, &values).map(Box::new);
+        let mut bytes = 0;
+        let mut filled = |statement: &Statement| {
+            let (statement, more) = parameters::filled(statement, &values)?;
+            bytes += more;
+            Ok::<_, Refusal>(Box::new(statement))
+        };
         let command = match &self.command {
             Some(Command::Rows(statement, from)) => Some(Command::Rows(filled(statement)?, *from)),
             Some(Command::Declare { name, hold, rows }) => match &**rows {
@@ -119,7 +124,7 @@ impl Prepared {
             command => command.clone(),
         };
         let state = State::Waiting(command);
-        let memory = self.memory.as_ref().map(Asked::again).transpose()?;
+        let memory = self.memory.as_ref().map(|memory| memory.again(bytes)).transpose()?;
         Ok(Portal { text: self.text.clone(), state, binary: bind.binary.clone(), hold: false, memory })
     }
 }
@@ -232,6 +237,8 @@ mod tests {
             panic!()
         };
         assert_eq!(statement.to_string(), "SELECT '1', 1");
+        let often = Prepared::new(format!("select {}$1", "$1, ".repeat(5000)), Vec::new()).unwrap();
+        assert_eq!(often.bound(&bind(1)).err().unwrap().code, refusal::TOO_MUCH, "each time counts");
         assert_eq!(Prepared::new("select 1; select 2".into(), Vec::new()).err().unwrap().code, refusal::SYNTAX);
     }
 }

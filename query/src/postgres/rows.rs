@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
-use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::sql::sqlparser::ast::Statement;
 
 use crate::actor::Actor;
@@ -15,6 +14,7 @@ use crate::postgres::catalog::value::told;
 use crate::postgres::catalog::{Catalog, Column, MAX_BYTES, Row};
 use crate::postgres::fit;
 use crate::postgres::kinds::{Oid, TEXT};
+use crate::postgres::limits::Asked;
 use crate::postgres::refusal::{self, Refusal, refusal};
 use crate::postgres::statement::{self, From};
 use crate::postgres::types;
@@ -31,7 +31,7 @@ pub(crate) struct Given {
 
 enum Rows {
     Engine { export: Box<Export>, batch: Vec<ArrayRef>, rows: usize, next: usize },
-    Memory { catalog: Arc<Catalog>, rows: std::vec::IntoIter<Row>, _memory: Option<MemoryReservation> },
+    Memory { catalog: Arc<Catalog>, rows: std::vec::IntoIter<Row>, _memory: Option<Asked> },
 }
 
 /// How far the rows are.
@@ -42,11 +42,12 @@ pub(crate) struct Sent {
 }
 
 /// What a session asks with.
-#[derive(Clone)]
 pub(crate) struct Asker {
     pub(crate) engine: Arc<Engine>,
     pub(crate) actor: Actor,
     pub(crate) catalog: Arc<Catalog>,
+    /// For rows that wait for the client.
+    pub(crate) room: Asked,
 }
 
 /// What evaluates catalogs does not know, and the engine may.
@@ -136,9 +137,11 @@ impl Asker {
         let (catalog, query) = (self.catalog.clone(), query.clone());
         let work = move || catalog.answer(&query, &|| cancel::check().is_ok());
         let answer = self.engine.beside(&self.actor, MAX_BYTES, work).await;
-        let (answer, memory) = answer.map_err(|error| refusal(&error, ""))?;
+        let (answer, made) = answer.map_err(|error| refusal(&error, ""))?;
         let (columns, rows, bytes) = answer?;
-        memory.resize(bytes);
+        // From here on they wait for this client: in its own memory, not in that of all queries.
+        let memory = self.room.of(bytes)?;
+        drop(made);
         let rows = Rows::Memory { catalog: self.catalog.clone(), rows: rows.into_iter(), _memory: Some(memory) };
         Ok(Given { columns, rows })
     }

@@ -146,7 +146,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<C> {
         let stopping = shared.stopping.clone();
         let interrupts = Interrupts { cancelled, left, stopping, grant: actor.grant.clone(), until: None };
         let catalog = Arc::new(Catalog::new(actor.name.clone(), pid, settings.all()));
-        let asker = Asker { engine: shared.engine.clone(), actor, catalog };
+        let asker = Asker { engine: shared.engine.clone(), actor, catalog, room: seat.room() };
         let mut session = Session {
             shared: shared.clone(),
             asker,
@@ -164,9 +164,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<C> {
             session.out.refuse(&refusal, "", true);
             let _ = session.flush().await;
         }
-        let _ = session.io.shutdown().await;
+        session.portals = Portals::default();
         shared.leave(pid);
         reader.abort();
+        // Who does not read is not waited for.
+        let _ = timeout(STALLED, session.io.shutdown()).await;
     }
 
     fn greet(&mut self, key: i32, notices: &[String]) {
@@ -311,7 +313,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<C> {
             return Err(Refusal::new("42P02", "there is no parameter $1").into());
         }
         let state = State::Waiting(Some(command));
-        let memory = Some(memory.again()?);
+        let memory = Some(memory.again(0)?);
         let mut portal = Portal { text: text.into(), state, binary: Vec::new(), hold: false, memory };
         if let Some(columns) = self.columns(&mut portal).await? {
             self.out.columns(&columns, |_| false);
@@ -541,6 +543,8 @@ async fn listen<C: AsyncRead>(mut io: ReadHalf<C>, room: &Asked, to: &mpsc::Send
         let place = places.clone().acquire_many_owned(wanted).await.map_err(io::Error::other)?;
         let (letter, message) = match head {
             Err(refusal) => (0, Err(refusal)),
+            // What ends and synchronises needs no room: it would be missed.
+            Ok((letter, 0)) => (letter, Message::of(letter, &[]).map(|message| (message, room.nothing()))),
             Ok((letter, len)) => match room.message(letter, len) {
                 Ok(memory) => {
                     let mut body = vec![0; len];

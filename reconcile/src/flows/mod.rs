@@ -68,10 +68,23 @@ struct Known {
     applications: BTreeMap<(u8, u16), String>,
 }
 
+impl Default for Known {
+    fn default() -> Self {
+        Known {
+            exporters: Scoped::new(std::iter::empty()),
+            networks: Scoped::new(std::iter::empty()),
+            interfaces: Vec::new(),
+            applications: BTreeMap::new(),
+        }
+    }
+}
+
 /// What is known of flows, ready to be asked.
 #[derive(Default)]
 pub struct Knowledge {
     tenants: BTreeMap<String, Known>,
+    /// Of tenants of which nothing is said.
+    nothing: Known,
     as_names: BTreeMap<u32, String>,
 }
 
@@ -108,12 +121,13 @@ impl Knowledge {
             tenants.insert(tenant.clone(), known);
         }
         let as_names = tables.autonomous_systems.iter().map(|a| (a.number, a.name.clone())).collect();
-        Knowledge { tenants, as_names }
+        Knowledge { tenants, nothing: Known::default(), as_names }
     }
 
-    /// What is known of the flows of a tenant and partition, if anything is.
+    /// What is known of the flows of a tenant and partition, if anything is. Autonomous systems have the same names for all.
     pub fn of<'a>(&'a self, tenant: &str, partition: &'a str) -> Option<View<'a>> {
-        let known = self.tenants.get(tenant)?;
+        let none = (!self.as_names.is_empty()).then_some(&self.nothing);
+        let known = self.tenants.get(tenant).or(none)?;
         Some(View { known, as_names: &self.as_names, partition })
     }
 }

@@ -131,11 +131,13 @@ fn series(_: &Run<'_>, args: &[Value]) -> Result<Value, Refusal> {
     if step == 0 {
         return Err(Refusal::new(refusal::BAD_VALUE, "the step of a series cannot be 0"));
     }
-    let count = ((to - from) / step).checked_add(1).unwrap_or_default().clamp(0, MAX_SERIES as i64 + 1);
-    if count > MAX_SERIES as i64 {
+    let count = (i128::from(to) - i128::from(from)) / i128::from(step) + 1;
+    let is_empty = (to < from) == (step > 0) && to != from;
+    let count = if is_empty { 0 } else { count };
+    if count > MAX_SERIES as i128 {
         return Err(Refusal::new(refusal::TOO_MUCH, format!("a series has {MAX_SERIES} items at most")));
     }
-    Ok(Value::list((0..count).map(|at| Value::Whole(from + at * step))))
+    Ok(Value::list((0..count as i64).map(|at| Value::Whole(from + at * step))))
 }
 
 /// Words of the language that SQL:2003 does not have.
@@ -444,5 +446,5 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         Ok(Value::Whole(whole.find(&*part).map_or(0, |at| whole[..at].chars().count() as i64 + 1)))
     }),
     strict("starts_with", BOOL, |_, args| Ok(text(args, 0).starts_with(&*text(args, 1)).into())),
-    strict("abs", INT8, |_, args| Ok(arg(args, 0).whole().map(i64::abs).into())),
+    strict("abs", INT8, |_, args| Ok(arg(args, 0).whole().map(i64::saturating_abs).into())),
 ];

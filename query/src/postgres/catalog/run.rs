@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
             }
             Body::Set { how, all, sides } => {
                 let [left, right] = [self.body(&sides[0], around)?, self.body(&sides[1], around)?];
-                combined(*how, *all, left, right)
+                self.combined(*how, *all, left, right)?
             }
         };
         few(&rows)?;
@@ -159,13 +159,14 @@ impl<'a> Run<'a> {
         match &select.distinct {
             Distinct::No => {}
             Distinct::Rows => {
-                let mut seen = HashSet::new();
-                output.retain(|row| seen.insert(key(&row[..query.columns.len()])));
+                output = self.distinct(output, |row| self.key(&row[..query.columns.len()]))?;
             }
             Distinct::On(places) => {
                 output.sort_by(|a, b| order(a, b, &query.sort));
-                let mut seen = HashSet::new();
-                output.retain(|row| seen.insert(places.iter().map(|at| key(&row[*at..=*at])).collect::<Vec<_>>()));
+                output = self.distinct(output, |row| {
+                    let of: Row = places.iter().map(|at| row[*at].clone()).collect();
+                    self.key(&of)
+                })?;
             }
         }
         Ok(output)
@@ -282,6 +283,8 @@ impl<'a> Run<'a> {
             if !any && matches!(source.join, Join::Left | Join::Full) {
                 let mut alone = row.clone();
                 alone.resize(width + source.width, Value::Null);
+                self.step()?;
+                self.make(size_of_val(&alone[..]))?;
                 if self.all(filter.iter().copied(), &alone, around)? {
                     joined.push(alone);
                 }
@@ -292,11 +295,13 @@ impl<'a> Run<'a> {
         }
         if matches!(source.join, Join::Right | Join::Full) {
             let alone = fixed.iter().flat_map(|rows| rows.iter()).zip(&matched).filter(|(_, matched)| !**matched);
-            joined.extend(alone.map(|(row, _)| {
+            for (row, _) in alone {
+                self.step()?;
+                self.make((width + row.len()) * size_of::<Value>())?;
                 let mut both = vec![Value::Null; width];
                 both.extend_from_slice(row);
-                both
-            }));
+                joined.push(both);
+            }
         }
         Ok(joined)
     }
@@ -356,7 +361,7 @@ impl<'a> Run<'a> {
             for row in rows {
                 let frame = Frame { row: &row, parent: Some(around) };
                 let of = keys.iter().map(|node| self.value(node, &frame)).collect::<Result<Row, _>>()?;
-                let at = *known.entry(key(&of)).or_insert_with(|| {
+                let at = *known.entry(self.key(&of)?).or_insert_with(|| {
                     groups.push(Vec::new());
                     groups.len() - 1
                 });
@@ -392,13 +397,60 @@ impl<'a> Run<'a> {
         }
         given.sort_by(|(a, _), (b, _)| inside(a, b, &aggregate.sort));
         if aggregate.distinct {
-            let mut seen = HashSet::new();
-            given.retain(|(_, args)| seen.insert(key(args)));
+            given = self.distinct(given, |(_, args)| self.key(args))?;
         }
         if matches!(aggregate.what, Tally::List | Tally::Texts) {
             self.make(given.iter().flat_map(|(_, args)| args).map(Value::bytes).sum())?;
         }
         Ok(total(aggregate.what, given.into_iter().map(|(_, args)| args).collect()))
+    }
+
+    /// What is the same for equal rows.
+    fn key(&self, row: &[Value]) -> Result<String, Refusal> {
+        self.step()?;
+        let key = key(row);
+        self.make(key.len())?;
+        Ok(key)
+    }
+
+    /// Those of which there was no equal one before.
+    fn distinct<T>(&self, all: Vec<T>, key: impl Fn(&T) -> Result<String, Refusal>) -> Result<Vec<T>, Refusal> {
+        let mut seen = HashSet::new();
+        let mut kept = Vec::new();
+        for one in all {
+            if seen.insert(key(&one)?) {
+                kept.push(one);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn combined(&self, how: Set, all: bool, left: Vec<Row>, right: Vec<Row>) -> Result<Vec<Row>, Refusal> {
+        if how == Set::Union {
+            let mut rows = left;
+            rows.extend(right);
+            return if all { Ok(rows) } else { self.distinct(rows, |row| self.key(row)) };
+        }
+        let mut others: HashMap<String, usize> = HashMap::new();
+        for row in &right {
+            *others.entry(self.key(row)?).or_default() += 1;
+        }
+        let mut seen = HashSet::new();
+        let mut kept = Vec::new();
+        for row in left {
+            let key = self.key(&row)?;
+            let there = match others.get_mut(&key) {
+                Some(n) if *n > 0 => {
+                    *n -= usize::from(all);
+                    true
+                }
+                _ => false,
+            };
+            if there == (how == Set::Intersect) && (all || seen.insert(key)) {
+                kept.push(row);
+            }
+        }
+        Ok(kept)
     }
 
     /// Numbers the rows of each partition.
@@ -415,7 +467,7 @@ impl<'a> Run<'a> {
             let frame = Frame { row, parent: Some(around) };
             let of = partition.iter().map(|node| self.value(node, &frame)).collect::<Result<Row, _>>()?;
             let by = sort.iter().map(|(node, _)| self.value(node, &frame)).collect::<Result<Row, _>>()?;
-            parts.entry(key(&of)).or_default().push((by, at));
+            parts.entry(self.key(&of)?).or_default().push((by, at));
         }
         for mut part in parts.into_values() {
             part.sort_by(|(a, _), (b, _)| inside(a, b, sort));
@@ -550,36 +602,6 @@ fn order(a: &Row, b: &Row, sort: &[Sort]) -> Ordering {
 fn inside(a: &Row, b: &Row, sort: &[(Node, Sort)]) -> Ordering {
     let each = a.iter().zip(b).zip(sort).map(|((a, b), (_, by))| directed(a, b, *by));
     each.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-}
-
-fn combined(how: Set, all: bool, left: Vec<Row>, right: Vec<Row>) -> Vec<Row> {
-    if how == Set::Union {
-        let mut rows = left;
-        rows.extend(right);
-        if !all {
-            let mut seen = HashSet::new();
-            rows.retain(|row| seen.insert(key(row)));
-        }
-        return rows;
-    }
-    let mut others: HashMap<String, usize> = HashMap::new();
-    for row in &right {
-        *others.entry(key(row)).or_default() += 1;
-    }
-    let mut seen = HashSet::new();
-    let keep = |row: &Row| {
-        let key = key(row);
-        let left = others.get_mut(&key);
-        let there = match left {
-            Some(n) if *n > 0 => {
-                *n -= usize::from(all);
-                true
-            }
-            _ => false,
-        };
-        there == (how == Set::Intersect) && (all || seen.insert(key))
-    };
-    left.into_iter().filter(keep).collect()
 }
 
 fn total(what: Tally, rows: Vec<Row>) -> Value {

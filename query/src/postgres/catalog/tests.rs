@@ -161,3 +161,23 @@ fn work_is_bounded_and_ends_when_nobody_waits() {
         "select repeat from (select 'x' || ".to_owned() + &"'xxxxxxxxxxxxxxxx' || ".repeat(40) + "'y' as repeat) r";
     assert!(ask(&long).is_ok());
 }
+
+#[test]
+fn what_is_made_on_the_way_is_bounded_whatever_makes_it() {
+    let wide = "x".repeat(60_000);
+    let series = "(select * from generate_series(1, 447) n)";
+    let alone = "left join pg_constraint c on true ".repeat(20);
+    for text in [
+        format!("select distinct n, '{wide}' from generate_series(1, 10000) n"),
+        format!("select n, '{wide}' from generate_series(1, 10000) n group by n, 2"),
+        format!("select count(distinct n || '{wide}') from generate_series(1, 10000) n"),
+        format!("select n || '{wide}' from generate_series(1, 5000) n union select 'y'"),
+        format!("select 1 from {series} a, {series} b {alone}"),
+    ] {
+        assert_eq!(code(&text), crate::postgres::refusal::OUT_OF_MEMORY, "{}", &text[..60]);
+    }
+    assert_eq!(code("select generate_series(0, -9223372036854775807 - 1, -1)"), crate::postgres::refusal::TOO_MUCH);
+    assert_eq!(shown("select * from generate_series(3, 1, -1)"), ["3", "2", "1"]);
+    assert_eq!(shown("select count(*) from generate_series(3, 1)"), ["0"]);
+    assert_eq!(shown("select abs(-9223372036854775807 - 1)"), ["9223372036854775807"]);
+}

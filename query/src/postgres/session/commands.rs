@@ -6,7 +6,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Session, Stop, Transaction, send, shown};
 use crate::postgres::catalog::Catalog;
-use crate::postgres::limits::Asked;
 use crate::postgres::portal::{Portal, State};
 use crate::postgres::refusal::{self, Refusal};
 use crate::postgres::rows::Given;
@@ -108,7 +107,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<C> {
                     return Err(Refusal::new(refusal::NO_TRANSACTION, detail).into());
                 }
                 let state = State::Waiting(Some(*rows));
-                let memory = memory.as_ref().map(Asked::again).transpose()?;
+                let memory = memory.as_ref().map(|memory| memory.again(0)).transpose()?;
                 let mut portal = Portal { text: text.clone(), state, binary: binary.clone(), hold, memory };
                 // What is wrong with it is told now.
                 Box::pin(self.columns(&mut portal)).await?;
