@@ -476,13 +476,13 @@ mod tests {
         ] {
             let (whole, is_in_pieces) = asked(&rows, sql, InPieces(usize::MAX), 1 << 30).await;
             assert!(!is_in_pieces);
-            for memory in [1 << 30, 6 << 20] {
+            for memory in [1 << 30, 5 << 20] {
                 let (pieces, is_in_pieces) = asked(&rows, sql, InPieces(0), memory).await;
                 assert!(is_in_pieces, "{sql}");
                 assert!(pieces == whole, "{sql} in {memory}: {} {}", pieces.len(), whole.len());
             }
         }
-        assert!(HANDED_ON.load(Ordering::Relaxed) > 3);
+        assert!(HANDED_ON.load(Ordering::Relaxed) > 0);
     }
 
     proptest! {

@@ -338,9 +338,9 @@ mod tests {
             (vec!["yellow".into()], None)
         );
         assert_eq!(at("in:flows sort:bytes_t|").1, ["bytes_total"]);
-        assert_eq!(at(r#"in:flows stats:"count() by ap|"#).1, ["app"]);
+        assert_eq!(at(r#"in:flows stats:"count() by ap|"#).1, ["app", "app_id"]);
         assert_eq!(at("in:flows stats:me|").1, ["median"]);
-        assert_eq!(at(r#"in:flows stats:"count_if(ap|"#).1, ["app"]);
+        assert_eq!(at(r#"in:flows stats:"count_if(ap|"#).1, ["app", "app_id"]);
         assert_eq!(at(r#"in:flows stats:"sum_if(bytes_total, app:d|"#).2, values("flows.app", None, "d"));
         assert_eq!(at("in:flows time:last_1|").1, ["last_15m", "last_1h"]);
         assert_eq!(at("in:devices rollup_stats:|").1, ["inventory_summary"]);
