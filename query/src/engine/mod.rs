@@ -258,7 +258,7 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut optimizer = Optimizer::new().rules;
     optimizer.push(Arc::new(Stored));
     let mut physical = PhysicalOptimizer::new().rules;
-    physical.push(Arc::new(InPieces(pieces::LEAST)));
+    physical.push(Arc::new(InPieces { least: pieces::LEAST, most: pieces::MOST }));
     // Before each rule it is asked whether the plan is still wanted.
     let wanted = || Arc::new(Wanted);
     let mut state = builder

@@ -49,9 +49,17 @@ const SEED: u64 = 0x7072_6563_6965;
 /// Fewer rows than these are in the cache in any case.
 pub(crate) const LEAST: usize = 250_000;
 
-/// The rule, for aggregations of so many rows or more.
+/// What a partition may take before DataFusion goes on, bytes.
+pub(crate) const MOST: usize = 256 << 20;
+
+/// The rule.
 #[derive(Debug)]
-pub(crate) struct InPieces(pub(crate) usize);
+pub(crate) struct InPieces {
+    /// From how many rows on.
+    pub(crate) least: usize,
+    /// What a partition may take, bytes.
+    pub(crate) most: usize,
+}
 
 impl PhysicalOptimizerRule for InPieces {
     fn name(&self) -> &'static str {
@@ -65,7 +73,11 @@ impl PhysicalOptimizerRule for InPieces {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let replaced = plan.transform_up(|plan| {
             let fits = plan.downcast_ref::<AggregateExec>().is_some_and(|last| self.fits(last));
-            Ok(if fits { Transformed::yes(Arc::new(Pieces { last: plan }) as _) } else { Transformed::no(plan) })
+            Ok(if fits {
+                Transformed::yes(Arc::new(Pieces { last: plan, most: self.most }) as _)
+            } else {
+                Transformed::no(plan)
+            })
         });
         replaced.data()
     }
@@ -83,7 +95,7 @@ impl InPieces {
             && matches!(last.input_order_mode(), InputOrderMode::Linear)
             && last.limit_options().is_none()
             && last.aggr_expr().iter().all(|call| call.groups_accumulator_supported())
-            && rows().is_some_and(|rows| rows >= self.0)
+            && rows().is_some_and(|rows| rows >= self.least)
     }
 }
 
@@ -92,6 +104,7 @@ impl InPieces {
 struct Pieces {
     /// The same as DataFusion does it: its input, properties and columns are these.
     last: Arc<dyn ExecutionPlan>,
+    most: usize,
 }
 
 impl Pieces {
@@ -128,7 +141,7 @@ impl ExecutionPlan for Pieces {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Pieces { last: of_children(&self.last, children)? }))
+        Ok(Arc::new(Pieces { last: of_children(&self.last, children)?, most: self.most }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -136,7 +149,7 @@ impl ExecutionPlan for Pieces {
         let mut input = last.input().execute(partition, context.clone())?;
         let schema = self.schema();
         let reservation = MemoryConsumer::new("InPieces").register(context.memory_pool());
-        let mut tables = Tables::new(last, schema.clone(), reservation)?;
+        let mut tables = Tables::new(last, schema.clone(), (reservation, self.most))?;
         let rows = context.session_config().batch_size();
         let whole = self.last.clone();
         let groups = async move {
@@ -237,12 +250,14 @@ struct Tables {
     schema: SchemaRef,
     tables: Vec<Table>,
     reservation: MemoryReservation,
+    /// What all of it may take, bytes.
+    most: usize,
     hashes: Vec<u64>,
     indices: Vec<usize>,
 }
 
 impl Tables {
-    fn new(last: &AggregateExec, schema: SchemaRef, reservation: MemoryReservation) -> Result<Tables> {
+    fn new(last: &AggregateExec, schema: SchemaRef, (reservation, most): (MemoryReservation, usize)) -> Result<Tables> {
         let calls = last.aggr_expr().to_vec();
         let widths = calls.iter().map(|call| Ok(call.state_fields()?.len())).collect::<Result<_>>()?;
         Ok(Tables {
@@ -253,6 +268,7 @@ impl Tables {
             schema,
             tables: Vec::new(),
             reservation,
+            most,
             hashes: Vec::new(),
             indices: Vec::new(),
         })
@@ -287,6 +303,9 @@ impl Tables {
         let ordered = keys.iter().chain(states).map(|column| Ok(take(column, &order, None)?));
         let ordered = ordered.collect::<Result<Vec<ArrayRef>>>()?;
         let waits: usize = ordered.iter().map(|column| column.get_array_memory_size()).sum();
+        if self.reservation.size() + waits > self.most {
+            return Err(DataFusionError::ResourcesExhausted(format!("pieces take {} bytes at most", self.most)));
+        }
         self.reservation.try_grow(waits)?;
         let mut from = 0;
         for (at, to) in ends.into_iter().enumerate() {
@@ -410,11 +429,11 @@ mod tests {
     pub(super) static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
 
     /// What a query answers, in order, and whether it was done in pieces.
-    async fn asked(rows: &[RecordBatch], sql: &str, rule: InPieces, memory: usize) -> (Vec<String>, bool) {
+    async fn asked(rows: &[RecordBatch], sql: &str, rule: InPieces) -> (Vec<String>, bool) {
         let config = SessionConfig::new().with_target_partitions(3).with_batch_size(100);
         let mut rules = PhysicalOptimizer::new().rules;
         rules.push(Arc::new(rule));
-        let pool = Arc::new(FairSpillPool::new(memory));
+        let pool = Arc::new(FairSpillPool::new(1 << 30));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().unwrap();
         let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
         let ctx = SessionContext::new_with_state(state.with_physical_optimizer_rules(rules).build());
@@ -474,12 +493,12 @@ mod tests {
             "SELECT a, sum(c) AS s FROM t GROUP BY a ORDER BY s DESC, a LIMIT 7",
             "SELECT a, sum(c) FROM t WHERE b > 1000 GROUP BY a",
         ] {
-            let (whole, is_in_pieces) = asked(&rows, sql, InPieces(usize::MAX), 1 << 30).await;
+            let (whole, is_in_pieces) = asked(&rows, sql, InPieces { least: usize::MAX, most: MOST }).await;
             assert!(!is_in_pieces);
-            for memory in [1 << 30, 5 << 20] {
-                let (pieces, is_in_pieces) = asked(&rows, sql, InPieces(0), memory).await;
+            for most in [MOST, 300 << 10] {
+                let (pieces, is_in_pieces) = asked(&rows, sql, InPieces { least: 0, most }).await;
                 assert!(is_in_pieces, "{sql}");
-                assert!(pieces == whole, "{sql} in {memory}: {} {}", pieces.len(), whole.len());
+                assert!(pieces == whole, "{sql} in {most}: {} {}", pieces.len(), whole.len());
             }
         }
         assert!(HANDED_ON.load(Ordering::Relaxed) > 0);
