@@ -6,6 +6,7 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use crate::cli::At;
+use crate::people;
 
 /// A request to a path, given as its segments.
 pub(crate) fn request(at: &At, method: Method, path: &[&str]) -> Result<RequestBuilder> {
@@ -22,7 +23,7 @@ pub(crate) fn asked(at: &At, method: Method, path: &[&str], query: &[(&str, &str
     if !query.is_empty() {
         url.query_pairs_mut().extend_pairs(query);
     }
-    Ok(http::client(|client| client)?.request(method, url).bearer_auth(&at.token))
+    Ok(http::client(|client| client)?.request(method, url).bearer_auth(people::bearer(at)?))
 }
 
 /// What the server says, whatever it says.
@@ -38,7 +39,12 @@ pub(crate) async fn answer(at: &At, request: RequestBuilder) -> Result<Value> {
     let said = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
     if !ok {
         let problem = said.unwrap_or_default();
-        bail!("{}", problem["detail"].as_str().unwrap_or("the server refused"));
+        let first = &problem["errors"][0];
+        let detail = problem["detail"].as_str().or(first["detail"].as_str()).unwrap_or("the server refused");
+        match first["source"]["pointer"].as_str() {
+            Some(pointer) => bail!("{detail} ({pointer})"),
+            None => bail!("{detail}"),
+        }
     }
     said.context("the server answers no JSON")
 }

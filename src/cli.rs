@@ -16,10 +16,12 @@ use reqwest::Method;
 use crate::clock::ClockCommand;
 use crate::import::{Import, ServiceRadar};
 use crate::memory::Budget;
+use crate::people::{Login, UserCommand};
+use crate::resources::{Apply, Create, Delete, Describe, Get};
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
-use crate::{api, bounds, config, demo, enrichment, explain, follow, query, replay, serve, whatif};
+use crate::{api, bounds, config, demo, enrichment, explain, follow, people, query, replay, serve, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -133,6 +135,39 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Sign in, and keep the session for later commands, in the user's configuration folder.
+    #[command(after_help = "Examples:\n  radarflow login --user ann\n  radarflow login --user ann < password.txt")]
+    Login(Login),
+    /// End the session of `radarflow login`.
+    Logout {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Make a user, or give one another password, on this host while no server runs.
+    #[command(after_help = "Example: radarflow user reset ann --role admin")]
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// List resources: users, roles, tokens, sessions, receivers, device_groups; or one of them.
+    #[command(after_help = "Examples:\n  radarflow get users\n  radarflow get device_groups -o yaml > groups.yaml")]
+    Get(Get),
+    /// Say what a kind of resource has and allows; or everything about one, with what was last done to it.
+    #[command(after_help = "Examples:\n  radarflow describe users\n  radarflow describe user ann")]
+    Describe(Describe),
+    /// Make a resource. A token that is made is printed, once.
+    #[command(after_help = "Examples:\n  radarflow create user ann role=operator password='correct horse battery'\n  \
+        radarflow create token name=grafana role=viewer")]
+    Create(Create),
+    /// Delete a resource.
+    #[command(after_help = "Example: radarflow delete user ann --reason 'left'")]
+    Delete(Delete),
+    /// Say what applying files of resources would change, under a digest that `apply` takes.
+    #[command(after_help = "Example: radarflow diff -f resources/ --owner git --prune")]
+    Diff(Apply),
+    /// Make resources what files say: all of them, or none.
+    #[command(after_help = "Example: radarflow apply -f resources/ --owner git --prune")]
+    Apply(Apply),
     /// Push an inventory file to a running server: JSON, JSON a line, or CSV; as one run, taken whole or not at all.
     #[command(after_help = "Examples:\n  radarflow import devices.ndjson --source armis/main\n  \
         radarflow import cmdb.csv --source servicenow/main --mapping cmdb.yaml --complete")]
@@ -233,9 +268,9 @@ pub(crate) struct At {
     /// The server.
     #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
-    /// The token.
+    /// The token; without it, the session of `radarflow login`.
     #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
-    pub(crate) token: String,
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -313,6 +348,15 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,
         Command::Token { command } => say(&runtime.block_on(command.run())?)?,
+        Command::Login(login) => say(&runtime.block_on(login.run())?)?,
+        Command::Logout { at } => say(&runtime.block_on(people::logout(&at))?)?,
+        Command::User { command } => say(&command.run()?)?,
+        Command::Get(get) => say(runtime.block_on(get.run())?.trim_end())?,
+        Command::Describe(describe) => say(runtime.block_on(describe.run())?.trim_end())?,
+        Command::Create(create) => say(&runtime.block_on(create.run())?)?,
+        Command::Delete(delete) => say(&runtime.block_on(delete.run())?)?,
+        Command::Diff(apply) => say(&runtime.block_on(apply.diff())?)?,
+        Command::Apply(apply) => say(&runtime.block_on(apply.run())?)?,
         Command::Import { file, source, mapping, complete, partition, plan, at } => {
             let import = Import { file, source, mapping, complete, partition, plan };
             say(&runtime.block_on(import.run(&at))?)?;

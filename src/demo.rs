@@ -201,7 +201,7 @@ async fn simulate(to: Listening, devices: usize, speed: f64) -> Result<()> {
 }
 
 async fn ask(http: SocketAddr, token: &str, query: &str) -> Result<Value> {
-    let at = At { url: format!("http://{http}"), token: token.to_owned() };
+    let at = At { url: format!("http://{http}"), token: Some(token.to_owned()) };
     let request = api::request(&at, Method::POST, &["api", "query"])?.json(&json!({"query": query}));
     api::answer(&at, request).await.context("the demo's own server")
 }

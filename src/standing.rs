@@ -13,10 +13,12 @@ use radarflow_proto::frame::{Kind, Origin};
 use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, Appender, BoxFuture, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
+use radarflow_proto::resource::{Resource, ResourceChange};
 use radarflow_query::actor::turns::Turns;
 use radarflow_query::tables::live::Live;
 use radarflow_reconcile::enrich::file::BadRule;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
+use radarflow_reconcile::resources::told as resources;
 
 use crate::config::{Config, Partial};
 use crate::enrichment;
@@ -43,11 +45,8 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn learn(&self, facts: &[Fact]) {
         note(&mut locked(&self.instances), facts);
-        let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
         for fact in facts {
             match fact {
-                Fact::Receiver(r) => drop(receivers.insert((r.tenant.clone(), r.name.clone()), r.clone())),
-                Fact::ReceiverGone { tenant, name } => drop(receivers.remove(&(tenant.clone(), name.clone()))),
                 Fact::IpLink { tenant, policy, .. } => {
                     self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), *policy);
                 }
@@ -76,6 +75,25 @@ impl Registry {
                     };
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Takes in what became of resources: of receivers those that the configuration owns.
+    pub(crate) fn learn_resources(&self, changes: &[ResourceChange]) {
+        let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
+        for ResourceChange { before, after } in changes {
+            let configured = |resource: &Option<Arc<Resource>>| {
+                resource
+                    .as_ref()
+                    .filter(|resource| resource.owner == resources::CONFIGURATION)
+                    .and_then(|r| resources::receiver(r))
+            };
+            if let Some(gone) = configured(before) {
+                receivers.remove(&(gone.tenant, gone.name));
+            }
+            if let Some(receiver) = configured(after) {
+                receivers.insert((receiver.tenant.clone(), receiver.name.clone()), receiver);
             }
         }
     }

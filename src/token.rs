@@ -2,18 +2,22 @@
 //! directory is read and written, of all tenants: whoever has it has everything.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sources::entry;
-use radarflow_dataflows::facts::standing_facts;
+use radarflow_dataflows::resources::standing_resources;
 use radarflow_dataflows::upgrade;
 use radarflow_proto::cell::Time;
-use radarflow_proto::fact::{Actor, Fact, Role, Token};
+use radarflow_proto::fact::{Actor, Fact, Role};
 use radarflow_proto::frame::{Frame, Kind, Origin, Slice};
-use radarflow_query::actor::{Tokens, new_token};
+use radarflow_proto::resource::Resource;
+use radarflow_proto::rows::Table;
+use radarflow_query::actor::new_token;
+use radarflow_reconcile::resources::{At as When, Judges};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -79,6 +83,7 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum RoleArg {
     Viewer,
+    Helpdesk,
     Operator,
     Admin,
 }
@@ -87,6 +92,7 @@ impl From<RoleArg> for Role {
     fn from(role: RoleArg) -> Role {
         match role {
             RoleArg::Viewer => Role::Viewer,
+            RoleArg::Helpdesk => Role::Helpdesk,
             RoleArg::Operator => Role::Operator,
             RoleArg::Admin => Role::Admin,
         }
@@ -95,8 +101,7 @@ impl From<RoleArg> for Role {
 
 impl Place {
     fn server(self) -> Result<At> {
-        let token = self.token.context("the server is running: set RADARFLOW_TOKEN to an administrator's token")?;
-        Ok(At { url: self.url, token })
+        Ok(At { url: self.url, token: self.token })
     }
 
     /// The data directory, if there is one here that no server has.
@@ -108,7 +113,7 @@ impl Place {
     }
 }
 
-fn take(path: &Path) -> Result<Option<DataDir>> {
+pub(crate) fn take(path: &Path) -> Result<Option<DataDir>> {
     match DataDir::take(path) {
         Ok(dir) => Ok(Some(dir)),
         Err(LedgerError::Locked(_)) => Ok(None),
@@ -134,11 +139,11 @@ impl TokenCommand {
             }
             TokenCommand::List { place } => {
                 if let Some(dir) = place.directory()? {
-                    let row = |t: &Token| {
-                        json!({"tenant": t.tenant, "id": t.id, "name": t.name, "role": t.role, "partitions": t.partitions,
-                            "expires_ms": t.expires_ms})
+                    let row = |t: &Arc<Resource>| {
+                        json!({"tenant": t.tenant, "id": t.id, "name": t.text("name"), "role": t.text("role"),
+                            "partitions": t.texts("partitions"), "expires_ms": t.number("expires_at").map(|us| us / 1000)})
                     };
-                    return Ok(listed(&standing(&dir)?.all(None).iter().map(row).collect::<Vec<_>>()));
+                    return Ok(listed(&standing(&dir)?.all(Table::ApiToken).map(row).collect::<Vec<_>>()));
                 }
                 let at = place.server()?;
                 let answer = api::answer(&at, api::request(&at, Method::GET, &["api", "tokens"])?).await?;
@@ -146,12 +151,13 @@ impl TokenCommand {
             }
             TokenCommand::Revoke { id, reason, force, place } => {
                 if let Some(dir) = place.directory()? {
-                    let known = standing(&dir)?.all(None);
-                    let Some(token) = known.into_iter().find(|token| token.id == id) else {
+                    let known = standing(&dir)?;
+                    let Some(token) = known.all(Table::ApiToken).find(|token| token.id == id).cloned() else {
                         bail!("there is no token {id}; `radarflow token list` lists them");
                     };
                     let actor = Actor { name: "command line".to_owned(), role: Role::Admin };
-                    let Token { tenant, name, .. } = token;
+                    let tenant = token.tenant.clone();
+                    let name = token.text("name").unwrap_or_default().to_owned();
                     let revoked = Fact::TokenRevoked { tenant: tenant.clone(), id, name: name.clone(), actor, reason };
                     append(&dir, &tenant, &revoked)?;
                     return Ok(format!("token {name} of {tenant} is revoked"));
@@ -181,22 +187,24 @@ fn listed(tokens: &[Value]) -> String {
     table::render(&tokens.iter().map(shown).collect::<Vec<_>>(), None)
 }
 
-/// The tokens of a server that does not run.
-fn standing(dir: &DataDir) -> Result<Tokens> {
+/// The resources of a server that does not run.
+pub(crate) fn standing(dir: &DataDir) -> Result<Judges> {
     let ledger::Opened { segments, start, .. } = opened(dir)?;
-    let tokens = Tokens::default();
+    let mut judges = Judges::default();
     let mut from = 0;
     if let Some((manifest, state)) = &start {
         from = manifest.epoch;
-        tokens.learn(&standing_facts(state));
+        standing_resources(state).into_iter().for_each(|resource| judges.restore(resource));
     }
     segments.replay(from, |frame| {
+        let at = When { epoch: frame.epoch, now_us: frame.clock_ms.saturating_mul(1000) };
         let facts =
             frame.slices.iter().filter(|slice| slice.origin.kind == Kind::Fact).flat_map(|slice| &slice.entries);
-        let facts: Vec<Fact> = facts.filter_map(|entry| serde_json::from_slice(&entry.body).ok()).collect();
-        tokens.learn(&facts);
+        for fact in facts.filter_map(|entry| serde_json::from_slice::<Fact>(&entry.body).ok()) {
+            judges.state(at, &fact);
+        }
     })?;
-    Ok(tokens)
+    Ok(judges)
 }
 
 fn opened(dir: &DataDir) -> Result<ledger::Opened> {
@@ -204,7 +212,7 @@ fn opened(dir: &DataDir) -> Result<ledger::Opened> {
 }
 
 /// Appends a fact to the ledger of a server that does not run.
-fn append(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
+pub(crate) fn append(dir: &DataDir, tenant: &str, fact: &Fact) -> Result<()> {
     let ledger::Opened { segments: mut log, .. } = opened(dir)?;
     let origin = Origin {
         kind: Kind::Fact,

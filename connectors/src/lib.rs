@@ -39,6 +39,7 @@ pub mod disk;
 pub mod http;
 pub mod ledger;
 mod retry;
+pub mod sealing;
 pub mod secret;
 pub mod sinks;
 pub mod sources;

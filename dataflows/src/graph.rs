@@ -23,11 +23,12 @@ use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
 use crate::output::WorkerEpoch;
 use crate::records::Sighting;
+use crate::resources::Stated;
 use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
     alerts, aliases, availability, enrich, facts, health, identity, inventory, lifecycle, listings, loss, merges,
-    output, records, steps, telemetry, topology,
+    output, records, resources, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -71,6 +72,7 @@ inputs! {
     pairs: Keyed<PairShare, (PairSubject, PairEvent)>,
     deltas: Keyed<SourceKey, Delta>,
     facts: Keyed<String, StandingFact>,
+    commands: Keyed<String, Stated>,
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
@@ -89,6 +91,7 @@ pub(crate) fn build<'scope>(
     marks.part(scope, "records");
     let sightings = inputs.sightings.to_stream(scope);
     let facts = facts::build(cx, facts::Inputs { stated: inputs.facts.to_stream(scope) });
+    let resources = resources::build(cx, resources::Inputs { commands: inputs.commands.to_stream(scope) });
     let listings = listings::build(cx, listings::Inputs { listed: inputs.listed.to_stream(scope) });
     let records = records::build(cx, records::Inputs { sightings: sightings.clone(), withdrawn: listings.withdrawn });
     let interfaces =
@@ -146,7 +149,7 @@ pub(crate) fn build<'scope>(
             pairs: inputs.pairs.to_stream(scope),
             own: facts.conditions,
             steps: inputs.steps.to_stream(scope),
-            receivers: facts.receivers,
+            receivers: resources.receivers,
             deliveries: inputs.deliveries.to_stream(scope),
         },
     );
@@ -172,17 +175,20 @@ pub(crate) fn build<'scope>(
                 identity.redirect_rows,
                 identity.ownership_rows,
                 facts.rows,
+                resources.rows,
                 telemetry.link_rows,
                 sources.rows,
                 health.rows,
                 alerts.rows,
             ],
             batches: telemetry.batches,
-            events: vec![health.events, alerts.events, merges.events, telemetry.corrections],
+            events: vec![resources.events, health.events, alerts.events, merges.events, telemetry.corrections],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
             settled: alerts.settled,
             facts: facts.all,
+            resources: resources.changes,
+            judgements: resources.judgements,
             reaped: lifecycle.reaped,
         },
         outputs,

@@ -6,6 +6,7 @@
 //!                  │                         ├─► identity ◄──┴─► ownership ─► devices ─┬─► rows
 //!                  ├─► polls ─► aliases ─────┘       └─► merges       ▲               │
 //!                  ├─► probes ─► availability ────────────────────────┘               │
+//!                  ├─► commands ─► resources ─► rows, receivers, judgements
 //!                  ├─► beats ─► agents ─────────────────────────► conditions ◄────────┘
 //!                  ├─► log bursts, trap pairs ──────────────────►     │
 //!                  │                                                alerts ─► groups ─► notifications
@@ -96,6 +97,7 @@ pub mod loss;
 pub mod merges;
 pub mod output;
 pub mod records;
+pub mod resources;
 pub mod sizes;
 pub mod steps;
 pub mod strangers;

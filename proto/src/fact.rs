@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::enrich::Rule;
 use crate::flow::tables::FlowTables;
 use crate::record::{IdKind, Identifier, RecordKey, SourceKind};
+use crate::resource::Command;
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,16 +25,49 @@ pub struct Actor {
 pub enum Role {
     /// Read.
     Viewer,
-    /// Acknowledge, silence, link.
+    /// Acknowledge, comment.
+    Helpdesk,
+    /// Silence, link, life cycles of devices, imports.
     Operator,
-    /// Rules, receivers, tokens, sources.
+    /// Users, roles, tokens, rules, receivers, sources.
     Admin,
+}
+
+impl Role {
+    /// Every role that is built in, least first.
+    pub const ALL: [Role; 4] = [Role::Viewer, Role::Helpdesk, Role::Operator, Role::Admin];
+
+    /// As facts, rows and people spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Helpdesk => "helpdesk",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+        }
+    }
+
+    /// The built-in role of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
 }
 
 /// A statement that can change outputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
+    /// Somebody states what resources there are. What became of it is decided where resources are judged.
+    Command(Box<Command>),
+    /// Somebody could not sign in.
+    SignInFailed {
+        /// Customer.
+        tenant: String,
+        /// The name that was said; nobody may have it.
+        user: String,
+        /// Where it was said from.
+        address: Option<String>,
+    },
     /// A receiver of notifications exists, or no longer does.
     Receiver(Receiver),
     /// The receiver of that name is gone.
@@ -227,6 +261,8 @@ impl Fact {
             Fact::FlowTables { .. } => Some("flow_tables".to_owned()),
             Fact::Condition(c) => Some(format!("condition/{}/{}/{}", c.tenant, c.rule, c.entity)),
             Fact::Snapshot
+            | Fact::Command(_)
+            | Fact::SignInFailed { .. }
             | Fact::ClockAccepted { .. }
             | Fact::RunDecision(_)
             | Fact::DeviceStep(_)
@@ -273,6 +309,7 @@ impl Fact {
         let action = detail.get("fact")?.as_str()?.to_owned();
         let (tenant, actor, subject, reason) = match self {
             Fact::Receiver(r) => (&r.tenant, None, r.name.clone(), None),
+            Fact::SignInFailed { tenant, user, .. } => (tenant, None, user.clone(), None),
             Fact::ReceiverGone { tenant, name } => (tenant, None, name.clone(), None),
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
             Fact::TokenRevoked { tenant, name, actor, reason, .. } => {
@@ -313,8 +350,9 @@ impl Fact {
             Fact::ClockAccepted { tenant, actor, reason, .. } => {
                 (tenant, Some(actor.name.clone()), "clock".to_owned(), Some(reason.clone()))
             }
-            // Thousands at once: the run that brought them is told, not each.
-            Fact::Snapshot | Fact::Delivery { .. } | Fact::ImportedUid(_) => return None,
+            // Thousands at once: the run that brought them is told, not each. What becomes of a command is told where it is
+            // judged.
+            Fact::Snapshot | Fact::Command(_) | Fact::Delivery { .. } | Fact::ImportedUid(_) => return None,
         };
         let tenant = (!tenant.is_empty()).then(|| tenant.clone());
         Some(Audited { tenant, actor, action, subject, reason, detail: detail.to_string() })
@@ -512,7 +550,7 @@ pub enum IpLink {
 }
 
 /// A URL without user, password and query.
-fn without_secrets(url: &str) -> String {
+pub fn without_secrets(url: &str) -> String {
     let shown = url.split('?').next().unwrap_or_default();
     let Some((scheme, rest)) = shown.split_once("://") else { return shown.to_owned() };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

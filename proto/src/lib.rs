@@ -50,6 +50,7 @@ pub mod packet;
 pub mod payload;
 pub mod ports;
 pub mod record;
+pub mod resource;
 pub mod room;
 pub mod rows;
 pub mod sequence;

@@ -17,6 +17,7 @@ use crate::frame::{Entry, Origin, Range};
 use crate::lake::Versions;
 use crate::payload::{Brought, DeviceUpdate, DueNotification, SyncMeta};
 use crate::record::{Identifier, Record, RecordKey, SourceKind};
+use crate::resource::{Judgement, ResourceChange};
 use crate::rows::{Change, Table};
 
 /// Why an input was not made durable.
@@ -77,9 +78,13 @@ pub struct EpochOutput {
     pub due: Vec<DueNotification>,
     /// Notifications that were delivered or are dead.
     pub settled: Vec<String>,
-    /// Standing facts as they came: tokens, receivers, source instances.
+    /// Standing facts as they came: source instances, links, policies.
     pub facts: Vec<Fact>,
-    /// Answers to commands.
+    /// What became of resources: users, tokens, receivers, groups.
+    pub resources: Vec<ResourceChange>,
+    /// Answers to commands about resources.
+    pub judgements: Vec<Judgement>,
+    /// Answers to other commands.
     pub outcomes: Vec<Outcome>,
     /// Records to go, and the site of each: their devices have been deleted for one retention.
     pub reaped: Vec<(RecordKey, String)>,

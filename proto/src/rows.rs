@@ -199,6 +199,162 @@ tables! {
         actor: String,
         /// Why.
         reason: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// People who sign in.
+    State User UserBatch "users" postgres "users" key [tenant_id, partition, name] {
+        /// Customer. It never changes: somebody who moves is another user.
+        tenant_id: String,
+        /// Always `default`: a user is the whole tenant's.
+        partition: String,
+        /// What they sign in with.
+        name: String,
+        /// What they are called.
+        display_name: String,
+        /// Where mail reaches them.
+        email: Option<String>,
+        /// What they may do: `viewer`, `helpdesk`, `operator`, `admin`, or a custom role.
+        role: String,
+        /// The only partitions they may see; none for all.
+        partitions: Vec<String>,
+        /// Whether they are kept from signing in.
+        disabled: bool,
+        /// Whether they have a password.
+        has_password: bool,
+        /// Whether they are asked for a code of their authenticator (TOTP, RFC 6238) beside it.
+        has_second_factor: bool,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Roles that a tenant made itself: sets of permissions.
+    State Role RoleBatch "roles" postgres "roles" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a role is the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What it is for.
+        description: String,
+        /// What it allows: `RESOURCE:VERB`, `RESOURCE:*`.
+        permissions: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// API tokens. Only their hashes are known, and these are not shown.
+    State ApiToken ApiTokenBatch "tokens" postgres "api_tokens" key [tenant_id, partition, token_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: which partitions it sees, `partitions` says.
+        partition: String,
+        /// Names it; not a secret.
+        token_id: String,
+        /// What it is for.
+        name: String,
+        /// What it allows: `viewer`, `helpdesk`, `operator`, `admin`, or a custom role.
+        role: String,
+        /// The only partitions it may see; none for all.
+        partitions: Vec<String>,
+        /// When it ends; null for never.
+        expires_at: Option<Time>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Sessions of people who signed in. Only hashes of what lets them in are known, and these are not shown.
+    State Session SessionBatch "sessions" postgres "sessions" key [tenant_id, partition, session_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`.
+        partition: String,
+        /// Names it; not a secret.
+        session_id: String,
+        /// The user who signed in.
+        user: String,
+        /// How: `password`.
+        method: String,
+        /// The address they came from.
+        address: Option<String>,
+        /// What they came with, as it says of itself.
+        user_agent: Option<String>,
+        /// When it ends, whatever happens.
+        expires_at: Time,
+        /// When it began.
+        created_at: Time,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Where notifications are sent.
+    State Receiver ReceiverBatch "receivers" postgres "receivers" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a receiver is the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// Where messages are posted, without user, password and query.
+        url: String,
+        /// Shape of the messages: `alertmanager` (webhook, version 4), `alertmanager_api` (`/api/v2/alerts`), `serviceradar`.
+        kind: String,
+        /// Labels whose values make a group.
+        group_by: Vec<String>,
+        /// How long a new group waits for company, milliseconds.
+        group_wait_ms: i64,
+        /// Least time between messages about a group that changed, milliseconds.
+        group_interval_ms: i64,
+        /// After which time an unchanged firing group is told again, milliseconds.
+        repeat_interval_ms: i64,
+        /// Whether the end of a condition is told too.
+        send_resolved: bool,
+        /// Names of the headers that are sent.
+        header_names: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
         /// Epoch of this version.
         epoch: i64,
     }
@@ -843,8 +999,8 @@ tables! {
         time: Time,
         /// Who: a token's name, `configuration`, `radarflow`.
         actor: String,
-        /// What was done: the name of the fact (`receiver`, `token_revoked`, `link`, `device_step`, …); `inventory_run`,
-        /// `plan_applied`.
+        /// What was done: of resources `RESOURCE:VERB` (`users:create`, `tokens:delete`); otherwise the name of the fact (`link`,
+        /// `device_step`, `sign_in_failed`, …); `inventory_run`, `plan_applied`.
         action: String,
         /// What it was done to.
         subject: String,

@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, ImportedUid, IpOwnership, Link, Source, Table,
-    TopologyLink,
+    Agent, Alert, ApiToken, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, ImportedUid, IpOwnership, Link,
+    Receiver, Role, Session, Source, Table, TopologyLink, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -66,6 +66,16 @@ macro_rules! states {
                 }
             }
 
+            /// A row of `table` of its columns by name, instants as microseconds; `None` where that is no table of state, or
+            /// these are not its columns.
+            pub fn of_fields(table: Table, fields: serde_json::Map<String, serde_json::Value>) -> Option<Self> {
+                let fields = serde_json::Value::Object(fields);
+                match table {
+                    $( Table::$row => serde_json::from_value::<$row>(fields).ok().map(StateRow::from), )*
+                    _ => None,
+                }
+            }
+
             /// The same row bearing the epoch of its emission.
             #[must_use]
             pub fn at(mut self, at: u64) -> Self {
@@ -94,7 +104,8 @@ macro_rules! states {
 }
 
 states! {
-    Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, Agent, Alert, Source, TopologyLink,
+    Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
+    Receiver, Agent, Alert, Source, TopologyLink,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -74,6 +74,9 @@ pub enum QueryError {
     /// The cursor is not ours, or not this query's.
     #[error("{0}; start again without a cursor")]
     Cursor(&'static str),
+    /// The role does not allow to read this.
+    #[error("your role does not allow to read {0}")]
+    Forbidden(&'static str),
     /// The version of the tables that it pages through is not known any more.
     #[error("what this cursor pages through is not kept any more; start again without a cursor")]
     Expired,

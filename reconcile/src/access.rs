@@ -1,8 +1,12 @@
-//! Who may do what: one table.
+//! Who may do what: a permission is a resource and a verb (`alerts:acknowledge`). Each has a least built-in role; a custom role
+//! names its permissions one by one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
 
-/// What somebody asks to do.
+/// What somebody asks to do, beside what they do to resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Read rows of the tenant.
@@ -25,18 +29,90 @@ pub enum Action {
     Maintain,
 }
 
-/// The least role that may do it.
-pub fn least_role(action: Action) -> Role {
-    match action {
-        Action::Query => Role::Viewer,
-        Action::StepAlert | Action::StepDevice | Action::DecideRun | Action::Link | Action::Import => Role::Operator,
-        Action::SetPolicy | Action::ManageTokens | Action::Maintain => Role::Admin,
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 9] = [
+        Action::Query,
+        Action::StepAlert,
+        Action::StepDevice,
+        Action::DecideRun,
+        Action::Link,
+        Action::SetPolicy,
+        Action::Import,
+        Action::ManageTokens,
+        Action::Maintain,
+    ];
+
+    /// What it takes.
+    pub fn permission(self) -> Permission {
+        let (resource, verb, least) = match self {
+            Action::Query => ("data", "read", Role::Viewer),
+            Action::StepAlert => ("alerts", "step", Role::Helpdesk),
+            Action::StepDevice => ("devices", "step", Role::Operator),
+            Action::DecideRun => ("runs", "decide", Role::Operator),
+            Action::Link => ("links", "create", Role::Operator),
+            Action::SetPolicy => ("policies", "update", Role::Admin),
+            Action::Import => ("inventories", "import", Role::Operator),
+            Action::ManageTokens => ("tokens", "create", Role::Admin),
+            Action::Maintain => ("server", "maintain", Role::Admin),
+        };
+        Permission { resource, verb, least }
     }
 }
 
-/// Whether a role may do it.
-pub fn may(role: Role, action: Action) -> bool {
-    role >= least_role(action)
+/// Something that may be done, and the least built-in role that may do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Permission {
+    /// To what.
+    pub resource: &'static str,
+    /// What.
+    pub verb: &'static str,
+    /// Who, of the roles that are built in.
+    pub least: Role,
+}
+
+impl Permission {
+    /// As a custom role names it.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.resource, self.verb)
+    }
+}
+
+/// What a role allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permissions {
+    /// A role that is built in: each includes the one before.
+    Role(Role),
+    /// A custom role: permissions by name, `RESOURCE:*` for all of a resource.
+    Custom(Arc<BTreeSet<String>>),
+}
+
+impl Permissions {
+    /// Nothing at all.
+    pub fn none() -> Self {
+        Permissions::Custom(Arc::default())
+    }
+
+    /// Whether they include a permission.
+    pub fn include(&self, permission: &Permission) -> bool {
+        match self {
+            Permissions::Role(role) => *role >= permission.least,
+            Permissions::Custom(named) => {
+                named.contains(&permission.name()) || named.contains(&format!("{}:*", permission.resource))
+            }
+        }
+    }
+
+    /// Whether they include all of `others`, of the permissions there are.
+    pub fn cover(&self, others: &Permissions, all: &[Permission]) -> bool {
+        all.iter().all(|permission| !others.include(permission) || self.include(permission))
+    }
+}
+
+impl From<Role> for Permissions {
+    fn from(role: Role) -> Self {
+        Permissions::Role(role)
+    }
 }
 
 /// Whether an actor bound to `bound` sites (none: all of the tenant's) may see `partition`.
@@ -50,14 +126,22 @@ mod tests {
 
     #[test]
     fn each_role_includes_the_one_before() {
-        use Action::*;
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Operator, 6), (Role::Admin, 9)] {
-            let n = [Query, StepAlert, StepDevice, DecideRun, Link, SetPolicy, Import, ManageTokens, Maintain]
-                .into_iter()
-                .filter(|a| may(role, *a))
-                .count();
-            assert_eq!(n, allowed, "{role:?}");
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Helpdesk, 2), (Role::Operator, 6), (Role::Admin, 9)] {
+            let may = |action: &&Action| Permissions::Role(role).include(&action.permission());
+            assert_eq!(Action::ALL.iter().filter(may).count(), allowed, "{role:?}");
         }
         assert!(sees(&[], "x") && sees(&["x".into()], "x") && !sees(&["y".into()], "x"));
+    }
+
+    #[test]
+    fn a_custom_role_allows_what_it_names() {
+        let all = Action::ALL.map(Action::permission);
+        let of = |names: &[&str]| Permissions::Custom(Arc::new(names.iter().map(|n| (*n).to_owned()).collect()));
+        let custom = of(&["data:read", "alerts:*"]);
+        let may: Vec<String> = all.iter().filter(|p| custom.include(p)).map(Permission::name).collect();
+        assert_eq!(may, ["data:read", "alerts:step"]);
+        assert!(custom.cover(&of(&["alerts:step"]), &all) && !of(&["alerts:step"]).cover(&custom, &all));
+        assert!(custom.cover(&Role::Helpdesk.into(), &all) && !custom.cover(&Role::Operator.into(), &all));
+        assert!(!Permissions::none().include(&Action::Query.permission()));
     }
 }

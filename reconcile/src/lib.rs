@@ -44,4 +44,5 @@ pub mod mapping;
 pub mod notify;
 pub mod partial;
 pub mod replace;
+pub mod resources;
 mod yaml;

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use radarflow_connectors::sources::accept::{self, Connection, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_proto::room::Room;
-use radarflow_query::actor::Tokens;
+use radarflow_query::actor::Principals;
 use radarflow_query::engine::Engine;
 use radarflow_query::postgres::{PROTOCOLS, Securer, Server};
 
@@ -41,8 +41,13 @@ impl Clients {
     }
 
     /// What serves them.
-    pub(super) fn server(&self, engine: &Arc<Engine>, tokens: &Arc<Tokens>, room: &Arc<Room>) -> Result<Arc<Server>> {
-        Ok(Arc::new(Server::new(engine.clone(), tokens.clone(), self.plaintext, room.clone())?))
+    pub(super) fn server(
+        &self,
+        engine: &Arc<Engine>,
+        principals: &Arc<Principals>,
+        room: &Arc<Room>,
+    ) -> Result<Arc<Server>> {
+        Ok(Arc::new(Server::new(engine.clone(), principals.clone(), self.plaintext, room.clone())?))
     }
 
     /// Lets them in.

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use radarflow_pipeline::Replay;
 use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_proto::ports::{EpochOutput, Outcome};
-use radarflow_query::actor::Tokens;
+use radarflow_query::actor::Principals;
+use radarflow_query::http::judgements::Judgements;
 use tokio::sync::{broadcast, mpsc};
 
 use super::sinks::Sinks;
@@ -18,23 +19,32 @@ const OUTCOMES: usize = 1024;
 
 /// What epochs tell the program itself.
 pub(super) struct Heard {
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) principals: Arc<Principals>,
     pub(super) registry: Arc<Registry>,
     pub(super) outcomes: broadcast::Sender<Outcome>,
+    pub(super) judgements: Arc<Judgements>,
     /// Epochs that name records to let go.
     pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
 }
 
 /// All of them.
 pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
-    let (tokens, registry) = (Arc::new(Tokens::default()), Arc::new(Registry::default()));
+    let (principals, registry) = (Arc::new(Principals::default()), Arc::new(Registry::default()));
+    let judgements = Arc::new(Judgements::default());
     let (outcomes, _) = broadcast::channel(OUTCOMES);
     let (reaped, to_reap) = mpsc::channel(reap::QUEUED);
-    let heard = Heard { tokens: tokens.clone(), registry: registry.clone(), outcomes: outcomes.clone(), to_reap };
+    let heard = Heard {
+        principals: principals.clone(),
+        registry: registry.clone(),
+        outcomes: outcomes.clone(),
+        judgements: judgements.clone(),
+        to_reap,
+    };
     let (live, replay) = (sinks.live.clone(), replay.clone());
     let facts = tap("facts", move |output| {
-        tokens.learn(&output.facts);
+        principals.learn(&output.resources);
         registry.learn(&output.facts);
+        registry.learn_resources(&output.resources);
     });
     let live = tap("live", move |output| live.apply(output));
     let outcomes = tap("outcomes", move |output| {
@@ -42,6 +52,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
             // Nobody may be waiting.
             let _ = outcomes.send(outcome.clone());
         }
+        judgements.tell(&output.judgements);
     });
     let reaper = tap("reaper", move |output| {
         if !output.reaped.is_empty() && replay.done.load(Ordering::Acquire) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
+use radarflow_connectors::sealing;
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::{Stop, inventory, pull};
@@ -13,7 +14,7 @@ use radarflow_proto::ports::Appender;
 use radarflow_proto::record::SourceKind;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::door::Door;
-use radarflow_query::http::{self, Api};
+use radarflow_query::http::{self, Api, Attempts};
 use radarflow_query::live::streams::Streams;
 use radarflow_query::postgres;
 use radarflow_query::records::plans::Plans;
@@ -103,7 +104,7 @@ impl Connected<'_> {
         });
         let clients = self
             .clients
-            .map(|clients| clients.server(&engine, &self.heard.tokens, &self.rooms.requests))
+            .map(|clients| clients.server(&engine, &self.heard.principals, &self.rooms.requests))
             .transpose()?;
         clients.iter().for_each(|clients| clients.register(&mut metrics));
         let registry = &self.heard.registry;
@@ -111,9 +112,17 @@ impl Connected<'_> {
         let api = Api {
             streams,
             engine,
-            tokens: self.heard.tokens.clone(),
+            principals: self.heard.principals.clone(),
             sink: self.appender.clone(),
             outcomes: self.heard.outcomes.clone(),
+            judgements: self.heard.judgements.clone(),
+            attempts: Attempts::default(),
+            seal: {
+                let keys = self.sinks.keys.clone();
+                Arc::new(move |[tenant, resource, id, field]: [&str; 4], text: &str| {
+                    keys.seal(&sealing::context(tenant, resource, id, field), text).ok()
+                })
+            },
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
             asked: Arc::new(pull::Asked::new(

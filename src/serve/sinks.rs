@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
 use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::ledger::DataDir;
+use radarflow_connectors::sealing::Keyring;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
 use radarflow_connectors::sinks::webhook::Outbox;
@@ -32,6 +33,8 @@ pub(super) struct Sinks {
     pub(super) lake: Option<Lake>,
     pub(super) postgres: Option<Arc<Postgres>>,
     pub(super) outbox: Arc<Outbox>,
+    /// What secrets in the ledger are sealed with.
+    pub(super) keys: Arc<Keyring>,
     lake_path: PathBuf,
 }
 
@@ -76,8 +79,9 @@ pub(super) async fn open(
         None => None,
     };
     let outbox = Outbox::start(opened.appender().clone(), Arc::new(SystemClock), url.to_owned())?;
-    let outbox = Arc::new(outbox.within(memory.outbox()));
-    Ok(Sinks { live, lake, postgres, outbox, lake_path })
+    let keys = Arc::new(Keyring::open(&**disk, &dir.path("sealing.keys"))?);
+    let outbox = Arc::new(outbox.within(memory.outbox()).unsealing(keys.clone()));
+    Ok(Sinks { live, lake, postgres, outbox, keys, lake_path })
 }
 
 impl Sinks {

@@ -26,7 +26,7 @@ pub(crate) fn fact(name: &str, tenant: &str, role: Role, partitions: Vec<String>
 
 /// Makes the administrator's token where there is none yet and nobody but this host can use it.
 pub(super) async fn first(config: &Config, api: &Api, live: &Live) -> Result<Option<String>> {
-    if !api.tokens.is_empty() {
+    if !api.principals.is_empty() {
         return Ok(None);
     }
     if !config.is_local() {

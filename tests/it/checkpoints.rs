@@ -13,7 +13,7 @@ use radarflow_proto::fact::Role;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, IpOwnership, StateRow};
-use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::actor::Actor;
 use radarflow_query::engine::Engine;
 use radarflow_query::error::QueryError;
 use radarflow_query::tables::live::Live;
@@ -85,13 +85,7 @@ impl World {
 }
 
 fn actor() -> Actor {
-    Actor {
-        name: "test".into(),
-        tenant: "t".into(),
-        role: Role::Viewer,
-        partitions: Vec::new(),
-        grant: Grant::default(),
-    }
+    Actor::of_role("test", "t", Role::Viewer)
 }
 
 /// Rows of an answer; nothing where that is not kept.

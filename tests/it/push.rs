@@ -165,7 +165,7 @@ async fn rules_of_files_tell_what_devices_are() {
     std::fs::write(&config, format!("{}{receiver}", home.config)).unwrap();
     server.hang_up();
     server.until("in:devices type:hearth enriched_by.type:ours", |rows| rows.len() == 1).await;
-    server.until("in:audit action:receiver", |rows| rows.len() == 1).await;
+    server.until("in:audit action:'receivers:put'", |rows| rows.len() == 1).await;
     // What is wrong changes nothing.
     std::fs::write(&file, rules("stove").replace("'/(/'", "fine")).unwrap();
     std::fs::write(&config, format!("{}nonsense = 1\n", home.config)).unwrap();
@@ -175,7 +175,7 @@ async fn rules_of_files_tell_what_devices_are() {
     std::fs::write(&config, &home.config).unwrap();
     server.hang_up();
     server.until("in:devices type:stove enriched_by.type:ours", |rows| rows.len() == 2).await;
-    server.until("in:audit action:receiver_gone", |rows| rows.len() == 1).await;
+    server.until("in:audit action:'receivers:delete'", |rows| rows.len() == 1).await;
     server.stop();
 }
 

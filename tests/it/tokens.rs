@@ -112,9 +112,13 @@ async fn a_revoked_token_lets_nobody_in_and_what_it_let_in_ends() {
     let refused = tokio::time::timeout(WAIT, upload).await.expect("it ends").unwrap();
     assert!(refused.is_err() || refused.unwrap().status() == 401);
     drop(sender);
-    let audit = server.until("in:audit action:token_revoked", |rows| rows.len() == 1).await;
+    let audit = server.until("in:audit action:'tokens:delete'", |rows| rows.len() == 1).await;
     let row = &audit[0];
-    assert_eq!((&row["actor"], &row["subject"]), (&json!("admin"), &json!("lost")), "{row}");
+    assert_eq!((&row["actor"], &row["subject"]), (&json!("admin"), &json!(id)), "{row}");
+    assert!(
+        row["detail"].as_str().unwrap().contains("\"lost\"") && !row["detail"].as_str().unwrap().contains("sha256\":"),
+        "{row}"
+    );
     assert_eq!(row["reason"], "the laptop was lost");
     assert_eq!(revoke(&server, &server.token, &id, &json!({})).await.0, 404, "it is no token any more");
 

@@ -26,14 +26,15 @@ use radarflow_proto::ports::{
 };
 use radarflow_proto::room::Room;
 use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, StateRow, Table};
-use radarflow_query::actor::{Actor, Grant, Tokens, hash, new_token};
+use radarflow_query::actor::{Actor, Principals, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::door::Door;
-use radarflow_query::http::{self, Api};
+use radarflow_query::http::{self, Api, Attempts};
 use radarflow_query::live::events::Event;
 use radarflow_query::live::streams::Streams;
 use radarflow_query::tables::live::Live;
 use radarflow_reconcile::identity::sources::Instances;
+use radarflow_reconcile::resources::{At, Judges};
 use serde_json::{Value, json};
 
 /// "Now", milliseconds.
@@ -280,9 +281,9 @@ pub(crate) fn run() -> Result<()> {
         format!("{before} files at the last commit, {after} after {:.0} s more", started.elapsed().as_secs_f64());
     crate::figure("query: compaction", &said)?;
 
-    let tokens = Arc::new(Tokens::default());
+    let principals = Arc::new(Principals::default());
     let token = new_token();
-    tokens.learn(&[Fact::Token(Token {
+    let made = Fact::Token(Token {
         id: "bench".into(),
         name: "bench".into(),
         sha256: hash(&token),
@@ -290,7 +291,8 @@ pub(crate) fn run() -> Result<()> {
         role: Role::Viewer,
         partitions: Vec::new(),
         expires_ms: None,
-    })]);
+    });
+    principals.learn(&Judges::default().state(At { epoch: 1, now_us: 0 }, &made));
     let engine = Engine::new(live.clone(), [1; 32])?;
     let engine = Arc::new(engine);
     let streams = Arc::new(Streams::new(engine.clone()));
@@ -298,7 +300,10 @@ pub(crate) fn run() -> Result<()> {
     let api = Arc::new(Api {
         engine,
         streams,
-        tokens,
+        principals,
+        judgements: Arc::default(),
+        attempts: Attempts::default(),
+        seal: Arc::new(|_, _| None),
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
         records: Arc::new(Nobody),
@@ -346,13 +351,7 @@ const LIVE: [&str; 3] = [
 
 /// How long after its epoch a change of one device is told to who follows a query.
 async fn follow(engine: &Arc<Engine>, streams: &Streams, filler: &mut Filler, query: &str) -> Result<()> {
-    let actor = Actor {
-        name: "bench".into(),
-        tenant: "default".into(),
-        role: Role::Viewer,
-        partitions: Vec::new(),
-        grant: Grant::default(),
-    };
+    let actor = Actor::of_role("bench", "default", Role::Viewer);
     let started = Instant::now();
     let mut events = streams.start(&actor, query, None)?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}
@@ -429,13 +428,7 @@ const LIVE_FLOWS: [&str; 2] = [
 /// come in a tenth of a second, and those of the tenth that the hour leaves go.
 async fn follow_flows(streams: &Streams, client: &Client, filler: &mut Filler, query: &str) -> Result<()> {
     let asked = client.times("/api/query", |_| json!({"query": query}), 5).await?;
-    let actor = Actor {
-        name: "bench".into(),
-        tenant: "default".into(),
-        role: Role::Viewer,
-        partitions: Vec::new(),
-        grant: Grant::default(),
-    };
+    let actor = Actor::of_role("bench", "default", Role::Viewer);
     let started = Instant::now();
     let mut events = streams.start(&actor, query, None)?;
     while !matches!(events.recv().await.context("a snapshot")?, Event::Snapshot { last: true, .. }) {}

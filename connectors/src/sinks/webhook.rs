@@ -22,7 +22,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backon::Retryable;
@@ -44,6 +44,7 @@ use self::receivers::Http;
 #[cfg(test)]
 use self::receivers::MAX_ANSWER;
 pub use self::receivers::{Post, Receivers, Reply};
+use crate::sealing::{Keyring, context};
 use crate::{retry, secret};
 
 /// One attempt, all of it.
@@ -67,6 +68,8 @@ struct Shared {
     /// Something is to be recorded.
     record: Notify,
     refused: Arc<AtomicU64>,
+    /// Opens what is sealed.
+    keys: OnceLock<Arc<Keyring>>,
 }
 
 #[derive(Default)]
@@ -113,11 +116,19 @@ impl Outbox {
             send: Notify::new(),
             record: Notify::new(),
             refused: Arc::default(),
+            keys: OnceLock::new(),
         });
         let sender = Sender { receivers, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
         tokio::spawn(record(shared.clone(), appender, clock));
         Outbox { shared }
+    }
+
+    /// The same, which opens what receivers have sealed.
+    pub fn unsealing(self, keys: Arc<Keyring>) -> Outbox {
+        // It is said once.
+        let _ = self.shared.keys.set(keys);
+        self
     }
 
     /// The same, in which so many bytes may wait.
@@ -303,10 +314,20 @@ impl Sender {
         self.shared.record.notify_one();
     }
 
+    /// What a text of a receiver stands for: what is sealed in it, or what the host keeps.
+    fn secret(&self, due: &DueNotification, field: &str, text: &str) -> Result<String, String> {
+        if !Keyring::is_sealed(text) {
+            return secret::resolve(text).map_err(|error| error.to_string());
+        }
+        let Some(keys) = self.shared.keys.get() else { return Err("there are no keys to open it with".to_owned()) };
+        let of = context(&due.receiver.tenant, "receivers", &due.receiver.name, field);
+        keys.unseal(&of, text).map_err(|error| error.to_string())
+    }
+
     async fn attempt(&self, due: &DueNotification) -> Answer {
-        let url = match secret::resolve(&due.receiver.url) {
+        let url = match self.secret(due, "target", &due.receiver.url) {
             Ok(url) => url,
-            Err(error) => return Answer::Again(None, error.to_string()),
+            Err(error) => return Answer::Again(None, error),
         };
         let (url, body) = match due.receiver.kind {
             ReceiverKind::Alertmanager => (url, alertmanager_payload(due, &self.external_url)),
@@ -318,7 +339,7 @@ impl Sender {
         };
         let mut headers = Vec::new();
         for (name, value) in &due.receiver.headers {
-            match secret::resolve(value) {
+            match self.secret(due, &format!("headers/{name}"), value) {
                 Ok(value) => headers.push((name.clone(), value)),
                 Err(error) => return Answer::Again(None, format!("header {name}: {error}")),
             }

@@ -14,7 +14,7 @@ use crate::alerts::{AlertEvent, AlertKey, AlertStep, GroupEvent, GroupKey};
 use crate::facts::StandingFact;
 use crate::keyed::Keyed;
 use crate::listings::{ListingEvent, ListingKey};
-use crate::steps;
+use crate::{resources, steps};
 
 impl Decoder {
     pub(super) fn note(&mut self, fact: &Fact) {
@@ -49,10 +49,14 @@ impl Decoder {
         if self.index != 0 {
             return;
         }
+        let position = at.order;
+        if let Some(command) = resources::stated(fact) {
+            self.out.commands.push(Keyed { position, ..command });
+            return;
+        }
         if let Some(audited) = fact.audited() {
             self.audit(at, audited);
         }
-        let position = at.order;
         match &**fact {
             Fact::AlertStep { tenant, alert_id, to, actor, reason, command_id } => {
                 let step = AlertStep {

@@ -45,6 +45,7 @@ use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
 use crate::records::Sighting;
+use crate::resources::Stated;
 use crate::sizes::Sizes;
 use crate::topology::Neighbors;
 use enriched::Enrichment;
@@ -95,6 +96,8 @@ pub struct Decoded {
     pub deltas: Vec<Keyed<SourceKey, Delta>>,
     /// Standing facts.
     pub facts: Vec<Keyed<String, StandingFact>>,
+    /// What people state of resources, by tenant.
+    pub commands: Vec<Keyed<String, Stated>>,
     /// Steps of alerts that people ask for.
     pub steps: Vec<Keyed<AlertKey, AlertEvent>>,
     /// Steps of devices that people ask for, with their place in the epoch.

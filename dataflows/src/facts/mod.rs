@@ -15,7 +15,7 @@ mod standing;
 use std::sync::Arc;
 
 use radarflow_proto::enrich::Rule;
-use radarflow_proto::fact::{Fact, IpLink, Link, OwnCondition, Receiver};
+use radarflow_proto::fact::{Fact, IpLink, Link, OwnCondition};
 use radarflow_proto::rows::StateRow;
 use radarflow_reconcile::brakes::Brakes;
 use timely::dataflow::operators::vec::Map;
@@ -23,6 +23,7 @@ use timely::dataflow::operators::vec::Map;
 use crate::collection::{Events, Rel, collected};
 use crate::keyed::{Context, Keyed, machine};
 pub use frame::{FrameFact, FrameFacts};
+pub(crate) use standing::COLLECTION;
 use standing::StandingFacts;
 pub use standing::{StandingFact, standing_facts};
 
@@ -44,9 +45,7 @@ pub struct Outputs<'scope> {
     pub rules: Rel<'scope, Arc<[Rule]>>,
     /// What is wrong with the program itself: conditions that begin and cease to hold.
     pub conditions: Events<'scope, (OwnCondition, isize)>,
-    /// Who is told of alerts.
-    pub receivers: Rel<'scope, Receiver>,
-    /// Rows of the tables of links, imported names and device groups.
+    /// Rows of the tables of links and imported names.
     pub rows: Rel<'scope, StateRow>,
     /// Every fact that begins to stand, for those who keep facts outside of the dataflow.
     pub all: Events<'scope, Arc<Fact>>,
@@ -78,10 +77,6 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         }),
         conditions: of_kind().flat_map(|(fact, diff)| match &*fact {
             Fact::Condition(condition) if condition.holds => Some((condition.clone(), diff)),
-            _ => None,
-        }),
-        receivers: collected(of_kind(), |(fact, diff)| match &*fact {
-            Fact::Receiver(receiver) => Some((receiver.clone(), diff)),
             _ => None,
         }),
         rows: collected(of_kind(), |(fact, diff)| Some((rows::row(&fact)?, diff))),

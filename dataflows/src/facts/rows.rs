@@ -1,7 +1,7 @@
 //! Facts that are rows of a table as they stand.
 
 use radarflow_proto::fact::{Fact, LinkKind};
-use radarflow_proto::rows::{DeviceGroup, ImportedUid, Link, StateRow};
+use radarflow_proto::rows::{ImportedUid, Link, StateRow};
 use radarflow_reconcile::identity::name::seed;
 
 /// The row that a fact is, if it is one.
@@ -23,17 +23,6 @@ pub(super) fn row(fact: &Fact) -> Option<StateRow> {
             partition: imported.partition.clone(),
             uid: imported.uid.clone(),
             identifiers: imported.identifiers.iter().map(seed).collect(),
-            epoch: 0,
-        })),
-        Fact::DeviceGroup(group) => Some(StateRow::from(DeviceGroup {
-            tenant_id: group.tenant.clone(),
-            partition: "default".to_owned(),
-            name: group.name.clone(),
-            condition: group.condition.clone(),
-            members: group.members.clone(),
-            description: group.description.clone(),
-            actor: group.actor.name.clone(),
-            reason: group.reason.clone(),
             epoch: 0,
         })),
         _ => None,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::keyed::{Machine, Restored, Tick};
 
 /// The collection in snapshots.
-const COLLECTION: &str = "facts";
+pub(crate) const COLLECTION: &str = "facts";
 
 /// A fact that stands, as it was stated and as it is read. Equal if it was stated in the same words.
 #[derive(Clone, Debug)]
@@ -22,6 +22,13 @@ impl StandingFact {
     /// Of a fact that was decoded of these bytes.
     pub fn new(stated: &[u8], fact: Arc<Fact>) -> Self {
         StandingFact { stated: String::from_utf8_lossy(stated).into_owned(), fact: Some(fact) }
+    }
+}
+
+impl StandingFact {
+    /// As it is read.
+    pub(crate) fn fact(&self) -> Option<&Fact> {
+        self.fact.as_deref()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Rows that the dataflow itself makes: health events, alert history, notifications, the audit of identity, corrections.
+//! Rows that the dataflow itself makes: health events, alert history, notifications, the audits of identity and of resources,
+//! corrections.
 //!
 //! They have no input position. They are sorted by content and numbered in that order, so that their `row_id` is a function
 //! of the ledger too.
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use arrow_array::RecordBatch;
 use radarflow_proto::cell::RowId;
 use radarflow_proto::rows::{
-    AlertHistory, AttributionCorrection, BatchBuilder, Event, HealthEvent, MergeAudit, Notification, Row, Table,
+    AlertHistory, AttributionCorrection, Audit, BatchBuilder, Event, HealthEvent, MergeAudit, Notification, Row, Table,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,7 @@ derived! {
     Notification notifications,
     MergeAudit merges,
     AttributionCorrection corrections,
+    Audit audit,
 }
 
 /// Numbers derived rows in their order and makes batches of them, one a table and tenant.

@@ -108,6 +108,8 @@ impl Merge {
                     Output::Due(due) => output.due.push(*due),
                     Output::Settled(id) => output.settled.push(id),
                     Output::Fact(fact) => output.facts.push(Arc::unwrap_or_clone(fact)),
+                    Output::Resource(change) => output.resources.push(change),
+                    Output::Judgement(judgement) => output.judgements.push(judgement),
                     Output::Outcome(outcome) => output.outcomes.push(outcome),
                     Output::Reaped(record, partition) => output.reaped.push((record, partition)),
                 }
@@ -120,6 +122,8 @@ impl Merge {
         output.due.sort_by(|a, b| a.id.cmp(&b.id));
         output.settled.sort();
         output.outcomes.sort();
+        output.resources.sort();
+        output.judgements.sort();
         output.reaped.sort();
         // Every worker has its keys in order: this merges.
         output.changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));

@@ -18,6 +18,7 @@ use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::RecordKey;
+use radarflow_proto::resource::{Judgement, ResourceChange};
 use radarflow_proto::rows::{Change, StateRow, Table};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Scope;
@@ -47,6 +48,10 @@ pub struct Inputs<'scope> {
     pub settled: Events<'scope, String>,
     /// Facts that begin to stand.
     pub facts: Events<'scope, Arc<Fact>>,
+    /// What became of resources.
+    pub resources: Events<'scope, ResourceChange>,
+    /// What became of commands about them.
+    pub judgements: Events<'scope, Judgement>,
     /// Records to go, and the site of each.
     pub reaped: Events<'scope, (RecordKey, String)>,
 }
@@ -62,6 +67,8 @@ pub enum Output {
     Settled(String),
     Fact(Arc<Fact>),
     Outcome(Outcome),
+    Resource(ResourceChange),
+    Judgement(Judgement),
     Reaped(RecordKey, String),
 }
 
@@ -94,6 +101,8 @@ pub fn build<'scope>(
         .concat(inputs.due.map(|due| Output::Due(Box::new(due))))
         .concat(inputs.settled.map(Output::Settled))
         .concat(inputs.facts.map(Output::Fact))
+        .concat(inputs.resources.map(Output::Resource))
+        .concat(inputs.judgements.map(Output::Judgement))
         .concat(inputs.reaped.map(|(record, partition)| Output::Reaped(record, partition)));
     send(outputs, cx, to)
 }

@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     "keyed",
     "output",
     "facts",
+    "resources",
     // The parts.
     "records",
     "aliases",

@@ -18,6 +18,7 @@ mod lifecycle;
 mod listings;
 mod oracle;
 mod replay;
+mod resources;
 mod runs;
 mod sizes;
 mod spill;

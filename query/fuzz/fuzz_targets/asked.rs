@@ -6,7 +6,7 @@ mod data;
 use std::sync::{Arc, LazyLock};
 
 use radarflow_proto::fact::Role;
-use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::actor::Actor;
 use radarflow_query::engine::Engine;
 use radarflow_query::error::QueryError;
 use radarflow_query::tables::live::Live;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 pub static ACTOR: LazyLock<Actor> =
-    LazyLock::new(|| Actor { name: "test".into(), tenant: "t".into(), role: Role::Viewer, partitions: Vec::new(), grant: Grant::default() });
+    LazyLock::new(|| Actor::of_role("test", "t", Role::Viewer));
 
 pub static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let live = Arc::new(Live::new(None, 0));

@@ -24,7 +24,7 @@ impl Engine {
     ) -> Result<Option<Tallied>, QueryError> {
         let ctx = self.session();
         let tables = Scoped::new(view, &ctx, actor).until(epoch);
-        Ok(plan::tallied(query, &tables, view.clock_ms * 1000, part)?)
+        tables.allowed(plan::tallied(query, &tables, view.clock_ms * 1000, part))
     }
 
     /// All rows of a query, if they are no more than `most`.

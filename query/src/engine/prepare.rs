@@ -88,7 +88,7 @@ impl Engine {
         if let Some(since) = tables.forgotten.get() {
             return Err(QueryError::Forgotten(since));
         }
-        let planned = planned?;
+        let planned = tables.allowed(planned)?;
         Ok(Prepared { query, entities, view, planned, cursor, hash, epoch, clock_ms, at, now_us })
     }
 
@@ -96,7 +96,7 @@ impl Engine {
     pub(crate) fn plan(&self, actor: &Actor, query: &ast::Query, view: &View) -> Result<Planned, QueryError> {
         let ctx = self.session();
         let tables = Scoped::new(view, &ctx, actor);
-        Ok(plan::plan(query, &tables, view.clock_ms * 1000, None)?)
+        tables.allowed(plan::plan(query, &tables, view.clock_ms * 1000, None))
     }
 }
 
@@ -112,18 +112,28 @@ pub(super) struct Scoped<'a> {
     lost: Cell<bool>,
     /// A table was asked for of which it is known what it held only since then, microseconds since 1970.
     forgotten: Cell<Option<i64>>,
+    /// A table was asked for that the actor may not read.
+    denied: Cell<Option<Table>>,
 }
 
 impl<'a> Scoped<'a> {
     /// Everything as a version has it.
     pub(super) fn new(view: &'a View, ctx: &'a SessionContext, actor: &'a Actor) -> Self {
-        let (lost, forgotten) = (Cell::new(false), Cell::new(None));
-        Scoped { view, ctx, actor, epoch: view.epoch, at: None, lost, forgotten }
+        let (lost, forgotten, denied) = (Cell::new(false), Cell::new(None), Cell::new(None));
+        Scoped { view, ctx, actor, epoch: view.epoch, at: None, lost, forgotten, denied }
     }
 
     /// Events up to an epoch.
     pub(super) fn until(self, epoch: u64) -> Self {
         Scoped { epoch, ..self }
+    }
+
+    /// What was planned, unless it reads what the actor may not.
+    pub(super) fn allowed<T>(&self, planned: Result<T, SrqlError>) -> Result<T, QueryError> {
+        match self.denied.get() {
+            Some(table) => Err(QueryError::Forbidden(table.name())),
+            None => Ok(planned?),
+        }
     }
 
     /// Refuses to tell of what is not kept.
@@ -144,6 +154,10 @@ impl plan::Tables for Scoped<'_> {
     }
 
     fn rows(&self, table: Table) -> Result<DataFrame, DataFusionError> {
+        if !self.actor.reads(table) {
+            self.denied.set(Some(table));
+            return Err(DataFusionError::Plan(format!("{} are not for everybody", table.name())));
+        }
         if let Some(at) = self.at.filter(|_| table.nature() == Nature::State) {
             self.remembers(table, at)?;
             let held = self.view.table_at(self.ctx, self.actor, table, at)?;

@@ -90,7 +90,7 @@ pub(super) fn session(
     let ctx = engine.session_with_catalog();
     // Whoever plans says where in the text a mistake is.
     ctx.state_ref().write().config_mut().options_mut().sql_parser.collect_spans = true;
-    for entity in entities {
+    for entity in entities.iter().filter(|entity| actor.reads(entity.table)) {
         let rows = view.table(&ctx, actor, entity.table).map_err(failed)?;
         ctx.register_table(entity.name, rows.into_view()).map_err(failed)?;
     }

@@ -68,7 +68,7 @@ impl Engine {
         let at = plan::at(&query, now_us)?;
         let ctx = self.session();
         let tables = Scoped::new(&view, &ctx, actor);
-        Ok(plan::plan(&query, &tables, at.unwrap_or(now_us), None)?.warnings)
+        Ok(tables.allowed(plan::plan(&query, &tables, at.unwrap_or(now_us), None))?.warnings)
     }
 }
 

@@ -41,12 +41,17 @@ impl Api {
 
     /// Makes facts durable, all in one frame.
     pub(crate) async fn append_facts(&self, actor: &Actor, facts: &[Fact]) -> Result<u64, Response> {
-        let origin = Arc::new(Origin {
-            kind: Kind::Fact,
-            tenant: actor.tenant.clone(),
-            partition: String::new(),
-            feed: format!("api:{}", actor.name),
-        });
+        self.append_all(&actor.tenant, format!("api:{}", actor.name), facts).await
+    }
+
+    /// Makes a fact of a tenant durable.
+    pub(crate) async fn append_as(&self, tenant: &str, feed: String, fact: &Fact) -> Result<u64, Response> {
+        self.append_all(tenant, feed, std::slice::from_ref(fact)).await
+    }
+
+    async fn append_all(&self, tenant: &str, feed: String, facts: &[Fact]) -> Result<u64, Response> {
+        let (kind, tenant, partition) = (Kind::Fact, tenant.to_owned(), String::new());
+        let origin = Arc::new(Origin { kind, tenant, partition, feed });
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let body = |fact| serde_json::to_vec(fact).unwrap_or_default().into();
         let entries = facts.iter().map(|fact| Entry { peer: None, received_us: now_us, body: body(fact) }).collect();

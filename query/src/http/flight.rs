@@ -33,7 +33,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
-use radarflow_reconcile::access::{Action as May, may};
+use radarflow_reconcile::access::Action as May;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -91,6 +91,7 @@ fn status(error: QueryError, statement: &str) -> Status {
             Status::invalid_argument(format!("line {line}, column {column}: {said}"))
         }
         QueryError::Language(_) | QueryError::Cursor(_) => Status::invalid_argument(said),
+        QueryError::Forbidden(_) => Status::permission_denied(said),
         QueryError::Expired | QueryError::Forgotten(_) => Status::not_found(said),
         QueryError::TimedOut => Status::deadline_exceeded(said),
         QueryError::Ended => Status::unauthenticated(said),
@@ -148,9 +149,9 @@ fn info(
 
 impl Flight {
     fn known(&self, token: &str) -> Result<Actor, Status> {
-        let actor = self.api.tokens.actor(token.trim(), self.api.now_ms());
+        let actor = self.api.principals.actor(token.trim(), self.api.now_ms());
         let actor = actor.ok_or_else(|| Status::unauthenticated("the token is unknown, revoked or expired"))?;
-        if may(actor.role, May::Query) {
+        if actor.may(May::Query) {
             return Ok(actor);
         }
         Err(Status::permission_denied("the token's role does not allow this"))

@@ -4,24 +4,25 @@ use std::collections::BTreeSet;
 
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
-use radarflow_proto::fact::{DeviceGroup as Stated, Fact};
-use radarflow_proto::rows::DeviceGroup;
+use axum::response::{IntoResponse, Response};
+use radarflow_proto::resource::{Act, Condition, Fields, Operation};
+use radarflow_proto::rows::Table;
 use radarflow_reconcile::access::Action;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::actor::Actor;
 use crate::error::QueryError;
-use crate::http::Shared;
 use crate::http::commands::Done;
-use crate::http::problem::{bad, not_found, refuse};
+use crate::http::problem::{bad, refuse};
 use crate::http::request::{Why, body, optional_body};
+use crate::http::resources::{Ask, judged, refused};
+use crate::http::{Api, Shared};
 use crate::srql::groups::{check, members, placed};
 
 /// Devices that a group lists at most.
 const MAX_MEMBERS: usize = 10_000;
-/// Groups of a tenant at most.
-const MAX_GROUPS: usize = 1000;
 
 /// What a group is: a condition, or members.
 #[derive(Deserialize, ToSchema)]
@@ -76,21 +77,29 @@ pub(crate) async fn put_group(
         }
         None => {}
     }
-    let groups = view.rows::<DeviceGroup>(&actor.tenant);
-    if groups.len() >= MAX_GROUPS && !groups.iter().any(|g| g.name == name) {
-        return Err(bad(&format!("a tenant has {MAX_GROUPS} groups at most")));
-    }
     let members: BTreeSet<String> = new.members.into_iter().collect();
-    let fact = Fact::DeviceGroup(Stated {
-        tenant: actor.tenant.clone(),
-        name,
-        condition: new.condition,
-        members: members.into_iter().collect(),
-        description: new.description,
-        actor: actor.as_fact(),
-        reason: new.reason,
-    });
-    api.done(&actor, &fact).await
+    let fields: Fields = [
+        ("condition", json!(new.condition)),
+        ("members", json!(members)),
+        ("description", json!(new.description)),
+        ("reason", json!(new.reason)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    done(&api, actor, name, Act::Put { fields }, new.reason).await
+}
+
+/// Has it judged; the answer comes when it is visible.
+async fn done(api: &Api, actor: Actor, id: String, act: Act, reason: String) -> Result<Response, Response> {
+    let resource = Table::DeviceGroup.name().to_owned();
+    let operation = Operation { resource, id, act, condition: Condition::Any, owner: String::new() };
+    let ask = Ask { principal: actor.principal, reason, operations: vec![operation], key: None };
+    let judgement = judged(api, &actor.tenant, ask).await?;
+    match judgement.outcome {
+        Ok(_) => Ok(axum::Json(Done { epoch: judgement.epoch }).into_response()),
+        Err(refusal) => Err(refused(&refusal, judgement.epoch, false)),
+    }
 }
 
 /// Removes a group of devices; they stay.
@@ -108,10 +117,5 @@ pub(crate) async fn remove_group(
     let actor = api.allowed(&headers, Action::Link)?;
     actor.whole("a group")?;
     let why: Why = optional_body(request).await?;
-    let view = api.engine.live().view();
-    if !view.rows::<DeviceGroup>(&actor.tenant).iter().any(|g| g.name == name) {
-        return Err(not_found(&format!("there is no group {name}")));
-    }
-    let gone = Fact::DeviceGroupGone { tenant: actor.tenant.clone(), name, actor: actor.as_fact(), reason: why.reason };
-    api.done(&actor, &gone).await
+    done(&api, actor, name, Act::Delete, why.reason).await
 }

@@ -10,6 +10,8 @@
 //! | [`query`], [`stream`], [`flight`] | questions, live ones, and those of drivers |
 //! | [`devices`], [`groups`], [`explain`], [`whatif`], [`links`], [`policies`] | devices and their identity |
 //! | [`inventories`], [`plans`], [`runs`], [`imported`] | inventories and what they replace |
+//! | [`resources`], [`judgements`] | resources: `/api/v2` |
+//! | [`signin`] | people who sign in |
 //! | [`alerts`], [`tokens`], [`ledger`], [`process`] | alerts, tokens, the ledger, the process |
 //! | [`openapi`] | what the API says of itself |
 
@@ -22,6 +24,7 @@ mod flight;
 mod groups;
 mod imported;
 mod inventories;
+pub mod judgements;
 mod ledger;
 mod lines;
 mod links;
@@ -35,7 +38,9 @@ mod query;
 mod reading;
 mod render;
 mod request;
+mod resources;
 mod runs;
+mod signin;
 mod stream;
 mod tokens;
 mod whatif;
@@ -62,11 +67,13 @@ use tokio::sync::broadcast;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::actor::Tokens;
+use crate::actor::Principals;
 use crate::engine::Engine;
 use crate::http::door::Door;
+use crate::http::judgements::Judgements;
 pub use crate::http::listen::{CONNECTION_BYTES, Connection};
 use crate::http::problem::{not_found, problem};
+pub use crate::http::signin::Attempts;
 use crate::live::streams::Streams;
 use crate::records::inventory::Mappings;
 use crate::records::plans::Plans;
@@ -83,11 +90,17 @@ pub struct Api {
     /// Has them followed.
     pub streams: Arc<Streams>,
     /// Knows who asks.
-    pub tokens: Arc<Tokens>,
+    pub principals: Arc<Principals>,
     /// Takes commands.
     pub sink: Arc<dyn Appender>,
     /// Tells what became of them.
     pub outcomes: broadcast::Sender<Outcome>,
+    /// Tells what became of those about resources.
+    pub judgements: Arc<Judgements>,
+    /// Seals a secret of tenant, kind, id and field; nothing where there is no key.
+    pub seal: Arc<dyn Fn([&str; 4], &str) -> Option<String> + Send + Sync>,
+    /// Who failed to sign in, and how often.
+    pub attempts: Attempts,
     /// Finds records, for explanations.
     pub records: Arc<dyn FindRecords>,
     /// Takes inventories.
@@ -160,7 +173,9 @@ fn routes() -> OpenApiRouter<Shared> {
 pub fn description() -> String {
     let mut document = routes().into_openapi();
     openapi::finish(&mut document);
-    document.to_pretty_json().unwrap_or_default()
+    let mut document = serde_json::to_value(&document).unwrap_or_default();
+    resources::described::add(&mut document);
+    serde_json::to_string_pretty(&document).unwrap_or_default()
 }
 
 /// The routes.
@@ -175,9 +190,12 @@ pub(crate) fn router(api: Shared) -> Router {
             problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail, json!({}))
         })
         .fallback(|| async { not_found("there is nothing at this path") })
+        .merge(resources::router())
+        .merge(signin::router())
         .with_state(api.clone())
         .merge(flight::router(api.clone()))
         .layer(axum::middleware::from_fn_with_state(api, reading::bounded))
+        .layer(axum::middleware::from_fn(signin::cookies))
 }
 
 /// Serves connections at a door until it is shut and requests under way are answered.

@@ -43,6 +43,7 @@ pub(crate) struct Problem {
         (name = "inventories", description = "Inventories that are pushed, and what they replace."),
         (name = "alerts", description = "Alerts."),
         (name = "administration", description = "Tokens and the state on disk."),
+        (name = "resources", description = "What people state: users, roles, tokens, receivers, groups (JSON:API 1.1)."),
         (name = "process", description = "The process itself."),
     ),
 )]

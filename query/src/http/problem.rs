@@ -69,6 +69,7 @@ pub(crate) fn refuse(error: &QueryError, query: &str) -> Response {
             (StatusCode::BAD_REQUEST, e.code, more)
         }
         QueryError::Cursor(_) => (StatusCode::BAD_REQUEST, "bad_cursor", json!({})),
+        QueryError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", json!({})),
         QueryError::Expired => (StatusCode::GONE, "cursor_expired", json!({})),
         QueryError::Forgotten(since) => {
             (StatusCode::GONE, "before_retention", json!({"since": Time(*since).to_string()}))

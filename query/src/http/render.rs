@@ -142,14 +142,13 @@ mod tests {
     use radarflow_proto::fact::Role;
 
     use super::*;
-    use crate::actor::{Actor, Grant};
+    use crate::actor::Actor;
     use crate::engine::Engine;
     use crate::srql::plan::ROLLUPS;
     use crate::tables::live::Live;
 
     fn nobody() -> Actor {
-        let (name, tenant) = ("n".to_owned(), "t".to_owned());
-        Actor { name, tenant, role: Role::Viewer, partitions: vec![], grant: Grant::default() }
+        Actor::of_role("n", "t", Role::Viewer)
     }
 
     /// The rows of an answer, read again.

@@ -4,7 +4,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use radarflow_proto::rows::Device;
-use radarflow_reconcile::access::{Action, may};
+use radarflow_reconcile::access::Action;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -44,7 +44,9 @@ impl Api {
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.strip_prefix("Bearer "))
             .ok_or_else(|| denied("send Authorization: Bearer rf_…"))?;
-        self.tokens.actor(token.trim(), self.now_ms()).ok_or_else(|| denied("the token is unknown, revoked or expired"))
+        self.principals
+            .actor(token.trim(), self.now_ms())
+            .ok_or_else(|| denied("the token is unknown, revoked or expired"))
     }
 
     /// Now, milliseconds since 1970: the ledger's clock stands still while nothing can be written, and tokens end all the same.
@@ -56,7 +58,7 @@ impl Api {
     #[allow(clippy::result_large_err)]
     pub(crate) fn allowed(&self, headers: &HeaderMap, action: Action) -> Result<Actor, Response> {
         let actor = self.actor(headers)?;
-        if may(actor.role, action) {
+        if actor.may(action) {
             return Ok(actor);
         }
         Err(problem(StatusCode::FORBIDDEN, "forbidden", "the token's role does not allow this", json!({})))

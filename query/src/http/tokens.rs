@@ -1,20 +1,23 @@
-//! Tokens: who makes them, sees them, and revokes them.
+//! Tokens: who makes them, sees them, and revokes them. They are resources; these are the paths that were there before.
 
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use radarflow_proto::fact::{Fact, Role, Token};
+use radarflow_proto::fact::Role;
+use radarflow_proto::resource::{Act, Condition, Fields, Operation, Principal, PrincipalKind, RefusalCode};
+use radarflow_proto::rows::Table;
 use radarflow_reconcile::access::Action;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::actor::{TOKENS_TENANT, hash, new_token};
+use crate::actor::{Actor, hash, id_of, new_token};
 use crate::error::OVER;
-use crate::http::Shared;
 use crate::http::commands::Done;
-use crate::http::problem::{denied, not_found, problem};
+use crate::http::problem::{denied, problem};
 use crate::http::request::{body, optional_body};
+use crate::http::resources::{Ask, judged, refused};
+use crate::http::{Api, Shared};
 
 /// A token to be made.
 #[derive(Deserialize, ToSchema)]
@@ -25,7 +28,7 @@ pub(crate) struct NewToken {
     /// One's own.
     #[serde(default)]
     tenant: Option<String>,
-    /// `viewer`, `operator`, `admin`.
+    /// `viewer`, `helpdesk`, `operator`, `admin`.
     #[schema(value_type = String, example = "viewer")]
     role: Role,
     /// The only partitions it may see; none for all.
@@ -47,6 +50,29 @@ pub(crate) struct Made {
     epoch: u64,
 }
 
+fn operation(id: &str, act: Act) -> Operation {
+    let (resource, id) = (Table::ApiToken.name().to_owned(), id.to_owned());
+    Operation { resource, id, act, condition: Condition::Any, owner: String::new() }
+}
+
+/// Has it judged; refused it is with the codes that these paths always had.
+async fn done(api: &Api, actor: &Actor, principal: Principal, reason: String, of: Operation) -> Result<u64, Response> {
+    let ask = Ask { principal, reason, operations: vec![of], key: None };
+    let judgement = judged(api, &actor.tenant, ask).await?;
+    match judgement.outcome {
+        Ok(_) => Ok(judgement.epoch),
+        Err(refusal) if refusal.code == RefusalCode::TooMany => {
+            Err(problem(StatusCode::CONFLICT, "too_many_tokens", &refusal.detail, json!({})))
+        }
+        Err(refusal) if refusal.code == RefusalCode::Conflict => {
+            Err(problem(StatusCode::CONFLICT, "last_admin", &refusal.detail, json!({})))
+        }
+        // Who was let in by what is over meanwhile is told that.
+        Err(refusal) if refusal.code == RefusalCode::Forbidden && actor.grant.has_ended() => Err(denied(OVER)),
+        Err(refusal) => Err(refused(&refusal, judgement.epoch, false)),
+    }
+}
+
 /// Makes a token, of the tenant of the token that makes it. Who is let in by it is told what their role and partitions allow,
 /// until it expires or is revoked. A tenant has 10,000 at most, expired ones among them.
 #[utoipa::path(
@@ -60,30 +86,25 @@ pub(crate) async fn make_token(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::ManageTokens)?;
     let new: NewToken = body(request).await?;
-    let tenant = new.tenant.unwrap_or_else(|| actor.tenant.clone());
-    if tenant != actor.tenant || !actor.partitions.is_empty() {
+    if new.tenant.is_some_and(|tenant| tenant != actor.tenant) || !actor.partitions.is_empty() {
         let detail = "an unbound administrator makes tokens of their own tenant";
         return Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})));
     }
-    let _turn = api.tokens.turns.take(&tenant).await;
-    if api.tokens.all(Some(&tenant)).len() >= TOKENS_TENANT {
-        let detail = format!("there are {TOKENS_TENANT} tokens already; revoke some that nobody uses");
-        return Err(problem(StatusCode::CONFLICT, "too_many_tokens", &detail, json!({})));
-    }
     let text = new_token();
     let sha256 = hash(&text);
-    let token = Token {
-        id: sha256[..16].to_owned(),
-        name: new.name,
-        sha256,
-        tenant,
-        role: new.role,
-        partitions: new.partitions,
-        expires_ms: new.expires_ms,
-    };
-    let id = token.id.clone();
-    let epoch = api.append(&actor, &Fact::Token(token)).await?;
-    api.engine.live().reach(epoch).await;
+    let id = id_of(&sha256).to_owned();
+    let fields: Fields = [
+        ("name", json!(new.name)),
+        ("role", json!(new.role.name())),
+        ("partitions", json!(new.partitions)),
+        ("expires_at", json!(new.expires_ms.map(|ms| ms.saturating_mul(1000)))),
+        ("sha256", json!(sha256)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    let create = operation(&id, Act::Create { fields });
+    let epoch = done(&api, &actor, actor.principal.clone(), String::new(), create).await?;
     Ok((StatusCode::CREATED, axum::Json(Made { id, token: text, epoch })).into_response())
 }
 
@@ -94,9 +115,9 @@ pub(crate) struct TokenTold {
     id: String,
     /// Who uses it.
     name: String,
-    /// `viewer`, `operator`, `admin`.
-    #[schema(value_type = String, example = "viewer")]
-    role: Role,
+    /// `viewer`, `helpdesk`, `operator`, `admin`, or a custom role.
+    #[schema(example = "viewer")]
+    role: String,
     /// The only partitions it may see; none for all.
     partitions: Vec<String>,
     /// When it ends, milliseconds since 1970.
@@ -118,9 +139,19 @@ pub(crate) struct TokensTold {
 pub(crate) async fn list_tokens(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::ManageTokens)?;
     actor.whole("the list of tokens")?;
-    let told =
-        |Token { id, name, role, partitions, expires_ms, .. }| TokenTold { id, name, role, partitions, expires_ms };
-    let tokens = api.tokens.all(Some(&actor.tenant)).into_iter().map(told).collect();
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let told = api.principals.tokens(&actor.tenant);
+    let mut tokens: Vec<TokenTold> = told
+        .iter()
+        .map(|token| TokenTold {
+            id: token.id.clone(),
+            name: text(token.text("name")),
+            role: text(token.text("role")),
+            partitions: token.texts("partitions"),
+            expires_ms: token.number("expires_at").map(|us| us / 1000),
+        })
+        .collect();
+    tokens.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     Ok(axum::Json(TokensTold { tokens }).into_response())
 }
 
@@ -151,20 +182,14 @@ pub(crate) async fn revoke_token(
     let actor = api.allowed(&headers, Action::ManageTokens)?;
     actor.whole("a token")?;
     let Revocation { reason, force } = optional_body(request).await?;
-    // One after another: the last two administrators do not revoke each other.
-    let _turn = api.tokens.turns.take(&actor.tenant).await;
     if actor.grant.has_ended() {
         return Err(denied(OVER));
     }
-    let tokens = api.tokens.all(Some(&actor.tenant));
-    let Some(token) = tokens.iter().find(|token| token.id == id) else {
-        return Err(not_found("there is no such token"));
+    // Nothing is above the host: who says force may leave the tenant to it.
+    let principal = match force {
+        true => Principal { kind: PrincipalKind::Host, ..actor.principal.clone() },
+        false => actor.principal.clone(),
     };
-    if !force && api.tokens.is_last_that_manages(&actor.tenant, &id, api.now_ms()) {
-        let detail = "it is the last token that can make or revoke others: make another first, or say force; after that \
-                      only `radarflow token create` on the server's host makes one";
-        return Err(problem(StatusCode::CONFLICT, "last_admin", detail, json!({})));
-    }
-    let (tenant, name) = (actor.tenant.clone(), token.name.clone());
-    api.done(&actor, &Fact::TokenRevoked { tenant, id, name, actor: actor.as_fact(), reason }).await
+    let epoch = done(&api, &actor, principal, reason, operation(&id, Act::Delete)).await?;
+    Ok(axum::Json::<Value>(json!({"epoch": epoch})).into_response())
 }

@@ -45,7 +45,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use self::limits::Limits;
-use crate::actor::Tokens;
+use crate::actor::Principals;
 use crate::engine::Engine;
 
 /// The version that clients are told: what they send depends on it.
@@ -81,7 +81,7 @@ impl Drop for Server {
 /// What sessions share.
 struct Shared {
     engine: Arc<Engine>,
-    tokens: Arc<Tokens>,
+    principals: Arc<Principals>,
     /// Whether passwords are taken without TLS from other hosts too.
     plaintext: bool,
     limits: Limits,
@@ -101,12 +101,17 @@ impl Server {
     ///
     /// # Errors
     /// Its threads cannot be started.
-    pub fn new(engine: Arc<Engine>, tokens: Arc<Tokens>, plaintext: bool, room: Arc<Room>) -> std::io::Result<Server> {
+    pub fn new(
+        engine: Arc<Engine>,
+        principals: Arc<Principals>,
+        plaintext: bool,
+        room: Arc<Room>,
+    ) -> std::io::Result<Server> {
         let threads =
             Builder::new_multi_thread().thread_name("session").thread_stack_size(STACK).enable_all().build()?;
         let (stop, stopping) = watch::channel(false);
         let (limits, running) = (Limits::new(room), Mutex::default());
-        let shared = Arc::new(Shared { engine, tokens, plaintext, limits, running, stopping });
+        let shared = Arc::new(Shared { engine, principals, plaintext, limits, running, stopping });
         Ok(Server { shared, stop, threads: Some(threads) })
     }
 

@@ -126,6 +126,7 @@ pub(crate) fn refusal(error: &QueryError, text: &str) -> Refusal {
             Refusal { code, detail: wrong.detail.clone(), place, hint }
         }
         QueryError::Cursor(_) => Refusal::new(NO_CURSOR, said),
+        QueryError::Forbidden(_) => Refusal::new("42501", said),
         QueryError::Expired | QueryError::Forgotten(_) => Refusal::new(BAD_VALUE, said),
         QueryError::TimedOut => Refusal::new(CANCELLED, said),
         QueryError::Ended => Refusal::new(ENDED, said),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use radarflow_reconcile::access::{Action, may};
+use radarflow_reconcile::access::Action;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -150,14 +150,14 @@ where
         }
     };
     let now = now_ms().max(shared.engine.live().view().clock_ms);
-    let Some(actor) = shared.tokens.actor(token.trim(), now) else {
+    let Some(actor) = shared.principals.actor(token.trim(), now) else {
         let wait = shared.limits.wrong(peer, Instant::now());
         tracing::debug!(%peer, "a Postgres client came with a password that is no token");
         sleep(wait).await;
         let hint = "the password is a token: rf_…; the user's name may be any";
         return Ok(Err(Refusal::new(BAD_PASSWORD, "the token is unknown, revoked or expired").hint(hint)));
     };
-    if !may(actor.role, Action::Query) {
+    if !actor.may(Action::Query) {
         return Ok(Err(Refusal::new("42501", "the token's role does not allow this")));
     }
     Ok(welcome(shared, peer, actor, &parameters))

@@ -102,6 +102,8 @@ impl View {
             Nature::State => self.state_frame(ctx, actor, table, &schema)?,
             Nature::Event => self.event_frame(ctx, actor, table, &schema)?,
         };
+        // Who plans refuses what an actor may not read; whatever does not ask finds nothing.
+        let frame = if actor.reads(table) { frame } else { frame.filter(lit(false))? };
         seen_by(frame, actor)
     }
 

@@ -138,6 +138,7 @@ async fn ask(engine: &Arc<Engine>, query: &str) -> bool {
     match engine.query(&actor("t", &[]), query, None, None).await {
         Ok(_) => true,
         Err(QueryError::Failed(detail)) => panic!("{query:?} failed: {detail}"),
+        Err(QueryError::Forbidden(of)) => panic!("{query:?}: an administrator may read {of}"),
         Err(QueryError::TimedOut | QueryError::Busy | QueryError::Ended) => panic!("{query:?} has no end"),
         Err(QueryError::Language(e)) => {
             assert!(e.start <= e.end && e.end <= query.len(), "{query:?}: {e:?} is nowhere in it");

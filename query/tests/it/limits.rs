@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use radarflow_proto::fact::{self, Fact, Role, Token};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Change, Device, StateRow};
-use radarflow_query::actor::{Tokens, hash, new_token};
+use radarflow_query::actor::{Principals, hash, new_token};
 use radarflow_query::engine::admission::CONCURRENT_TENANT;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::error::QueryError;
 use radarflow_query::live::events::Event;
 use radarflow_query::live::streams::Streams;
 use radarflow_query::tables::live::Live;
+use radarflow_reconcile::resources::{At, Judges};
 
 use crate::{actor, data, json};
 
@@ -123,8 +124,9 @@ async fn whoever_leaves_frees_their_place_at_once() {
 async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
     let engine = crowded(60_000, EngineLimits::default());
     let text = new_token();
-    let tokens = Tokens::default();
-    tokens.learn(&[Fact::Token(Token {
+    let (principals, mut judges) = (Principals::default(), Judges::default());
+    let at = At { epoch: 1, now_us: 0 };
+    let made = Fact::Token(Token {
         id: "1".into(),
         name: "n".into(),
         sha256: hash(&text),
@@ -132,8 +134,9 @@ async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
         role: Role::Viewer,
         partitions: vec![],
         expires_ms: None,
-    })]);
-    let asker = tokens.actor(&text, 0).unwrap();
+    });
+    principals.learn(&judges.state(at, &made));
+    let asker = principals.actor(&text, 0).unwrap();
     let cross = "SELECT count(*) FROM devices a, devices b, devices c WHERE a.hostname || b.hostname LIKE '%' || c.uid";
     let slow = {
         let (engine, asker) = (engine.clone(), asker.clone());
@@ -150,7 +153,8 @@ async fn what_is_asked_ends_with_the_token_of_whoever_asks() {
     let mut events = streams.start(&asker, "in:devices uid:sr:1", None).unwrap();
     assert!(matches!(events.recv().await, Some(Event::Snapshot { last: true, .. })));
     let (actor, tenant) = (fact::Actor { name: "ann".into(), role: Role::Admin }, "t".to_owned());
-    tokens.learn(&[Fact::TokenRevoked { tenant, id: "1".into(), name: "n".into(), actor, reason: String::new() }]);
+    let revoked = Fact::TokenRevoked { tenant, id: "1".into(), name: "n".into(), actor, reason: String::new() };
+    principals.learn(&judges.state(at, &revoked));
     for export in &mut exports {
         assert!(matches!(export.next().await, Some(Err(QueryError::Ended))));
         assert!(export.next().await.is_none());

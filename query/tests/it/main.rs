@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use radarflow_proto::fact::Role;
-use radarflow_query::actor::{Actor, Grant};
+use radarflow_query::actor::Actor;
 use radarflow_query::engine::Engine;
 use radarflow_query::engine::answer::Answer;
 use radarflow_query::error::QueryError;
@@ -43,11 +43,8 @@ fn engine_over(live: Live) -> Arc<Engine> {
 
 fn actor(tenant: &str, partitions: &[&str]) -> Actor {
     Actor {
-        name: "test".into(),
-        tenant: tenant.into(),
-        role: Role::Viewer,
         partitions: partitions.iter().map(|p| (*p).to_owned()).collect(),
-        grant: Grant::default(),
+        ..Actor::of_role("test", tenant, Role::Admin)
     }
 }
 

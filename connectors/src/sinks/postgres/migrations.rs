@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = files![
     "0005_device_groups",
     "0006_imported_uids",
     "0007_topology_links",
+    "0008_people",
 ];
 
 /// What brings a schema up to date.

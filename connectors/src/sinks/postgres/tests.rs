@@ -87,6 +87,7 @@ fn group(name: &str, description: &str, epoch: u64) -> StateRow {
         description: description.into(),
         actor: String::new(),
         reason: String::new(),
+        owner: None,
         epoch: epoch as i64,
     }
     .into()

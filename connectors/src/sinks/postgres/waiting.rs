@@ -260,6 +260,7 @@ mod tests {
             description: description.into(),
             actor: String::new(),
             reason: String::new(),
+            owner: None,
             epoch: epoch as i64,
         }
         .into()

@@ -1,0 +1,89 @@
+//! What is hashed or sealed before it is stated: passwords and tokens, receivers' URLs and headers. What stands is never what was said.
+
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use radarflow_proto::fact::without_secrets;
+use radarflow_proto::resource::Fields;
+use radarflow_proto::rows::Table;
+use radarflow_reconcile::resources::ResourceKind;
+use serde_json::{Value, json};
+
+use crate::actor::{hash, id_of, new_token, passwords};
+use crate::http::Api;
+use crate::http::problem::problem;
+
+/// Makes an API token: its id and the token; what is stated of it is put among the fields.
+pub(super) fn token(fields: &mut Fields) -> (String, String) {
+    let token = new_token();
+    let sha256 = hash(&token);
+    let id = id_of(&sha256).to_owned();
+    fields.insert("sha256".to_owned(), json!(sha256));
+    (id, token)
+}
+
+/// The resource that secrets are of.
+pub(super) struct Of<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) kind: &'a ResourceKind,
+    pub(super) id: &'a str,
+}
+
+fn invalid(field: &str, detail: &str) -> Response {
+    let more = json!({"pointer": format!("/data/attributes/{field}")});
+    problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail, more)
+}
+
+/// Hashes or seals what must not be stated as it was said.
+pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
+    match of.kind.table {
+        Table::User => user(fields).await,
+        Table::Receiver => receiver(api, of, fields),
+        _ => Ok(()),
+    }
+}
+
+async fn user(fields: &mut Fields) -> Result<(), Response> {
+    if fields.get("second_factor").is_some_and(|said| !said.is_null()) {
+        return Err(invalid("second_factor", "it can be taken away (null); it is set up by who has it"));
+    }
+    let Some(password) = fields.get("password").filter(|password| !password.is_null()) else { return Ok(()) };
+    let Some(password) = password.as_str().map(str::to_owned) else { return Err(invalid("password", "it is text")) };
+    if let Some(detail) = passwords::weak(&password) {
+        return Err(invalid("password", &detail));
+    }
+    let failed = || problem(StatusCode::SERVICE_UNAVAILABLE, "busy", "the password cannot be hashed now", json!({}));
+    let hash = passwords::hashed(password).await.ok_or_else(failed)?;
+    fields.insert("password".to_owned(), json!(hash));
+    Ok(())
+}
+
+#[allow(clippy::result_large_err)]
+fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
+    let sealed = |field: &str, text: &str| {
+        let failed =
+            || problem(StatusCode::SERVICE_UNAVAILABLE, "no_key", "there is no key to seal secrets with", json!({}));
+        (api.seal)([of.tenant, of.kind.name(), of.id, field], text).ok_or_else(failed)
+    };
+    if let Some(target) = fields.get("target").filter(|target| !target.is_null()) {
+        let url = target.as_str().filter(|url| url.len() <= 2000);
+        let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
+        let url = url.ok_or_else(|| invalid("target", "it is an http or https URL of at most 2000 bytes"))?.to_owned();
+        fields.insert("url".to_owned(), json!(without_secrets(&url)));
+        fields.insert("target".to_owned(), json!(sealed("target", &url)?));
+    }
+    if let Some(headers) = fields.get("headers").filter(|headers| !headers.is_null()) {
+        let wrong = || invalid("headers", "they are texts of at most 4000 bytes, each `Name: value`");
+        let mut kept = Vec::new();
+        for header in headers.as_array().ok_or_else(wrong)? {
+            let header = header.as_str().filter(|header| header.len() <= 4000).ok_or_else(wrong)?;
+            let (name, value) = header.split_once(':').ok_or_else(wrong)?;
+            let (name, value) = (name.trim(), value.trim());
+            if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err() {
+                return Err(wrong());
+            }
+            kept.push(json!(format!("{name}: {}", sealed(&format!("headers/{name}"), value)?)));
+        }
+        fields.insert("headers".to_owned(), Value::Array(kept));
+    }
+    Ok(())
+}

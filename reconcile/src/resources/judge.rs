@@ -1,0 +1,506 @@
+//! What becomes of a command: a pure function of what stands in its tenant, the command, its epoch and its clock.
+//!
+//! A command is judged in this order; the first that is wrong is told:
+//!
+//! 1. its id was answered before: the same answer, or `idempotency_mismatch` of another question;
+//! 2. who asks is let in, and may do each operation (`forbidden`);
+//! 3. one operation after another, on what those before it left: how it must stand (`precondition_failed`), whether there is
+//!    one (`exists`, `not_found`), whose it is (`owned`), its fields (`invalid`, `immutable`);
+//! 4. all that changed, on what they leave together: what the kind asks of it (`reference`, `conflict`, `too_many`), and
+//!    that somebody is left who administers.
+//!
+//! A refusal leaves everything as it was. So a set of operations may come in any order that ends well: a user and the role that
+//! they have begin together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use radarflow_proto::fact::Role;
+use radarflow_proto::resource::{
+    Act, Command, Condition, Fields, Judgement, Operation, Principal, PrincipalKind, Refusal, RefusalCode, Resource,
+    ResourceChange, Shown,
+};
+use radarflow_proto::rows::Table;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
+use super::world::{self, Standing, World};
+use super::{KINDS, named, of_table};
+use crate::access::Permissions;
+
+/// Operations of a command at most.
+pub const MAX_OPERATIONS: usize = 20_000;
+/// How long an answer is kept for a command that is sent again, microseconds: 24 hours.
+pub const ANSWERED_US: i64 = 24 * 3600 * 1_000_000;
+/// Answers that a tenant has kept at most; the oldest go.
+pub const MAX_ANSWERED: usize = 100_000;
+
+/// When a command is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The epoch.
+    pub epoch: u64,
+    /// Its clock, microseconds since 1970.
+    pub now_us: i64,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer.
+    pub judgement: Judgement,
+    /// What changed, in the order of operations; nothing where it was refused or answered before.
+    pub changes: Vec<ResourceChange>,
+    /// Whether it was answered before: it is in the audit already.
+    pub again: bool,
+}
+
+/// An answer that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Until when, microseconds since 1970.
+    pub until_us: i64,
+    /// What was asked.
+    pub digest: Option<String>,
+    /// What was answered.
+    pub judgement: Judgement,
+}
+
+/// The resources of a tenant, and what was answered.
+#[derive(Default)]
+pub struct Judge {
+    standing: Standing,
+    /// How many there are of each kind.
+    counts: BTreeMap<Table, usize>,
+    /// What goes by itself, and when.
+    ends: BTreeSet<(i64, Table, String)>,
+    answered: BTreeMap<String, Answered>,
+    /// The same by when they are forgotten.
+    forgets: BTreeSet<(i64, String)>,
+}
+
+impl Judge {
+    /// The resources.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// What was answered to a command.
+    pub fn answered(&self, command_id: &str) -> Option<&Answered> {
+        self.answered.get(command_id)
+    }
+
+    /// What is kept, in all.
+    pub fn len(&self) -> usize {
+        self.standing.len() + self.answered.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes in a resource as it stood.
+    pub fn restore(&mut self, resource: Arc<Resource>) {
+        if let Some(kind) = named(&resource.resource) {
+            self.set(kind, &resource.id.clone(), Some(resource));
+        }
+    }
+
+    /// Takes in an answer that was given.
+    pub fn restore_answer(&mut self, answered: Answered) {
+        let id = answered.judgement.command_id.clone();
+        self.forgets.insert((answered.until_us, id.clone()));
+        self.answered.insert(id, answered);
+    }
+
+    /// What is over by a clock goes: resources that end by themselves, and answers; told are the ids of these.
+    pub fn expire(&mut self, now_us: i64) -> (Vec<ResourceChange>, Vec<String>) {
+        let mut changes = Vec::new();
+        while let Some((_, table, id)) = self.ends.first().filter(|(at, ..)| *at <= now_us).cloned() {
+            let kind = of_table(table).expect("what ends is of a kind");
+            let before = self.set(kind, &id, None);
+            changes.push(ResourceChange { before, after: None });
+        }
+        let mut forgotten = Vec::new();
+        while self.forgets.first().is_some_and(|(until, _)| *until <= now_us) || self.answered.len() > MAX_ANSWERED {
+            let Some((_, id)) = self.forgets.pop_first() else { break };
+            self.answered.remove(&id);
+            forgotten.push(id);
+        }
+        (changes, forgotten)
+    }
+
+    /// When something is over by itself, microseconds since 1970.
+    pub fn due_us(&self) -> Option<i64> {
+        let ends = self.ends.first().map(|(at, ..)| *at);
+        let forgets = self.forgets.first().map(|(at, _)| *at);
+        ends.into_iter().chain(forgets).min()
+    }
+
+    /// Judges a command, and does it if nothing is wrong.
+    pub fn judge(&mut self, at: At, command: &Command) -> Verdict {
+        let told = |outcome| Judgement {
+            tenant: command.tenant.clone(),
+            command_id: command.command_id.clone(),
+            epoch: at.epoch,
+            outcome,
+        };
+        if let Some(before) = self.answered.get(&command.command_id) {
+            let judgement = if before.digest == command.digest {
+                before.judgement.clone()
+            } else {
+                let detail = "this Idempotency-Key was used for another request".to_owned();
+                told(Err(Refusal { code: RefusalCode::IdempotencyMismatch, detail, operation: 0, field: None }))
+            };
+            return Verdict { judgement, changes: Vec::new(), again: true };
+        }
+        let (outcome, changes) = match self.done(at, command) {
+            Ok((outcome, changes)) => (Ok(outcome), changes),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        };
+        let judgement = told(outcome);
+        if command.digest.is_some() {
+            let until_us = at.now_us.saturating_add(ANSWERED_US);
+            let (digest, judgement) = (command.digest.clone(), judgement.clone());
+            self.restore_answer(Answered { until_us, digest, judgement });
+        }
+        Verdict { judgement, changes, again: false }
+    }
+
+    /// Does a command, all of it or nothing.
+    #[allow(clippy::type_complexity)]
+    fn done(
+        &mut self,
+        at: At,
+        command: &Command,
+    ) -> Result<(Vec<Option<Arc<Resource>>>, Vec<ResourceChange>), Refusal> {
+        let refused =
+            |operation, code, detail: &str| Refusal { code, detail: detail.to_owned(), operation, field: None };
+        if command.operations.is_empty() || command.operations.len() > MAX_OPERATIONS {
+            let detail = format!("a command has 1 to {MAX_OPERATIONS} operations");
+            return Err(refused(0, RefusalCode::Invalid, &detail));
+        }
+        let Some((permissions, bound)) = world::permissions(&self.standing, &command.principal, at.now_us) else {
+            return Err(refused(0, RefusalCode::Forbidden, "what let you in is revoked, or over"));
+        };
+        let host = is_host(&command.principal);
+        for (nth, operation) in command.operations.iter().enumerate() {
+            let Some(kind) = named(&operation.resource) else {
+                return Err(refused(nth, RefusalCode::NotFound, &format!("there are no {}", operation.resource)));
+            };
+            let permission = kind.permission(operation.act.verb()).filter(|p| permissions.include(p));
+            let own = self.is_own(kind, operation, &command.principal);
+            if !host && !own && (permission.is_none() || !bound.is_empty()) {
+                let detail = match (permission, &bound[..]) {
+                    (Some(_), _) => format!("{} are the whole tenant's; you are bound to partitions", kind.name()),
+                    _ => format!("your role does not allow to {} {}", operation.act.verb(), kind.name()),
+                };
+                return Err(refused(nth, RefusalCode::Forbidden, &detail));
+            }
+        }
+        let administered = self.administered(at.now_us);
+        // What to go back to: each that is touched, as it was.
+        let mut before: BTreeMap<(Table, String), Option<Arc<Resource>>> = BTreeMap::new();
+        let result = self.all_done(at, command, &permissions, host, administered, &mut before);
+        if result.is_err() {
+            for ((table, id), resource) in before {
+                let kind = of_table(table).expect("what is touched is of a kind");
+                self.set(kind, &id, resource);
+            }
+        }
+        result
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn all_done(
+        &mut self,
+        at: At,
+        command: &Command,
+        permissions: &Permissions,
+        host: bool,
+        administered: bool,
+        before: &mut BTreeMap<(Table, String), Option<Arc<Resource>>>,
+    ) -> Result<(Vec<Option<Arc<Resource>>>, Vec<ResourceChange>), Refusal> {
+        let mut last: BTreeMap<(Table, String), usize> = BTreeMap::new();
+        let mut order = Vec::with_capacity(command.operations.len());
+        for (nth, operation) in command.operations.iter().enumerate() {
+            let refusal = |wrong: Wrong| Refusal {
+                code: wrong.code,
+                detail: wrong.detail,
+                operation: nth,
+                field: wrong.field.map(str::to_owned),
+            };
+            let kind = named(&operation.resource).expect("kinds were looked at");
+            let key = (kind.table, operation.id.clone());
+            let stands = self.standing.get(&key).cloned();
+            let ended = matches!(operation.act, Act::Do { .. }).then(|| self.dependents(kind, operation));
+            let after = stepped(at, command, operation, kind, stands.as_ref()).map_err(refusal)?;
+            for (table, id) in ended.into_iter().flatten() {
+                let gone = self.set(of_table(table).expect("dependents are of a kind"), &id, None);
+                let key = (table, id);
+                before.entry(key.clone()).or_insert(gone);
+                last.insert(key, nth);
+            }
+            let was = self.set(kind, &operation.id, after);
+            before.entry(key.clone()).or_insert(was);
+            last.insert(key.clone(), nth);
+            order.push(key);
+        }
+        let world = World { standing: &self.standing, permissions, host, now_us: at.now_us };
+        for (key, nth) in &last {
+            let kind = of_table(key.0).expect("what is touched is of a kind");
+            let refusal = |code, field: Option<&str>, detail| {
+                Err(Refusal { code, detail, operation: *nth, field: field.map(str::to_owned) })
+            };
+            if let Some(resource) = self.standing.get(key)
+                && let Err(wrong) = (kind.check)(&world, resource)
+            {
+                return refusal(wrong.code, wrong.field, wrong.detail);
+            }
+            if self.counts.get(&key.0).copied().unwrap_or_default() > kind.most && self.standing.contains_key(key) {
+                let detail =
+                    format!("a tenant has {} {} at most; delete some that nobody uses", kind.most, kind.name());
+                return refusal(RefusalCode::TooMany, None, detail);
+            }
+            if !self.standing.contains_key(key)
+                && let Some(referrer) = self.referrer(key)
+            {
+                let detail = format!("{} {} refers to it", referrer.resource, referrer.id);
+                return refusal(RefusalCode::Reference, None, detail);
+            }
+        }
+        if administered && !host && !self.administered(at.now_us) {
+            let detail =
+                "nobody would be left who administers the tenant: make another administrator first; after this only \
+                          `radarflow token create` on the server's host makes one"
+                    .to_owned();
+            return Err(Refusal { code: RefusalCode::Conflict, detail, operation: 0, field: None });
+        }
+        let change = |(key, before): (&(Table, String), &Option<Arc<Resource>>)| {
+            let after = self.standing.get(key).cloned();
+            (*before != after).then(|| ResourceChange { before: before.clone(), after })
+        };
+        let changes = before.iter().filter_map(change).collect();
+        let outcome = order.iter().map(|key| self.standing.get(key).cloned()).collect();
+        Ok((outcome, changes))
+    }
+
+    /// Whether an operation is on what is the principal's own: who has a session may end it, and everybody may change their own
+    /// password, name and second factor.
+    fn is_own(&self, kind: &ResourceKind, operation: &Operation, principal: &Principal) -> bool {
+        if principal.kind != PrincipalKind::Session {
+            return false;
+        }
+        let Some(session) = world::get(&self.standing, Table::Session, &principal.id) else { return false };
+        let user = session.text("user").unwrap_or_default();
+        match (kind.table, &operation.act) {
+            (Table::Session, Act::Delete) => {
+                let other = world::get(&self.standing, Table::Session, &operation.id);
+                other.is_some_and(|other| other.text("user") == Some(user))
+            }
+            (Table::User, Act::Update { fields }) => {
+                let own = ["display_name", "password", "second_factor"];
+                operation.id == user && fields.keys().all(|field| own.contains(&field.as_str()))
+            }
+            (Table::User, Act::Do { .. }) => operation.id == user,
+            _ => false,
+        }
+    }
+
+    /// What a step ends beside: the sessions of a user who signs out everywhere.
+    fn dependents(&self, kind: &ResourceKind, operation: &Operation) -> Vec<(Table, String)> {
+        if kind.table != Table::User {
+            return Vec::new();
+        }
+        let sessions = world::all(&self.standing, Table::Session);
+        let of_user = sessions.filter(|session| session.text("user") == Some(&operation.id));
+        of_user.map(|session| (Table::Session, session.id.clone())).collect()
+    }
+
+    /// Whether there is somebody, beside who has the host, who can make administrators.
+    fn administered(&self, now_us: i64) -> bool {
+        let admin = |resource: &&Arc<Resource>| {
+            resource.text("role") == Some(Role::Admin.name()) && resource.texts("partitions").is_empty()
+        };
+        let mut tokens = world::all(&self.standing, Table::ApiToken);
+        tokens.any(|token| admin(&token) && world::holds(token, now_us))
+            || world::all(&self.standing, Table::User)
+                .any(|user| admin(&user) && !user.flag("disabled") && user.secrets.contains_key("password"))
+    }
+
+    /// One that refers to what is gone.
+    fn referrer(&self, key: &(Table, String)) -> Option<&Arc<Resource>> {
+        if key.0 != Table::Role {
+            return None;
+        }
+        let of = |table| world::all(&self.standing, table);
+        of(Table::User).chain(of(Table::ApiToken)).find(|resource| resource.text("role") == Some(&key.1))
+    }
+
+    /// Sets what stands; told is what stood.
+    fn set(&mut self, kind: &ResourceKind, id: &str, resource: Option<Arc<Resource>>) -> Option<Arc<Resource>> {
+        let end = |resource: &Resource| Some((resource.number(kind.expires?)?, kind.table, id.to_owned()));
+        let key = (kind.table, id.to_owned());
+        let count = self.counts.entry(kind.table).or_default();
+        if let Some(resource) = &resource {
+            *count += 1;
+            self.ends.extend(end(resource));
+        }
+        let before = match resource {
+            Some(resource) => self.standing.insert(key, resource),
+            None => self.standing.remove(&key),
+        };
+        if let Some(before) = &before {
+            *count -= 1;
+            if let Some(end) = end(before)
+                && !self
+                    .standing
+                    .get(&(kind.table, id.to_owned()))
+                    .is_some_and(|now| kind.expires.and_then(|field| now.number(field)) == Some(end.0))
+            {
+                self.ends.remove(&end);
+            }
+        }
+        before
+    }
+}
+
+/// Whether nothing is above a principal.
+fn is_host(principal: &Principal) -> bool {
+    matches!(principal.kind, PrincipalKind::Configuration | PrincipalKind::Host | PrincipalKind::System)
+}
+
+/// One operation: the resource after it.
+fn stepped(
+    at: At,
+    command: &Command,
+    operation: &Operation,
+    kind: &ResourceKind,
+    stands: Option<&Arc<Resource>>,
+) -> Result<Option<Arc<Resource>>, Wrong> {
+    let wrong = |code, detail: String| Err(Wrong { code, field: None, detail });
+    let called = format!("{} {}", kind.singular, operation.id);
+    match (operation.condition, stands) {
+        (Condition::Absent, Some(stands)) => {
+            let detail = format!("{called} exists; {} made it at epoch {}", stands.created_by, stands.epoch);
+            return wrong(RefusalCode::PreconditionFailed, detail);
+        }
+        (Condition::Epoch(_), None) => {
+            return wrong(RefusalCode::PreconditionFailed, format!("{called} is gone, or never was"));
+        }
+        (Condition::Epoch(epoch), Some(stands)) if stands.epoch != epoch => {
+            let detail =
+                format!("{called} was changed by {} at epoch {}: read it again", stands.updated_by, stands.epoch);
+            return wrong(RefusalCode::PreconditionFailed, detail);
+        }
+        _ => {}
+    }
+    let of_host = command.principal.kind == PrincipalKind::Host;
+    let owned = |owner: &&String| !owner.is_empty() && **owner != operation.owner && !of_host;
+    if let Some(owner) = stands.map(|stands| &stands.owner).filter(owned) {
+        let detail = format!("{called} belongs to {owner}: change it there");
+        return wrong(RefusalCode::Owned, detail);
+    }
+    if kind.made_by == MadeBy::Program && !is_host(&command.principal) && !matches!(operation.act, Act::Delete) {
+        return wrong(RefusalCode::Forbidden, format!("{} are made by the program itself", kind.name()));
+    }
+    match (&operation.act, stands) {
+        (Act::Create { .. }, Some(_)) => wrong(RefusalCode::Exists, format!("{called} exists already")),
+        (Act::Update { .. } | Act::Delete | Act::Do { .. }, None) => {
+            wrong(RefusalCode::NotFound, format!("there is no {called}"))
+        }
+        (Act::Delete, Some(_)) => Ok(None),
+        (Act::Create { fields } | Act::Put { fields }, stands) => {
+            made(at, command, operation, kind, fields.clone(), stands).map(Some)
+        }
+        (Act::Update { fields }, Some(stands)) => {
+            let mut said = stands.fields.0.clone();
+            said.extend(fields.clone());
+            made(at, command, operation, kind, said, Some(stands)).map(Some)
+        }
+        (Act::Do { action, .. }, Some(stands)) => match kind.actions.iter().find(|declared| declared.name == action) {
+            Some(_) => Ok(Some(stands.clone())),
+            None => {
+                let known: Vec<_> = kind.actions.iter().map(|action| action.name).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                wrong(RefusalCode::NotFound, format!("a {} has no action {action}; there are: {known}", kind.singular))
+            }
+        },
+    }
+}
+
+/// The resource that says this.
+fn made(
+    at: At,
+    command: &Command,
+    operation: &Operation,
+    kind: &ResourceKind,
+    said: Fields,
+    stands: Option<&Arc<Resource>>,
+) -> Result<Arc<Resource>, Wrong> {
+    check_id(&operation.id).map_err(|detail| Wrong { code: RefusalCode::Invalid, field: Some("id"), detail })?;
+    // A secret that is not named stays; null takes it away.
+    let mut secrets = stands.map(|stands| stands.secrets.clone()).unwrap_or_default();
+    let named: Vec<&'static str> =
+        kind.fields.iter().filter(|f| f.secret.is_some() && said.contains_key(f.name)).map(|f| f.name).collect();
+    let mut read = said;
+    for field in kind.fields.iter().filter(|field| field.secret.is_some() && field.required) {
+        if !read.contains_key(field.name)
+            && let Some(kept) = secrets.get(field.name)
+        {
+            read.insert(field.name.to_owned(), Value::String(kept.clone()));
+        }
+    }
+    let (fields, said_secrets) = kind.read_all(&read)?;
+    for name in &named {
+        secrets.remove(*name);
+    }
+    for (name, value) in said_secrets {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if !text.is_empty() && text != "[]" {
+            secrets.insert(name, text);
+        }
+    }
+    // What whoever administers the host changes stays whose it was.
+    let owner = match stands {
+        Some(stands) if command.principal.kind == PrincipalKind::Host && operation.owner.is_empty() => {
+            stands.owner.clone()
+        }
+        _ => operation.owner.clone(),
+    };
+    if let Some(stands) = stands {
+        let changed = |field: &&super::Field| match field.secret {
+            Some(_) => stands.secrets.get(field.name) != secrets.get(field.name),
+            None => stands.fields.0.get(field.name) != fields.get(field.name),
+        };
+        if let Some(field) = kind.fields.iter().filter(|field| field.immutable).find(changed) {
+            let detail = format!("{} of a {} never changes: make another", field.name, kind.singular);
+            return Err(Wrong::field(field.name, detail).of(RefusalCode::Immutable));
+        }
+        // Said again, it is what it was: nothing moves.
+        if stands.fields.0 == fields && stands.secrets == secrets && stands.owner == owner {
+            return Ok(stands.clone());
+        }
+    }
+    let by = &command.principal.name;
+    Ok(Arc::new(Resource {
+        resource: kind.name().to_owned(),
+        tenant: command.tenant.clone(),
+        id: operation.id.clone(),
+        fields: Shown(fields),
+        secrets,
+        owner,
+        created_us: stands.map_or(at.now_us, |stands| stands.created_us),
+        created_by: stands.map_or_else(|| by.clone(), |stands| stands.created_by.clone()),
+        updated_us: at.now_us,
+        updated_by: by.clone(),
+        epoch: at.epoch,
+    }))
+}
+
+/// How many resources of all kinds a tenant has at most.
+pub fn most_in_all() -> usize {
+    KINDS.iter().map(|kind| kind.most).sum()
+}

@@ -1,0 +1,75 @@
+//! Resources: whatever operators and administrators state, declared once.
+//!
+//! ```text
+//! Command (an entry of the ledger) ─► [Judge of its tenant, at its epoch and position] ─┬─► Judgement, to who asked
+//!                                                                                       ├─► rows, and what they mean
+//!                                                                                       └─► audit
+//! ```
+//! A kind of resource is a table (`radarflow_proto::rows`) and a file here that declares it ([`ResourceKind`]). Routes,
+//! permissions, OpenAPI, the command line, the audit and the judge follow from that; what a resource *means* is said by
+//! whoever reads its changes in the dataflow.
+//!
+//! | file | says |
+//! |---|---|
+//! | [`kind`] | what is declared of a kind |
+//! | [`world`] | what stands in a tenant while a command is judged |
+//! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
+//! | `users`, `roles`, `tokens`, `sessions`, `receivers`, `groups` | the kinds |
+//! | [`told`] | resources as facts of old, and facts of old as commands |
+
+mod groups;
+pub mod judge;
+mod judges;
+pub mod kind;
+mod receivers;
+mod roles;
+mod sessions;
+mod tokens;
+pub mod told;
+mod users;
+pub mod world;
+
+use std::sync::LazyLock;
+
+use radarflow_proto::rows::Table;
+
+pub use self::judge::{At, Judge, Verdict};
+pub use self::judges::Judges;
+pub use self::kind::{Field, Holds, MadeBy, ResourceAction, ResourceKind, Wrong};
+use crate::access::{Action, Permission};
+
+/// Every kind of resource, by name.
+pub static KINDS: &[&ResourceKind] = &[
+    &groups::DEVICE_GROUPS,
+    &receivers::RECEIVERS,
+    &roles::ROLES,
+    &sessions::SESSIONS,
+    &tokens::TOKENS,
+    &users::USERS,
+];
+
+/// The kind of that name.
+pub fn named(name: &str) -> Option<&'static ResourceKind> {
+    KINDS.iter().copied().find(|kind| kind.name() == name)
+}
+
+/// The kind of a table.
+pub fn of_table(table: Table) -> Option<&'static ResourceKind> {
+    KINDS.iter().copied().find(|kind| kind.table == table)
+}
+
+/// Every permission there is.
+pub fn all_permissions() -> &'static [Permission] {
+    static ALL: LazyLock<Vec<Permission>> = LazyLock::new(|| {
+        let of_resources = KINDS.iter().flat_map(|kind| kind.permissions());
+        let mut all: Vec<Permission> =
+            Action::ALL.iter().map(|action| action.permission()).chain(of_resources).collect();
+        all.sort_by_key(|permission| (permission.resource, permission.verb, permission.least));
+        all.dedup_by_key(|permission| (permission.resource, permission.verb));
+        all
+    });
+    &ALL
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! Commands judged one after another; and at random, against what must hold of any of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use radarflow_proto::fact::{Receiver, ReceiverKind};
+use radarflow_proto::resource::{
+    Act, Command, Condition, Fields, Operation, Principal, PrincipalKind, RefusalCode, Resource, ResourceChange,
+};
+use radarflow_proto::rows::{ApiToken, StateRow, User};
+use serde_json::{Value, json};
+
+use super::judge::ANSWERED_US;
+use super::*;
+
+fn fields(json: Value) -> Fields {
+    serde_json::from_value(json).unwrap()
+}
+
+fn host() -> Principal {
+    Principal::of_host(PrincipalKind::Host, "root")
+}
+
+fn by_token(id: &str) -> Principal {
+    Principal { kind: PrincipalKind::Token, id: id.into(), name: id.into(), address: None }
+}
+
+fn operation(resource: &str, id: &str, act: Act) -> Operation {
+    let (resource, id) = (resource.into(), id.into());
+    Operation { resource, id, act, condition: Condition::Any, owner: String::new() }
+}
+
+fn command(principal: Principal, operations: Vec<Operation>) -> Command {
+    let (command_id, reason) = ("c".to_owned(), String::new());
+    Command { tenant: "t".into(), command_id, digest: None, principal, reason, operations }
+}
+
+fn create(resource: &str, id: &str, json: Value) -> Operation {
+    operation(resource, id, Act::Create { fields: fields(json) })
+}
+
+fn update(resource: &str, id: &str, json: Value) -> Operation {
+    operation(resource, id, Act::Update { fields: fields(json) })
+}
+
+#[derive(Default)]
+struct Court {
+    judge: Judge,
+    epoch: u64,
+}
+
+impl Court {
+    fn at(&self) -> At {
+        At { epoch: self.epoch, now_us: self.epoch as i64 * 1_000_000 }
+    }
+
+    fn verdict(&mut self, command: &Command) -> Verdict {
+        self.epoch += 1;
+        let at = self.at();
+        self.judge.judge(at, command)
+    }
+
+    fn ask(&mut self, principal: Principal, operations: Vec<Operation>) -> Result<Vec<ResourceChange>, RefusalCode> {
+        let verdict = self.verdict(&command(principal, operations));
+        verdict.judgement.outcome.map(|_| verdict.changes).map_err(|refusal| refusal.code)
+    }
+
+    /// A tenant with an administrator's token `admin`, an operator's and a viewer's.
+    fn with_tokens() -> Self {
+        let mut court = Court::default();
+        let token = |role: &str| create("tokens", role, json!({"name": role, "role": role, "sha256": role}));
+        court.ask(host(), vec![token("admin"), token("operator"), token("viewer")]).unwrap();
+        court
+    }
+}
+
+#[test]
+fn of_two_who_read_the_same_one_writes() {
+    let mut court = Court::with_tokens();
+    let group = json!({"condition": "type:router"});
+    court.ask(by_token("operator"), vec![create("device_groups", "core", group)]).unwrap();
+    let read = court.epoch;
+    let write = |description: &str| Operation {
+        condition: Condition::Epoch(read),
+        ..update("device_groups", "core", json!({"description": description}))
+    };
+    let changes = court.ask(by_token("operator"), vec![write("mine")]).unwrap();
+    assert_eq!(changes[0].after.as_ref().unwrap().text("condition"), Some("type:router"), "what is not named stays");
+    let first = court.epoch;
+    let verdict = court.verdict(&command(by_token("admin"), vec![write("yours")]));
+    let refusal = verdict.judgement.outcome.unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::PreconditionFailed);
+    assert!(refusal.detail.contains("operator") && refusal.detail.contains(&first.to_string()), "{}", refusal.detail);
+}
+
+#[test]
+fn all_is_done_or_nothing() {
+    let mut court = Court::with_tokens();
+    let before = court.judge.standing().clone();
+    let operations = vec![
+        create("roles", "noc", json!({"permissions": ["alerts:step"]})),
+        create("users", "ann", json!({"role": "noc"})),
+        operation("users", "nobody", Act::Delete),
+    ];
+    let verdict = court.verdict(&command(by_token("admin"), operations.clone()));
+    assert_eq!(verdict.judgement.outcome.unwrap_err().operation, 2);
+    assert_eq!(*court.judge.standing(), before);
+    // Without the last, and in an order in which the user is first: the end counts.
+    let changes = court.ask(by_token("admin"), vec![operations[1].clone(), operations[0].clone()]).unwrap();
+    assert_eq!(changes.len(), 2);
+    // A role that somebody has does not go; with its user it does.
+    let gone = |resource: &str, id: &str| operation(resource, id, Act::Delete);
+    assert_eq!(court.ask(by_token("admin"), vec![gone("roles", "noc")]), Err(RefusalCode::Reference));
+    court.ask(by_token("admin"), vec![gone("roles", "noc"), gone("users", "ann")]).unwrap();
+}
+
+#[test]
+fn nobody_gives_what_they_have_not() {
+    let mut court = Court::with_tokens();
+    let manager =
+        json!({"permissions": ["users:*", "tokens:*", "roles:*", "data:read", "device_groups:read", "receivers:read"]});
+    let token = |id: &str, role: &str| create("tokens", id, json!({"name": id, "role": role, "sha256": id}));
+    court.ask(by_token("admin"), vec![create("roles", "people", manager), token("people", "people")]).unwrap();
+    let ask = |court: &mut Court, operation| court.ask(by_token("people"), vec![operation]);
+    assert!(ask(&mut court, create("users", "ann", json!({"role": "viewer"}))).is_ok());
+    let above = [
+        create("users", "bob", json!({"role": "operator"})),
+        update("users", "ann", json!({"role": "admin"})),
+        token("more", "admin"),
+        create("roles", "more", json!({"permissions": ["links:create"]})),
+        update("roles", "people", json!({"permissions": ["links:create"]})),
+    ];
+    for operation in above {
+        assert_eq!(ask(&mut court, operation.clone()), Err(RefusalCode::Forbidden), "{operation:?}");
+    }
+    let unknown = create("roles", "odd", json!({"permissions": ["users:fly"]}));
+    assert_eq!(ask(&mut court, unknown), Err(RefusalCode::Invalid));
+    // Whoever is bound to partitions states nothing that is the whole tenant's.
+    let bound = json!({"name": "b", "role": "admin", "partitions": ["north"], "sha256": "b"});
+    court.ask(by_token("admin"), vec![create("tokens", "b", bound)]).unwrap();
+    let group = create("device_groups", "g", json!({"condition": "type:router"}));
+    assert_eq!(court.ask(by_token("b"), vec![group.clone()]), Err(RefusalCode::Forbidden));
+    assert_eq!(court.ask(by_token("viewer"), vec![group.clone()]), Err(RefusalCode::Forbidden));
+    // Once revoked it does nothing, even in the same frame.
+    court.ask(by_token("admin"), vec![operation("tokens", "operator", Act::Delete)]).unwrap();
+    assert_eq!(court.ask(by_token("operator"), vec![group]), Err(RefusalCode::Forbidden));
+}
+
+#[test]
+fn somebody_administers_as_long_as_anybody_does() {
+    let mut court = Court::with_tokens();
+    let revoke = || vec![operation("tokens", "admin", Act::Delete)];
+    assert_eq!(court.ask(by_token("admin"), revoke()), Err(RefusalCode::Conflict));
+    let ann = create("users", "ann", json!({"role": "admin"}));
+    court.ask(by_token("admin"), vec![ann]).unwrap();
+    assert_eq!(court.ask(by_token("admin"), revoke()), Err(RefusalCode::Conflict), "she cannot sign in");
+    court.ask(by_token("admin"), vec![update("users", "ann", json!({"password": "hash"}))]).unwrap();
+    court.ask(by_token("admin"), revoke()).unwrap();
+    assert_eq!(court.ask(host(), vec![update("users", "ann", json!({"disabled": true}))]).map(|c| c.len()), Ok(1));
+}
+
+#[test]
+fn what_files_own_is_changed_there() {
+    let mut court = Court::with_tokens();
+    let owned = |operation: Operation, owner: &str| vec![Operation { owner: owner.into(), ..operation }];
+    let group = || operation("device_groups", "core", Act::Put { fields: fields(json!({"condition": "type:router"})) });
+    court.ask(by_token("admin"), owned(group(), "gitops")).unwrap();
+    for other in ["", "others"] {
+        let change = update("device_groups", "core", json!({"description": "x"}));
+        assert_eq!(court.ask(by_token("admin"), owned(change, other)), Err(RefusalCode::Owned));
+        let gone = operation("device_groups", "core", Act::Delete);
+        assert_eq!(court.ask(by_token("admin"), owned(gone, other)), Err(RefusalCode::Owned));
+    }
+    assert_eq!(court.ask(by_token("admin"), owned(group(), "gitops")), Ok(vec![]), "said again it is what it was");
+    court.ask(by_token("admin"), owned(operation("device_groups", "core", Act::Delete), "gitops")).unwrap();
+}
+
+#[test]
+fn a_key_has_one_outcome_for_a_day() {
+    let mut court = Court::with_tokens();
+    let keyed = |digest: &str, id: &str| Command {
+        command_id: "key".into(),
+        digest: Some(digest.into()),
+        ..command(by_token("admin"), vec![create("users", id, json!({"role": "viewer"}))])
+    };
+    let first = court.verdict(&keyed("d", "ann"));
+    let again = court.verdict(&keyed("d", "ann"));
+    assert_eq!((again.judgement, again.changes, again.again), (first.judgement, vec![], true));
+    let other = court.verdict(&keyed("e", "bob"));
+    assert_eq!(other.judgement.outcome.unwrap_err().code, RefusalCode::IdempotencyMismatch);
+    // Without a key of the asker's nothing is kept: the second is a second one.
+    assert_eq!(
+        court.ask(by_token("admin"), vec![create("users", "ann", json!({"role": "viewer"}))]),
+        Err(RefusalCode::Exists)
+    );
+    let kept = court.judge.due_us().expect("an answer is forgotten some day");
+    assert!(court.judge.expire(kept - 1).1.is_empty());
+    assert_eq!(court.judge.expire(kept), (vec![], vec!["key".to_owned()]));
+    assert_eq!(kept - ANSWERED_US, 2_000_000);
+}
+
+#[test]
+fn sessions_end_by_themselves_and_by_who_has_them() {
+    let mut court = Court::with_tokens();
+    let session = |id: &str, user: &str, at: i64| {
+        create("sessions", id, json!({"user": user, "method": "password", "expires_at": at, "sha256": id}))
+    };
+    let system = Principal::of_host(PrincipalKind::System, "radarflow");
+    let users = ["ann", "bob"].map(|user| create("users", user, json!({"role": "viewer", "password": "hash"})));
+    court.ask(host(), users.into()).unwrap();
+    let far = 1_000_000_000;
+    let all = vec![session("a", "ann", far), session("b", "bob", far), session("c", "ann", 20_000_000)];
+    assert_eq!(court.ask(by_token("admin"), all.clone()), Err(RefusalCode::Forbidden), "people make none");
+    court.ask(system, all).unwrap();
+    let by = |id: &str| Principal { kind: PrincipalKind::Session, ..by_token(id) };
+    let gone = |id: &str| vec![operation("sessions", id, Act::Delete)];
+    assert_eq!(court.ask(by("a"), gone("b")), Err(RefusalCode::Forbidden));
+    let own = update("users", "ann", json!({"display_name": "Ann", "password": "other"}));
+    assert!(court.ask(by("a"), vec![own]).is_ok());
+    for not_own in [update("users", "ann", json!({"role": "admin"})), update("users", "bob", json!({"password": "x"}))]
+    {
+        assert_eq!(court.ask(by("a"), vec![not_own]), Err(RefusalCode::Forbidden));
+    }
+    let (over, _) = court.judge.expire(20_000_000);
+    assert_eq!(over.iter().map(|c| c.before.as_ref().unwrap().id.as_str()).collect::<Vec<_>>(), ["c"]);
+    let sign_out = operation("users", "ann", Act::Do { action: "sign_out".into(), fields: Fields::new() });
+    assert_eq!(court.ask(by("a"), vec![sign_out]).unwrap().len(), 1);
+    assert_eq!(court.ask(by("a"), gone("a")), Err(RefusalCode::Forbidden), "it is over");
+    assert!(court.ask(by("b"), gone("b")).is_ok());
+}
+
+#[test]
+fn secrets_are_in_no_row() {
+    let mut court = Court::with_tokens();
+    let receiver =
+        json!({"url": "https://host/x", "target": "https://u:hush@host/x?k=hush", "headers": ["Authorization: hush"]});
+    let operations = vec![
+        create("users", "ann", json!({"role": "viewer", "password": "hush", "email": "ann@example.net"})),
+        create("receivers", "ops", receiver),
+        create(
+            "tokens",
+            "x",
+            json!({"name": "x", "role": "viewer", "sha256": "hush", "expires_at": "2030-01-01T00:00:00Z"}),
+        ),
+    ];
+    let changes = court.ask(by_token("admin"), operations).unwrap();
+    assert_eq!(changes.len(), 3);
+    for change in &changes {
+        let after = change.after.as_ref().unwrap();
+        let row = named(&after.resource).unwrap().row(after).expect("it is a row of its table");
+        let mut line = String::new();
+        row.copy(&mut line);
+        assert!(!line.contains("hush"), "{line}");
+        match &row {
+            StateRow::User(user) => {
+                let User { has_password, has_second_factor, owner, .. } = &**user;
+                assert!(*has_password && !has_second_factor && owner.is_none());
+            }
+            StateRow::ApiToken(token) => {
+                let ApiToken { expires_at, .. } = &**token;
+                assert_eq!(expires_at.unwrap().to_string(), "2030-01-01T00:00:00Z");
+            }
+            StateRow::Receiver(receiver) => {
+                assert_eq!(
+                    (receiver.url.as_str(), &receiver.header_names[..]),
+                    ("https://host/x", &["Authorization".to_owned()][..])
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // What the host keeps is the host's to send.
+    for target in ["file:/etc/shadow", "env:HOME", "ftp://host"] {
+        let other = create("receivers", "other", json!({"target": target}));
+        assert_eq!(court.ask(by_token("admin"), vec![other]), Err(RefusalCode::Invalid), "{target}");
+    }
+    let header = create("receivers", "other", json!({"target": "http://host", "headers": ["X: file:/etc/shadow"]}));
+    assert_eq!(court.ask(by_token("admin"), vec![header]), Err(RefusalCode::Invalid));
+    // A secret that is not named stays.
+    let changes =
+        court.ask(by_token("admin"), vec![update("receivers", "ops", json!({"send_resolved": false}))]).unwrap();
+    let receiver = told::receiver(changes[0].after.as_ref().unwrap()).unwrap();
+    assert_eq!((receiver.url.as_str(), receiver.send_resolved), ("https://u:hush@host/x?k=hush", false));
+}
+
+#[test]
+fn what_was_stated_before_there_were_resources_means_the_same() {
+    let receiver = Receiver {
+        tenant: "t".into(),
+        name: "ops".into(),
+        url: "env:HOOK".into(),
+        kind: ReceiverKind::AlertmanagerApi,
+        group_by: vec!["rule".into()],
+        group_wait_ms: 1,
+        group_interval_ms: 2,
+        repeat_interval_ms: 3,
+        send_resolved: false,
+        headers: [("Authorization".to_owned(), "file:/run/hook".to_owned())].into(),
+    };
+    let mut court = Court::default();
+    let fact = radarflow_proto::fact::Fact::Receiver(receiver.clone());
+    let verdict = court.verdict(&told::command(&fact).unwrap());
+    let after = verdict.changes[0].after.clone().unwrap();
+    assert_eq!((told::receiver(&after), after.owner.as_str()), (Some(receiver), told::CONFIGURATION));
+    assert_eq!(told::fact(&after), Some(fact));
+}
+
+#[test]
+fn a_resource_is_read_back_from_a_snapshot() {
+    let mut court = Court::with_tokens();
+    court.ask(by_token("admin"), vec![create("users", "ann", json!({"role": "viewer", "password": "x"}))]).unwrap();
+    let mut again = Judge::default();
+    for resource in court.judge.standing().values() {
+        let bytes = postcard::to_stdvec(&**resource).unwrap();
+        again.restore(Arc::new(postcard::from_bytes::<Resource>(&bytes).unwrap()));
+    }
+    assert_eq!(again.standing(), court.judge.standing());
+}
+
+/// What anybody may do at random.
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let id = prop::sample::select(vec!["a", "b", "c", "admin", "viewer"]);
+    let resource = prop::sample::select(vec!["users", "roles", "tokens", "device_groups"]);
+    let fields = prop::sample::select(vec![
+        json!({"role": "viewer", "name": "n"}),
+        json!({"role": "a"}),
+        json!({"role": "admin", "password": "p"}),
+        json!({"permissions": ["alerts:step"]}),
+        json!({"condition": "type:x"}),
+        json!({"no_such": 1}),
+    ]);
+    let condition = prop_oneof![
+        4 => Just(Condition::Any),
+        1 => Just(Condition::Absent),
+        1 => (1u64..8).prop_map(Condition::Epoch),
+    ];
+    let owner = prop::sample::select(vec!["", "", "", "files"]);
+    let one = (resource, id, 0..4, fields, condition, owner).prop_map(|(resource, id, act, said, condition, owner)| {
+        let fields = self::fields(said);
+        let act = match act {
+            0 => Act::Create { fields },
+            1 => Act::Update { fields },
+            2 => Act::Put { fields },
+            _ => Act::Delete,
+        };
+        Operation { condition, owner: owner.into(), ..operation(resource, id, act) }
+    });
+    prop::collection::vec(one, 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_is_asked(asked in prop::collection::vec((prop::bool::ANY, operations()), 1..40)) {
+        let mut court = Court::with_tokens();
+        for (host_asks, operations) in asked {
+            let before = court.judge.standing().clone();
+            let principal = if host_asks { host() } else { by_token("admin") };
+            let verdict = court.verdict(&command(principal, operations));
+            // What is told to have changed is what changed, and nothing else did.
+            let mut after = before.clone();
+            for ResourceChange { before: was, after: is } in &verdict.changes {
+                let of = was.as_ref().or(is.as_ref()).unwrap();
+                let key = (named(&of.resource).unwrap().table, of.id.clone());
+                prop_assert_eq!(before.get(&key), was.as_ref());
+                prop_assert!(is.as_ref().is_none_or(|is| is.epoch == court.epoch));
+                match is {
+                    Some(is) => after.insert(key, is.clone()),
+                    None => after.remove(&key),
+                };
+            }
+            prop_assert_eq!(court.judge.standing(), &after);
+            prop_assert!(verdict.judgement.outcome.is_ok() || verdict.changes.is_empty());
+            // Everybody has a role that there is; counts and ends are those of what stands.
+            let mut counts = BTreeMap::new();
+            for ((table, _), resource) in court.judge.standing() {
+                *counts.entry(*table).or_insert(0) += 1;
+                if let Some(role) = resource.text("role") {
+                    prop_assert!(world::role(court.judge.standing(), role).is_some(), "{:?}", resource);
+                }
+                prop_assert!(named(&resource.resource).unwrap().row(resource).is_some());
+            }
+            let rebuilt = court.judge.standing().values().cloned().fold(Judge::default(), |mut judge, resource| {
+                judge.restore(resource);
+                judge
+            });
+            prop_assert_eq!(rebuilt.due_us(), court.judge.due_us());
+        }
+    }
+}
