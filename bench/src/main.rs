@@ -1,8 +1,9 @@
 //! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
 //!
-//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `junk`, `ingest`, `postgres`, `query`, `stalls`. Sizes by environment:
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `junk`, `ingest`, `postgres`, `query`, `resources`,
+//! `stalls`. Sizes by environment:
 //! `RADARFLOW_BENCH_RECORDS` (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000), `RADARFLOW_BENCH_DEVICES`
-//! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000). `ingest` and
+//! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000). `ingest`, `resources` and
 //! `stalls` run the `radarflow` program that lies beside this one, and before it the one that `RADARFLOW_BENCH_BESIDE` names.
 #![forbid(unsafe_code)]
 
@@ -37,6 +38,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("query") {
         cases::query::run()?;
+    }
+    if wants("resources") {
+        cases::resources::run()?;
     }
     if wants("stalls") {
         cases::stalls::run()?;

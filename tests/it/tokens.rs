@@ -112,7 +112,7 @@ async fn a_revoked_token_lets_nobody_in_and_what_it_let_in_ends() {
     let refused = tokio::time::timeout(WAIT, upload).await.expect("it ends").unwrap();
     assert!(refused.is_err() || refused.unwrap().status() == 401);
     drop(sender);
-    let audit = server.until("in:audit action:'tokens:delete'", |rows| rows.len() == 1).await;
+    let audit = server.until(&format!("in:audit action:'tokens:delete' subject:'{id}'"), |rows| rows.len() == 1).await;
     let row = &audit[0];
     assert_eq!((&row["actor"], &row["subject"]), (&json!("admin"), &json!(id)), "{row}");
     assert!(

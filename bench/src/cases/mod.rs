@@ -7,4 +7,5 @@ pub(crate) mod junk;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod query;
+pub(crate) mod resources;
 pub(crate) mod stalls;

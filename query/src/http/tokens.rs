@@ -65,7 +65,9 @@ async fn done(api: &Api, actor: &Actor, principal: Principal, reason: String, of
             Err(problem(StatusCode::CONFLICT, "too_many_tokens", &refusal.detail, json!({})))
         }
         Err(refusal) if refusal.code == RefusalCode::Conflict => {
-            Err(problem(StatusCode::CONFLICT, "last_admin", &refusal.detail, json!({})))
+            let detail = "it is the last token that can make or revoke others: make another first, or say force; after that \
+                          only `radarflow token create` on the server's host makes one";
+            Err(problem(StatusCode::CONFLICT, "last_admin", detail, json!({})))
         }
         // Who was let in by what is over meanwhile is told that.
         Err(refusal) if refusal.code == RefusalCode::Forbidden && actor.grant.has_ended() => Err(denied(OVER)),
