@@ -4,6 +4,7 @@ mod arrows;
 mod attribution;
 mod brakes;
 mod collectors;
+mod engine;
 mod enrich;
 mod explain;
 mod facts;
