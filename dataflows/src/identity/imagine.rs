@@ -140,7 +140,7 @@ pub fn imagine(question: &Imagine) -> Imagined {
         }
         for (name, words) in heard {
             let tenant = tenants.entry(name).or_insert_with(|| Tenant::new(None));
-            tenant.step(words, &Steps::new(), false, &mut Outs::default());
+            tenant.step(words, &Steps::new(), false, false, &mut Outs::default());
         }
         let sites = tenants.values().flat_map(|tenant| tenant.sites.values());
         let placed = sites.flat_map(|site| site.placed());

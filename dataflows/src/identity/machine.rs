@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -169,6 +170,8 @@ struct Machine {
     tenants: Tenants,
     steps: Steps,
     gated: bool,
+    /// The tenant that was checked last while nothing was heard.
+    checked: Name,
     /// Words of epochs that are not complete, by tenant.
     stash: BTreeMap<u64, BTreeMap<Name, Vec<(Word, isize)>>>,
 }
@@ -176,17 +179,28 @@ struct Machine {
 impl Machine {
     /// Takes in what is complete of an epoch.
     fn step(&mut self, epoch: u64, again: bool, outs: &mut Outs) {
-        let Some(mut heard) = self.stash.remove(&epoch) else { return };
+        let mut heard = self.stash.remove(&epoch).unwrap_or_default();
         let tenants = self.tenants.clone();
         let mut tenants = tenants.borrow_mut();
+        if heard.is_empty() {
+            heard.extend(self.next_tenant(&tenants).map(|tenant| (tenant, Vec::new())));
+        }
         if let Some(said) = heard.remove(&Name::default()) {
             self.take_steps(&said, &mut tenants, &mut heard);
         }
         for (name, words) in heard {
             let gated = self.gated;
             let tenant = tenants.entry(name).or_insert_with(|| Tenant::new(gated.then(Gate::default)));
-            tenant.step(words, &self.steps, again, outs);
+            tenant.step(words, &self.steps, again, !again, outs);
         }
+    }
+
+    /// The next tenant to check.
+    fn next_tenant(&mut self, tenants: &BTreeMap<Name, Tenant>) -> Option<Name> {
+        let after = (Bound::Excluded(self.checked), Bound::Unbounded);
+        let next = tenants.range(after).next().or_else(|| tenants.first_key_value()).map(|(tenant, _)| *tenant);
+        self.checked = next.unwrap_or_default();
+        next
     }
 
     /// Takes in what operators said, and has every tenant look whom it concerns.
@@ -216,6 +230,15 @@ impl Machine {
     }
 }
 
+/// Tells of rows that checks found to be wrong.
+fn faults(cx: &Context, outs: &mut Outs) {
+    let faults = std::mem::take(&mut outs.faults);
+    if faults > 0 {
+        tracing::error!(faults, "identity had kept what is no longer so; it is mended: please report this");
+        cx.sizes().mended().fetch_add(faults as u64, Ordering::Relaxed);
+    }
+}
+
 /// Builds it.
 pub(super) fn machine<'scope>(cx: &Context, inputs: Inputs<'scope>) -> (Said<'scope>, Inspect) {
     let gated = inputs.runs.is_some();
@@ -231,7 +254,8 @@ pub(super) fn machine<'scope>(cx: &Context, inputs: Inputs<'scope>) -> (Said<'sc
         let keys = cx.sizes().machine(GATE, cx.index);
         let withheld = cx.sizes().withheld().clone();
         let mut withheld_before = 0;
-        let mut machine = Machine { tenants, steps: Steps::new(), gated, stash: BTreeMap::new() };
+        let mut machine =
+            Machine { tenants, steps: Steps::new(), gated, checked: Name::default(), stash: BTreeMap::new() };
         if gated {
             for (name, kept) in cx.restore::<Name, clusters::Tenant>(GATE) {
                 machine.tenants.borrow_mut().insert(name, Tenant::new(Some(Gate::of(kept))));
@@ -253,6 +277,7 @@ pub(super) fn machine<'scope>(cx: &Context, inputs: Inputs<'scope>) -> (Said<'sc
                 ports.go_on(Some(next));
                 machine.step(next, next == cx.restored, &mut outs);
                 ports.send(next, &mut outs);
+                faults(&cx, &mut outs);
                 if gated && next > cx.restored && cx.wants_snapshot(next) {
                     let mut tenants = machine.tenants.borrow_mut();
                     let changed = tenants.iter_mut().filter_map(|(name, tenant)| {

@@ -25,7 +25,6 @@ const ORDER: &[&str] = &[
     "merges",
     "availability",
     "inventory",
-    "enrich",
     "health",
     "topology",
     "loss",

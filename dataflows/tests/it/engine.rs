@@ -346,3 +346,35 @@ fn after_any_epochs_it_says_what_a_fresh_one_says() {
     let epochs: u32 = seeds.map(play).sum();
     eprintln!("{epochs} epochs");
 }
+
+#[test]
+fn what_is_kept_wrongly_is_found_and_mended() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let size = Size { wide: 30, addresses: 30, batch: 12, links: false, aliases: false };
+    let (mut site, mut world) = (Site::new(), World::default());
+    (0..60).for_each(|at| drop(world.happen(&mut rng, at, size)));
+    site.step(&World::default(), &world);
+    let right = site.all();
+    let check = |site: &mut Site| -> usize {
+        let mut wrong = 0;
+        // Each takes some units; all are taken in turn.
+        for _ in 0..200 {
+            let (mut rows, mut out) = (Vec::new(), Outs::default());
+            wrong += site.deciding.check(&mut rows);
+            site.publishing.step(Published { rows, ..Published::default() }, &mut out);
+            wrong += site.publishing.check(&mut out);
+            site.take(out);
+        }
+        wrong
+    };
+    assert_eq!(check(&mut site), 0);
+    let held = world.seen.values().find(|(_, live)| *live > 0).map(|(seen, _)| seen.name).expect("somebody is known");
+    let (mut rows, mut out) = (Vec::new(), Outs::default());
+    site.deciding.plant_fault(held, &mut rows);
+    site.publishing.step(Published { rows, ..Published::default() }, &mut out);
+    site.take(out);
+    assert_ne!(site.all(), right);
+    assert!(check(&mut site) > 0);
+    assert_eq!(site.all(), right);
+    assert_eq!(check(&mut site), 0);
+}

@@ -25,3 +25,4 @@ mod spill;
 mod strangers;
 mod topology;
 mod traces;
+mod upgrade;

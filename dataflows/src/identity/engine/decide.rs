@@ -11,7 +11,7 @@ use radarflow_reconcile::identity::stages::{By, Key, Kind, MacState, Rec, World}
 
 use super::facts::Facts;
 use super::rows::{LinkSaid, Place, Row, Said, Standing, Unresolved};
-use super::sets::Marks;
+use super::sets::{Marks, Rounds};
 use super::{anchors, cross, links, macs};
 use crate::identity::How;
 use crate::records::{FirstSeen, Live};
@@ -97,6 +97,8 @@ pub struct Deciding {
     named: Vec<Name>,
     /// Whether links came or went at the last epoch.
     relinked: bool,
+    checked_keys: Rounds,
+    checked_recs: Rounds,
 }
 
 /// What records said before this epoch, and what was remembered of identifiers.
@@ -131,27 +133,76 @@ fn net<D: Ord, N: Ord + Copy>(mut rows: Vec<(D, isize)>, about: impl Fn(&D) -> N
 impl Deciding {
     /// Of a site where nothing is known.
     pub fn new(scope: Name) -> Self {
-        Deciding { facts: Facts::new(scope), marked: Marked::default(), named: Vec::new(), relinked: false }
+        Deciding {
+            facts: Facts::new(scope),
+            marked: Marked::default(),
+            named: Vec::new(),
+            relinked: false,
+            checked_keys: Rounds::default(),
+            checked_recs: Rounds::default(),
+        }
     }
 
     /// Takes in what changed; adds what is said no longer, and what is said now, to `rows`.
     pub fn step(&mut self, changes: Changes, rows: &mut Vec<(Row, isize)>) {
         let mut marked = std::mem::take(&mut self.marked);
         self.relinked = !changes.links.is_empty();
+        self.named.clear();
         let before = self.take(changes, &mut marked);
+        self.compute(&before, marked, rows);
+    }
+
+    /// Computes a sample of units again, though nothing they read is known to have changed; tells how many rows were wrong.
+    /// They are right then, and so is what follows.
+    pub fn check(&mut self, rows: &mut Vec<(Row, isize)>) -> usize {
+        let mut marked = std::mem::take(&mut self.marked);
+        let facts = &self.facts;
+        for key in self.checked_keys.next(facts.keys.numbers()) {
+            if facts.keys.find(facts.named(key)) != Some(key) {
+                continue;
+            }
+            marked.named.add(key);
+            match facts.kind(key) {
+                Kind::Strong(_) => {
+                    marked.ids.add(key);
+                    marked.components.add(facts.component(key));
+                }
+                Kind::Mac { .. } => {
+                    marked.macs.add(key);
+                    marked.spots.add(key);
+                    if facts.state(key) == MacState::Free {
+                        marked.free.add(key);
+                    }
+                }
+                Kind::Address => drop(marked.spots.add(key)),
+                Kind::Together => {}
+            }
+        }
+        for rec in self.checked_recs.next(facts.recs.numbers()) {
+            if facts.recs.find(facts.recs[rec].name) == Some(rec) {
+                mark_claims(facts, rec, &mut marked);
+                marked.recs.add(rec);
+            }
+        }
+        let begin = rows.len();
+        self.compute(&Before::default(), marked, rows);
+        rows.len() - begin
+    }
+
+    /// Computes what is marked, and says what that changes.
+    fn compute(&mut self, before: &Before, mut marked: Marked, rows: &mut Vec<(Row, isize)>) {
         anchors::compute(&mut self.facts, &mut marked);
         cross::compute(&mut self.facts, &mut marked);
         if self.any_links() {
             self.read_links(&mut marked);
         }
         macs::compute(&mut self.facts, &mut marked);
-        self.say(&before, &mut marked, rows);
+        self.say(before, &mut marked, rows);
         for rec in marked.touched.drain(..) {
             if self.facts.recs[rec].live.is_none() {
                 self.facts.recs.remove(rec);
             }
         }
-        self.named.clear();
         self.named.extend(marked.named.iter().map(|key| self.facts.named(key)));
         for key in marked.left.iter() {
             self.facts.forget(key);
@@ -305,6 +356,15 @@ impl Deciding {
         }
     }
 
+    /// What is said of an identifier.
+    fn row(&self, standing: Standing, seen: Arc<FirstSeen>) -> Option<Row> {
+        match standing {
+            Standing::Held(device) => Some((self.facts.named(device), Said::Held(seen))),
+            Standing::Loose(why) => Some((seen.name, Said::Loose(why, seen))),
+            Standing::Nothing => None,
+        }
+    }
+
     fn say(&mut self, before: &Before, marked: &mut Marked, rows: &mut Vec<(Row, isize)>) {
         for rec in marked.recs.iter() {
             let (was, is) = (self.facts.recs[rec].said, self.place(rec));
@@ -329,14 +389,9 @@ impl Deciding {
             if was == is && touched.is_none_or(|old| *old == seen) {
                 continue;
             }
-            let row = |standing: Standing, seen: Arc<FirstSeen>| match standing {
-                Standing::Held(device) => Some((self.facts.named(device), Said::Held(seen))),
-                Standing::Loose(why) => Some((seen.name, Said::Loose(why, seen))),
-                Standing::Nothing => None,
-            };
             let old = touched.cloned().unwrap_or_else(|| seen.clone());
-            rows.extend(old.and_then(|old| row(was, old)).map(|row| (row, -1)));
-            rows.extend(seen.and_then(|seen| row(is, seen)).map(|row| (row, 1)));
+            rows.extend(old.and_then(|old| self.row(was, old)).map(|row| (row, -1)));
+            rows.extend(seen.and_then(|seen| self.row(is, seen)).map(|row| (row, 1)));
             self.facts.keys[key].said = is;
         }
     }
@@ -345,6 +400,16 @@ impl Deciding {
     pub fn named(&self) -> impl Iterator<Item = Name> + '_ {
         let linked = self.facts.links.ids();
         self.named.iter().copied().chain(linked.into_iter().map(|key| self.facts.named(key)))
+    }
+
+    /// Says of an identifier that nobody holds it, as one that forgot a read might; for tests.
+    pub fn plant_fault(&mut self, id: Name, rows: &mut Vec<(Row, isize)>) {
+        let Some(key) = self.facts.keys.find(id) else { return };
+        let wrong = Standing::Loose(Unresolved::Contested);
+        let was = std::mem::replace(&mut self.facts.keys[key].said, wrong);
+        let row = |standing| self.row(standing, self.facts.keys[key].seen.clone()?);
+        rows.extend(row(was).map(|row| (row, -1)));
+        rows.extend(row(wrong).map(|row| (row, 1)));
     }
 
     /// Whether an identifier is known.

@@ -45,6 +45,7 @@ mod links;
 mod macs;
 mod outs;
 mod publish;
+mod published;
 mod rings;
 mod rows;
 mod sets;

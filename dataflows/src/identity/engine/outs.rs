@@ -47,11 +47,19 @@ pub struct Outs {
     pub standing: Vec<((Component, AnchorSteps), isize)>,
     /// Records of such devices.
     pub shown: Vec<((Component, Live), isize)>,
+    /// Rows that checks found to be wrong.
+    pub faults: usize,
     /// What the gate says, each once.
     pub(in crate::identity) gate: Vec<(GateOut, isize)>,
 }
 
 impl Outs {
+    /// How many rows are said.
+    pub(super) fn len(&self) -> usize {
+        let rows = [&self.identifiers, &self.redirects, &self.ownership].map(Vec::len);
+        self.placements.len() + self.names.len() + self.addresses.len() + rows.iter().sum::<usize>()
+    }
+
     /// A device holds an identifier, or no longer.
     pub(super) fn holds(&mut self, seen: &FirstSeen, uid: Option<&Arc<str>>, diff: isize) {
         let Some(uid) = uid else { return };

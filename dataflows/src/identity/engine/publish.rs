@@ -18,9 +18,9 @@ use radarflow_reconcile::identity::ClaimClass;
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::identity::name::{Name, ip_uid, record_uid};
 
-use super::outs::{Outs, identifier_row, redirect_row};
-use super::rows::{LinkSaid, Row, Said, Unresolved};
-use super::sets::{Few, Interned, Marks, Named};
+use super::outs::{Outs, redirect_row};
+use super::rows::{LinkSaid, Row};
+use super::sets::{Few, Interned, Marks, Named, Rounds};
 use super::spots::{Decision, Holder, Spot};
 use crate::identity::How;
 use crate::records::{FirstSeen, Live};
@@ -32,7 +32,7 @@ pub(super) struct Device {
     pub(super) best: Option<Arc<str>>,
     /// What it is called as several addresses that operators link.
     pub(super) several: Option<Arc<str>>,
-    held: Vec<Arc<FirstSeen>>,
+    pub(super) held: Vec<Arc<FirstSeen>>,
     /// Its records, but those known by an address alone.
     pub(super) members: Few,
     /// Addresses it owns.
@@ -53,14 +53,14 @@ impl Device {
 
 /// A record, as it is published.
 pub(super) struct Placed {
-    name: Name,
+    pub(super) name: Name,
     pub(super) live: Option<Live>,
     /// The device that the stages before put it into, and why.
     pub(super) device: Option<(u32, How)>,
     /// Addresses it claims.
     pub(super) addresses: Box<[u32]>,
     /// What was said of it last.
-    said: Option<Placement>,
+    pub(super) said: Option<Placement>,
 }
 
 impl Named for Placed {
@@ -71,7 +71,7 @@ impl Named for Placed {
 
 /// Where a record is, as it is said.
 #[derive(Clone, PartialEq)]
-struct Placement {
+pub(super) struct Placement {
     device: Name,
     live: Live,
     how: How,
@@ -79,9 +79,9 @@ struct Placement {
 }
 
 /// An identifier that no live record asserts, and the device that was said to be its.
-struct Lost {
-    seen: Arc<FirstSeen>,
-    said: Option<Arc<str>>,
+pub(super) struct Lost {
+    pub(super) seen: Arc<FirstSeen>,
+    pub(super) said: Option<Arc<str>>,
 }
 
 /// What changed at one epoch.
@@ -104,24 +104,26 @@ pub struct Publishing {
     /// What links say, by address.
     pub(super) links: BTreeMap<Name, Vec<LinkSaid>>,
     /// Addresses that links give to a device, or keep from it.
-    linked: BTreeMap<Name, BTreeSet<Name>>,
+    pub(super) linked: BTreeMap<Name, BTreeSet<Name>>,
     /// Confirmed aliases, by reporting record, and by address.
-    aliases: BTreeMap<Name, BTreeSet<(IpAddr, Time)>>,
+    pub(super) aliases: BTreeMap<Name, BTreeSet<(IpAddr, Time)>>,
     pub(super) reported: BTreeMap<u32, BTreeSet<(Name, Time)>>,
     /// First decisions, where the last is another.
     pub(super) firsts: BTreeMap<u32, Option<Decision>>,
     /// Devices that are called as several addresses.
     several: BTreeSet<u32>,
-    lost: BTreeMap<Name, Lost>,
-    lost_with: BTreeMap<Name, BTreeSet<Name>>,
+    pub(super) lost: BTreeMap<Name, Lost>,
+    pub(super) lost_with: BTreeMap<Name, BTreeSet<Name>>,
     marked: Marked,
+    /// Records, addresses and devices that were checked.
+    checked: (Rounds, Rounds, Rounds),
 }
 
 /// Units whose reads changed. See the table in [`super`].
 #[derive(Default)]
 pub(super) struct Marked {
     pub(super) recs: Marks,
-    devices: Marks,
+    pub(super) devices: Marks,
     renamed: Marks,
     pub(super) spots: Marks,
     /// Addresses whose aliases changed.
@@ -145,6 +147,7 @@ impl Publishing {
             lost: BTreeMap::new(),
             lost_with: BTreeMap::new(),
             marked: Marked::default(),
+            checked: Default::default(),
         }
     }
 
@@ -157,8 +160,28 @@ impl Publishing {
         if let Some(links) = published.links {
             self.take_links(links, &mut marked);
         }
+        self.compute(&added, marked, lost, out);
+    }
+
+    /// Computes a sample of units again, though nothing they read is known to have changed; tells how many rows were wrong.
+    /// They are right then.
+    pub fn check(&mut self, out: &mut Outs) -> usize {
+        let mut marked = std::mem::take(&mut self.marked);
+        let there = |rec: &u32| self.recs.find(self.recs[*rec].name) == Some(*rec);
+        marked.recs.extend(self.checked.0.next(self.recs.numbers()).filter(there));
+        let there = |spot: &u32| self.spots.find(self.spots[*spot].name()) == Some(*spot);
+        marked.spots.extend(self.checked.1.next(self.spots.numbers()).filter(there));
+        let there = |device: &u32| self.devices.find(self.devices[*device].name) == Some(*device);
+        marked.devices.extend(self.checked.2.next(self.devices.numbers()).filter(there));
+        let begin = out.len();
+        self.compute(&BTreeSet::new(), marked, BTreeSet::new(), out);
+        out.len() - begin
+    }
+
+    /// Computes what is marked, and says what that changes.
+    fn compute(&mut self, added: &BTreeSet<(u32, Name)>, mut marked: Marked, mut lost: BTreeSet<Name>, out: &mut Outs) {
         let mut was = Names::new();
-        self.name_devices(&added, &mut marked, &mut was, out);
+        self.name_devices(added, &mut marked, &mut was, out);
         if !self.linked.is_empty() || !self.several.is_empty() {
             self.name_several(&mut marked, &mut was);
         }
@@ -205,44 +228,12 @@ impl Publishing {
         })
     }
 
-    fn spot(&mut self, name: Name, ip: IpAddr) -> u32 {
+    pub(super) fn spot(&mut self, name: Name, ip: IpAddr) -> u32 {
         self.spots.find(name).unwrap_or_else(|| self.spots.insert(Spot::new(name, ip)))
     }
 
-    /// Puts a record, or nothing, in place of what was published of it.
-    fn put(&mut self, rec: u32, live: Option<Live>, device: Option<(u32, How)>, marked: &mut Marked) {
-        marked.recs.add(rec);
-        if let Some((old, _)) = self.recs[rec].device {
-            self.devices[old].members.remove(rec);
-            marked.devices.add(old);
-        }
-        let addresses: Box<[u32]> = match &live {
-            Some(live) => live.says.ips.iter().map(|a| self.spot(a.name, a.ip)).collect(),
-            None => Box::default(),
-        };
-        for (at, spot) in self.recs[rec].addresses.iter().enumerate() {
-            if !addresses.contains(spot) && !self.recs[rec].addresses[..at].contains(spot) {
-                self.spots[*spot].claims.remove(rec);
-            }
-            marked.spots.add(*spot);
-        }
-        for (at, spot) in addresses.iter().enumerate() {
-            if !self.recs[rec].addresses.contains(spot) && !addresses[..at].contains(spot) {
-                self.spots[*spot].claims.add(rec);
-            }
-            marked.spots.add(*spot);
-        }
-        if let Some((new, _)) = device {
-            self.devices[new].members.add(rec);
-            marked.devices.add(new);
-        }
-        let entry = &mut self.recs[rec];
-        (entry.live, entry.device, entry.addresses) = (live, device, addresses);
-        self.mark_aliases(rec, marked);
-    }
-
     /// Marks addresses of aliases that a record reports.
-    fn mark_aliases(&self, rec: u32, marked: &mut Marked) {
+    pub(super) fn mark_aliases(&self, rec: u32, marked: &mut Marked) {
         if let Some(aliases) = self.aliases.get(&self.recs[rec].name) {
             let spot = |ip: &IpAddr| self.spots.find(ip_name(self.scope.name, *ip));
             marked.spots.extend(aliases.iter().filter_map(|(ip, _)| spot(ip)));
@@ -263,135 +254,6 @@ impl Publishing {
 
     pub(super) fn rec(&self, name: Name) -> Option<&Placed> {
         self.recs.find(name).map(|rec| &self.recs[rec]).filter(|placed| placed.live.is_some())
-    }
-
-    /// Takes in rows; tells which identifiers devices hold anew.
-    fn take_rows(
-        &mut self,
-        rows: Vec<(Row, isize)>,
-        marked: &mut Marked,
-        lost: &mut BTreeSet<Name>,
-        out: &mut Outs,
-    ) -> BTreeSet<(u32, Name)> {
-        let mut added = BTreeSet::new();
-        // What goes, then what comes: of each there is one at most.
-        for ((name, said), _) in rows.iter().filter(|(_, diff)| *diff < 0) {
-            match said {
-                Said::Rest(live) | Said::Member(live, _) => {
-                    if let Some(rec) = self.recs.find(live.key) {
-                        self.put(rec, None, None, marked);
-                    }
-                }
-                Said::Held(seen) => {
-                    if let Some(device) = self.devices.find(*name) {
-                        let uid = self.devices[device].best.clone();
-                        out.holds(seen, uid.as_ref(), -1);
-                        self.devices[device].held.retain(|held| held.name != seen.name);
-                        marked.devices.add(device);
-                    }
-                }
-                Said::Loose(Unresolved::Gone, seen) => {
-                    lost.insert(seen.name);
-                    if let Some(gone) = self.lost.get_mut(&seen.name) {
-                        let said = gone.said.take();
-                        out.redirects.extend(said.and_then(|uid| redirect_row(seen, &uid)).map(|row| (row, -1)));
-                    }
-                    self.lose(seen, false);
-                }
-                Said::Loose(why, seen) => out.identifiers.push((identifier_row(seen, Err(*why)), -1)),
-            }
-        }
-        for ((name, said), _) in rows.into_iter().filter(|(_, diff)| *diff > 0) {
-            match said {
-                Said::Rest(live) => {
-                    let rec = self.new_rec(live.key);
-                    self.put(rec, Some(live), None, marked);
-                }
-                Said::Member(live, how) => {
-                    let (rec, device) = (self.new_rec(live.key), self.device(name));
-                    self.put(rec, Some(live), Some((device, how)), marked);
-                }
-                Said::Held(seen) => {
-                    let device = self.device(name);
-                    added.insert((device, seen.name));
-                    self.devices[device].held.push(seen);
-                    marked.devices.add(device);
-                }
-                Said::Loose(Unresolved::Gone, seen) => {
-                    lost.insert(seen.name);
-                    self.lose(&seen, true);
-                }
-                Said::Loose(why, seen) => out.identifiers.push((identifier_row(&seen, Err(why)), 1)),
-            }
-        }
-        added
-    }
-
-    fn new_rec(&mut self, name: Name) -> u32 {
-        self.recs.find(name).unwrap_or_else(|| {
-            self.recs.insert(Placed { name, live: None, device: None, addresses: Box::default(), said: None })
-        })
-    }
-
-    /// Remembers an identifier with the record that asserted it last, or forgets it.
-    fn lose(&mut self, seen: &Arc<FirstSeen>, lost: bool) {
-        let Some(record) = seen.last_record else { return };
-        let with = self.lost_with.entry(record).or_default();
-        if lost {
-            with.insert(seen.name);
-            self.lost.insert(seen.name, Lost { seen: seen.clone(), said: None });
-        } else {
-            with.remove(&seen.name);
-            self.lost.remove(&seen.name);
-        }
-        if with.is_empty() {
-            self.lost_with.remove(&record);
-        }
-    }
-
-    fn take_aliases(&mut self, aliases: Vec<((Name, (IpAddr, Time)), isize)>, marked: &mut Marked) {
-        let mut changes: BTreeMap<(Name, (IpAddr, Time)), isize> = BTreeMap::new();
-        for (alias, diff) in aliases {
-            *changes.entry(alias).or_default() += diff;
-        }
-        for ((record, (ip, at)), diff) in changes {
-            let spot = self.spot(ip_name(self.scope.name, ip), ip);
-            let reported = self.reported.entry(spot).or_default();
-            let of_record = self.aliases.entry(record).or_default();
-            match diff {
-                0 => {}
-                1.. => {
-                    reported.insert((record, at));
-                    of_record.insert((ip, at));
-                }
-                _ => {
-                    reported.remove(&(record, at));
-                    of_record.remove(&(ip, at));
-                }
-            }
-            if reported.is_empty() {
-                self.reported.remove(&spot);
-            }
-            if of_record.is_empty() {
-                self.aliases.remove(&record);
-            }
-            marked.spots.add(spot);
-        }
-    }
-
-    fn take_links(&mut self, said: Vec<(Name, LinkSaid)>, marked: &mut Marked) {
-        let mut links: BTreeMap<Name, Vec<LinkSaid>> = BTreeMap::new();
-        let mut linked: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
-        for (address, said) in said {
-            let (LinkSaid::Holds(device) | LinkSaid::Bars(device)) = said;
-            linked.entry(device).or_default().insert(address);
-            links.entry(address).or_default().push(said);
-        }
-        let was = std::mem::replace(&mut self.links, links);
-        let differs = |address: &&Name| was.get(*address) != self.links.get(*address);
-        let spots = was.keys().chain(self.links.keys()).filter(differs).filter_map(|address| self.spots.find(*address));
-        marked.spots.extend(spots.collect::<Vec<_>>());
-        self.linked = linked;
     }
 
     /// Finds the best identifiers of devices whose identifiers changed.

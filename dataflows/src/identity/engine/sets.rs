@@ -268,3 +268,24 @@ impl<T> std::ops::IndexMut<u32> for Interned<T> {
         &mut self.all[at]
     }
 }
+
+/// Goes through numbers again and again, some of them at a time.
+#[derive(Default)]
+pub(super) struct Rounds {
+    next: u32,
+}
+
+/// One number in so many at a time.
+const SHARE: u32 = 10_000;
+/// At most so many.
+const MOST: u32 = 32;
+
+impl Rounds {
+    /// The next ones.
+    pub(super) fn next(&mut self, of: std::ops::Range<u32>) -> impl Iterator<Item = u32> + use<> {
+        let (first, n) = (self.next, of.end);
+        let some = if n == 0 { 0 } else { (n / SHARE + 1).min(MOST).min(n) };
+        self.next = if n == 0 { 0 } else { (first % n + some) % n };
+        (0..some).map(move |at| (first % n + at) % n)
+    }
+}

@@ -72,6 +72,18 @@ impl Site {
             }
         }
         self.deciding.step(changes, rows);
+        self.lead(steps);
+    }
+
+    /// Checks a sample of what is decided; tells how many rows were wrong.
+    pub(super) fn check(&mut self, steps: &Steps, rows: &mut Vec<(Row, isize)>) -> usize {
+        let wrong = self.deciding.check(rows);
+        self.lead(steps);
+        wrong
+    }
+
+    /// Marks anchors whose device may have changed.
+    fn lead(&mut self, steps: &Steps) {
         if !steps.is_empty() {
             self.led.extend(self.deciding.named().filter(|name| steps.contains_key(name)));
         }
@@ -98,11 +110,15 @@ impl Site {
         rows: Vec<(Row, isize)>,
         aliases: Vec<((Name, (IpAddr, Time)), isize)>,
         steps: &Steps,
+        check: bool,
         out: &mut Outs,
     ) {
         let begin = out.placements.len();
         let links = self.deciding.any_links().then(|| self.deciding.link_said());
         self.publishing.step(Published { rows, aliases, links }, out);
+        if check {
+            out.faults += self.publishing.check(out);
+        }
         let mut devices: BTreeSet<Name> = BTreeSet::new();
         for anchor in std::mem::take(&mut self.led) {
             self.stand(anchor, steps, &mut devices, out);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
@@ -58,6 +59,8 @@ impl Word {
 pub struct Tenant {
     pub(in crate::identity) sites: BTreeMap<Name, Site>,
     policy: IpLink,
+    /// The site that was checked last while nothing was heard.
+    checked: Name,
     pub(in crate::identity) gate: Option<Gate>,
 }
 
@@ -72,7 +75,7 @@ fn site((_, said): &Row) -> Name {
 impl Tenant {
     /// Of whom nothing is known; with a gate, or without one.
     pub(in crate::identity) fn new(gate: Option<Gate>) -> Self {
-        Tenant { sites: BTreeMap::new(), policy: IpLink::default(), gate }
+        Tenant { sites: BTreeMap::new(), policy: IpLink::default(), checked: Name::default(), gate }
     }
 
     /// What operators said of an anchor changed; tells whether that is known here, or was.
@@ -80,9 +83,24 @@ impl Tenant {
         self.sites.values_mut().fold(false, |known, site| known | site.said(anchor))
     }
 
+    /// The next site to check.
+    fn next_site(&mut self) -> Option<Name> {
+        let after = (Bound::Excluded(self.checked), Bound::Unbounded);
+        let next = self.sites.range(after).next().or_else(|| self.sites.first_key_value()).map(|(site, _)| *site);
+        self.checked = next.unwrap_or_default();
+        next
+    }
+
     /// Takes in the words of an epoch, and says what follows. What was said before a restart is said `again`: it is not
     /// judged anew.
-    pub(in crate::identity) fn step(&mut self, words: Vec<(Word, isize)>, steps: &Steps, again: bool, out: &mut Outs) {
+    pub(in crate::identity) fn step(
+        &mut self,
+        words: Vec<(Word, isize)>,
+        steps: &Steps,
+        again: bool,
+        check: bool,
+        out: &mut Outs,
+    ) {
         let mut heard: BTreeMap<Name, Heard> = BTreeMap::new();
         let mut runs: Vec<(ListingKey, RunEvent)> = Vec::new();
         let mut policy = None;
@@ -122,12 +140,18 @@ impl Tenant {
                 heard.entry(*site).or_default();
             }
         }
+        if check && heard.is_empty() {
+            heard.extend(self.next_site().map(|site| (site, Heard::default())));
+        }
         let mut aliases = BTreeMap::new();
         let mut rows: Vec<(Row, isize)> = Vec::new();
         for (name, Heard { mut changes, aliases: reported }) in heard {
             let Some(site) = self.sites.get_mut(&name) else { continue };
             changes.policy = Some(self.policy);
             site.decide(changes, steps, &mut rows);
+            if check {
+                out.faults += site.check(steps, &mut rows);
+            }
             aliases.insert(name, reported);
         }
         let (mut withheld, mut said) = (Vec::new(), Vec::new());
@@ -153,7 +177,7 @@ impl Tenant {
         for name in names {
             let Some(site) = self.sites.get_mut(&name) else { continue };
             let rows = published.remove(&name).unwrap_or_default();
-            site.publish(rows, aliases.remove(&name).unwrap_or_default(), steps, out);
+            site.publish(rows, aliases.remove(&name).unwrap_or_default(), steps, check, out);
         }
         // What left one site for another has moved.
         let (left, came) = (std::mem::take(&mut out.left), std::mem::take(&mut out.came));
