@@ -43,8 +43,8 @@ pub struct Inputs<'scope> {
 pub struct Outputs<'scope> {
     /// Live versions of records, with the MACs that their interfaces show.
     pub versions: Rel<'scope, Live>,
-    /// Confirmed aliases, by the record that reports them, with the time of the newest report.
-    pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
+    /// By site: confirmed aliases, by the record that reports them, with the time of the newest report.
+    pub aliases: Rel<'scope, (Arc<Scope>, (Name, (IpAddr, Time)))>,
 }
 
 /// Builds the relations.
@@ -101,6 +101,8 @@ struct Polls {
 /// An address that polls report on a device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reported {
+    /// Where.
+    pub scope: Arc<Scope>,
     /// The record of the polled device.
     pub record: Name,
     /// The alias.
@@ -137,7 +139,8 @@ impl Polls {
             let in_a_row = self.polls.iter().take_while(|p| p.ips.binary_search(ip).is_ok());
             let (count, first) = in_a_row.fold((0, newest.at), |(n, _), p| (n + 1, p.at));
             let address = ip_name(newest.scope.name, *ip);
-            Reported { record, ip: *ip, address, first, last: newest.at, confirmed: count >= CONFIRMING_POLLS }
+            let (scope, confirmed) = (newest.scope.clone(), count >= CONFIRMING_POLLS);
+            Reported { scope, record, ip: *ip, address, first, last: newest.at, confirmed }
         };
         newest.ips.iter().map(report).collect()
     }
@@ -207,7 +210,7 @@ fn completed<'scope>(versions: &Rel<'scope, Live>, shown: Rel<'scope, (Name, Arc
 fn confirmed<'scope>(
     reported: Rel<'scope, Reported>,
     versions: &Rel<'scope, Live>,
-) -> Rel<'scope, (Name, (IpAddr, Time))> {
+) -> Rel<'scope, (Arc<Scope>, (Name, (IpAddr, Time)))> {
     let swept = versions
         .clone()
         .filter(|v| v.says.kind == SourceKind::Sweep)
@@ -219,5 +222,5 @@ fn confirmed<'scope>(
         .join_map(swept, |_, r, at| (r.clone(), *at))
         .filter(|(r, at)| *at >= r.first)
         .map(|(r, _)| r);
-    by_polls.concat(by_sweep).map(|r| (r.record, (r.ip, r.last)))
+    by_polls.concat(by_sweep).map(|r| (r.scope, (r.record, (r.ip, r.last))))
 }

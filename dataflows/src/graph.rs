@@ -27,8 +27,8 @@ use crate::resources::Stated;
 use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
-    alerts, aliases, availability, enrich, facts, health, identity, inventory, lifecycle, listings, loss, merges,
-    output, records, resources, steps, telemetry, topology,
+    alerts, aliases, availability, facts, health, identity, inventory, lifecycle, listings, loss, merges, output,
+    records, resources, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -123,15 +123,18 @@ pub(crate) fn build<'scope>(
 
     marks.part(scope, "inventory");
     let availability = availability::build(cx, availability::Inputs { probes: inputs.probes.to_stream(scope) });
-    let inventory = inventory::build(inventory::Inputs {
-        placements: identity.placements,
-        names: identity.names,
-        addresses: identity.addresses,
-        owners: identity.owners,
-        observations: availability.observations,
-        lives: lifecycle.lives,
-    });
-    let enriched = enrich::build(cx, enrich::Inputs { devices: inventory.devices, rules: facts.rules });
+    let inventory = inventory::build(
+        cx,
+        inventory::Inputs {
+            placements: identity.placements,
+            names: identity.names,
+            addresses: identity.addresses,
+            owners: identity.owners,
+            observations: availability.observations,
+            lives: lifecycle.lives,
+            rules: facts.rules,
+        },
+    );
 
     marks.part(scope, "alerts");
     let health = health::build(
@@ -139,7 +142,7 @@ pub(crate) fn build<'scope>(
         health::Inputs {
             beats: inputs.beats.to_stream(scope),
             log_hits: inputs.log_hits.to_stream(scope),
-            devices: enriched.devices.clone(),
+            devices: inventory.devices.clone(),
         },
     );
     let alerts = alerts::build(
@@ -170,7 +173,7 @@ pub(crate) fn build<'scope>(
         cx,
         output::Inputs {
             rows: vec![
-                enriched.devices.map(StateRow::Device),
+                inventory.devices.map(StateRow::Device),
                 identity.identifier_rows,
                 identity.redirect_rows,
                 identity.ownership_rows,

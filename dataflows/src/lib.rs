@@ -14,12 +14,14 @@
 //! ```
 //! The only clock is the ledger's epoch and the `clock_ms` that came with it. Three kinds of operators:
 //!
-//! * **relations** ([`identity`], [`inventory`], [`enrich`]) are differential collections ([`collection`]): facts in, facts
+//! * **relations** ([`aliases`], [`topology`], [`health`]) are differential collections ([`collection`]): facts in, facts
 //!   out, with retractions;
-//! * **machines** ([`keyed`]) are keyed state with timers, for what remembers more than its live input;
+//! * **machines** ([`keyed`]) are keyed state with timers, for what remembers more than its live input; [`identity`] and
+//!   [`inventory`] are operators of their own that take changes of collections and give such;
 //! * **streams** ([`decode`], [`telemetry`]) move rows as Arrow batches and never enter a collection.
 //!
-//! What a machine remembers is snapshotted; what a relation remembers is recomputed from its inputs at restart.
+//! What a machine remembers is snapshotted; what a relation, identity or the inventory remembers is recomputed from its
+//! inputs at restart.
 //!
 //! Every part is a module with a struct `Inputs`, a struct `Outputs` and a function `build` from one to the other;
 //! `graph` connects them, [`worker`] runs it, [`output`] gathers what the workers say about one epoch. Modules know only
@@ -83,7 +85,6 @@ pub mod aliases;
 pub mod availability;
 pub mod collection;
 pub mod decode;
-pub mod enrich;
 pub mod facts;
 mod graph;
 pub mod health;

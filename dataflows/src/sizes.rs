@@ -39,6 +39,8 @@ pub struct Sizes {
     withheld: Arc<AtomicI64>,
     /// Senders that made place for others or found none.
     evicted: AtomicU64,
+    /// Rows of identity that checks found to be wrong.
+    mended: AtomicU64,
 }
 
 impl Sizes {
@@ -73,6 +75,11 @@ impl Sizes {
     /// Senders that made place for others or found none, in what decoders remember, in ledgers, counts and conditions.
     pub fn evicted(&self) -> &AtomicU64 {
         &self.evicted
+    }
+
+    /// Rows of identity that checks found to be wrong, and mended.
+    pub fn mended(&self) -> &AtomicU64 {
+        &self.mended
     }
 
     fn part(&self, name: &'static str) -> Arc<Counts> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::keyed::{Restored, Tick};
-use crate::{alerts, availability, decode, health, loss, resources};
+use crate::{alerts, availability, decode, health, identity, loss, resources};
 
 /// Makes the next version of a collection's state, given all state and the clock of its epoch.
 type Step = fn(&mut Restored, &Tick) -> Result<(), String>;
@@ -25,6 +25,7 @@ const SCHEMAS: &[Schema] = &[
     Schema { collection: "bursts", steps: &[health::bursts_by_share] },
     Schema { collection: "exporters", steps: &[decode::exporters_with_reputation, decode::exporters_with_names] },
     Schema { collection: "facts", steps: &[resources::resources_of_facts] },
+    Schema { collection: "gate", steps: &[identity::gate_of_relations] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sources", steps: &[loss::senders_by_share] },

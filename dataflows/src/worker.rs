@@ -173,7 +173,7 @@ fn run(
     let mut inputs = Handles::new();
     let probe = ProbeHandle::new();
     let marks = Marks::listen(worker, sizes.clone());
-    let mut inspect = worker.dataflow(|scope| graph::build(scope, &mut inputs, &cx, &marks, &probe, outputs));
+    let inspect = worker.dataflow(|scope| graph::build(scope, &mut inputs, &cx, &marks, &probe, outputs));
     inputs.advance(start.epoch + 1);
     let mut gap_ms = start.gap_ms;
     worker.step_or_park_while(None, || probe.less_than(&(start.epoch + 1)));
@@ -211,7 +211,6 @@ fn run(
         }
         worker.step_or_park_while(None, || probe.less_than(&(done + 1)));
         cx.retire(done + 1);
-        inspect.advance(done + 1);
         for (wanted, to) in asked {
             // Whoever asked may have given up.
             let _ = to.send(inspect.find(&wanted));

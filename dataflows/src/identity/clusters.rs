@@ -5,44 +5,43 @@
 //! function of the changes and of what is published; of that only sizes are known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use radarflow_proto::fact::RunDecision;
 use radarflow_reconcile::brakes::{Brakes, too_many};
 use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::relations::Value;
+use super::How;
+use super::engine::{Row, Said, Unresolved};
+use crate::keyed::{Restored, put_state, take_state};
 use crate::listings::ListingKey;
-use crate::records::{Live, RunName};
+use crate::records::{FirstSeen, Live, RunName};
 
 /// Runs of a source that are remembered, besides those that are held.
 const MAX_RUNS: usize = 4;
 
-/// A row of identity.
-pub(super) type Row = (Name, Value);
-
 /// What a row is about: a record or an identifier.
-fn subject(value: &Value) -> Name {
-    match value {
-        Value::Member(live, _) | Value::Live(live) => live.key,
-        Value::Seen(seen) | Value::Loose(_, seen) => seen.name,
-        _ => unreachable!("no other rows come to the gate"),
+fn subject(said: &Said) -> Name {
+    match said {
+        Said::Member(live, _) | Said::Rest(live) => live.key,
+        Said::Held(seen) | Said::Loose(_, seen) => seen.name,
     }
 }
 
 /// The record of a row, and the device that it is in.
-fn record((name, value): &Row) -> Option<(Option<Name>, &Live)> {
-    match value {
-        Value::Member(live, _) => Some((Some(*name), live)),
-        Value::Live(live) => Some((None, live)),
-        _ => None,
+fn record((name, said): &Row) -> Option<(Option<Name>, &Live)> {
+    match said {
+        Said::Member(live, _) => Some((Some(*name), live)),
+        Said::Rest(live) => Some((None, live)),
+        Said::Held(_) | Said::Loose(..) => None,
     }
 }
 
 /// The names that tie a row to others: its subject, and the device it is in.
-fn names((name, value): &Row) -> [Name; 2] {
-    let device = matches!(value, Value::Member(..) | Value::Seen(_));
-    [subject(value), if device { *name } else { subject(value) }]
+fn names((name, said): &Row) -> [Name; 2] {
+    let device = matches!(said, Said::Member(..) | Said::Held(_));
+    [subject(said), if device { *name } else { subject(said) }]
 }
 
 /// What is known of a tenant.
@@ -57,14 +56,60 @@ pub(super) struct Tenant {
     clustered: BTreeMap<Name, u64>,
 }
 
-/// What is kept of a tenant over a restart.
-#[derive(Default, Serialize, Deserialize)]
-struct Lasting {
+/// What is kept of a tenant over a restart, with rows as this build has them, or another had.
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "R: Serialize + Ord", deserialize = "R: Deserialize<'de> + Ord"))]
+struct Kept<R> {
     brakes: Brakes,
     sources: BTreeMap<u32, Source>,
-    clusters: BTreeMap<u64, Cluster>,
+    clusters: BTreeMap<u64, Cluster<R>>,
     /// Runs and clusters there were.
     count: u64,
+}
+
+type Lasting = Kept<Row>;
+
+impl Default for Lasting {
+    fn default() -> Self {
+        Kept { brakes: Brakes::default(), sources: BTreeMap::new(), clusters: BTreeMap::new(), count: 0 }
+    }
+}
+
+/// What was said under a name when identity was made of relations; a row of the gate was one of four of its values.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+enum Value {
+    There,
+    Name,
+    Policy,
+    Live(Live),
+    Member(Live, How),
+    Placed,
+    Claimant,
+    Seen(Arc<FirstSeen>),
+    Loose(Unresolved, Arc<FirstSeen>),
+}
+
+/// Converts what was kept of tenants when identity was made of relations.
+pub(super) fn of_relations(state: &mut Restored, collection: &str) -> Result<(), String> {
+    let said = |(name, value): (Name, Value)| match value {
+        Value::Live(live) => Ok((name, Said::Rest(live))),
+        Value::Member(live, how) => Ok((name, Said::Member(live, how))),
+        Value::Seen(seen) => Ok((name, Said::Held(seen))),
+        Value::Loose(why, seen) => Ok((name, Said::Loose(why, seen))),
+        Value::There | Value::Name | Value::Policy | Value::Placed | Value::Claimant => {
+            Err("no such row comes to the gate".to_owned())
+        }
+    };
+    let kept: Vec<(Name, Kept<(Name, Value)>)> = take_state(state, collection)?;
+    for (tenant, Kept { brakes, sources, clusters, count }) in kept {
+        let mut converted = BTreeMap::new();
+        for (id, Cluster { by, does, rows }) in clusters {
+            let rows = rows.into_iter().map(|(row, n)| Ok((said(row)?, n))).collect::<Result<_, String>>()?;
+            converted.insert(id, Cluster { by, does, rows });
+        }
+        put_state(state, collection, [(tenant, Lasting { brakes, sources, clusters: converted, count })]);
+    }
+    Ok(())
 }
 
 /// Looked up, never iterated.
@@ -116,11 +161,12 @@ struct Run {
 
 /// Rows that stay as they were.
 #[derive(Serialize, Deserialize)]
-struct Cluster {
+#[serde(bound(serialize = "R: Serialize + Ord", deserialize = "R: Deserialize<'de> + Ord"))]
+struct Cluster<R> {
     /// The run that changed it last.
     by: RunName,
     does: Does,
-    rows: BTreeMap<Row, isize>,
+    rows: BTreeMap<R, isize>,
 }
 
 /// What a set of changes does that a run may not do too often.
@@ -164,13 +210,22 @@ impl Tenant {
         self.lasting.brakes = brakes;
     }
 
-    /// Takes in changes; what is withheld of them, or no longer, goes `out`.
-    pub(super) fn take(&mut self, mut rows: Vec<(Row, isize)>, out: &mut Vec<(Row, isize)>) {
-        consolidate(&mut rows);
+    /// Takes in changes, each once; gives what is published. What is withheld of them, or no longer, goes `out`.
+    pub(super) fn take(&mut self, mut rows: Vec<(Row, isize)>, out: &mut Vec<(Row, isize)>) -> Vec<(Row, isize)> {
+        // Of several runs that are the first of a source, the one of the least row, whatever order they come in.
+        let mut firsts: BTreeMap<u32, (&Row, u32)> = BTreeMap::new();
         for (row, diff) in &rows {
-            if let (Some((_, live)), 1..) = (record(row), *diff) {
-                self.lasting.sources.entry(live.by.source).or_default().first.get_or_insert(live.by.run);
+            if let (Some((_, live)), 1..) = (record(row), *diff)
+                && self.lasting.sources.get(&live.by.source).is_none_or(|source| source.first.is_none())
+            {
+                let first = firsts.entry(live.by.source).or_insert((row, live.by.run));
+                if row < first.0 {
+                    *first = (row, live.by.run);
+                }
             }
+        }
+        for (source, (_, run)) in firsts {
+            self.lasting.sources.entry(source).or_default().first = Some(run);
         }
         let mut touched = BTreeSet::new();
         if !self.lasting.clusters.is_empty() {
@@ -183,7 +238,10 @@ impl Tenant {
             touched.extend(new);
         }
         self.publish(rows.iter().map(|(row, n)| (row, *n)));
+        let begin = out.len();
         self.reconsider(touched, out);
+        rows.extend(out[begin..].iter().map(|(row, n)| (row.clone(), -n)));
+        rows
     }
 
     /// What changes do to what is published.
@@ -514,7 +572,7 @@ impl Ties {
 }
 
 /// Sums what is said of a row.
-fn consolidate(rows: &mut Vec<(Row, isize)>) {
+pub(super) fn consolidate(rows: &mut Vec<(Row, isize)>) {
     rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     rows.dedup_by(|next, row| {
         let same = next.0 == row.0;

@@ -1,23 +1,18 @@
-//! What identity would be, were something else true: the same relations, on a few records, in a dataflow of their own
-//! that lives as long as the question. Nothing of the running one is touched, and there is no second definition.
+//! What identity would be, were something else true: an engine of its own on a few records, which lives as long as the
+//! question. Nothing of the running one is touched, and there is no second definition.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use differential_dataflow::AsCollection;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Fact, IpLink, Link};
-use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, Supposed};
+use radarflow_proto::ports::{FoundRecord, Imagine, Imagined, Placements, Supposed};
 use radarflow_proto::record::{Identifier, RecordKey};
 use radarflow_reconcile::identity::assertions::{Scope, is_global, mac_identifier};
 use radarflow_reconcile::identity::name::{Name, identifier_uid, name};
-use timely::dataflow::operators::vec::Input;
-use timely::dataflow::operators::{Inspect, Probe};
 
-use super::{Inputs, build};
-use crate::keyed::{Context, Restored};
+use super::engine::{Outs, Steps, Tenant, Word};
 use crate::records::{Asserted, FirstSeen, Live, Version};
 
 /// Everything that identity reads.
@@ -88,17 +83,17 @@ impl World {
         all.into_values().collect()
     }
 
-    fn settled(&self) -> Vec<(Name, Name)> {
-        let of = |version: Live, found: &FoundRecord| -> Vec<(Name, Name)> {
+    fn settled(&self) -> Vec<(Arc<Scope>, (Name, Name))> {
+        let of = |version: Live, found: &FoundRecord| -> Vec<(Arc<Scope>, (Name, Name))> {
             let addresses = version.says.ips.iter().filter(|a| found.settled.contains(&a.ip));
-            addresses.map(|a| (version.key, a.name)).collect()
+            addresses.map(|a| (version.says.scope.clone(), (version.key, a.name))).collect()
         };
         self.versions().into_iter().zip(self.records.values()).flat_map(|(version, found)| of(version, found)).collect()
     }
 
-    fn aliases(&self) -> Vec<(Name, (IpAddr, Time))> {
-        let of = |(version, found): (Live, &FoundRecord)| {
-            found.aliases.iter().map(|alias| (version.key, *alias)).collect::<Vec<_>>()
+    fn aliases(&self) -> Vec<(Arc<Scope>, (Name, (IpAddr, Time)))> {
+        let of = |(version, found): (Live, &FoundRecord)| -> Vec<_> {
+            found.aliases.iter().map(|alias| (version.says.scope.clone(), (version.key, *alias))).collect()
         };
         self.versions().into_iter().zip(self.records.values()).flat_map(of).collect()
     }
@@ -106,6 +101,17 @@ impl World {
     fn links(&self) -> Vec<Link> {
         let links = self.facts.values().filter_map(|fact| if let Fact::Link(link) = fact { Some(link) } else { None });
         links.cloned().collect()
+    }
+
+    /// All that identity hears of it; what only `before` asserts is remembered.
+    fn words(&self, before: &World) -> Vec<Word> {
+        let mut words: Vec<Word> = self.versions().into_iter().map(Word::Record).collect();
+        words.extend(self.seen(before).into_iter().map(Word::Seen));
+        words.extend(self.settled().into_iter().map(|(scope, settled)| Word::Settled(scope, settled)));
+        words.extend(self.aliases().into_iter().map(|(scope, alias)| Word::Alias(scope, alias)));
+        words.extend(self.links().into_iter().map(Word::Link));
+        words.extend(self.ip_links().into_iter().map(|(tenant, policy)| Word::Policy(tenant, policy)));
+        words
     }
 
     fn ip_links(&self) -> Vec<(String, IpLink)> {
@@ -117,84 +123,31 @@ impl World {
     }
 }
 
-/// What changes from one set of rows to another, in two epochs.
-fn updates<D: Clone>(before: &[D], after: &[D]) -> [Vec<(D, u64, isize)>; 2] {
-    let row = |epoch, diff| move |row: &D| (row.clone(), epoch, diff);
-    let later = before.iter().map(row(1, -1)).chain(after.iter().map(row(1, 1))).collect();
-    [before.iter().map(row(0, 1)).collect(), later]
+/// Words that change from one world to the other.
+fn updates(before: Vec<Word>, after: Vec<Word>) -> impl Iterator<Item = (Word, isize)> {
+    before.into_iter().map(|word| (word, -1)).chain(after.into_iter().map(|word| (word, 1)))
 }
 
 /// Where each record is, before and after.
 pub fn imagine(question: &Imagine) -> Imagined {
     let before = World::of(question);
     let after = before.suppose(&question.then);
-    let versions = updates(&before.versions(), &after.versions());
-    let seen = updates(&before.seen(&before), &after.seen(&before));
-    let settled = updates(&before.settled(), &after.settled());
-    let aliases = updates(&before.aliases(), &after.aliases());
-    let links = updates(&before.links(), &after.links());
-    let ip_links = updates(&before.ip_links(), &after.ip_links());
-    let placed = timely::execute::execute_directly(move |worker| {
-        let placed = Rc::new(RefCell::new(Vec::new()));
-        let said = placed.clone();
-        let cx = Context::new(worker.index(), worker.peers(), 0, Restored::new());
-        let (mut inputs, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (versions, of_versions) = scope.new_input();
-            let (seen, of_seen) = scope.new_input();
-            let (settled, of_settled) = scope.new_input();
-            let (aliases, of_aliases) = scope.new_input();
-            let (links, of_links) = scope.new_input();
-            let (ip_links, of_ip_links) = scope.new_input();
-            let (steps, of_steps) = scope.new_input();
-            let inputs = Inputs {
-                records: of_versions.as_collection(),
-                first_seen: of_seen.as_collection(),
-                settled: of_settled.as_collection(),
-                aliases: of_aliases.as_collection(),
-                links: of_links.as_collection(),
-                ip_links: of_ip_links.as_collection(),
-                steps: of_steps.as_collection(),
-                runs: None,
-            };
-            let placed = build(&cx, inputs).audit.inner.inspect(move |((live, how, uid), epoch, diff)| {
-                said.borrow_mut().push((live.key, *how, uid.clone(), *epoch, *diff));
-            });
-            ((versions, seen, settled, aliases, links, ip_links, steps), placed.probe().0)
-        });
-        let parts = versions.into_iter().zip(seen).zip(settled).zip(aliases).zip(links).zip(ip_links);
-        for (epoch, (((((mut versions, mut seen), mut settled), mut aliases), mut links), mut ip_links)) in
-            (1..).zip(parts)
-        {
-            inputs.0.send_batch(&mut versions);
-            inputs.1.send_batch(&mut seen);
-            inputs.2.send_batch(&mut settled);
-            inputs.3.send_batch(&mut aliases);
-            inputs.4.send_batch(&mut links);
-            inputs.5.send_batch(&mut ip_links);
-            inputs.0.advance_to(epoch);
-            inputs.1.advance_to(epoch);
-            inputs.2.advance_to(epoch);
-            inputs.3.advance_to(epoch);
-            inputs.4.advance_to(epoch);
-            inputs.5.advance_to(epoch);
-            inputs.6.advance_to(epoch);
-            worker.step_while(|| probe.less_than(&epoch));
+    let mut tenants: BTreeMap<Name, Tenant> = BTreeMap::new();
+    let mut step = |words: Vec<(Word, isize)>| {
+        let mut heard: BTreeMap<Name, Vec<(Word, isize)>> = BTreeMap::new();
+        for (word, diff) in words {
+            heard.entry(word.tenant()).or_default().push((word, diff));
         }
-        placed.take()
-    });
-    let mut at: [BTreeMap<(Name, &'static str, String), isize>; 2] = Default::default();
-    for (record, how, uid, epoch, diff) in placed {
-        for world in &mut at[epoch as usize..] {
-            *world.entry((record, how.name(), uid.to_string())).or_default() += diff;
+        for (name, words) in heard {
+            let tenant = tenants.entry(name).or_insert_with(|| Tenant::new(None));
+            tenant.step(words, &Steps::new(), false, false, &mut Outs::default());
         }
-    }
-    let named = |world: &World| -> BTreeMap<Name, RecordKey> {
-        world.records.keys().map(|key| (name(key), key.clone())).collect()
+        let sites = tenants.values().flat_map(|tenant| tenant.sites.values());
+        let placed = sites.flat_map(|site| site.placed());
+        placed.map(|(live, how, uid)| (live.record().key, (uid.to_string(), how.name()))).collect::<Placements>()
     };
-    let there = |at: &BTreeMap<(Name, &'static str, String), isize>, world: &World| {
-        let keys = named(world);
-        let there = at.iter().filter(|(_, n)| **n > 0);
-        there.filter_map(|((r, how, uid), _)| Some((keys.get(r)?.clone(), (uid.clone(), *how)))).collect()
-    };
-    Imagined { before: there(&at[0], &before), after: there(&at[1], &after) }
+    let was = before.words(&before);
+    let is = after.words(&before);
+    let placed = step(was.iter().map(|word| (word.clone(), 1)).collect());
+    Imagined { before: placed, after: step(updates(was, is).collect()) }
 }

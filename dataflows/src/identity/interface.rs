@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::gate::RunEvent;
 use super::inspect::Inspect;
 use super::lives::Lives;
-use super::ownership::Owners;
 use crate::alerts::Conditions;
 use crate::collection::{Events, Rel};
+use crate::layout::{Arrangement, Batcher};
 use crate::listings::ListingKey;
 use crate::records::{FirstSeen, Live};
 use crate::steps::AnchorSteps;
@@ -32,10 +32,10 @@ pub struct Inputs<'scope> {
     pub records: Rel<'scope, Live>,
     /// When identifiers were first seen.
     pub first_seen: Rel<'scope, FirstSeen>,
-    /// Records, and addresses that they have claimed for long.
-    pub settled: Rel<'scope, (Name, Name)>,
-    /// Confirmed aliases, by the record that reports them.
-    pub aliases: Rel<'scope, (Name, (IpAddr, Time))>,
+    /// By site: records, and addresses that they have claimed for long.
+    pub settled: Rel<'scope, (Arc<Scope>, (Name, Name))>,
+    /// By site: confirmed aliases, by the record that reports them.
+    pub aliases: Rel<'scope, (Arc<Scope>, (Name, (IpAddr, Time)))>,
     /// Operators' links.
     pub links: Rel<'scope, Link>,
     /// Policy, by tenant: how far an address alone links devices.
@@ -84,6 +84,21 @@ pub struct Outputs<'scope> {
     pub outcomes: Events<'scope, Outcome>,
     /// For who asks why.
     pub inspect: Inspect,
+}
+
+/// Owners of addresses, by the names of these.
+pub struct Owners<'scope>(pub(super) Rel<'scope, (Name, Component)>);
+
+impl<'scope> Owners<'scope> {
+    /// What is said of addresses, by the devices that own them.
+    pub fn by_device<T: differential_dataflow::ExchangeData>(
+        self,
+        said: Rel<'scope, (Name, T)>,
+    ) -> Rel<'scope, (Component, T)> {
+        let said = said.arrange_named::<_, Arrangement<_, _>>("OfAddress", Batcher::new);
+        let owners = self.0.arrange_named::<_, Arrangement<_, _>>("Owners", Batcher::new);
+        said.join_core(owners, |_, said, device| Some((*device, said.clone())))
+    }
 }
 
 /// An address in its scope.

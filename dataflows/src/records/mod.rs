@@ -16,10 +16,12 @@ mod first_seen;
 mod version;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::SourceKind;
 use radarflow_reconcile::identity::SETTLED_RUNS;
+use radarflow_reconcile::identity::assertions::Scope;
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::partial::Sayings;
 use serde::{Deserialize, Serialize};
@@ -55,8 +57,8 @@ pub struct Outputs<'scope> {
     pub versions: Rel<'scope, Live>,
     /// First-seen and last record of identifiers.
     pub first_seen: Rel<'scope, FirstSeen>,
-    /// Records, and addresses that they have claimed in enough distinct runs.
-    pub settled: Rel<'scope, (Name, Name)>,
+    /// By site: records, and addresses that they have claimed in enough distinct runs.
+    pub settled: Rel<'scope, (Arc<Scope>, (Name, Name))>,
 }
 
 /// Builds the relations.
@@ -78,7 +80,7 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         }),
         first_seen: collected(machine(assertions, cx, Identifiers), Some),
         settled: collected(out, |out| match out {
-            RecordOut::Settled(record, ip, diff) => Some(((record, ip), diff)),
+            RecordOut::Settled(scope, settled, diff) => Some(((scope, settled), diff)),
             _ => None,
         }),
     }
@@ -125,7 +127,7 @@ struct Claimed {
 #[derive(Clone)]
 enum RecordOut {
     Version(Live, isize),
-    Settled(Name, Name, isize),
+    Settled(Arc<Scope>, (Name, Name), isize),
     Assertion(Name, Assertion),
 }
 
@@ -169,11 +171,11 @@ fn whole(sighting: &Sighting, state: &mut Option<RecordState>) -> (Live, Sayings
 }
 
 impl RecordState {
-    /// Names of the addresses that it has claimed for long.
-    fn settled(&self) -> impl Iterator<Item = Name> + '_ {
+    /// Names of the addresses that it has claimed for long, with their site.
+    fn settled(&self) -> impl Iterator<Item = (Arc<Scope>, Name)> + '_ {
         let says = &self.version.says;
         let of = |ip: IpAddr| self.runs.iter().filter(|c| c.ip == ip).count();
-        says.ips.iter().filter(move |a| !says.deleted && of(a.ip) >= SETTLED_RUNS).map(|a| a.name)
+        says.ips.iter().filter(move |a| !says.deleted && of(a.ip) >= SETTLED_RUNS).map(|a| (says.scope.clone(), a.name))
     }
 
     /// Notes what a sighting claims; a deletion forgets what was claimed before it, whichever comes first.
@@ -216,7 +218,7 @@ impl Machine for Records {
         events: Vec<Arrival>,
         out: &mut Vec<RecordOut>,
     ) {
-        let settled_before: Vec<Name> = state.iter().flat_map(RecordState::settled).collect();
+        let settled_before: Vec<(Arc<Scope>, Name)> = state.iter().flat_map(RecordState::settled).collect();
         if events.is_empty() {
             // The timer: a sweep's time-to-live, a tombstone's retention, an agent's silence.
             if let Some(mut old) = state.take() {
@@ -226,7 +228,7 @@ impl Machine for Records {
                     publish(&old.version, 1, out);
                     *state = Some(old);
                 } else {
-                    out.extend(settled_before.into_iter().map(|ip| RecordOut::Settled(*key, ip, -1)));
+                    out.extend(settled_before.into_iter().map(|(scope, ip)| RecordOut::Settled(scope, (*key, ip), -1)));
                 }
             }
             return;
@@ -270,11 +272,11 @@ impl Machine for Records {
                 }
             }
         }
-        let settled: Vec<Name> = state.iter().flat_map(RecordState::settled).collect();
+        let settled: Vec<(Arc<Scope>, Name)> = state.iter().flat_map(RecordState::settled).collect();
         let gone = settled_before.iter().filter(|ip| !settled.contains(ip));
-        out.extend(gone.map(|ip| RecordOut::Settled(*key, *ip, -1)));
+        out.extend(gone.map(|(scope, ip)| RecordOut::Settled(scope.clone(), (*key, *ip), -1)));
         let new = settled.iter().filter(|ip| !settled_before.contains(ip));
-        out.extend(new.map(|ip| RecordOut::Settled(*key, *ip, 1)));
+        out.extend(new.map(|(scope, ip)| RecordOut::Settled(scope.clone(), (*key, *ip), 1)));
     }
 
     fn due_ms(&self, state: &RecordState) -> Option<i64> {
@@ -292,6 +294,6 @@ impl Machine for Records {
         if !state.version.says.deleted {
             out.push(RecordOut::Version(state.version.clone(), 1));
         }
-        out.extend(state.settled().map(|ip| RecordOut::Settled(*key, ip, 1)));
+        out.extend(state.settled().map(|(scope, ip)| RecordOut::Settled(scope, (*key, ip), 1)));
     }
 }

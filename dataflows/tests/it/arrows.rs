@@ -26,7 +26,6 @@ const ORDER: &[&str] = &[
     "merges",
     "availability",
     "inventory",
-    "enrich",
     "health",
     "topology",
     "loss",

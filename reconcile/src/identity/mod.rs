@@ -9,6 +9,7 @@ pub mod explain;
 pub mod name;
 pub mod normalise;
 pub mod sources;
+pub mod stages;
 
 use radarflow_proto::record::{Identifier, Record, SourceKind};
 use serde::{Deserialize, Serialize};
