@@ -12,7 +12,7 @@ use radarflow_proto::fact::Fact;
 use radarflow_proto::resource::{Act, Command, Condition, Fields, Operation, Principal, PrincipalKind};
 use radarflow_proto::rows::Table;
 use radarflow_query::actor::passwords;
-use radarflow_reconcile::resources::At as When;
+use radarflow_reconcile::resources::{At as When, kind};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -163,8 +163,10 @@ impl UserCommand {
             digest: None,
             principal: Principal::of_host(PrincipalKind::Host, "command line"),
             reason,
+            force: false,
             operations: vec![operation],
         };
+        kind::check_id(&name).map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
         // What the dataflow would refuse is not written down.
         if let Err(refusal) = judges.judge(When { epoch: u64::MAX, now_us: 0 }, &command).outcome {
             bail!("{}", refusal.detail);

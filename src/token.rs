@@ -9,6 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sources::entry;
+use radarflow_dataflows::keyed::Tick;
 use radarflow_dataflows::resources::standing_resources;
 use radarflow_dataflows::upgrade;
 use radarflow_proto::cell::Time;
@@ -128,6 +129,7 @@ impl TokenCommand {
             TokenCommand::Create { name, role, tenant, partition, place } => {
                 let role = Role::from(role);
                 if let Some(dir) = take(&place.data_dir)? {
+                    anyhow::ensure!(!name.is_empty() && name.len() <= 200, "a token has a name, of at most 200 bytes");
                     let text = new_token();
                     append(&dir, &tenant, &serve::tokens::fact(&name, &tenant, role, partition, &text))?;
                     return Ok(text);
@@ -194,7 +196,9 @@ pub(crate) fn standing(dir: &DataDir) -> Result<Judges> {
     let mut from = 0;
     if let Some((manifest, state)) = &start {
         from = manifest.epoch;
-        standing_resources(state).into_iter().for_each(|resource| judges.restore(resource));
+        let tick = Tick { epoch: manifest.epoch, clock_ms: manifest.clock_ms, live_ms: manifest.clock_ms };
+        let state = upgrade::upgrade(state.clone(), &manifest.collections, &tick)?;
+        standing_resources(&state).into_iter().for_each(|resource| judges.restore(resource));
     }
     segments.replay(from, |frame| {
         let at = When { epoch: frame.epoch, now_us: frame.clock_ms.saturating_mul(1000) };

@@ -1,14 +1,17 @@
 //! Secrets that stand in the ledger are sealed (AES-256-GCM) under a key that is not in it: a file of the data directory, for
 //! its owner alone. Whoever has the ledger, its snapshots, the lake or Postgres, and not that file, has no secret.
 //!
-//! A sealed text is bound to what it is a secret of: moved to another resource it does not open. Keys are rotated by adding one
+//! A sealed text is bound to what it is a secret of: moved to another resource it does not open. The nonce follows from key,
+//! what it is bound to and the text, so that the same secret of the same resource is sealed to the same text: said again, it is no
+//! change. All that this tells is whether a secret is what it was. Keys are rotated by adding one
 //! in front of the file; what was sealed under an older one opens as long as that is there.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use radarflow_proto::disk::Disk;
@@ -84,11 +87,17 @@ impl Keyring {
     /// There is none.
     pub fn seal(&self, context: &str, text: &str) -> Result<String, SealError> {
         let (id, key) = self.0.first().ok_or(SealError::NoKey)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::NoKey)?;
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+        mac.update(b"nonce");
+        mac.update(&(context.len() as u64).to_le_bytes());
+        mac.update(context.as_bytes());
+        mac.update(text.as_bytes());
+        let nonce: [u8; NONCE_LEN] = mac.sign().as_ref()[..NONCE_LEN].try_into().map_err(|_| SealError::Broken)?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(|_| SealError::NoKey)?);
         let mut sealed = text.as_bytes().to_vec();
-        let nonce = key.seal_in_place_append_tag(Aad::from(context.as_bytes()), &mut sealed);
-        let nonce = nonce.map_err(|_| SealError::Broken)?;
-        let whole = [&nonce.as_ref()[..], &sealed].concat();
+        let of = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(of, Aad::from(context.as_bytes()), &mut sealed).map_err(|_| SealError::Broken)?;
+        let whole = [&nonce[..], &sealed].concat();
         Ok(format!("{SEALED}{id}:{}", STANDARD_NO_PAD.encode(whole)))
     }
 
@@ -111,7 +120,7 @@ impl Keyring {
         }
         let mut sealed = bytes.split_off(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(&bytes).map_err(|_| SealError::Broken)?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::Broken)?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).map_err(|_| SealError::Broken)?);
         let text =
             key.open_in_place(nonce, Aad::from(context.as_bytes()), &mut sealed).map_err(|_| SealError::Broken)?;
         String::from_utf8(text.to_vec()).map_err(|_| SealError::Broken)
@@ -132,7 +141,8 @@ mod tests {
         let of = context("t", "receivers", "ops", "target");
         let sealed = ring.seal(&of, "https://hush").unwrap();
         assert!(Keyring::is_sealed(&sealed) && !sealed.contains("hush"));
-        assert_ne!(ring.seal(&of, "https://hush").unwrap(), sealed);
+        assert_eq!(ring.seal(&of, "https://hush").unwrap(), sealed);
+        assert_ne!(ring.seal(&of, "https://hush2").unwrap()[..30], sealed[..30]);
         let again = Keyring::open(&*disk::os(), &path).unwrap();
         assert_eq!(again.unseal(&of, &sealed).as_deref(), Ok("https://hush"));
         assert_eq!(again.unseal(&context("u", "receivers", "ops", "target"), &sealed), Err(SealError::Broken));

@@ -67,6 +67,9 @@ pub struct Command {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Also where nobody is left then who administers the tenant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// What.
     pub operations: Vec<Operation>,
 }
@@ -316,6 +319,8 @@ pub struct Judgement {
     pub tenant: String,
     /// The command.
     pub command_id: String,
+    /// What was asked, hashed, where the asker named it.
+    pub digest: Option<String>,
     /// The epoch it was judged at: an earlier one where it is answered again.
     pub epoch: u64,
     /// Each operation's resource as it is then, `None` where it is gone; or why nothing was done.

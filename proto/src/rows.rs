@@ -329,7 +329,7 @@ tables! {
         partition: String,
         /// Its name.
         name: String,
-        /// Where messages are posted, without user, password and query.
+        /// Where messages are posted: scheme and host.
         url: String,
         /// Shape of the messages: `alertmanager` (webhook, version 4), `alertmanager_api` (`/api/v2/alerts`), `serviceradar`.
         kind: String,

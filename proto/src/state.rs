@@ -76,6 +76,11 @@ macro_rules! states {
                 }
             }
 
+            /// The epoch that it bears; 0 for none yet.
+            pub fn epoch(&self) -> i64 {
+                match self { $( StateRow::$row(row) => row.epoch, )* }
+            }
+
             /// The same row bearing the epoch of its emission.
             #[must_use]
             pub fn at(mut self, at: u64) -> Self {

@@ -27,11 +27,13 @@ pub enum Action {
     ManageTokens,
     /// Snapshots and the like.
     Maintain,
+    /// Read who did what, with what was before and after.
+    ReadAudit,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 9] = [
+    pub const ALL: [Action; 10] = [
         Action::Query,
         Action::StepAlert,
         Action::StepDevice,
@@ -41,6 +43,7 @@ impl Action {
         Action::Import,
         Action::ManageTokens,
         Action::Maintain,
+        Action::ReadAudit,
     ];
 
     /// What it takes.
@@ -55,6 +58,7 @@ impl Action {
             Action::Import => ("inventories", "import", Role::Operator),
             Action::ManageTokens => ("tokens", "create", Role::Admin),
             Action::Maintain => ("server", "maintain", Role::Admin),
+            Action::ReadAudit => ("audit", "read", Role::Admin),
         };
         Permission { resource, verb, least }
     }
@@ -126,7 +130,7 @@ mod tests {
 
     #[test]
     fn each_role_includes_the_one_before() {
-        for (role, allowed) in [(Role::Viewer, 1), (Role::Helpdesk, 2), (Role::Operator, 6), (Role::Admin, 9)] {
+        for (role, allowed) in [(Role::Viewer, 1), (Role::Helpdesk, 2), (Role::Operator, 6), (Role::Admin, 10)] {
             let may = |action: &&Action| Permissions::Role(role).include(&action.permission());
             assert_eq!(Action::ALL.iter().filter(may).count(), allowed, "{role:?}");
         }

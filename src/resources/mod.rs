@@ -343,13 +343,14 @@ impl Apply {
     async fn plan(&self) -> Result<plan::Plan> {
         let wanted = files::read(&self.file)?;
         let mut standing = BTreeMap::new();
-        // Whoever prunes looks at all kinds: of one the files may have nothing left.
-        let kinds = resources::KINDS.iter().filter(|kind| {
+        for kind in resources::KINDS.iter().filter(|kind| plan::is_written(kind)) {
             let named = wanted.iter().any(|wanted| wanted.kind.name() == kind.name());
-            named || (self.prune && plan::is_written(kind))
-        });
-        for kind in kinds {
-            standing.insert(kind.name(), all(&self.at, kind, None).await?);
+            // Whoever prunes looks at all kinds: of one the files may have nothing left. What they may not read they do not have.
+            match all(&self.at, kind, None).await {
+                Ok(stands) if named || self.prune => drop(standing.insert(kind.name(), stands)),
+                Err(error) if named => return Err(error),
+                _ => {}
+            }
         }
         plan::plan(&wanted, &standing, &self.owner, self.prune)
     }

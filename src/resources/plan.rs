@@ -130,7 +130,15 @@ impl Plan {
 
     /// Names exactly this plan.
     pub(super) fn digest(&self) -> String {
-        let operations = Value::Array(self.operations()).to_string();
+        let mut operations = Value::Array(self.operations());
+        // Of secrets only which: whoever reads the digest must not be able to guess them.
+        for (nth, Step { kind, .. }) in self.steps.iter().enumerate() {
+            if let Some(fields) = operations[nth]["data"]["attributes"].as_object_mut() {
+                let secret = |name: &str| kind.field(name).is_some_and(|field| field.secret.is_some());
+                fields.iter_mut().filter(|(name, _)| secret(name)).for_each(|(_, value)| *value = Value::Null);
+            }
+        }
+        let operations = operations.to_string();
         let mut digest = hex::encode(Sha256::digest(operations.as_bytes()));
         digest.truncate(32);
         digest

@@ -248,15 +248,22 @@ async fn people_sign_in_and_nothing_tells_their_secrets() {
     let session = session["meta"]["token"].as_str().unwrap().to_owned();
     // She may what her role allows, and what is her own.
     assert_eq!(server.post("/api/query", &session, &json!({"query": "in:devices"})).await.0, 200);
-    for entity in ["users", "tokens", "sessions", "roles"] {
+    for entity in ["users", "tokens", "sessions", "roles", "audit"] {
         let (status, refused) = server.post("/api/query", &session, &json!({"query": format!("in:{entity}")})).await;
         assert_eq!((status, &refused["code"]), (403, &json!("forbidden")), "{refused}");
         let within = json!({"query": format!("in:devices hostname:(in:{entity} fields:created_by)")});
         assert_ne!(server.post("/api/query", &session, &within).await.0, 200, "{entity}");
         let (status, _) = server.post("/api/sql", &session, &json!({"sql": format!("SELECT * FROM {entity}")})).await;
         assert_eq!(status, 400, "{entity}");
-        let path = format!("/api/v2/{entity}");
-        assert_eq!(send(&server, &session, Method::GET, &path, &[], &Value::Null).await.status(), 403);
+        if entity != "audit" {
+            let path = format!("/api/v2/{entity}");
+            assert_eq!(send(&server, &session, Method::GET, &path, &[], &Value::Null).await.status(), 403);
+        }
+    }
+    let (_, viewer) = server.post("/api/tokens", &server.token, &json!({"name": "v", "role": "viewer"})).await;
+    let viewer = viewer["token"].as_str().unwrap();
+    for path in ["/api/v2/users", "/api/v2/users/ann", "/api/v2/users?filter[srql]=name:(in:sessions fields:user)"] {
+        assert_eq!(send(&server, viewer, Method::GET, path, &[], &Value::Null).await.status(), 403, "{path}");
     }
     let own = send(&server, &session, Method::GET, "/api/v2/users/ann", &[], &Value::Null).await;
     assert_eq!(own.status(), 200);
@@ -284,6 +291,11 @@ async fn people_sign_in_and_nothing_tells_their_secrets() {
     assert_eq!(sign_in("default", "ann", password).await.0, 401);
     let enabled = json!({"data": {"type": "users", "attributes": {"disabled": false}}});
     assert_eq!(ask(&server, Method::PATCH, "/api/v2/users/ann", &[], &enabled).await.0, 200);
+    // What ended stays so.
+    assert_eq!(server.post("/api/query", &session, &json!({"query": "in:devices"})).await.0, 401);
+    let (status, session) = sign_in("default", "ann", password).await;
+    assert_eq!(status, 201, "{session}");
+    let session = session["meta"]["token"].as_str().unwrap().to_owned();
 
     // A session outlives the process, and ends when its owner says so.
     server.kill();
@@ -303,13 +315,31 @@ async fn people_sign_in_and_nothing_tells_their_secrets() {
 
     let receiver = json!({"target": "http://127.0.0.1:9/x?k=plantedsecret", "headers": ["X-Key: plantedsecret"]});
     let made = create(&server, "receivers", "ops", receiver).await;
-    assert_eq!(made["data"]["attributes"]["url"], "http://127.0.0.1:9/x");
+    assert_eq!(made["data"]["attributes"]["url"], "http://127.0.0.1:9");
     assert!(!made.to_string().contains("plantedsecret"));
     let epoch = made["meta"]["epoch"].as_u64().unwrap();
     server.until(&format!("in:audit subject:ops epoch:>={epoch}"), |rows| !rows.is_empty()).await;
+    // Said again it is no change, though it is sealed.
+    let again = json!({"data": {"type": "receivers", "attributes": {"target": "http://127.0.0.1:9/x?k=plantedsecret",
+        "headers": ["X-Key: plantedsecret"]}}});
+    let (_, same) = ask(&server, Method::PATCH, "/api/v2/receivers/ops", &[], &again).await;
+    assert_eq!(same["data"], made["data"]);
+    // Another place is not sent what was meant for the first.
+    let moved = json!({"data": {"type": "receivers", "attributes": {"target": "http://127.0.0.2:9/"}}});
+    let (_, moved) = ask(&server, Method::PATCH, "/api/v2/receivers/ops", &[], &moved).await;
+    assert_eq!(moved["data"]["attributes"]["header_names"], json!([]));
     assert_eq!(server.post("/api/snapshot", &server.token, &json!({})).await.0, 200);
     let metrics = reqwest::get(format!("{}/metrics", server.http)).await.unwrap().text().await.unwrap();
     assert!(!metrics.contains("plantedsecret"));
+    server.stop();
+    // Out of a snapshot it has the tag that it had.
+    let server = home.start();
+    let (_, read) = ask(&server, Method::GET, "/api/v2/receivers/ops", &[], &Value::Null).await;
+    assert_eq!(read["data"], moved["data"]);
+    let tag = format!("\"{}\"", moved["data"]["meta"]["epoch"]);
+    let change = json!({"data": {"type": "receivers", "attributes": {"send_resolved": false}}});
+    let (status, told) = ask(&server, Method::PATCH, "/api/v2/receivers/ops", &[("If-Match", &tag)], &change).await;
+    assert_eq!(status, 200, "{told}");
     server.stop();
     let mut all = Vec::new();
     written(home.dir.path(), &mut all);

@@ -50,6 +50,12 @@ impl Decoder {
             return;
         }
         let position = at.order;
+        if let Fact::Command(command) = &**fact
+            && command.tenant != at.origin.tenant
+        {
+            self.refuse(at, None, body, "a command of another tenant");
+            return;
+        }
         if let Some(command) = resources::stated(fact) {
             self.out.commands.push(Keyed { position, ..command });
             return;

@@ -9,6 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::ports::EpochOutput;
+use radarflow_proto::resource::ResourceChange;
 use radarflow_proto::rows::Table;
 
 use super::derived::{DerivedRow, number};
@@ -122,7 +123,12 @@ impl Merge {
         output.due.sort_by(|a, b| a.id.cmp(&b.id));
         output.settled.sort();
         output.outcomes.sort();
-        output.resources.sort();
+        // A tenant is judged on one worker: what happened to one resource stays in the order in which it happened.
+        let of = |change: &ResourceChange| {
+            let of = change.after.as_ref().or(change.before.as_ref());
+            of.map(|of| (of.tenant.clone(), of.resource.clone(), of.id.clone()))
+        };
+        output.resources.sort_by_cached_key(of);
         output.judgements.sort();
         output.reaped.sort();
         // Every worker has its keys in order: this merges.

@@ -73,6 +73,8 @@ fn changes(mut updates: Vec<Update>, epoch: u64) -> Vec<Change> {
         for (row, diff) in net {
             match diff {
                 0 => {}
+                // What bears its epoch already was changed then, whenever it is told.
+                1.. if row.epoch() != 0 => change.after = Some(row),
                 1.. => change.after = Some(row.at(epoch)),
                 _ => change.before = Some(row),
             }

@@ -20,6 +20,7 @@ fn command(tenant: &str, id: &str, digest: Option<&str>, operations: Vec<Operati
         digest: digest.map(str::to_owned),
         principal: Principal::of_host(PrincipalKind::System, "radarflow"),
         reason: "because".into(),
+        force: false,
         operations,
     };
     Input { tenant: if tenant == "t" { "t" } else { "u" }, ..fact(&Fact::Command(Box::new(command))) }
@@ -174,7 +175,7 @@ fn what_stood_before_there_were_resources_stands_after_an_upgrade() {
     let state = upgrade::upgrade(state, &BTreeMap::new(), &tick).unwrap();
     assert_eq!(state["facts"].len(), 1, "the policy is a fact still");
     let run = Run::from(2, Start { epoch: 7, state, ..Start::default() }, T0);
-    assert_eq!(named(&run, Table::Receiver), ["t ops http://host/hook"]);
+    assert_eq!(named(&run, Table::Receiver), ["t ops http://host"]);
     assert_eq!(named(&run, Table::ApiToken), ["u 0a grafana"]);
     assert_eq!(named(&run, Table::DeviceGroup), ["t core ann"]);
 }

@@ -69,6 +69,7 @@ impl Actor {
     pub fn reads(&self, table: Table) -> bool {
         match resources::of_table(table).and_then(|kind| kind.permission("read")) {
             Some(permission) => self.has(&permission),
+            None if table == Table::Audit => self.may(Action::ReadAudit),
             None => self.may(Action::Query),
         }
     }

@@ -142,6 +142,7 @@ impl Known {
         if before == after {
             return;
         }
+        let is_new = before.is_none();
         match table {
             Table::ApiToken | Table::Session => {
                 let of = |resource: &Resource| resource.secrets.get("sha256").cloned();
@@ -153,6 +154,8 @@ impl Known {
                     self.by_hash.entry(hash).or_insert_with(borne);
                 }
             }
+            // Nobody was let in for what was not there.
+            _ if is_new && matches!(table, Table::User | Table::Role) => {}
             Table::User => {
                 let allows = |user: &Option<Arc<Resource>>| {
                     user.as_ref()

@@ -60,18 +60,9 @@ pub(crate) async fn put_group(
         return Err(bad("a group's name has 1 to 64 bytes, no * and no blanks around it"));
     }
     let new: NewGroup = body(request).await?;
-    let view = api.engine.live().view();
     match &new.condition {
         Some(_) if !new.members.is_empty() => return Err(bad("a group has a condition or members, not both")),
-        Some(condition) => {
-            let refused = |e: QueryError| match e {
-                QueryError::Language(e) => refuse(&placed(e, condition).into(), condition),
-                e => refuse(&e, condition),
-            };
-            check(condition).map_err(|e| refused(e.into()))?;
-            let query = members(condition).map_err(|e| refused(e.into()))?;
-            api.engine.plan(&actor, &query, &view).map_err(refused)?;
-        }
+        Some(condition) => planned(&api, &actor, condition).map_err(|error| refuse(&error, condition))?,
         None if new.members.len() > MAX_MEMBERS => {
             return Err(bad(&format!("a group lists {MAX_MEMBERS} devices at most; a condition has no bound")));
         }
@@ -90,11 +81,23 @@ pub(crate) async fn put_group(
     done(&api, actor, name, Act::Put { fields }, new.reason).await
 }
 
+/// Whether a condition is one of devices, and can be asked.
+pub(in crate::http) fn planned(api: &Api, actor: &Actor, condition: &str) -> Result<(), QueryError> {
+    let refused = |error: QueryError| match error {
+        QueryError::Language(error) => placed(error, condition).into(),
+        error => error,
+    };
+    check(condition).map_err(|error| refused(error.into()))?;
+    let query = members(condition).map_err(|error| refused(error.into()))?;
+    api.engine.plan(actor, &query, &api.engine.live().view()).map_err(refused)?;
+    Ok(())
+}
+
 /// Has it judged; the answer comes when it is visible.
 async fn done(api: &Api, actor: Actor, id: String, act: Act, reason: String) -> Result<Response, Response> {
     let resource = Table::DeviceGroup.name().to_owned();
     let operation = Operation { resource, id, act, condition: Condition::Any, owner: String::new() };
-    let ask = Ask { principal: actor.principal, reason, operations: vec![operation], key: None };
+    let ask = Ask { principal: actor.principal, reason, operations: vec![operation], force: false, key: None };
     let judgement = judged(api, &actor.tenant, ask).await?;
     match judgement.outcome {
         Ok(_) => Ok(axum::Json(Done { epoch: judgement.epoch }).into_response()),

@@ -6,30 +6,32 @@ use std::sync::{Mutex, PoisonError};
 use radarflow_proto::resource::Judgement;
 use tokio::sync::oneshot;
 
-/// Those who wait, by tenant and command. There are as many as requests that are answered at once.
+/// A command: its tenant, its id, and what was asked.
+pub(crate) type Asked = (String, String, Option<String>);
+
+/// Those who wait, by command. There are as many as requests that are answered at once.
 #[derive(Default)]
-pub struct Judgements(Mutex<HashMap<(String, String), Vec<oneshot::Sender<Judgement>>>>);
+pub struct Judgements(Mutex<HashMap<Asked, Vec<oneshot::Sender<Judgement>>>>);
 
 impl Judgements {
     /// Waits for a command from now on.
-    pub(crate) fn of(&self, tenant: &str, command_id: &str) -> oneshot::Receiver<Judgement> {
+    pub(crate) fn of(&self, asked: &Asked) -> oneshot::Receiver<Judgement> {
         let (tell, told) = oneshot::channel();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = waiting.entry(asked.clone()).or_default();
         // Whoever gave up makes place.
-        let of = waiting.entry((tenant.to_owned(), command_id.to_owned())).or_default();
         of.retain(|waits| !waits.is_closed());
         of.push(tell);
         told
     }
 
     /// Whoever waits no longer.
-    pub(crate) fn forget(&self, tenant: &str, command_id: &str) {
+    pub(crate) fn forget(&self, asked: &Asked) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (tenant.to_owned(), command_id.to_owned());
-        if let Some(of) = waiting.get_mut(&key) {
+        if let Some(of) = waiting.get_mut(asked) {
             of.retain(|waits| !waits.is_closed());
             if of.is_empty() {
-                waiting.remove(&key);
+                waiting.remove(asked);
             }
         }
     }
@@ -41,8 +43,8 @@ impl Judgements {
         }
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for judgement in judgements {
-            let key = (judgement.tenant.clone(), judgement.command_id.clone());
-            for waits in waiting.remove(&key).into_iter().flatten() {
+            let asked = (judgement.tenant.clone(), judgement.command_id.clone(), judgement.digest.clone());
+            for waits in waiting.remove(&asked).into_iter().flatten() {
                 // They may have given up.
                 let _ = waits.send(judgement.clone());
             }

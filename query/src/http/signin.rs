@@ -49,6 +49,8 @@ const FAILURES: u32 = 10;
 const WITHIN_MS: i64 = 15 * 60 * 1000;
 /// Names and addresses that are remembered at once; the oldest are forgotten.
 const REMEMBERED: usize = 20_000;
+/// Failures of a tenant that the audit tells of in a minute.
+const TOLD_A_MINUTE: u32 = 60;
 /// Bytes of a form.
 const MAX_FORM: usize = 16 << 10;
 /// Bytes of what a browser says of itself that are kept.
@@ -56,9 +58,37 @@ const USER_AGENT: usize = 300;
 /// The same answer, whatever was wrong.
 const WRONG: &str = "the tenant, the name or the password is wrong";
 
-/// Who failed, and how often, by tenant, name and address.
+/// Passwords from one address that are looked at or wait to be.
+const WAITING_OF_ADDRESS: usize = 4;
+/// The same of all addresses.
+const WAITING: usize = 64;
+
+/// Who failed, and how often, by tenant, name and address; and whose passwords are being looked at.
 #[derive(Default)]
-pub struct Attempts(Mutex<BTreeMap<(String, String, String), Failures>>);
+pub struct Attempts {
+    failures: Mutex<BTreeMap<(String, String, String), Failures>>,
+    waiting: Mutex<BTreeMap<String, usize>>,
+    /// Failures told in the audit, by tenant: the minute, and how many in it. Only tenants that there are have any.
+    told: Mutex<BTreeMap<String, (i64, u32)>>,
+}
+
+/// A password that is being looked at.
+struct Waiting<'a> {
+    attempts: &'a Attempts,
+    address: String,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.attempts.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = waiting.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                waiting.remove(&self.address);
+            }
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Failures {
@@ -67,9 +97,21 @@ struct Failures {
 }
 
 impl Attempts {
+    /// A place among those whose passwords are looked at, if there is one: each costs memory and a core.
+    fn wait_for(&self, address: &str) -> Option<Waiting<'_>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = waiting.values().sum();
+        let own = waiting.get(address).copied().unwrap_or_default();
+        if all >= WAITING || own >= WAITING_OF_ADDRESS {
+            return None;
+        }
+        waiting.insert(address.to_owned(), own + 1);
+        Some(Waiting { attempts: self, address: address.to_owned() })
+    }
+
     /// How long nothing is answered, seconds; `None` where it is.
     fn wait(&self, key: &(String, String, String), now_ms: i64) -> Option<i64> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let failures = known.get(key).filter(|f| f.count >= FAILURES)?;
         let left = failures.first_ms.saturating_add(WITHIN_MS) - now_ms;
         (left > 0).then_some((left + 999) / 1000)
@@ -77,7 +119,7 @@ impl Attempts {
 
     /// One more; how many there were.
     fn failed(&self, key: (String, String, String), now_ms: i64) -> u32 {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED && !known.contains_key(&key) {
             known.retain(|_, failures| failures.first_ms.saturating_add(WITHIN_MS) > now_ms);
             if known.len() >= REMEMBERED {
@@ -95,8 +137,20 @@ impl Attempts {
         failures.count
     }
 
+    /// Whether one more failure of a tenant is told in the audit.
+    fn is_told(&self, tenant: &str, now_ms: i64) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = told.entry(tenant.to_owned()).or_default();
+        let minute = now_ms.div_euclid(60_000);
+        if of.0 != minute {
+            *of = (minute, 0);
+        }
+        of.1 += 1;
+        of.1 <= TOLD_A_MINUTE
+    }
+
     fn succeeded(&self, key: &(String, String, String)) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 
@@ -196,7 +250,7 @@ impl From {
 }
 
 /// Lets somebody in: what their session is borne by, and its id.
-async fn let_in(api: &Api, asks: Credentials, from: From) -> Result<(String, String, u64), Response> {
+async fn let_in(api: &Shared, asks: Credentials, from: From) -> Result<(String, String, u64), Response> {
     let Credentials { tenant, user, password } = asks;
     let address = from.address.map(|address| address.to_string());
     let now_ms = api.now_ms();
@@ -212,14 +266,22 @@ async fn let_in(api: &Api, asks: Credentials, from: From) -> Result<(String, Str
         }
         return Err(response);
     }
+    let Some(_waiting) = api.attempts.wait_for(&key.2) else {
+        let detail = "too many are signing in; try again";
+        let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "busy", detail, json!({}));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Err(response);
+    };
     let known = api.principals.user(&tenant, &user).filter(|known| !known.flag("disabled"));
     let hashed = known.as_ref().and_then(|known| known.secrets.get("password").cloned());
+    // It counts before it is looked at: many at once are no more guesses than one after another.
+    api.attempts.failed(key.clone(), now_ms);
     if !verify(password, hashed).await {
-        let failures = api.attempts.failed(key, now_ms);
-        // An attacker's are told of in the audit as far as they are answered at all; of tenants that there are.
-        if failures <= FAILURES && api.principals.knows(&tenant) {
+        // An attacker's are told of in the audit, so many a minute; of tenants that there are. The answer does not wait for it.
+        if api.principals.knows(&tenant) && api.attempts.is_told(&tenant, now_ms) {
             let fact = Fact::SignInFailed { tenant: tenant.clone(), user: user.clone(), address };
-            api.append_as(&tenant, "sign-in".to_owned(), &fact).await?;
+            let api = api.clone();
+            tokio::spawn(async move { api.append_as(&tenant, "sign-in".to_owned(), &fact).await.map_err(drop) });
         }
         return Err(denied(WRONG));
     }
@@ -250,7 +312,7 @@ async fn let_in(api: &Api, asks: Credentials, from: From) -> Result<(String, Str
     let over = held.len().saturating_sub(SESSIONS - 1);
     operations.extend(held[..over].iter().map(|oldest| operation(&oldest.id, Act::Delete)));
     let principal = Principal { kind: PrincipalKind::System, id: String::new(), name: user, address };
-    let ask = Ask { principal, reason: String::new(), operations, key: None };
+    let ask = Ask { principal, reason: String::new(), operations, force: false, key: None };
     let judgement = judged(api, &tenant, ask).await?;
     match judgement.outcome {
         Ok(_) => Ok((session, id, judgement.epoch)),
@@ -268,7 +330,7 @@ async fn end(api: &Api, actor: &Actor) -> Result<u64, Response> {
         owner: String::new(),
     };
     let principal = actor.principal.clone();
-    let ask = Ask { principal, reason: String::new(), operations: vec![operation], key: None };
+    let ask = Ask { principal, reason: String::new(), operations: vec![operation], force: false, key: None };
     Ok(judged(api, &actor.tenant, ask).await?.epoch)
 }
 
@@ -523,6 +585,16 @@ mod tests {
         for n in 0..REMEMBERED + 10 {
             attempts.failed(key(&n.to_string(), "a"), n as i64);
         }
-        assert_eq!(attempts.0.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(attempts.failures.lock().unwrap().len(), REMEMBERED);
+
+        // One address has few places, and leaves room for others.
+        let own: Vec<_> = (0..WAITING_OF_ADDRESS).map(|_| attempts.wait_for("a").unwrap()).collect();
+        assert!(attempts.wait_for("a").is_none() && attempts.wait_for("b").is_some());
+        drop(own);
+        assert!(attempts.wait_for("a").is_some());
+        assert!(attempts.waiting.lock().unwrap().is_empty());
+        let all: Vec<_> = (0..WAITING).map(|n| attempts.wait_for(&n.to_string()).unwrap()).collect();
+        assert!(attempts.wait_for("more").is_none());
+        drop(all);
     }
 }

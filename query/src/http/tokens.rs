@@ -4,7 +4,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::Role;
-use radarflow_proto::resource::{Act, Condition, Fields, Operation, Principal, PrincipalKind, RefusalCode};
+use radarflow_proto::resource::{Act, Condition, Fields, Operation, RefusalCode};
 use radarflow_proto::rows::Table;
 use radarflow_reconcile::access::Action;
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,8 @@ fn operation(id: &str, act: Act) -> Operation {
 }
 
 /// Has it judged; refused it is with the codes that these paths always had.
-async fn done(api: &Api, actor: &Actor, principal: Principal, reason: String, of: Operation) -> Result<u64, Response> {
-    let ask = Ask { principal, reason, operations: vec![of], key: None };
+async fn done(api: &Api, actor: &Actor, reason: String, force: bool, of: Operation) -> Result<u64, Response> {
+    let ask = Ask { principal: actor.principal.clone(), reason, operations: vec![of], force, key: None };
     let judgement = judged(api, &actor.tenant, ask).await?;
     match judgement.outcome {
         Ok(_) => Ok(judgement.epoch),
@@ -106,7 +106,7 @@ pub(crate) async fn make_token(
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     let create = operation(&id, Act::Create { fields });
-    let epoch = done(&api, &actor, actor.principal.clone(), String::new(), create).await?;
+    let epoch = done(&api, &actor, String::new(), false, create).await?;
     Ok((StatusCode::CREATED, axum::Json(Made { id, token: text, epoch })).into_response())
 }
 
@@ -187,11 +187,6 @@ pub(crate) async fn revoke_token(
     if actor.grant.has_ended() {
         return Err(denied(OVER));
     }
-    // Nothing is above the host: who says force may leave the tenant to it.
-    let principal = match force {
-        true => Principal { kind: PrincipalKind::Host, ..actor.principal.clone() },
-        false => actor.principal.clone(),
-    };
-    let epoch = done(&api, &actor, principal, reason, operation(&id, Act::Delete)).await?;
+    let epoch = done(&api, &actor, reason, force, operation(&id, Act::Delete)).await?;
     Ok(axum::Json::<Value>(json!({"epoch": epoch})).into_response())
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
+use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
 use super::{KINDS, named, of_table};
 use crate::access::Permissions;
@@ -34,7 +35,9 @@ pub const MAX_OPERATIONS: usize = 20_000;
 /// How long an answer is kept for a command that is sent again, microseconds: 24 hours.
 pub const ANSWERED_US: i64 = 24 * 3600 * 1_000_000;
 /// Answers that a tenant has kept at most; the oldest go.
-pub const MAX_ANSWERED: usize = 100_000;
+pub const MAX_ANSWERED: usize = 20_000;
+/// Bytes of them; the oldest go.
+pub const MAX_ANSWERED_BYTES: usize = 64 << 20;
 
 /// When a command is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,21 @@ pub struct Answered {
     pub judgement: Judgement,
 }
 
+impl Answered {
+    /// What it takes, bytes.
+    fn bytes(&self) -> usize {
+        let resource = |resource: &Arc<Resource>| {
+            let texts = resource.fields.0.values().map(|value| value.to_string().len()).sum::<usize>();
+            texts + resource.secrets.values().map(String::len).sum::<usize>() + 500
+        };
+        let of = match &self.judgement.outcome {
+            Ok(resources) => resources.iter().flatten().map(resource).sum(),
+            Err(refusal) => refusal.detail.len(),
+        };
+        200 + of
+    }
+}
+
 /// The resources of a tenant, and what was answered.
 #[derive(Default)]
 pub struct Judge {
@@ -78,6 +96,8 @@ pub struct Judge {
     answered: BTreeMap<String, Answered>,
     /// The same by when they are forgotten.
     forgets: BTreeSet<(i64, String)>,
+    /// What they take, bytes.
+    answered_bytes: usize,
 }
 
 impl Judge {
@@ -112,7 +132,10 @@ impl Judge {
     pub fn restore_answer(&mut self, answered: Answered) {
         let id = answered.judgement.command_id.clone();
         self.forgets.insert((answered.until_us, id.clone()));
-        self.answered.insert(id, answered);
+        self.answered_bytes += answered.bytes();
+        if let Some(before) = self.answered.insert(id, answered) {
+            self.answered_bytes -= before.bytes();
+        }
     }
 
     /// What is over by a clock goes: resources that end by themselves, and answers; told are the ids of these.
@@ -124,9 +147,14 @@ impl Judge {
             changes.push(ResourceChange { before, after: None });
         }
         let mut forgotten = Vec::new();
-        while self.forgets.first().is_some_and(|(until, _)| *until <= now_us) || self.answered.len() > MAX_ANSWERED {
+        while self.forgets.first().is_some_and(|(until, _)| *until <= now_us)
+            || self.answered.len() > MAX_ANSWERED
+            || self.answered_bytes > MAX_ANSWERED_BYTES
+        {
             let Some((_, id)) = self.forgets.pop_first() else { break };
-            self.answered.remove(&id);
+            if let Some(gone) = self.answered.remove(&id) {
+                self.answered_bytes -= gone.bytes();
+            }
             forgotten.push(id);
         }
         (changes, forgotten)
@@ -135,7 +163,8 @@ impl Judge {
     /// When something is over by itself, microseconds since 1970.
     pub fn due_us(&self) -> Option<i64> {
         let ends = self.ends.first().map(|(at, ..)| *at);
-        let forgets = self.forgets.first().map(|(at, _)| *at);
+        let over = self.answered.len() > MAX_ANSWERED || self.answered_bytes > MAX_ANSWERED_BYTES;
+        let forgets = self.forgets.first().map(|(at, _)| if over { i64::MIN } else { *at });
         ends.into_iter().chain(forgets).min()
     }
 
@@ -144,6 +173,7 @@ impl Judge {
         let told = |outcome| Judgement {
             tenant: command.tenant.clone(),
             command_id: command.command_id.clone(),
+            digest: command.digest.clone(),
             epoch: at.epoch,
             outcome,
         };
@@ -160,8 +190,11 @@ impl Judge {
             Ok((outcome, changes)) => (Ok(outcome), changes),
             Err(refusal) => (Err(refusal), Vec::new()),
         };
+        let outcome_of = outcome.as_ref().map(|_| ()).map_err(|refusal: &Refusal| refusal.code);
         let judgement = told(outcome);
-        if command.digest.is_some() {
+        // Whoever may not do it at all is told so each time.
+        let forbidden = matches!(&outcome_of, Err(RefusalCode::Forbidden));
+        if command.digest.is_some() && !forbidden {
             let until_us = at.now_us.saturating_add(ANSWERED_US);
             let (digest, judgement) = (command.digest.clone(), judgement.clone());
             self.restore_answer(Answered { until_us, digest, judgement });
@@ -235,9 +268,9 @@ impl Judge {
             let kind = named(&operation.resource).expect("kinds were looked at");
             let key = (kind.table, operation.id.clone());
             let stands = self.standing.get(&key).cloned();
-            let ended = matches!(operation.act, Act::Do { .. }).then(|| self.dependents(kind, operation));
-            let after = stepped(at, command, operation, kind, stands.as_ref()).map_err(refusal)?;
-            for (table, id) in ended.into_iter().flatten() {
+            let own = self.is_own(kind, operation, &command.principal);
+            let after = stepped(at, command, operation, own, kind, stands.as_ref()).map_err(refusal)?;
+            for (table, id) in self.ended(kind, command, operation, stands.as_ref(), after.as_ref()) {
                 let gone = self.set(of_table(table).expect("dependents are of a kind"), &id, None);
                 let key = (table, id);
                 before.entry(key.clone()).or_insert(gone);
@@ -271,7 +304,7 @@ impl Judge {
                 return refusal(RefusalCode::Reference, None, detail);
             }
         }
-        if administered && !host && !self.administered(at.now_us) {
+        if administered && !host && !command.force && !self.administered(at.now_us) {
             let detail =
                 "nobody would be left who administers the tenant: make another administrator first; after this only \
                           `radarflow token create` on the server's host makes one"
@@ -309,14 +342,28 @@ impl Judge {
         }
     }
 
-    /// What a step ends beside: the sessions of a user who signs out everywhere.
-    fn dependents(&self, kind: &ResourceKind, operation: &Operation) -> Vec<(Table, String)> {
-        if kind.table != Table::User {
-            return Vec::new();
-        }
+    /// What an operation ends beside: the sessions of a user who is gone, is disabled, signs out everywhere, or has another
+    /// password; in that case not the session that changes it.
+    fn ended(
+        &self,
+        kind: &ResourceKind,
+        command: &Command,
+        operation: &Operation,
+        before: Option<&Arc<Resource>>,
+        after: Option<&Arc<Resource>>,
+    ) -> Vec<(Table, String)> {
+        let Some(before) = before.filter(|_| kind.table == Table::User) else { return Vec::new() };
+        let password = |user: &Arc<Resource>| user.secrets.get("password").cloned();
+        let own = (command.principal.kind == PrincipalKind::Session).then_some(command.principal.id.as_str());
+        let spared = match (&operation.act, after) {
+            (Act::Do { .. }, _) | (_, None) => None,
+            (_, Some(after)) if after.flag("disabled") && !before.flag("disabled") => None,
+            (_, Some(after)) if password(after) != password(before) => own,
+            _ => return Vec::new(),
+        };
         let sessions = world::all(&self.standing, Table::Session);
         let of_user = sessions.filter(|session| session.text("user") == Some(&operation.id));
-        of_user.map(|session| (Table::Session, session.id.clone())).collect()
+        of_user.filter(|session| Some(session.id.as_str()) != spared).map(|s| (Table::Session, s.id.clone())).collect()
     }
 
     /// Whether there is somebody, beside who has the host, who can make administrators.
@@ -377,6 +424,7 @@ fn stepped(
     at: At,
     command: &Command,
     operation: &Operation,
+    own: bool,
     kind: &ResourceKind,
     stands: Option<&Arc<Resource>>,
 ) -> Result<Option<Arc<Resource>>, Wrong> {
@@ -397,7 +445,12 @@ fn stepped(
         }
         _ => {}
     }
-    let of_host = command.principal.kind == PrincipalKind::Host;
+    // What is one's own, and what whoever administers the host changes, stays whose it was.
+    let of_host = command.principal.kind == PrincipalKind::Host || own;
+    if operation.owner == CONFIGURATION && !is_host(&command.principal) {
+        let detail = format!("{CONFIGURATION} is the configuration file's");
+        return wrong(RefusalCode::Forbidden, detail);
+    }
     let owned = |owner: &&String| !owner.is_empty() && **owner != operation.owner && !of_host;
     if let Some(owner) = stands.map(|stands| &stands.owner).filter(owned) {
         let detail = format!("{called} belongs to {owner}: change it there");
@@ -413,12 +466,12 @@ fn stepped(
         }
         (Act::Delete, Some(_)) => Ok(None),
         (Act::Create { fields } | Act::Put { fields }, stands) => {
-            made(at, command, operation, kind, fields.clone(), stands).map(Some)
+            made(at, command, operation, of_host, kind, fields.clone(), stands).map(Some)
         }
         (Act::Update { fields }, Some(stands)) => {
             let mut said = stands.fields.0.clone();
             said.extend(fields.clone());
-            made(at, command, operation, kind, said, Some(stands)).map(Some)
+            made(at, command, operation, of_host, kind, said, Some(stands)).map(Some)
         }
         (Act::Do { action, .. }, Some(stands)) => match kind.actions.iter().find(|declared| declared.name == action) {
             Some(_) => Ok(Some(stands.clone())),
@@ -436,11 +489,15 @@ fn made(
     at: At,
     command: &Command,
     operation: &Operation,
+    stays: bool,
     kind: &ResourceKind,
     said: Fields,
     stands: Option<&Arc<Resource>>,
 ) -> Result<Arc<Resource>, Wrong> {
-    check_id(&operation.id).map_err(|detail| Wrong { code: RefusalCode::Invalid, field: Some("id"), detail })?;
+    // What was stated before there were resources knew no bounds.
+    let bounds = !command.command_id.is_empty();
+    let id = if bounds { check_id(&operation.id) } else { Ok(()) };
+    id.map_err(|detail| Wrong { code: RefusalCode::Invalid, field: Some("id"), detail })?;
     // A secret that is not named stays; null takes it away.
     let mut secrets = stands.map(|stands| stands.secrets.clone()).unwrap_or_default();
     let named: Vec<&'static str> =
@@ -453,7 +510,7 @@ fn made(
             read.insert(field.name.to_owned(), Value::String(kept.clone()));
         }
     }
-    let (fields, said_secrets) = kind.read_all(&read)?;
+    let (fields, said_secrets) = kind.read_all(&read, bounds)?;
     for name in &named {
         secrets.remove(*name);
     }
@@ -465,9 +522,7 @@ fn made(
     }
     // What whoever administers the host changes stays whose it was.
     let owner = match stands {
-        Some(stands) if command.principal.kind == PrincipalKind::Host && operation.owner.is_empty() => {
-            stands.owner.clone()
-        }
+        Some(stands) if stays => stands.owner.clone(),
         _ => operation.owner.clone(),
     };
     if let Some(stands) = stands {

@@ -203,6 +203,11 @@ impl Field {
     /// # Errors
     /// What may be held instead.
     pub fn read(&self, value: &Value) -> Result<Value, String> {
+        self.read_within(value, true)
+    }
+
+    /// The same; without bounds what was stated when there were none.
+    fn read_within(&self, value: &Value, bounds: bool) -> Result<Value, String> {
         if value.is_null() {
             return match self.default {
                 Default::Null if self.required => Err("it must be said".to_owned()),
@@ -211,8 +216,8 @@ impl Field {
         }
         match self.holds {
             Holds::Text(most) => match value.as_str() {
-                Some(text) if text.len() > most => Err(format!("it has at most {most} bytes")),
-                Some("") if self.required => Err("it must be said".to_owned()),
+                Some(text) if text.len() > most && bounds => Err(format!("it has at most {most} bytes")),
+                Some("") if self.required && bounds => Err("it must be said".to_owned()),
                 Some(text) if text.contains('\0') => Err("it holds no NUL".to_owned()),
                 Some(_) => Ok(value.clone()),
                 None => Err("it is text".to_owned()),
@@ -224,7 +229,7 @@ impl Field {
             Holds::Flag if value.is_boolean() => Ok(value.clone()),
             Holds::Flag => Err("it is true or false".to_owned()),
             Holds::Number(least, most) => match value.as_i64() {
-                Some(number) if (least..=most).contains(&number) => Ok(value.clone()),
+                Some(number) if (least..=most).contains(&number) || !bounds => Ok(value.clone()),
                 _ => Err(format!("it is a whole number from {least} to {most}")),
             },
             Holds::Instant => match (value.as_i64(), value.as_str()) {
@@ -237,10 +242,13 @@ impl Field {
             },
             Holds::Texts(most, each) => {
                 let Some(texts) = value.as_array() else { return Err("it is a list of texts".to_owned()) };
-                if texts.len() > most {
+                if texts.len() > most && bounds {
                     return Err(format!("it has at most {most} texts"));
                 }
-                match texts.iter().all(|text| text.as_str().is_some_and(|t| t.len() <= each && !t.contains('\0'))) {
+                match texts
+                    .iter()
+                    .all(|text| text.as_str().is_some_and(|t| (t.len() <= each || !bounds) && !t.contains('\0')))
+                {
                     true => Ok(value.clone()),
                     false => Err(format!("each is a text of at most {each} bytes")),
                 }
@@ -306,11 +314,11 @@ impl ResourceKind {
         verbs.chain(self.actions.iter().map(|action| action.name)).filter_map(|verb| self.permission(verb))
     }
 
-    /// Fields as they are kept, and secrets: each read, what is not said by default.
+    /// Fields as they are kept, and secrets: each read, what is not said by default; within their bounds, or without.
     ///
     /// # Errors
     /// What is wrong with the first that is wrong.
-    pub fn read_all(&self, said: &Fields) -> Result<(Fields, Fields), Wrong> {
+    pub fn read_all(&self, said: &Fields, bounds: bool) -> Result<(Fields, Fields), Wrong> {
         if let Some(unknown) = said.keys().find(|name| self.field(name).is_none()) {
             let known: Vec<_> = self.fields.iter().map(|field| field.name).collect();
             let detail =
@@ -320,7 +328,7 @@ impl ResourceKind {
         let (mut shown, mut secret) = (Fields::new(), Fields::new());
         for field in self.fields {
             let value = said.get(field.name).unwrap_or(&Value::Null);
-            let value = field.read(value).map_err(|detail| Wrong::field(field.name, detail))?;
+            let value = field.read_within(value, bounds).map_err(|detail| Wrong::field(field.name, detail))?;
             match field.secret {
                 Some(_) if value.is_null() => {}
                 Some(_) => drop(secret.insert(field.name.to_owned(), value)),
@@ -343,7 +351,7 @@ impl ResourceKind {
                 "created_by" => json!(resource.created_by),
                 "updated_at" => json!(Time(resource.updated_us)),
                 "updated_by" | "actor" => json!(resource.updated_by),
-                "epoch" => json!(0),
+                "epoch" => json!(resource.epoch),
                 name if name == self.id => json!(resource.id),
                 name => {
                     let derived = derived.iter().find(|(column, _)| *column == name).map(|(_, value)| value.clone());

@@ -1,5 +1,5 @@
-//! Where notifications are sent. The URL and the values of headers may let somebody in: what is shown has no user, password
-//! and query, and only the names of headers.
+//! Where notifications are sent. The URL and the values of headers may let somebody in: shown are the host, and the names of
+//! headers.
 
 use radarflow_proto::fact::Role;
 use radarflow_proto::resource::Resource;
@@ -19,7 +19,7 @@ pub(super) static RECEIVERS: ResourceKind = ResourceKind {
     id: "name",
     fields: &[
         Field::text("url", 2000).server(),
-        Field::text("target", 4000).required().secret("The URL that messages are posted to (`url` shows it)."),
+        Field::text("target", 4000).required().secret("The URL that messages are posted to (`url` shows its host). Another takes the headers away, unless they are said again."),
         Field::one_of("kind", &["alertmanager", "alertmanager_api", "serviceradar"]).or("alertmanager"),
         Field::texts("group_by", 100, 200),
         Field::number("group_wait_ms", 0, MAX_WAIT_MS, 30_000),

@@ -8,7 +8,7 @@ use radarflow_proto::fact::{Receiver, ReceiverKind};
 use radarflow_proto::resource::{
     Act, Command, Condition, Fields, Operation, Principal, PrincipalKind, RefusalCode, Resource, ResourceChange,
 };
-use radarflow_proto::rows::{ApiToken, StateRow, User};
+use radarflow_proto::rows::{ApiToken, StateRow, Table, User};
 use serde_json::{Value, json};
 
 use super::judge::ANSWERED_US;
@@ -33,7 +33,7 @@ fn operation(resource: &str, id: &str, act: Act) -> Operation {
 
 fn command(principal: Principal, operations: Vec<Operation>) -> Command {
     let (command_id, reason) = ("c".to_owned(), String::new());
-    Command { tenant: "t".into(), command_id, digest: None, principal, reason, operations }
+    Command { tenant: "t".into(), command_id, digest: None, principal, reason, force: false, operations }
 }
 
 fn create(resource: &str, id: &str, json: Value) -> Operation {
@@ -228,13 +228,37 @@ fn sessions_end_by_themselves_and_by_who_has_them() {
     assert_eq!(court.ask(by("a"), vec![sign_out]).unwrap().len(), 1);
     assert_eq!(court.ask(by("a"), gone("a")), Err(RefusalCode::Forbidden), "it is over");
     assert!(court.ask(by("b"), gone("b")).is_ok());
+
+    // Another password ends the others; who is disabled or gone has none, and whoever is called so later has none of theirs.
+    let system = || Principal::of_host(PrincipalKind::System, "radarflow");
+    let sessions = |court: &Court| {
+        court
+            .judge
+            .standing()
+            .keys()
+            .filter(|(table, _)| *table == Table::Session)
+            .map(|(_, id)| id.clone())
+            .collect::<Vec<_>>()
+    };
+    let signed_in =
+        |court: &mut Court| court.ask(system(), vec![session("d", "bob", far), session("e", "bob", far)]).unwrap();
+    signed_in(&mut court);
+    court.ask(by("d"), vec![update("users", "bob", json!({"password": "new"}))]).unwrap();
+    assert_eq!(sessions(&court), ["d"]);
+    for change in [update("users", "bob", json!({"disabled": true})), operation("users", "bob", Act::Delete)] {
+        court.ask(by_token("admin"), vec![update("users", "bob", json!({"disabled": false}))]).unwrap();
+        court.ask(system(), sessions(&court).iter().map(|id| operation("sessions", id, Act::Delete)).collect()).ok();
+        signed_in(&mut court);
+        court.ask(by_token("admin"), vec![change]).unwrap();
+        assert_eq!(sessions(&court), [] as [String; 0]);
+    }
 }
 
 #[test]
 fn secrets_are_in_no_row() {
     let mut court = Court::with_tokens();
     let receiver =
-        json!({"url": "https://host/x", "target": "https://u:hush@host/x?k=hush", "headers": ["Authorization: hush"]});
+        json!({"url": "https://host", "target": "https://u:hush@host/x?k=hush", "headers": ["Authorization: hush"]});
     let operations = vec![
         create("users", "ann", json!({"role": "viewer", "password": "hush", "email": "ann@example.net"})),
         create("receivers", "ops", receiver),
@@ -264,7 +288,7 @@ fn secrets_are_in_no_row() {
             StateRow::Receiver(receiver) => {
                 assert_eq!(
                     (receiver.url.as_str(), &receiver.header_names[..]),
-                    ("https://host/x", &["Authorization".to_owned()][..])
+                    ("https://host", &["Authorization".to_owned()][..])
                 );
             }
             other => panic!("{other:?}"),
@@ -304,6 +328,70 @@ fn what_was_stated_before_there_were_resources_means_the_same() {
     let after = verdict.changes[0].after.clone().unwrap();
     assert_eq!((told::receiver(&after), after.owner.as_str()), (Some(receiver), told::CONFIGURATION));
     assert_eq!(told::fact(&after), Some(fact));
+}
+
+#[test]
+fn what_was_stated_when_there_were_no_bounds_stands() {
+    let group = |name: &str| radarflow_proto::fact::DeviceGroup {
+        tenant: "t".into(),
+        name: name.into(),
+        condition: Some("x".repeat(100_000)),
+        members: vec![],
+        description: "y".repeat(5000),
+        actor: radarflow_proto::fact::Actor { name: "ann".into(), role: radarflow_proto::fact::Role::Operator },
+        reason: "z".repeat(5000),
+    };
+    let mut court = Court::default();
+    let fact = radarflow_proto::fact::Fact::DeviceGroup(group(" odd * name "));
+    let verdict = court.verdict(&told::command(&fact).unwrap());
+    assert_eq!(verdict.judgement.outcome.as_ref().map(Vec::len), Ok(1), "{:?}", verdict.judgement);
+    assert_eq!(told::shown("https://u:p@host:1/services/T0/hush?k=hush#x"), "https://host:1");
+}
+
+#[test]
+fn answers_take_so_much_and_no_more() {
+    let mut court = Court::with_tokens();
+    court.ask(by_token("admin"), vec![create("device_groups", "g", json!({"condition": "x".repeat(19_000)}))]).unwrap();
+    let big = |n: usize| Command {
+        command_id: format!("k{n}"),
+        digest: Some("d".into()),
+        ..command(by_token("admin"), vec![update("device_groups", "g", json!({"description": n.to_string()}))])
+    };
+    for n in 0..5000 {
+        court.verdict(&big(n));
+        let at = court.at();
+        if court.judge.due_us().is_some_and(|due| due <= at.now_us) {
+            court.judge.expire(at.now_us);
+        }
+    }
+    assert!(court.judge.answered("k0").is_none() && court.judge.answered("k4999").is_some());
+    // Who may not do it is told so each time, and nothing is kept of that.
+    let refused =
+        Command { command_id: "no".into(), digest: Some("d".into()), ..command(by_token("viewer"), big(1).operations) };
+    court.verdict(&refused);
+    assert!(court.judge.answered("no").is_none());
+}
+
+#[test]
+fn what_is_ones_own_stays_whose_it_was() {
+    let mut court = Court::with_tokens();
+    let owned =
+        Operation { owner: "git".into(), ..create("users", "ann", json!({"role": "viewer", "password": "hash"})) };
+    court.ask(by_token("admin"), vec![owned]).unwrap();
+    let session = json!({"user": "ann", "method": "password", "expires_at": 1_000_000_000, "sha256": "x"});
+    court.ask(Principal::of_host(PrincipalKind::System, "radarflow"), vec![create("sessions", "s", session)]).unwrap();
+    let by = Principal { kind: PrincipalKind::Session, ..by_token("s") };
+    let mine = Operation { owner: "x".into(), ..update("users", "ann", json!({"display_name": "Ann"})) };
+    let changes = court.ask(by, vec![mine]).unwrap();
+    assert_eq!(changes[0].after.as_ref().unwrap().owner, "git");
+    // The configuration's name is nobody else's to say.
+    let claims = Operation { owner: "config".into(), ..create("device_groups", "g", json!({"condition": "x:y"})) };
+    assert_eq!(court.ask(by_token("admin"), vec![claims]), Err(RefusalCode::Forbidden));
+    // The last administrator goes where that is meant.
+    let gone = vec![operation("tokens", "admin", Act::Delete)];
+    assert_eq!(court.ask(by_token("admin"), gone.clone()), Err(RefusalCode::Conflict));
+    let forced = Command { force: true, ..command(by_token("admin"), gone) };
+    assert!(court.verdict(&forced).judgement.outcome.is_ok());
 }
 
 #[test]

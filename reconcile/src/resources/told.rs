@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use radarflow_proto::fact::{DeviceGroup, Fact, Receiver, ReceiverKind, Role, Token, without_secrets};
+use radarflow_proto::fact::{DeviceGroup, Fact, Receiver, ReceiverKind, Role, Token};
 use radarflow_proto::resource::{Act, Command, Condition, Fields, Operation, Principal, PrincipalKind, Resource};
 use radarflow_proto::rows::Table;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ pub fn command(fact: &Fact) -> Option<Command> {
             digest: None,
             principal,
             reason: reason.to_owned(),
+            force: false,
             operations: vec![operation],
         }
     };
@@ -128,6 +129,13 @@ fn token(resource: &Resource) -> Option<Token> {
     })
 }
 
+/// What is shown of a receiver's URL: where messages go. User, password, path and query may let somebody in.
+pub fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{}", authority.rsplit('@').next().unwrap_or_default())
+}
+
 /// The fields of a receiver, secrets among them.
 fn receiver_fields(receiver: &Receiver) -> Fields {
     let kind = match receiver.kind {
@@ -137,7 +145,7 @@ fn receiver_fields(receiver: &Receiver) -> Fields {
     };
     let headers: Vec<String> = receiver.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     fields([
-        ("url", json!(without_secrets(&receiver.url))),
+        ("url", json!(shown(&receiver.url))),
         ("target", json!(receiver.url)),
         ("kind", json!(kind)),
         ("group_by", json!(receiver.group_by)),

@@ -240,6 +240,26 @@ pub(in crate::http) fn add(document: &mut Value) {
     let summary = "Does several operations, all or none (https://jsonapi.org/ext/atomic/).";
     let post = operation("operations", summary, &[key, owner], Some("operations"), answers);
     paths.insert(format!("{PREFIX}/operations"), json!({"post": post}));
+    let credentials = json!({"type": "object", "required": ["user", "password"], "additionalProperties": false, "properties": {
+        "tenant": {"type": "string", "default": "default"}, "user": {"type": "string"},
+        "password": {"type": "string", "format": "password"}}});
+    all.insert("credentials".into(), credentials);
+    let problem = |description: &str| json!({"description": description, "content": {"application/problem+json": {"schema": reference("Problem")}}});
+    let (refused, later) = (problem("It was not done: what is wrong with it."), problem("It cannot be done now."));
+    let told = json!({"type": "object", "properties": {"data": {"type": "object"}, "meta": {"type": "object"}}});
+    let answers = |status: &str, description: &str| {
+        let mut answers = json!({"4XX": refused, "5XX": later});
+        answers[status] = json!({"description": description, "content": {"application/json": {"schema": told}}});
+        answers
+    };
+    let body = json!({"required": true, "content": {"application/json": {"schema": reference("credentials")}}});
+    let sign_in = json!({"post": {"operationId": "sign_in", "tags": ["resources"], "security": [],
+        "summary": "Signs somebody in; `meta.token` is what the session is borne by.", "requestBody": body,
+        "responses": answers("201", "The session.")}});
+    let sign_out = json!({"post": {"operationId": "sign_out", "tags": ["resources"], "summary": "Ends the session that asks.",
+        "responses": answers("200", "It is over.")}});
+    paths.insert(format!("{PREFIX}/sign-in"), sign_in);
+    paths.insert(format!("{PREFIX}/sign-out"), sign_out);
     if let Some(known) = document["paths"].as_object_mut() {
         known.extend(paths);
     }

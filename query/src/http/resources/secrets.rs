@@ -2,10 +2,9 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use radarflow_proto::fact::without_secrets;
 use radarflow_proto::resource::Fields;
 use radarflow_proto::rows::Table;
-use radarflow_reconcile::resources::ResourceKind;
+use radarflow_reconcile::resources::{ResourceKind, told};
 use serde_json::{Value, json};
 
 use crate::actor::{hash, id_of, new_token, passwords};
@@ -36,13 +35,13 @@ fn invalid(field: &str, detail: &str) -> Response {
 /// Hashes or seals what must not be stated as it was said.
 pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
     match of.kind.table {
-        Table::User => user(fields).await,
+        Table::User => user(api, of, fields).await,
         Table::Receiver => receiver(api, of, fields),
         _ => Ok(()),
     }
 }
 
-async fn user(fields: &mut Fields) -> Result<(), Response> {
+async fn user(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
     if fields.get("second_factor").is_some_and(|said| !said.is_null()) {
         return Err(invalid("second_factor", "it can be taken away (null); it is set up by who has it"));
     }
@@ -50,6 +49,14 @@ async fn user(fields: &mut Fields) -> Result<(), Response> {
     let Some(password) = password.as_str().map(str::to_owned) else { return Err(invalid("password", "it is text")) };
     if let Some(detail) = passwords::weak(&password) {
         return Err(invalid("password", &detail));
+    }
+    // Said again it stays what it was: each hash of it is another.
+    let kept = api.principals.user(of.tenant, of.id).and_then(|user| user.secrets.get("password").cloned());
+    if let Some(kept) = kept
+        && passwords::verify(password.clone(), Some(kept.clone())).await
+    {
+        fields.insert("password".to_owned(), json!(kept));
+        return Ok(());
     }
     let failed = || problem(StatusCode::SERVICE_UNAVAILABLE, "busy", "the password cannot be hashed now", json!({}));
     let hash = passwords::hashed(password).await.ok_or_else(failed)?;
@@ -68,8 +75,10 @@ fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response>
         let url = target.as_str().filter(|url| url.len() <= 2000);
         let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
         let url = url.ok_or_else(|| invalid("target", "it is an http or https URL of at most 2000 bytes"))?.to_owned();
-        fields.insert("url".to_owned(), json!(without_secrets(&url)));
+        fields.insert("url".to_owned(), json!(told::shown(&url)));
         fields.insert("target".to_owned(), json!(sealed("target", &url)?));
+        // What was meant for one place is not sent to another.
+        fields.entry("headers".to_owned()).or_insert(Value::Null);
     }
     if let Some(headers) = fields.get("headers").filter(|headers| !headers.is_null()) {
         let wrong = || invalid("headers", "they are texts of at most 4000 bytes, each `Name: value`");

@@ -14,6 +14,7 @@ use radarflow_proto::resource::{
     Act, Command, Condition, Fields, Judgement, Operation, Principal, Refusal, RefusalCode,
 };
 use radarflow_proto::rows::Table;
+use radarflow_reconcile::resources::judge::MAX_OPERATIONS;
 use radarflow_reconcile::resources::kind::MAX_ID;
 use radarflow_reconcile::resources::{MadeBy, ResourceKind};
 use serde::Deserialize;
@@ -23,9 +24,11 @@ use sha2::{Digest, Sha256};
 use super::document::{document, encoded, of_resource};
 use super::{PREFIX, kind, secrets};
 use crate::actor::Actor;
+use crate::error::{QueryError, SrqlError};
 use crate::http::commands::command_id;
-use crate::http::problem::{bad, problem};
-use crate::http::reading::typed;
+use crate::http::groups;
+use crate::http::problem::{bad, problem, refuse};
+use crate::http::reading::{Sender, typed};
 use crate::http::{Api, MAX_BODY, Shared};
 
 /// Names a request.
@@ -38,6 +41,8 @@ const MAX_REASON: usize = 1000;
 const MAX_NAME: usize = 255;
 /// How long a judgement is waited for.
 const JUDGEMENT_WAIT: Duration = Duration::from_secs(10);
+/// Passwords that one request sets: each costs memory and a core.
+const MAX_PASSWORDS: usize = 100;
 /// Bytes of a request with several operations.
 const MAX_OPERATIONS_BODY: usize = 16 << 20;
 
@@ -46,22 +51,24 @@ pub(in crate::http) struct Ask {
     pub(in crate::http) principal: Principal,
     pub(in crate::http) reason: String,
     pub(in crate::http) operations: Vec<Operation>,
+    /// Also where nobody is left then who administers the tenant.
+    pub(in crate::http) force: bool,
     /// The asker's name for it, and what is asked, hashed.
     pub(in crate::http) key: Option<(String, String)>,
 }
 
 /// Has something judged in a tenant; the answer comes when it is visible.
 pub(in crate::http) async fn judged(api: &Api, tenant: &str, ask: Ask) -> Result<Judgement, Response> {
-    let Ask { principal, reason, operations, key } = ask;
+    let Ask { principal, reason, operations, force, key } = ask;
     let (command_id, digest) = match key {
         Some((key, digest)) => (key, Some(digest)),
         None => (command_id(), None),
     };
     let feed = format!("api:{}", principal.name);
     let tenant = tenant.to_owned();
-    let command = Command { tenant: tenant.clone(), command_id, digest, principal, reason, operations };
-    let told = api.judgements.of(&tenant, &command.command_id);
-    let id = command.command_id.clone();
+    let command = Command { tenant: tenant.clone(), command_id, digest, principal, reason, force, operations };
+    let id = (tenant.clone(), command.command_id.clone(), command.digest.clone());
+    let told = api.judgements.of(&id);
     let appended = api.append_as(&tenant, feed, &Fact::Command(Box::new(command))).await;
     let judged = match &appended {
         Ok(_) => tokio::time::timeout(JUDGEMENT_WAIT, told).await.ok().and_then(Result::ok),
@@ -70,7 +77,7 @@ pub(in crate::http) async fn judged(api: &Api, tenant: &str, ask: Ask) -> Result
             None
         }
     };
-    api.judgements.forget(&tenant, &id);
+    api.judgements.forget(&id);
     let epoch = appended?;
     match judged {
         Some(judgement) => {
@@ -211,7 +218,9 @@ struct Sent {
 
 impl Sent {
     async fn read(api: &Api, request: Request, most: usize) -> Result<Self, Response> {
-        let actor = api.actor(request.headers())?;
+        let mut actor = api.actor(request.headers())?;
+        let sender = request.extensions().get::<Sender>();
+        actor.principal.address = sender.map(|sender| sender.0.to_string());
         let headers = Headers::read(request.headers())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let body = typed(request, most).await?.to_vec();
@@ -229,9 +238,28 @@ impl Sent {
             let kind = [*kind as u8];
             let named = hash(&[b"key", &kind, id.as_bytes(), name.as_bytes(), key.as_bytes()]);
             let asked = hash(&[b"asked", method.as_str().as_bytes(), uri.to_string().as_bytes(), &body]);
+            // It may hold a secret that can be guessed: only who has the key can tell.
+            let asked = (api.seal)(["", "asked", "", ""], &asked).unwrap_or(asked);
             (named[..32].to_owned(), asked)
         });
         Ok(Sent { actor, headers, key, body })
+    }
+
+    /// Whether it may be judged at all: what takes work or room is not begun for who may not have it done. What is one's own
+    /// the judge knows best.
+    #[allow(clippy::result_large_err)]
+    fn may(&self, kind: &ResourceKind, verb: &str, id: Option<&str>) -> Result<(), Response> {
+        let actor = &self.actor;
+        let user = actor.user().is_some_and(|user| kind.table == Table::User && id == Some(user));
+        let own = user || (actor.user().is_some() && kind.table == Table::Session && verb == "delete");
+        let allowed = kind.permission(verb).is_some_and(|permission| actor.has(&permission));
+        let detail = match allowed && actor.partitions.is_empty() {
+            _ if own => return Ok(()),
+            true => return Ok(()),
+            false if allowed => format!("{} are the whole tenant's; you are bound to partitions", kind.name()),
+            false => format!("your role does not allow to {verb} {}", kind.name()),
+        };
+        Err(problem(StatusCode::FORBIDDEN, "forbidden", &detail, json!({})))
     }
 
     #[allow(clippy::result_large_err)]
@@ -285,25 +313,38 @@ fn settable(kind: &ResourceKind, attributes: Map<String, Value>) -> (Fields, Opt
 /// What is to be done, and what is told once of it.
 struct Made {
     operation: Operation,
-    told: Option<(&'static str, String)>,
+    told: Option<Told>,
+}
+
+/// What is told once, of a resource.
+struct Told {
+    id: String,
+    name: &'static str,
+    value: String,
 }
 
 impl Api {
     /// An operation that makes something.
-    async fn making(&self, tenant: &str, kind: &ResourceKind, data: Data, headers: &Headers) -> Result<Made, Response> {
+    async fn making(
+        &self,
+        actor: &Actor,
+        kind: &ResourceKind,
+        data: Data,
+        headers: &Headers,
+    ) -> Result<Made, Response> {
         let (mut fields, named) = settable(kind, data.attributes);
         let id = data.id.or(named);
         let (id, told) = match kind.table {
             // Whoever makes a token does not choose it.
             Table::ApiToken => {
                 let (id, token) = secrets::token(&mut fields);
-                (id, Some(("token", token)))
+                (id.clone(), Some(Told { id, name: "token", value: token }))
             }
             _ => (id.unwrap_or_default(), None),
         };
-        let of = secrets::Of { tenant, kind, id: &id };
+        let of = secrets::Of { tenant: &actor.tenant, kind, id: &id };
         secrets::kept(self, &of, &mut fields).await?;
-        self.checked(kind, &fields)?;
+        self.checked(actor, kind, &fields)?;
         let condition = headers.condition;
         let operation = operation(kind, id, Act::Create { fields }, condition, &headers.owner);
         Ok(Made { operation, told })
@@ -311,17 +352,22 @@ impl Api {
 
     /// What only the language knows: whether a condition is one.
     #[allow(clippy::result_large_err)]
-    fn checked(&self, kind: &ResourceKind, fields: &Fields) -> Result<(), Response> {
+    fn checked(&self, actor: &Actor, kind: &ResourceKind, fields: &Fields) -> Result<(), Response> {
         if kind.table != Table::DeviceGroup {
             return Ok(());
         }
         let Some(condition) = fields.get("condition").and_then(Value::as_str) else { return Ok(()) };
-        crate::srql::groups::check(condition).map_err(|error| {
+        let refused = |error: SrqlError| {
             let (line, column) = error.position(condition);
             let more = json!({"pointer": "/data/attributes/condition", "line": line, "column": column,
                 "expected": error.expected, "did_you_mean": error.did_you_mean});
             problem(StatusCode::UNPROCESSABLE_ENTITY, error.code, &error.to_string(), more)
-        })
+        };
+        match groups::planned(self, actor, condition) {
+            Ok(()) => Ok(()),
+            Err(QueryError::Language(error)) => Err(refused(error)),
+            Err(error) => Err(refuse(&error, condition)),
+        }
     }
 }
 
@@ -334,12 +380,13 @@ fn answered(
     kind: &ResourceKind,
     judgement: &Judgement,
     made: StatusCode,
-    told: Option<(&'static str, String)>,
+    told: Option<Told>,
 ) -> Result<Response, Response> {
     let outcome = judgement.outcome.as_ref().map_err(|refusal| refused(refusal, judgement.epoch, false))?;
     let mut meta = json!({"epoch": judgement.epoch});
     let Some(Some(resource)) = outcome.first() else { return Ok(document(StatusCode::OK, &json!({"meta": meta}))) };
-    if let Some((name, value)) = told.filter(|_| resource.epoch == judgement.epoch) {
+    // What was made the first time is not what was made again for the same key.
+    if let Some(Told { name, value, .. }) = told.filter(|told| told.id == resource.id) {
         meta[name] = json!(value);
     }
     let data = of_resource(kind, resource);
@@ -364,18 +411,12 @@ pub(super) async fn create(
 ) -> Result<Response, Response> {
     let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
+    sent.may(kind, "create", None)?;
     let (data, reason) = sent.data(kind)?;
-    let Made { operation, told } = api.making(&sent.actor.tenant, kind, data, &sent.headers).await?;
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], key: sent.key };
+    let Made { operation, told } = api.making(&sent.actor, kind, data, &sent.headers).await?;
+    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
     let judgement = judged(&api, &sent.actor.tenant, ask).await?;
-    // The token that was made the first time is not this one.
-    let told = told.filter(|_| !is_again(&judgement, &sent.headers));
     answered(kind, &judgement, StatusCode::CREATED, told)
-}
-
-/// Whether a request with a key may have been answered before: then what is told once is not told again.
-fn is_again(judgement: &Judgement, headers: &Headers) -> bool {
-    headers.key.is_some() && judgement.outcome.is_err()
 }
 
 /// Changes a resource: what is named is what it says from now on.
@@ -386,6 +427,7 @@ pub(super) async fn update(
 ) -> Result<Response, Response> {
     let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
+    sent.may(kind, "update", Some(&id))?;
     let (data, reason) = sent.data(kind)?;
     if data.id.as_ref().is_some_and(|said| *said != id) {
         return Err(pointed(StatusCode::CONFLICT, "the id of a resource never changes", "/data/id"));
@@ -397,9 +439,9 @@ pub(super) async fn update(
     }
     let of = secrets::Of { tenant: &sent.actor.tenant, kind, id: &id };
     secrets::kept(&api, &of, &mut fields).await?;
-    api.checked(kind, &fields)?;
+    api.checked(&sent.actor, kind, &fields)?;
     let operation = operation(kind, id, Act::Update { fields }, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], key: sent.key };
+    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
     let judgement = judged(&api, &sent.actor.tenant, ask).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
@@ -412,9 +454,10 @@ pub(super) async fn delete(
 ) -> Result<Response, Response> {
     let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
+    sent.may(kind, "delete", Some(&id))?;
     let reason = sent.document()?.meta.reason;
     let operation = operation(kind, id, Act::Delete, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], key: sent.key };
+    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
     let judgement = judged(&api, &sent.actor.tenant, ask).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
@@ -427,10 +470,11 @@ pub(super) async fn act(
 ) -> Result<Response, Response> {
     let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
+    sent.may(kind, &action, Some(&id))?;
     let reason = sent.document()?.meta.reason;
     let act = Act::Do { action, fields: Fields::new() };
     let operation = operation(kind, id, act, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], key: sent.key };
+    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
     let judgement = judged(&api, &sent.actor.tenant, ask).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
@@ -479,12 +523,24 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
     let Operations { operations: asked, meta } =
         serde_json::from_slice(&sent.body).map_err(|error| bad(&error.to_string()))?;
     meta.checked()?;
+    if asked.is_empty() || asked.len() > MAX_OPERATIONS {
+        let detail = format!("a request has 1 to {MAX_OPERATIONS} operations");
+        return Err(pointed(StatusCode::PAYLOAD_TOO_LARGE, &detail, "/atomic:operations"));
+    }
+    let mut passwords = 0;
     let (mut operations, mut kinds, mut once) = (Vec::with_capacity(asked.len()), Vec::new(), Vec::new());
     for (nth, OneOf { op, of, data, meta }) in asked.into_iter().enumerate() {
         let at = |more: &str| format!("/atomic:operations/{nth}{more}");
         let named = of.as_ref().map(|of| of.kind.as_str()).or(data.as_ref().map(|data| data.kind.as_str()));
         let name = named.ok_or_else(|| pointed(StatusCode::BAD_REQUEST, "an operation says of which type", &at("")))?;
         let kind = kind(name)?;
+        let verb = match op.as_str() {
+            "add" => "create",
+            "remove" => "delete",
+            _ => "update",
+        };
+        let named = of.as_ref().map(|of| of.id.as_str()).or(data.as_ref().and_then(|data| data.id.as_deref()));
+        sent.may(kind, verb, named)?;
         let id = of.map(|of| of.id).or_else(|| data.as_ref().and_then(|data| data.id.clone()));
         let headers = Headers {
             condition: match meta.if_match {
@@ -496,13 +552,13 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
             key: None,
         };
         let made = match op.as_str() {
-            "add" => api.making(&sent.actor.tenant, kind, data.unwrap_or_default(), &headers).await?,
+            "add" => api.making(&sent.actor, kind, data.unwrap_or_default(), &headers).await?,
             "update" => {
                 let (mut fields, _) = settable(kind, data.unwrap_or_default().attributes);
                 let id = id.ok_or_else(|| pointed(StatusCode::BAD_REQUEST, "an update says of which id", &at("")))?;
                 let of = secrets::Of { tenant: &sent.actor.tenant, kind, id: &id };
                 secrets::kept(&api, &of, &mut fields).await?;
-                api.checked(kind, &fields)?;
+                api.checked(&sent.actor, kind, &fields)?;
                 let operation = operation(kind, id, Act::Update { fields }, headers.condition, &headers.owner);
                 Made { operation, told: None }
             }
@@ -513,17 +569,26 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
             }
             _ => return Err(pointed(StatusCode::BAD_REQUEST, "op is add, update or remove", &at("/op"))),
         };
+        let fields = match &made.operation.act {
+            Act::Create { fields } | Act::Update { fields } => fields.get("password"),
+            _ => None,
+        };
+        passwords += usize::from(fields.is_some_and(|password| !password.is_null()));
+        if passwords > MAX_PASSWORDS {
+            let detail = format!("a request sets at most {MAX_PASSWORDS} passwords");
+            return Err(pointed(StatusCode::PAYLOAD_TOO_LARGE, &detail, &at("")));
+        }
         operations.push(made.operation);
         once.push(made.told);
         kinds.push(kind);
     }
-    let ask = Ask { principal: sent.actor.principal, reason: meta.reason, operations, key: sent.key };
+    let ask = Ask { principal: sent.actor.principal, reason: meta.reason, operations, force: false, key: sent.key };
     let judgement = judged(&api, &sent.actor.tenant, ask).await?;
     let outcome = judgement.outcome.as_ref().map_err(|refusal| refused(refusal, judgement.epoch, true))?;
     let results = outcome.iter().zip(kinds).zip(once).map(|((resource, kind), told)| match resource {
         Some(resource) => {
             let mut result = json!({"data": of_resource(kind, resource)});
-            if let Some((name, value)) = told {
+            if let Some(Told { name, value, .. }) = told.filter(|told| told.id == resource.id) {
                 result["meta"] = json!({name: value});
             }
             result
