@@ -431,11 +431,6 @@ impl Deciding {
         rec.into_iter().flat_map(|rec| facts.recs[rec].settled()).map(|key| facts.named(*key)).collect()
     }
 
-    /// Whether a record is live here.
-    pub fn has(&self, record: Name) -> bool {
-        self.facts.recs.find(record).is_some()
-    }
-
     /// How many records and keys there are.
     pub fn sizes(&self) -> (usize, usize) {
         (self.facts.recs.len(), self.facts.keys.len())
