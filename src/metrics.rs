@@ -100,6 +100,7 @@ impl Collector for Watched {
                 "Senders that made place for others or found none: exporters, ledgers, counts of log lines, conditions of traps",
                 read(self.sizes.evicted()),
             ),
+            ("identity_mended_rows", "Rows of identity that its checks found to be wrong", read(self.sizes.mended())),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;

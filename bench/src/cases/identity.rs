@@ -1,5 +1,5 @@
-//! The dataflow alone, two workers: the first load of an inventory, an unchanged re-sync, one change, a sync of 10,000;
-//! and beside it what a program would do that knows no increments: all of it again for each change, by union-find, and as
+//! The dataflow alone, two workers: the first load of an inventory, an unchanged re-sync, one change, a sync of 10,000; the
+//! mix with sweeps, and a bridge's address on every fifth device; and beside it what a program would do that knows no increments: all of it again for each change, by union-find, and as
 //! sets in Postgres where `RADARFLOW_TEST_POSTGRES` names one.
 
 use std::collections::HashMap;
@@ -202,9 +202,8 @@ fn from_scratch(items: &[String]) -> anyhow::Result<usize> {
     Ok((0..items.len()).filter(|n| root(&mut parents, *n) == *n).count())
 }
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    let records = crate::size("RADARFLOW_BENCH_RECORDS", 200_000);
-    let mut network = Network::new(2, records * 10 / 16, NOW);
+/// A dataflow that knows the sources.
+fn started() -> Run {
     let (workers, outputs) = Workers::start(WORKERS, Start::default());
     let mut run = Run { workers, outputs, merge: Merge::new(WORKERS, &Restored::new()), epoch: 0 };
     let instance = |kind, instance: &str| {
@@ -212,6 +211,66 @@ pub(crate) fn run() -> anyhow::Result<()> {
         (Kind::Fact, serde_json::to_vec(&fact).unwrap_or_default())
     };
     run.feed(vec![vec![instance(IdKind::Armis, "armis-main"), instance(IdKind::NetBox, "netbox-main")]]);
+    run
+}
+
+/// Pushes of what sweeps found.
+fn sweeps(network: &Network) -> Vec<Vec<(Kind, Vec<u8>)>> {
+    let service = ServiceHead { name: "s".into(), kind: "sweep".into(), source: "results".into(), available: true };
+    let push = AgentPush { agent_id: "bench".into(), service: Some(service), ..AgentPush::default() };
+    let head = serde_json::to_string(&push).unwrap_or_default();
+    let hosts: Vec<String> = network.devices.iter().map(|device| device.swept(true, NOW)).collect();
+    let body = |hosts: &[String]| (Kind::Status, format!("{head}\n{{\"hosts\":[{}]}}", hosts.join(",")).into_bytes());
+    hosts.chunks(FRAME).map(|frame| frame.chunks(frame.len().div_ceil(WORKERS)).map(body).collect()).collect()
+}
+
+/// The mix of a site that is swept: an address each, known to two inventories and to sweeps.
+fn swept(devices: usize) -> anyhow::Result<()> {
+    let network = Network::new(3, devices, NOW);
+    let mut run = started();
+    let armis = network.devices.iter().map(Device::armis);
+    let items: Vec<String> = armis.chain(network.devices.iter().filter(|d| d.in_netbox).map(Device::netbox)).collect();
+    let before = resident_mib();
+    let (_, loaded) = run.feed(frames(&items));
+    let (_, swept) = run.feed(sweeps(&network));
+    let records = items.len() + network.devices.len();
+    crate::rate("identity, with sweeps, first load, records", records, loaded + swept)?;
+    let grown = (resident_mib() - before) * 1024.0 * 1024.0 / records as f64;
+    crate::figure("identity, with sweeps, memory", &format!("{grown:.0} bytes a record"))?;
+    run.workers.stop();
+    Ok(())
+}
+
+/// A container bridge's address on every fifth device: more claim it than may own it.
+fn bridged(devices: usize) -> anyhow::Result<()> {
+    let mut network = Network::new(4, devices, NOW);
+    let mut run = started();
+    let item = |device: &Device| {
+        let own = format!(r#""ip":"{}""#, device.ip);
+        device.armis().replacen(&own, &format!(r#""ip":"{},172.17.0.1""#, device.ip), 1)
+    };
+    let of = |(n, device): (usize, &Device)| if n.is_multiple_of(5) { item(device) } else { device.armis() };
+    let items: Vec<String> = network.devices.iter().enumerate().map(of).collect();
+    let (_, loaded) = run.feed(frames(&items));
+    crate::rate("identity, a bridge address on 20 %, first load, records", items.len(), loaded)?;
+    let mut times: Vec<Duration> = (0..100)
+        .map(|i| {
+            let (a, _) = network.swap(NOW + i);
+            run.feed(frames(&[item(&network.devices[a])])).1
+        })
+        .collect();
+    times.sort();
+    let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    let said = format!("p50 {:.2} ms, p99 {:.2} ms", ms(times[50]), ms(times[98]));
+    crate::figure("identity, a bridge address on 20 %, one change of such a device", &said)?;
+    run.workers.stop();
+    Ok(())
+}
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let records = crate::size("RADARFLOW_BENCH_RECORDS", 200_000);
+    let mut network = Network::new(2, records * 10 / 16, NOW);
+    let mut run = started();
     let all = |network: &Network| -> Vec<String> {
         let armis = network.devices.iter().map(Device::armis);
         armis.chain(network.devices.iter().filter(|d| d.in_netbox).map(Device::netbox)).collect()
@@ -262,6 +321,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
             moved.len()
         ),
     )?;
+    swept(records * 10 / 26)?;
+    bridged(records)?;
     let Ok(server) = std::env::var("RADARFLOW_TEST_POSTGRES") else {
         return crate::figure("identity, from scratch as sets", "left out: RADARFLOW_TEST_POSTGRES names no server");
     };

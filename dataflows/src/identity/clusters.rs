@@ -327,8 +327,14 @@ impl Tenant {
 
     /// The devices that changes go too far with, by the run that does.
     fn judge(&mut self, rows: &[(Row, isize)]) -> BTreeMap<Name, (RunName, Does)> {
-        let weighed = self.weigh(rows.iter().map(|(row, diff)| (row, *diff)));
         let mut held: BTreeMap<Name, (RunName, Does)> = BTreeMap::new();
+        // A first load is nothing to weigh: nobody would be blamed.
+        let judged =
+            |(row, diff): &(Row, isize)| *diff > 0 && record(row).is_some_and(|(_, live)| !self.exempt(live.by));
+        if !rows.iter().any(judged) {
+            return held;
+        }
+        let weighed = self.weigh(rows.iter().map(|(row, diff)| (row, *diff)));
         let mut of_run: BTreeMap<RunName, Vec<(Name, Does)>> = BTreeMap::new();
         for (device, does) in weighed.devices {
             for by in weighed.blame.get(&device).into_iter().flatten().filter(|by| !self.exempt(**by)) {

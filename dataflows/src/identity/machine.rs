@@ -251,7 +251,8 @@ pub(super) fn machine<'scope>(cx: &Context, inputs: Inputs<'scope>) -> (Said<'sc
     let cx = cx.clone();
     builder.build(move |capabilities| {
         ports.hold(capabilities);
-        let keys = cx.sizes().machine(GATE, cx.index);
+        let gauge = |name| cx.sizes().machine(name, cx.index);
+        let (gates, records, keys) = (gauge(GATE), gauge("identity_records"), gauge("identity_keys"));
         let withheld = cx.sizes().withheld().clone();
         let mut withheld_before = 0;
         let mut machine =
@@ -298,7 +299,11 @@ pub(super) fn machine<'scope>(cx: &Context, inputs: Inputs<'scope>) -> (Said<'sc
             }
             ports.go_on(upper.map(|upper| upper.max(cx.restored)));
             let tenants = machine.tenants.borrow();
-            keys.store(tenants.len() as i64, Ordering::Relaxed);
+            let sizes = tenants.values().flat_map(Tenant::sizes);
+            let (r, k) = sizes.fold((0, 0), |(r, k), of| (r + of.0, k + of.1));
+            for (gauge, now) in [(&gates, tenants.len()), (&records, r), (&keys, k)] {
+                gauge.store(now as i64, Ordering::Relaxed);
+            }
             let now: i64 = tenants.values().filter_map(|t| t.gate.as_ref()).map(Gate::changes_withheld).sum();
             withheld.fetch_add(now - std::mem::replace(&mut withheld_before, now), Ordering::Relaxed);
         }

@@ -1,8 +1,8 @@
 //! Device identity: which records describe the same device.
 //!
 //! [`normalise`] says what is an identifier at all, [`sources`] turns payloads into records, [`assertions`] says what
-//! identity reads of a record and what two records have in common, [`name`] names devices, [`explain`] says why. The
-//! stages themselves are relations and live in `dataflows::identity`; here are the decisions they are made of.
+//! identity reads of a record and what two records have in common, [`stages`] is the definition, unit by unit, [`name`]
+//! names devices, [`explain`] says why. What keeps all of it up to date is `dataflows::identity`.
 
 pub mod assertions;
 pub mod explain;

@@ -193,7 +193,9 @@ impl Deciding {
     fn compute(&mut self, before: &Before, mut marked: Marked, rows: &mut Vec<(Row, isize)>) {
         anchors::compute(&mut self.facts, &mut marked);
         cross::compute(&mut self.facts, &mut marked);
-        if self.any_links() {
+        // What links say reads the components and devices of identifiers in them.
+        let moved = |id| marked.moved.has(self.facts.component(id));
+        if self.relinked || self.facts.links.ends().any(moved) {
             self.read_links(&mut marked);
         }
         macs::compute(&mut self.facts, &mut marked);
@@ -297,7 +299,7 @@ impl Deciding {
                 Kind::Mac { .. } => {
                     marked.macs.add(id);
                     marked.free.add(id);
-                    marked.loose.extend(facts.asserting(id).filter(|rec| facts.ids(*rec).is_empty()));
+                    marked.loose.extend(macs::weak(facts, id));
                 }
                 Kind::Address => marked.loose.extend(facts.polled(id)),
                 Kind::Strong(_) | Kind::Together => {}
@@ -427,11 +429,6 @@ impl Deciding {
         let facts = &self.facts;
         let rec = facts.recs.find(record);
         rec.into_iter().flat_map(|rec| facts.recs[rec].settled()).map(|key| facts.named(*key)).collect()
-    }
-
-    /// Whether a record is live here.
-    pub fn has(&self, record: Name) -> bool {
-        self.facts.recs.find(record).is_some()
     }
 
     /// How many records and keys there are.

@@ -93,6 +93,11 @@ impl Links {
         self.read.idle.keys().copied()
     }
 
+    /// All identifiers in links, some perhaps twice.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Key> + '_ {
+        self.must.keys().chain(self.apart.keys()).copied()
+    }
+
     /// All identifiers in links of which something is said.
     pub(super) fn ids(&self) -> BTreeSet<Key> {
         self.read.linked.keys().chain(self.read.barred.keys()).copied().collect()

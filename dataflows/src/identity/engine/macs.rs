@@ -32,7 +32,7 @@ pub(super) fn compute(facts: &mut Facts, marked: &mut Marked) {
             marked.free.add(mac);
         }
         if was != is {
-            marked.loose.extend(facts.asserting(mac).filter(|rec| facts.ids(*rec).is_empty()));
+            marked.loose.extend(weak(facts, mac));
         }
     }
     for rec in marked.loose.iter() {
@@ -46,7 +46,7 @@ pub(super) fn compute(facts: &mut Facts, marked: &mut Marked) {
         .groups()
         .map(|group| {
             let free = group.iter().filter(|key| this.state(**key) == MacState::Free);
-            let mut records: Vec<Rec> = free.flat_map(|mac| this.asserting(*mac)).collect();
+            let mut records: Vec<Rec> = free.flat_map(|mac| weak(this, *mac)).collect();
             records.sort_unstable();
             records.dedup();
             let label = group.iter().copied().min_by_key(|key| this.named(*key));
@@ -82,13 +82,19 @@ fn is_weak(facts: &Facts, rec: Rec) -> bool {
     facts.recs[rec].live.is_some() && facts.ids(rec).is_empty()
 }
 
+/// Records without a strong identifier that assert a MAC. Others may assert a free one, where operators say that it is not
+/// theirs.
+pub(super) fn weak(facts: &Facts, mac: Key) -> impl Iterator<Item = Rec> + '_ {
+    facts.asserting(mac).filter(|rec| facts.ids(*rec).is_empty())
+}
+
 /// What records, or operators, join to a free MAC or to what stands for a component without records.
 fn neighbours(facts: &Facts, key: Key, near: &mut Vec<Key>) {
     use radarflow_reconcile::identity::stages::Linked;
     let joined = |rec: Rec| wants(facts, rec).free;
     match facts.kind(key) {
         Kind::Mac { .. } if facts.state(key) == MacState::Free => {
-            near.extend(facts.asserting(key).flat_map(joined).filter(|other| *other != key));
+            near.extend(weak(facts, key).flat_map(joined).filter(|other| *other != key));
             if let Some(Linked::Idle { together, .. }) = facts.linked(key) {
                 near.push(together);
             }
@@ -98,10 +104,7 @@ fn neighbours(facts: &Facts, key: Key, near: &mut Vec<Key>) {
                 let free = |rec: &Rec| wants(facts, *rec).free.contains(&key);
                 match facts.kind(*id) {
                     Kind::Mac { global: true } if facts.state(*id) == MacState::Free => near.push(*id),
-                    Kind::Mac { global: false } => {
-                        let weak = facts.asserting(*id).filter(|rec| facts.ids(*rec).is_empty());
-                        near.extend(weak.filter(free).flat_map(joined));
-                    }
+                    Kind::Mac { global: false } => near.extend(weak(facts, *id).filter(free).flat_map(joined)),
                     Kind::Address => near.extend(facts.polled(*id).filter(free).flat_map(joined)),
                     _ => {}
                 }

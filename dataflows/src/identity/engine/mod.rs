@@ -18,7 +18,7 @@
 //! | `crowded(k)` | components of the records that claim k | such a record came, went or changed; the members of its component did |
 //! | `chosen(c)` | records of c, what else is claimed where they claim something: by whom, with what names and MACs, for how long; whether these keys are crowded; policy | c changed; a claim changed at an address or MAC that c claims, unless that was and is crowded; a MAC on which evidence hung became crowded or not; the policy changed |
 //! | group of components | what its members choose; their namespaces; ends of cannot-links | it had or has a marked member |
-//! | `linked(i)`, `barred(i)` | components of identifiers in links, their devices, whether they have records | read again at each epoch, while there are links |
+//! | `linked(i)`, `barred(i)` | components of identifiers in links, their devices, whether they have records | a link came or went; the component of an identifier in one changed or moved |
 //! | `mac_state(m)` | records that assert m, the devices of theirs; links at m | one of them changed or moved; what a link says of m changed |
 //! | group of MACs | free MACs of its records, their owners; who claims their polled addresses; links | a MAC became free or is it no longer; a record of it came, changed or went; claims at a polled address changed or moved; what a link says changed |
 //! | place of a record, standing of an identifier | the above | the above |

@@ -418,12 +418,6 @@ impl Publishing {
         })
     }
 
-    /// The same, of one record.
-    pub fn place_of(&self, record: Name) -> Option<(&Live, How, &Arc<str>)> {
-        let said = self.rec(record)?.said.as_ref()?;
-        Some((&said.live, said.how, said.uid.as_ref()?))
-    }
-
     /// Confirmed aliases that a record reports.
     pub fn aliases_of(&self, record: Name) -> impl Iterator<Item = (IpAddr, Time)> + '_ {
         self.aliases.get(&record).into_iter().flatten().copied()

@@ -18,6 +18,7 @@ impl Publishing {
     /// Puts a record, or nothing, in place of what was published of it.
     fn put(&mut self, rec: u32, live: Option<Live>, device: Option<(u32, How)>, marked: &mut Marked) {
         marked.recs.add(rec);
+        self.count(rec, false);
         if let Some((old, _)) = self.recs[rec].device {
             self.devices[old].members.remove(rec);
             marked.devices.add(old);
@@ -44,6 +45,7 @@ impl Publishing {
         }
         let entry = &mut self.recs[rec];
         (entry.live, entry.device, entry.addresses) = (live, device, addresses);
+        self.count(rec, true);
         self.mark_aliases(rec, marked);
     }
 

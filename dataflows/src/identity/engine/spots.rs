@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
 use radarflow_proto::record::SourceKind;
-use radarflow_reconcile::identity::ClaimClass;
 use radarflow_reconcile::identity::name::{Name, ip_uid};
 use radarflow_reconcile::identity::stages::{Claim, Owner, owner};
+use radarflow_reconcile::identity::{ClaimClass, MAX_CLAIMANTS};
 
 use super::outs::Outs;
 use super::publish::{Marked, Publishing};
@@ -29,9 +29,34 @@ pub(super) struct Spot {
     pub(super) claims: Few,
     /// Addresses that are given to the device of this one.
     pub(super) owned: Few,
+    /// Records known by it alone.
+    alone: u32,
+    /// Of an address that very many claim.
+    crowd: Option<Box<Crowd>>,
     pub(super) decision: Option<Decision>,
     /// What the owner was said to be called.
     called: Option<Arc<str>>,
+}
+
+/// What is known of an address that very many claim, so that not all of them are asked whenever one changes: while the
+/// witnesses stand and nothing stronger comes, it is shared.
+#[derive(Default)]
+struct Crowd {
+    /// Claims of devices' records by class.
+    classes: [u32; CLASSES],
+    /// Records of different devices that claim it at the deciding class, one more than may.
+    witnesses: Vec<u32>,
+}
+
+const CLASSES: usize = ClaimClass::Operator as usize + 1;
+/// Claims that make a crowd.
+const CROWD: usize = 64;
+
+impl Crowd {
+    /// The deciding class of devices' records.
+    fn class(&self) -> Option<usize> {
+        self.classes.iter().rposition(|n| *n > 0)
+    }
 }
 
 impl Named for Spot {
@@ -42,7 +67,8 @@ impl Named for Spot {
 
 impl Spot {
     pub(super) fn new(name: Name, ip: IpAddr) -> Self {
-        Spot { name, ip, claims: Few::default(), owned: Few::default(), decision: None, called: None }
+        let (claims, owned) = (Few::default(), Few::default());
+        Spot { name, ip, claims, owned, alone: 0, crowd: None, decision: None, called: None }
     }
 }
 
@@ -76,9 +102,73 @@ impl Decision {
 }
 
 impl Publishing {
+    /// Counts the claims of a record, or no longer.
+    pub(super) fn count(&mut self, rec: u32, claims: bool) {
+        let placed = &self.recs[rec];
+        let Some(live) = &placed.live else { return };
+        let change = |n: &mut u32| if claims { *n += 1 } else { *n -= 1 };
+        for (nth, spot) in placed.addresses.iter().enumerate() {
+            let spot = &mut self.spots[*spot];
+            match (placed.device, &mut spot.crowd) {
+                (None, _) if nth == 0 => change(&mut spot.alone),
+                (Some(_), Some(crowd)) if !placed.addresses[..nth].contains(&placed.addresses[nth]) => {
+                    change(&mut crowd.classes[live.class() as usize]);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Finds who bears witness that an address is shared, where very many claim it.
+    fn gather(&mut self, spot: u32) {
+        if self.spots[spot].claims.len() < CROWD {
+            self.spots[spot].crowd = None;
+            return;
+        }
+        let of = |rec: u32| {
+            let placed = &self.recs[rec];
+            Some((placed.device?.0, placed.live.as_ref()?.class() as usize))
+        };
+        let mut crowd = self.spots[spot].crowd.take().unwrap_or_else(|| {
+            let mut crowd = Box::<Crowd>::default();
+            let claims = self.spots[spot].claims.iter().filter_map(of);
+            claims.for_each(|(_, class)| crowd.classes[class] += 1);
+            crowd
+        });
+        let class = crowd.class();
+        let differ = |recs: &mut dyn Iterator<Item = u32>| -> Vec<u32> {
+            let mut devices: Vec<u32> = Vec::new();
+            let witness = |rec: &u32| {
+                let device = of(*rec).filter(|(_, of)| Some(*of) == class).map(|(device, _)| device);
+                let new = device.filter(|device| !devices.contains(device));
+                devices.extend(new);
+                new.is_some()
+            };
+            recs.filter(witness).take(MAX_CLAIMANTS + 1).collect()
+        };
+        let claims = |rec: &u32| self.recs[*rec].addresses.contains(&spot);
+        let mut witnesses = differ(&mut crowd.witnesses.iter().copied().filter(claims));
+        if witnesses.len() <= MAX_CLAIMANTS {
+            witnesses = differ(&mut self.spots[spot].claims.iter());
+        }
+        crowd.witnesses = witnesses;
+        self.spots[spot].crowd = Some(crowd);
+    }
+
+    /// The class at which too many claim an address, if witnesses say so and nothing else can be stronger.
+    fn witnessed(&self, spot: u32) -> Option<ClaimClass> {
+        let entry = &self.spots[spot];
+        let crowd = entry.crowd.as_ref().filter(|crowd| crowd.witnesses.len() > MAX_CLAIMANTS)?;
+        let witness = &self.recs[*crowd.witnesses.first()?];
+        let class = witness.live.as_ref()?.class();
+        let others = self.links.contains_key(&entry.name) || self.reported.contains_key(&spot);
+        (!others || (class > ClaimClass::Alias && !self.links.contains_key(&entry.name))).then_some(class)
+    }
+
     /// Records known by an address alone.
     pub(super) fn alone_at(&self, spot: u32) -> impl Iterator<Item = u32> + '_ {
-        self.spots[spot].claims.iter().filter(move |rec| {
+        let claims = (self.spots[spot].alone > 0).then(|| self.spots[spot].claims.iter());
+        claims.into_iter().flatten().filter(move |rec| {
             let placed = &self.recs[*rec];
             placed.device.is_none() && placed.addresses.first() == Some(&spot)
         })
@@ -99,6 +189,7 @@ impl Publishing {
         let aliased = self.any_aliases() || !self.firsts.is_empty();
         if aliased {
             for spot in marked.spots.iter() {
+                self.gather(spot);
                 let first = self.first(spot);
                 self.firsts.insert(spot, first);
                 marked.aliased.add(spot);
@@ -109,6 +200,9 @@ impl Publishing {
         }
         let spots = if aliased { &marked.aliased } else { &marked.spots };
         for spot in spots.iter() {
+            if !aliased {
+                self.gather(spot);
+            }
             let last = if aliased { self.last(spot) } else { self.first(spot) };
             if aliased && self.firsts.get(&spot) == Some(&last) {
                 self.firsts.remove(&spot);
@@ -173,6 +267,10 @@ impl Publishing {
     /// Who owns an address by the first round.
     fn first(&self, spot: u32) -> Option<Decision> {
         let entry = &self.spots[spot];
+        if let Some(class) = self.witnessed(spot) {
+            let (holder, since) = (Holder::Shared, Time::default());
+            return Some(Decision { holder, class, alone: entry.alone > 0, since });
+        }
         let of_records = entry.claims.iter().filter_map(|rec| {
             let placed = &self.recs[rec];
             let (device, _) = placed.device?;

@@ -83,6 +83,11 @@ impl Tenant {
         self.sites.values_mut().fold(false, |known, site| known | site.said(anchor))
     }
 
+    /// How many records and keys its sites have.
+    pub(in crate::identity) fn sizes(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.sites.values().map(|site| site.deciding.sizes())
+    }
+
     /// The next site to check.
     fn next_site(&mut self) -> Option<Name> {
         let after = (Bound::Excluded(self.checked), Bound::Unbounded);
