@@ -14,8 +14,10 @@ use radarflow_connectors::sources::udp::{SOCKET_BYTES, UNANSWERED_BYTES};
 use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
 use radarflow_dataflows::strangers::BUCKETS;
+use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
+use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
 
 use crate::config::Config;
 use crate::memory::{Budget, COMMIT_FACTOR, OUTBOX_FACTOR, Pool};
@@ -85,6 +87,22 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
         bound(State, "changes of the last epochs", CHANGE, "change", RECENT_CHANGES, "recent_changes"),
         one(State, "upkeep of the lake", UPKEEP_BYTES, "lake_upkeep_running"),
         one(State, "merges of snapshots", snapshot::MERGE_BYTES, "snapshots_failing"),
+        bound(
+            State,
+            "passwords that are looked at",
+            passwords::HASH_BYTES,
+            "hash",
+            passwords::AT_ONCE,
+            "process_resident_memory_bytes",
+        ),
+        bound(
+            Live,
+            "answers to Idempotency-Keys",
+            MAX_ANSWERED_BYTES,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
         bound(Live, "late corrections", CORRECTIONS_BYTES, "tenant", tenants.len(), "attribution_corrections"),
         one(Fresh, "rows that wait for the lake", memory.fresh(), "live_fresh_bytes"),
         one(Fresh, "a commit", memory.fresh() / COMMIT_SHARE * COMMIT_FACTOR, "lake_table_epoch"),

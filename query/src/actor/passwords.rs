@@ -18,8 +18,12 @@ const LONGEST: usize = 1000;
 /// Passwords of ten and more characters that are guessed first.
 const COMMON: &str = include_str!("common-passwords.txt");
 
+/// Hashes that are computed at once.
+pub const AT_ONCE: usize = 2;
+/// Memory that one takes, bytes.
+pub const HASH_BYTES: usize = MEMORY_KIB as usize * 1024;
 /// Hashes that are computed at once: they bind memory and a core each.
-static VERIFYING: Semaphore = Semaphore::const_new(2);
+static VERIFYING: Semaphore = Semaphore::const_new(AT_ONCE);
 
 /// How passwords are hashed now; what was hashed otherwise says so itself.
 fn argon2() -> Argon2<'static> {

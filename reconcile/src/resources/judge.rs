@@ -37,7 +37,7 @@ pub const ANSWERED_US: i64 = 24 * 3600 * 1_000_000;
 /// Answers that a tenant has kept at most; the oldest go.
 pub const MAX_ANSWERED: usize = 20_000;
 /// Bytes of them; the oldest go.
-pub const MAX_ANSWERED_BYTES: usize = 64 << 20;
+pub const MAX_ANSWERED_BYTES: usize = 16 << 20;
 
 /// When a command is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
