@@ -40,7 +40,7 @@ impl Run {
     pub(super) fn feed(&mut self, frames: Vec<Vec<(Kind, Vec<u8>)>>) -> (usize, Duration) {
         let started = Instant::now();
         let last = self.epoch + frames.len() as u64;
-        let mut changes = 0;
+        let (mut changes, mut done) = (0, false);
         for inputs in frames {
             self.epoch += 1;
             let mut slices = Vec::new();
@@ -60,21 +60,24 @@ impl Run {
                 slices,
             };
             self.workers.feed(&Arc::new(frame));
-            changes += self.drain(false, last);
+            done = self.drain(false, last, &mut changes);
         }
-        changes += self.drain(true, last);
+        // The last may be complete before anybody waits for it.
+        if !done {
+            self.drain(true, last, &mut changes);
+        }
         (changes, started.elapsed())
     }
 
-    fn drain(&mut self, wait: bool, last: u64) -> usize {
-        let mut changes = 0;
+    /// Takes what came out, or all until the last epoch is complete; tells whether it is.
+    fn drain(&mut self, wait: bool, last: u64, changes: &mut usize) -> bool {
         loop {
             let said = if wait { self.outputs.recv().ok() } else { self.outputs.try_recv().ok() };
-            let Some(said) = said else { return changes };
+            let Some(said) = said else { return false };
             if let Some(merged) = self.merge.push(said) {
-                changes += merged.output.changes.len();
+                *changes += merged.output.changes.len();
                 if merged.output.epoch >= last {
-                    return changes;
+                    return true;
                 }
             }
         }
