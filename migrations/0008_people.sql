@@ -1,7 +1,8 @@
 -- What people state of each other and of the program: users, roles, tokens, sessions, receivers. Readers
 -- see receivers alone.
 
-ALTER TABLE radarflow.device_groups ADD COLUMN "owner" text;
+ALTER TABLE radarflow.device_groups
+    ADD COLUMN "owner" text;
 
 CREATE TABLE radarflow.users (
     "tenant_id" text NOT NULL,

@@ -177,7 +177,7 @@ mod tests {
         config.netflow[0].sockets = 8;
         config.traps[0].tenant = "another".to_owned();
         let after: usize = bounds(&memory, &config).iter().map(Bound::product).sum();
-        let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS + CORRECTIONS_BYTES;
+        let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS + CORRECTIONS_BYTES + MAX_ANSWERED_BYTES;
         assert_eq!(after - before, 7 * SOCKET_BYTES + tenant);
     }
 }

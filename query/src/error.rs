@@ -49,7 +49,7 @@ impl SrqlError {
 
     /// Line and column, from 1, in characters.
     pub fn position(&self, query: &str) -> (usize, usize) {
-        let before = &query[..self.start.min(query.len())];
+        let before = &query[..query.floor_char_boundary(self.start)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
         (line, column)

@@ -91,8 +91,8 @@ async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
     let share: i64 =
         pools.iter().map(|pool| value(&format!("radarflow_memory_pool_share_bytes{{pool=\"{pool}\"}}"))).sum();
     assert!(share <= 64 << 20 && share > 63 << 20);
-    assert!(value("radarflow_dataflow_arrangement_updates{part=\"identity\"}") > 0);
-    assert!(value("radarflow_dataflow_arrangement_batches{part=\"inventory\"}") > 0);
+    assert_eq!(value("radarflow_dataflow_machine_keys{machine=\"identity_records\"}"), 1);
+    assert!(value("radarflow_dataflow_arrangement_batches{part=\"alerts\"}") > 0);
     assert_eq!(value("radarflow_dataflow_machine_keys{machine=\"records\"}"), 1);
     // What waits does not keep it from ending.
     server.stop();

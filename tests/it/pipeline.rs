@@ -298,13 +298,15 @@ async fn a_tenant_and_a_partition_see_their_own() {
         "events",
         "sources",
         "rejects",
-        "audit",
         "agents",
     ] {
         assert_eq!(server.rows_as(&bound, &format!("in:{entity}")).await.len(), 0, "{entity}");
         let all = server.rows(&format!("in:{entity}")).await;
         assert!(!serde_json::to_string(&all).unwrap().contains("stranger"), "{entity}: {all:?}");
     }
+    let audit = json!({"query": "in:audit"});
+    assert_eq!(server.post("/api/query", &bound, &audit).await.0, 403);
+    assert!(!server.post("/api/query", &server.token, &audit).await.1.to_string().contains("stranger"));
     assert_eq!(server.post("/api/tokens", &bound, &json!({"name": "x", "role": "admin"})).await.0, 403);
 }
 

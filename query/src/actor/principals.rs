@@ -274,7 +274,7 @@ mod tests {
     fn what_somebody_may_do_is_what_their_user_and_role_say_now() {
         let principals = Principals::default();
         let text = new_session();
-        let session = json!({"user": "ann", "method": "password", "expires_at": 1_000_000_000});
+        let session = json!({"user": "ann", "method": "password", "expires_at": 4_000_000_000_000_000_i64});
         let user = |role: &str, disabled: bool| json!({"role": role, "partitions": ["north"], "disabled": disabled});
         principals.learn(&[
             set(resource("t", "sessions", "s", session, Some(&text))),

@@ -14,10 +14,12 @@ mod reads;
 mod secrets;
 mod writes;
 
-use axum::Router;
+use axum::http::Uri;
 use axum::middleware::from_fn;
-use axum::routing::{get, post};
-use radarflow_reconcile::resources::{self, ResourceKind};
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use axum::{Extension, Router};
+use radarflow_reconcile::resources::{self, MadeBy, ResourceKind};
 
 pub(super) use self::writes::{Ask, judged, refused};
 use crate::http::Shared;
@@ -28,17 +30,36 @@ pub(super) const PREFIX: &str = "/api/v2";
 
 /// The routes.
 pub(super) fn router() -> Router<Shared> {
-    Router::new()
-        .route("/api/v2/operations", post(writes::operations))
-        .route("/api/v2/{resource}", get(reads::collection).post(writes::create))
-        .route("/api/v2/{resource}/{id}", get(reads::item).patch(writes::update).delete(writes::delete))
-        .route("/api/v2/{resource}/{id}/actions/{action}", post(writes::act))
+    let mut router = Router::new().route("/api/v2/operations", post(writes::operations));
+    // Each kind has the methods that it has, and says which.
+    for kind in resources::KINDS {
+        let (mut collection, mut item) = (get(reads::collection), get(reads::item).delete(writes::delete));
+        if kind.made_by == MadeBy::People {
+            (collection, item) = (collection.post(writes::create), item.patch(writes::update));
+        }
+        let path = format!("{PREFIX}/{}", kind.name());
+        router = router
+            .route(&path, collection.layer(Extension(*kind)))
+            .route(&format!("{path}/{{id}}"), item.layer(Extension(*kind)))
+            .route(&format!("{path}/{{id}}/actions/{{action}}"), post(writes::act).layer(Extension(*kind)));
+    }
+    router
+        .route("/api/v2/{resource}", any(unknown))
+        .route("/api/v2/{resource}/{*rest}", any(unknown))
         .layer(from_fn(document::negotiated))
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let name = uri.path().trim_start_matches(PREFIX).split('/').find(|part| !part.is_empty()).unwrap_or_default();
+    match kind(name) {
+        Ok(kind) => not_found(&format!("there is nothing at this path of {}", kind.name())),
+        Err(unknown) => unknown,
+    }
 }
 
 /// The kind of that name.
 #[allow(clippy::result_large_err)]
-fn kind(name: &str) -> Result<&'static ResourceKind, axum::response::Response> {
+fn kind(name: &str) -> Result<&'static ResourceKind, Response> {
     resources::named(name).ok_or_else(|| {
         let known: Vec<_> = resources::KINDS.iter().map(|kind| kind.name()).collect();
         not_found(&format!("there are no resources {name}; there are {}", known.join(", ")))

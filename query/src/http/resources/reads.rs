@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,6 @@ use radarflow_reconcile::resources::ResourceKind;
 use serde_json::{Map, Value, json};
 
 use super::document::{document, encoded, of_row};
-use super::kind;
 use crate::actor::Actor;
 use crate::engine::encode::json_rows;
 use crate::http::problem::{not_found, problem, refuse};
@@ -116,6 +116,7 @@ impl Asked {
             match parts(name)[..] {
                 ["filter", "srql"] => {
                     groups::check(value).map_err(|error| {
+                        let error = groups::placed(error, value);
                         let (line, column) = error.position(value);
                         let more = json!({"parameter": name, "line": line, "column": column});
                         problem(StatusCode::BAD_REQUEST, error.code, &error.to_string(), more)
@@ -210,12 +211,11 @@ async fn rows(
 /// A page of a collection.
 pub(super) async fn collection(
     State(api): State<Shared>,
-    Path(resource): Path<String>,
+    Extension(kind): Extension<&'static ResourceKind>,
     uri: Uri,
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let actor = reader(&api, &headers, kind, None)?;
     let asked = Asked::read(kind, &parameters)?;
     if let Some(epoch) = asked.min_epoch {
@@ -238,11 +238,11 @@ pub(super) async fn collection(
 /// One resource. `ETag` is the epoch it was last changed at.
 pub(super) async fn item(
     State(api): State<Shared>,
-    Path((resource, id)): Path<(String, String)>,
+    Extension(kind): Extension<&'static ResourceKind>,
+    Path(id): Path<String>,
     Query(parameters): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let actor = reader(&api, &headers, kind, Some(&id))?;
     let asked = Asked::read(kind, &parameters)?;
     if let Some(epoch) = asked.min_epoch {

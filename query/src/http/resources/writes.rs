@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -406,10 +407,9 @@ fn answered(
 /// Makes a resource.
 pub(super) async fn create(
     State(api): State<Shared>,
-    Path(resource): Path<String>,
+    Extension(kind): Extension<&'static ResourceKind>,
     request: Request,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, "create", None)?;
     let (data, reason) = sent.data(kind)?;
@@ -422,10 +422,10 @@ pub(super) async fn create(
 /// Changes a resource: what is named is what it says from now on.
 pub(super) async fn update(
     State(api): State<Shared>,
-    Path((resource, id)): Path<(String, String)>,
+    Extension(kind): Extension<&'static ResourceKind>,
+    Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, "update", Some(&id))?;
     let (data, reason) = sent.data(kind)?;
@@ -449,10 +449,10 @@ pub(super) async fn update(
 /// Ends a resource.
 pub(super) async fn delete(
     State(api): State<Shared>,
-    Path((resource, id)): Path<(String, String)>,
+    Extension(kind): Extension<&'static ResourceKind>,
+    Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, "delete", Some(&id))?;
     let reason = sent.document()?.meta.reason;
@@ -465,10 +465,10 @@ pub(super) async fn delete(
 /// Takes one of the steps of a resource.
 pub(super) async fn act(
     State(api): State<Shared>,
-    Path((resource, id, action)): Path<(String, String, String)>,
+    Extension(kind): Extension<&'static ResourceKind>,
+    Path((id, action)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Response> {
-    let kind = kind(&resource)?;
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, &action, Some(&id))?;
     let reason = sent.document()?.meta.reason;
@@ -525,7 +525,7 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
     meta.checked()?;
     if asked.is_empty() || asked.len() > MAX_OPERATIONS {
         let detail = format!("a request has 1 to {MAX_OPERATIONS} operations");
-        return Err(pointed(StatusCode::PAYLOAD_TOO_LARGE, &detail, "/atomic:operations"));
+        return Err(pointed(StatusCode::UNPROCESSABLE_ENTITY, &detail, "/atomic:operations"));
     }
     let mut passwords = 0;
     let (mut operations, mut kinds, mut once) = (Vec::with_capacity(asked.len()), Vec::new(), Vec::new());
@@ -576,7 +576,7 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
         passwords += usize::from(fields.is_some_and(|password| !password.is_null()));
         if passwords > MAX_PASSWORDS {
             let detail = format!("a request sets at most {MAX_PASSWORDS} passwords");
-            return Err(pointed(StatusCode::PAYLOAD_TOO_LARGE, &detail, &at("")));
+            return Err(pointed(StatusCode::UNPROCESSABLE_ENTITY, &detail, &at("")));
         }
         operations.push(made.operation);
         once.push(made.told);
