@@ -14,7 +14,6 @@ CREATE TABLE radarflow.users (
     "partitions" text[] NOT NULL,
     "disabled" boolean NOT NULL,
     "has_password" boolean NOT NULL,
-    "has_second_factor" boolean NOT NULL,
     "owner" text,
     "created_at" timestamptz NOT NULL,
     "created_by" text NOT NULL,

@@ -15,7 +15,7 @@ use radarflow_query::actor::passwords;
 use radarflow_reconcile::resources::{At as When, kind};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::At;
 use crate::{api, token};
@@ -148,7 +148,6 @@ impl UserCommand {
         let mut judges = token::standing(&dir)?;
         let known = judges.all(Table::User).any(|user| user.tenant == tenant && user.id == name);
         let mut fields = Fields::from([("password".to_owned(), json!(hash)), ("disabled".to_owned(), json!(false))]);
-        fields.insert("second_factor".to_owned(), Value::Null);
         match role {
             Some(role) => drop(fields.insert("role".to_owned(), json!(role))),
             None if known => {}

@@ -225,8 +225,6 @@ tables! {
         disabled: bool,
         /// Whether they have a password.
         has_password: bool,
-        /// Whether they are asked for a code of their authenticator (TOTP, RFC 6238) beside it.
-        has_second_factor: bool,
         /// The set of files it belongs to, if any: nobody else changes it.
         owner: Option<String>,
         /// When it began.

@@ -47,6 +47,7 @@ async fn ask(server: &Server, method: Method, path: &str, headers: &[(&str, &str
     (status, document)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is made where it is handed over")]
 fn data(kind: &str, id: &str, attributes: Value) -> Value {
     json!({"data": {"type": kind, "id": id, "attributes": attributes}})
 }

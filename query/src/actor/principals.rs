@@ -74,7 +74,7 @@ impl Principals {
             let Some(table) = named(&of.resource).map(|kind| kind.table).filter(|table| concerns(*table)) else {
                 continue;
             };
-            known.change(table, of.tenant.clone(), &of.id, after.clone());
+            known.change(table, of.tenant.clone(), &of.id, after.as_ref());
         }
     }
 
@@ -131,15 +131,15 @@ impl Principals {
 }
 
 impl Known {
-    fn change(&mut self, table: Table, tenant: String, id: &str, after: Option<Arc<Resource>>) {
+    fn change(&mut self, table: Table, tenant: String, id: &str, after: Option<&Arc<Resource>>) {
         let standing = self.of.entry(tenant.clone()).or_default();
         let key = (table, id.to_owned());
-        let after_hash = after.as_ref().and_then(|after| after.secrets.get("sha256").cloned());
-        let before = match &after {
+        let after_hash = after.and_then(|after| after.secrets.get("sha256").cloned());
+        let before = match after {
             Some(after) => standing.insert(key, after.clone()),
             None => standing.remove(&key),
         };
-        if before == after {
+        if before.as_ref() == after {
             return;
         }
         let is_new = before.is_none();
@@ -157,11 +157,10 @@ impl Known {
             // Nobody was let in for what was not there.
             _ if is_new && matches!(table, Table::User | Table::Role) => {}
             Table::User => {
-                let allows = |user: &Option<Arc<Resource>>| {
-                    user.as_ref()
-                        .map(|u| (u.text("role").map(str::to_owned), u.texts("partitions"), u.flag("disabled")))
+                let allows = |user: Option<&Arc<Resource>>| {
+                    user.map(|u| (u.text("role").map(str::to_owned), u.texts("partitions"), u.flag("disabled")))
                 };
-                if allows(&before) != allows(&after) {
+                if allows(before.as_ref()) != allows(after) {
                     let of_user = |session: &Resource| session.text("user") == Some(id);
                     self.end(&tenant, |table, resource| table == Table::Session && of_user(resource));
                 }

@@ -321,7 +321,7 @@ impl Judge {
     }
 
     /// Whether an operation is on what is the principal's own: who has a session may end it, and everybody may change their own
-    /// password, name and second factor.
+    /// password and name.
     fn is_own(&self, kind: &ResourceKind, operation: &Operation, principal: &Principal) -> bool {
         if principal.kind != PrincipalKind::Session {
             return false;
@@ -334,7 +334,7 @@ impl Judge {
                 other.is_some_and(|other| other.text("user") == Some(user))
             }
             (Table::User, Act::Update { fields }) => {
-                let own = ["display_name", "password", "second_factor"];
+                let own = ["display_name", "password"];
                 operation.id == user && fields.keys().all(|field| own.contains(&field.as_str()))
             }
             (Table::User, Act::Do { .. }) => operation.id == user,
@@ -401,11 +401,10 @@ impl Judge {
         };
         if let Some(before) = &before {
             *count -= 1;
+            let now = self.standing.get(&(kind.table, id.to_owned()));
+            let stays = now.and_then(|now| end(now));
             if let Some(end) = end(before)
-                && !self
-                    .standing
-                    .get(&(kind.table, id.to_owned()))
-                    .is_some_and(|now| kind.expires.and_then(|field| now.number(field)) == Some(end.0))
+                && stays.as_ref() != Some(&end)
             {
                 self.ends.remove(&end);
             }

@@ -20,7 +20,6 @@ pub(super) static USERS: ResourceKind = ResourceKind {
         Field::texts("partitions", 1000, 200),
         Field::flag("disabled", false),
         Field::text("password", 1000).secret("What they sign in with; argon2id of it is kept."),
-        Field::text("second_factor", 1000).secret("The secret of their authenticator."),
     ],
     actions: &[ResourceAction { name: "sign_out", doc: "Ends all of their sessions.", least: Role::Admin }],
     read: Role::Admin,
@@ -54,8 +53,7 @@ pub(super) fn given(world: &World<'_>, to: &Resource) -> Result<(), Wrong> {
 }
 
 fn derived(user: &Resource) -> Vec<(&'static str, Value)> {
-    let has = |secret| json!(user.secrets.contains_key(secret));
-    vec![("has_password", has("password")), ("has_second_factor", has("second_factor"))]
+    vec![("has_password", json!(user.secrets.contains_key("password")))]
 }
 
 /// Whether a text looks like an address of mail (RFC 5321, without comments, quotes and address literals).

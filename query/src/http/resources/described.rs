@@ -111,6 +111,7 @@ fn schemas(kind: &ResourceKind, out: &mut Map<String, Value>) {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is made where it is handed over")]
 fn content(schema: Value) -> Value {
     json!({MEDIA_TYPE: {"schema": schema}})
 }
@@ -120,6 +121,7 @@ fn reference(name: &str) -> Value {
 }
 
 /// An operation of OpenAPI.
+#[allow(clippy::needless_pass_by_value, reason = "they are made where they are handed over")]
 fn operation(id: &str, summary: &str, parameters: &[Value], body: Option<&str>, answers: Value) -> Value {
     let mut operation = json!({
         "operationId": id, "tags": ["resources"], "summary": summary, "parameters": parameters, "responses": answers,

@@ -42,9 +42,6 @@ pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<
 }
 
 async fn user(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
-    if fields.get("second_factor").is_some_and(|said| !said.is_null()) {
-        return Err(invalid("second_factor", "it can be taken away (null); it is set up by who has it"));
-    }
     let Some(password) = fields.get("password").filter(|password| !password.is_null()) else { return Ok(()) };
     let Some(password) = password.as_str().map(str::to_owned) else { return Err(invalid("password", "it is text")) };
     if let Some(detail) = passwords::weak(&password) {

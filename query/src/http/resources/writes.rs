@@ -377,6 +377,7 @@ fn operation(kind: &ResourceKind, id: String, act: Act, condition: Condition, ow
 }
 
 /// What one operation came to.
+#[allow(clippy::result_large_err)]
 fn answered(
     kind: &ResourceKind,
     judgement: &Judgement,
