@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{KINDS, named, of_table};
+use super::{named, of_table};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -552,9 +552,4 @@ fn made(
         updated_by: by.clone(),
         epoch: at.epoch,
     }))
-}
-
-/// How many resources of all kinds a tenant has at most.
-pub fn most_in_all() -> usize {
-    KINDS.iter().map(|kind| kind.most).sum()
 }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use radarflow_reconcile::resources::judge::MAX_OPERATIONS;
-use radarflow_reconcile::resources::kind::Default;
-use radarflow_reconcile::resources::{Field, Holds, KINDS, ResourceKind};
+use radarflow_reconcile::resources::kind::{Default, MAX_ID};
+use radarflow_reconcile::resources::{Field, Holds, KINDS, MadeBy, ResourceKind};
 use serde_json::{Map, Value, json};
 
 use super::PREFIX;
 use super::document::MEDIA_TYPE;
-use super::writes::{LONGEST_ID, is_made_by_people};
 
 /// The schema of a field.
 fn schema(field: &Field, doc: &str) -> Value {
@@ -81,7 +80,7 @@ fn schemas(kind: &ResourceKind, out: &mut Map<String, Value>) {
     let said = kind.fields.iter().filter(|field| !field.server && field.name != "sha256");
     let said: Map<String, Value> = said.map(|field| (field.name.to_owned(), schema(field, doc(field.name)))).collect();
     let required: Vec<&str> = kind.fields.iter().filter(|f| f.required && f.name != "sha256").map(|f| f.name).collect();
-    let id = json!({"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "description": doc(kind.id)});
+    let id = json!({"type": "string", "minLength": 1, "maxLength": MAX_ID, "description": doc(kind.id)});
     let typed = json!({"type": "string", "enum": [kind.name()]});
     out.insert(
         kind.singular.to_owned(),
@@ -186,7 +185,7 @@ pub(in crate::http) fn add(document: &mut Value) {
             parameter(&format!("fields[{name}]"), "The attributes that are wanted.", json!({"type": "string"})),
             parameter("min_epoch", "Waits until this epoch is visible.", json!({"type": "integer", "minimum": 0})),
         ];
-        let made = is_made_by_people(kind);
+        let made = kind.made_by == MadeBy::People;
         let mut collection = json!({
             "get": operation(&format!("list_{name}"), &format!("Lists {name}."), &listed, None, answer("200", "A page.", many)),
         });
@@ -224,9 +223,9 @@ pub(in crate::http) fn add(document: &mut Value) {
     let later = json!({"description": "It cannot be done now.", "content": content(reference("errors"))});
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
     let of = json!({"type": "object", "required": ["type", "id"], "additionalProperties": false, "properties": {
-        "type": {"type": "string", "enum": names}, "id": {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}}});
+        "type": {"type": "string", "enum": names}, "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID}}});
     let data = json!({"type": "object", "required": ["type"], "additionalProperties": false, "properties": {
-        "type": {"type": "string", "enum": names}, "id": {"type": "string", "minLength": 1, "maxLength": LONGEST_ID},
+        "type": {"type": "string", "enum": names}, "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID},
         "attributes": {"type": "object"}}});
     let one = json!({"type": "object", "required": ["op"], "additionalProperties": false, "properties": {
         "op": {"type": "string", "enum": ["add", "update", "remove"]}, "ref": of, "data": data,

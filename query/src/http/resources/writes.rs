@@ -15,9 +15,8 @@ use radarflow_proto::resource::{
     Act, Command, Condition, Fields, Judgement, Operation, Principal, Refusal, RefusalCode,
 };
 use radarflow_proto::rows::Table;
+use radarflow_reconcile::resources::ResourceKind;
 use radarflow_reconcile::resources::judge::MAX_OPERATIONS;
-use radarflow_reconcile::resources::kind::MAX_ID;
-use radarflow_reconcile::resources::{MadeBy, ResourceKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -273,6 +272,12 @@ impl Sent {
         Ok(stated)
     }
 
+    /// Has what it states judged.
+    async fn judged(self, api: &Api, reason: String, operations: Vec<Operation>) -> Result<Judgement, Response> {
+        let Sent { actor, key, .. } = self;
+        judged(api, &actor.tenant, Ask { principal: actor.principal, reason, operations, force: false, key }).await
+    }
+
     /// The resource that a document states.
     #[allow(clippy::result_large_err)]
     fn data(&self, kind: &ResourceKind) -> Result<(Data, String), Response> {
@@ -415,8 +420,7 @@ pub(super) async fn create(
     sent.may(kind, "create", None)?;
     let (data, reason) = sent.data(kind)?;
     let Made { operation, told } = api.making(&sent.actor, kind, data, &sent.headers).await?;
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
-    let judgement = judged(&api, &sent.actor.tenant, ask).await?;
+    let judgement = sent.judged(&api, reason, vec![operation]).await?;
     answered(kind, &judgement, StatusCode::CREATED, told)
 }
 
@@ -442,8 +446,7 @@ pub(super) async fn update(
     secrets::kept(&api, &of, &mut fields).await?;
     api.checked(&sent.actor, kind, &fields)?;
     let operation = operation(kind, id, Act::Update { fields }, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
-    let judgement = judged(&api, &sent.actor.tenant, ask).await?;
+    let judgement = sent.judged(&api, reason, vec![operation]).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
 
@@ -458,8 +461,7 @@ pub(super) async fn delete(
     sent.may(kind, "delete", Some(&id))?;
     let reason = sent.document()?.meta.reason;
     let operation = operation(kind, id, Act::Delete, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
-    let judgement = judged(&api, &sent.actor.tenant, ask).await?;
+    let judgement = sent.judged(&api, reason, vec![operation]).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
 
@@ -475,8 +477,7 @@ pub(super) async fn act(
     let reason = sent.document()?.meta.reason;
     let act = Act::Do { action, fields: Fields::new() };
     let operation = operation(kind, id, act, sent.headers.condition, &sent.headers.owner);
-    let ask = Ask { principal: sent.actor.principal, reason, operations: vec![operation], force: false, key: sent.key };
-    let judgement = judged(&api, &sent.actor.tenant, ask).await?;
+    let judgement = sent.judged(&api, reason, vec![operation]).await?;
     answered(kind, &judgement, StatusCode::OK, None)
 }
 
@@ -583,8 +584,7 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
         once.push(made.told);
         kinds.push(kind);
     }
-    let ask = Ask { principal: sent.actor.principal, reason: meta.reason, operations, force: false, key: sent.key };
-    let judgement = judged(&api, &sent.actor.tenant, ask).await?;
+    let judgement = sent.judged(&api, meta.reason, operations).await?;
     let outcome = judgement.outcome.as_ref().map_err(|refusal| refused(refusal, judgement.epoch, true))?;
     let results = outcome.iter().zip(kinds).zip(once).map(|((resource, kind), told)| match resource {
         Some(resource) => {
@@ -599,11 +599,3 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
     let results: Vec<Value> = results.collect();
     Ok(document(StatusCode::OK, &json!({"atomic:results": results, "meta": {"epoch": judgement.epoch}})))
 }
-
-/// What may be made over HTTP, as OpenAPI describes it.
-pub(super) fn is_made_by_people(kind: &ResourceKind) -> bool {
-    kind.made_by == MadeBy::People
-}
-
-/// Longest id, for OpenAPI.
-pub(super) const LONGEST_ID: usize = MAX_ID;
