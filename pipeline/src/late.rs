@@ -37,6 +37,10 @@ impl Appender for LateAppender {
         })
     }
 
+    fn durable(&self) -> Option<u64> {
+        self.0.borrow().as_ref()?.durable()
+    }
+
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         match &*self.0.borrow() {
             Some(appender) => appender.offer(origin, entries),

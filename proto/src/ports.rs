@@ -50,6 +50,9 @@ pub trait Appender: Send + Sync + 'static {
     /// Appends everything into one frame, with the offsets it was read from; waits while the queue is full.
     fn append_all(&self, parts: Vec<Part>, ranges: Vec<Range>) -> BoxFuture<Result<u64, AppendError>>;
 
+    /// The newest epoch that is on disk; nothing as long as that is not known. No write has told a later one.
+    fn durable(&self) -> Option<u64>;
+
     /// Appends inputs of one origin, in order, into one frame; waits while the queue is full.
     fn append(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> BoxFuture<Result<u64, AppendError>> {
         self.append_all(vec![(origin, entries)], Vec::new())

@@ -215,6 +215,16 @@ async fn pages_filters_and_operations() {
             .collect();
         assert_eq!(ids, expected, "{filter}");
     }
+    // What a write has returned is waited for; what none can have returned is not.
+    let epoch = create(&server, "device_groups", "last", json!({"condition": "hostname:h"})).await["meta"]["epoch"]
+        .as_u64()
+        .unwrap();
+    for path in ["/api/v2/device_groups", "/api/v2/device_groups/last"] {
+        let at = |epoch: u64| format!("{path}?min_epoch={epoch}");
+        assert_eq!(ask(&server, Method::GET, &at(epoch), &[], &Value::Null).await.0, 200);
+        let (status, refused) = ask(&server, Method::GET, &at(epoch + 500), &[], &Value::Null).await;
+        assert_eq!((status, &refused["errors"][0]["code"]), (400, &json!("no_such_epoch")), "{refused}");
+    }
     server.stop();
 }
 

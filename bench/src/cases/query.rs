@@ -49,6 +49,9 @@ impl Appender for Nobody {
     fn append_all(&self, _: Vec<Part>, _: Vec<Range>) -> BoxFuture<Result<u64, AppendError>> {
         Box::pin(async { Err(AppendError::Closed) })
     }
+    fn durable(&self) -> Option<u64> {
+        None
+    }
     fn offer(&self, _: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         Err(entries)
     }

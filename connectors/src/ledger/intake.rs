@@ -151,6 +151,7 @@ pub fn stepped(
     let (telemetry, telemetry_queue) = mpsc::channel(QUEUE_LENGTH);
     let room = Arc::new(Semaphore::new(bounds.queue));
     let stats = Arc::new(IntakeStats::default());
+    stats.epoch.store(log.next_epoch().saturating_sub(1), Ordering::Relaxed);
     let tenants = Arc::new(Tenants::new(bounds.queue));
     let ticker = Ticker {
         clock_ms: log.last_clock_ms(),
@@ -241,6 +242,10 @@ impl Appender for Intake {
             permit.forget();
             answer.await.map_err(|_| AppendError::Closed)?
         })
+    }
+
+    fn durable(&self) -> Option<u64> {
+        Some(self.stats.epoch.load(Ordering::Relaxed))
     }
 
     fn offer(&self, origin: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {

@@ -19,9 +19,6 @@ use crate::http::problem::{not_durable, problem};
 
 /// How long the outcome of a command, or an epoch, is waited for.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
-/// Epochs that may be on their way to the tables.
-const MAX_AHEAD: u64 = 1000;
-
 /// What was done is visible from an epoch on.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Done {
@@ -65,11 +62,13 @@ impl Api {
         Ok(axum::Json(Done { epoch }).into_response())
     }
 
-    /// Waits until an epoch is visible.
+    /// Waits until an epoch is visible; one that no write can have returned is a mistake.
     pub(crate) async fn visible(&self, epoch: u64) -> Result<(), Response> {
         let live = self.engine.live();
-        let newest = live.view().epoch;
-        if epoch > newest.saturating_add(MAX_AHEAD) {
+        if let Some(durable) = self.sink.durable()
+            && let newest = durable.max(live.view().epoch)
+            && epoch > newest
+        {
             let detail = format!("no write has returned that epoch; the newest is {newest}");
             return Err(problem(StatusCode::BAD_REQUEST, "no_such_epoch", &detail, json!({"epoch": newest})));
         }

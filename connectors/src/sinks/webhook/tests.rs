@@ -42,6 +42,10 @@ impl Appender for Recorded {
         Box::pin(async { Ok(1) })
     }
 
+    fn durable(&self) -> Option<u64> {
+        Some(1)
+    }
+
     fn offer(&self, _: Arc<Origin>, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
         Err(entries)
     }
