@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::http;
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use crate::cli::At;
@@ -33,18 +33,36 @@ pub(crate) async fn send(at: &At, request: RequestBuilder) -> Result<Response> {
 
 /// Its answer; a refusal is an error with the reason that it gives.
 pub(crate) async fn answer(at: &At, request: RequestBuilder) -> Result<Value> {
+    let (status, said) = told(at, request).await?;
+    good(status, said)
+}
+
+/// What a server answers, be it good or not: the status and the JSON, null where there is none.
+pub(crate) async fn told(at: &At, request: RequestBuilder) -> Result<(StatusCode, Value)> {
     let response = send(at, request).await?;
-    let ok = response.status().is_success();
+    let status = response.status();
     let body = response.bytes().await.context("the server broke off")?;
     let said = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice::<Value>(&body) };
-    if !ok {
-        let problem = said.unwrap_or_default();
-        let first = &problem["errors"][0];
-        let detail = problem["detail"].as_str().or(first["detail"].as_str()).unwrap_or("the server refused");
-        match first["source"]["pointer"].as_str() {
-            Some(pointer) => bail!("{detail} ({pointer})"),
-            None => bail!("{detail}"),
-        }
+    match said {
+        Err(error) if status.is_success() => Err(error).context("the server answers no JSON"),
+        said => Ok((status, said.unwrap_or_default())),
     }
-    said.context("the server answers no JSON")
+}
+
+/// What names the first mistake of an answer.
+pub(crate) fn code(answer: &Value) -> Option<&str> {
+    answer["code"].as_str().or(answer["errors"][0]["code"].as_str())
+}
+
+/// The answer, where it is good.
+pub(crate) fn good(status: StatusCode, answer: Value) -> Result<Value> {
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let first = &answer["errors"][0];
+    let detail = answer["detail"].as_str().or(first["detail"].as_str()).unwrap_or("the server refused");
+    match first["source"]["pointer"].as_str() {
+        Some(pointer) => bail!("{detail} ({pointer})"),
+        None => bail!("{detail}"),
+    }
 }

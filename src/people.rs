@@ -15,7 +15,7 @@ use radarflow_query::actor::passwords;
 use radarflow_reconcile::resources::{At as When, kind};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::At;
 use crate::{api, token};
@@ -84,6 +84,9 @@ pub(crate) struct Login {
     /// Customer.
     #[arg(long, default_value = "default")]
     tenant: String,
+    /// The code of the user's authenticator, where they have one; on a terminal it is asked for.
+    #[arg(long)]
+    code: Option<String>,
     /// The server.
     #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
@@ -92,12 +95,26 @@ pub(crate) struct Login {
 impl Login {
     pub(crate) async fn run(self) -> Result<String> {
         let password = password(&format!("Password of {}: ", self.user))?;
-        let Login { user, tenant, url } = self;
-        let body = json!({"tenant": tenant, "user": user, "password": password});
+        let Login { user, tenant, code, url } = self;
+        let mut body = json!({"tenant": tenant, "user": user, "password": password, "code": code});
         // Nothing is borne yet.
         let at = At { url, token: Some(String::new()) };
-        let request = api::request(&at, Method::POST, &["api", "v2", "sign-in"])?.json(&body);
-        let answer = api::answer(&at, request).await?;
+        let asks = |body: &Value| {
+            Ok::<_, anyhow::Error>(api::request(&at, Method::POST, &["api", "v2", "sign-in"])?.json(body))
+        };
+        let (status, mut answer) = api::told(&at, asks(&body)?).await?;
+        if api::code(&answer) == Some("second_factor_needed") {
+            if !std::io::stdin().is_terminal() {
+                bail!("{user} has a second factor: say the code of the authenticator with --code");
+            }
+            eprint!("Code of {user}'s authenticator: ");
+            let mut said = String::new();
+            std::io::stdin().read_line(&mut said)?;
+            body["code"] = json!(said.trim());
+            answer = api::answer(&at, asks(&body)?).await?;
+        } else {
+            answer = api::good(status, answer)?;
+        }
         let token = answer["meta"]["token"].as_str().context("the server tells no session")?.to_owned();
         let kept = keep(&Kept { url: at.url, token })?;
         Ok(format!("{user} is signed in; the session is kept in {}", kept.display()))
@@ -114,7 +131,7 @@ pub(crate) async fn logout(at: &At) -> Result<String> {
 
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
-    /// Give a user a password, and make them where there is none of that name. No server may run on the data directory; the
+    /// Give a user a password, forget their second factor, and make them where there is none of that name. No server may run on the data directory; the
     /// audit tells of it.
     Reset {
         /// The user.
@@ -148,6 +165,7 @@ impl UserCommand {
         let mut judges = token::standing(&dir)?;
         let known = judges.all(Table::User).any(|user| user.tenant == tenant && user.id == name);
         let mut fields = Fields::from([("password".to_owned(), json!(hash)), ("disabled".to_owned(), json!(false))]);
+        fields.extend([("totp".to_owned(), Value::Null), ("totp_step".to_owned(), Value::Null)]);
         match role {
             Some(role) => drop(fields.insert("role".to_owned(), json!(role))),
             None if known => {}

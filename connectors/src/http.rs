@@ -68,6 +68,38 @@ pub(crate) async fn beginning(mut response: Response, most: usize, wait: Duratio
     text
 }
 
+/// Asks a server, by a form where there is one: its status, and what it says where that is not larger than `most`.
+///
+/// # Errors
+/// Why there is no answer, or that it is too large.
+pub async fn ask(
+    client: &Client,
+    url: &str,
+    form: Option<&[(&'static str, String)]>,
+    authorization: Option<&str>,
+    most: usize,
+) -> Result<(u16, Vec<u8>), String> {
+    let mut request = match form {
+        Some(form) => {
+            let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+            client.post(url).header("content-type", "application/x-www-form-urlencoded").body(body)
+        }
+        None => client.get(url),
+    };
+    request = request.header("accept", "application/json");
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    // What is asked may hold a secret: an error does not repeat it.
+    let response = request.send().await.map_err(|error| error.without_url().to_string())?;
+    let status = response.status().as_u16();
+    match whole(response, most, |_| true).await {
+        Ok(Some(body)) => Ok((status, body)),
+        Ok(None) => Err(format!("the answer is larger than {most} bytes")),
+        Err(error) => Err(error.without_url().to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};

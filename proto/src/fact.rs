@@ -67,6 +67,9 @@ pub enum Fact {
         user: String,
         /// Where it was said from.
         address: Option<String>,
+        /// How they tried, and what was wrong, where it is more than a wrong password.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// A receiver of notifications exists, or no longer does.
     Receiver(Receiver),
@@ -309,7 +312,9 @@ impl Fact {
         let action = detail.get("fact")?.as_str()?.to_owned();
         let (tenant, actor, subject, reason) = match self {
             Fact::Receiver(r) => (&r.tenant, None, r.name.clone(), None),
-            Fact::SignInFailed { tenant, user, .. } => (tenant, None, user.clone(), None),
+            Fact::SignInFailed { tenant, user, reason, .. } => {
+                (tenant, None, user.clone(), (!reason.is_empty()).then(|| reason.clone()))
+            }
             Fact::ReceiverGone { tenant, name } => (tenant, None, name.clone(), None),
             Fact::Token(t) => (&t.tenant, None, t.name.clone(), None),
             Fact::TokenRevoked { tenant, name, actor, reason, .. } => {

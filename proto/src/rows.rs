@@ -225,6 +225,12 @@ tables! {
         disabled: bool,
         /// Whether they have a password.
         has_password: bool,
+        /// Whether a code of their authenticator (TOTP, RFC 6238) is asked for too.
+        second_factor: bool,
+        /// The identity provider that signs them in, if one does.
+        provider: Option<String>,
+        /// Who they are to that provider: its `sub`, which never names somebody else.
+        subject: Option<String>,
         /// The set of files it belongs to, if any: nobody else changes it.
         owner: Option<String>,
         /// When it began.
@@ -305,7 +311,7 @@ tables! {
         session_id: String,
         /// The user who signed in.
         user: String,
-        /// How: `password`.
+        /// How: `password`, `link` (sent by mail), `oidc:PROVIDER`.
         method: String,
         /// The address they came from.
         address: Option<String>,
@@ -315,6 +321,68 @@ tables! {
         expires_at: Time,
         /// When it began.
         created_at: Time,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Links that let somebody in once, sent by mail. Only hashes of them are known, and these are not shown.
+    State SignInLink SignInLinkBatch "sign_in_links" postgres "sign_in_links" key [tenant_id, partition, link_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`.
+        partition: String,
+        /// Names it; not a secret.
+        link_id: String,
+        /// The user it lets in.
+        user: String,
+        /// The address that asked for it.
+        address: Option<String>,
+        /// When it lets nobody in any more.
+        expires_at: Time,
+        /// When it was sent.
+        created_at: Time,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Providers that sign people in (OpenID Connect).
+    State IdentityProvider IdentityProviderBatch "identity_providers" postgres "identity_providers" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a provider is the whole tenant's.
+        partition: String,
+        /// Its name, as the sign-in page shows it.
+        name: String,
+        /// Who issues its tokens, a URL; `/.well-known/openid-configuration` below it says the rest.
+        issuer: String,
+        /// What we are called there.
+        client_id: String,
+        /// Whether there is a client secret.
+        has_client_secret: bool,
+        /// What is asked for beside `openid`; `profile` and `email` where nothing is said.
+        scopes: Vec<String>,
+        /// The claim that is the name of the user here. It should name nobody else later.
+        user_claim: String,
+        /// The claim that lists the groups of somebody.
+        groups_claim: String,
+        /// What members of groups may do, each `group=role`; the first that holds.
+        roles: Vec<String>,
+        /// What somebody in none of these groups may do; null lets them not in.
+        default_role: Option<String>,
+        /// Whether who is not known here is made a user when they first sign in.
+        create_users: bool,
+        /// Whether it lets nobody in.
+        disabled: bool,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
         /// Epoch of this version.
         epoch: i64,
     }

@@ -14,4 +14,4 @@ mod schema;
 mod values;
 
 pub(crate) use load::{load, mapping};
-pub(crate) use schema::{Armis, Config, Enrichment, Grpc, Http, Partial, Postgres, ReceiverConfig, Socket};
+pub(crate) use schema::{Armis, Config, Enrichment, Grpc, Http, Mail, Partial, Postgres, ReceiverConfig, Socket};

@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// The HTTP API.
     pub(crate) http: Http,
+    /// How mail is sent; no links to sign in without it.
+    pub(crate) mail: Option<Mail>,
     /// Clients that speak the protocol of Postgres.
     pub(crate) postgres: Option<Postgres>,
     /// gRPC gateways.
@@ -69,6 +71,7 @@ impl Default for Config {
             memory_limit_mib: None,
             workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
             http: Http::default(),
+            mail: None,
             postgres: None,
             grpc: vec![gateway],
             netflow: vec![socket(2055), socket(4739)],
@@ -93,12 +96,26 @@ pub(crate) struct Http {
     pub(crate) addr: SocketAddr,
     /// Its certificates; plain HTTP without them.
     pub(crate) tls: Option<Files>,
+    /// How browsers reach it, as identity providers and links sent by mail name it: `https://radar.example.net`. The loopback
+    /// address that a browser came to where nothing is said.
+    #[serde(deserialize_with = "values::public_url")]
+    pub(crate) public_url: Option<String>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Http { addr: defaults::local(8080), tls: None }
+        Http { addr: defaults::local(8080), tls: None, public_url: None }
     }
+}
+
+/// `[mail]`: how links to sign in are sent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mail {
+    /// The server: `smtps://user:password@host`, `smtp://host:587?tls=required`, or what names it (`env:`, `file:`).
+    pub(crate) smtp: String,
+    /// Whom it is from.
+    pub(crate) from: String,
 }
 
 /// `[postgres]`: SQL over the protocol of Postgres, read-only.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use radarflow_connectors::secret::{self, SecretError};
 use radarflow_connectors::sources::udp::MAX_SOCKETS;
 use radarflow_reconcile::identity::normalise;
+use radarflow_reconcile::resources::providers;
 use reqwest::Url;
 use serde::de::{Deserialize, Deserializer, Error};
 
@@ -28,6 +29,17 @@ pub(super) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Url, D::Err
         return Err(Error::custom(format!("url {text:?}: http(s), no user and no query are expected")));
     }
     Ok(url)
+}
+
+/// How browsers reach this server: `https://radar.example.net`, or http on this host.
+pub(super) fn public_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    let url = Url::parse(&text).map_err(|e| Error::custom(format!("public_url {text:?}: {e}")))?;
+    if !providers::may_be_asked(&text) || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        let expected = "scheme and host are expected: https, or http on this host (browsers keep sessions of no other)";
+        return Err(Error::custom(format!("public_url {text:?}: {expected}")));
+    }
+    Ok(Some(text))
 }
 
 /// The name of a source instance.

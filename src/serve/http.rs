@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
+use radarflow_connectors::http as outwards;
+use radarflow_connectors::mail::Mailer;
 use radarflow_connectors::sealing;
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
@@ -14,7 +17,7 @@ use radarflow_proto::ports::Appender;
 use radarflow_proto::record::SourceKind;
 use radarflow_query::engine::{Engine, EngineLimits};
 use radarflow_query::http::door::Door;
-use radarflow_query::http::{self, Api, Attempts};
+use radarflow_query::http::{self, Api, AskServer, Attempts, Issuers, Question, SendMail};
 use radarflow_query::live::streams::Streams;
 use radarflow_query::postgres;
 use radarflow_query::records::plans::Plans;
@@ -23,9 +26,14 @@ use super::clients::Clients;
 use super::consumers::Heard;
 use super::records::Records;
 use super::sinks::Sinks;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Mail};
 use crate::memory::{Budget, Rooms};
 use crate::{metrics, watch};
+
+/// How long a server of an identity provider may take.
+const PROVIDER_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of what it says.
+const PROVIDER_BYTES: usize = 1 << 20;
 
 /// What is open.
 pub(super) struct Http {
@@ -123,6 +131,16 @@ impl Connected<'_> {
                     keys.seal(&sealing::context(tenant, resource, id, field), text).ok()
                 })
             },
+            unseal: {
+                let keys = self.sinks.keys.clone();
+                Arc::new(move |[tenant, resource, id, field]: [&str; 4], sealed: &str| {
+                    keys.unseal(&sealing::context(tenant, resource, id, field), sealed).ok()
+                })
+            },
+            public_url: self.config.http.public_url.clone(),
+            mail: self.config.mail.as_ref().map(send_mail).transpose()?,
+            ask_server: ask_server()?,
+            issuers: Issuers::default(),
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
             asked: Arc::new(pull::Asked::new(
@@ -145,4 +163,28 @@ impl Connected<'_> {
         };
         Ok((api, clients))
     }
+}
+
+/// Sends mail through the server of the configuration.
+fn send_mail(said: &Mail) -> Result<Arc<SendMail>> {
+    let mailer = Arc::new(Mailer::new(&said.smtp, &said.from)?);
+    Ok(Arc::new(move |mail: http::Mail| {
+        let mailer = mailer.clone();
+        Box::pin(
+            async move { mailer.send(&mail.to, &mail.subject, mail.text).await.map_err(|error| error.to_string()) },
+        )
+    }))
+}
+
+/// Asks servers of identity providers.
+fn ask_server() -> Result<Arc<AskServer>> {
+    let none = reqwest::redirect::Policy::none;
+    let client = outwards::client(|client| client.timeout(PROVIDER_WAIT).redirect(none()))?;
+    Ok(Arc::new(move |question: Question| {
+        let client = client.clone();
+        Box::pin(async move {
+            let Question { url, form, authorization } = question;
+            outwards::ask(&client, &url, form.as_deref(), authorization.as_deref(), PROVIDER_BYTES).await
+        })
+    }))
 }

@@ -25,6 +25,7 @@ mod push;
 mod ready;
 mod replace;
 mod resources;
+mod signin;
 mod sinks;
 mod tokens;
 mod tools;

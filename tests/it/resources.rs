@@ -229,7 +229,7 @@ async fn pages_filters_and_operations() {
 }
 
 /// Everything that was written below a folder.
-fn written(folder: &Path, out: &mut Vec<u8>) {
+pub(crate) fn written(folder: &Path, out: &mut Vec<u8>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

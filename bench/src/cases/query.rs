@@ -29,7 +29,7 @@ use radarflow_proto::rows::{BatchBuilder, Change, Device, Flow, FlowBatch, State
 use radarflow_query::actor::{Actor, Principals, hash, new_token};
 use radarflow_query::engine::Engine;
 use radarflow_query::http::door::Door;
-use radarflow_query::http::{self, Api, Attempts};
+use radarflow_query::http::{self, Api, Attempts, Issuers};
 use radarflow_query::live::events::Event;
 use radarflow_query::live::streams::Streams;
 use radarflow_query::tables::live::Live;
@@ -307,6 +307,11 @@ pub(crate) fn run() -> Result<()> {
         judgements: Arc::default(),
         attempts: Attempts::default(),
         seal: Arc::new(|_, _| None),
+        unseal: Arc::new(|_, _| None),
+        public_url: None,
+        mail: None,
+        ask_server: Arc::new(|_| Box::pin(async { Err("nobody is asked".to_owned()) })),
+        issuers: Issuers::default(),
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
         records: Arc::new(Nobody),

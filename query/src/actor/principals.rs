@@ -62,7 +62,10 @@ pub fn id_of(sha256: &str) -> &str {
 
 /// Whether a resource says who is let in.
 fn concerns(table: Table) -> bool {
-    matches!(table, Table::ApiToken | Table::Session | Table::User | Table::Role)
+    matches!(
+        table,
+        Table::ApiToken | Table::Session | Table::User | Table::Role | Table::IdentityProvider | Table::SignInLink
+    )
 }
 
 impl Principals {
@@ -100,6 +103,36 @@ impl Principals {
     pub(crate) fn user(&self, tenant: &str, name: &str) -> Option<Arc<Resource>> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         world::get(known.of.get(tenant)?, Table::User, name).cloned()
+    }
+
+    /// The user that a provider knows as this.
+    pub(crate) fn user_of_subject(&self, tenant: &str, provider: &str, subject: &str) -> Option<Arc<Resource>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut users = world::all(known.of.get(tenant)?, Table::User);
+        let is =
+            |user: &&Arc<Resource>| user.text("subject") == Some(subject) && user.text("provider") == Some(provider);
+        users.find(is).cloned()
+    }
+
+    /// The identity providers of a tenant that let people in, by name.
+    pub(crate) fn providers(&self, tenant: &str) -> Vec<Arc<Resource>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = known.of.get(tenant).into_iter().flat_map(|standing| world::all(standing, Table::IdentityProvider));
+        all.filter(|provider| !provider.flag("disabled")).cloned().collect()
+    }
+
+    /// A link that was sent by mail.
+    pub(crate) fn link(&self, tenant: &str, sha256: &str) -> Option<Arc<Resource>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let link = world::get(known.of.get(tenant)?, Table::SignInLink, id_of(sha256))?;
+        (link.secrets.get("sha256").map(String::as_str) == Some(sha256)).then(|| link.clone())
+    }
+
+    /// How many links a user was sent that may still be used.
+    pub(crate) fn links(&self, tenant: &str, user: &str) -> usize {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let links = known.of.get(tenant).into_iter().flat_map(|standing| world::all(standing, Table::SignInLink));
+        links.filter(|link| link.text("user") == Some(user)).count()
     }
 
     /// The sessions of a user, oldest first.
@@ -165,6 +198,7 @@ impl Known {
                     self.end(&tenant, |table, resource| table == Table::Session && of_user(resource));
                 }
             }
+            Table::IdentityProvider | Table::SignInLink => {}
             _ => self.end(&tenant, |table, resource| match table {
                 Table::ApiToken => resource.text("role") == Some(id),
                 // Whose role it is their user says: all of them ask again.

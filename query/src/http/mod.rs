@@ -74,6 +74,8 @@ use crate::http::judgements::Judgements;
 pub use crate::http::listen::{CONNECTION_BYTES, Connection};
 use crate::http::problem::{not_found, problem};
 pub use crate::http::signin::Attempts;
+pub use crate::http::signin::links::{Mail, SendMail};
+pub use crate::http::signin::oidc::{AskServer, Issuers, Question};
 use crate::live::streams::Streams;
 use crate::records::inventory::Mappings;
 use crate::records::plans::Plans;
@@ -99,8 +101,18 @@ pub struct Api {
     pub judgements: Arc<Judgements>,
     /// Seals a secret of tenant, kind, id and field; nothing where there is no key.
     pub seal: Arc<dyn Fn([&str; 4], &str) -> Option<String> + Send + Sync>,
+    /// What was sealed; nothing where it was not, or for something else.
+    pub unseal: Arc<dyn Fn([&str; 4], &str) -> Option<String> + Send + Sync>,
     /// Who failed to sign in, and how often.
     pub attempts: Attempts,
+    /// How browsers reach it, where the configuration says so.
+    pub public_url: Option<String>,
+    /// Sends mail, where it can.
+    pub mail: Option<Arc<SendMail>>,
+    /// Asks the servers of identity providers.
+    pub ask_server: Arc<AskServer>,
+    /// What these say of themselves.
+    pub issuers: Issuers,
     /// Finds records, for explanations.
     pub records: Arc<dyn FindRecords>,
     /// Takes inventories.

@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{named, of_table};
+use super::{named, of_table, providers};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -337,7 +337,8 @@ impl Judge {
                 let own = ["display_name", "password"];
                 operation.id == user && fields.keys().all(|field| own.contains(&field.as_str()))
             }
-            (Table::User, Act::Do { .. }) => operation.id == user,
+            // A session that was stolen takes no second factor away.
+            (Table::User, Act::Do { action, .. }) => operation.id == user && action == "sign_out",
             _ => false,
         }
     }
@@ -383,7 +384,8 @@ impl Judge {
             return None;
         }
         let of = |table| world::all(&self.standing, table);
-        of(Table::User).chain(of(Table::ApiToken)).find(|resource| resource.text("role") == Some(&key.1))
+        let bears = of(Table::User).chain(of(Table::ApiToken)).find(|resource| resource.text("role") == Some(&key.1));
+        bears.or_else(|| of(Table::IdentityProvider).find(|provider| providers::gives(provider).any(|r| r == key.1)))
     }
 
     /// Sets what stands; told is what stood.
@@ -473,7 +475,7 @@ fn stepped(
             made(at, command, operation, of_host, kind, said, Some(stands)).map(Some)
         }
         (Act::Do { action, .. }, Some(stands)) => match kind.actions.iter().find(|declared| declared.name == action) {
-            Some(_) => Ok(Some(stands.clone())),
+            Some(declared) => Ok(Some(without(at, command, stands, declared.clears))),
             None => {
                 let known: Vec<_> = kind.actions.iter().map(|action| action.name).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -481,6 +483,17 @@ fn stepped(
             }
         },
     }
+}
+
+/// The resource, less some of its secrets.
+fn without(at: At, command: &Command, stands: &Arc<Resource>, secrets: &[&str]) -> Arc<Resource> {
+    if !secrets.iter().any(|name| stands.secrets.contains_key(*name)) {
+        return stands.clone();
+    }
+    let mut after = Resource::clone(stands);
+    after.secrets.retain(|name, _| !secrets.contains(&name.as_str()));
+    (after.updated_us, after.updated_by, after.epoch) = (at.now_us, command.principal.name.clone(), at.epoch);
+    Arc::new(after)
 }
 
 /// The resource that says this.

@@ -63,6 +63,8 @@ pub struct ResourceAction {
     pub doc: &'static str,
     /// Least built-in role that may do it.
     pub least: Role,
+    /// The secrets that it takes away.
+    pub clears: &'static [&'static str],
 }
 
 /// A field that is set.

@@ -14,13 +14,15 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `receivers`, `groups` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups` | the kinds |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod groups;
 pub mod judge;
 mod judges;
 pub mod kind;
+mod links;
+pub mod providers;
 mod receivers;
 mod roles;
 mod sessions;
@@ -36,14 +38,17 @@ use radarflow_proto::rows::Table;
 pub use self::judge::{At, Judge, Verdict};
 pub use self::judges::Judges;
 pub use self::kind::{Field, Holds, MadeBy, ResourceAction, ResourceKind, Wrong};
+pub use self::users::is_mail;
 use crate::access::{Action, Permission};
 
 /// Every kind of resource, by name.
 pub static KINDS: &[&ResourceKind] = &[
     &groups::DEVICE_GROUPS,
+    &providers::IDENTITY_PROVIDERS,
     &receivers::RECEIVERS,
     &roles::ROLES,
     &sessions::SESSIONS,
+    &links::SIGN_IN_LINKS,
     &tokens::TOKENS,
     &users::USERS,
 ];

@@ -19,9 +19,23 @@ pub(super) static USERS: ResourceKind = ResourceKind {
         Field::text("role", 64).required(),
         Field::texts("partitions", 1000, 200),
         Field::flag("disabled", false),
+        Field::text("provider", 200),
+        Field::text("subject", 3000).server(),
         Field::text("password", 1000).secret("What they sign in with; argon2id of it is kept."),
+        Field::text("totp", 500).server().secret("What codes of their authenticator follow from."),
+        Field::text("totp_step", 20)
+            .server()
+            .secret("The time step of the newest code that was taken: none is taken twice."),
     ],
-    actions: &[ResourceAction { name: "sign_out", doc: "Ends all of their sessions.", least: Role::Admin }],
+    actions: &[
+        ResourceAction { name: "sign_out", doc: "Ends all of their sessions.", least: Role::Admin, clears: &[] },
+        ResourceAction {
+            name: "reset_second_factor",
+            doc: "Forgets their authenticator, and ends all of their sessions: for somebody who lost it.",
+            least: Role::Admin,
+            clears: &["totp", "totp_step"],
+        },
+    ],
     read: Role::Admin,
     write: Role::Admin,
     made_by: MadeBy::People,
@@ -53,11 +67,12 @@ pub(super) fn given(world: &World<'_>, to: &Resource) -> Result<(), Wrong> {
 }
 
 fn derived(user: &Resource) -> Vec<(&'static str, Value)> {
-    vec![("has_password", json!(user.secrets.contains_key("password")))]
+    let has = |secret: &str| json!(user.secrets.contains_key(secret));
+    vec![("has_password", has("password")), ("second_factor", has("totp"))]
 }
 
 /// Whether a text looks like an address of mail (RFC 5321, without comments, quotes and address literals).
-fn is_mail(text: &str) -> bool {
+pub fn is_mail(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let label = |l: &str| !l.is_empty() && l.len() <= 63 && !l.starts_with('-') && !l.ends_with('-');
     let fits = |c: char| c.is_alphanumeric() || c == '-';

@@ -37,6 +37,7 @@ pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<
     match of.kind.table {
         Table::User => user(api, of, fields).await,
         Table::Receiver => receiver(api, of, fields),
+        Table::IdentityProvider => provider(api, of, fields),
         _ => Ok(()),
     }
 }
@@ -61,13 +62,27 @@ async fn user(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Respons
     Ok(())
 }
 
+/// Seals a secret of a resource.
+#[allow(clippy::result_large_err)]
+fn sealed(api: &Api, of: &Of<'_>, field: &str, text: &str) -> Result<String, Response> {
+    let failed =
+        || problem(StatusCode::SERVICE_UNAVAILABLE, "no_key", "there is no key to seal secrets with", json!({}));
+    (api.seal)([of.tenant, of.kind.name(), of.id, field], text).ok_or_else(failed)
+}
+
+#[allow(clippy::result_large_err)]
+fn provider(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
+    let Some(secret) = fields.get("client_secret").filter(|secret| !secret.is_null()) else { return Ok(()) };
+    let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
+    let secret = secret.ok_or_else(|| invalid("client_secret", "it is text of at most 2000 bytes"))?;
+    let secret = if secret.is_empty() { Value::Null } else { json!(sealed(api, of, "client_secret", secret)?) };
+    fields.insert("client_secret".to_owned(), secret);
+    Ok(())
+}
+
 #[allow(clippy::result_large_err)]
 fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
-    let sealed = |field: &str, text: &str| {
-        let failed =
-            || problem(StatusCode::SERVICE_UNAVAILABLE, "no_key", "there is no key to seal secrets with", json!({}));
-        (api.seal)([of.tenant, of.kind.name(), of.id, field], text).ok_or_else(failed)
-    };
+    let sealed = |field: &str, text: &str| sealed(api, of, field, text);
     if let Some(target) = fields.get("target").filter(|target| !target.is_null()) {
         let url = target.as_str().filter(|url| url.len() <= 2000);
         let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
