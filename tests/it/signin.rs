@@ -437,10 +437,12 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
     let mut home = Home::new("");
     let server = home.start();
     let provider = json!({"issuer": liar.issuer, "client_id": "radarflow", "roles": ["noc=viewer"]});
-    create(&server, "identity_providers", "liar", provider).await;
+    for name in ["liar", "liar-0", "liar-1", "liar-2", "guessed"] {
+        create(&server, "identity_providers", name, provider.clone()).await;
+    }
     let browser = Browser::new(&server);
-    let begin = async |browser: &Browser, next: &str| {
-        let url = format!("{}/sign-in/with?tenant=default&provider=liar&next={next}", server.http);
+    let begin_at = async |browser: &Browser, provider: &str, next: &str| {
+        let url = format!("{}/sign-in/with?tenant=default&provider={provider}&next={next}", server.http);
         let away = browser.send(browser.client.get(url)).await;
         assert_eq!(away.status(), 303, "{}", away.text().await.unwrap());
         let there = Url::parse(away.headers()["location"].to_str().unwrap()).unwrap();
@@ -453,6 +455,7 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
         liar.codes.lock().unwrap().push("c".to_owned());
         asked["state"].clone()
     };
+    let begin = async |browser: &Browser, next: &str| begin_at(browser, "liar", next).await;
     let back = |state: &str| format!("/sign-in/callback?code=c&state={state}");
     let changed = |claim: &'static str, value: Value| {
         move |liar: &Liar, nonce: &str| {
@@ -501,8 +504,8 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
         ("a name that is none", Box::new(changed("preferred_username", json!("*")))),
     ];
     let told = lies.len();
-    for (what, lie) in lies {
-        let state = begin(&browser, "/account").await;
+    for (nth, (what, lie)) in lies.into_iter().enumerate() {
+        let state = begin_at(&browser, &format!("liar-{}", nth / 8), "/account").await;
         liar.says(lie);
         let (status, page) = browser.page(&back(&state)).await;
         assert!(matches!(status, 401 | 403 | 502), "{what}: {status} {page}");
@@ -533,6 +536,13 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
     other.set(STEP, step);
     liar.codes.lock().unwrap().clear();
     assert_eq!(other.page(&back(&state)).await.0, 401, "a code is used once");
+    // Codes are guessed no more often than passwords.
+    liar.codes.lock().unwrap().clear();
+    for nth in 0..12 {
+        let state = begin_at(&browser, "guessed", "/account").await;
+        let (status, _) = browser.page(&back(&state).replace("code=c", "code=x")).await;
+        assert_eq!(status, if nth < 10 { 401 } else { 429 }, "{nth}");
+    }
     // What a provider says of itself may lead to no other place, nor be of somebody else.
     for (name, value) in [("token_endpoint", "http://169.254.169.254/token"), ("issuer", "https://id.example")] {
         let right = liar.discovery.lock().unwrap().clone();

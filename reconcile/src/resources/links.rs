@@ -8,7 +8,7 @@ use super::kind::{Field, MadeBy, ResourceKind};
 /// The declaration.
 pub(super) static SIGN_IN_LINKS: ResourceKind = ResourceKind {
     table: Table::SignInLink,
-    singular: "sign-in link",
+    singular: "sign_in_link",
     id: "link_id",
     fields: &[
         Field::text("user", 200).required().immutable(),

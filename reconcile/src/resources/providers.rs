@@ -12,7 +12,7 @@ use super::world::World;
 /// The declaration.
 pub(super) static IDENTITY_PROVIDERS: ResourceKind = ResourceKind {
     table: Table::IdentityProvider,
-    singular: "identity provider",
+    singular: "identity_provider",
     id: "name",
     fields: &[
         Field::text("issuer", 1000).required(),

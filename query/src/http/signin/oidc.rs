@@ -38,6 +38,8 @@ use crate::http::{Api, Shared};
 const BELIEVED_MS: i64 = 10 * 60 * 1000;
 /// How soon a key that is not known is looked for again, milliseconds.
 const AGAIN_MS: i64 = 60 * 1000;
+/// How soon a provider is asked again that did not answer as it should, milliseconds.
+const FAILED_MS: i64 = 5 * 1000;
 /// Providers of which is remembered what they say of themselves.
 const REMEMBERED: usize = 1000;
 /// How far the clocks of a provider and ours may be apart, seconds.
@@ -95,22 +97,25 @@ struct Known {
     keys: JwkSet,
 }
 
+/// What is known of a provider: one request asks it at a time, and the others wait for what that one hears.
+#[derive(Default)]
+struct Place {
+    known: tokio::sync::Mutex<Option<Result<Arc<Known>, (i64, String)>>>,
+}
+
 /// What providers say of themselves, by tenant and issuer.
 #[derive(Default)]
-pub struct Issuers(Mutex<BTreeMap<(String, String), Arc<Known>>>);
+pub struct Issuers(Mutex<BTreeMap<(String, String), Arc<Place>>>);
 
 impl Issuers {
-    fn get(&self, key: &(String, String)) -> Option<Arc<Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    fn set(&self, key: (String, String), known: Arc<Known>) {
+    /// The place of a provider. Where there are too many, those go that nobody waits for.
+    fn place(&self, tenant: &str, issuer: &str) -> Arc<Place> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (tenant.to_owned(), issuer.to_owned());
         if all.len() >= REMEMBERED && !all.contains_key(&key) {
-            let oldest = all.iter().min_by_key(|(_, known)| known.asked_ms).map(|(key, _)| key.clone());
-            oldest.and_then(|oldest| all.remove(&oldest));
+            all.retain(|_, place| Arc::strong_count(place) > 1);
         }
-        all.insert(key, known);
+        all.entry(key).or_default().clone()
     }
 }
 
@@ -164,15 +169,26 @@ async fn fetched<T: serde::de::DeserializeOwned>(
 /// What a provider says of itself; asked again where a key is not known.
 async fn known(api: &Api, provider: &Resource, key: Option<&str>) -> Result<Arc<Known>, Refused> {
     let issuer = provider.text("issuer").unwrap_or_default();
-    let place = (provider.tenant.clone(), issuer.to_owned());
+    let place = api.issuers.place(&provider.tenant, issuer);
+    let mut known = place.known.lock().await;
     let now_ms = api.now_ms();
-    if let Some(known) = api.issuers.get(&place) {
-        let missing = key.is_some_and(|key| known.keys.find(key).is_none());
-        let age = now_ms - known.asked_ms;
-        if age < AGAIN_MS || age < BELIEVED_MS && !missing {
-            return Ok(known);
+    match &*known {
+        Some(Ok(known)) => {
+            let missing = key.is_some_and(|key| known.keys.find(key).is_none());
+            let age = now_ms - known.asked_ms;
+            if age < AGAIN_MS || age < BELIEVED_MS && !missing {
+                return Ok(known.clone());
+            }
         }
+        Some(Err((asked_ms, why))) if now_ms - asked_ms < FAILED_MS => return broken(why.clone()),
+        _ => {}
     }
+    let asked = asked(api, issuer, now_ms).await;
+    *known = Some(asked.as_ref().map(Arc::clone).map_err(|refused| (api.now_ms(), refused.why.clone())));
+    asked
+}
+
+async fn asked(api: &Api, issuer: &str, now_ms: i64) -> Result<Arc<Known>, Refused> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let discovery: Discovery = fetched(api, &url, None).await?;
     if discovery.issuer != issuer {
@@ -186,9 +202,7 @@ async fn known(api: &Api, provider: &Resource, key: Option<&str>) -> Result<Arc<
     // A key of a kind that is not known here leaves the others.
     let keys = keys.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
     let keys = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()).collect();
-    let known = Arc::new(Known { asked_ms: now_ms, discovery, keys: JwkSet { keys } });
-    api.issuers.set(place, known.clone());
-    Ok(known)
+    Ok(Arc::new(Known { asked_ms: now_ms, discovery, keys: JwkSet { keys } }))
 }
 
 /// A provider that lets people in.
@@ -288,7 +302,18 @@ pub(super) async fn end(
             "This took too long, or began in another browser: sign in again.",
         );
     };
-    let mut response = match came_back(&api, &away, &asked, &base, &from).await {
+    // Who only brings made-up codes has the provider asked no more often than passwords are looked at.
+    let mut key = from.counted(&away.tenant, &away.provider);
+    key.2.push_str(" oidc");
+    if api.attempts.wait(&key, api.now_ms()).is_some() {
+        return pages::refused_page(StatusCode::TOO_MANY_REQUESTS, in_words(StatusCode::TOO_MANY_REQUESTS));
+    }
+    api.attempts.failed(key.clone(), api.now_ms());
+    let came = came_back(&api, &away, &asked, &base, &from).await;
+    if came.is_ok() {
+        api.attempts.succeeded(&key);
+    }
+    let mut response = match came {
         Ok(Came::In(In { session, .. })) => {
             let mut response = pages::on(local(&away.next));
             if let Ok(value) = session_cookie(&session).parse() {
@@ -507,7 +532,10 @@ fn user_of(
         let said = "The identity provider does not say what you are called here: tell your administrator.";
         return refuse(StatusCode::FORBIDDEN, said, why, "");
     };
-    if claim == "email" && claims.get("email_verified") != Some(&Value::Bool(true)) {
+    if claim == "email"
+        && !matches!(claims.get("email_verified"), Some(Value::Bool(true)))
+        && text("email_verified") != Some("true")
+    {
         let said = "The identity provider has not verified your address of mail.";
         return refuse(StatusCode::FORBIDDEN, said, String::new(), name);
     }
@@ -548,6 +576,12 @@ fn user_of(
         Some(Value::String(group)) => vec![group.clone()],
         _ => Vec::new(),
     };
+    // What a set of files says of somebody is changed there.
+    let owned = known.as_ref().filter(|known| !known.owner.is_empty());
+    if let Some(known) = owned {
+        let fields = fields_of([("subject", json!(subject))]);
+        return Ok((user.clone(), changed(known, fields)));
+    }
     let Some(role) = role_of(provider, &groups) else {
         let said = "None of your groups may sign in here: ask your administrator.";
         return refuse(StatusCode::FORBIDDEN, said, format!("in none of the groups: {}", shortened(&groups)), &user);
@@ -582,17 +616,20 @@ fn stated(provider: &Resource, known: Option<&Resource>, user: &str, subject: &s
         }
     }
     match known {
-        Some(known) => {
-            let changed: Fields =
-                fields.into_iter().filter(|(name, value)| known.fields.0.get(name) != Some(value)).collect();
-            let act = Act::Update { fields: changed.clone() };
-            let condition = Condition::Epoch(known.epoch);
-            let update = Operation { condition, owner: known.owner.clone(), ..operation(Table::User, user, act) };
-            if changed.is_empty() { Vec::new() } else { vec![update] }
-        }
+        Some(known) => changed(known, fields),
         None => {
             fields.insert("provider".to_owned(), json!(provider.id));
             vec![operation(Table::User, user, Act::Create { fields })]
         }
     }
+}
+
+/// What a user is to say from now on, if they stand as they were read; nothing where they say it already.
+fn changed(user: &Resource, mut fields: Fields) -> Vec<Operation> {
+    fields.retain(|name, value| user.fields.0.get(name) != Some(value));
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    let (condition, owner) = (Condition::Epoch(user.epoch), user.owner.clone());
+    vec![Operation { condition, owner, ..operation(Table::User, &user.id, Act::Update { fields }) }]
 }

@@ -53,8 +53,13 @@ fn step_of(api: &Api, secret: Vec<u8>, newest: Option<u64>, code: &str) -> Optio
 
 /// What takes a code: the step is written, if the user stands as they were read.
 fn taken(user: &Resource, step: u64) -> Operation {
-    let fields = fields_of([("totp_step", json!(step.to_string()))]);
-    Operation { condition: Condition::Epoch(user.epoch), ..operation(Table::User, &user.id, Act::Update { fields }) }
+    changed(user, Act::Update { fields: fields_of([("totp_step", json!(step.to_string()))]) })
+}
+
+/// A change of a user, if they stand as they were read; they stay whose they are.
+fn changed(user: &Resource, act: Act) -> Operation {
+    let condition = Condition::Epoch(user.epoch);
+    Operation { condition, owner: user.owner.clone(), ..operation(Table::User, &user.id, act) }
 }
 
 /// What taking a code of somebody is.
@@ -178,8 +183,7 @@ pub(super) async fn confirm(State(api): State<Shared>, request: Request) -> Resu
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "no_key", "there is no key to seal with", json!({})));
     };
     let fields = fields_of([("totp", json!(sealed)), ("totp_step", json!(at.to_string()))]);
-    let act = Act::Update { fields };
-    let begun = Operation { condition: Condition::Epoch(user.epoch), ..operation(Table::User, &user.id, act) };
+    let begun = changed(&user, Act::Update { fields });
     let method = String::new();
     let shown = Shown { tenant: offered.tenant, user: offered.user, method };
     done(&api, &shown, vec![begun], &from).await?;
