@@ -13,6 +13,7 @@ use radarflow_connectors::sources::{SourceError, kafka, nats, pull};
 use radarflow_proto::lake::LakeTable;
 use reqwest::Method;
 
+use crate::audit::AuditCommand;
 use crate::clock::ClockCommand;
 use crate::import::{Import, ServiceRadar};
 use crate::memory::Budget;
@@ -89,6 +90,9 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// The audit: who did what.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Say why the records of a device are one device, with witnesses.
     #[command(after_help = "Example: radarflow explain sr:14f9ca79-be46-436f-b6b5-9a83ca66a350")]
     Explain {
@@ -344,6 +348,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Query { srql, sql, format, live: false, all, at } => {
             return runtime.block_on(query::query(&srql, sql, format, all, &at));
         }
+        Command::Audit(command) => say(&runtime.block_on(command.run())?)?,
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,

@@ -1,6 +1,7 @@
 //! The `radarflow` program: command line, configuration, wiring. Everything it does is done elsewhere.
 
 mod api;
+mod audit;
 mod bounds;
 mod capture;
 mod caret;

@@ -6,7 +6,7 @@
 use std::sync::mpsc::SyncSender;
 
 use radarflow_proto::fact::DeviceStep;
-use radarflow_proto::rows::StateRow;
+use radarflow_proto::rows::{Audit, StateRow};
 use radarflow_reconcile::identity::name::Name;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
@@ -27,8 +27,8 @@ use crate::resources::Stated;
 use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
-    alerts, aliases, availability, facts, health, identity, inventory, lifecycle, listings, loss, merges, output,
-    records, resources, steps, telemetry, topology,
+    alerts, aliases, audit, availability, facts, health, identity, inventory, lifecycle, listings, loss, merges,
+    output, records, resources, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -73,6 +73,7 @@ inputs! {
     deltas: Keyed<SourceKey, Delta>,
     facts: Keyed<String, StandingFact>,
     commands: Keyed<String, Stated>,
+    audited: Keyed<String, Box<Audit>>,
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
@@ -92,6 +93,8 @@ pub(crate) fn build<'scope>(
     let sightings = inputs.sightings.to_stream(scope);
     let facts = facts::build(cx, facts::Inputs { stated: inputs.facts.to_stream(scope) });
     let resources = resources::build(cx, resources::Inputs { commands: inputs.commands.to_stream(scope) });
+    let told = inputs.audited.to_stream(scope).concat(resources.told);
+    let audit = audit::build(cx, audit::Inputs { told });
     let listings = listings::build(cx, listings::Inputs { listed: inputs.listed.to_stream(scope) });
     let records = records::build(cx, records::Inputs { sightings: sightings.clone(), withdrawn: listings.withdrawn });
     let interfaces =
@@ -185,7 +188,7 @@ pub(crate) fn build<'scope>(
                 alerts.rows,
             ],
             batches: telemetry.batches,
-            events: vec![resources.events, health.events, alerts.events, merges.events, telemetry.corrections],
+            events: vec![audit, health.events, alerts.events, merges.events, telemetry.corrections],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
             settled: alerts.settled,

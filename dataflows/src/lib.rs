@@ -82,6 +82,7 @@
 
 pub mod alerts;
 pub mod aliases;
+pub mod audit;
 pub mod availability;
 pub mod collection;
 pub mod decode;

@@ -27,7 +27,6 @@ use timely::dataflow::operators::vec::Map;
 use crate::collection::{Events, Rel, collected};
 use crate::facts::StandingFact;
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode, put_state, route, take_state};
-use crate::output::DerivedRow;
 
 /// Resources in snapshots, by tenant, kind and id.
 const RESOURCES: &str = "resources";
@@ -67,8 +66,8 @@ pub struct Outputs<'scope> {
     pub changes: Events<'scope, ResourceChange>,
     /// What became of commands.
     pub judgements: Events<'scope, Judgement>,
-    /// The audit.
-    pub events: Events<'scope, DerivedRow>,
+    /// What the audit is told.
+    pub told: Events<'scope, Keyed<String, Box<Audit>>>,
 }
 
 /// What the judge says.
@@ -76,7 +75,7 @@ pub struct Outputs<'scope> {
 enum Said {
     Changed(ResourceChange),
     Judged(Judgement),
-    Audited(DerivedRow),
+    Audited(Keyed<String, Box<Audit>>),
 }
 
 /// Builds it.
@@ -97,7 +96,7 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
             Said::Judged(judgement) => Some(judgement),
             _ => None,
         }),
-        events: said.flat_map(|said| match said {
+        told: said.flat_map(|said| match said {
             Said::Audited(row) => Some(row),
             _ => None,
         }),
@@ -164,14 +163,18 @@ impl Judges {
         }
     }
 
-    fn judge(&mut self, at: At, command: &Command, said: &mut Vec<Said>) {
+    fn judge(&mut self, at: At, position: u64, command: &Command, said: &mut Vec<Said>) {
         let verdict = self.with(&command.tenant, |judge| judge.judge(at, command));
         self.changed(&verdict.changes);
         if command.digest.is_some() && !verdict.again {
             self.answers.insert((command.tenant.clone(), command.command_id.clone()));
         }
         if !verdict.again {
-            said.extend(audited(at, command, &verdict).map(|row| Said::Audited(row.into())));
+            let told = |(nth, mut row): (usize, Audit)| {
+                row.row_id = RowId::new(0, 0, nth as u32);
+                Said::Audited(Keyed { key: command.tenant.clone(), position, event: row.into() })
+            };
+            said.extend(audited(at, command, &verdict).enumerate().map(told));
         }
         said.extend(verdict.changes.into_iter().map(Said::Changed));
         if !command.command_id.is_empty() {
@@ -237,8 +240,8 @@ fn judged<'scope>(cx: &Context, commands: Events<'scope, Keyed<String, Stated>>)
                 judges.expire(at, &mut said);
                 let mut commands = stash.remove(&next).unwrap_or_default();
                 commands.sort_by_key(|command| command.position);
-                for Keyed { event: Stated(command), .. } in commands {
-                    judges.judge(at, &command, &mut said);
+                for Keyed { event: Stated(command), position, .. } in commands {
+                    judges.judge(at, position, &command, &mut said);
                 }
                 held.downgrade(&next);
                 output.session(held).give_iterator(said.drain(..));
@@ -272,6 +275,9 @@ fn audited<'a>(at: At, command: &'a Command, verdict: &'a Verdict) -> impl Itera
             subject: operation.id.clone(),
             reason: Some(command.reason.clone()).filter(|reason| !reason.is_empty()),
             detail: detail.to_string(),
+            sequence: None,
+            previous: None,
+            hash: None,
         }
     };
     // Changes of one resource by several operations of a command are told with the first.

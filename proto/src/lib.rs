@@ -34,6 +34,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod body;
 pub mod cell;
 pub mod clock;

@@ -1061,6 +1061,8 @@ tables! {
         row_id: RowId,
         /// Epoch at which the row was emitted.
         epoch: i64,
+        /// Its place in the chain of its tenant, from 1; none of rows that are older than chains.
+        sequence: Option<i64>,
         /// When it became durable.
         time: Time,
         /// Who: a token's name, `configuration`, `radarflow`.
@@ -1074,6 +1076,10 @@ tables! {
         reason: Option<String>,
         /// The fact without its secrets, JSON.
         detail: String,
+        /// The hash of the row before it; none in the first.
+        previous: Option<String>,
+        /// SHA-256 of this row and of `previous`: what `radarflow audit verify` computes again.
+        hash: Option<String>,
     }
 
     /// Input that could not be used: nothing is dropped silently.

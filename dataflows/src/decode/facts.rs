@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use radarflow_proto::cell::Time;
 use radarflow_proto::fact::{Audited, Fact, RunDecision};
-use radarflow_proto::rows::{Audit, BatchBuilder};
+use radarflow_proto::rows::Audit;
 use radarflow_reconcile::identity::sources;
 
 use super::{At, Decoder};
@@ -117,7 +117,10 @@ impl Decoder {
             subject: audited.subject,
             reason: audited.reason,
             detail: audited.detail,
+            sequence: None,
+            previous: None,
+            hash: None,
         };
-        self.builders.entry((tenant, "default".to_owned())).or_default().audit.push(&row);
+        self.out.audited.push(Keyed { key: tenant, position: at.order, event: row.into() });
     }
 }

@@ -30,7 +30,7 @@ use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
-    AuditBatch, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
+    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
@@ -98,6 +98,8 @@ pub struct Decoded {
     pub facts: Vec<Keyed<String, StandingFact>>,
     /// What people state of resources, by tenant.
     pub commands: Vec<Keyed<String, Stated>>,
+    /// What the audit is told, by tenant.
+    pub audited: Vec<Keyed<String, Box<Audit>>>,
     /// Steps of alerts that people ask for.
     pub steps: Vec<Keyed<AlertKey, AlertEvent>>,
     /// Steps of devices that people ask for, with their place in the epoch.
@@ -119,7 +121,6 @@ struct Builders {
     traps: TrapBatch,
     trap_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
-    audit: AuditBatch,
 }
 
 /// Where the entry being read stands.
@@ -377,7 +378,6 @@ impl Decoder {
             push(Table::Log, b.logs.finish(), vec![b.log_ips]);
             push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);
-            push(Table::Audit, b.audit.finish(), vec![]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Rows that the dataflow itself makes: health events, alert history, notifications, the audits of identity and of resources,
+//! Rows that the dataflow itself makes: health events, alert history, notifications, the audit, that of identity,
 //! corrections.
 //!
 //! They have no input position. They are sorted by content and numbered in that order, so that their `row_id` is a function

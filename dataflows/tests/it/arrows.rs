@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "output",
     "facts",
     "resources",
+    "audit",
     // The parts.
     "records",
     "aliases",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use radarflow_dataflows::keyed::{Restored, Tick, encode};
 use radarflow_dataflows::upgrade;
 use radarflow_dataflows::worker::Start;
+use radarflow_proto::audit::hash;
 use radarflow_proto::fact::{Actor, DeviceGroup, Fact, Receiver, ReceiverKind, Role, Token};
 use radarflow_proto::resource::{Act, Command, Condition, Judgement, Operation, Principal, PrincipalKind, RefusalCode};
 use radarflow_proto::rows::{Audit, StateRow, Table};
@@ -178,4 +179,50 @@ fn what_stood_before_there_were_resources_stands_after_an_upgrade() {
     assert_eq!(named(&run, Table::Receiver), ["t ops http://host"]);
     assert_eq!(named(&run, Table::ApiToken), ["u 0a grafana"]);
     assert_eq!(named(&run, Table::DeviceGroup), ["t core ann"]);
+}
+
+#[test]
+fn the_audit_is_one_chain_a_tenant_whoever_computes_it() {
+    let mut chains = Vec::new();
+    for workers in [1, 2, 3] {
+        let mut run = Run::new(workers);
+        let user = |name: &str| put("users", name, json!({"role": "viewer"}));
+        let failed = |tenant: &str| {
+            fact(&Fact::SignInFailed {
+                tenant: tenant.into(),
+                user: "eve".into(),
+                address: None,
+                reason: String::new(),
+            })
+        };
+        run.tick(vec![
+            failed("t"),
+            command("t", "1", None, vec![user("zoe"), user("ann")]),
+            command("u", "2", None, vec![user("bob")]),
+            failed("t"),
+        ]);
+        run.tick(vec![fact(&Fact::Snapshot)]);
+        let start = Start { epoch: run.epoch, state: run.snapshot.clone(), ..Start::default() };
+        let mut again = Run::from(workers % 3 + 1, start, run.clock_ms);
+        again.tick(vec![failed("u"), command("t", "3", None, vec![user("zoe")])]);
+        let mut rows = run.rows::<Audit>();
+        rows.extend(again.rows::<Audit>());
+        rows.sort_by_key(|row| (row.tenant_id.clone(), row.sequence));
+        for tenant in ["t", "u"] {
+            let of: Vec<&Audit> = rows.iter().filter(|row| row.tenant_id == tenant).collect();
+            let mut before = None;
+            for (nth, row) in of.iter().enumerate() {
+                assert_eq!((row.sequence, &row.previous), (Some(nth as i64 + 1), &before), "{row:?}");
+                assert_eq!(row.hash, Some(hash(row)), "{row:?}");
+                before = row.hash.clone();
+            }
+        }
+        let told: Vec<_> =
+            rows.iter().map(|row| (row.tenant_id.clone(), row.subject.clone(), row.hash.clone())).collect();
+        let subjects: Vec<&str> = told.iter().map(|(_, subject, _)| subject.as_str()).collect();
+        // The order of the ledger; of a command that of its operations.
+        assert_eq!(subjects, ["eve", "zoe", "ann", "eve", "zoe", "bob", "eve"]);
+        chains.push(told);
+    }
+    assert!(chains.iter().all(|chain| *chain == chains[0]));
 }
