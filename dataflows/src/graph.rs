@@ -18,6 +18,7 @@ use crate::decode::{Decoded, EventBatch};
 use crate::facts::StandingFact;
 use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::{Inspect, RunEvent};
+use crate::jobs::{JobEvent, JobKey};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
@@ -27,7 +28,7 @@ use crate::resources::Stated;
 use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
-    alerts, aliases, availability, facts, health, identity, inventory, lifecycle, listings, loss, merges, output,
+    alerts, aliases, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges, output,
     records, resources, steps, telemetry, topology,
 };
 
@@ -76,6 +77,7 @@ inputs! {
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
+    results: Keyed<JobKey, JobEvent>,
     batches: EventBatch,
 }
 
@@ -145,6 +147,15 @@ pub(crate) fn build<'scope>(
             devices: inventory.devices.clone(),
         },
     );
+    let jobs = jobs::build(
+        cx,
+        jobs::Inputs {
+            resources: resources.changes.clone(),
+            devices: inventory.devices.clone(),
+            agents: health.agents,
+            results: inputs.results.to_stream(scope),
+        },
+    );
     let alerts = alerts::build(
         cx,
         alerts::Inputs {
@@ -182,12 +193,14 @@ pub(crate) fn build<'scope>(
                 telemetry.link_rows,
                 sources.rows,
                 health.rows,
+                jobs.rows,
                 alerts.rows,
             ],
             batches: telemetry.batches,
             events: vec![resources.events, health.events, alerts.events, merges.events, telemetry.corrections],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
+            configurations: jobs.configurations,
             settled: alerts.settled,
             facts: facts.all,
             resources: resources.changes,

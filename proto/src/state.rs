@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, ApiToken, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, ImportedUid, IpOwnership, Link,
-    Receiver, Role, Session, Source, Table, TopologyLink, User,
+    Agent, Alert, ApiToken, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, ImportedUid, IpOwnership, Job, Link,
+    Profile, Receiver, Role, Session, Source, Table, TopologyLink, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -110,7 +110,7 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    Receiver, Agent, Alert, Source, TopologyLink,
+    Receiver, Agent, Alert, Source, TopologyLink, Profile, Job,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{named, of_table};
+use super::{named, of_table, profiles};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -379,10 +379,13 @@ impl Judge {
 
     /// One that refers to what is gone.
     fn referrer(&self, key: &(Table, String)) -> Option<&Arc<Resource>> {
+        let of = |table| world::all(&self.standing, table);
+        if key.0 == Table::DeviceGroup {
+            return of(Table::Profile).find(|profile| profiles::refers(profile, &key.1));
+        }
         if key.0 != Table::Role {
             return None;
         }
-        let of = |table| world::all(&self.standing, table);
         of(Table::User).chain(of(Table::ApiToken)).find(|resource| resource.text("role") == Some(&key.1))
     }
 

@@ -14,13 +14,14 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `receivers`, `groups` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `receivers`, `groups`, `profiles` | the kinds |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod groups;
 pub mod judge;
 mod judges;
 pub mod kind;
+mod profiles;
 mod receivers;
 mod roles;
 mod sessions;
@@ -41,6 +42,7 @@ use crate::access::{Action, Permission};
 /// Every kind of resource, by name.
 pub static KINDS: &[&ResourceKind] = &[
     &groups::DEVICE_GROUPS,
+    &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,
     &sessions::SESSIONS,

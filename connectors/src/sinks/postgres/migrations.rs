@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = files![
     "0006_imported_uids",
     "0007_topology_links",
     "0008_people",
+    "0010_jobs",
 ];
 
 /// What brings a schema up to date.
