@@ -120,9 +120,7 @@ impl Test {
             (Test::Folded(text), Some(value)) => value.to_lowercase() == *text,
             (Test::Wild(pattern), Some(value)) => wild(pattern, &value.to_lowercase()),
             (Test::Address(ip), Some(value)) => address(value) == Some(*ip),
-            (Test::Network(network, bits), Some(value)) => {
-                address(value).is_some_and(|ip| within(ip, *network, *bits))
-            }
+            (Test::Network(network, bits), Some(value)) => address(value).is_some_and(|ip| within(ip, *network, *bits)),
         }
     }
 
@@ -321,7 +319,8 @@ impl<'a> Reader<'a> {
                 _ => self.plain(field, key, text, folded, false),
             };
         }
-        let end = self.rest.find(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',')).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',')).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
         if text.is_empty() {
             return Err(format!("`{key}` is compared with nothing"));

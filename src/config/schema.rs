@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) postgres: Option<Postgres>,
     /// gRPC gateways.
     pub(crate) grpc: Vec<Grpc>,
+    /// The agent inside.
+    pub(crate) agent: Agent,
     /// NetFlow and IPFIX.
     pub(crate) netflow: Vec<Socket>,
     /// sFlow.
@@ -71,6 +73,7 @@ impl Default for Config {
             http: Http::default(),
             postgres: None,
             grpc: vec![gateway],
+            agent: Agent::default(),
             netflow: vec![socket(2055), socket(4739)],
             sflow: vec![socket(6343)],
             syslog: vec![socket(5514)],
@@ -166,6 +169,22 @@ pub(crate) struct Grpc {
     pub(crate) partition: String,
     /// Its certificates; needed beyond loopback.
     pub(crate) tls: Option<Files>,
+}
+
+/// `[agent]`: the agent inside, which does what profiles say from this host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Agent {
+    /// Whether there is one.
+    pub(crate) enabled: bool,
+    /// What it is called.
+    pub(crate) id: String,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Agent { enabled: false, id: "local".to_owned() }
+    }
 }
 
 /// `[sources]`: what is read from elsewhere.

@@ -693,6 +693,8 @@ impl AgentGatewayService for Gateway {
                     message = incoming.message() => message,
                     () = stop.told() => break,
                     () = tokio::time::sleep_until(next), if due => {
+                        // What it is by now.
+                        let told = configurations.of(&tenant, Some(&partition), &agent_id);
                         let config = control_stream_response::Payload::Config(told.response());
                         if end.send(Ok(ControlStreamResponse { payload: Some(config) })).await.is_err() {
                             break;

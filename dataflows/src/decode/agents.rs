@@ -304,7 +304,8 @@ impl Decoder {
 
     /// Results of a job, counted.
     fn found(&mut self, at: &At<'_>, push: &AgentPush, job: &str, tally: Tally) {
-        let Some(agent_id) = normalise::agent_id(&push.agent_id).filter(|_| tally.results > 0 && !job.is_empty()) else {
+        let Some(agent_id) = normalise::agent_id(&push.agent_id).filter(|_| tally.results > 0 && !job.is_empty())
+        else {
             return;
         };
         let (tenant, partition) = at.scope();

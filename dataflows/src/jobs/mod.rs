@@ -23,8 +23,8 @@ use timely::dataflow::operators::vec::Map;
 use crate::collection::{Events, Rel, collected};
 use crate::keyed::{Context, Keyed, machine};
 use plans::PlanOut;
-pub use settle::{JobEvent, JobKey, Tally};
 use settle::Jobs;
+pub use settle::{JobEvent, JobKey, Tally};
 
 /// What jobs are made of.
 pub struct Inputs<'scope> {
@@ -50,7 +50,9 @@ pub struct Outputs<'scope> {
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
     let plans = plans::build(cx, inputs.resources, inputs.devices, inputs.agents);
     let planned = plans.clone().flat_map(|out| match out {
-        PlanOut::Planned(key, planned) => Some(Keyed { key, position: 0, event: JobEvent::Planned(planned.map(Into::into)) }),
+        PlanOut::Planned(key, planned) => {
+            Some(Keyed { key, position: 0, event: JobEvent::Planned(planned.map(Into::into)) })
+        }
         PlanOut::Configuration(_) => None,
     });
     let rows = machine(planned.concat(inputs.results), cx, Jobs);

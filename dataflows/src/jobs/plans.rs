@@ -188,9 +188,8 @@ impl Tenant {
             } else {
                 self.groups.remove(&resource.id);
             }
-            let of = |known: &Known| {
-                known.profile.as_ref().is_ok_and(|p| p.device_group.as_ref() == Some(&resource.id))
-            };
+            let of =
+                |known: &Known| known.profile.as_ref().is_ok_and(|p| p.device_group.as_ref() == Some(&resource.id));
             for (name, known) in self.profiles.iter_mut().filter(|(_, known)| of(known)) {
                 dirty.extend(known.partitions().cloned());
                 known.members.clear();
@@ -217,7 +216,8 @@ impl Tenant {
             .filter(|(_, targets)| !targets.is_empty())
             .collect();
         let profiles: Vec<(&Profile, &BTreeSet<String>)> = targets.iter().map(|(p, targets)| (*p, targets)).collect();
-        let agents: Vec<AgentFacts> = self.agents.get(partition).into_iter().flat_map(|of| of.values().cloned()).collect();
+        let agents: Vec<AgentFacts> =
+            self.agents.get(partition).into_iter().flat_map(|of| of.values().cloned()).collect();
         let mut new = plan(tenant, partition, &profiles, &agents);
         for (name, known) in self.profiles.iter().filter(|(_, known)| known.home == partition) {
             let interval_s = known.profile.as_ref().map_or(60, |profile| profile.interval_s);
@@ -255,7 +255,9 @@ impl Tenant {
             plan.jobs.iter().map(|job| (key(job), job.clone())).collect()
         };
         let (before, after) = (old.map(by_key).unwrap_or_default(), by_key(&new));
-        out.extend(before.keys().filter(|key| !after.contains_key(*key)).map(|key| PlanOut::Planned(key.clone(), None)));
+        out.extend(
+            before.keys().filter(|key| !after.contains_key(*key)).map(|key| PlanOut::Planned(key.clone(), None)),
+        );
         let others = after.into_iter().filter(|(key, planned)| before.get(key) != Some(planned));
         out.extend(others.map(|(key, planned)| PlanOut::Planned(key, Some(planned))));
         if new.contents.is_empty() && new.jobs.is_empty() {

@@ -68,7 +68,9 @@ impl AgentFacts {
             };
         }
         match kind {
-            Kind::Ping | Kind::Tcp | Kind::Sweep if !self.has(SWEEPS) => Err(format!("it lacks the capability {SWEEPS}")),
+            Kind::Ping | Kind::Tcp | Kind::Sweep if !self.has(SWEEPS) => {
+                Err(format!("it lacks the capability {SWEEPS}"))
+            }
             Kind::Ping | Kind::Tcp | Kind::Sweep if !v4 => {
                 Err("ServiceRadar's agent is sent IPv4 addresses only".to_owned())
             }
@@ -130,12 +132,7 @@ struct Share<'a> {
 }
 
 /// Plans a partition: its profiles with their targets there, and its agents. A target is named by what agents are told.
-pub fn plan(
-    tenant: &str,
-    partition: &str,
-    profiles: &[(&Profile, &BTreeSet<String>)],
-    agents: &[AgentFacts],
-) -> Plan {
+pub fn plan(tenant: &str, partition: &str, profiles: &[(&Profile, &BTreeSet<String>)], agents: &[AgentFacts]) -> Plan {
     let mut plan = Plan::default();
     let mut shares: BTreeMap<&str, Vec<Share<'_>>> = agents.iter().map(|a| (a.id.as_str(), Vec::new())).collect();
     let mut order: Vec<&(&Profile, &BTreeSet<String>)> = profiles.iter().filter(|(p, _)| p.enabled).collect();
@@ -198,7 +195,8 @@ fn share<'a>(
         }
         if able.is_empty() {
             let capability = profile.kind.capability().unwrap_or(SWEEPS);
-            nobody = (nobody.0 + targets.len(), format!("no agent in partition {partition} with capability {capability}"));
+            nobody =
+                (nobody.0 + targets.len(), format!("no agent in partition {partition} with capability {capability}"));
             continue;
         }
         if profile.assignment == Assignment::Auto {

@@ -262,7 +262,9 @@ impl Profile {
         if let Some(pattern_of) = &profile.body_pattern {
             pattern(pattern_of).map_err(at("body_pattern"))?;
         }
-        if !profile.url_path.starts_with('/') || profile.url_path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if !profile.url_path.starts_with('/')
+            || profile.url_path.contains(|c: char| c.is_whitespace() || c.is_control())
+        {
             return Err(("url_path", "it begins with / and has no blanks".to_owned()));
         }
         if profile.timeout_ms > profile.interval_s * 1000 {
@@ -283,7 +285,11 @@ impl Profile {
                 "device_group",
                 "it has a condition or a device_group, not both",
             ),
-            (!profile.hosts.is_empty() && profile.site.is_none(), "site", "hosts are looked at from a partition: say which"),
+            (
+                !profile.hosts.is_empty() && profile.site.is_none(),
+                "site",
+                "hosts are looked at from a partition: say which",
+            ),
             (
                 (profile.assignment == Assignment::Listed) == profile.agents.is_empty(),
                 "agents",

@@ -49,11 +49,27 @@ fn told(plan: &Plan, agent: &str) -> Value {
 
 #[test]
 fn what_an_executor_cannot_do_it_is_not_told_and_the_job_says_so() {
-    let web = profile("web", &json!({"kind": "http", "condition": "", "assignment": "listed", "agents": ["go", "own"]}));
+    let web =
+        profile("web", &json!({"kind": "http", "condition": "", "assignment": "listed", "agents": ["go", "own"]}));
     let up = profile("up", &json!({"kind": "ping", "condition": "", "assignment": "listed", "agents": ["go", "own"]}));
     let (both, six) = (set(&["10.0.0.1", "2001:db8::1"]), set(&["2001:db8::2"]));
-    let plan = plan("t", "dc1", &[(&web, &both), (&up, &both), (&profile("six", &json!({"kind": "ping", "condition": "",
-        "assignment": "listed", "agents": ["go"]})), &six)], &[go("go"), ours("own")]);
+    let plan = plan(
+        "t",
+        "dc1",
+        &[
+            (&web, &both),
+            (&up, &both),
+            (
+                &profile(
+                    "six",
+                    &json!({"kind": "ping", "condition": "",
+        "assignment": "listed", "agents": ["go"]}),
+                ),
+                &six,
+            ),
+        ],
+        &[go("go"), ours("own")],
+    );
     let go = told(&plan, "go");
     // Of IPv6 nothing, whatever asks for it.
     assert!(!plan.contents["go"].contains("2001"), "{go}");
@@ -63,11 +79,18 @@ fn what_an_executor_cannot_do_it_is_not_told_and_the_job_says_so() {
     let own = told(&plan, "own");
     assert_eq!(own["jobs"].as_array().unwrap().len(), 2);
     assert_eq!(own["jobs"][0]["targets"], json!(["10.0.0.1", "2001:db8::1"]));
-    let problems: Vec<(&str, &str)> =
-        plan.jobs.iter().filter(|job| job.problem.is_some()).map(|j| (j.profile.as_str(), j.agent_id.as_str())).collect();
+    let problems: Vec<(&str, &str)> = plan
+        .jobs
+        .iter()
+        .filter(|job| job.problem.is_some())
+        .map(|j| (j.profile.as_str(), j.agent_id.as_str()))
+        .collect();
     assert_eq!(problems, [("six", "go"), ("up", "go"), ("web", "go")]);
     let left = plan.jobs.iter().find(|job| job.profile == "up" && job.agent_id == "go").unwrap();
-    assert!(matches!(&left.problem, Some(Problem::Partly(why)) if why.starts_with("1 targets are left out")), "{left:?}");
+    assert!(
+        matches!(&left.problem, Some(Problem::Partly(why)) if why.starts_with("1 targets are left out")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -104,15 +127,23 @@ fn of_profiles_of_one_kind_the_greatest_priority_has_a_target() {
     let ping = profile("c", &json!({"kind": "ping", "condition": ""}));
     let (both, one) = (set(&["10.0.0.1", "10.0.0.2"]), set(&["10.0.0.1"]));
     let plan = plan("t", "p", &[(&low, &both), (&high, &one), (&ping, &one)], &[ours("x")]);
-    let jobs: BTreeMap<String, Value> = told(&plan, "x")["jobs"].as_array().unwrap().iter()
-        .map(|job| (job["profile"].as_str().unwrap().to_owned(), job["targets"].clone())).collect();
+    let jobs: BTreeMap<String, Value> = told(&plan, "x")["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| (job["profile"].as_str().unwrap().to_owned(), job["targets"].clone()))
+        .collect();
     let is = |name: &str, targets: Value| (name.to_owned(), targets);
-    assert_eq!(jobs, BTreeMap::from([is("a", json!(["10.0.0.2"])), is("b", json!(["10.0.0.1"])), is("c", json!(["10.0.0.1"]))]));
+    assert_eq!(
+        jobs,
+        BTreeMap::from([is("a", json!(["10.0.0.2"])), is("b", json!(["10.0.0.1"])), is("c", json!(["10.0.0.1"]))])
+    );
 }
 
 #[test]
 fn ten_thousand_targets_stay_under_the_bound_of_messages_and_more_is_told() {
-    let targets: BTreeSet<String> = (0..10_000).map(|n| format!("2001:db8:1234:5678:9abc:def0:{:x}:{:x}", n / 256, n % 256)).collect();
+    let targets: BTreeSet<String> =
+        (0..10_000).map(|n| format!("2001:db8:1234:5678:9abc:def0:{:x}:{:x}", n / 256, n % 256)).collect();
     let up = profile("up", &json!({"kind": "ping", "condition": ""}));
     let one = plan("t", "p", &[(&up, &targets)], &[ours("x")]);
     assert!(one.contents["x"].len() < MAX_CONTENT && one.jobs.iter().all(|job| job.problem.is_none()));

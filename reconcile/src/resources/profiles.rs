@@ -56,7 +56,8 @@ fn check(world: &World<'_>, resource: &Resource) -> Result<(), Wrong> {
     let profile = Profile::of(resource).map_err(|(field, why)| Wrong::field(field, why))?;
     let Some(name) = &profile.device_group else { return Ok(()) };
     let refuse = |why: String| Wrong::field("device_group", why).of(RefusalCode::Reference);
-    let group = world.get(Table::DeviceGroup, name).ok_or_else(|| refuse(format!("there is no device group {name}")))?;
+    let group =
+        world.get(Table::DeviceGroup, name).ok_or_else(|| refuse(format!("there is no device group {name}")))?;
     Member::of(group).map(|_| ()).map_err(|why| refuse(format!("the condition of {name} cannot be followed: {why}")))
 }
 
