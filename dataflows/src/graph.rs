@@ -159,7 +159,12 @@ pub(crate) fn build<'scope>(
     let alerts = alerts::build(
         cx,
         alerts::Inputs {
-            conditions: scope.concatenate([health.conditions, listings.conditions, identity.conditions]),
+            conditions: scope.concatenate([
+                health.conditions,
+                jobs.conditions,
+                listings.conditions,
+                identity.conditions,
+            ]),
             pairs: inputs.pairs.to_stream(scope),
             own: facts.conditions,
             steps: inputs.steps.to_stream(scope),
@@ -197,7 +202,14 @@ pub(crate) fn build<'scope>(
                 alerts.rows,
             ],
             batches: telemetry.batches,
-            events: vec![resources.events, health.events, alerts.events, merges.events, telemetry.corrections],
+            events: vec![
+                resources.events,
+                health.events,
+                jobs.events,
+                alerts.events,
+                merges.events,
+                telemetry.corrections,
+            ],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
             configurations: jobs.configurations,

@@ -222,6 +222,13 @@ pub struct IcmpResult {
 pub struct ProbeResults {
     /// One a look.
     pub results: Vec<ProbeFound>,
+    /// Results that the agent had no room for since it told last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What one look found.

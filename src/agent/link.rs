@@ -1,6 +1,6 @@
 //! The connection to the gateway: Hello, the configuration, a control stream that brings it when it changes, and results.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,8 @@ use super::{Agent, Told, now_us};
 
 /// Results of one push at most.
 const BATCH: usize = 1000;
+/// Batches that are read from disk at a time.
+const AT_ONCE: usize = 64;
 /// How long results wait for others.
 const GATHER: Duration = Duration::from_millis(200);
 /// A call is answered within this, or the connection is given up.
@@ -99,6 +101,31 @@ impl Agent {
     }
 }
 
+/// Delivers what waits on disk, in order. What was delivered is not delivered again.
+async fn deliver(agent: &Arc<Agent>, client: &mut Client) -> Result<()> {
+    let Some(spool) = &agent.spool else { return Ok(()) };
+    let with = || spool.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut delivered = 0;
+    loop {
+        let (lost, batches) = {
+            let mut spool = with();
+            (spool.lost(), spool.next(AT_ONCE)?)
+        };
+        if batches.is_empty() {
+            if delivered > 0 {
+                tracing::info!(delivered, "what waited on disk is delivered");
+            }
+            return Ok(());
+        }
+        let mut lost = Some(lost);
+        for (place, results) in batches {
+            delivered += results.len();
+            agent.push(client, ProbeResults { results, lost: lost.take().unwrap_or_default() }).await?;
+            with().delivered(place)?;
+        }
+    }
+}
+
 /// Connects, and holds the connection until it breaks or the agent is told to stop.
 ///
 /// # Errors
@@ -138,6 +165,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
     };
     up.send(say(Up::Hello(first))).await?;
     let mut down = within("ControlStream", client.control_stream(ReceiverStream::new(requests))).await?;
+    deliver(agent, &mut client).await?;
     let mut polls = tokio::time::interval(poll);
     polls.reset();
     let mut beats = tokio::time::interval(heartbeat);
@@ -174,7 +202,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                 if lost > 0 {
                     tracing::warn!(lost, "results were lost: more waited than there is room for");
                 }
-                let results = ProbeResults { results: agent.waiting.take(BATCH) };
+                let results = ProbeResults { results: agent.waiting.take(BATCH), lost };
                 if let Err(error) = agent.push(&mut client, results.clone()).await {
                     agent.waiting.back(results.results);
                     return Err(error);

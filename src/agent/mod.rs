@@ -12,26 +12,35 @@
 //! | `link` | the connection: Hello, configuration, results |
 //! | `schedule` | which look is due when |
 //! | `looks` | what a look is: `ping`, `tcp`, `http`, `dns` |
-//! | `waiting` | results that wait |
+//! | `waiting`, `spool` | results that wait: in memory, on disk |
 
 mod link;
 mod looks;
 mod schedule;
+mod spool;
 mod waiting;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use radarflow_connectors::disk;
+use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sources::Stop;
 use radarflow_proto::payload::AgentJob;
 use tokio::sync::watch;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use self::spool::Spool;
 use self::waiting::Waiting;
+pub(crate) use self::waiting::{FOUND_BYTES, MAX_WAITING};
 
+/// The folder of results that wait, in the agent's data directory.
+const SPOOL: &str = "spool";
+/// Bytes that wait on disk at most.
+const MAX_SPOOL: u64 = 512 << 20;
 /// The longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// The first.
@@ -61,6 +70,9 @@ pub(crate) struct Settings {
     /// The name in the gateway's certificate, where it is not that of the address.
     #[arg(long)]
     pub(crate) server_name: Option<String>,
+    /// Where results wait while the gateway is away. Without it they wait in memory.
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -103,6 +115,8 @@ struct Agent {
     /// What it was told last.
     told: watch::Sender<Told>,
     waiting: Waiting,
+    /// Results that wait on disk.
+    spool: Option<Mutex<Spool>>,
 }
 
 /// What an agent was told.
@@ -127,7 +141,11 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
         }
     }
     let (told, _) = watch::channel(Told::default());
-    let agent = Arc::new(Agent { settings, endpoint, capabilities, told, waiting: Waiting::default() });
+    // Held as long as the agent runs: two of them do not share what waits.
+    let dir = settings.data_dir.as_deref().map(DataDir::take).transpose()?;
+    let spool =
+        dir.as_ref().map(|dir| Spool::open(disk::os(), &dir.path(SPOOL), MAX_SPOOL)).transpose()?.map(Mutex::new);
+    let agent = Arc::new(Agent { settings, endpoint, capabilities, told, waiting: Waiting::default(), spool });
     let looking = tokio::spawn(schedule::run(agent.clone(), stop.clone()));
     let mut pause = FIRST_PAUSE;
     let mut told = stop.clone();
@@ -138,6 +156,7 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
                 pause = FIRST_PAUSE;
             }
             tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "the gateway is not there");
+            agent.put_aside();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = told.told() => {}
@@ -146,7 +165,27 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
         }
     }
     looking.abort();
+    agent.put_aside();
     Ok(())
+}
+
+impl Agent {
+    /// Puts on disk what waits in memory, while the gateway is away. What the disk does not take waits on in memory.
+    fn put_aside(&self) {
+        let Some(spool) = &self.spool else { return };
+        let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let results = self.waiting.take(spool::RESULTS);
+            if results.is_empty() {
+                return;
+            }
+            if let Err((results, error)) = spool.push(results) {
+                tracing::warn!(%error, "results cannot be put on disk");
+                self.waiting.back(results);
+                return;
+            }
+        }
+    }
 }
 
 /// Microseconds since 1970.

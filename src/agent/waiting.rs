@@ -6,8 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use radarflow_proto::payload::ProbeFound;
 use tokio::sync::Notify;
 
-/// Results that wait at most; about a quarter of a kilobyte each.
+/// Results that wait at most.
 pub(crate) const MAX_WAITING: usize = 100_000;
+/// What one takes with its texts, bytes, about.
+pub(crate) const FOUND_BYTES: usize = 400;
 
 /// They, the oldest first.
 #[derive(Default)]

@@ -25,6 +25,7 @@ pub(super) fn start(config: &Config, listening: &Listening, stop: &Stop) -> Resu
         certificate: None,
         key: None,
         server_name: None,
+        data_dir: Some(config.data_dir.join("agent")),
     };
     let stop = stop.clone();
     tokio::spawn(async move {

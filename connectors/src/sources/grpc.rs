@@ -129,14 +129,17 @@ impl Configurations {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// What an agent is told; of one whose partition nobody says the one there is.
+    /// What an agent is told. Where nobody says its partition it is the one there is; of several none.
     fn of(&self, tenant: &str, partition: Option<&str>, agent_id: &str) -> Arc<Configuration> {
         let agent_id = called(agent_id);
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         let all = of.range((tenant.to_owned(), agent_id.to_owned(), String::new())..);
-        let mut own = all.take_while(|((t, a, _), _)| t == tenant && a == agent_id);
-        let found = own.find(|((_, _, p), _)| partition.is_none_or(|partition| p == partition));
-        found.map_or_else(|| Configuration::new(NOTHING.into()).into(), |(_, found)| found.clone())
+        let own = all.take_while(|((t, a, _), _)| t == tenant && a == agent_id);
+        let mut own = own.filter(|((.., p), _)| partition.is_none_or(|partition| p == partition));
+        match (own.next(), own.next()) {
+            (Some((_, found)), None) => found.clone(),
+            _ => Configuration::new(NOTHING.into()).into(),
+        }
     }
 }
 
@@ -768,6 +771,27 @@ mod tests {
         ] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn agents_are_told_what_is_theirs() {
+        let told = Configurations::default();
+        let change = |tenant: &str, partition: &str, content: Option<&str>| AgentConfiguration {
+            tenant: tenant.to_owned(),
+            partition: partition.to_owned(),
+            agent_id: "agent-1".to_owned(),
+            content: content.map(Into::into),
+        };
+        let of = |tenant, partition| told.of(tenant, partition, " agent-agent-1").content.to_string();
+        assert_eq!(of("t", None), NOTHING);
+        told.learn(&[change("t", "dc1", Some("one")), change("u", "dc1", Some("theirs"))]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("one", "one"));
+        assert_eq!((of("u", None).as_str(), of("t", Some("dc2")).as_str()), ("theirs", NOTHING));
+        // Of two that are called the same nobody is told what is the other's.
+        told.learn(&[change("t", "dc2", Some("two"))]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc2")).as_str()), (NOTHING, "two"));
+        told.learn(&[change("t", "dc1", None)]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("two", NOTHING));
     }
 
     #[test]

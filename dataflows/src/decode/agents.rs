@@ -299,6 +299,9 @@ impl Decoder {
         for (job, tally) in tallies {
             self.found(at, push, &job, tally);
         }
+        if results.lost > 0 {
+            self.count(at, None, Delta { lost: results.lost, ..Delta::at(at.received_us) });
+        }
         (results.results.len() as u64, 0)
     }
 

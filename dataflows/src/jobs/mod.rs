@@ -4,7 +4,7 @@
 //! profiles, groups ─┐
 //! devices ──────────┼─► [plans: a tenant in one place] ─┬─► configuration(agent), whenever it is another
 //! agents ───────────┘                                   └─► planned(profile, agent) Δ ─┐
-//! results of probes, counted a job ────────────────────────────────────────────────────┴─► [jobs] ─► rows Δ
+//! results of probes, counted a job ────────────────────────────────────────────────────┴─► [jobs] ─► rows Δ, conditions Δ
 //! ```
 //! What is planned is a function of its inputs alone ([`radarflow_reconcile::jobs`]) and is recomputed at a restart. How a job
 //! goes is a machine: its results are remembered as counts, bounded a profile and agent and not a target.
@@ -20,11 +20,13 @@ use radarflow_proto::rows::{Agent, Device, StateRow};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
+use crate::alerts::Conditions;
 use crate::collection::{Events, Rel, collected};
 use crate::keyed::{Context, Keyed, machine};
+use crate::output::DerivedRow;
 use plans::PlanOut;
-use settle::Jobs;
-pub use settle::{JobEvent, JobKey, Tally};
+pub use settle::{GRACE_MS, JobEvent, JobKey, Tally};
+use settle::{JobOut, Jobs};
 
 /// What jobs are made of.
 pub struct Inputs<'scope> {
@@ -44,6 +46,10 @@ pub struct Outputs<'scope> {
     pub configurations: Events<'scope, AgentConfiguration>,
     /// Rows of the table of jobs.
     pub rows: Rel<'scope, StateRow>,
+    /// Jobs that are missed.
+    pub conditions: Conditions<'scope>,
+    /// Health events.
+    pub events: Events<'scope, DerivedRow>,
 }
 
 /// Builds it.
@@ -55,12 +61,25 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         }
         PlanOut::Configuration(_) => None,
     });
-    let rows = machine(planned.concat(inputs.results), cx, Jobs);
+    let jobs = machine(planned.concat(inputs.results), cx, Jobs);
+    let conditions = jobs.clone().flat_map(|out| match out {
+        JobOut::Condition(change) => Some(change),
+        _ => None,
+    });
+    let events = jobs.clone().flat_map(|out| match out {
+        JobOut::Happened(row) => Some(row),
+        _ => None,
+    });
     Outputs {
         configurations: plans.flat_map(|out| match out {
             PlanOut::Configuration(configuration) => Some(configuration),
             PlanOut::Planned(..) => None,
         }),
-        rows: collected(rows, Some),
+        rows: collected(jobs, |out| match out {
+            JobOut::Row(row, diff) => Some((row, diff)),
+            _ => None,
+        }),
+        conditions,
+        events,
     }
 }

@@ -1,19 +1,22 @@
 //! Jobs: what is planned for an agent, and what came of it.
 //!
 //! Agents schedule themselves, so a slot is settled by its results. After an interval and its grace without one the job is
-//! `missed`, until the next result. Of the results only counts are kept.
+//! `missed`, until the next result: a health event, and a condition while it is so. Of the results only counts are kept.
 
-use radarflow_proto::cell::Time;
-use radarflow_proto::rows::{Job, StateRow};
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::rows::{HealthEvent, Job, StateRow};
+use radarflow_reconcile::alert::{Condition, Subject};
 use radarflow_reconcile::jobs::{Planned, Problem};
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::{AlertKey, ConditionChange};
 use crate::keyed::{Machine, Tick};
+use crate::output::DerivedRow;
 
 /// A job that is done tells of new results at most this often, milliseconds.
 const PACE_MS: i64 = 10_000;
-/// What a result may be late by, milliseconds: agents push what they found every 30 s.
-const GRACE_MS: i64 = 45_000;
+/// What a result may be late by, milliseconds.
+pub const GRACE_MS: i64 = 300_000;
 
 /// Which job of which agent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,8 +134,8 @@ impl JobState {
         }
     }
 
-    fn said_row(&self, key: &JobKey) -> Option<StateRow> {
-        Some(StateRow::from(self.row(key, self.said.as_ref()?)))
+    fn said_row(&self, key: &JobKey) -> Option<Job> {
+        Some(self.row(key, self.said.as_ref()?))
     }
 
     fn reason(&self, key: &JobKey) -> Option<String> {
@@ -160,6 +163,80 @@ impl JobState {
     }
 }
 
+/// What is said of jobs.
+#[derive(Clone)]
+pub(super) enum JobOut {
+    /// A row appears or goes.
+    Row(StateRow, isize),
+    /// A condition begins or ceases to hold.
+    Condition(ConditionChange),
+    /// Something happened.
+    Happened(DerivedRow),
+}
+
+/// The condition that a job is missed.
+fn missed(row: &Job) -> (AlertKey, Condition) {
+    let subject = Subject {
+        tenant: row.tenant_id.clone(),
+        partition: row.partition.clone(),
+        rule: "job-missed".to_owned(),
+        entity: named(row),
+    };
+    let labels = [("profile", &row.profile), ("agent_id", &row.agent_id)];
+    let condition = Condition {
+        rule: subject.rule.clone(),
+        severity: "warning".to_owned(),
+        title: format!("Job {} is missed", subject.entity),
+        description: row.reason.clone().unwrap_or_default(),
+        source_type: "job".to_owned(),
+        source_id: subject.entity.clone(),
+        device_uid: None,
+        agent_uid: Some(&row.agent_id).filter(|id| !id.is_empty()).cloned(),
+        labels: labels.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.clone())).collect(),
+    };
+    (AlertKey::of_subject(subject), condition)
+}
+
+fn named(row: &Job) -> String {
+    if row.agent_id.is_empty() { row.profile.clone() } else { format!("{}/{}", row.profile, row.agent_id) }
+}
+
+fn condition(row: Option<&Job>) -> Option<(AlertKey, Condition)> {
+    row.filter(|row| row.state == "missed").map(missed)
+}
+
+/// What follows from one row and the next.
+fn follows(before: Option<Job>, after: Option<Job>, tick: &Tick, out: &mut Vec<JobOut>) {
+    if before == after {
+        return;
+    }
+    let (held, holds) = (condition(before.as_ref()), condition(after.as_ref()));
+    if held != holds {
+        out.extend(held.map(|(key, condition)| JobOut::Condition((key, condition, -1))));
+        out.extend(holds.map(|(key, condition)| JobOut::Condition((key, condition, 1))));
+    }
+    if let (Some(was), Some(is)) = (&before, &after)
+        && (was.state == "missed") != (is.state == "missed")
+    {
+        out.push(JobOut::Happened(DerivedRow::from(HealthEvent {
+            tenant_id: is.tenant_id.clone(),
+            partition: is.partition.clone(),
+            row_id: RowId::default(),
+            epoch: 0,
+            entity_type: "job".to_owned(),
+            entity_id: named(is),
+            old_state: was.state.clone(),
+            new_state: is.state.clone(),
+            reason: is.reason.clone().unwrap_or_default(),
+            duration_seconds: Some((tick.clock_ms - was.since.ms()) / 1000),
+            recorded_at: Time::from_ms(tick.clock_ms),
+            device_uid: None,
+        })));
+    }
+    out.extend(before.map(|row| JobOut::Row(row.into(), -1)));
+    out.extend(after.map(|row| JobOut::Row(row.into(), 1)));
+}
+
 /// Jobs, by what happens to them.
 pub(super) struct Jobs;
 
@@ -167,7 +244,7 @@ impl Machine for Jobs {
     type Key = JobKey;
     type Event = JobEvent;
     type State = JobState;
-    type Output = (StateRow, isize);
+    type Output = JobOut;
     const NAME: &'static str = "jobs";
 
     fn step(
@@ -176,7 +253,7 @@ impl Machine for Jobs {
         key: &JobKey,
         state: &mut Option<JobState>,
         events: Vec<JobEvent>,
-        out: &mut Vec<(StateRow, isize)>,
+        out: &mut Vec<JobOut>,
     ) {
         let before = state.as_ref().and_then(|job| job.said_row(key));
         let mut planned = false;
@@ -225,10 +302,7 @@ impl Machine for Jobs {
             }
         }
         let after = state.as_ref().and_then(|job| job.said_row(key));
-        if before != after {
-            out.extend(before.map(|row| (row, -1)));
-            out.extend(after.map(|row| (row, 1)));
-        }
+        follows(before, after, tick, out);
     }
 
     fn due_ms(&self, job: &JobState) -> Option<i64> {
@@ -237,7 +311,9 @@ impl Machine for Jobs {
         missed.into_iter().chain(more).min()
     }
 
-    fn restored(&mut self, key: &JobKey, job: &JobState, out: &mut Vec<(StateRow, isize)>) {
-        out.extend(job.said_row(key).map(|row| (row, 1)));
+    fn restored(&mut self, key: &JobKey, job: &JobState, out: &mut Vec<JobOut>) {
+        let row = job.said_row(key);
+        out.extend(condition(row.as_ref()).map(|(key, condition)| JobOut::Condition((key, condition, 1))));
+        out.extend(row.map(|row| JobOut::Row(row.into(), 1)));
     }
 }
