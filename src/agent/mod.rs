@@ -136,8 +136,8 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
     match looks::icmp::permitted() {
         Ok(()) => capabilities.push("icmp".to_owned()),
         Err(error) => {
-            tracing::warn!(%error, "this agent cannot ping: net.ipv4.ping_group_range does not have its group, and \
-                                              it lacks CAP_NET_RAW")
+            let lacks = "net.ipv4.ping_group_range does not have its group, and it lacks CAP_NET_RAW";
+            tracing::warn!(%error, lacks, "this agent cannot ping");
         }
     }
     let (told, _) = watch::channel(Told::default());

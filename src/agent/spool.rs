@@ -51,7 +51,9 @@ impl Spool {
         spool.delivered = spool.delivered.clamp(spool.segments.first_epoch() - 1, spool.segments.next_epoch() - 1);
         let (counts, delivered) = (&mut spool.counts, spool.delivered);
         if delivered + 1 < spool.segments.next_epoch() {
-            spool.segments.replay(delivered, |frame| drop(counts.insert(frame.epoch, read(&frame).len() as u64)))?;
+            spool.segments.replay(delivered, |frame| {
+                counts.insert(frame.epoch, read(&frame).len() as u64);
+            })?;
         }
         Ok(spool)
     }
@@ -69,7 +71,7 @@ impl Spool {
             gap_ms: 0,
             release_bytes: 0,
             ranges: Vec::new(),
-            slices: vec![Slice { origin: origin.into(), first_position: 0, entries: vec![entry] }],
+            slices: vec![Slice { origin, first_position: 0, entries: vec![entry] }],
         };
         if let Err(error) = self.segments.append(&frame) {
             return Err((results, error));

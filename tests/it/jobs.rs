@@ -1,7 +1,7 @@
 //! Profiles to results, from the outside: real agents, real sockets. Things die and come back, and the devices, the health and
 //! the alerts follow.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 
 use reqwest::Method;
@@ -10,6 +10,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::server::{Home, Server, netbox};
+
+/// An address of this host that devices may have: those of loopback are nobody's. Nothing is sent to ask for it.
+fn own_address() -> IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").expect("this host has an address beside loopback");
+    socket.local_addr().unwrap().ip()
+}
 
 /// Something that answers on a port until it is dropped.
 struct Answering(SocketAddr, JoinHandle<()>);
@@ -85,8 +92,9 @@ fn is(rows: &[Value], field: &str, value: &Value) -> bool {
 async fn what_dies_is_seen_to_die_and_to_come_back_by_the_agent_inside() {
     let mut home = Home::new("[agent]\nenabled = true\n");
     let server = home.start();
-    let service = Answering::on("127.0.0.2:0".parse().unwrap()).await;
-    devices(&server, &[netbox("1", "127.0.0.2", "web-1"), netbox("2", "127.0.0.3", "db-1")]).await;
+    let own = own_address();
+    let service = Answering::on((own, 0).into()).await;
+    devices(&server, &[netbox("1", &own.to_string(), "web-1"), netbox("2", "198.51.100.3", "db-1")]).await;
     server.count("devices", 2).await;
     let port = service.0.port().to_string();
     let tcp =
@@ -98,12 +106,12 @@ async fn what_dies_is_seen_to_die_and_to_come_back_by_the_agent_inside() {
     let probe = &server.until("in:probes profile:web limit:1", |rows| rows.len() == 1).await[0];
     assert_eq!(
         (&probe["target"], &probe["is_ok"], &probe["agent_id"]),
-        (&json!("127.0.0.2"), &json!(true), &json!("local"))
+        (&json!(own.to_string()), &json!(true), &json!("local"))
     );
     assert_eq!((&probe["kind"], &probe["port"].to_string()), (&json!("tcp"), &port));
     assert!(probe["latency_us"].as_i64().unwrap() > 0 && probe["device_uid"].is_string(), "{probe}");
     server.until("in:jobs profile:web", |rows| is(rows, "state", &json!("done"))).await;
-    assert!(server.rows("in:probes target:127.0.0.3").await.is_empty());
+    assert!(server.rows("in:probes target:198.51.100.3").await.is_empty());
 
     // It dies: two failures in a row, and the alert; it comes back, and the alert is over.
     let addr = service.die().await;
@@ -126,9 +134,10 @@ async fn membership_follows_devices_and_agents_have_only_targets_of_their_partit
         item["partition"] = json!(partition);
         item.to_string()
     };
-    let _service = Answering::on("127.0.0.4:0".parse().unwrap()).await;
+    let own = own_address();
+    let _service = Answering::on((own, 0).into()).await;
     let port = _service.0.port().to_string();
-    devices(&server, &[item("1", "127.0.0.4", "a-1", "dc1"), item("2", "127.0.0.5", "b-1", "dc2")]).await;
+    devices(&server, &[item("1", &own.to_string(), "a-1", "dc1"), item("2", "198.51.100.5", "b-1", "dc2")]).await;
     let look = json!({"kind": "tcp", "condition": "hostname:(a-*,b-*)", "ports": [port], "interval_s": 1,
         "timeout_ms": 500});
     profile(&server, "look", look).await;
@@ -140,12 +149,12 @@ async fn membership_follows_devices_and_agents_have_only_targets_of_their_partit
     server.until("in:devices hostname:a-1", |rows| is(rows, "availability", &json!("available"))).await;
     let jobs = server.until("in:jobs profile:look partition:dc1", |rows| is(rows, "state", &json!("done"))).await;
     assert_eq!((&jobs[0]["agent_id"], &jobs[0]["targets"]), (&json!("one"), &json!(1)));
-    assert!(server.rows("in:probes target:127.0.0.5").await.is_empty(), "what is dc2's is dc2's");
+    assert!(server.rows("in:probes target:198.51.100.5").await.is_empty(), "what is dc2's is dc2's");
 
     // One that begins to match is looked at; one that is decommissioned is not any more.
-    devices(&server, &[item("3", "127.0.0.6", "a-2", "dc1")]).await;
+    devices(&server, &[item("3", "198.51.100.6", "a-2", "dc1")]).await;
     server.until("in:jobs profile:look partition:dc1", |rows| is(rows, "targets", &json!(2))).await;
-    server.until("in:probes target:127.0.0.6 limit:1", |rows| rows.len() == 1).await;
+    server.until("in:probes target:198.51.100.6 limit:1", |rows| rows.len() == 1).await;
     let uid = server.rows("in:devices hostname:a-2").await[0]["uid"].as_str().unwrap().to_owned();
     for act in ["manage", "decommission"] {
         let (status, told) =
