@@ -239,7 +239,7 @@ pub struct ProbeFound {
     pub job: String,
     /// The profile it was for.
     pub profile: String,
-    /// What was done: `ping`, `tcp`, `http`, `dns`.
+    /// What was done: `ping`, `tcp`, `http`, `dns`, `tls`.
     pub kind: String,
     /// What was looked at, as the configuration said.
     pub target: String,
@@ -279,7 +279,7 @@ pub struct AgentJob {
     pub job: String,
     /// The profile.
     pub profile: String,
-    /// What is done: `ping`, `tcp`, `http`, `dns`.
+    /// What is done: `ping`, `tcp`, `http`, `dns`, `tls`.
     pub kind: String,
     /// Seconds from one look at a target to the next.
     pub interval_s: u64,

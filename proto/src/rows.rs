@@ -367,7 +367,7 @@ tables! {
         name: String,
         /// What it is for.
         description: String,
-        /// What is done: `ping`, `tcp`, `http`, `dns`, or `sweep` (ServiceRadar's agent only).
+        /// What is done: `ping`, `tcp`, `http`, `dns`, `tls`, or `sweep` (ServiceRadar's agent only).
         kind: String,
         /// Whether it is done at all.
         enabled: bool,
@@ -393,7 +393,7 @@ tables! {
         timeout_ms: i64,
         /// How often is asked before nobody answers: echoes of a ping, attempts of anything else.
         attempts: i64,
-        /// Ports of `tcp`, `http` and `sweep`, each a look of its own.
+        /// Ports of `tcp`, `tls`, `http` and `sweep`, each a look of its own; the first of `dns`, whose own is 53.
         ports: Vec<String>,
         /// Whether `http` speaks TLS.
         tls: bool,
@@ -961,7 +961,7 @@ tables! {
         agent_id: String,
         /// The profile it looked for.
         profile: String,
-        /// What it did: `ping`, `tcp`, `http`, `dns`.
+        /// What it did: `ping`, `tcp`, `http`, `dns`, `tls`.
         kind: String,
         /// What it was told to look at.
         target: String,

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `link` | the connection: Hello, configuration, results |
 //! | `schedule` | which look is due when |
-//! | `looks` | what a look is: `ping`, `tcp`, `http`, `dns` |
+//! | `looks` | what a look is: `ping`, `tcp`, `http`, `dns`, `tls` |
 //! | `waiting`, `spool` | results that wait: in memory, on disk |
 
 mod link;
@@ -132,7 +132,7 @@ struct Told {
 /// Where what it was told on the command line cannot be used.
 pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
     let endpoint = settings.endpoint()?;
-    let mut capabilities: Vec<String> = ["probes", "tcp", "http", "dns"].map(str::to_owned).to_vec();
+    let mut capabilities: Vec<String> = ["probes", "tcp", "http", "dns", "tls"].map(str::to_owned).to_vec();
     match looks::icmp::permitted() {
         Ok(()) => capabilities.push("icmp".to_owned()),
         Err(error) => {

@@ -207,6 +207,23 @@ async fn each_kind_of_look_finds_what_is_there() {
     )
     .await;
     profile(&server, "names", base(json!({"kind": "dns", "ports": [names_port], "query_name": "core.example"}))).await;
+    // Certificates of this moment are for a long time.
+    let certificate = rcgen::generate_simple_self_signed(vec!["box.example".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key.into())
+        .unwrap();
+    let secure = TcpListener::bind("127.0.0.7:0").await.unwrap();
+    let secure_port = secure.local_addr().unwrap().port().to_string();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = secure.accept().await {
+            let _ = acceptor.accept(socket).await;
+        }
+    });
+    profile(&server, "secure", base(json!({"kind": "tls", "ports": [secure_port]}))).await;
     let one = async |profile: &str| {
         let rows = server.until(&format!("in:probes profile:{profile} limit:1"), |rows| rows.len() == 1).await;
         rows[0].clone()
@@ -217,6 +234,9 @@ async fn each_kind_of_look_finds_what_is_there() {
         (&json!(true), &json!(200), &json!("inside")),
         "{well}"
     );
+    let secure = one("secure").await;
+    assert_eq!(secure["is_ok"], true, "{secure}");
+    assert!(secure["certificate_days"].as_i64().unwrap() > 300, "{secure}");
     let names = one("names").await;
     assert_eq!((&names["is_ok"], &names["error"]), (&json!(false), &json!("no such name")), "{names}");
     let broken = one("broken").await;

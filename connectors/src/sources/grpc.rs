@@ -780,7 +780,7 @@ mod tests {
             tenant: tenant.to_owned(),
             partition: partition.to_owned(),
             agent_id: "agent-1".to_owned(),
-            content: content.map(Into::into),
+            content: content.map(Arc::from),
         };
         let of = |tenant, partition| told.of(tenant, partition, " agent-agent-1").content.to_string();
         assert_eq!(of("t", None), NOTHING);

@@ -7,7 +7,7 @@
 //! Targets go to agents of their own partition, never another. Of profiles of one kind the one of greatest priority has a
 //! target. What an executor cannot do it is not sent, and the job says so:
 //!
-//! | executor | ping, tcp | http, dns | sweep |
+//! | executor | ping, tcp | http, dns, tls | sweep |
 //! |---|---|---|---|
 //! | ours (`radarflow agent`: it has the capability `probes`) | any address, and names | yes | no |
 //! | ServiceRadar's (capability `sweep`) | as a sweep of IPv4 addresses | no | IPv4 |
@@ -75,7 +75,7 @@ impl AgentFacts {
                 Err("ServiceRadar's agent is sent IPv4 addresses only".to_owned())
             }
             Kind::Ping | Kind::Tcp | Kind::Sweep => Ok(()),
-            Kind::Http | Kind::Dns => Err(format!("ServiceRadar's agent has no {}", kind.name())),
+            Kind::Http | Kind::Dns | Kind::Tls => Err(format!("ServiceRadar's agent has no {}", kind.name())),
         }
     }
 }

@@ -26,17 +26,20 @@ pub enum Kind {
     Http,
     /// Questions.
     Dns,
+    /// Handshakes.
+    Tls,
     /// ServiceRadar's sweeps.
     Sweep,
 }
 
 /// Their names.
-pub const KINDS: &[&str] = &["ping", "tcp", "http", "dns", "sweep"];
+pub const KINDS: &[&str] = &["ping", "tcp", "http", "dns", "tls", "sweep"];
 
 impl Kind {
     /// Of a name.
     pub fn named(name: &str) -> Option<Self> {
-        [Kind::Ping, Kind::Tcp, Kind::Http, Kind::Dns, Kind::Sweep].into_iter().find(|kind| kind.name() == name)
+        let all = [Kind::Ping, Kind::Tcp, Kind::Http, Kind::Dns, Kind::Tls, Kind::Sweep];
+        all.into_iter().find(|kind| kind.name() == name)
     }
 
     /// As profiles spell it.
@@ -46,6 +49,7 @@ impl Kind {
             Kind::Tcp => "tcp",
             Kind::Http => "http",
             Kind::Dns => "dns",
+            Kind::Tls => "tls",
             Kind::Sweep => "sweep",
         }
     }
@@ -57,6 +61,7 @@ impl Kind {
             Kind::Tcp => Some("tcp"),
             Kind::Http => Some("http"),
             Kind::Dns => Some("dns"),
+            Kind::Tls => Some("tls"),
             Kind::Sweep => None,
         }
     }
@@ -273,11 +278,11 @@ impl Profile {
         if profile.query_name.as_deref().is_some_and(|name| !is_name(name.trim_end_matches('.'))) {
             return Err(("query_name", "it is the name of a host".to_owned()));
         }
-        let needs_ports = profile.kind == Kind::Tcp && profile.ports.is_empty();
+        let needs_ports = matches!(profile.kind, Kind::Tcp | Kind::Tls) && profile.ports.is_empty();
         let needs_name = profile.kind == Kind::Dns && profile.query_name.is_none();
         let nothing = profile.condition.is_none() && profile.device_group.is_none() && profile.hosts.is_empty();
         let wrong = [
-            (needs_ports, "ports", "a profile of kind tcp has ports"),
+            (needs_ports, "ports", "a profile of kind tcp or tls has ports"),
             (needs_name, "query_name", "a profile of kind dns asks for a name"),
             (nothing, "condition", "it says what is looked at: by condition, device_group or hosts"),
             (

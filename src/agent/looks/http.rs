@@ -47,7 +47,7 @@ impl Clients {
 }
 
 /// Days until a certificate ends.
-fn days_left(der: &[u8]) -> Option<i64> {
+pub(super) fn days_left(der: &[u8]) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some((certificate.validity().not_after.timestamp() - super::now_us() / 1_000_000).div_euclid(DAY_S))
 }

@@ -5,6 +5,7 @@ mod dns;
 mod http;
 pub(super) mod icmp;
 mod tcp;
+mod tls;
 
 use std::io;
 use std::net::IpAddr;
@@ -162,6 +163,7 @@ async fn once(look: &Look, clients: &Clients, ip: IpAddr) -> Result<Answer, Fail
             "tcp" => tcp::connect(ip, look.port.unwrap_or_default()).await,
             "http" => http::get(look, clients, ip).await,
             "dns" => dns::ask(look, ip).await,
+            "tls" => tls::greet(look, ip).await,
             other => Err(Failure::Own(format!("this agent knows no {other}"))),
         }
     };
