@@ -48,6 +48,9 @@ struct Found {
     rows: u64,
     /// Rows that are older than chains.
     before: u64,
+    /// The newest of their epochs, and the oldest of the chain's.
+    unchained: Option<i64>,
+    chained: Option<i64>,
     first: Option<i64>,
     last: Option<(i64, String)>,
     faults: Vec<String>,
@@ -66,8 +69,10 @@ impl Found {
     fn add(&mut self, row: &Audit) {
         let Some(sequence) = row.sequence else {
             self.before += 1;
+            self.unchained = self.unchained.max(Some(row.epoch));
             return;
         };
+        self.chained = Some(self.chained.map_or(row.epoch, |epoch| epoch.min(row.epoch)));
         self.rows += 1;
         let what = format!("row {sequence} ({}: {} {} by {})", row.time, row.action, row.subject, row.actor);
         if row.hash.as_deref() != Some(hash(row).as_str()) {
@@ -95,6 +100,17 @@ impl Found {
             Some(_) => {}
         }
         self.last = Some((sequence, row.hash.clone().unwrap_or_default()));
+    }
+}
+
+impl Found {
+    /// After all rows: what is outside of the chain is older than it.
+    fn end(&mut self) {
+        if let (Some(unchained), Some(chained)) = (self.unchained, self.chained)
+            && unchained >= chained
+        {
+            self.fault(format!("a row of epoch {unchained} is not in the chain, which begins at epoch {chained}"));
+        }
     }
 }
 
@@ -146,11 +162,12 @@ async fn found(at: &At, head: Option<&str>) -> Result<(Found, bool)> {
         let detail = answer["errors"][0]["detail"].as_str().or(answer["detail"].as_str());
         bail!("{}", detail.unwrap_or("the server does not tell the audit"));
     }
+    // What a row says of itself is believed of no row that is outside of the chain, or is not what it was.
     let (mut found, mut seen, mut rest) = (Found::default(), false, Vec::new());
     let mut take = |line: &[u8]| -> Result<()> {
         let value: Value = serde_json::from_slice(line).context("the server broke off, or answers no JSON")?;
         let row = row(&value)?;
-        seen |= head.is_some() && row.hash.as_deref() == head;
+        seen |= row.sequence.is_some() && head == Some(hash(&row).as_str());
         found.add(&row);
         Ok(())
     };
@@ -168,6 +185,7 @@ async fn found(at: &At, head: Option<&str>) -> Result<(Found, bool)> {
     if !rest.is_empty() {
         take(&rest)?;
     }
+    found.end();
     Ok((found, seen))
 }
 
@@ -197,7 +215,7 @@ fn in_words(found: &Found) -> String {
     let holds = if found.faulty == 0 { "the chain holds" } else { "the chain does not hold" };
     match &found.last {
         Some((last, head)) => drop(write!(out, "{holds}: {} rows, up to {last}\nhead: {head}", found.rows)),
-        None => out.push_str("there is nothing in the audit yet"),
+        None => out.push_str("there is nothing in the audit that this token may see"),
     }
     out
 }
@@ -234,6 +252,7 @@ mod tests {
     fn faults(rows: &[Audit]) -> Vec<String> {
         let mut found = Found::default();
         rows.iter().for_each(|row| found.add(row));
+        found.end();
         found.faults
     }
 
@@ -253,6 +272,10 @@ mod tests {
         let mut gone = right.clone();
         gone.remove(1);
         assert!(faults(&gone)[0].starts_with("row 2 is gone"));
+        // What was added beside the chain is seen too, unless it is older than it.
+        let beside = |epoch: i64| Audit { sequence: None, epoch, ..right[0].clone() };
+        assert!(faults(&[&[beside(30)], &right[..]].concat())[0].contains("not in the chain"));
+        assert_eq!(faults(&[&[beside(9)], &right[..]].concat()), Vec::<String>::new());
         let twice = [&right[..2], &right[1..]].concat();
         assert!(faults(&twice)[0].contains("twice"));
     }

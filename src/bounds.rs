@@ -19,6 +19,7 @@ use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
 use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
 
+use crate::agent::{FOUND_BYTES, MAX_WAITING};
 use crate::config::Config;
 use crate::memory::{Budget, COMMIT_FACTOR, OUTBOX_FACTOR, Pool};
 
@@ -113,6 +114,14 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
         one(Queues, "frames under way", intake.in_flight, "ledger_in_flight_bytes"),
         one(Queues, "staged uploads", memory.staged() as usize, "dataflow_staged_memory_bytes"),
         one(Queues, "changes for Postgres", memory.postgres(), "postgres_waiting_bytes"),
+        bound(
+            Queues,
+            "results in the agent inside",
+            FOUND_BYTES,
+            "result",
+            MAX_WAITING * usize::from(config.agent.enabled),
+            "process_resident_memory_bytes",
+        ),
         one(Queues, "notifications", memory.outbox() * OUTBOX_FACTOR, "outbox_waiting_bytes"),
         one(Clients, "connections", rooms.connections.bound(), "room_bytes"),
         one(Clients, "requests of tenants", rooms.requests.bound(), "room_bytes"),

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sinks::postgres;
-use radarflow_connectors::sources::{SourceError, kafka, nats, pull};
+use radarflow_connectors::sources::{SourceError, Stop, kafka, nats, pull};
 use radarflow_proto::lake::LakeTable;
 use reqwest::Method;
 
@@ -22,7 +22,7 @@ use crate::resources::{Apply, Create, Delete, Describe, Get};
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
-use crate::{api, bounds, config, demo, enrichment, explain, follow, people, query, replay, serve, whatif};
+use crate::{agent, api, bounds, config, demo, enrichment, explain, follow, people, query, replay, serve, whatif};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -54,6 +54,12 @@ enum Command {
         /// Bring the Postgres schema up to date first.
         #[arg(long)]
         migrate: bool,
+    },
+    /// Run an agent: it does what the profiles say, and tells a gateway what it finds.
+    #[command(after_help = "Example: radarflow agent --gateway http://127.0.0.1:50052 --id edge-1 --partition dc1")]
+    Agent {
+        #[command(flatten)]
+        settings: agent::Settings,
     },
     /// Run a server on a temporary directory with a simulated network that sends real packets to it.
     #[command(after_help = "Example: radarflow demo --devices 1000")]
@@ -340,6 +346,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             };
             runtime.block_on(serve_until_told(load, migrate))?;
         }
+        Command::Agent { settings } => runtime.block_on(agent_until_told(settings))?,
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
         Command::Query { srql, format, live: true, at, .. } => {
             let ndjson = format.map_or(!std::io::stdout().is_terminal(), |f| f != Output::Table);
@@ -458,6 +465,19 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
 }
 
 /// Takes over what may change while the server runs; what is wrong with the configuration changes nothing.
+async fn agent_until_told(settings: agent::Settings) -> Result<()> {
+    let (tell, stop) = Stop::new();
+    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut running = tokio::spawn(agent::run(settings, stop));
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = ended.recv() => {}
+        done = &mut running => return done?,
+    }
+    let _ = tell.send(true);
+    running.await?
+}
+
 async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<config::Config>) {
     let changes = async {
         let config = loaded?;

@@ -1,6 +1,7 @@
 //! The demonstration: a server on a temporary directory and a simulated network in two tenants with the same addresses,
 //! which sends real bytes to its real sockets: gRPC syncs and sweeps, NetFlow v9, IPFIX, sFlow, syslog, traps. Devices
-//! swap addresses, a router dies and comes back; what its own webhook receiver is told is printed as it comes.
+//! swap addresses, a router dies and comes back; what its own webhook receiver is told is printed as it comes. The agent inside
+//! really looks: at the server's own listener.
 
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
@@ -46,6 +47,7 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
         .map(|t| config::Grpc { addr: any, tenant: (*t).to_owned(), partition: String::new(), tls: None })
         .collect();
     config.receivers = TENANTS.iter().map(|t| config::ReceiverConfig::local(&format!("{t}-ops"), t, &hook)).collect();
+    config.agent.enabled = true;
     let server = serve::start(&config, false).await?;
     let mut tokens = Vec::new();
     for tenant in TENANTS {
@@ -55,6 +57,7 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
     for (tenant, token) in TENANTS.iter().zip(&tokens) {
         say(&format!("  {tenant}: RADARFLOW_URL=http://{} RADARFLOW_TOKEN={token}", server.http))?;
     }
+    look_at_itself(server.http, &tokens[0]).await?;
     let world = tokio::spawn(simulate(server.listening.clone(), devices / TENANTS.len(), speed.clamp(0.1, 100.0)));
     let watch = watch(&server, &tokens, seconds, speed.clamp(0.1, 100.0));
     tokio::select! {
@@ -200,6 +203,16 @@ async fn simulate(to: Listening, devices: usize, speed: f64) -> Result<()> {
     Ok(())
 }
 
+/// Has the agent inside look at the server's own listener.
+async fn look_at_itself(http: SocketAddr, token: &str) -> Result<()> {
+    let at = At { url: format!("http://{http}"), token: Some(token.to_owned()) };
+    let attributes = json!({"kind": "tcp", "hosts": [http.ip().to_string()], "site": "default",
+        "ports": [http.port().to_string()], "interval_s": 5});
+    let profile = json!({"data": {"type": "profiles", "id": "itself", "attributes": attributes}});
+    let request = api::request(&at, Method::POST, &["api", "v2", "profiles"])?.json(&profile);
+    api::answer(&at, request).await.context("the profile of the demo's own agent").map(|_| ())
+}
+
 async fn ask(http: SocketAddr, token: &str, query: &str) -> Result<Value> {
     let at = At { url: format!("http://{http}"), token: Some(token.to_owned()) };
     let request = api::request(&at, Method::POST, &["api", "query"])?.json(&json!({"query": query}));
@@ -214,7 +227,7 @@ async fn watch(server: &Server, tokens: &[String], seconds: Option<u64>, speed: 
     loop {
         every.tick().await;
         let mut line = format!("{:4} s", started.elapsed().as_secs());
-        for entity in ["devices", "flows", "logs", "traps", "alerts"] {
+        for entity in ["devices", "flows", "logs", "traps", "probes", "alerts"] {
             let mut count = 0;
             for token in tokens {
                 let answer = ask(server.http, token, &format!("in:{entity} stats:count()")).await?;

@@ -1,5 +1,6 @@
 //! The `radarflow` program: command line, configuration, wiring. Everything it does is done elsewhere.
 
+mod agent;
 mod api;
 mod audit;
 mod bounds;

@@ -18,6 +18,7 @@ use crate::decode::{Decoded, EventBatch};
 use crate::facts::StandingFact;
 use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::{Inspect, RunEvent};
+use crate::jobs::{JobEvent, JobKey};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
@@ -27,7 +28,7 @@ use crate::resources::Stated;
 use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
-    alerts, aliases, audit, availability, facts, health, identity, inventory, lifecycle, listings, loss, merges,
+    alerts, aliases, audit, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges,
     output, records, resources, steps, telemetry, topology,
 };
 
@@ -77,6 +78,7 @@ inputs! {
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
+    results: Keyed<JobKey, JobEvent>,
     batches: EventBatch,
 }
 
@@ -93,7 +95,7 @@ pub(crate) fn build<'scope>(
     let sightings = inputs.sightings.to_stream(scope);
     let facts = facts::build(cx, facts::Inputs { stated: inputs.facts.to_stream(scope) });
     let resources = resources::build(cx, resources::Inputs { commands: inputs.commands.to_stream(scope) });
-    let told = inputs.audited.to_stream(scope).concat(resources.told);
+    let told = scope.concatenate([inputs.audited.to_stream(scope), resources.told]);
     let audit = audit::build(cx, audit::Inputs { told });
     let listings = listings::build(cx, listings::Inputs { listed: inputs.listed.to_stream(scope) });
     let records = records::build(cx, records::Inputs { sightings: sightings.clone(), withdrawn: listings.withdrawn });
@@ -148,10 +150,24 @@ pub(crate) fn build<'scope>(
             devices: inventory.devices.clone(),
         },
     );
+    let jobs = jobs::build(
+        cx,
+        jobs::Inputs {
+            resources: resources.changes.clone(),
+            devices: inventory.devices.clone(),
+            agents: health.agents,
+            results: inputs.results.to_stream(scope),
+        },
+    );
     let alerts = alerts::build(
         cx,
         alerts::Inputs {
-            conditions: scope.concatenate([health.conditions, listings.conditions, identity.conditions]),
+            conditions: scope.concatenate([
+                health.conditions,
+                jobs.conditions,
+                listings.conditions,
+                identity.conditions,
+            ]),
             pairs: inputs.pairs.to_stream(scope),
             own: facts.conditions,
             steps: inputs.steps.to_stream(scope),
@@ -185,12 +201,14 @@ pub(crate) fn build<'scope>(
                 telemetry.link_rows,
                 sources.rows,
                 health.rows,
+                jobs.rows,
                 alerts.rows,
             ],
             batches: telemetry.batches,
-            events: vec![audit, health.events, alerts.events, merges.events, telemetry.corrections],
+            events: vec![audit, health.events, jobs.events, alerts.events, merges.events, telemetry.corrections],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
+            configurations: jobs.configurations,
             settled: alerts.settled,
             facts: facts.all,
             resources: resources.changes,

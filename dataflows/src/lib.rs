@@ -8,6 +8,7 @@
 //!                  ├─► probes ─► availability ────────────────────────┘               │
 //!                  ├─► commands ─► resources ─► rows, receivers, judgements
 //!                  ├─► beats ─► agents ─────────────────────────► conditions ◄────────┘
+//!                  ├─► profiles × devices × agents ─► jobs ─► configurations of agents
 //!                  ├─► log bursts, trap pairs ──────────────────►     │
 //!                  │                                                alerts ─► groups ─► notifications
 //!                  └─► batches (flows, logs, traps) ─► attribution ◄─ ownership ─► corrections
@@ -16,8 +17,8 @@
 //!
 //! * **relations** ([`aliases`], [`topology`], [`health`]) are differential collections ([`collection`]): facts in, facts
 //!   out, with retractions;
-//! * **machines** ([`keyed`]) are keyed state with timers, for what remembers more than its live input; [`identity`] and
-//!   [`inventory`] are operators of their own that take changes of collections and give such;
+//! * **machines** ([`keyed`]) are keyed state with timers, for what remembers more than its live input; [`identity`],
+//!   [`inventory`] and the plans of [`jobs`] are operators of their own that take changes of collections and give such;
 //! * **streams** ([`decode`], [`telemetry`]) move rows as Arrow batches and never enter a collection.
 //!
 //! What a machine remembers is snapshotted; what a relation, identity or the inventory remembers is recomputed from its
@@ -91,6 +92,7 @@ mod graph;
 pub mod health;
 pub mod identity;
 pub mod inventory;
+pub mod jobs;
 pub mod keyed;
 pub mod layout;
 pub mod lifecycle;

@@ -165,6 +165,9 @@ pub struct Sweep {
     /// Which execution.
     #[serde(deserialize_with = "or_default")]
     pub execution_id: String,
+    /// The group that was swept, as the configuration named it.
+    #[serde(deserialize_with = "or_default")]
+    pub sweep_group_id: String,
 }
 
 /// One host of a sweep.
@@ -211,6 +214,117 @@ pub struct IcmpResult {
     /// What went wrong.
     #[serde(deserialize_with = "or_default")]
     pub error: String,
+}
+
+/// A `results/probes` payload: what our own agent found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeResults {
+    /// One a look.
+    pub results: Vec<ProbeFound>,
+    /// Results that the agent had no room for since it told last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// What one look found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeFound {
+    /// The job, as the configuration named it.
+    pub job: String,
+    /// The profile it was for.
+    pub profile: String,
+    /// What was done: `ping`, `tcp`, `http`, `dns`, `tls`.
+    pub kind: String,
+    /// What was looked at, as the configuration said.
+    pub target: String,
+    /// The address that was looked at; none where the name has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<std::net::IpAddr>,
+    /// The port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether it is as it should be; none where the agent could not look.
+    pub ok: Option<bool>,
+    /// When the look ended, microseconds since 1970.
+    pub at_us: i64,
+    /// Until the answer, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
+    /// Echoes or attempts.
+    pub sent: u32,
+    /// Those that nobody answered.
+    pub lost: u32,
+    /// The status code of `http`, the response code of `dns`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+    /// Days until the certificate ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_days: Option<i64>,
+    /// What was wrong, or why the agent could not look.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// What our own agent is told to do, as JSON in its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentJob {
+    /// Names it in results.
+    pub job: String,
+    /// The profile.
+    pub profile: String,
+    /// What is done: `ping`, `tcp`, `http`, `dns`, `tls`.
+    pub kind: String,
+    /// Seconds from one look at a target to the next.
+    pub interval_s: u64,
+    /// A look ends without an answer after so long, milliseconds.
+    pub timeout_ms: u64,
+    /// How often is asked before nobody answers.
+    pub count: u32,
+    /// Ports, each a look of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// What `http` asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpLook>,
+    /// What `dns` asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsLook>,
+    /// What is looked at.
+    pub targets: Vec<String>,
+}
+
+/// What a look by HTTP asks and expects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpLook {
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// The path.
+    pub path: String,
+    /// Status codes that are right, each from one to another.
+    pub expected: Vec<(u16, u16)>,
+    /// What must be found in the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_pattern: Option<String>,
+    /// Redirects that are followed.
+    pub redirects: u32,
+}
+
+/// What a look by DNS asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsLook {
+    /// The name.
+    pub name: String,
+    /// The type of record.
+    pub record_type: String,
 }
 
 /// Who pushed a status, and when: the head of a [`crate::frame::Kind::Status`] entry. The entry is this head as one

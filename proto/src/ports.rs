@@ -89,10 +89,25 @@ pub struct EpochOutput {
     pub judgements: Vec<Judgement>,
     /// Answers to other commands.
     pub outcomes: Vec<Outcome>,
+    /// Configurations of agents that are others now.
+    pub configurations: Vec<AgentConfiguration>,
     /// Records to go, and the site of each: their devices have been deleted for one retention.
     pub reaped: Vec<(RecordKey, String)>,
     /// `changes` as rows of histories; see [`EpochOutput::versions`].
     pub versions: Versions,
+}
+
+/// What an agent has to do from an epoch on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentConfiguration {
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// Which agent.
+    pub agent_id: String,
+    /// `config_json` as the agent gets it; none where nothing is known of the agent any more.
+    pub content: Option<Arc<str>>,
 }
 
 /// What became of a command.

@@ -425,6 +425,72 @@ tables! {
         epoch: i64,
     }
 
+    /// What agents look at, to which devices, when.
+    State Profile ProfileBatch "profiles" postgres "profiles" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a profile is the whole tenant's; `site` says whose devices it is about.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What it is for.
+        description: String,
+        /// What is done: `ping`, `tcp`, `http`, `dns`, `tls`, or `sweep` (ServiceRadar's agent only).
+        kind: String,
+        /// Whether it is done at all.
+        enabled: bool,
+        /// Of profiles of one kind that name the same device the greatest counts; of equal ones the first by name.
+        priority: i64,
+        /// The partition whose devices and agents it is about; null for all, each for itself.
+        site: Option<String>,
+        /// What its devices are like, in terms of the query language.
+        condition: Option<String>,
+        /// The group that its devices are in.
+        device_group: Option<String>,
+        /// Addresses, names of hosts and networks that are looked at beside devices; they need a `site`.
+        hosts: Vec<String>,
+        /// Addresses, names, networks and device uids that are left out.
+        exclude: Vec<String>,
+        /// Seconds from one look at a target to the next. When in the interval, a hash of the target says.
+        interval_s: i64,
+        /// Who does it: `auto`, one agent a target; `all`, every agent of the partition that can; `listed`, those in `agents`.
+        assignment: String,
+        /// The agents, where they are listed.
+        agents: Vec<String>,
+        /// A look ends without an answer after so long, milliseconds.
+        timeout_ms: i64,
+        /// How often is asked before nobody answers: echoes of a ping, attempts of anything else.
+        attempts: i64,
+        /// Ports of `tcp`, `tls`, `http` and `sweep`, each a look of its own; the first of `dns`, whose own is 53.
+        ports: Vec<String>,
+        /// Whether `http` speaks TLS.
+        tls: bool,
+        /// The path that `http` asks for.
+        url_path: String,
+        /// Status codes that are right, `200-399,401`.
+        expected_status: String,
+        /// A regular expression that must be found in the first 64 KiB of the body of `http`.
+        body_pattern: Option<String>,
+        /// Redirects that `http` follows.
+        redirects: i64,
+        /// The name that `dns` asks its targets for.
+        query_name: Option<String>,
+        /// The type of record that `dns` asks for.
+        record_type: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// Agents that checked in.
     State Agent AgentBatch "agents" postgres "ocsf_agents" key [tenant_id, partition, agent_id] {
         /// Customer.
@@ -449,6 +515,39 @@ tables! {
         arch: Option<String>,
         /// What it can do.
         capabilities: Vec<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// What agents have to do now: a row a profile, partition and agent, and how it goes.
+    State Job JobBatch "jobs" postgres "jobs" key [tenant_id, partition, profile, agent_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The profile.
+        profile: String,
+        /// The agent; empty where there is none who could.
+        agent_id: String,
+        /// `due`: no result yet; `done`; `failed`: the agent could not look; `missed`: no result in an interval and its grace;
+        /// `unsupported`: the agent cannot do it.
+        state: String,
+        /// Why, where that is not as it should be.
+        reason: Option<String>,
+        /// Since when it is in that state.
+        since: Time,
+        /// Targets that it has, or of which it can do nothing.
+        targets: i64,
+        /// Seconds from one look to the next.
+        interval_s: i64,
+        /// When the newest result was found.
+        last_result_at: Option<Time>,
+        /// Results since it began.
+        results: i64,
+        /// Those among them that found nobody.
+        negative: i64,
+        /// Those among them that say nothing, because the agent could not look.
+        unknown: i64,
         /// Epoch of this version.
         epoch: i64,
     }
@@ -912,6 +1011,50 @@ tables! {
         device_uid: Option<String>,
     }
 
+    /// What agents found when they looked: a row a look.
+    Event Probe ProbeBatch "probes" postgres "" key [row_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Unique, kept by compaction.
+        row_id: RowId,
+        /// Epoch at which the row was emitted.
+        epoch: i64,
+        /// When the look ended, by the agent's clock, but not later than receipt.
+        time: Time,
+        /// Receipt.
+        received_at: Time,
+        /// The agent that looked.
+        agent_id: String,
+        /// The profile it looked for.
+        profile: String,
+        /// What it did: `ping`, `tcp`, `http`, `dns`, `tls`.
+        kind: String,
+        /// What it was told to look at.
+        target: String,
+        /// The address that it looked at.
+        ip: Option<IpAddr>,
+        /// The port.
+        port: Option<i64>,
+        /// Whether it is as it should be; null where the agent could not look.
+        is_ok: Option<bool>,
+        /// Until the answer, microseconds.
+        latency_us: Option<i64>,
+        /// Echoes or attempts.
+        sent: i64,
+        /// Those that nobody answered.
+        lost: i64,
+        /// The status code of `http`, the response code of `dns`.
+        status_code: Option<i64>,
+        /// Days until the certificate ends.
+        certificate_days: Option<i64>,
+        /// What was wrong, or why the agent could not look.
+        error: Option<String>,
+        /// Device that owned the address, by what was known at `epoch`.
+        device_uid: Option<String>,
+    }
+
     /// What Radarflow itself noticed, as OCSF events.
     Event Event EventBatch "events" postgres "" key [row_id] {
         /// Customer.
@@ -1181,6 +1324,7 @@ impl Table {
             ],
             Table::InterfaceCounters => &[("device_uid", "sampler_address")],
             Table::Log | Table::Trap => &[("device_uid", "source_ip")],
+            Table::Probe => &[("device_uid", "ip")],
             _ => &[],
         }
     }

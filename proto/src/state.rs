@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rows::{
     Agent, Alert, ApiToken, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, IdentityProvider, ImportedUid,
-    IpOwnership, Link, Receiver, Role, Session, SignInLink, Source, Table, TopologyLink, User,
+    IpOwnership, Job, Link, Profile, Receiver, Role, Session, SignInLink, Source, Table, TopologyLink, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -110,7 +110,7 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink,
+    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -15,6 +15,8 @@
 //! | [`notify`] | who is told what, when |
 //! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
+//! | [`condition`] | which devices a condition holds of |
+//! | [`jobs`] | which agent looks at what |
 //!
 //! One failed probe does not make a device unavailable; two in a row do:
 //!
@@ -35,10 +37,12 @@ pub mod access;
 pub mod alert;
 pub mod availability;
 pub mod brakes;
+pub mod condition;
 pub mod enrich;
 pub mod flows;
 pub mod identity;
 pub mod inventory;
+pub mod jobs;
 pub mod lifecycle;
 pub mod mapping;
 pub mod notify;

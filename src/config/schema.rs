@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) postgres: Option<Postgres>,
     /// gRPC gateways.
     pub(crate) grpc: Vec<Grpc>,
+    /// The agent inside.
+    pub(crate) agent: Agent,
     /// NetFlow and IPFIX.
     pub(crate) netflow: Vec<Socket>,
     /// sFlow.
@@ -74,6 +76,7 @@ impl Default for Config {
             mail: None,
             postgres: None,
             grpc: vec![gateway],
+            agent: Agent::default(),
             netflow: vec![socket(2055), socket(4739)],
             sflow: vec![socket(6343)],
             syslog: vec![socket(5514)],
@@ -183,6 +186,22 @@ pub(crate) struct Grpc {
     pub(crate) partition: String,
     /// Its certificates; needed beyond loopback.
     pub(crate) tls: Option<Files>,
+}
+
+/// `[agent]`: the agent inside, which does what profiles say from this host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Agent {
+    /// Whether there is one.
+    pub(crate) enabled: bool,
+    /// What it is called.
+    pub(crate) id: String,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Agent { enabled: false, id: "local".to_owned() }
+    }
 }
 
 /// `[sources]`: what is read from elsewhere.

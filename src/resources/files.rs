@@ -5,6 +5,8 @@
 //! name: core
 //! condition: type:router
 //! ```
+//! A field that is itself called `kind` is written with what it is of: `profile_kind: ping`.
+//!
 //! A secret is written as where it is found, `env:NAME` or `file:PATH`, and looked up where the files are applied; it is never
 //! read back.
 
@@ -86,6 +88,9 @@ fn resource(mut document: Map<String, Value>, place: &str) -> Result<Wanted> {
     if !is_written(kind) {
         bail!("{} are not written in files", kind.name());
     }
+    if let Some(value) = document.remove(&format!("{}_kind", kind.singular)) {
+        document.insert("kind".to_owned(), value);
+    }
     for (name, value) in &mut document {
         let Some(field) = kind.field(name).filter(|field| !field.server) else {
             let known: Vec<_> = kind.fields.iter().filter(|field| !field.server).map(|field| field.name).collect();
@@ -121,7 +126,11 @@ pub(super) fn write(kind: &ResourceKind, found: &[Value]) -> Result<String> {
         for field in kind.fields.iter().filter(|field| field.secret.is_none() && !field.server) {
             let value = &resource["attributes"][field.name];
             if !value.is_null() && *value != field.default.value() {
-                document.insert(field.name.to_owned(), value.clone());
+                let name = match field.name {
+                    "kind" => format!("{}_kind", kind.singular),
+                    name => name.to_owned(),
+                };
+                document.insert(name, value.clone());
             }
         }
         let text = serde_saphyr::to_string(&document).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -137,6 +146,15 @@ mod tests {
     use radarflow_reconcile::resources::named;
 
     use super::*;
+
+    #[test]
+    fn a_field_that_is_called_kind_is_written_with_what_it_is_of() {
+        let attributes = json!({"kind": "ping", "condition": "type:router"});
+        let text = write(named("profiles").unwrap(), &[json!({"id": "up", "attributes": attributes})]).unwrap();
+        assert!(text.contains("kind: profile\n") && text.contains("profile_kind: ping\n"), "{text}");
+        let read = resource(documents(&text).unwrap().remove(0), "here").unwrap();
+        assert_eq!((read.kind.name(), json!(read.fields)), ("profiles", attributes));
+    }
 
     #[test]
     fn what_is_written_reads_back() {

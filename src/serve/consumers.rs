@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use radarflow_connectors::sources::grpc::Configurations;
 use radarflow_pipeline::Replay;
 use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_proto::ports::{EpochOutput, Outcome};
@@ -23,6 +24,8 @@ pub(super) struct Heard {
     pub(super) registry: Arc<Registry>,
     pub(super) outcomes: broadcast::Sender<Outcome>,
     pub(super) judgements: Arc<Judgements>,
+    /// What agents are told.
+    pub(super) configurations: Arc<Configurations>,
     /// Epochs that name records to let go.
     pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
 }
@@ -31,6 +34,7 @@ pub(super) struct Heard {
 pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
     let (principals, registry) = (Arc::new(Principals::default()), Arc::new(Registry::default()));
     let judgements = Arc::new(Judgements::default());
+    let configurations = Arc::new(Configurations::default());
     let (outcomes, _) = broadcast::channel(OUTCOMES);
     let (reaped, to_reap) = mpsc::channel(reap::QUEUED);
     let heard = Heard {
@@ -38,6 +42,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
         registry: registry.clone(),
         outcomes: outcomes.clone(),
         judgements: judgements.clone(),
+        configurations: configurations.clone(),
         to_reap,
     };
     let (live, replay) = (sinks.live.clone(), replay.clone());
@@ -53,6 +58,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
             let _ = outcomes.send(outcome.clone());
         }
         judgements.tell(&output.judgements);
+        configurations.learn(&output.configurations);
     });
     let reaper = tap("reaper", move |output| {
         if !output.reaped.is_empty() && replay.done.load(Ordering::Acquire) {

@@ -33,7 +33,7 @@ use crate::{metrics, watch};
 /// How long a server of an identity provider may take.
 const PROVIDER_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of what it says.
-const PROVIDER_BYTES: usize = 1 << 20;
+const PROVIDER_BYTES: usize = 256 << 10;
 
 /// What is open.
 pub(super) struct Http {

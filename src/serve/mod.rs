@@ -4,6 +4,7 @@
 //! | file | opens |
 //! |---|---|
 //! | `http` | the door, before anything else is ready; what the API needs |
+//! | `agents` | the agent inside |
 //! | `clients` | the listener for clients of Postgres |
 //! | `ledger` | the data directory's pipeline |
 //! | `sinks` | the lake, Postgres, the outbox, the live tables |
@@ -15,6 +16,7 @@
 //! Start: take the data directory, open the pipeline, hand it its consumers, append what the configuration says, then let
 //! the world in. End: stop the sources, ask for a last snapshot, end the pipeline.
 
+mod agents;
 mod clients;
 mod consumers;
 mod http;
@@ -105,12 +107,14 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let world = sources::World {
         appender: appender.clone(),
         registry: heard.registry.clone(),
+        configurations: heard.configurations.clone(),
         backlog: pipeline.backlog().clone(),
         room: rooms.feeds.clone(),
         stop: stop.clone(),
     };
     let mut sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
     sinks.write_back(config, &disk, &heard.registry, &replay, &sources.runs, &stop)?;
+    agents::start(config, &sources.listening, &stop)?;
     let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();
     certificates.extend(sources.certificates);
     certificates.extend(clients.iter().filter_map(|clients| clients.tls.clone()));

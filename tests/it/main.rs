@@ -13,6 +13,7 @@ mod damage;
 mod devices;
 mod disk;
 mod explain;
+mod jobs;
 mod late;
 mod links;
 mod live;

@@ -90,6 +90,7 @@ impl Browser {
 
 const SESSION: &str = "__Host-radarflow";
 const STEP: &str = "__Host-radarflow-step";
+const LINK: &str = "__Host-radarflow-link";
 
 fn encoded(fields: &[(&str, &str)]) -> String {
     let mut url = Url::parse("http://x/").unwrap();
@@ -152,7 +153,8 @@ async fn a_code_of_an_authenticator_is_asked_for_and_taken_once() {
     assert_eq!(browser.who().await.as_deref(), Some("ann"));
 
     // Nothing is asked for before a code has shown that the authenticator knows the secret.
-    let (_, page) = browser.form("/account/second-factor", &[]).await;
+    assert_eq!(browser.form("/account/second-factor", &[("password", "x")]).await.0, 401);
+    let (_, page) = browser.form("/account/second-factor", &[("password", PASSWORD)]).await;
     assert!(page.contains("<svg") && !page.contains("<script"), "{page}");
     let secret = between(&page, "<code>", "</code>").to_owned();
     let offered = between(&page, "name=\"step\" value=\"", "\"").to_owned();
@@ -201,6 +203,10 @@ async fn a_code_of_an_authenticator_is_asked_for_and_taken_once() {
     assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{many:?}");
     assert!(statuses.iter().all(|status| matches!(status, 201 | 401)), "{many:?}");
 
+    // What was shown before holds no more once the password is another, or the second factor is gone.
+    let (_, page) = Browser::new(&server).form("/sign-in", &first).await;
+    let step = between(&page, "name=\"step\" value=\"", "\"").to_owned();
+
     // A stolen session takes it away neither by the API nor without a code; an administrator does, and all sessions end.
     let session = browser.cookie(SESSION).unwrap();
     let act = |token: String| {
@@ -216,6 +222,7 @@ async fn a_code_of_an_authenticator_is_asked_for_and_taken_once() {
     assert_eq!(browser.form("/account/second-factor/remove", &[("code", "123456")]).await.0, 401);
     assert!(act(server.token.clone()).await.unwrap().status().is_success());
     assert_eq!((browser.who().await, other.who().await), (None, None));
+    assert_eq!(other.form("/sign-in/code", &[("step", &step), ("code", "000000")]).await.0, 401);
     assert_eq!(sign_in(None).await.0, 201);
     assert!(reasons(&server, 2).await.iter().any(|reason| reason == "ann password: a wrong code"));
     // Nothing that was written tells the secret.
@@ -330,7 +337,9 @@ async fn an_identity_provider_signs_people_in() {
     known("4", json!({"preferred_username": "dan", "groups": ["noc"]})).await;
     assert_eq!(there_and_back(&third, "4").await.0, 403);
     // An administrator may say that they are; and may keep somebody out.
-    assert_eq!(state(&server, Method::PATCH, "users/dan", "users", "dan", json!({"provider": "corp"})).await.0, 200);
+    let theirs = json!({"provider": "corp", "password": null});
+    assert_eq!(state(&server, Method::PATCH, "users/dan", "users", "dan", json!({"provider": "corp"})).await.0, 422);
+    assert_eq!(state(&server, Method::PATCH, "users/dan", "users", "dan", theirs).await.0, 200);
     assert_eq!(there_and_back(&third, "4").await.0, 200);
     assert_eq!((third.who().await.as_deref(), third.role().await.as_str()), (Some("dan"), "operator"));
     assert_eq!(state(&server, Method::PATCH, "users/dan", "users", "dan", json!({"disabled": true})).await.0, 200);
@@ -456,7 +465,8 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
         asked["state"].clone()
     };
     let begin = async |browser: &Browser, next: &str| begin_at(browser, "liar", next).await;
-    let back = |state: &str| format!("/sign-in/callback?code=c&state={state}");
+    let back_at = |provider: &str, state: &str| format!("/sign-in/callback/default/{provider}?code=c&state={state}");
+    let back = |state: &str| back_at("liar", state);
     let changed = |claim: &'static str, value: Value| {
         move |liar: &Liar, nonce: &str| {
             let mut claims = liar.claims(nonce);
@@ -485,7 +495,7 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
     };
     let lies: Vec<(&str, Lie)> = vec![
         ("nothing", Box::new(|_, _| String::new())),
-        ("large", Box::new(|_, _| "a".repeat(100_000))),
+        ("large", Box::new(changed("more", json!("a".repeat(100_000))))),
         ("unsigned", Box::new(unsigned)),
         ("a shared secret", Box::new(shared)),
         ("a key that is not published", Box::new(stranger("two"))),
@@ -500,14 +510,16 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
         ("another nonce", Box::new(changed("nonce", json!("n")))),
         ("no nonce", Box::new(changed("nonce", Value::Null))),
         ("nobody", Box::new(changed("sub", Value::Null))),
+        ("nobody at all", Box::new(changed("sub", json!("")))),
         ("no name", Box::new(changed("preferred_username", Value::Null))),
         ("a name that is none", Box::new(changed("preferred_username", json!("*")))),
     ];
     let told = lies.len();
     for (nth, (what, lie)) in lies.into_iter().enumerate() {
-        let state = begin_at(&browser, &format!("liar-{}", nth / 8), "/account").await;
+        let name = format!("liar-{}", nth / 8);
+        let state = begin_at(&browser, &name, "/account").await;
         liar.says(lie);
-        let (status, page) = browser.page(&back(&state)).await;
+        let (status, page) = browser.page(&back_at(&name, &state)).await;
         assert!(matches!(status, 401 | 403 | 502), "{what}: {status} {page}");
         assert!(browser.cookie(SESSION).is_none() && browser.who().await.is_none(), "{what}");
         liar.codes.lock().unwrap().clear();
@@ -516,13 +528,19 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
     liar.says(|liar, nonce| liar.token(&liar.claims(nonce)));
     // Another state, another browser, another issuer in the answer, a refusal: nobody is let in.
     let state = begin(&browser, "/account").await;
-    for path in [back("x"), "/sign-in/callback?code=c".to_owned(), format!("{}&iss=https://id.example", back(&state))] {
+    for path in [
+        back("x"),
+        "/sign-in/callback/default/liar?code=c".to_owned(),
+        back_at("liar-0", &state),
+        format!("{}&iss=https://id.example", back(&state)),
+    ] {
         let step = browser.cookie(STEP);
         assert_eq!(browser.page(&path).await.0, 401, "{path}");
         browser.set(STEP, step);
     }
-    let (status, page) =
-        browser.page(&format!("/sign-in/callback?error=access_denied&error_description=%3Cb%3E&state={state}")).await;
+    let (status, page) = browser
+        .page(&format!("/sign-in/callback/default/liar?error=access_denied&error_description=%3Cb%3E&state={state}"))
+        .await;
     assert!(status == 401 && !page.contains("<b>"), "{page}");
     let state = begin(&browser, "/account").await;
     assert_eq!(Browser::new(&server).page(&back(&state)).await.0, 401, "the code of another's browser");
@@ -540,7 +558,7 @@ async fn a_token_that_is_not_right_lets_nobody_in() {
     liar.codes.lock().unwrap().clear();
     for nth in 0..12 {
         let state = begin_at(&browser, "guessed", "/account").await;
-        let (status, _) = browser.page(&back(&state).replace("code=c", "code=x")).await;
+        let (status, _) = browser.page(&back_at("guessed", &state).replace("code=c", "code=x")).await;
         assert_eq!(status, if nth < 10 { 401 } else { 429 }, "{nth}");
     }
     // What a provider says of itself may lead to no other place, nor be of somebody else.
@@ -619,18 +637,28 @@ async fn a_link_sent_by_mail_lets_somebody_in_once() {
     };
     assert_eq!((spend(&stranger, &link).await, spend(&Browser::new(&server), &link).await), (401, 401));
     assert_eq!(spend(&browser, "rfs_x").await, 401);
-    let step = browser.cookie(STEP);
+    let step = browser.cookie(LINK);
     let twice = futures::future::join_all((0..6).map(|_| spend(&browser, &link))).await;
     assert_eq!(twice.iter().filter(|status| **status == 303).count(), 1, "{twice:?}");
     assert_eq!(browser.who().await.as_deref(), Some("ann"));
     assert_eq!(server.rows("in:sessions user:ann").await[0]["method"], "link");
-    browser.set(STEP, step);
+    browser.set(LINK, step);
     assert_eq!(spend(&browser, &link).await, 401, "it was used");
     // So many are sent to somebody, and no more while these hold.
-    for _ in 0..5 {
+    for nth in 1..=3 {
         assert_eq!(ask(&Browser::new(&server), "ann").await.0, 202);
+        server.until("in:sign_in_links user:ann", |rows| rows.len() == nth).await;
     }
-    server.until("in:sign_in_links user:ann", |rows| rows.len() == 3).await;
+    create(&server, "users", "eve", json!({"role": "viewer", "email": "eve@example.net"})).await;
+    for user in ["ann", "ann", "eve"] {
+        assert_eq!(ask(&Browser::new(&server), user).await.0, 202);
+    }
+    server.until("in:sign_in_links user:eve", |rows| rows.len() == 1).await;
+    assert_eq!(server.rows("in:sign_in_links user:ann").await.len(), 3);
+    // They end with the address, and whom a provider signs in gets none.
+    let moved = json!({"email": "ann@example.com"});
+    assert_eq!(state(&server, Method::PATCH, "users/ann", "users", "ann", moved).await.0, 200);
+    server.until("in:sign_in_links user:ann", <[Value]>::is_empty).await;
     // The links are on no disk: the mail has them, and nothing else.
     let mut written = Vec::new();
     server.stop();

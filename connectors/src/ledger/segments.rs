@@ -236,6 +236,17 @@ impl Segments {
     /// # Errors
     /// The disk refuses, or a frame after `epoch` is damaged or no longer there.
     pub fn replay(&self, epoch: u64, mut each: impl FnMut(Frame)) -> Result<(), LedgerError> {
+        self.replay_while(epoch, |frame| {
+            each(frame);
+            true
+        })
+    }
+
+    /// The same, no further than the end of the segment in which `each` has had enough.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn replay_while(&self, epoch: u64, mut each: impl FnMut(Frame) -> bool) -> Result<(), LedgerError> {
         if epoch + 1 < self.first_epoch() {
             return Err(LedgerError::Missing {
                 segment: self.segments[0].path.clone(),
@@ -250,16 +261,19 @@ impl Segments {
             }
             let bytes = self.disk.read_all(&segment.path).map_err(LedgerError::io(&segment.path))?;
             let expected = Expected { generation: self.generation, epoch: segment.first_epoch, last: true };
-            let mut next = segment.first_epoch;
+            let (mut next, mut more) = (segment.first_epoch, true);
             read_frames(&segment.path, &bytes, expected, |frame| {
                 next = frame.epoch + 1;
                 if frame.epoch > epoch {
-                    each(frame);
+                    more = each(frame);
                 }
             })?;
             if next < ends {
                 let (segment, reason) = (segment.path.clone(), format!("epochs {next} to {} are gone", ends - 1));
                 return Err(LedgerError::Damaged { segment, offset: 0, reason });
+            }
+            if !more {
+                break;
             }
         }
         Ok(())

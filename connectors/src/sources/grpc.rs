@@ -12,9 +12,10 @@
 //! A message has its memory before it is read, of what all feeds share: an agent that sends much is refused
 //! (`RESOURCE_EXHAUSTED`) and the others are not.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,14 +26,16 @@ use radarflow_proto::body::{Memory, Messages, PATIENCE, Patience, Prompt};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
 use radarflow_proto::grpc::control_stream_request::Payload;
+use radarflow_proto::grpc::control_stream_response;
 use radarflow_proto::grpc::{
     AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, AgentHelloResponse, ControlStreamRequest,
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
-use radarflow_proto::ports::{AppendError, Appender, NewInstances};
+use radarflow_proto::ports::{AgentConfiguration, AppendError, Appender, NewInstances};
 use radarflow_proto::room::{Room, of_address};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -56,6 +59,8 @@ pub const MAX_CHUNKS: i32 = 100_000;
 pub const HEARTBEAT_SEC: i32 = 30;
 /// Seconds between two looks at the configuration.
 const CONFIG_POLL_SEC: i32 = 300;
+/// A control stream carries a configuration at most this often.
+const PUSH_PACE: Duration = Duration::from_secs(2);
 /// A stream must be whole within this.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 
@@ -73,9 +78,88 @@ const CONTROL: &str = "/monitoring.AgentGatewayService/ControlStream";
 /// The protocol that a connection with TLS agrees upon.
 pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 
+/// What agents are told, as the dataflow says: by tenant, agent and partition the newest. Whoever holds a control stream open
+/// is woken when it changes.
+#[derive(Default)]
+pub struct Configurations {
+    of: Mutex<BTreeMap<(String, String, String), Arc<Configuration>>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What an agent is told.
+#[derive(Debug)]
+struct Configuration {
+    version: String,
+    content: Arc<str>,
+}
+
+impl Configuration {
+    fn new(content: Arc<str>) -> Self {
+        let version = format!("v{}", hex::encode(Sha256::digest(content.as_bytes())));
+        Configuration { version, content }
+    }
+
+    fn response(&self) -> AgentConfigResponse {
+        AgentConfigResponse {
+            config_version: self.version.clone(),
+            config_timestamp: super::now_us() / 1_000_000,
+            heartbeat_interval_sec: HEARTBEAT_SEC,
+            config_poll_interval_sec: CONFIG_POLL_SEC,
+            config_json: self.content.as_bytes().to_vec(),
+            ..AgentConfigResponse::default()
+        }
+    }
+}
+
+impl Configurations {
+    /// Takes in what an epoch says.
+    pub fn learn(&self, changes: &[AgentConfiguration]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        for AgentConfiguration { tenant, partition, agent_id, content } in changes {
+            let key = (tenant.clone(), agent_id.clone(), partition.clone());
+            match content {
+                Some(content) => drop(of.insert(key, Configuration::new(content.clone()).into())),
+                None => drop(of.remove(&key)),
+            }
+        }
+        drop(of);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// What an agent is told. Where nobody says its partition it is the one there is; of several none.
+    fn of(&self, tenant: &str, partition: Option<&str>, agent_id: &str) -> Arc<Configuration> {
+        let agent_id = called(agent_id);
+        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = of.range((tenant.to_owned(), agent_id.to_owned(), String::new())..);
+        let own = all.take_while(|((t, a, _), _)| t == tenant && a == agent_id);
+        let mut own = own.filter(|((.., p), _)| partition.is_none_or(|partition| p == partition));
+        match (own.next(), own.next()) {
+            (Some((_, found)), None) => found.clone(),
+            _ => Configuration::new(NOTHING.into()).into(),
+        }
+    }
+}
+
+/// What an agent is told of which nothing is known yet.
+const NOTHING: &str = r#"{"heartbeat_interval_sec":30}"#;
+
+/// An agent's id as rows have it.
+fn called(agent_id: &str) -> &str {
+    let mut id = agent_id.trim();
+    while id.starts_with("agent-agent-") {
+        id = &id["agent-".len()..];
+    }
+    id
+}
+
 /// Where what agents say goes, and the memory that it has until it is durable.
 #[derive(Clone)]
 pub struct Into {
+    /// What they are told.
+    pub configurations: Arc<Configurations>,
     /// The ledger.
     pub appender: Arc<dyn Appender>,
     /// Who makes instances known.
@@ -94,7 +178,7 @@ pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
     slots: Arc<ConnectionSlots>,
-    Into { appender, instances, space, room }: Into,
+    Into { configurations, appender, instances, space, room }: Into,
     stop: Stop,
 ) -> Result<SocketAddr, SourceError> {
     if tls.is_none() && !listener.addr.ip().is_loopback() {
@@ -121,8 +205,8 @@ pub async fn start(
         .initial_connection_window_size(WINDOW);
     let secure = tls.is_some();
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
-    let gateway =
-        Gateway { appender, instances, space, origin, secure, gateway_id: "radarflow".to_owned(), stop: stop.clone() };
+    let (gateway_id, stopped) = ("radarflow".to_owned(), stop.clone());
+    let gateway = Gateway { configurations, appender, instances, space, origin, secure, gateway_id, stop: stopped };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     let tenant: Arc<str> = listener.tenant.as_str().into();
@@ -158,6 +242,7 @@ fn within(body: Body, memory: Memory, waits: bool) -> Body {
 }
 
 struct Gateway {
+    configurations: Arc<Configurations>,
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     space: StagingSpace,
@@ -301,6 +386,13 @@ impl Gateway {
             None => self.origin.partition.clone(),
         };
         Ok(Arc::new(Origin { kind, partition, ..(*self.origin).clone() }))
+    }
+
+    /// What a caller is told. Where neither certificate nor listener has a partition it is the one that the agent says.
+    fn told(&self, caller: &Caller, said: &str, agent_id: &str) -> Arc<Configuration> {
+        let own = caller.certified.as_ref().map(|(_, partition)| partition.as_str());
+        let partition = own.or(Some(&self.origin.partition)).filter(|p| !p.is_empty()).or(Some(said.trim()));
+        self.configurations.of(&self.origin.tenant, partition.filter(|p| !p.is_empty()), agent_id)
     }
 
     /// Makes durable what a sync payload needs to be read.
@@ -460,21 +552,6 @@ impl Order {
     }
 }
 
-/// The configuration an agent gets, without its version: heartbeat settings.
-fn configuration() -> AgentConfigResponse {
-    AgentConfigResponse {
-        heartbeat_interval_sec: HEARTBEAT_SEC,
-        config_poll_interval_sec: CONFIG_POLL_SEC,
-        config_json: format!(r#"{{"heartbeat_interval_sec":{HEARTBEAT_SEC}}}"#).into_bytes(),
-        ..AgentConfigResponse::default()
-    }
-}
-
-/// "v" and the SHA-256, in hex, of the content.
-fn config_version(config: &AgentConfigResponse) -> String {
-    format!("v{}", hex::encode(Sha256::digest(&config.config_json)))
-}
-
 #[tonic::async_trait]
 impl AgentGatewayService for Gateway {
     async fn hello(&self, request: Request<AgentHelloRequest>) -> Result<Response<AgentHelloResponse>, Status> {
@@ -493,7 +570,7 @@ impl AgentGatewayService for Gateway {
             arch: &r.arch,
         };
         self.beat(&caller, &said, &r.capabilities).await?;
-        let version = config_version(&configuration());
+        let version = self.told(&caller, &r.partition, &r.agent_id).version.clone();
         Ok(Response::new(AgentHelloResponse {
             accepted: true,
             agent_id: r.agent_id,
@@ -509,15 +586,13 @@ impl AgentGatewayService for Gateway {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         caller.check(&r.agent_id)?;
-        let config = configuration();
-        let version = config_version(&config);
-        if r.config_version == version {
-            let unchanged =
-                AgentConfigResponse { not_modified: true, config_version: version, ..AgentConfigResponse::default() };
-            return Ok(Response::new(unchanged));
-        }
-        let config_timestamp = super::now_us() / 1_000_000;
-        Ok(Response::new(AgentConfigResponse { config_version: version, config_timestamp, ..config }))
+        let told = self.told(&caller, "", &r.agent_id);
+        Ok(Response::new(if r.config_version == told.version {
+            let config_version = told.version.clone();
+            AgentConfigResponse { not_modified: true, config_version, ..AgentConfigResponse::default() }
+        } else {
+            told.response()
+        }))
     }
 
     async fn push_status(
@@ -606,11 +681,35 @@ impl AgentGatewayService for Gateway {
             AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
         let (appender, peer) = (self.appender.clone(), caller.peer);
+        let (configurations, tenant) = (self.configurations.clone(), self.origin.tenant.clone());
+        // As the rows of agents have it: nothing said is `default`.
+        let partition = if origin.partition.is_empty() { "default".to_owned() } else { origin.partition.clone() };
+        let mut changed = configurations.changed.subscribe();
+        let mut held_version = hello.config_version.clone();
+        let agent_id = hello.agent_id.clone();
         let held = async_stream(move |end| async move {
+            let mut next = tokio::time::Instant::now();
             loop {
+                let told = configurations.of(&tenant, Some(&partition), &agent_id);
+                let due = told.version != held_version && &*told.content != NOTHING;
                 let message = tokio::select! {
                     message = incoming.message() => message,
                     () = stop.told() => break,
+                    () = tokio::time::sleep_until(next), if due => {
+                        // What it is by now.
+                        let told = configurations.of(&tenant, Some(&partition), &agent_id);
+                        let config = control_stream_response::Payload::Config(told.response());
+                        if end.send(Ok(ControlStreamResponse { payload: Some(config) })).await.is_err() {
+                            break;
+                        }
+                        held_version.clone_from(&told.version);
+                        next = tokio::time::Instant::now() + PUSH_PACE;
+                        continue;
+                    }
+                    still = changed.changed(), if !due => match still {
+                        Ok(()) => continue,
+                        Err(_) => break,
+                    },
                 };
                 match message {
                     Ok(Some(_)) => {
@@ -625,7 +724,7 @@ impl AgentGatewayService for Gateway {
     }
 }
 
-/// A stream that stays open, empty, until the task drops its end.
+/// A stream of what the task sends, which stays open until it drops its end.
 fn async_stream<F>(
     task: impl FnOnce(tokio::sync::mpsc::Sender<Result<ControlStreamResponse, Status>>) -> F,
 ) -> Pin<Box<dyn Stream<Item = Result<ControlStreamResponse, Status>> + Send>>
@@ -672,6 +771,27 @@ mod tests {
         ] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn agents_are_told_what_is_theirs() {
+        let told = Configurations::default();
+        let change = |tenant: &str, partition: &str, content: Option<&str>| AgentConfiguration {
+            tenant: tenant.to_owned(),
+            partition: partition.to_owned(),
+            agent_id: "agent-1".to_owned(),
+            content: content.map(Arc::from),
+        };
+        let of = |tenant, partition| told.of(tenant, partition, " agent-agent-1").content.to_string();
+        assert_eq!(of("t", None), NOTHING);
+        told.learn(&[change("t", "dc1", Some("one")), change("u", "dc1", Some("theirs"))]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("one", "one"));
+        assert_eq!((of("u", None).as_str(), of("t", Some("dc2")).as_str()), ("theirs", NOTHING));
+        // Of two that are called the same nobody is told what is the other's.
+        told.learn(&[change("t", "dc2", Some("two"))]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc2")).as_str()), (NOTHING, "two"));
+        told.learn(&[change("t", "dc1", None)]);
+        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("two", NOTHING));
     }
 
     #[test]

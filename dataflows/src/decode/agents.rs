@@ -8,9 +8,11 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::fact::Audited;
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
-    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, StagedHead, Sweep, instant_us,
+    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, ProbeFound, ProbeResults, StagedHead,
+    Sweep, instant_us,
 };
 use radarflow_proto::record::{Record, RecordKey, SourceKind};
+use radarflow_proto::rows::{BatchBuilder, Probe};
 use radarflow_proto::wire::Cursor;
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use radarflow_reconcile::identity::name::{Name, name};
@@ -26,6 +28,7 @@ use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::health::{AgentKey, Beat};
 use crate::identity::RunEvent;
+use crate::jobs::{JobEvent, JobKey, Tally};
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::Delta;
@@ -67,6 +70,7 @@ impl Decoder {
                 ("results", "mapper_topology") => self.topology(at, message, &received),
                 ("results", "sweep") => self.sweep(at, &push, message, &received),
                 ("results", "icmp") => self.icmp(at, &push, message, &received),
+                ("results", "probes") => self.probes(at, &push, message),
                 ("status", _) | (_, "status") => (0, 0),
                 (source, kind) => {
                     self.reject(at, message, &format!("nothing reads {source}/{kind} payloads"));
@@ -245,8 +249,11 @@ impl Decoder {
         };
         let (mut rows, mut rejected) = (0, 0);
         let swept = instant_us(&sweep.last_sweep);
+        let mut tally = Tally::default();
         for host in &sweep.hosts {
             let seen = instant_us(&host.last_seen).or(swept);
+            let found = seen.unwrap_or(at.received_us).min(at.received_us);
+            tally.add(Some(host.available), Time(found));
             match self.target(at, push, received, &host.host, Some(host.available), seen, true) {
                 Ok(()) => rows += 1,
                 Err(reason) => {
@@ -255,7 +262,58 @@ impl Decoder {
                 }
             }
         }
+        self.found(at, push, &sweep.sweep_group_id, tally);
         (rows, rejected)
+    }
+
+    /// What our own agent found: a row a look, and a result of its target where the look told something. Each profile is a
+    /// vantage of its own: of two looks at one host by one agent neither speaks for the other.
+    fn probes(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8]) -> (u64, u64) {
+        let results: ProbeResults = match serde_json::from_slice(message) {
+            Ok(results) => results,
+            Err(error) => {
+                self.reject(at, message, &format!("not results of probes: {error}"));
+                return (0, 1);
+            }
+        };
+        let Some(agent_id) = normalise::agent_id(&push.agent_id) else {
+            self.reject(at, message, "results of probes name no agent");
+            return (0, 1);
+        };
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        for (nth, found) in results.results.iter().enumerate() {
+            let time = Time(found.at_us.min(at.received_us));
+            tallies.entry(found.job.clone()).or_default().add(found.ok, time);
+            let ip = found.ip.map(|ip| ip.to_canonical());
+            if let (Some(ip), Some(available)) = (ip, found.ok) {
+                let key = TargetKey { tenant: at.origin.tenant.clone(), partition: at.partition().to_owned(), ip };
+                let vantage = format!("{agent_id}/{}", found.profile);
+                let event = ProbeResult { vantage, at: time, received: Time(at.received_us), available };
+                self.out.probes.push(Keyed { key, position: at.order, event });
+            }
+            let row = probe_row(at, nth, &agent_id, found, time);
+            let builders = self.builders(at);
+            builders.probe_ips.push(ip);
+            builders.probes.push(&row);
+        }
+        for (job, tally) in tallies {
+            self.found(at, push, &job, tally);
+        }
+        if results.lost > 0 {
+            self.count(at, None, Delta { lost: results.lost, ..Delta::at(at.received_us) });
+        }
+        (results.results.len() as u64, 0)
+    }
+
+    /// Results of a job, counted.
+    fn found(&mut self, at: &At<'_>, push: &AgentPush, job: &str, tally: Tally) {
+        let Some(agent_id) = normalise::agent_id(&push.agent_id).filter(|_| tally.results > 0 && !job.is_empty())
+        else {
+            return;
+        };
+        let (tenant, partition) = at.scope();
+        let key = JobKey { tenant, partition, job: job.to_owned(), agent_id };
+        self.out.results.push(Keyed { key, position: at.order, event: JobEvent::Found(tally) });
     }
 
     fn icmp(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8], received: &Received<'_>) -> (u64, u64) {
@@ -449,5 +507,30 @@ impl Submitter {
 
     fn at<'a>(&self, origin: &'a Origin, epoch: u64, place: LedgerPosition, order: u64) -> At<'a> {
         At { origin, epoch, place, order, received_us: self.received_us, peer: self.peer }
+    }
+}
+
+fn probe_row(at: &At<'_>, nth: usize, agent_id: &str, found: &ProbeFound, time: Time) -> Probe {
+    Probe {
+        tenant_id: at.origin.tenant.clone(),
+        partition: at.partition().to_owned(),
+        row_id: at.row_id(nth as u32),
+        epoch: at.epoch as i64,
+        time,
+        received_at: Time(at.received_us),
+        agent_id: agent_id.to_owned(),
+        profile: found.profile.clone(),
+        kind: found.kind.clone(),
+        target: found.target.clone(),
+        ip: found.ip.map(|ip| ip.to_canonical()),
+        port: found.port.map(i64::from),
+        is_ok: found.ok,
+        latency_us: found.latency_us.map(|us| us as i64),
+        sent: i64::from(found.sent),
+        lost: i64::from(found.lost),
+        status_code: found.status_code.map(i64::from),
+        certificate_days: found.certificate_days,
+        error: Some(&found.error).filter(|error| !error.is_empty()).cloned(),
+        device_uid: None,
     }
 }

@@ -30,7 +30,7 @@ use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
-    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, Reject, RejectBatch, Table, TrapBatch,
+    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, ProbeBatch, Reject, RejectBatch, Table, TrapBatch,
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
@@ -41,6 +41,7 @@ use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
 use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::RunEvent;
+use crate::jobs::{JobEvent, JobKey};
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
@@ -106,6 +107,8 @@ pub struct Decoded {
     pub device_steps: Vec<Keyed<Name, (u64, DeviceStep)>>,
     /// What became of notifications.
     pub deliveries: Vec<Keyed<GroupKey, GroupEvent>>,
+    /// What agents found, counted by job.
+    pub results: Vec<Keyed<JobKey, JobEvent>>,
     /// Rows of event tables.
     pub batches: Vec<EventBatch>,
 }
@@ -120,6 +123,8 @@ struct Builders {
     log_ips: Vec<Option<IpAddr>>,
     traps: TrapBatch,
     trap_ips: Vec<Option<IpAddr>>,
+    probes: ProbeBatch,
+    probe_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
 }
 
@@ -377,6 +382,7 @@ impl Decoder {
             push(Table::InterfaceCounters, b.counters.finish(), vec![b.counter_ips]);
             push(Table::Log, b.logs.finish(), vec![b.log_ips]);
             push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
+            push(Table::Probe, b.probes.finish(), vec![b.probe_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);
         }
     }

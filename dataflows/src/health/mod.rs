@@ -14,7 +14,7 @@ mod devices;
 
 use std::sync::Arc;
 
-use radarflow_proto::rows::{Device, StateRow};
+use radarflow_proto::rows::{Agent, Device, StateRow};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
@@ -43,6 +43,8 @@ pub struct Inputs<'scope> {
 pub struct Outputs<'scope> {
     /// Rows of the table of agents.
     pub rows: Rel<'scope, StateRow>,
+    /// The same, as agents.
+    pub agents: Rel<'scope, Arc<Agent>>,
     /// Conditions.
     pub conditions: Conditions<'scope>,
     /// Health events.
@@ -67,6 +69,10 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         _ => None,
     });
     Outputs {
+        agents: collected(agents.clone(), |out| match out {
+            AgentOut::Row(StateRow::Agent(agent), diff) => Some((agent, diff)),
+            _ => None,
+        }),
         rows: collected(agents, |out| match out {
             AgentOut::Row(row, diff) => Some((row, diff)),
             _ => None,

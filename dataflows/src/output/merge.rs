@@ -112,6 +112,7 @@ impl Merge {
                     Output::Resource(change) => output.resources.push(change),
                     Output::Judgement(judgement) => output.judgements.push(judgement),
                     Output::Outcome(outcome) => output.outcomes.push(outcome),
+                    Output::Configuration(of) => output.configurations.push(of),
                     Output::Reaped(record, partition) => output.reaped.push((record, partition)),
                 }
             }
@@ -123,6 +124,7 @@ impl Merge {
         output.due.sort_by(|a, b| a.id.cmp(&b.id));
         output.settled.sort();
         output.outcomes.sort();
+        output.configurations.sort();
         // A tenant is judged on one worker: what happened to one resource stays in the order in which it happened.
         let of = |change: &ResourceChange| {
             let of = change.after.as_ref().or(change.before.as_ref());

@@ -16,7 +16,7 @@ use std::sync::mpsc::SyncSender;
 use arrow_array::RecordBatch;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
-use radarflow_proto::ports::Outcome;
+use radarflow_proto::ports::{AgentConfiguration, Outcome};
 use radarflow_proto::record::RecordKey;
 use radarflow_proto::resource::{Judgement, ResourceChange};
 use radarflow_proto::rows::{Change, StateRow, Table};
@@ -52,6 +52,8 @@ pub struct Inputs<'scope> {
     pub resources: Events<'scope, ResourceChange>,
     /// What became of commands about them.
     pub judgements: Events<'scope, Judgement>,
+    /// Configurations of agents that are others now.
+    pub configurations: Events<'scope, AgentConfiguration>,
     /// Records to go, and the site of each.
     pub reaped: Events<'scope, (RecordKey, String)>,
 }
@@ -69,6 +71,7 @@ pub enum Output {
     Outcome(Outcome),
     Resource(ResourceChange),
     Judgement(Judgement),
+    Configuration(AgentConfiguration),
     Reaped(RecordKey, String),
 }
 
@@ -103,6 +106,7 @@ pub fn build<'scope>(
         .concat(inputs.facts.map(Output::Fact))
         .concat(inputs.resources.map(Output::Resource))
         .concat(inputs.judgements.map(Output::Judgement))
+        .concat(inputs.configurations.map(Output::Configuration))
         .concat(inputs.reaped.map(|(record, partition)| Output::Reaped(record, partition)));
     send(outputs, cx, to)
 }

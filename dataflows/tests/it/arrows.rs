@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "availability",
     "inventory",
     "health",
+    "jobs",
     "topology",
     "loss",
     // Frames are read for all parts; what events are about is told last.

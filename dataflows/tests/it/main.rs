@@ -14,6 +14,7 @@ mod harness;
 mod health;
 mod identity;
 mod interfaces;
+mod jobs;
 mod life;
 mod lifecycle;
 mod listings;

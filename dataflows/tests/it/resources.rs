@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-fn command(tenant: &str, id: &str, digest: Option<&str>, operations: Vec<Operation>) -> Input {
+pub(crate) fn command(tenant: &str, id: &str, digest: Option<&str>, operations: Vec<Operation>) -> Input {
     let command = Command {
         tenant: tenant.into(),
         command_id: id.into(),
@@ -27,7 +27,7 @@ fn command(tenant: &str, id: &str, digest: Option<&str>, operations: Vec<Operati
     Input { tenant: if tenant == "t" { "t" } else { "u" }, ..fact(&Fact::Command(Box::new(command))) }
 }
 
-fn put(resource: &str, id: &str, fields: Value) -> Operation {
+pub(crate) fn put(resource: &str, id: &str, fields: Value) -> Operation {
     let fields = serde_json::from_value(fields).unwrap();
     let (resource, id, owner) = (resource.to_owned(), id.to_owned(), String::new());
     Operation { resource, id, act: Act::Put { fields }, condition: Condition::Any, owner }

@@ -128,11 +128,11 @@ impl Principals {
         (link.secrets.get("sha256").map(String::as_str) == Some(sha256)).then(|| link.clone())
     }
 
-    /// How many links a user was sent that may still be used.
-    pub(crate) fn links(&self, tenant: &str, user: &str) -> usize {
+    /// The links a user was sent that may still be used.
+    pub(crate) fn links(&self, tenant: &str, user: &str) -> Vec<Arc<Resource>> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let links = known.of.get(tenant).into_iter().flat_map(|standing| world::all(standing, Table::SignInLink));
-        links.filter(|link| link.text("user") == Some(user)).count()
+        links.filter(|link| link.text("user") == Some(user)).cloned().collect()
     }
 
     /// The sessions of a user, oldest first.

@@ -6,7 +6,9 @@ use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::Table;
 
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
+use super::profiles;
 use super::world::World;
+use crate::jobs::Member;
 
 /// The declaration.
 pub(super) static DEVICE_GROUPS: ResourceKind = ResourceKind {
@@ -29,9 +31,16 @@ pub(super) static DEVICE_GROUPS: ResourceKind = ResourceKind {
     derived: |_| Vec::new(),
 };
 
-fn check(_: &World<'_>, group: &Resource) -> Result<(), Wrong> {
+fn check(world: &World<'_>, group: &Resource) -> Result<(), Wrong> {
     if group.text("condition").is_some() && !group.texts("members").is_empty() {
         return Err(Wrong::field("members", "a group has a condition or members, not both"));
     }
-    Ok(())
+    // What agents look at follows a group within the dataflow.
+    let follows = world.all(Table::Profile).find(|profile| profiles::refers(profile, &group.id));
+    match follows.map(|profile| (profile, Member::of(group))) {
+        Some((profile, Err(why))) => {
+            Err(Wrong::field("condition", format!("profile {} follows it, and cannot: {why}", profile.id)))
+        }
+        _ => Ok(()),
+    }
 }

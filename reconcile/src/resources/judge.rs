@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{named, of_table, providers};
+use super::{named, of_table, profiles, providers};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -233,6 +233,18 @@ impl Judge {
                 return Err(refused(nth, RefusalCode::Forbidden, &detail));
             }
         }
+        // Nobody changes who may more than they do, not even to less.
+        for (nth, operation) in command.operations.iter().enumerate() {
+            let user = world::get(&self.standing, Table::User, &operation.id);
+            let Some(user) = user.filter(|_| operation.resource == Table::User.name()) else { continue };
+            let kind = of_table(Table::User).expect("users are a kind");
+            let role = world::role(&self.standing, user.text("role").unwrap_or_default());
+            let world = World { standing: &self.standing, permissions: &permissions, host, now_us: at.now_us };
+            if !self.is_own(kind, operation, &command.principal) && role.is_some_and(|role| !world.covers(&role)) {
+                let detail = format!("user {} may more than you do", user.id);
+                return Err(refused(nth, RefusalCode::Forbidden, &detail));
+            }
+        }
         let administered = self.administered(at.now_us);
         // What to go back to: each that is touched, as it was.
         let mut before: BTreeMap<(Table, String), Option<Arc<Resource>>> = BTreeMap::new();
@@ -304,7 +316,9 @@ impl Judge {
                 return refusal(RefusalCode::Reference, None, detail);
             }
         }
-        if administered && !host && !command.force && !self.administered(at.now_us) {
+        // What the program does for somebody who signs in (another role, by their groups) is no exception.
+        let exempt = host && command.principal.kind != PrincipalKind::System;
+        if administered && !exempt && !command.force && !self.administered(at.now_us) {
             let detail =
                 "nobody would be left who administers the tenant: make another administrator first; after this only \
                           `radarflow token create` on the server's host makes one"
@@ -343,8 +357,9 @@ impl Judge {
         }
     }
 
-    /// What an operation ends beside: the sessions of a user who is gone, is disabled, signs out everywhere, or has another
-    /// password; in that case not the session that changes it.
+    /// What an operation ends beside: sessions and links of a user who is gone, is disabled, signs out everywhere, or has another
+    /// password or provider (in that case not the session that changes it); links to an address that is theirs no more; and sessions
+    /// of a provider that lets nobody in any more.
     fn ended(
         &self,
         kind: &ResourceKind,
@@ -353,18 +368,32 @@ impl Judge {
         before: Option<&Arc<Resource>>,
         after: Option<&Arc<Resource>>,
     ) -> Vec<(Table, String)> {
-        let Some(before) = before.filter(|_| kind.table == Table::User) else { return Vec::new() };
+        let Some(before) = before else { return Vec::new() };
+        let sessions = world::all(&self.standing, Table::Session);
+        let is_cut = |after: &Resource| after.flag("disabled") && !before.flag("disabled");
+        if kind.table == Table::IdentityProvider && after.is_none_or(|after| is_cut(after)) {
+            let method = format!("oidc:{}", operation.id);
+            let of_provider = sessions.filter(|session| session.text("method") == Some(&method));
+            return of_provider.map(|session| (Table::Session, session.id.clone())).collect();
+        }
+        if kind.table != Table::User {
+            return Vec::new();
+        }
         let password = |user: &Arc<Resource>| user.secrets.get("password").cloned();
         let own = (command.principal.kind == PrincipalKind::Session).then_some(command.principal.id.as_str());
-        let spared = match (&operation.act, after) {
-            (Act::Do { .. }, _) | (_, None) => None,
-            (_, Some(after)) if after.flag("disabled") && !before.flag("disabled") => None,
-            (_, Some(after)) if password(after) != password(before) => own,
+        let (all, spared) = match (&operation.act, after) {
+            (Act::Do { .. }, _) | (_, None) => (true, None),
+            (_, Some(after)) if is_cut(after) => (true, None),
+            (_, Some(after)) if password(after) != password(before) => (true, own),
+            (_, Some(after)) if after.text("provider") != before.text("provider") => (true, None),
+            (_, Some(after)) if after.text("email") != before.text("email") => (false, None),
             _ => return Vec::new(),
         };
-        let sessions = world::all(&self.standing, Table::Session);
-        let of_user = sessions.filter(|session| session.text("user") == Some(&operation.id));
-        of_user.filter(|session| Some(session.id.as_str()) != spared).map(|s| (Table::Session, s.id.clone())).collect()
+        let of_user = |resource: &&Arc<Resource>| resource.text("user") == Some(&operation.id);
+        let links = world::all(&self.standing, Table::SignInLink).filter(of_user);
+        let sessions = sessions.filter(|_| all).filter(of_user).filter(|session| Some(session.id.as_str()) != spared);
+        let links = links.map(|link| (Table::SignInLink, link.id.clone()));
+        sessions.map(|session| (Table::Session, session.id.clone())).chain(links).collect()
     }
 
     /// Whether there is somebody, beside who has the host, who can make administrators.
@@ -380,11 +409,15 @@ impl Judge {
 
     /// One that refers to what is gone.
     fn referrer(&self, key: &(Table, String)) -> Option<&Arc<Resource>> {
+        let of = |table| world::all(&self.standing, table);
+        if key.0 == Table::DeviceGroup {
+            return of(Table::Profile).find(|profile| profiles::refers(profile, &key.1));
+        }
         if key.0 != Table::Role {
             return None;
         }
-        let of = |table| world::all(&self.standing, table);
-        let bears = of(Table::User).chain(of(Table::ApiToken)).find(|resource| resource.text("role") == Some(&key.1));
+        let mut bears = of(Table::User).chain(of(Table::ApiToken));
+        let bears = bears.find(|resource| resource.text("role") == Some(&key.1));
         bears.or_else(|| of(Table::IdentityProvider).find(|provider| providers::gives(provider).any(|r| r == key.1)))
     }
 
@@ -515,11 +548,27 @@ fn made(
     let named: Vec<&'static str> =
         kind.fields.iter().filter(|f| f.secret.is_some() && said.contains_key(f.name)).map(|f| f.name).collect();
     let mut read = said;
+    let explicit = |name: &str| match &operation.act {
+        Act::Create { fields } | Act::Update { fields } | Act::Put { fields } => fields.contains_key(name),
+        Act::Delete | Act::Do { .. } => false,
+    };
     for field in kind.fields.iter().filter(|field| field.secret.is_some() && field.required) {
         if !read.contains_key(field.name)
             && let Some(kept) = secrets.get(field.name)
         {
             read.insert(field.name.to_owned(), Value::String(kept.clone()));
+        }
+    }
+    if let Some(stands) = stands {
+        let changes = |field: &&super::Field| {
+            read.get(field.name).is_some_and(|said| stands.fields.0.get(field.name) != Some(said))
+        };
+        let dropped: Vec<&str> = kind.fields.iter().filter(changes).flat_map(|field| field.drops).copied().collect();
+        for name in dropped {
+            if !explicit(name) {
+                secrets.remove(name);
+                read.remove(name);
+            }
         }
     }
     let (fields, said_secrets) = kind.read_all(&read, bounds)?;

@@ -81,6 +81,8 @@ pub struct Field {
     pub secret: Option<&'static str>,
     /// The program sets it, and people do not.
     pub server: bool,
+    /// What no longer holds where it changes, unless it is said again.
+    pub drops: &'static [&'static str],
     /// What holds where nothing is said, as JSON.
     pub default: Default,
 }
@@ -132,7 +134,7 @@ pub enum Holds {
 
 impl Field {
     const fn new(name: &'static str, holds: Holds, default: Default) -> Self {
-        Field { name, holds, required: false, immutable: false, secret: None, server: false, default }
+        Field { name, holds, required: false, immutable: false, secret: None, server: false, drops: &[], default }
     }
 
     /// Text that may be missing.
@@ -190,6 +192,13 @@ impl Field {
     #[must_use]
     pub const fn server(mut self) -> Self {
         self.server = true;
+        self
+    }
+
+    /// Where it changes, these no longer hold, unless they are said again.
+    #[must_use]
+    pub const fn drops(mut self, fields: &'static [&'static str]) -> Self {
+        self.drops = fields;
         self
     }
 

@@ -14,7 +14,7 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles` | the kinds |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod groups;
@@ -22,6 +22,7 @@ pub mod judge;
 mod judges;
 pub mod kind;
 mod links;
+mod profiles;
 pub mod providers;
 mod receivers;
 mod roles;
@@ -45,6 +46,7 @@ use crate::access::{Action, Permission};
 pub static KINDS: &[&ResourceKind] = &[
     &groups::DEVICE_GROUPS,
     &providers::IDENTITY_PROVIDERS,
+    &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,
     &sessions::SESSIONS,

@@ -15,7 +15,8 @@ pub(super) static IDENTITY_PROVIDERS: ResourceKind = ResourceKind {
     singular: "identity_provider",
     id: "name",
     fields: &[
-        Field::text("issuer", 1000).required(),
+        // What was meant for one issuer is not sent to another.
+        Field::text("issuer", 1000).required().drops(&["client_secret"]),
         Field::text("client_id", 500).required(),
         Field::text("client_secret", 4000).secret("What we show it to be its client; none of a public client."),
         Field::texts("scopes", 20, 100),
@@ -71,6 +72,11 @@ pub fn may_be_asked(url: &str) -> bool {
     scheme == "https" || scheme == "http" && matches!(host, "localhost" | "127.0.0.1" | "::1")
 }
 
+/// Whether a provider of that issuer may lead there: to what is on this host only where it is here itself.
+pub fn may_lead_to(issuer: &str, url: &str) -> bool {
+    may_be_asked(url) && (url.starts_with("https://") || issuer.starts_with("http://"))
+}
+
 fn check(world: &World<'_>, provider: &Resource) -> Result<(), Wrong> {
     let issuer = provider.text("issuer").unwrap_or_default();
     if !may_be_asked(issuer) || issuer.contains(['?', '#']) {
@@ -80,6 +86,16 @@ fn check(world: &World<'_>, provider: &Resource) -> Result<(), Wrong> {
     }
     if let Some(wrong) = provider.texts("roles").iter().find(|text| pair(text).is_none()) {
         return Err(Wrong::field("roles", format!("each is group=role; {wrong} is not")));
+    }
+    // Whoever says who its users are could sign in as any of them.
+    let users = world.all(Table::User).filter(|user| user.text("provider") == Some(&provider.id));
+    for user in users {
+        let name = user.text("role").unwrap_or_default();
+        if world.role(name).is_some_and(|role| !world.covers(&role)) {
+            let detail =
+                format!("user {} signs in with it and has the role {name}, which allows more than you may do", user.id);
+            return Err(Wrong::field("issuer", detail).of(RefusalCode::Forbidden));
+        }
     }
     for name in gives(provider) {
         let of_default = provider.text("default_role") == Some(&name);

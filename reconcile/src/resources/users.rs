@@ -19,8 +19,8 @@ pub(super) static USERS: ResourceKind = ResourceKind {
         Field::text("role", 64).required(),
         Field::texts("partitions", 1000, 200),
         Field::flag("disabled", false),
-        Field::text("provider", 200),
-        Field::text("subject", 3000).server(),
+        Field::text("provider", 200).drops(&["subject"]),
+        Field::text("subject", 3000),
         Field::text("password", 1000).secret("What they sign in with; argon2id of it is kept."),
         Field::text("totp", 500).server().secret("What codes of their authenticator follow from."),
         Field::text("totp_step", 20)
@@ -48,6 +48,10 @@ pub(super) static USERS: ResourceKind = ResourceKind {
 fn check(world: &World<'_>, user: &Resource) -> Result<(), Wrong> {
     if user.text("email").is_some_and(|email| !is_mail(email)) {
         return Err(Wrong::field("email", "it is an address of mail: name@domain"));
+    }
+    if user.text("provider").is_some() && user.secrets.contains_key("password") {
+        let detail = "who signs in with an identity provider has no password here: set one of them to null";
+        return Err(Wrong::field("password", detail));
     }
     given(world, user)
 }

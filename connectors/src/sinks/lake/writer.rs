@@ -63,7 +63,7 @@ pub(in crate::sinks) struct Writer {
 }
 
 fn is_busy(table: LakeTable) -> bool {
-    matches!(table, LakeTable::Events(Table::Flow | Table::Log | Table::Trap | Table::Reject))
+    matches!(table, LakeTable::Events(Table::Flow | Table::Log | Table::Probe | Table::Trap | Table::Reject))
 }
 
 impl Writer {

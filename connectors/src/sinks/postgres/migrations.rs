@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = files![
     "0007_topology_links",
     "0008_people",
     "0009_sign_in",
+    "0010_jobs",
 ];
 
 /// What brings a schema up to date.

@@ -359,7 +359,7 @@ impl Api {
     /// What only the language knows: whether a condition is one.
     #[allow(clippy::result_large_err)]
     fn checked(&self, actor: &Actor, kind: &ResourceKind, fields: &Fields) -> Result<(), Response> {
-        if kind.table != Table::DeviceGroup {
+        if !matches!(kind.table, Table::DeviceGroup | Table::Profile) {
             return Ok(());
         }
         let Some(condition) = fields.get("condition").and_then(Value::as_str) else { return Ok(()) };

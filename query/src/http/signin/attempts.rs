@@ -16,14 +16,28 @@ const WAITING_OF_ADDRESS: usize = 4;
 /// The same of all addresses.
 const WAITING: usize = 64;
 
-/// Who failed, and how often, by tenant, name and address; and whose passwords are being looked at.
+/// Who failed, and how often; and whose passwords are being looked at.
 #[derive(Default)]
 pub struct Attempts {
-    failures: Mutex<BTreeMap<(String, String, String), Failures>>,
+    /// By password.
+    pub(super) passwords: Failures,
+    /// By the code of an authenticator.
+    pub(super) codes: Failures,
+    /// By what a provider was to be asked.
+    pub(super) providers: Failures,
+    /// Links that were asked for.
+    pub(super) links: Failures,
     waiting: Mutex<BTreeMap<String, usize>>,
     /// Failures told in the audit, by tenant: the minute, and how many in it. Only tenants that there are have any.
     told: Mutex<BTreeMap<String, (i64, u32)>>,
 }
+
+/// What failures are counted by: tenant, name, and where they come from.
+pub(super) type Key = (String, String, String);
+
+/// Failures of one way in. What strangers do of one is not forgotten for what they do of another.
+#[derive(Default)]
+pub(super) struct Failures(Mutex<BTreeMap<Key, Count>>);
 
 /// A password that is being looked at.
 pub(super) struct Waiting<'a> {
@@ -44,7 +58,7 @@ impl Drop for Waiting<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Failures {
+struct Count {
     count: u32,
     first_ms: i64,
 }
@@ -62,34 +76,6 @@ impl Attempts {
         Some(Waiting { attempts: self, address: address.to_owned() })
     }
 
-    /// How long nothing is answered, seconds; `None` where it is.
-    pub(super) fn wait(&self, key: &(String, String, String), now_ms: i64) -> Option<i64> {
-        let known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = known.get(key).filter(|f| f.count >= FAILURES)?;
-        let left = failures.first_ms.saturating_add(WITHIN_MS) - now_ms;
-        (left > 0).then_some((left + 999) / 1000)
-    }
-
-    /// One more; how many there were.
-    pub(super) fn failed(&self, key: (String, String, String), now_ms: i64) -> u32 {
-        let mut known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED && !known.contains_key(&key) {
-            known.retain(|_, failures| failures.first_ms.saturating_add(WITHIN_MS) > now_ms);
-            if known.len() >= REMEMBERED {
-                let oldest = known.iter().min_by_key(|(_, failures)| failures.first_ms).map(|(key, _)| key.clone());
-                if let Some(oldest) = oldest {
-                    known.remove(&oldest);
-                }
-            }
-        }
-        let failures = known.entry(key).or_insert(Failures { count: 0, first_ms: now_ms });
-        if failures.first_ms.saturating_add(WITHIN_MS) <= now_ms {
-            *failures = Failures { count: 0, first_ms: now_ms };
-        }
-        failures.count += 1;
-        failures.count
-    }
-
     /// Whether one more failure of a tenant is told in the audit.
     pub(super) fn is_told(&self, tenant: &str, now_ms: i64) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,9 +87,39 @@ impl Attempts {
         of.1 += 1;
         of.1 <= TOLD_A_MINUTE
     }
+}
 
-    pub(super) fn succeeded(&self, key: &(String, String, String)) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+impl Failures {
+    /// How long nothing is answered, seconds; `None` where it is.
+    pub(super) fn wait(&self, key: &Key, now_ms: i64) -> Option<i64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = known.get(key).filter(|f| f.count >= FAILURES)?;
+        let left = failures.first_ms.saturating_add(WITHIN_MS) - now_ms;
+        (left > 0).then_some((left + 999) / 1000)
+    }
+
+    /// One more; how many there were.
+    pub(super) fn failed(&self, key: Key, now_ms: i64) -> u32 {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED && !known.contains_key(&key) {
+            known.retain(|_, failures| failures.first_ms.saturating_add(WITHIN_MS) > now_ms);
+            if known.len() >= REMEMBERED {
+                let oldest = known.iter().min_by_key(|(_, failures)| failures.first_ms).map(|(key, _)| key.clone());
+                if let Some(oldest) = oldest {
+                    known.remove(&oldest);
+                }
+            }
+        }
+        let failures = known.entry(key).or_insert(Count { count: 0, first_ms: now_ms });
+        if failures.first_ms.saturating_add(WITHIN_MS) <= now_ms {
+            *failures = Count { count: 0, first_ms: now_ms };
+        }
+        failures.count += 1;
+        failures.count
+    }
+
+    pub(super) fn succeeded(&self, key: &Key) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 
@@ -116,20 +132,20 @@ mod tests {
         let attempts = Attempts::default();
         let key = |name: &str, address: &str| ("t".to_owned(), name.to_owned(), address.to_owned());
         for n in 1..=FAILURES {
-            assert_eq!(attempts.wait(&key("ann", "a"), 1000), None);
-            assert_eq!(attempts.failed(key("ann", "a"), 1000), n);
+            assert_eq!(attempts.passwords.wait(&key("ann", "a"), 1000), None);
+            assert_eq!(attempts.passwords.failed(key("ann", "a"), 1000), n);
         }
-        assert_eq!(attempts.wait(&key("ann", "a"), 1000), Some(WITHIN_MS / 1000));
-        assert_eq!(attempts.wait(&key("ann", "b"), 1000), None);
-        assert_eq!(attempts.wait(&key("bob", "a"), 1000), None);
-        assert_eq!(attempts.wait(&key("ann", "a"), 1000 + WITHIN_MS), None);
-        assert_eq!(attempts.failed(key("ann", "a"), 1000 + WITHIN_MS), 1);
-        attempts.succeeded(&key("ann", "a"));
+        assert_eq!(attempts.passwords.wait(&key("ann", "a"), 1000), Some(WITHIN_MS / 1000));
+        assert_eq!(attempts.passwords.wait(&key("ann", "b"), 1000), None);
+        assert_eq!(attempts.passwords.wait(&key("bob", "a"), 1000), None);
+        assert_eq!(attempts.passwords.wait(&key("ann", "a"), 1000 + WITHIN_MS), None);
+        assert_eq!(attempts.passwords.failed(key("ann", "a"), 1000 + WITHIN_MS), 1);
+        attempts.passwords.succeeded(&key("ann", "a"));
         // However many strangers try, no more are remembered.
         for n in 0..REMEMBERED + 10 {
-            attempts.failed(key(&n.to_string(), "a"), n as i64);
+            attempts.passwords.failed(key(&n.to_string(), "a"), n as i64);
         }
-        assert_eq!(attempts.failures.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(attempts.passwords.0.lock().unwrap().len(), REMEMBERED);
 
         // One address has few places, and leaves room for others.
         let own: Vec<_> = (0..WAITING_OF_ADDRESS).map(|_| attempts.wait_for("a").unwrap()).collect();

@@ -7,13 +7,13 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use radarflow_proto::ports::BoxFuture;
-use radarflow_proto::resource::Act;
+use radarflow_proto::resource::{Act, Resource};
 use radarflow_proto::rows::Table;
 use serde_json::json;
 
 use super::{
-    From, MAX_NAME, STEP_COOKIE, Shown, base, came, cookie, done, fields_of, in_words, keep, kept, local, onwards,
-    operation, pages, same, sent, step_cookie, tell_failure,
+    From, LINK_COOKIE, MAX_NAME, Shown, Stood, base, came, cookie, done, fields_of, in_words, keep, kept, local,
+    onwards, operation, pages, same, sent, step_cookie, tell_failure,
 };
 use crate::actor::{hash, id_of, new_session};
 use crate::http::problem::problem;
@@ -22,7 +22,9 @@ use crate::http::{Api, Shared};
 /// How long a link lets somebody in, microseconds: 15 minutes.
 const LINK_US: i64 = 15 * 60 * 1_000_000;
 /// Links of a user at once.
-const LINKS: usize = 3;
+const LINKS: usize = 12;
+/// The same that one address asked for.
+const LINKS_OF_ADDRESS: usize = 3;
 
 /// A message to somebody.
 pub struct Mail {
@@ -60,17 +62,16 @@ pub(super) async fn send(State(api): State<Shared>, request: Request) -> Respons
         Err(refused) => return refused,
     };
     let browser = Browser { secret: new_session(), next: local(&next).to_owned() };
-    let (held, keeps) = (hash(&browser.secret), keep(&api, "link", &browser));
+    let (held, keeps) = (hash(&browser.secret), keep(&api, "link", LINK_US / 1000, &browser));
     let keeps = match keeps {
         Ok(keeps) => keeps,
         Err(refused) => return refused,
     };
     // Whoever asks too often is told the same, and nothing is sent.
-    let mut key = from.counted(&tenant, &user);
-    key.2.push_str(" link");
-    let often = api.attempts.wait(&key, api.now_ms()).is_some();
+    let key = from.counted(&tenant, &user);
+    let often = api.attempts.links.wait(&key, api.now_ms()).is_some();
     if !often && tenant.len() <= MAX_NAME && user.len() <= MAX_NAME {
-        api.attempts.failed(key, api.now_ms());
+        api.attempts.links.failed(key, api.now_ms());
         tokio::spawn(async move {
             if let Err(error) = sent_to(&api, &*mail, &base, (tenant, user), held, &from).await {
                 tracing::warn!(error, "a link to sign in was not sent");
@@ -81,10 +82,15 @@ pub(super) async fn send(State(api): State<Shared>, request: Request) -> Respons
                 fifteen minutes, in this browser.";
     let mut response =
         pages::note(StatusCode::ACCEPTED, "Look into your mail", said, ("/sign-in", "Sign in otherwise"));
-    if let Ok(value) = step_cookie(&keeps).parse() {
+    if let Ok(value) = step_cookie(LINK_COOKIE, &keeps, LINK_US / 1000).parse() {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }
     response
+}
+
+/// Whether a link lets a user in: whom a provider signs in, only that does.
+fn lets_in(user: &Resource) -> bool {
+    !user.flag("disabled") && user.text("provider").is_none()
 }
 
 /// States a link and sends it, if there is somebody to send it to.
@@ -96,11 +102,11 @@ async fn sent_to(
     browser: String,
     from: &From,
 ) -> Result<(), String> {
-    let Some(known) = api.principals.user(&tenant, &user).filter(|known| !known.flag("disabled")) else {
-        return Ok(());
-    };
+    let Some(known) = api.principals.user(&tenant, &user).filter(|known| lets_in(known)) else { return Ok(()) };
     let Some(to) = known.text("email").filter(|to| !to.is_empty()).map(str::to_owned) else { return Ok(()) };
-    if api.principals.links(&tenant, &user) >= LINKS {
+    let held = api.principals.links(&tenant, &user);
+    let own = held.iter().filter(|link| link.text("address") == from.address().as_deref()).count();
+    if held.len() >= LINKS || own >= LINKS_OF_ADDRESS {
         return Ok(());
     }
     let link = new_session();
@@ -113,7 +119,7 @@ async fn sent_to(
         ("sha256", json!(sha256)),
         ("browser", json!(browser)),
     ]);
-    let shown = Shown { tenant: tenant.clone(), user, method: "link".to_owned() };
+    let shown = Shown { tenant: tenant.clone(), user, method: "link".to_owned(), stood: None };
     let stated = done(api, &shown, vec![operation(Table::SignInLink, &id, Act::Create { fields })], from).await;
     stated.map_err(|refused| format!("it cannot be stated: {}", refused.status()))?;
     let encoded: String = form_urlencoded::byte_serialize(tenant.as_bytes()).collect();
@@ -141,7 +147,7 @@ pub(super) async fn page(Query(asked): Query<BTreeMap<String, String>>) -> Respo
 
 /// What the browser keeps, if it asked for a link.
 fn browser(api: &Api, headers: &HeaderMap) -> Option<Browser> {
-    kept(api, "link", &cookie(headers, STEP_COOKIE)?)
+    kept(api, "link", &cookie(headers, LINK_COOKIE)?)
 }
 
 /// Spends a link.
@@ -169,10 +175,10 @@ pub(super) async fn spend(State(api): State<Shared>, request: Request) -> Respon
         }
     };
     let user = known.text("user").unwrap_or_default().to_owned();
-    if api.principals.user(&tenant, &user).is_none_or(|user| user.flag("disabled")) {
+    let Some(stands) = api.principals.user(&tenant, &user).filter(|user| lets_in(user)) else {
         return pages::refused_page(StatusCode::UNAUTHORIZED, WRONG);
-    }
-    let shown = Shown { tenant, user, method: "link".to_owned() };
+    };
+    let shown = Shown { tenant, user, method: "link".to_owned(), stood: Some(Stood::of(&stands)) };
     let spent = operation(Table::SignInLink, &known.id, Act::Delete);
     let came = came(&api, shown, vec![spent], &from).await;
     match came.and_then(|came| onwards(&api, came, &browser.next)) {

@@ -35,7 +35,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hmac::{Hmac, KeyInit, Mac};
 use radarflow_proto::fact::Fact;
-use radarflow_proto::resource::{Act, Condition, Fields, Operation, Principal, PrincipalKind, RefusalCode};
+use radarflow_proto::resource::{
+    Act, Condition, Fields, Operation, Principal, PrincipalKind, Refusal, RefusalCode, Resource,
+};
 use radarflow_proto::room::of_address;
 use radarflow_proto::rows::Table;
 use serde::de::DeserializeOwned;
@@ -56,8 +58,10 @@ use crate::http::{Api, Shared};
 
 /// The cookie of a session: of this host alone, over TLS or loopback, not for scripts.
 const COOKIE: &str = "__Host-radarflow";
-/// The cookie of a browser that is between two steps.
+/// The cookie of a browser whose user is at a provider.
 const STEP_COOKIE: &str = "__Host-radarflow-step";
+/// The cookie of a browser that waits for a link.
+const LINK_COOKIE: &str = "__Host-radarflow-link";
 /// What a write bears beside the cookie.
 const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 /// How long a session lasts, microseconds: 12 hours.
@@ -84,7 +88,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/sign-in/link", get(links::page).post(links::spend))
         .route("/sign-in/link/send", post(links::send))
         .route("/sign-in/with", get(oidc::begin))
-        .route("/sign-in/callback", get(oidc::end))
+        .route("/sign-in/callback/{tenant}/{provider}", get(oidc::end))
         .route("/sign-out", post(leave))
         .route("/account", get(pages::account))
         .route("/account/second-factor", post(second::enrol))
@@ -201,6 +205,26 @@ struct Shown {
     user: String,
     /// How, as sessions call it.
     method: String,
+    /// How the user stood then; nothing of one who is made with it.
+    stood: Option<Stood>,
+}
+
+/// How a user stands, as far as it lets them in: by what they showed, nobody gets in after it has changed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stood {
+    /// Of the user's row.
+    epoch: u64,
+    /// A digest of password, second factor, provider, and of when they were made.
+    digest: String,
+}
+
+impl Stood {
+    fn of(user: &Resource) -> Self {
+        let secret = |name: &str| user.secrets.get(name).map(String::as_str).unwrap_or_default();
+        let text = |name: &str| user.text(name).unwrap_or_default();
+        let all = [secret("password"), secret("totp"), text("provider"), text("subject"), text("email")];
+        Stood { epoch: user.epoch, digest: hash(&format!("{} {}", user.created_us, all.join("\0"))) }
+    }
 }
 
 /// Somebody who is in.
@@ -227,8 +251,8 @@ struct Kept<T> {
 
 /// Seals it.
 #[allow(clippy::result_large_err)]
-fn keep<T: Serialize>(api: &Api, purpose: &str, of: T) -> Result<String, Response> {
-    let kept = Kept { until_ms: api.now_ms().saturating_add(STEP_MS), of };
+fn keep<T: Serialize>(api: &Api, purpose: &str, for_ms: i64, of: T) -> Result<String, Response> {
+    let kept = Kept { until_ms: api.now_ms().saturating_add(for_ms), of };
     let text = serde_json::to_string(&kept).unwrap_or_default();
     (api.seal)(["", "sign-in", "", purpose], &text)
         .ok_or_else(|| problem(StatusCode::SERVICE_UNAVAILABLE, "no_key", "there is no key to seal with", json!({})))
@@ -269,7 +293,7 @@ async fn by_password(api: &Shared, asks: Credentials, from: &From) -> Result<Cam
         return Err(denied(WRONG));
     }
     let key = from.counted(&tenant, &user);
-    if let Some(seconds) = api.attempts.wait(&key, now_ms) {
+    if let Some(seconds) = api.attempts.passwords.wait(&key, now_ms) {
         return Err(too_many(seconds));
     }
     let Some(_waiting) = api.attempts.wait_for(&key.2) else {
@@ -281,16 +305,18 @@ async fn by_password(api: &Shared, asks: Credentials, from: &From) -> Result<Cam
     let known = api.principals.user(&tenant, &user).filter(|known| !known.flag("disabled"));
     let hashed = known.as_ref().and_then(|known| known.secrets.get("password").cloned());
     // It counts before it is looked at: many at once are no more guesses than one after another.
-    api.attempts.failed(key.clone(), now_ms);
+    api.attempts.passwords.failed(key.clone(), now_ms);
     if !verify(password, hashed).await {
         tell_failure(api, from, &tenant, &user, String::new());
         return Err(denied(WRONG));
     }
-    api.attempts.succeeded(&key);
-    let shown = Shown { tenant, user, method: "password".to_owned() };
+    api.attempts.passwords.succeeded(&key);
+    let shown = Shown { tenant, user, method: "password".to_owned(), stood: known.as_deref().map(Stood::of) };
     match code {
-        Some(code) => second::with_code(api, &shown, &code, from).await.map(Came::In),
-        None => came(api, shown, Vec::new(), from).await,
+        Some(code) if known.as_deref().is_some_and(second::has) => {
+            second::with_code(api, &shown, &code, from).await.map(Came::In)
+        }
+        _ => came(api, shown, Vec::new(), from).await,
     }
 }
 
@@ -320,21 +346,29 @@ fn fields_of<const N: usize>(fields: [(&str, Value); N]) -> Fields {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Has the program do something for somebody.
-async fn done(api: &Api, shown: &Shown, operations: Vec<Operation>, from: &From) -> Result<u64, Response> {
+/// Has the program do something for somebody: its epoch, or why not.
+async fn stated(
+    api: &Api,
+    shown: &Shown,
+    operations: Vec<Operation>,
+    from: &From,
+) -> Result<Result<u64, Refusal>, Response> {
     let (kind, name) = (PrincipalKind::System, shown.user.clone());
     let principal = Principal { kind, id: String::new(), name, address: from.address() };
     let ask = Ask { principal, reason: String::new(), operations, force: false, key: None };
     let judgement = judged(api, &shown.tenant, ask).await?;
-    match judgement.outcome {
-        Ok(_) => Ok(judgement.epoch),
-        Err(refusal) => {
-            // What somebody else did first: a code or a link was taken meanwhile.
-            let taken = matches!(refusal.code, RefusalCode::PreconditionFailed | RefusalCode::NotFound);
-            let status = if taken { StatusCode::UNAUTHORIZED } else { StatusCode::CONFLICT };
-            Err(problem(status, refusal.code.name(), &refusal.detail, json!({})))
-        }
-    }
+    Ok(judgement.outcome.map(|_| judgement.epoch))
+}
+
+/// What was refused: somebody else did first what is done once, or what somebody showed holds no more.
+fn refused(refusal: &Refusal) -> Response {
+    let taken = matches!(refusal.code, RefusalCode::PreconditionFailed | RefusalCode::NotFound);
+    let status = if taken { StatusCode::UNAUTHORIZED } else { StatusCode::CONFLICT };
+    problem(status, refusal.code.name(), &refusal.detail, json!({}))
+}
+
+async fn done(api: &Api, shown: &Shown, operations: Vec<Operation>, from: &From) -> Result<u64, Response> {
+    stated(api, shown, operations, from).await?.map_err(|refusal| refused(&refusal))
 }
 
 /// Begins a session; what is said beside is done with it, or neither.
@@ -342,6 +376,9 @@ async fn admit(api: &Api, shown: &Shown, beside: Vec<Operation>, from: &From) ->
     let session = new_session();
     let sha256 = hash(&session);
     let id = id_of(&sha256).to_owned();
+    // What changes the user beside says itself how they must stand.
+    let changed = beside.iter().any(|operation| operation.resource == Table::User.name());
+    let stood = shown.stood.as_ref().filter(|_| !changed).map(|stood| stood.epoch.to_string());
     let fields = fields_of([
         ("user", json!(shown.user)),
         ("method", json!(shown.method)),
@@ -349,14 +386,23 @@ async fn admit(api: &Api, shown: &Shown, beside: Vec<Operation>, from: &From) ->
         ("user_agent", json!(from.user_agent)),
         ("expires_at", json!(api.now_ms().saturating_mul(1000).saturating_add(SESSION_US))),
         ("sha256", json!(sha256)),
+        ("user_epoch", json!(stood)),
     ]);
-    let mut operations = beside;
-    operations.push(operation(Table::Session, &id, Act::Create { fields }));
-    let held = api.principals.sessions(&shown.tenant, &shown.user);
-    let over = held.len().saturating_sub(SESSIONS - 1);
-    operations.extend(held[..over].iter().map(|oldest| operation(Table::Session, &oldest.id, Act::Delete)));
-    let epoch = done(api, shown, operations, from).await?;
-    Ok(In { session, id, epoch })
+    let mut again = true;
+    loop {
+        let mut operations = beside.clone();
+        operations.push(operation(Table::Session, &id, Act::Create { fields: fields.clone() }));
+        let needed = operations.len();
+        let held = api.principals.sessions(&shown.tenant, &shown.user);
+        let over = held.len().saturating_sub(SESSIONS - 1);
+        operations.extend(held[..over].iter().map(|oldest| operation(Table::Session, &oldest.id, Act::Delete)));
+        match stated(api, shown, operations, from).await? {
+            Ok(epoch) => return Ok(In { session, id, epoch }),
+            // An old session that ended meanwhile needs not be ended.
+            Err(refusal) if refusal.operation >= needed && again => again = false,
+            Err(refusal) => return Err(refused(&refusal)),
+        }
+    }
 }
 
 /// Ends the session of a request.
@@ -442,9 +488,9 @@ fn session_cookie(session: &str) -> String {
 }
 
 /// The cookie of a browser between two steps; of nothing it goes. Who comes back from another site brings it.
-fn step_cookie(value: &str) -> String {
-    let seconds = if value.is_empty() { 0 } else { STEP_MS / 1000 };
-    format!("{STEP_COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
+fn step_cookie(name: &str, value: &str, for_ms: i64) -> String {
+    let seconds = if value.is_empty() { 0 } else { for_ms / 1000 };
+    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }
 
 /// Where somebody goes after a first step, by a form of this site.
@@ -452,7 +498,9 @@ fn step_cookie(value: &str) -> String {
 fn onwards(api: &Api, came: Came, next: &str) -> Result<Response, Response> {
     match came {
         Came::In(In { session, .. }) => Ok(elsewhere(local(next), &session_cookie(&session))),
-        Came::Asked(shown) => Ok(pages::code_page(StatusCode::OK, None, &keep(api, "code", shown)?, local(next))),
+        Came::Asked(shown) => {
+            Ok(pages::code_page(StatusCode::OK, None, &keep(api, "code", STEP_MS, shown)?, local(next)))
+        }
     }
 }
 

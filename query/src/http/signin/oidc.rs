@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
@@ -23,14 +23,14 @@ use radarflow_proto::ports::BoxFuture;
 use radarflow_proto::resource::{Act, Condition, Fields, Operation, Resource};
 use radarflow_proto::rows::Table;
 use radarflow_reconcile::resources::kind::check_id;
-use radarflow_reconcile::resources::providers::{may_be_asked, role_of};
+use radarflow_reconcile::resources::providers::{may_lead_to, role_of};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Came, From, In, STEP_COOKIE, Shown, base, came, cookie, fields_of, in_words, keep, kept, local, operation, pages,
-    same, session_cookie, step_cookie, tell_failure,
+    Came, From, In, STEP_COOKIE, STEP_MS, Shown, Stood, base, came, cookie, fields_of, in_words, keep, kept, local,
+    operation, pages, same, session_cookie, step_cookie, tell_failure,
 };
 use crate::http::{Api, Shared};
 
@@ -46,6 +46,12 @@ const REMEMBERED: usize = 1000;
 const LEEWAY_S: i64 = 60;
 /// Bytes of a token.
 const MAX_TOKEN: usize = 64 << 10;
+/// Keys of a provider that are looked at.
+const MAX_KEYS: usize = 100;
+/// Characters of what a provider says that the log and the audit repeat.
+const REPEATED: usize = 300;
+/// Codes of a provider that are asked about at once; others wait.
+const ASKED_AT_ONCE: usize = 8;
 /// Groups of somebody that are looked at.
 const MAX_GROUPS: usize = 10_000;
 /// The algorithms that only the holder of a private key can sign with.
@@ -98,9 +104,16 @@ struct Known {
 }
 
 /// What is known of a provider: one request asks it at a time, and the others wait for what that one hears.
-#[derive(Default)]
 struct Place {
+    /// Who asks about a code.
+    codes: tokio::sync::Semaphore,
     known: tokio::sync::Mutex<Option<Result<Arc<Known>, (i64, String)>>>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place { codes: tokio::sync::Semaphore::new(ASKED_AT_ONCE), known: tokio::sync::Mutex::default() }
+    }
 }
 
 /// What providers say of themselves, by tenant and issuer.
@@ -127,7 +140,12 @@ struct Refused {
 }
 
 fn refused<T>(status: StatusCode, said: &str, why: impl Into<String>) -> Result<T, Refused> {
-    Err(Refused { status, said: said.to_owned(), why: why.into() })
+    Err(Refused { status, said: said.to_owned(), why: repeated(&why.into()) })
+}
+
+/// What others say, as it may be repeated.
+fn repeated(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REPEATED).collect()
 }
 
 /// The provider does not do what it should: who signs in can do nothing about it.
@@ -195,13 +213,13 @@ async fn asked(api: &Api, issuer: &str, now_ms: i64) -> Result<Arc<Known>, Refus
         return broken(format!("{url} says that its issuer is {:?}", discovery.issuer));
     }
     let endpoints = [&discovery.authorization_endpoint, &discovery.token_endpoint, &discovery.jwks_uri];
-    if let Some(other) = endpoints.into_iter().chain(&discovery.userinfo_endpoint).find(|url| !may_be_asked(url)) {
+    if let Some(other) = endpoints.into_iter().chain(&discovery.userinfo_endpoint).find(|to| !may_lead_to(issuer, to)) {
         return broken(format!("{url} leads to {other:?}, which is not an https URL"));
     }
     let keys: Value = fetched(api, &discovery.jwks_uri, None).await?;
     // A key of a kind that is not known here leaves the others.
     let keys = keys.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
-    let keys = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()).collect();
+    let keys = keys.into_iter().take(MAX_KEYS).filter_map(|key| serde_json::from_value::<Jwk>(key).ok()).collect();
     Ok(Arc::new(Known { asked_ms: now_ms, discovery, keys: JwkSet { keys } }))
 }
 
@@ -218,9 +236,11 @@ fn page_of(refused: &Refused) -> Response {
     pages::refused_page(refused.status, &refused.said)
 }
 
-/// Where the provider is to send somebody back to.
-fn callback(base: &str) -> String {
-    format!("{base}/sign-in/callback")
+/// Where a provider is to send somebody back to: each to a place of its own, so that what one answers is never taken for what
+/// another did.
+fn callback(base: &str, provider: &Resource) -> String {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    format!("{base}/sign-in/callback/{}/{}", encoded(&provider.tenant), encoded(&provider.id))
 }
 
 /// Sends somebody to a provider.
@@ -230,6 +250,10 @@ pub(super) async fn begin(
     Query(asked): Query<BTreeMap<String, String>>,
 ) -> Response {
     let said = |name: &str| asked.get(name).cloned().unwrap_or_default();
+    // Only pages of ours send somebody there: another site would have them signed in where it likes.
+    if !super::of_ours(&headers) {
+        return super::elsewhere("/sign-in", "");
+    }
     let base = match base(&api, &headers) {
         Ok(base) => base,
         Err(refused) => return refused,
@@ -243,17 +267,15 @@ pub(super) async fn begin(
         Ok::<_, Refused>(authorization_url(&known.discovery, &provider, &away, &base))
     };
     match to.await {
-        Ok(to) => match keep(&api, "oidc", &away) {
-            Ok(sealed) => super::elsewhere(&to, &step_cookie(&sealed)),
+        Ok(to) => match keep(&api, "oidc", STEP_MS, &away) {
+            Ok(sealed) => super::elsewhere(&to, &step_cookie(STEP_COOKIE, &sealed, STEP_MS)),
             Err(refused) => refused,
         },
         Err(refused) => {
-            tracing::warn!(
-                tenant = away.tenant,
-                provider = away.provider,
-                error = refused.why,
-                "nobody can sign in there"
-            );
+            if !refused.why.is_empty() {
+                let Away { tenant, provider, .. } = &away;
+                tracing::warn!(tenant, provider, error = refused.why, "nobody can sign in there");
+            }
             page_of(&refused)
         }
     }
@@ -271,7 +293,7 @@ fn authorization_url(discovery: &Discovery, provider: &Resource, away: &Away, ba
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("response_type", "code")
         .append_pair("client_id", provider.text("client_id").unwrap_or_default())
-        .append_pair("redirect_uri", &callback(base))
+        .append_pair("redirect_uri", &callback(base, provider))
         .append_pair("scope", &scopes.join(" "))
         .append_pair("state", &away.state)
         .append_pair("nonce", &away.nonce)
@@ -286,6 +308,7 @@ fn authorization_url(discovery: &Discovery, provider: &Resource, away: &Away, ba
 /// Somebody comes back.
 pub(super) async fn end(
     State(api): State<Shared>,
+    Path((tenant, name)): Path<(String, String)>,
     Query(asked): Query<BTreeMap<String, String>>,
     request: axum::extract::Request,
 ) -> Response {
@@ -296,23 +319,13 @@ pub(super) async fn end(
         Err(refused) => return refused,
     };
     let away = cookie(&headers, STEP_COOKIE).and_then(|sealed| kept::<Away>(&api, "oidc", &sealed));
-    let Some(away) = away else {
+    let Some(away) = away.filter(|away| away.tenant == tenant && away.provider == name) else {
         return pages::refused_page(
             StatusCode::UNAUTHORIZED,
             "This took too long, or began in another browser: sign in again.",
         );
     };
-    // Who only brings made-up codes has the provider asked no more often than passwords are looked at.
-    let mut key = from.counted(&away.tenant, &away.provider);
-    key.2.push_str(" oidc");
-    if api.attempts.wait(&key, api.now_ms()).is_some() {
-        return pages::refused_page(StatusCode::TOO_MANY_REQUESTS, in_words(StatusCode::TOO_MANY_REQUESTS));
-    }
-    api.attempts.failed(key.clone(), api.now_ms());
     let came = came_back(&api, &away, &asked, &base, &from).await;
-    if came.is_ok() {
-        api.attempts.succeeded(&key);
-    }
     let mut response = match came {
         Ok(Came::In(In { session, .. })) => {
             let mut response = pages::on(local(&away.next));
@@ -321,7 +334,7 @@ pub(super) async fn end(
             }
             response
         }
-        Ok(Came::Asked(shown)) => match keep(&api, "code", shown) {
+        Ok(Came::Asked(shown)) => match keep(&api, "code", STEP_MS, shown) {
             Ok(step) => pages::code_page(StatusCode::OK, None, &step, local(&away.next)),
             Err(refused) => return refused,
         },
@@ -338,7 +351,7 @@ pub(super) async fn end(
             page_of(&refused)
         }
     };
-    if let Ok(value) = step_cookie("").parse() {
+    if let Ok(value) = step_cookie(STEP_COOKIE, "", 0).parse() {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
     response
@@ -354,9 +367,15 @@ async fn came_back(
 ) -> Result<Came, (Refused, String)> {
     let nobody = |refused: Refused| (refused, String::new());
     let provider = provider(api, &away.tenant, &away.provider).map_err(nobody)?;
-    let claims = claims_of(api, &provider, away, asked, base).await.map_err(nobody)?;
-    let (user, stated) = user_of(api, &provider, &claims).map_err(|(refused, user)| (refused, user))?;
-    let shown = Shown { tenant: away.tenant.clone(), user, method: format!("oidc:{}", provider.id) };
+    let claims = claims_of(api, &provider, away, asked, base, from).await.map_err(nobody)?;
+    // It may have been changed or taken away while it was asked.
+    let now = self::provider(api, &away.tenant, &away.provider).map_err(nobody)?;
+    if now.epoch != provider.epoch {
+        return refused(StatusCode::UNAUTHORIZED, "The identity provider was changed: sign in again.", "")
+            .map_err(nobody);
+    }
+    let (user, stood, stated) = user_of(api, &provider, &claims).map_err(|(refused, user)| (refused, user))?;
+    let shown = Shown { tenant: away.tenant.clone(), user, method: format!("oidc:{}", provider.id), stood };
     let user = shown.user.clone();
     let said = |response: Response| {
         let status = response.status();
@@ -373,6 +392,7 @@ async fn claims_of(
     away: &Away,
     asked: &BTreeMap<String, String>,
     base: &str,
+    from: &From,
 ) -> Result<Map<String, Value>, Refused> {
     const STRANGE: &str = "The answer of the identity provider is not to what was asked: sign in again.";
     if !asked.get("state").is_some_and(|state| same(state, &away.state)) {
@@ -386,15 +406,32 @@ async fn claims_of(
     }
     if let Some(error) = asked.get("error") {
         let more = asked.get("error_description").map(String::as_str).unwrap_or_default();
-        let why: String = format!("{error} {more}").chars().filter(|c| !c.is_control()).take(300).collect();
-        return refused(StatusCode::UNAUTHORIZED, "The identity provider did not sign you in.", why);
+        return refused(
+            StatusCode::UNAUTHORIZED,
+            "The identity provider did not sign you in.",
+            format!("{error} {more}"),
+        );
     }
     let Some(code) = asked.get("code") else { return refused(StatusCode::UNAUTHORIZED, STRANGE, "no code") };
+    // Who only brings made-up codes has the provider asked no more often than passwords are looked at.
+    let key = from.counted(&away.tenant, &away.provider);
+    if api.attempts.providers.wait(&key, api.now_ms()).is_some() {
+        return refused(StatusCode::TOO_MANY_REQUESTS, in_words(StatusCode::TOO_MANY_REQUESTS), "");
+    }
     let question = token_question(api, provider, &known.discovery, away, code, base)?;
-    let (status, said) = match (api.ask_server)(question).await {
+    let place = api.issuers.place(&provider.tenant, issuer);
+    let answered = async {
+        let _asking = place.codes.acquire().await.map_err(|error| error.to_string())?;
+        (api.ask_server)(question).await
+    };
+    let (status, said) = match answered.await {
         Ok(answered) => answered,
         Err(error) => return broken(format!("{}: {error}", known.discovery.token_endpoint)),
     };
+    match status {
+        200 => api.attempts.providers.succeeded(&key),
+        _ => drop(api.attempts.providers.failed(key, api.now_ms())),
+    }
     let said: Value = serde_json::from_slice(&said).unwrap_or_default();
     if status != 200 {
         let error = said["error"].as_str().unwrap_or_default();
@@ -434,7 +471,7 @@ fn token_question(
     let mut form = vec![
         ("grant_type", "authorization_code".to_owned()),
         ("code", code.to_owned()),
-        ("redirect_uri", callback(base)),
+        ("redirect_uri", callback(base, provider)),
         ("code_verifier", away.verifier.clone()),
     ];
     let mut authorization = None;
@@ -513,18 +550,21 @@ async fn verified(api: &Api, provider: &Resource, token: &str, nonce: &str) -> R
     if !claims.get("nonce").and_then(Value::as_str).is_some_and(|said| same(said, nonce)) {
         return wrong("another nonce: it was made for another sign-in");
     }
+    if claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty) {
+        return wrong("it is about nobody (sub)");
+    }
     Ok(claims)
 }
 
-/// The user of who came back, and what is stated of them.
+/// The user of who came back, how they stand, and what is stated of them.
 fn user_of(
     api: &Api,
     provider: &Resource,
     claims: &Map<String, Value>,
-) -> Result<(String, Vec<Operation>), (Refused, String)> {
+) -> Result<(String, Option<Stood>, Vec<Operation>), (Refused, String)> {
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refuse = |status, said: &str, why: String, user: &str| {
-        Err((Refused { status, said: said.to_owned(), why }, user.to_owned()))
+        Err((Refused { status, said: said.to_owned(), why: repeated(&why) }, user.to_owned()))
     };
     let claim = provider.text("user_claim").unwrap_or_default();
     let Some(name) = text(claim) else {
@@ -580,7 +620,7 @@ fn user_of(
     let owned = known.as_ref().filter(|known| !known.owner.is_empty());
     if let Some(known) = owned {
         let fields = fields_of([("subject", json!(subject))]);
-        return Ok((user.clone(), changed(known, fields)));
+        return Ok((user.clone(), Some(Stood::of(known)), changed(known, fields)));
     }
     let Some(role) = role_of(provider, &groups) else {
         let said = "None of your groups may sign in here: ask your administrator.";
@@ -591,7 +631,8 @@ fn user_of(
         name: text("name").map(|name| name.chars().filter(|c| !c.is_control()).take(50).collect()),
         email: text("email").map(str::to_owned),
     };
-    Ok((user.clone(), stated(provider, known.as_deref(), &user, &subject, said)))
+    let stood = known.as_deref().map(Stood::of);
+    Ok((user.clone(), stood, stated(provider, known.as_deref(), &user, &subject, said)))
 }
 
 fn shortened(groups: &[String]) -> String {
@@ -609,7 +650,7 @@ struct Said {
 /// What is stated of somebody, where it is not stated yet.
 fn stated(provider: &Resource, known: Option<&Resource>, user: &str, subject: &str, said: Said) -> Vec<Operation> {
     let mut fields = fields_of([("role", json!(said.role)), ("subject", json!(subject))]);
-    let email = said.email.filter(|email| radarflow_reconcile::resources::is_mail(email));
+    let email = said.email.filter(|email| email.len() <= 254 && radarflow_reconcile::resources::is_mail(email));
     for (name, value) in [("display_name", said.name), ("email", email)] {
         if let Some(value) = value {
             fields.insert(name.to_owned(), json!(value));

@@ -177,9 +177,15 @@ pub(super) async fn account(State(api): State<Shared>, headers: HeaderMap) -> Re
              action=\"/account/second-factor/remove\">{}<button>Ask for none any more</button></form>",
             CODE_INPUT.replace(" autofocus", "")
         ),
-        false => "<p>None.</p><form method=\"post\" action=\"/account/second-factor\"><button>Set up an \
-                  authenticator</button></form>"
-            .to_owned(),
+        false => {
+            let password = "<label for=\"password\">Password</label><input id=\"password\" name=\"password\" \
+                            type=\"password\" autocomplete=\"current-password\" required>";
+            let password = if user.secrets.contains_key("password") { password } else { "" };
+            format!(
+                "<p>None.</p><form method=\"post\" action=\"/account/second-factor\">{password}<button>Set up an \
+                 authenticator</button></form>"
+            )
+        }
     });
     main.push_str("<h1>Leave</h1><form method=\"post\" action=\"/sign-out\"><button>Sign out</button></form>");
     html(StatusCode::OK, "Account", &main)

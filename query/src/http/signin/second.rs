@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use totp_rs::{Builder, Secret, Totp};
 
 use super::{
-    From, In, Shown, admit, done, elsewhere, fields_of, in_words, keep, kept, local, operation, pages, sent,
-    session_cookie, tell_failure, too_many,
+    From, In, STEP_MS, Shown, Stood, admit, done, elsewhere, fields_of, in_words, keep, kept, local, operation, pages,
+    sent, session_cookie, tell_failure, too_many,
 };
 use crate::actor::Actor;
+use crate::actor::passwords::verify;
 use crate::http::problem::{denied, problem};
 use crate::http::{Api, Shared};
 
@@ -66,10 +67,10 @@ fn changed(user: &Resource, act: Act) -> Operation {
 async fn checked(api: &Shared, shown: &Shown, code: &str, from: &From) -> Result<Operation, Response> {
     let key = (shown.tenant.clone(), shown.user.clone(), "code".to_owned());
     let now_ms = api.now_ms();
-    if let Some(seconds) = api.attempts.wait(&key, now_ms) {
+    if let Some(seconds) = api.attempts.codes.wait(&key, now_ms) {
         return Err(too_many(seconds));
     }
-    api.attempts.failed(key.clone(), now_ms);
+    api.attempts.codes.failed(key.clone(), now_ms);
     let user = api.principals.user(&shown.tenant, &shown.user).filter(|user| !user.flag("disabled"));
     let step = user.as_ref().and_then(|user| {
         let newest = user.secrets.get("totp_step").and_then(|step| step.parse().ok());
@@ -79,15 +80,19 @@ async fn checked(api: &Shared, shown: &Shown, code: &str, from: &From) -> Result
         tell_failure(api, from, &shown.tenant, &shown.user, format!("{}: a wrong code", shown.method));
         return Err(denied(WRONG));
     };
-    api.attempts.succeeded(&key);
+    api.attempts.codes.succeeded(&key);
     Ok(taken(&user, step))
 }
 
-/// Lets somebody in who says a code too.
+/// Lets somebody in who says a code too. What they showed before must still hold, and there must be something to look the code up by.
 pub(super) async fn with_code(api: &Shared, shown: &Shown, code: &str, from: &From) -> Result<In, Response> {
-    let has_one = api.principals.user(&shown.tenant, &shown.user).is_some_and(|user| has(&user));
-    let beside = if has_one { vec![checked(api, shown, code, from).await?] } else { Vec::new() };
-    admit(api, shown, beside, from).await
+    let user = api.principals.user(&shown.tenant, &shown.user);
+    let holds = |user: &Resource| shown.stood.as_ref().is_some_and(|stood| stood.digest == Stood::of(user).digest);
+    if !user.is_some_and(|user| has(&user) && holds(&user)) {
+        return Err(denied("what you showed before holds no more: sign in again"));
+    }
+    let taken = checked(api, shown, code, from).await?;
+    admit(api, shown, vec![taken], from).await
 }
 
 /// The code, by a form of ours.
@@ -148,13 +153,27 @@ async fn signed_in(
     }
 }
 
-/// Offers a secret to who is signed in.
+/// Offers a secret to who is signed in, and says their password again: a session that was stolen locks nobody out.
 pub(super) async fn enrol(State(api): State<Shared>, request: Request) -> Result<Response, Response> {
-    let (actor, ..) = signed_in(&api, request).await?;
+    let (actor, from, said) = signed_in(&api, request).await?;
+    let known = api.principals.user(&actor.tenant, actor.user().unwrap_or_default());
+    if let Some(hashed) = known.and_then(|user| user.secrets.get("password").cloned()) {
+        let key = from.counted(&actor.tenant, actor.user().unwrap_or_default());
+        if let Some(seconds) = api.attempts.passwords.wait(&key, api.now_ms()) {
+            return Err(too_many(seconds));
+        }
+        api.attempts.passwords.failed(key.clone(), api.now_ms());
+        let password = said.get("password").cloned().unwrap_or_default();
+        if !verify(password, Some(hashed)).await {
+            let said = "The password is wrong.";
+            return Ok(pages::note(StatusCode::UNAUTHORIZED, "Not set up", said, ("/account", "Account")));
+        }
+        api.attempts.passwords.succeeded(&key);
+    }
     let secret = hex::encode(rand::random::<[u8; SECRET]>());
     let (tenant, user) = (actor.tenant.clone(), actor.user().unwrap_or_default().to_owned());
     let offered = Offered { tenant, user, secret };
-    let step = keep(&api, "enrol", &offered)?;
+    let step = keep(&api, "enrol", STEP_MS, &offered)?;
     Ok(offer_page(&offered, StatusCode::OK, None, &step))
 }
 
@@ -184,8 +203,8 @@ pub(super) async fn confirm(State(api): State<Shared>, request: Request) -> Resu
     };
     let fields = fields_of([("totp", json!(sealed)), ("totp_step", json!(at.to_string()))]);
     let begun = changed(&user, Act::Update { fields });
-    let method = String::new();
-    let shown = Shown { tenant: offered.tenant, user: offered.user, method };
+    let (method, stood) = ("second factor".to_owned(), None);
+    let shown = Shown { tenant: offered.tenant, user: offered.user, method, stood };
     done(&api, &shown, vec![begun], &from).await?;
     Ok(elsewhere("/account", ""))
 }
@@ -194,7 +213,7 @@ pub(super) async fn confirm(State(api): State<Shared>, request: Request) -> Resu
 pub(super) async fn remove(State(api): State<Shared>, request: Request) -> Result<Response, Response> {
     let (actor, from, said) = signed_in(&api, request).await?;
     let (tenant, user) = (actor.tenant.clone(), actor.user().unwrap_or_default().to_owned());
-    let shown = Shown { tenant, user, method: "second factor".to_owned() };
+    let shown = Shown { tenant, user, method: "second factor".to_owned(), stood: None };
     let code = said.get("code").map(String::as_str).unwrap_or_default();
     match checked(&api, &shown, code, &from).await {
         Ok(mut operation) => {

@@ -81,6 +81,7 @@ impl Names<'_> {
             Table::Flow => &["partition", "sampler_address", "src_endpoint_ip", "dst_endpoint_ip"],
             Table::InterfaceCounters => &["partition", "sampler_address", "observation_domain", "if_index"],
             Table::Log | Table::Trap => &["partition", "source_ip"],
+            Table::Probe => &["partition", "agent_id", "profile", "target", "port"],
             Table::MergeAudit => &["partition", "record"],
             _ => {
                 let detail = format!("{} has no key to take the newest row of", self.entity.name);

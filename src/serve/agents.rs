@@ -1,0 +1,37 @@
+//! The agent inside: the same as `radarflow agent`, over the gateway on this host, with the tenant and partition of its listener.
+
+use anyhow::{Result, bail};
+use radarflow_connectors::sources::Stop;
+
+use super::Listening;
+use crate::agent::{self, Settings};
+use crate::config::Config;
+
+/// Starts it, where it is configured.
+pub(super) fn start(config: &Config, listening: &Listening, stop: &Stop) -> Result<()> {
+    if !config.agent.enabled {
+        return Ok(());
+    }
+    let gateways = config.grpc.iter().zip(&listening.grpc);
+    let Some((gateway, addr)) = gateways.into_iter().find(|(gateway, _)| gateway.tls.is_none()) else {
+        bail!("[agent] needs a [[grpc]] listener without certificates, which is on loopback");
+    };
+    let partition = if gateway.partition.is_empty() { "default" } else { &gateway.partition };
+    let settings = Settings {
+        gateway: format!("http://{addr}"),
+        id: config.agent.id.clone(),
+        partition: partition.to_owned(),
+        ca: None,
+        certificate: None,
+        key: None,
+        server_name: None,
+        data_dir: Some(config.data_dir.join("agent")),
+    };
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = agent::run(settings, stop).await {
+            tracing::error!(error = format!("{error:#}"), "the agent inside ended");
+        }
+    });
+    Ok(())
+}

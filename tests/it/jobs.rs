@@ -1,0 +1,289 @@
+//! Profiles to results, from the outside: real agents, real sockets. Things die and come back, and the devices, the health and
+//! the alerts follow.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::server::{Home, Server, netbox};
+
+/// An address of this host that devices may have: those of loopback are nobody's. Nothing is sent to ask for it.
+fn own_address() -> IpAddr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").expect("this host has an address beside loopback");
+    socket.local_addr().unwrap().ip()
+}
+
+/// Something that answers on a port until it is dropped.
+struct Answering(SocketAddr, JoinHandle<()>);
+
+impl Answering {
+    async fn on(addr: SocketAddr) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let answer = async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                drop(socket);
+            }
+        };
+        Answering(addr, tokio::spawn(answer))
+    }
+
+    async fn die(self) -> SocketAddr {
+        self.1.abort();
+        let _ = self.1.await;
+        self.0
+    }
+}
+
+/// `radarflow agent`, which is killed when it is dropped.
+struct Agent(Child);
+
+impl Agent {
+    fn start(server: &Server, id: &str, partition: &str) -> Self {
+        let gateway = format!("http://{}", server.port("grpc"));
+        let child = Command::new(env!("CARGO_BIN_EXE_radarflow"))
+            .args(["agent", "--gateway", &gateway, "--id", id, "--partition", partition])
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Agent(child)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn state(server: &Server, method: Method, name: &str, attributes: &Value) -> (u16, Value) {
+    let path = match method {
+        Method::POST => "/api/v2/profiles".to_owned(),
+        _ => format!("/api/v2/profiles/{name}"),
+    };
+    let body = json!({"data": {"type": "profiles", "id": name, "attributes": attributes}});
+    let request = reqwest::Client::new().request(method, format!("{}{path}", server.http));
+    let request = request.bearer_auth(&server.token).header("Content-Type", "application/vnd.api+json");
+    let response = request.body(body.to_string()).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap_or_default())
+}
+
+async fn profile(server: &Server, name: &str, attributes: Value) {
+    let (status, made) = state(server, Method::POST, name, &attributes).await;
+    assert_eq!(status, 201, "{made}");
+}
+
+async fn devices(server: &Server, items: &[String]) {
+    server.push("runner", "sync", &format!("[{}]", items.join(","))).await.unwrap();
+}
+
+fn is(rows: &[Value], field: &str, value: &Value) -> bool {
+    rows.len() == 1 && rows[0][field] == *value
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dies_is_seen_to_die_and_to_come_back_by_the_agent_inside() {
+    let mut home = Home::new("[agent]\nenabled = true\n");
+    let server = home.start();
+    let own = own_address();
+    let service = Answering::on((own, 0).into()).await;
+    devices(&server, &[netbox("1", &own.to_string(), "web-1"), netbox("2", "198.51.100.3", "db-1")]).await;
+    server.count("devices", 2).await;
+    let port = service.0.port().to_string();
+    let tcp =
+        json!({"kind": "tcp", "condition": "hostname:web-*", "ports": [port], "interval_s": 1, "timeout_ms": 500});
+    profile(&server, "web", tcp).await;
+
+    // A device of the condition is looked at; the other is not.
+    server.until("in:devices hostname:web-1", |rows| is(rows, "availability", &json!("available"))).await;
+    let probe = &server.until("in:probes profile:web limit:1", |rows| rows.len() == 1).await[0];
+    assert_eq!(
+        (&probe["target"], &probe["is_ok"], &probe["agent_id"]),
+        (&json!(own.to_string()), &json!(true), &json!("local"))
+    );
+    assert_eq!((&probe["kind"], &probe["port"].to_string()), (&json!("tcp"), &port));
+    assert!(probe["latency_us"].as_i64().unwrap() > 0 && probe["device_uid"].is_string(), "{probe}");
+    server.until("in:jobs profile:web", |rows| is(rows, "state", &json!("done"))).await;
+    assert!(server.rows("in:probes target:198.51.100.3").await.is_empty());
+
+    // It dies: two failures in a row, and the alert; it comes back, and the alert is over.
+    let addr = service.die().await;
+    server.until("in:devices hostname:web-1", |rows| is(rows, "availability", &json!("unavailable"))).await;
+    server.until("in:alerts rule:device-offline", |rows| is(rows, "status", &json!("pending"))).await;
+    let negative = server.rows("in:probes profile:web is_ok:false limit:1").await;
+    assert!(negative[0]["error"].as_str().unwrap().contains("refused"), "{negative:?}");
+    let _service = Answering::on(addr).await;
+    server.until("in:devices hostname:web-1", |rows| is(rows, "availability", &json!("available"))).await;
+    server.until("in:alerts rule:device-offline", |rows| is(rows, "status", &json!("resolved"))).await;
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn membership_follows_devices_and_agents_have_only_targets_of_their_partition() {
+    let mut home = Home::new("");
+    let server = home.start();
+    let item = |id: &str, ip: &str, host: &str, partition: &str| {
+        let mut item: Value = serde_json::from_str(&netbox(id, ip, host)).unwrap();
+        item["partition"] = json!(partition);
+        item.to_string()
+    };
+    let own = own_address();
+    let _service = Answering::on((own, 0).into()).await;
+    let port = _service.0.port().to_string();
+    devices(&server, &[item("1", &own.to_string(), "a-1", "dc1"), item("2", "198.51.100.5", "b-1", "dc2")]).await;
+    let look = json!({"kind": "tcp", "condition": "hostname:(a-*,b-*)", "ports": [port], "interval_s": 1,
+        "timeout_ms": 500});
+    profile(&server, "look", look).await;
+
+    // Without an agent the job says what is missing.
+    let nobody = server.until("in:jobs profile:look partition:dc1", |rows| rows.len() == 1).await;
+    assert_eq!(nobody[0]["reason"], "no agent in partition dc1 with capability tcp", "{nobody:?}");
+    let _one = Agent::start(&server, "one", "dc1");
+    server.until("in:devices hostname:a-1", |rows| is(rows, "availability", &json!("available"))).await;
+    let jobs = server.until("in:jobs profile:look partition:dc1", |rows| is(rows, "state", &json!("done"))).await;
+    assert_eq!((&jobs[0]["agent_id"], &jobs[0]["targets"]), (&json!("one"), &json!(1)));
+    assert!(server.rows("in:probes target:198.51.100.5").await.is_empty(), "what is dc2's is dc2's");
+
+    // One that begins to match is looked at; one that is decommissioned is not any more.
+    devices(&server, &[item("3", "198.51.100.6", "a-2", "dc1")]).await;
+    server.until("in:jobs profile:look partition:dc1", |rows| is(rows, "targets", &json!(2))).await;
+    server.until("in:probes target:198.51.100.6 limit:1", |rows| rows.len() == 1).await;
+    let uid = server.rows("in:devices hostname:a-2").await[0]["uid"].as_str().unwrap().to_owned();
+    for act in ["manage", "decommission"] {
+        let (status, told) =
+            server.post(&format!("/api/devices/{uid}/{act}"), &server.token, &json!({"reason": "x"})).await;
+        assert_eq!(status, 200, "{told}");
+    }
+    server.until("in:jobs profile:look partition:dc1", |rows| is(rows, "targets", &json!(1))).await;
+
+    // What is changed is done otherwise, what is deleted is not done any more.
+    let (status, told) = state(&server, Method::PATCH, "look", &json!({"enabled": false})).await;
+    assert_eq!(status, 200, "{told}");
+    server.until("in:jobs", <[Value]>::is_empty).await;
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_look_finds_what_is_there() {
+    use axum::{Router, http::StatusCode, routing::get};
+    let mut home = Home::new("[agent]\nenabled = true\nid = \"inside\"\n");
+    let server = home.start();
+    let web = Router::new()
+        .route("/health", get(|| async { "all is well" }))
+        .route("/broken", get(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "no") }));
+    let listener = TcpListener::bind("127.0.0.7:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    tokio::spawn(async move { axum::serve(listener, web).await });
+    // A name server that knows nothing, and says so.
+    let names = tokio::net::UdpSocket::bind("127.0.0.7:0").await.unwrap();
+    let names_port = names.local_addr().unwrap().port().to_string();
+    tokio::spawn(async move {
+        let mut packet = [0; 512];
+        while let Ok((n, from)) = names.recv_from(&mut packet).await {
+            (packet[2], packet[3]) = (0x81, 0x83);
+            let _ = names.send_to(&packet[..n], from).await;
+        }
+    });
+    let base = |more: Value| {
+        let mut all = json!({"hosts": ["127.0.0.7"], "site": "default", "interval_s": 1, "timeout_ms": 900});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    profile(&server, "up", base(json!({"kind": "ping", "attempts": 2, "hosts": ["127.0.0.7", "::1"]}))).await;
+    let well =
+        json!({"kind": "http", "ports": [port], "url_path": "/health", "body_pattern": "(?i)ALL is", "priority": 2});
+    profile(&server, "well", base(well)).await;
+    profile(
+        &server,
+        "broken",
+        base(json!({"kind": "http", "ports": [port], "url_path": "/broken", "hosts": ["localhost"]})),
+    )
+    .await;
+    profile(&server, "names", base(json!({"kind": "dns", "ports": [names_port], "query_name": "core.example"}))).await;
+    // Certificates of this moment are for a long time.
+    let certificate = rcgen::generate_simple_self_signed(vec!["box.example".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key.into())
+        .unwrap();
+    let secure = TcpListener::bind("127.0.0.7:0").await.unwrap();
+    let secure_port = secure.local_addr().unwrap().port().to_string();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = secure.accept().await {
+            let _ = acceptor.accept(socket).await;
+        }
+    });
+    profile(&server, "secure", base(json!({"kind": "tls", "ports": [secure_port]}))).await;
+    let one = async |profile: &str| {
+        let rows = server.until(&format!("in:probes profile:{profile} limit:1"), |rows| rows.len() == 1).await;
+        rows[0].clone()
+    };
+    let well = one("well").await;
+    assert_eq!(
+        (&well["is_ok"], &well["status_code"], &well["agent_id"]),
+        (&json!(true), &json!(200), &json!("inside")),
+        "{well}"
+    );
+    let secure = one("secure").await;
+    assert_eq!(secure["is_ok"], true, "{secure}");
+    assert!(secure["certificate_days"].as_i64().unwrap() > 300, "{secure}");
+    let names = one("names").await;
+    assert_eq!((&names["is_ok"], &names["error"]), (&json!(false), &json!("no such name")), "{names}");
+    let broken = one("broken").await;
+    assert_eq!(broken["is_ok"], false, "127.0.0.1 has nothing there: {broken}");
+    let up = one("up").await;
+    assert_eq!((&up["is_ok"], &up["sent"], &up["lost"]), (&json!(true), &json!(2), &json!(0)), "{up}");
+    server.until("in:probes profile:up target:\"::1\" is_ok:true limit:1", |rows| rows.len() == 1).await;
+
+    // What cannot be followed is refused where it is said.
+    for (attributes, field) in [
+        (json!({"kind": "mtr", "condition": "type:router"}), "kind"),
+        (json!({"kind": "ping", "condition": "is_available:false"}), "condition"),
+        (json!({"kind": "ping", "condition": "hostname:("}), "condition"),
+        (json!({"kind": "tcp", "condition": "type:router"}), "ports"),
+    ] {
+        let (status, told) = state(&server, Method::POST, "bad", &attributes).await;
+        let pointer = format!("/data/attributes/{field}");
+        assert_eq!((status, &told["errors"][0]["source"]["pointer"]), (422, &json!(pointer)), "{told}");
+    }
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_goes_on_without_its_gateway_and_delivers_afterwards() {
+    let mut home = Home::new("");
+    home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", "[[grpc]]\naddr = \"127.0.0.1:39571\"");
+    let server = home.start();
+    let service = Answering::on("127.0.0.8:0".parse().unwrap()).await;
+    let port = service.0.port().to_string();
+    let look = json!({"kind": "tcp", "hosts": ["127.0.0.8"], "site": "default", "ports": [port], "interval_s": 1,
+        "timeout_ms": 500});
+    profile(&server, "look", look).await;
+    let _agent = Agent::start(&server, "one", "default");
+    server.until("in:probes profile:look limit:1", |rows| rows.len() == 1).await;
+    server.kill();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let server = home.start();
+    // Slots of meanwhile are told, each once.
+    let gap = "in:probes profile:look sort:time:asc limit:1000";
+    server.until(gap, |rows| rows.len() >= 6).await;
+    let rows = server.rows(gap).await;
+    let seconds: Vec<i64> = rows
+        .iter()
+        .map(|row| chrono::DateTime::parse_from_rfc3339(row["time"].as_str().unwrap()).unwrap().timestamp())
+        .collect();
+    let mut once = seconds.clone();
+    once.dedup();
+    assert_eq!(once.len() as i64, seconds[seconds.len() - 1] - seconds[0] + 1, "a look a second: {seconds:?}");
+    server.stop();
+}
