@@ -17,8 +17,10 @@ use super::{Agent, looks, now_us};
 
 /// Looks at a time; each has a socket.
 const AT_ONCE: usize = 500;
-/// Looks that begin in a second at most.
-const A_SECOND: u32 = 5000;
+/// So many looks begin without a pause: five thousand in a second at most.
+const BURST: u32 = 50;
+/// The pause after them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where in its interval a look is, and the first of its slots after an instant; milliseconds.
 fn next(phase_ms: i64, interval_ms: i64, after_ms: i64) -> i64 {
@@ -69,6 +71,7 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
     let mut told = agent.told.subscribe();
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let clients = Arc::new(Clients::default());
+    let mut begun = 0u32;
     // All slots until then have begun.
     let mut done_ms = now_us() / 1000;
     loop {
@@ -83,13 +86,17 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
             tokio::select! {
                 () = stop.told() => return,
                 changed = told.changed() => match changed {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        // What is late is still to begin; nothing else that is over.
+                        let now_ms = now_us() / 1000;
+                        done_ms = due.peek().map_or(now_ms, |Reverse((at_ms, _))| now_ms.min(at_ms - 1));
+                        break;
+                    }
                     Err(_) => return,
                 },
                 () = tokio::time::sleep_until(at) => {}
             }
             let Some(Reverse((at_ms, nth))) = due.pop() else { continue };
-            done_ms = done_ms.max(at_ms);
             let slot = &slots[nth];
             // What was missed, because this host slept or was busy, is not made up for.
             let now_ms = now_us() / 1000;
@@ -105,7 +112,10 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
                 busy.with(|busy| busy.remove(&nth));
                 drop(place);
             });
-            tokio::time::sleep(Duration::from_secs(1) / A_SECOND).await;
+            begun = begun.wrapping_add(1);
+            if begun.is_multiple_of(BURST) {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 }
