@@ -221,6 +221,7 @@ pub struct IcmpResult {
 #[serde(default)]
 pub struct ProbeResults {
     /// One a look.
+    #[serde(deserialize_with = "at_most")]
     pub results: Vec<ProbeFound>,
     /// Results that the agent had no room for since it told last.
     #[serde(skip_serializing_if = "is_zero")]
@@ -229,6 +230,31 @@ pub struct ProbeResults {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// Results of probes in one message.
+pub const MAX_PROBES: usize = 5000;
+
+/// So many results and no more: each takes many times its bytes.
+fn at_most<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<ProbeFound>, D::Error> {
+    struct Results;
+    impl<'de> serde::de::Visitor<'de> for Results {
+        type Value = Vec<ProbeFound>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX_PROBES} results")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(one) = all.next_element()? {
+                if found.len() == MAX_PROBES {
+                    return Err(serde::de::Error::invalid_length(MAX_PROBES + 1, &self));
+                }
+                found.push(one);
+            }
+            Ok(found)
+        }
+    }
+    from.deserialize_seq(Results)
 }
 
 /// What one look found.

@@ -88,6 +88,10 @@ impl Settings {
             if self.certificate.is_some() || self.ca.is_some() {
                 bail!("certificates are for https://, and the gateway is {}", self.gateway);
             }
+            let url = reqwest::Url::parse(&self.gateway)?;
+            if !matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+                bail!("{} is not on this host: say https:// and the certificates of the agent", self.gateway);
+            }
             return Ok(endpoint);
         }
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));

@@ -22,6 +22,15 @@ const BURST: u32 = 50;
 /// The pause after them.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How often the clock is looked at, however long there is nothing to do.
+const LOOK: Duration = Duration::from_secs(5);
+/// A clock that goes back by more than this was set, milliseconds.
+const CLOCK_MS: i64 = 2000;
+/// No interval is longer, seconds: a day.
+const MAX_INTERVAL_S: u64 = 86_400;
+/// Looks that are planned; what a gateway tells beside is not done.
+const MAX_SLOTS: usize = 1_000_000;
+
 /// Where in its interval a look is, and the first of its slots after an instant; milliseconds.
 fn next(phase_ms: i64, interval_ms: i64, after_ms: i64) -> i64 {
     let since = (after_ms - phase_ms).div_euclid(interval_ms) + 1;
@@ -39,13 +48,17 @@ fn slots(jobs: &[AgentJob]) -> Vec<Slot> {
     let mut slots = Vec::new();
     for job in jobs {
         let job = Arc::new(looks::Job::new(job));
-        let interval_ms = (job.told.interval_s.max(1) * 1000) as i64;
+        let interval_ms = (job.told.interval_s.clamp(1, MAX_INTERVAL_S) * 1000) as i64;
         for target in &job.told.targets {
             let ports: Vec<Option<u16>> = match &job.told.ports[..] {
                 [] => vec![None],
                 ports => ports.iter().copied().map(Some).collect(),
             };
             for port in ports {
+                if slots.len() == MAX_SLOTS {
+                    tracing::error!(MAX_SLOTS, "the gateway tells more looks than are done: the rest is left out");
+                    return slots;
+                }
                 let named = format!("{}/{target}/{}", job.told.job, port.unwrap_or_default());
                 let phase_ms = (hash(&named) % interval_ms as u64) as i64;
                 let look = Arc::new(Look { job: job.clone(), target: target.as_str().into(), port });
@@ -81,8 +94,14 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
         let mut due: BinaryHeap<Reverse<(i64, usize)>> = slots.iter().enumerate().map(of).collect();
         loop {
             let now_ms = now_us() / 1000;
+            // Where the clock was set back, the slots of the time that comes again come again.
+            if done_ms > now_ms + CLOCK_MS {
+                done_ms = now_ms;
+                break;
+            }
+            done_ms = done_ms.max(now_ms);
             let wait = due.peek().map(|Reverse((at_ms, _))| Duration::from_millis((at_ms - now_ms).max(0) as u64));
-            let at = Instant::now() + wait.unwrap_or(Duration::from_secs(3600));
+            let at = Instant::now() + wait.unwrap_or(LOOK).min(LOOK);
             tokio::select! {
                 () = stop.told() => return,
                 changed = told.changed() => match changed {
@@ -95,6 +114,9 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
                     Err(_) => return,
                 },
                 () = tokio::time::sleep_until(at) => {}
+            }
+            if due.peek().is_none_or(|Reverse((at_ms, _))| *at_ms > now_us() / 1000) {
+                continue;
             }
             let Some(Reverse((at_ms, nth))) = due.pop() else { continue };
             let slot = &slots[nth];

@@ -129,17 +129,41 @@ impl Configurations {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// What an agent is told. Where nobody says its partition it is the one there is; of several none.
-    fn of(&self, tenant: &str, partition: Option<&str>, agent_id: &str) -> Arc<Configuration> {
+    /// What an agent is told. Where nobody says its partition it is the one there is; of several nobody knows which.
+    fn of(&self, tenant: &str, partition: Option<&str>, agent_id: &str) -> Option<Arc<Configuration>> {
         let agent_id = called(agent_id);
         let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         let all = of.range((tenant.to_owned(), agent_id.to_owned(), String::new())..);
         let own = all.take_while(|((t, a, _), _)| t == tenant && a == agent_id);
         let mut own = own.filter(|((.., p), _)| partition.is_none_or(|partition| p == partition));
         match (own.next(), own.next()) {
-            (Some((_, found)), None) => found.clone(),
-            _ => Configuration::new(NOTHING.into()).into(),
+            (Some((_, found)), None) => Some(found.clone()),
+            (Some(_), Some(_)) => None,
+            (None, _) => Some(Configuration::new(NOTHING.into()).into()),
         }
+    }
+}
+
+/// The partitions that agents said last they are of: a GetConfig names none. Bounded; of whom it is not known, and who is in
+/// several, is told that nothing has changed.
+#[derive(Default)]
+struct Partitions(Mutex<BTreeMap<String, String>>);
+
+/// Agents whose partition is remembered.
+const MAX_PARTITIONS: usize = 10_000;
+
+impl Partitions {
+    fn say(&self, agent_id: &str, partition: &str) {
+        let partition = if partition.trim().is_empty() { "default" } else { partition.trim() };
+        let mut of = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if of.len() >= MAX_PARTITIONS && !of.contains_key(called(agent_id)) {
+            of.pop_first();
+        }
+        of.insert(called(agent_id).to_owned(), partition.to_owned());
+    }
+
+    fn of(&self, agent_id: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(called(agent_id)).cloned()
     }
 }
 
@@ -206,7 +230,9 @@ pub async fn start(
     let secure = tls.is_some();
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let (gateway_id, stopped) = ("radarflow".to_owned(), stop.clone());
-    let gateway = Gateway { configurations, appender, instances, space, origin, secure, gateway_id, stop: stopped };
+    let partitions = Partitions::default();
+    let gateway =
+        Gateway { configurations, partitions, appender, instances, space, origin, secure, gateway_id, stop: stopped };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     let tenant: Arc<str> = listener.tenant.as_str().into();
@@ -243,6 +269,7 @@ fn within(body: Body, memory: Memory, waits: bool) -> Body {
 
 struct Gateway {
     configurations: Arc<Configurations>,
+    partitions: Partitions,
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
     space: StagingSpace,
@@ -389,10 +416,12 @@ impl Gateway {
     }
 
     /// What a caller is told. Where neither certificate nor listener has a partition it is the one that the agent says.
-    fn told(&self, caller: &Caller, said: &str, agent_id: &str) -> Arc<Configuration> {
+    fn told(&self, caller: &Caller, said: &str, agent_id: &str) -> Option<Arc<Configuration>> {
         let own = caller.certified.as_ref().map(|(_, partition)| partition.as_str());
         let partition = own.or(Some(&self.origin.partition)).filter(|p| !p.is_empty()).or(Some(said.trim()));
-        self.configurations.of(&self.origin.tenant, partition.filter(|p| !p.is_empty()), agent_id)
+        let known = self.partitions.of(agent_id);
+        let partition = partition.filter(|p| !p.is_empty()).or(known.as_deref());
+        self.configurations.of(&self.origin.tenant, partition, agent_id)
     }
 
     /// Makes durable what a sync payload needs to be read.
@@ -570,7 +599,8 @@ impl AgentGatewayService for Gateway {
             arch: &r.arch,
         };
         self.beat(&caller, &said, &r.capabilities).await?;
-        let version = self.told(&caller, &r.partition, &r.agent_id).version.clone();
+        self.partitions.say(&r.agent_id, &r.partition);
+        let version = self.told(&caller, &r.partition, &r.agent_id).map(|told| told.version.clone());
         Ok(Response::new(AgentHelloResponse {
             accepted: true,
             agent_id: r.agent_id,
@@ -578,7 +608,7 @@ impl AgentGatewayService for Gateway {
             gateway_id: self.gateway_id.clone(),
             server_time: super::now_us() / 1_000_000,
             heartbeat_interval_sec: HEARTBEAT_SEC,
-            config_outdated: r.config_version != version,
+            config_outdated: version.is_none_or(|version| r.config_version != version),
         }))
     }
 
@@ -586,13 +616,15 @@ impl AgentGatewayService for Gateway {
         let caller = self.caller(&request)?;
         let r = request.into_inner();
         caller.check(&r.agent_id)?;
-        let told = self.told(&caller, "", &r.agent_id);
-        Ok(Response::new(if r.config_version == told.version {
-            let config_version = told.version.clone();
-            AgentConfigResponse { not_modified: true, config_version, ..AgentConfigResponse::default() }
-        } else {
-            told.response()
-        }))
+        // Of whom nobody knows which of several it is, it goes on as it does.
+        let told = self.told(&caller, "", &r.agent_id).filter(|told| r.config_version != told.version);
+        Ok(Response::new(told.map_or_else(
+            || {
+                let config_version = r.config_version.clone();
+                AgentConfigResponse { not_modified: true, config_version, ..AgentConfigResponse::default() }
+            },
+            |told| told.response(),
+        )))
     }
 
     async fn push_status(
@@ -623,7 +655,15 @@ impl AgentGatewayService for Gateway {
                     .beat(&caller, &said, &[])
                     .await
                     .map(|()| Response::new(GatewayStatusResponse { received: true })),
-                false => Err(Status::invalid_argument(bad.join("; "))),
+                // An error would end the connection of ServiceRadar's agent, and what it had to say with it.
+                false => {
+                    let reason: String = bad.join("; ").chars().take(MAX_TYPE).collect();
+                    let head = ServiceHead { kind: reason, source: "refused".to_owned(), ..ServiceHead::default() };
+                    let origin = self.origin(&caller, &r.partition, Kind::Status)?;
+                    let entry = entry(caller.peer, said.push(Some(head)).with(b""));
+                    self.appender.append(origin, vec![entry]).await.map_err(|e| refused(&e))?;
+                    Ok(Response::new(GatewayStatusResponse { received: true }))
+                }
             };
         }
         self.announce(&r.services).await?;
@@ -680,6 +720,7 @@ impl AgentGatewayService for Gateway {
         let alive =
             AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
+        self.partitions.say(&hello.agent_id, &hello.partition);
         let (appender, peer) = (self.appender.clone(), caller.peer);
         let (configurations, tenant) = (self.configurations.clone(), self.origin.tenant.clone());
         // As the rows of agents have it: nothing said is `default`.
@@ -691,13 +732,15 @@ impl AgentGatewayService for Gateway {
             let mut next = tokio::time::Instant::now();
             loop {
                 let told = configurations.of(&tenant, Some(&partition), &agent_id);
+                let told = told.unwrap_or_else(|| Configuration::new(NOTHING.into()).into());
                 let due = told.version != held_version && &*told.content != NOTHING;
                 let message = tokio::select! {
                     message = incoming.message() => message,
                     () = stop.told() => break,
                     () = tokio::time::sleep_until(next), if due => {
                         // What it is by now.
-                        let told = configurations.of(&tenant, Some(&partition), &agent_id);
+                        let now = configurations.of(&tenant, Some(&partition), &agent_id);
+                        let told = now.unwrap_or(told);
                         let config = control_stream_response::Payload::Config(told.response());
                         if end.send(Ok(ControlStreamResponse { payload: Some(config) })).await.is_err() {
                             break;
@@ -782,14 +825,21 @@ mod tests {
             agent_id: "agent-1".to_owned(),
             content: content.map(Arc::from),
         };
-        let of = |tenant, partition| told.of(tenant, partition, " agent-agent-1").content.to_string();
+        let known = |tenant, partition| told.of(tenant, partition, " agent-agent-1");
+        let of = |tenant, partition| known(tenant, partition).unwrap().content.to_string();
         assert_eq!(of("t", None), NOTHING);
         told.learn(&[change("t", "dc1", Some("one")), change("u", "dc1", Some("theirs"))]);
         assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("one", "one"));
         assert_eq!((of("u", None).as_str(), of("t", Some("dc2")).as_str()), ("theirs", NOTHING));
-        // Of two that are called the same nobody is told what is the other's.
+        // Of two that are called the same nobody is told what is the other's, nor that there is nothing to do.
         told.learn(&[change("t", "dc2", Some("two"))]);
-        assert_eq!((of("t", None).as_str(), of("t", Some("dc2")).as_str()), (NOTHING, "two"));
+        assert!(known("t", None).is_none());
+        assert_eq!((of("t", Some("dc1")).as_str(), of("t", Some("dc2")).as_str()), ("one", "two"));
+        let partitions = Partitions::default();
+        partitions.say("agent-1", " dc2 ");
+        assert_eq!(partitions.of(" agent-agent-1").as_deref(), Some("dc2"));
+        partitions.say("agent-1", "");
+        assert_eq!(partitions.of("agent-1").as_deref(), Some("default"));
         told.learn(&[change("t", "dc1", None)]);
         assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("two", NOTHING));
     }

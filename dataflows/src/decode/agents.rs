@@ -37,6 +37,13 @@ use crate::topology::{MAX_NEIGHBORS, Neighbors};
 
 /// What counts as one run of a source that names none.
 const MINUTE_US: i64 = 60_000_000;
+/// Bytes of a text of a probe's result, and of what was wrong.
+const MAX_PROBE_TEXT: usize = 300;
+const MAX_PROBE_ERROR: usize = 2000;
+/// What was found longer ago is not believed: agents keep results for so long at most. Microseconds.
+const OLDEST_PROBE_US: i64 = 31 * 24 * 3600 * 1_000_000;
+/// Results that an agent may say at once that it lost.
+const MAX_LOST: u64 = 1 << 32;
 
 /// A line of JSON, and what follows it.
 fn head<T: serde::de::DeserializeOwned>(body: &[u8]) -> Option<(T, &[u8])> {
@@ -266,7 +273,7 @@ impl Decoder {
         (rows, rejected)
     }
 
-    /// What our own agent found: a row a look, and a result of its target where the look told something. Each profile is a
+    /// What our own agent found: a row a look, and a result of its target where the look told something. Each profile and port is a
     /// vantage of its own: of two looks at one host by one agent neither speaks for the other.
     fn probes(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8]) -> (u64, u64) {
         let results: ProbeResults = match serde_json::from_slice(message) {
@@ -281,13 +288,22 @@ impl Decoder {
             return (0, 1);
         };
         let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        let mut rejected = 0;
         for (nth, found) in results.results.iter().enumerate() {
+            if let Some(wrong) = wrong(found, at.received_us) {
+                rejected += 1;
+                self.reject(at, found.target.as_bytes(), &wrong);
+                continue;
+            }
             let time = Time(found.at_us.min(at.received_us));
             tallies.entry(found.job.clone()).or_default().add(found.ok, time);
             let ip = found.ip.map(|ip| ip.to_canonical());
-            if let (Some(ip), Some(available)) = (ip, found.ok) {
+            // Whatever answers is there, be it as it should or not.
+            let answered = found.ok.map(|ok| ok || found.lost < found.sent);
+            if let (Some(ip), Some(available)) = (ip, answered) {
                 let key = TargetKey { tenant: at.origin.tenant.clone(), partition: at.partition().to_owned(), ip };
-                let vantage = format!("{agent_id}/{}", found.profile);
+                let port = found.port.map(|port| format!(":{port}")).unwrap_or_default();
+                let vantage = format!("{agent_id}/{}{port}", found.profile);
                 let event = ProbeResult { vantage, at: time, received: Time(at.received_us), available };
                 self.out.probes.push(Keyed { key, position: at.order, event });
             }
@@ -300,9 +316,9 @@ impl Decoder {
             self.found(at, push, &job, tally);
         }
         if results.lost > 0 {
-            self.count(at, None, Delta { lost: results.lost, ..Delta::at(at.received_us) });
+            self.count(at, None, Delta { lost: results.lost.min(MAX_LOST), ..Delta::at(at.received_us) });
         }
-        (results.results.len() as u64, 0)
+        (results.results.len() as u64 - rejected, rejected)
     }
 
     /// Results of a job, counted.
@@ -533,4 +549,14 @@ fn probe_row(at: &At<'_>, nth: usize, agent_id: &str, found: &ProbeFound, time: 
         error: Some(&found.error).filter(|error| !error.is_empty()).cloned(),
         device_uid: None,
     }
+}
+
+/// Why a result of a probe is not believed.
+fn wrong(found: &ProbeFound, received_us: i64) -> Option<String> {
+    let texts = [&found.job, &found.profile, &found.kind, &found.target];
+    if texts.iter().any(|text| text.len() > MAX_PROBE_TEXT) || found.error.len() > MAX_PROBE_ERROR {
+        return Some("a text of a probe's result is too long".to_owned());
+    }
+    (found.at_us < received_us.saturating_sub(OLDEST_PROBE_US))
+        .then(|| "a probe's result is older than 31 days".to_owned())
 }

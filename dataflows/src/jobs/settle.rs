@@ -262,10 +262,14 @@ impl Machine for Jobs {
                 (JobEvent::Planned(None), _) => *state = None,
                 (JobEvent::Planned(Some(plan)), Some(job)) => {
                     planned = true;
-                    job.heard_ms = tick.live_ms;
                     let was = std::mem::replace(&mut job.plan, plan);
+                    // Other targets are no sign of life.
+                    if was.interval_s != job.plan.interval_s {
+                        job.heard_ms = tick.live_ms;
+                    }
                     let (is, was) = (job.plan.unsupported.is_some(), was.unsupported.is_some());
                     if is != was {
+                        job.heard_ms = tick.live_ms;
                         job.turn(if is { "unsupported" } else { "due" }, tick);
                     }
                 }

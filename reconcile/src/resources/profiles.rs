@@ -13,6 +13,9 @@ use crate::jobs::{Member, Profile};
 /// Seconds of a day: no interval is longer.
 const DAY_S: i64 = 86_400;
 
+/// Addresses that the profiles of a tenant name, beside those of devices.
+const MAX_ADDRESSES: usize = 200_000;
+
 /// The declaration.
 pub(super) static PROFILES: ResourceKind = ResourceKind {
     table: Table::Profile,
@@ -54,6 +57,20 @@ pub(super) static PROFILES: ResourceKind = ResourceKind {
 
 fn check(world: &World<'_>, resource: &Resource) -> Result<(), Wrong> {
     let profile = Profile::of(resource).map_err(|(field, why)| Wrong::field(field, why))?;
+    // Each address is kept by itself, and by whoever asks it.
+    let own = profile.own_hosts().count();
+    if own > 0 {
+        let others = world.all(Table::Profile).filter(|other| other.id != resource.id);
+        let others = others.filter(|other| !other.texts("hosts").is_empty());
+        let others: usize = others.filter_map(|other| Profile::of(other).ok()).map(|p| p.own_hosts().count()).sum();
+        if own + others > MAX_ADDRESSES {
+            let why = format!(
+                "the profiles of a tenant name {MAX_ADDRESSES} addresses at most; these would be {}",
+                own + others
+            );
+            return Err(Wrong::field("hosts", why).of(RefusalCode::TooMany));
+        }
+    }
     let Some(name) = &profile.device_group else { return Ok(()) };
     let refuse = |why: String| Wrong::field("device_group", why).of(RefusalCode::Reference);
     let group =

@@ -477,3 +477,142 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn nobody_changes_who_may_more_than_they_do() {
+    let mut court = Court::with_tokens();
+    let desk = json!({"permissions": ["users:update", "users:delete", "users:sign_out", "users:read", "data:read"]});
+    let token = json!({"name": "desk", "role": "desk", "sha256": "desk"});
+    let boss = json!({"role": "admin", "password": "hash"});
+    court
+        .ask(
+            host(),
+            vec![create("roles", "desk", desk), create("tokens", "desk", token), create("users", "boss", boss)],
+        )
+        .unwrap();
+    court.ask(host(), vec![create("users", "ann", json!({"role": "viewer"}))]).unwrap();
+    let sign_out = Act::Do { action: "sign_out".into(), fields: Fields::new() };
+    for operation in [
+        // To less, and to a password that is known, until somebody gives the role back.
+        update("users", "boss", json!({"role": "viewer", "password": "known"})),
+        update("users", "boss", json!({"provider": "corp", "password": null})),
+        operation("users", "boss", Act::Delete),
+        operation("users", "boss", sign_out),
+    ] {
+        assert_eq!(court.ask(by_token("desk"), vec![operation]), Err(RefusalCode::Forbidden));
+    }
+    assert!(court.ask(by_token("desk"), vec![update("users", "ann", json!({"display_name": "Ann"}))]).is_ok());
+}
+
+#[test]
+fn who_a_provider_signs_in_is_signed_in_by_nothing_else() {
+    let mut court = Court::with_tokens();
+    let system = || Principal::of_host(PrincipalKind::System, "radarflow");
+    let provider = json!({"issuer": "https://id.example", "client_id": "us", "client_secret": "sealed:a", "roles": ["noc=operator"]});
+    court.ask(by_token("admin"), vec![create("identity_providers", "corp", provider)]).unwrap();
+    let user = json!({"role": "viewer", "password": "hash", "email": "ann@example.net"});
+    court.ask(by_token("admin"), vec![create("users", "ann", user)]).unwrap();
+    let link =
+        |id: &str| create("sign_in_links", id, json!({"user": "ann", "expires_at": 1_000_000_000, "sha256": id}));
+    let session = |id: &str, method: &str, epoch: Option<u64>| {
+        let epoch = epoch.map(|epoch| epoch.to_string());
+        let expires_at = 1_000_000_000;
+        create("sessions", id, json!({"user": "ann", "method": method, "expires_at": expires_at, "user_epoch": epoch}))
+    };
+    let stands = |court: &Court, table: Table| {
+        let keys = court.judge.standing().keys().filter(|(of, _)| *of == table);
+        keys.map(|(_, id)| id.clone()).collect::<Vec<_>>()
+    };
+    let ann = |court: &Court| court.judge.standing()[&(Table::User, "ann".to_owned())].clone();
+    court.ask(system(), vec![link("l"), session("s", "password", Some(ann(&court).epoch))]).unwrap();
+    // Another address ends the links, another provider also the sessions; a password goes with neither.
+    court.ask(by_token("admin"), vec![update("users", "ann", json!({"email": "ann@example.com"}))]).unwrap();
+    assert_eq!((stands(&court, Table::SignInLink), stands(&court, Table::Session)), (vec![], vec!["s".to_owned()]));
+    let theirs = update("users", "ann", json!({"provider": "corp"}));
+    assert_eq!(court.ask(by_token("admin"), vec![theirs]), Err(RefusalCode::Invalid));
+    let before = ann(&court).epoch;
+    let theirs = update("users", "ann", json!({"provider": "corp", "subject": "7", "password": null}));
+    court.ask(by_token("admin"), vec![theirs]).unwrap();
+    assert_eq!(stands(&court, Table::Session), [] as [String; 0]);
+    // What was shown before that begins no session; nor does what a user shows who is cut off, or is not there.
+    let late = court.ask(system(), vec![session("s", "password", Some(before))]);
+    assert_eq!(late, Err(RefusalCode::PreconditionFailed));
+    court.ask(system(), vec![session("s", "oidc:corp", Some(ann(&court).epoch))]).unwrap();
+    // A provider that lets nobody in any more ends what it began.
+    court.ask(by_token("admin"), vec![update("identity_providers", "corp", json!({"disabled": true}))]).unwrap();
+    assert_eq!(stands(&court, Table::Session), [] as [String; 0]);
+    // Who somebody is to one provider says nothing of another.
+    assert_eq!(ann(&court).text("subject"), Some("7"));
+    court.ask(by_token("admin"), vec![update("users", "ann", json!({"provider": "other"}))]).unwrap();
+    assert_eq!(ann(&court).text("subject"), None);
+    court.ask(by_token("admin"), vec![update("users", "ann", json!({"disabled": true}))]).unwrap();
+    let cut = court.ask(system(), vec![session("s", "oidc:other", None)]);
+    assert_eq!(cut, Err(RefusalCode::PreconditionFailed));
+}
+
+#[test]
+fn the_secret_of_a_provider_is_for_its_issuer_alone() {
+    let mut court = Court::with_tokens();
+    let provider = json!({"issuer": "https://id.example", "client_id": "us", "client_secret": "sealed:a"});
+    court.ask(by_token("admin"), vec![create("identity_providers", "corp", provider)]).unwrap();
+    let secret = |court: &Court| {
+        let corp = &court.judge.standing()[&(Table::IdentityProvider, "corp".to_owned())];
+        corp.secrets.get("client_secret").cloned()
+    };
+    let mut change = |change: Value| {
+        court.ask(by_token("admin"), vec![update("identity_providers", "corp", change)]).unwrap();
+        secret(&court)
+    };
+    assert_eq!(change(json!({"issuer": "https://id.example", "user_claim": "email"})).as_deref(), Some("sealed:a"));
+    let both = json!({"issuer": "https://b.example", "client_secret": "sealed:b"});
+    assert_eq!(change(both).as_deref(), Some("sealed:b"));
+    assert_eq!(change(json!({"issuer": "https://c.example"})), None);
+}
+
+#[test]
+fn whoever_says_who_users_are_may_what_they_may() {
+    let mut court = Court::with_tokens();
+    let links = json!({"permissions": ["identity_providers:create", "identity_providers:update", "data:read"]});
+    let token = json!({"name": "idm", "role": "idm", "sha256": "idm"});
+    court.ask(host(), vec![create("roles", "idm", links), create("tokens", "idm", token)]).unwrap();
+    let provider = json!({"issuer": "https://id.example", "client_id": "us", "default_role": "idm"});
+    court.ask(by_token("idm"), vec![create("identity_providers", "corp", provider.clone())]).unwrap();
+    let above = update("identity_providers", "corp", json!({"roles": ["all=admin"]}));
+    assert_eq!(court.ask(by_token("idm"), vec![above]), Err(RefusalCode::Forbidden));
+    // A provider that somebody above signs in with is not theirs to change, nor to make again.
+    court.ask(host(), vec![create("users", "boss", json!({"role": "admin", "provider": "corp"}))]).unwrap();
+    let elsewhere = update("identity_providers", "corp", json!({"issuer": "https://evil.example"}));
+    assert_eq!(court.ask(by_token("idm"), vec![elsewhere]), Err(RefusalCode::Forbidden));
+    court.ask(host(), vec![operation("identity_providers", "corp", Act::Delete)]).unwrap();
+    assert_eq!(
+        court.ask(by_token("idm"), vec![create("identity_providers", "corp", provider)]),
+        Err(RefusalCode::Forbidden)
+    );
+}
+
+#[test]
+fn a_sign_in_takes_the_last_administrator_away_no_more_than_a_person_does() {
+    let mut court = Court::default();
+    court.ask(host(), vec![create("users", "boss", json!({"role": "admin", "password": "hash"}))]).unwrap();
+    let system = Principal::of_host(PrincipalKind::System, "boss");
+    let less = update("users", "boss", json!({"role": "viewer"}));
+    assert_eq!(court.ask(system, vec![less.clone()]), Err(RefusalCode::Conflict));
+    assert!(court.ask(host(), vec![less]).is_ok(), "who has the host may");
+}
+
+#[test]
+fn an_administrator_forgets_the_second_factor_of_who_lost_it() {
+    let mut court = Court::with_tokens();
+    let user = json!({"role": "viewer", "password": "hash", "totp": "sealed:x", "totp_step": "1"});
+    court.ask(host(), vec![create("users", "ann", user)]).unwrap();
+    let session = json!({"user": "ann", "method": "password", "expires_at": 1_000_000_000, "sha256": "s"});
+    court.ask(Principal::of_host(PrincipalKind::System, "ann"), vec![create("sessions", "s", session)]).unwrap();
+    let reset =
+        || vec![operation("users", "ann", Act::Do { action: "reset_second_factor".into(), fields: Fields::new() })];
+    let own = Principal { kind: PrincipalKind::Session, ..by_token("s") };
+    assert_eq!(court.ask(own, reset()), Err(RefusalCode::Forbidden), "not even for oneself");
+    court.ask(by_token("admin"), reset()).unwrap();
+    let ann = &court.judge.standing()[&(Table::User, "ann".to_owned())];
+    assert_eq!(ann.secrets.keys().collect::<Vec<_>>(), ["password"]);
+    assert!(!court.judge.standing().contains_key(&(Table::Session, "s".to_owned())));
+}

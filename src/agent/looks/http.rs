@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use reqwest::redirect::Policy;
 use reqwest::tls::TlsInfo;
 use reqwest::{Client, Response};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -22,25 +23,38 @@ const DAY_S: i64 = 86_400;
 #[derive(Default)]
 pub(in crate::agent) struct Clients(Mutex<BTreeMap<u32, Client>>);
 
+/// Follows so many redirects, to the same host: what a device answers sends nobody elsewhere.
+fn following(redirects: u32) -> Policy {
+    Policy::custom(move |attempt| {
+        let first = attempt.previous().first().and_then(|url| url.host_str().map(str::to_owned));
+        let same = first.as_deref() == attempt.url().host_str();
+        if same && attempt.previous().len() <= redirects as usize { attempt.follow() } else { attempt.stop() }
+    })
+}
+
+/// A client; of a host by name it asks the address that was found.
+fn built(redirects: u32, host: Option<(&str, IpAddr)>) -> Result<Client, Failure> {
+    let mut client = Client::builder()
+        .redirect(following(redirects))
+        .pool_max_idle_per_host(0)
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .tls_info(true)
+        .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")));
+    if let Some((name, ip)) = host {
+        // The port is that of the URL.
+        client = client.resolve(name, (ip, 0).into());
+    }
+    client.build().map_err(|error| Failure::Own(error.to_string()))
+}
+
 impl Clients {
     fn following(&self, redirects: u32) -> Result<Client, Failure> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&redirects) {
             return Ok(client.clone());
         }
-        let policy = match redirects {
-            0 => reqwest::redirect::Policy::none(),
-            most => reqwest::redirect::Policy::limited(most as usize),
-        };
-        let built = Client::builder()
-            .redirect(policy)
-            .pool_max_idle_per_host(0)
-            .no_proxy()
-            .tls_danger_accept_invalid_certs(true)
-            .tls_info(true)
-            .user_agent(concat!("radarflow/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let client = built.map_err(|error| Failure::Own(error.to_string()))?;
+        let client = built(redirects, None)?;
         clients.insert(redirects, client.clone());
         Ok(client)
     }
@@ -70,7 +84,10 @@ fn failed(error: &reqwest::Error) -> Failure {
 
 pub(super) async fn get(look: &Look, clients: &Clients, ip: IpAddr) -> Result<Answer, Failure> {
     let Some(http) = &look.job.told.http else { return Err(Failure::Own("nothing is asked".to_owned())) };
-    let client = clients.following(http.redirects)?;
+    let client = match look.target.parse::<IpAddr>() {
+        Ok(_) => clients.following(http.redirects)?,
+        Err(_) => built(http.redirects, Some((&look.target, ip)))?,
+    };
     let scheme = if http.tls { "https" } else { "http" };
     let host = match look.target.parse::<IpAddr>() {
         Ok(_) if ip.is_ipv6() => format!("[{ip}]"),

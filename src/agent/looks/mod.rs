@@ -19,6 +19,8 @@ pub(super) use http::Clients;
 
 use super::now_us;
 
+/// Longest wait for the address of a name.
+const RESOLVE: Duration = Duration::from_secs(5);
 /// Between two attempts.
 const BETWEEN: Duration = Duration::from_millis(100);
 
@@ -90,7 +92,8 @@ async fn address(target: &str) -> Result<IpAddr, Failure> {
     if let Ok(ip) = target.parse() {
         return Ok(ip);
     }
-    let found = tokio::net::lookup_host((target, 0)).await;
+    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host((target, 0))).await;
+    let found = found.map_err(|_| Failure::Own(format!("{target} was not resolved in time")))?;
     let found = found.map_err(|error| Failure::Own(format!("{target} cannot be resolved: {error}")))?;
     found.map(|addr| addr.ip()).next().ok_or_else(|| Failure::Own(format!("{target} has no address")))
 }
