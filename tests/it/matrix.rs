@@ -154,6 +154,7 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     let named = format!("{PLANTED}-thing");
     for (kind, attributes) in [
         ("device_groups", json!({"condition": format!("hostname:{PLANTED}*")})),
+        ("identity_providers", json!({"issuer": "https://id.example", "client_id": PLANTED})),
         ("profiles", json!({"kind": "ping", "condition": format!("hostname:{PLANTED}*"), "description": PLANTED})),
         ("receivers", json!({"target": format!("http://127.0.0.1:9/{PLANTED}")})),
         ("roles", json!({"permissions": ["data:read"], "description": PLANTED})),
@@ -216,7 +217,7 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     }
     // All of it is there, as it was.
     server.count("devices", 1).await;
-    for kind in ["device_groups", "profiles", "receivers", "roles", "users"] {
+    for kind in ["device_groups", "identity_providers", "profiles", "receivers", "roles", "users"] {
         let (status, read) = server.ask(Method::GET, &format!("/api/v2/{kind}/{named}"), &admin, &json!(null)).await;
         assert_eq!(status, 200, "{read}");
     }

@@ -183,7 +183,7 @@ async fn a_code_of_an_authenticator_is_asked_for_and_taken_once() {
         }
     };
     let (status, needed) = sign_in(None).await;
-    assert_eq!((status, &needed["errors"][0]["code"]), (401, &json!("second_factor_needed")), "{needed}");
+    assert_eq!((status, &needed["code"]), (401, &json!("second_factor_needed")), "{needed}");
     // A step that somebody made up, or that is for something else, leads nowhere.
     for made_up in ["", "x", &offered] {
         assert_eq!(other.form("/sign-in/code", &[("step", made_up), ("code", &code(&secret, 0).await)]).await.0, 401);
@@ -664,4 +664,50 @@ async fn a_link_sent_by_mail_lets_somebody_in_once() {
     server.stop();
     crate::resources::written(home.dir.path(), &mut written);
     assert!(!written.windows(link.len()).any(|window| window == link.as_bytes()), "the link is on disk");
+}
+
+/// Runs `radarflow audit verify`: whether it holds, and what it says.
+fn verify(server: &Server, more: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_radarflow"))
+        .args(["audit", "verify"])
+        .args(more)
+        .env("RADARFLOW_URL", &server.http)
+        .env("RADARFLOW_TOKEN", &server.token)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.success(), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_the_audit_afterwards_is_seen() {
+    let mut home = Home::new("");
+    let server = home.start();
+    for name in ["ann", "bob", "eve"] {
+        create(&server, "users", name, json!({"role": "viewer", "display_name": "Zoë 💡 \"quoted\""})).await;
+    }
+    server.until("in:audit action:'users:create'", |rows| rows.len() == 3).await;
+    let (holds, said) = verify(&server, &[]);
+    assert!(holds && said.contains("the chain holds"), "{said}");
+    let head = said.trim().rsplit("head: ").next().unwrap().to_owned();
+    // It goes on over a restart, and what was its end is within it then.
+    server.stop();
+    let server = home.start();
+    create(&server, "users", "dan", json!({"role": "viewer"})).await;
+    server.until("in:audit action:'users:create'", |rows| rows.len() == 4).await;
+    let (holds, said) = verify(&server, &["--head", &head]);
+    assert!(holds, "{said}");
+    assert!(!verify(&server, &["--head", &"0".repeat(64)]).0);
+    let sequence = server.rows("in:audit subject:bob").await[0]["sequence"].as_i64().unwrap();
+    server.stop();
+    // Somebody takes a row out of the lake, with a tool of theirs.
+    let script = "import sys, deltalake; deltalake.DeltaTable(sys.argv[1]).delete(f'sequence = {sys.argv[2]}')";
+    let python = std::env::var("RADARFLOW_TEST_PYTHON").unwrap();
+    let output =
+        Command::new(python).args(["-c", script]).arg(home.lake("audit")).arg(sequence.to_string()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = home.start();
+    let (holds, said) = verify(&server, &[]);
+    assert!(!holds && said.contains(&format!("row {sequence} is gone")), "{said}");
+    server.stop();
 }

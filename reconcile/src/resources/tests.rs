@@ -490,7 +490,7 @@ fn nobody_changes_who_may_more_than_they_do() {
             vec![create("roles", "desk", desk), create("tokens", "desk", token), create("users", "boss", boss)],
         )
         .unwrap();
-    court.ask(host(), vec![create("users", "ann", json!({"role": "viewer"}))]).unwrap();
+    court.ask(host(), vec![create("users", "ann", json!({"role": "desk"}))]).unwrap();
     let sign_out = Act::Do { action: "sign_out".into(), fields: Fields::new() };
     for operation in [
         // To less, and to a password that is known, until somebody gives the role back.

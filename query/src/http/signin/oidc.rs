@@ -41,7 +41,7 @@ const AGAIN_MS: i64 = 60 * 1000;
 /// How soon a provider is asked again that did not answer as it should, milliseconds.
 const FAILED_MS: i64 = 5 * 1000;
 /// Providers of which is remembered what they say of themselves.
-const REMEMBERED: usize = 1000;
+const REMEMBERED: usize = 64;
 /// How far the clocks of a provider and ours may be apart, seconds.
 const LEEWAY_S: i64 = 60;
 /// Bytes of a token.
