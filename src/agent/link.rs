@@ -109,7 +109,11 @@ async fn deliver(agent: &Arc<Agent>, client: &mut Client) -> Result<()> {
     loop {
         let (lost, batches) = {
             let mut spool = with();
-            (spool.lost(), spool.next(AT_ONCE)?)
+            let batches = spool.next(AT_ONCE).or_else(|error| {
+                tracing::error!(%error, "results that waited on disk cannot be read; they are given up");
+                spool.give_up().map(|()| Vec::new())
+            })?;
+            (spool.lost(), batches)
         };
         if batches.is_empty() {
             if delivered > 0 {
@@ -117,11 +121,13 @@ async fn deliver(agent: &Arc<Agent>, client: &mut Client) -> Result<()> {
             }
             return Ok(());
         }
-        let mut lost = Some(lost);
+        let mut lost = lost;
         for (place, results) in batches {
             delivered += results.len();
-            agent.push(client, ProbeResults { results, lost: lost.take().unwrap_or_default() }).await?;
-            with().delivered(place)?;
+            agent.push(client, ProbeResults { results, lost }).await?;
+            let mut spool = with();
+            spool.told(std::mem::take(&mut lost));
+            spool.delivered(place)?;
         }
     }
 }
@@ -165,7 +171,10 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
     };
     up.send(say(Up::Hello(first))).await?;
     let mut down = within("ControlStream", client.control_stream(ReceiverStream::new(requests))).await?;
-    deliver(agent, &mut client).await?;
+    tokio::select! {
+        delivered = deliver(agent, &mut client) => delivered?,
+        () = stop.told() => return Ok(()),
+    }
     let mut polls = tokio::time::interval(poll);
     polls.reset();
     let mut beats = tokio::time::interval(heartbeat);
@@ -207,6 +216,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                     agent.waiting.back(results.results);
                     return Err(error);
                 }
+                agent.waiting.told(lost);
                 beats.reset();
             }
             () = stop.told() => return Ok(()),

@@ -43,7 +43,9 @@ const SPOOL: &str = "spool";
 const MAX_SPOOL: u64 = 512 << 20;
 /// The longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// The first.
+/// How often what is found is put on disk while the gateway is away.
+const ASIDE: Duration = Duration::from_secs(1);
+/// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What an agent is told on the command line.
@@ -147,8 +149,11 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
     let (told, _) = watch::channel(Told::default());
     // Held as long as the agent runs: two of them do not share what waits.
     let dir = settings.data_dir.as_deref().map(DataDir::take).transpose()?;
-    let spool =
-        dir.as_ref().map(|dir| Spool::open(disk::os(), &dir.path(SPOOL), MAX_SPOOL)).transpose()?.map(Mutex::new);
+    let spool = dir
+        .as_ref()
+        .map(|dir| Spool::open_or_begin(disk::os(), &dir.path(SPOOL), MAX_SPOOL))
+        .transpose()?
+        .map(Mutex::new);
     let agent = Arc::new(Agent { settings, endpoint, capabilities, told, waiting: Waiting::default(), spool });
     let looking = tokio::spawn(schedule::run(agent.clone(), stop.clone()));
     let mut pause = FIRST_PAUSE;
@@ -160,10 +165,14 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
                 pause = FIRST_PAUSE;
             }
             tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "the gateway is not there");
-            agent.put_aside();
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = told.told() => {}
+            // What is found meanwhile does not wait in memory.
+            let until = tokio::time::Instant::now() + pause;
+            while tokio::time::Instant::now() < until && !stop.is_told() {
+                agent.put_aside();
+                tokio::select! {
+                    () = tokio::time::sleep_until(until.min(tokio::time::Instant::now() + ASIDE)) => {}
+                    () = told.told() => {}
+                }
             }
             pause = (pause * 2).min(MAX_PAUSE);
         }

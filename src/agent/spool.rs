@@ -121,9 +121,32 @@ impl Spool {
         self.segments.trim(self.delivered)
     }
 
-    /// Results that gave way since it was asked last.
-    pub(super) fn lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
+    /// Results that gave way and of which nobody was told yet.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// So many of them were told.
+    pub(super) fn told(&mut self, lost: u64) {
+        self.lost = self.lost.saturating_sub(lost);
+    }
+
+    /// What cannot be read any more is given up and counted: what comes after it is delivered all the same.
+    pub(super) fn give_up(&mut self) -> Result<(), LedgerError> {
+        self.lost += self.counts.range(self.delivered + 1..).map(|(_, results)| results).sum::<u64>();
+        self.delivered(self.segments.next_epoch() - 1)
+    }
+
+    /// Opens what waits; what is damaged is put aside, beside it.
+    pub(super) fn open_or_begin(disk: Arc<dyn Disk>, dir: &Path, most: u64) -> Result<Self, LedgerError> {
+        let error = match Spool::open(disk.clone(), dir, most) {
+            Err(error @ (LedgerError::Damaged { .. } | LedgerError::Missing { .. })) => error,
+            opened => return opened,
+        };
+        let aside = dir.with_extension(format!("damaged-{}", now_us() / 1_000_000));
+        tracing::error!(%error, aside = %aside.display(), "results that waited cannot be read; they are put aside");
+        std::fs::rename(dir, &aside).map_err(|source| LedgerError::Io { path: dir.to_owned(), source })?;
+        Spool::open(disk, dir, most)
     }
 }
 
@@ -179,6 +202,8 @@ mod tests {
             pushed += 1000;
         }
         let lost = spool.lost();
+        spool.told(lost - 1);
+        assert_eq!(spool.lost(), 1);
         assert!(lost > 0 && spool.segments.bytes() <= 4 << 20, "{}", spool.segments.bytes());
         loop {
             let batches = spool.next(8).unwrap();
@@ -191,5 +216,33 @@ mod tests {
             }
         }
         assert_eq!(lost + kept, pushed);
+    }
+
+    #[test]
+    fn what_is_damaged_is_put_aside_and_the_rest_goes_on() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("spool");
+        let open = || Spool::open_or_begin(disk::os(), &dir, 1 << 30).unwrap();
+        let mut spool = open();
+        (0..4).for_each(|n| spool.push(found(n * 10, 10)).unwrap());
+        // Given up while it runs: counted, and what comes later is delivered.
+        spool.give_up().unwrap();
+        assert_eq!((spool.lost(), spool.next(10).unwrap().len()), (40, 0));
+        spool.push(found(90, 1)).unwrap();
+        spool.push(found(91, 1)).unwrap();
+        assert_eq!(spool.next(10).unwrap().len(), 2);
+        drop(spool);
+        let segment = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8].fill(0xff);
+        std::fs::write(&segment, bytes).unwrap();
+        let mut spool = open();
+        spool.push(found(99, 1)).unwrap();
+        assert_eq!(spool.next(10).unwrap().last().unwrap().1[0].at_us, 99);
+        let aside = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().contains("damaged")
+        };
+        assert!(std::fs::read_dir(home.path()).unwrap().any(aside));
     }
 }

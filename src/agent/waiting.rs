@@ -71,9 +71,14 @@ impl Waiting {
         self.more.notify_one();
     }
 
-    /// How many were lost since it was asked last.
+    /// How many were lost of which nobody was told yet.
     pub(super) fn lost(&self) -> u64 {
-        self.with(|inner| std::mem::take(&mut inner.lost))
+        self.with(|inner| inner.lost)
+    }
+
+    /// So many of them were told.
+    pub(super) fn told(&self, lost: u64) {
+        self.with(|inner| inner.lost = inner.lost.saturating_sub(lost));
     }
 }
 
@@ -90,6 +95,7 @@ mod tests {
         let waiting = Waiting::default();
         (0..MAX_WAITING + 3).for_each(|n| waiting.push(found(n)));
         assert_eq!(waiting.lost(), 3);
+        waiting.told(3);
         let taken = waiting.take(2);
         assert_eq!(taken.iter().map(|f| f.at_us).collect::<Vec<_>>(), [3, 4]);
         waiting.back(taken);
@@ -97,6 +103,7 @@ mod tests {
         waiting.push(found(9));
         waiting.push(found(10));
         assert_eq!(waiting.lost(), 1);
+        waiting.told(1);
         waiting.back(vec![found(3)]);
         assert_eq!((waiting.lost(), waiting.take(1)[0].at_us), (1, 5));
     }

@@ -316,6 +316,19 @@ fn settable(kind: &ResourceKind, attributes: Map<String, Value>) -> (Fields, Opt
     (fields, id)
 }
 
+/// Whether fields are what they may be, whatever stands: without that it does not matter how the resource must stand (RFC 9110,
+/// section 13.2.1), which is judged later.
+#[allow(clippy::result_large_err)]
+fn within(kind: &ResourceKind, fields: &Fields, at: &str) -> Result<(), Response> {
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        if let Some(Err(detail)) = kind.field(name).map(|field| field.read(value)) {
+            let more = json!({"pointer": format!("{at}/data/attributes/{name}")});
+            return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &detail, more));
+        }
+    }
+    Ok(())
+}
+
 /// What is to be done, and what is told once of it.
 struct Made {
     operation: Operation,
@@ -337,8 +350,10 @@ impl Api {
         kind: &ResourceKind,
         data: Data,
         headers: &Headers,
+        at: &str,
     ) -> Result<Made, Response> {
         let (mut fields, named) = settable(kind, data.attributes);
+        within(kind, &fields, at)?;
         let id = data.id.or(named);
         let (id, told) = match kind.table {
             // Whoever makes a token does not choose it.
@@ -419,7 +434,7 @@ pub(super) async fn create(
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, "create", None)?;
     let (data, reason) = sent.data(kind)?;
-    let Made { operation, told } = api.making(&sent.actor, kind, data, &sent.headers).await?;
+    let Made { operation, told } = api.making(&sent.actor, kind, data, &sent.headers, "").await?;
     let judgement = sent.judged(&api, reason, vec![operation]).await?;
     answered(kind, &judgement, StatusCode::CREATED, told)
 }
@@ -442,6 +457,7 @@ pub(super) async fn update(
         let pointer = format!("/data/attributes/{}", kind.id);
         return Err(pointed(StatusCode::CONFLICT, "the id of a resource never changes", &pointer));
     }
+    within(kind, &fields, "")?;
     let of = secrets::Of { tenant: &sent.actor.tenant, kind, id: &id };
     secrets::kept(&api, &of, &mut fields).await?;
     api.checked(&sent.actor, kind, &fields)?;
@@ -554,9 +570,10 @@ pub(super) async fn operations(State(api): State<Shared>, request: Request) -> R
             key: None,
         };
         let made = match op.as_str() {
-            "add" => api.making(&sent.actor, kind, data.unwrap_or_default(), &headers).await?,
+            "add" => api.making(&sent.actor, kind, data.unwrap_or_default(), &headers, &at("")).await?,
             "update" => {
                 let (mut fields, _) = settable(kind, data.unwrap_or_default().attributes);
+                within(kind, &fields, &at(""))?;
                 let id = id.ok_or_else(|| pointed(StatusCode::BAD_REQUEST, "an update says of which id", &at("")))?;
                 let of = secrets::Of { tenant: &sent.actor.tenant, kind, id: &id };
                 secrets::kept(&api, &of, &mut fields).await?;

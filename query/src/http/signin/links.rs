@@ -181,7 +181,7 @@ pub(super) async fn spend(State(api): State<Shared>, request: Request) -> Respon
     let shown = Shown { tenant, user, method: "link".to_owned(), stood: Some(Stood::of(&stands)) };
     let spent = operation(Table::SignInLink, &known.id, Act::Delete);
     let came = came(&api, shown, vec![spent], &from).await;
-    match came.and_then(|came| onwards(&api, came, &browser.next)) {
+    match onwards(&api, came, &browser.next) {
         Ok(response) => response,
         Err(refused) if refused.status() == StatusCode::UNAUTHORIZED => {
             pages::refused_page(StatusCode::UNAUTHORIZED, WRONG)

@@ -495,11 +495,12 @@ fn step_cookie(name: &str, value: &str, for_ms: i64) -> String {
 
 /// Where somebody goes after a first step, by a form of this site.
 #[allow(clippy::result_large_err)]
-fn onwards(api: &Api, came: Came, next: &str) -> Result<Response, Response> {
-    match came {
+fn onwards(api: &Api, came: Result<Came, Response>, next: &str) -> Result<Response, Response> {
+    match came? {
         Came::In(In { session, .. }) => Ok(elsewhere(local(next), &session_cookie(&session))),
         Came::Asked(shown) => {
-            Ok(pages::code_page(StatusCode::OK, None, &keep(api, "code", STEP_MS, shown)?, local(next)))
+            let step = keep(api, "code", STEP_MS, shown)?;
+            Ok(pages::code_page(StatusCode::OK, None, &step, local(next)))
         }
     }
 }
@@ -522,7 +523,8 @@ async fn form(State(api): State<Shared>, request: Request) -> Response {
     let mut take = |name: &str| said.remove(name).unwrap_or_default();
     let (tenant, user, password, next) = (take("tenant"), take("user"), take("password"), take("next"));
     let asks = Credentials { tenant: tenant.clone(), user: user.clone(), password, code: None };
-    match by_password(&api, asks, &from).await.and_then(|came| onwards(&api, came, &next)) {
+    let came = by_password(&api, asks, &from).await;
+    match onwards(&api, came, &next) {
         Ok(response) => response,
         Err(refused) => {
             let status = refused.status();

@@ -374,7 +374,7 @@ async fn came_back(
         return refused(StatusCode::UNAUTHORIZED, "The identity provider was changed: sign in again.", "")
             .map_err(nobody);
     }
-    let (user, stood, stated) = user_of(api, &provider, &claims).map_err(|(refused, user)| (refused, user))?;
+    let (user, stood, stated) = user_of(api, &provider, &claims)?;
     let shown = Shown { tenant: away.tenant.clone(), user, method: format!("oidc:{}", provider.id), stood };
     let user = shown.user.clone();
     let said = |response: Response| {
