@@ -244,7 +244,7 @@ fn described(kind: &ResourceKind) -> String {
         .map(|permission| json!({"permission": permission.name(), "least role": permission.least.name()}))
         .collect();
     format!(
-        "{}: {}\nA {} is named by {}. A tenant has at most {}.\n\n{}\n\n{}",
+        "{}: {}\nEach {} is named by {}. A tenant has at most {}.\n\n{}\n\n{}",
         kind.name(),
         kind.table.doc().replace('\n', " "),
         kind.singular,
