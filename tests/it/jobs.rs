@@ -259,10 +259,17 @@ async fn each_kind_of_look_finds_what_is_there() {
     server.stop();
 }
 
+/// A port that nobody is given for a connection of his own (these begin with 32768), and that is free.
+fn lasting_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    (first..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_on_without_its_gateway_and_delivers_afterwards() {
     let mut home = Home::new("");
-    home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", "[[grpc]]\naddr = \"127.0.0.1:39571\"");
+    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port());
+    home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", &gateway);
     let server = home.start();
     let service = Answering::on("127.0.0.8:0".parse().unwrap()).await;
     let port = service.0.port().to_string();
@@ -274,16 +281,17 @@ async fn an_agent_goes_on_without_its_gateway_and_delivers_afterwards() {
     server.kill();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let server = home.start();
-    // Slots of meanwhile are told, each once.
+    // Slots of meanwhile are told.
     let gap = "in:probes profile:look sort:time:asc limit:1000";
     server.until(gap, |rows| rows.len() >= 6).await;
     let rows = server.rows(gap).await;
-    let seconds: Vec<i64> = rows
-        .iter()
-        .map(|row| chrono::DateTime::parse_from_rfc3339(row["time"].as_str().unwrap()).unwrap().timestamp())
-        .collect();
-    let mut once = seconds.clone();
-    once.dedup();
-    assert_eq!(once.len() as i64, seconds[seconds.len() - 1] - seconds[0] + 1, "a look a second: {seconds:?}");
+    let at_us =
+        |row: &Value| chrono::DateTime::parse_from_rfc3339(row["time"].as_str().unwrap()).unwrap().timestamp_micros();
+    let mut looks: Vec<i64> = rows.iter().map(at_us).collect();
+    // What was durable when the gateway died, and not acknowledged, comes again.
+    looks.dedup();
+    let slots = (looks[looks.len() - 1] - looks[0] + 500_000) / 1_000_000 + 1;
+    // A host that is busy for a second skips a slot.
+    assert!((slots - 1..=slots).contains(&(looks.len() as i64)), "a look a second: {looks:?}");
     server.stop();
 }
