@@ -61,7 +61,9 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         }
         PlanOut::Configuration(_) => None,
     });
-    let jobs = machine(planned.concat(inputs.results), cx, Jobs);
+    // What is planned at an epoch holds for its results, those of the frame's first entry too.
+    let results = inputs.results.map(|found| Keyed { position: found.position + 1, ..found });
+    let jobs = machine(planned.concat(results), cx, Jobs);
     let conditions = jobs.clone().flat_map(|out| match out {
         JobOut::Condition(change) => Some(change),
         _ => None,

@@ -48,8 +48,8 @@ pub(super) fn of_resource(kind: &ResourceKind, resource: &Arc<Resource>) -> Valu
     of_row(kind, rows.and_then(|mut rows| rows.pop()).unwrap_or_default())
 }
 
-/// An id as a part of a path (RFC 3986).
-pub(super) fn encoded(id: &str) -> String {
+/// A text as a part of a path or a query (RFC 3986).
+pub(in crate::http) fn encoded(id: &str) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     id.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -21,6 +21,7 @@ use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use radarflow_reconcile::resources::{self, MadeBy, ResourceKind};
 
+pub(super) use self::document::encoded;
 pub(super) use self::writes::{Ask, judged, refused};
 use crate::http::Shared;
 use crate::http::problem::not_found;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::actor::{hash, id_of, new_session};
 use crate::http::problem::problem;
+use crate::http::resources::encoded;
 use crate::http::{Api, Shared};
 
 /// How long a link lets somebody in, microseconds: 15 minutes.
@@ -122,8 +123,7 @@ async fn sent_to(
     let shown = Shown { tenant: tenant.clone(), user, method: "link".to_owned(), stood: None };
     let stated = done(api, &shown, vec![operation(Table::SignInLink, &id, Act::Create { fields })], from).await;
     stated.map_err(|refused| format!("it cannot be stated: {}", refused.status()))?;
-    let encoded: String = form_urlencoded::byte_serialize(tenant.as_bytes()).collect();
-    let url = format!("{base}/sign-in/link?tenant={encoded}&link={link}");
+    let url = format!("{base}/sign-in/link?tenant={}&link={link}", encoded(&tenant));
     let text = format!(
         "Somebody, most likely you, wants to sign in to Radarflow as {}.\n\nThis link lets you in within fifteen minutes, once, \
          in the browser that asked for it:\n\n{url}\n\nIf it was not you, do nothing: nobody else can use it.\n",

@@ -32,6 +32,7 @@ use super::{
     Came, From, In, STEP_COOKIE, STEP_MS, Shown, Stood, base, came, cookie, fields_of, in_words, keep, kept, local,
     operation, pages, same, session_cookie, step_cookie, tell_failure,
 };
+use crate::http::resources::encoded;
 use crate::http::{Api, Shared};
 
 /// How long what a provider says of itself is believed, milliseconds.
@@ -239,7 +240,6 @@ fn page_of(refused: &Refused) -> Response {
 /// Where a provider is to send somebody back to: each to a place of its own, so that what one answers is never taken for what
 /// another did.
 fn callback(base: &str, provider: &Resource) -> String {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
     format!("{base}/sign-in/callback/{}/{}", encoded(&provider.tenant), encoded(&provider.id))
 }
 
@@ -258,11 +258,12 @@ pub(super) async fn begin(
         Ok(base) => base,
         Err(refused) => return refused,
     };
-    let (tenant, name) = (said("tenant"), said("provider"));
-    let away =
-        Away { tenant, provider: name, state: random(), nonce: random(), verifier: random(), next: said("next") };
+    // A cookie holds it: what is longer than a path of ours is none.
+    let next = local(&said("next")).to_owned();
+    let (tenant, provider) = (said("tenant"), said("provider"));
+    let away = Away { tenant, provider, state: random(), nonce: random(), verifier: random(), next };
     let to = async {
-        let provider = provider(&api, &away.tenant, &away.provider)?;
+        let provider = self::provider(&api, &away.tenant, &away.provider)?;
         let known = known(&api, &provider, None).await?;
         Ok::<_, Refused>(authorization_url(&known.discovery, &provider, &away, &base))
     };
@@ -488,8 +489,8 @@ fn token_question(
                 form.extend([("client_id", client.to_owned()), ("client_secret", secret)]);
             } else {
                 // Encoded as forms are, then joined (RFC 6749, section 2.3.1).
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = format!("{}:{}", encoded(client), encoded(&secret));
+                let as_form = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let pair = format!("{}:{}", as_form(client), as_form(&secret));
                 authorization = Some(format!("Basic {}", STANDARD.encode(pair)));
             }
         }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use radarflow_proto::cell::Time;
 
 use super::{elsewhere, second};
+use crate::http::resources::encoded;
 use crate::http::{Api, Shared};
 
 /// A page: nothing but its own style, in nobody's frame, kept nowhere.
@@ -63,7 +64,6 @@ pub(super) fn sign_in_page(api: &Api, status: StatusCode, wrong: Option<&str>, d
          required><button>Sign in</button></form>",
         text(user),
     );
-    let encoded = |value: &str| form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>();
     for provider in api.principals.providers(tenant) {
         let _ = write!(
             main,

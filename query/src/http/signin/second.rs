@@ -22,6 +22,7 @@ use super::{
 use crate::actor::Actor;
 use crate::actor::passwords::verify;
 use crate::http::problem::{denied, problem};
+use crate::http::resources::encoded;
 use crate::http::{Api, Shared};
 
 /// Bytes of a secret: those of SHA-1, as RFC 4226 (section 4) has it.
@@ -126,7 +127,6 @@ struct Offered {
 
 /// What an authenticator reads: the URL that all of them know (`otpauth`), as a picture.
 fn picture(offered: &Offered, base32: &str) -> Option<String> {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
     let account = encoded(&format!("{}@{}", offered.user, offered.tenant));
     let url = format!("otpauth://totp/Radarflow:{account}?secret={base32}&issuer=Radarflow");
     let code = QrCode::new(url.as_bytes()).ok()?;
