@@ -19,10 +19,13 @@ use crate::import::{Import, ServiceRadar};
 use crate::memory::Budget;
 use crate::people::{Login, UserCommand};
 use crate::resources::{Apply, Create, Delete, Describe, Get};
+use crate::rules::RulesCommand;
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
-use crate::{agent, api, bounds, config, demo, enrichment, explain, follow, people, query, replay, serve, whatif};
+use crate::{
+    agent, api, bounds, config, demo, enrichment, explain, follow, people, query, replay, rules, serve, whatif,
+};
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
@@ -99,6 +102,9 @@ enum Command {
     /// The audit: who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Rules: tried on the past, or converted from those of other systems.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Say why the records of a device are one device, with witnesses.
     #[command(after_help = "Example: radarflow explain sr:14f9ca79-be46-436f-b6b5-9a83ca66a350")]
     Explain {
@@ -373,6 +379,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let import = Import { file, source, mapping, complete, partition, plan };
             say(&runtime.block_on(import.run(&at))?)?;
         }
+        Command::Rules(command) => runtime.block_on(rules::run(&command))?,
         Command::Sync { command } => say(&runtime.block_on(command.run())?)?,
         Command::ImportServiceradar { from, at } => say(&format!("taken over: {}", runtime.block_on(from.run(&at))?))?,
         Command::Replay { file, to, rate } => {

@@ -21,6 +21,7 @@ mod query;
 mod reap;
 mod replay;
 mod resources;
+mod rules;
 mod serve;
 mod sparkline;
 mod standing;

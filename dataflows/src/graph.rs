@@ -29,7 +29,7 @@ use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
     alerts, aliases, audit, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges,
-    output, records, resources, steps, telemetry, topology,
+    output, reach, records, resources, rules, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -144,11 +144,7 @@ pub(crate) fn build<'scope>(
     marks.part(scope, "alerts");
     let health = health::build(
         cx,
-        health::Inputs {
-            beats: inputs.beats.to_stream(scope),
-            log_hits: inputs.log_hits.to_stream(scope),
-            devices: inventory.devices.clone(),
-        },
+        health::Inputs { beats: inputs.beats.to_stream(scope), log_hits: inputs.log_hits.to_stream(scope) },
     );
     let jobs = jobs::build(
         cx,
@@ -159,14 +155,55 @@ pub(crate) fn build<'scope>(
             results: inputs.results.to_stream(scope),
         },
     );
+    let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
+    let telemetry = telemetry::build(
+        cx,
+        telemetry::Inputs {
+            batches: inputs.batches.to_stream(scope),
+            address_owners: identity.address_owners,
+            links: topology.links,
+        },
+    );
+    let behind = reach::build(
+        cx,
+        reach::Inputs {
+            devices: inventory.devices.clone(),
+            links: telemetry.link_rows.clone(),
+            resources: resources.changes.clone(),
+        },
+    );
+    let of_devices = health::of_devices(cx, health::DeviceInputs { devices: inventory.devices.clone(), behind });
+    let sources = loss::build(cx, loss::Inputs { deltas: inputs.deltas.to_stream(scope) });
+    let rules = rules::build(
+        cx,
+        rules::Inputs {
+            resources: resources.changes.clone(),
+            devices: inventory.devices.clone(),
+            rows: health
+                .rows
+                .clone()
+                .concat(jobs.rows.clone())
+                .concat(sources.rows.clone())
+                .concat(telemetry.link_rows.clone()),
+            batches: telemetry.batches.clone(),
+            events: scope.concatenate([
+                health.events.clone(),
+                jobs.events.clone(),
+                merges.events.clone(),
+                audit.clone(),
+            ]),
+        },
+    );
     let alerts = alerts::build(
         cx,
         alerts::Inputs {
             conditions: scope.concatenate([
                 health.conditions,
+                of_devices.conditions,
                 jobs.conditions,
                 listings.conditions,
                 identity.conditions,
+                rules.conditions,
             ]),
             pairs: inputs.pairs.to_stream(scope),
             own: facts.conditions,
@@ -177,16 +214,6 @@ pub(crate) fn build<'scope>(
     );
 
     marks.part(scope, "output");
-    let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
-    let telemetry = telemetry::build(
-        cx,
-        telemetry::Inputs {
-            batches: inputs.batches.to_stream(scope),
-            address_owners: identity.address_owners,
-            links: topology.links,
-        },
-    );
-    let sources = loss::build(cx, loss::Inputs { deltas: inputs.deltas.to_stream(scope) });
     let sent = output::build(
         scope,
         cx,
@@ -205,7 +232,15 @@ pub(crate) fn build<'scope>(
                 alerts.rows,
             ],
             batches: telemetry.batches,
-            events: vec![audit, health.events, jobs.events, alerts.events, merges.events, telemetry.corrections],
+            events: vec![
+                audit,
+                health.events,
+                of_devices.events,
+                jobs.events,
+                alerts.events,
+                merges.events,
+                telemetry.corrections,
+            ],
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
             due: alerts.due,
             configurations: jobs.configurations,

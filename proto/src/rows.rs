@@ -491,6 +491,76 @@ tables! {
         epoch: i64,
     }
 
+    /// Rules: queries whose answers are alerts.
+    State Rule RuleBatch "rules" postgres "rules" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a rule is the whole tenant's.
+        partition: String,
+        /// Its name: the alerts' `rule`, and their label `alertname`.
+        name: String,
+        /// Whether it is followed.
+        enabled: bool,
+        /// What it asks: an SRQL query. There is an alert for each row that it would return, whenever it were asked.
+        query: String,
+        /// Seconds that a row must be there before there is an alert.
+        for_s: i64,
+        /// Seconds that a row must be gone before the alert is over.
+        resolve_for_s: i64,
+        /// `emergency`, `critical`, `warning` or `info`.
+        severity: String,
+        /// The title of its alerts; `{name}` is the value of a key or of a measure.
+        title: String,
+        /// More of it, likewise.
+        description: String,
+        /// Where it is written what to do.
+        runbook_url: Option<String>,
+        /// Labels of its alerts beside the keys, each `NAME=VALUE`.
+        labels: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Which devices stand behind which: one behind others that are all down is not told of, they are.
+    State Dependency DependencyBatch "dependencies" postgres "dependencies" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a dependency is the whole tenant's; `site` says whose devices it is about.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What it is for.
+        description: String,
+        /// The partition whose devices it is about; null for all, each for itself.
+        site: Option<String>,
+        /// What the devices are like that others stand behind, in terms of the query language; 64 of a partition count.
+        parent: String,
+        /// What the devices are like that stand behind them.
+        children: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// Agents that checked in.
     State Agent AgentBatch "agents" postgres "ocsf_agents" key [tenant_id, partition, agent_id] {
         /// Customer.

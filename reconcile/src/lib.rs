@@ -16,7 +16,9 @@
 //! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
 //! | [`condition`] | which devices a condition holds of |
+//! | [`reach`] | which devices cannot be seen because another is down |
 //! | [`jobs`] | which agent looks at what |
+//! | [`rules`] | queries whose answers are alerts |
 //!
 //! One failed probe does not make a device unavailable; two in a row do:
 //!
@@ -47,6 +49,8 @@ pub mod lifecycle;
 pub mod mapping;
 pub mod notify;
 pub mod partial;
+pub mod reach;
 pub mod replace;
 pub mod resources;
+pub mod rules;
 mod yaml;

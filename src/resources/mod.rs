@@ -5,7 +5,7 @@ mod files;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -15,6 +15,17 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::At;
 use crate::{api, table};
+
+/// What the files of a path state: the kind, the name, the fields.
+pub(crate) fn read(path: &Path) -> Result<Vec<(&'static str, String, Map<String, Value>)>> {
+    let wanted = files::read(path)?;
+    Ok(wanted.into_iter().map(|wanted| (wanted.kind.name(), wanted.id, wanted.fields)).collect())
+}
+
+/// Resources as documents that can be applied.
+pub(crate) fn write(kind: &ResourceKind, found: &[Value]) -> Result<String> {
+    files::write(kind, found)
+}
 
 /// The media type of JSON:API.
 const MEDIA_TYPE: &str = "application/vnd.api+json";

@@ -153,11 +153,13 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     let (token_id, _) = token(&format!("{PLANTED}-token"), None).await;
     let named = format!("{PLANTED}-thing");
     for (kind, attributes) in [
+        ("dependencies", json!({"parent": "hostname:core", "children": format!("hostname:{PLANTED}*")})),
         ("device_groups", json!({"condition": format!("hostname:{PLANTED}*")})),
         ("identity_providers", json!({"issuer": "https://id.example", "client_id": PLANTED})),
         ("profiles", json!({"kind": "ping", "condition": format!("hostname:{PLANTED}*"), "description": PLANTED})),
         ("receivers", json!({"target": format!("http://127.0.0.1:9/{PLANTED}")})),
         ("roles", json!({"permissions": ["data:read"], "description": PLANTED})),
+        ("rules", json!({"query": format!("in:devices hostname:{PLANTED}*"), "description": PLANTED})),
         ("users", json!({"role": "viewer", "display_name": PLANTED, "password": format!("{PLANTED} password")})),
     ] {
         let body = json!({"data": {"type": kind, "id": named, "attributes": attributes}});
@@ -217,7 +219,9 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     }
     // All of it is there, as it was.
     server.count("devices", 1).await;
-    for kind in ["device_groups", "identity_providers", "profiles", "receivers", "roles", "users"] {
+    for kind in
+        ["dependencies", "device_groups", "identity_providers", "profiles", "receivers", "roles", "rules", "users"]
+    {
         let (status, read) = server.ask(Method::GET, &format!("/api/v2/{kind}/{named}"), &admin, &json!(null)).await;
         assert_eq!(status, 200, "{read}");
     }

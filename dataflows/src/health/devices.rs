@@ -1,6 +1,7 @@
-//! The availability of devices: an event whenever it changes, and a condition while one is offline that is looked after.
+//! The availability of devices: an event whenever it changes, and a condition while one is offline that is looked after, stands
+//! behind no other that is, and does not come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::Stage;
@@ -12,15 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::keyed::{Machine, Tick};
 use crate::output::DerivedRow;
+use crate::reach::Root;
 
 /// What is said of a device's availability, by whoever looks at it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct DeviceAvailability {
-    tenant: String,
-    partition: String,
-    uid: String,
+    pub(super) tenant: String,
+    pub(super) partition: String,
+    pub(super) uid: String,
     state: String,
     reason: String,
+    name: String,
 }
 
 impl DeviceAvailability {
@@ -33,13 +36,52 @@ impl DeviceAvailability {
             uid: device.uid.clone(),
             state: device.availability.clone(),
             reason: device.availability_reason.clone().unwrap_or_default(),
+            name: device.display_name.clone(),
         })
+    }
+
+    /// Whether it is known not to answer.
+    pub(super) fn is_down(&self) -> bool {
+        self.state == State::Unavailable.name()
+    }
+
+    /// The same of a device that stands behind another.
+    pub(super) fn behind(self, root: &Root) -> Self {
+        let reason = format!("behind {} ({}), which is unavailable", root.name, root.uid);
+        DeviceAvailability { state: UNREACHABLE.to_owned(), reason, ..self }
     }
 
     /// Names the device.
     pub(super) fn device(&self) -> Name {
         name(&(&self.tenant, &self.partition, &self.uid))
     }
+}
+
+/// The state of a device that is down behind another that is.
+const UNREACHABLE: &str = "unreachable";
+
+/// A device came, or went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Crossing {
+    tenant: String,
+    partition: String,
+    uid: String,
+    name: String,
+}
+
+impl Crossing {
+    pub(super) fn device(&self) -> Name {
+        name(&(&self.tenant, &self.partition, &self.uid))
+    }
+}
+
+/// What is said of a transition.
+#[derive(Clone, Debug)]
+pub(super) enum Transition {
+    /// The row that tells of it.
+    Happened(DerivedRow),
+    /// A device came, or went.
+    Crossed(Crossing),
 }
 
 /// The history of devices' availability: an event a transition.
@@ -57,7 +99,7 @@ impl Machine for Transitions {
     type Key = Name;
     type Event = (DeviceAvailability, i64);
     type State = LastTransition;
-    type Output = DerivedRow;
+    type Output = Transition;
     const NAME: &'static str = "availabilities";
 
     fn step(
@@ -66,7 +108,7 @@ impl Machine for Transitions {
         _key: &Name,
         state: &mut Option<LastTransition>,
         events: Vec<(DeviceAvailability, i64)>,
-        out: &mut Vec<DerivedRow>,
+        out: &mut Vec<Transition>,
     ) {
         let mut net: BTreeMap<DeviceAvailability, i64> = BTreeMap::new();
         for (word, diff) in events {
@@ -89,7 +131,14 @@ impl Machine for Transitions {
         let at = Time::from_ms(tick.clock_ms);
         let duration_seconds = state.as_ref().map(|last| (at.0 - last.at.0) / 1_000_000);
         *state = Some(LastTransition { state: word.state.clone(), at });
-        out.push(DerivedRow::from(HealthEvent {
+        let (answers, known) =
+            (State::Available.name(), [State::Available.name(), State::Unavailable.name(), UNREACHABLE]);
+        let decided = known.contains(&old_state.as_str()) && known.contains(&word.state.as_str());
+        if decided && (old_state == answers) != (word.state == answers) {
+            let DeviceAvailability { tenant, partition, uid, name, .. } = word.clone();
+            out.push(Transition::Crossed(Crossing { tenant, partition, uid, name }));
+        }
+        out.push(Transition::Happened(DerivedRow::from(HealthEvent {
             tenant_id: word.tenant,
             partition: word.partition,
             row_id: RowId::default(),
@@ -102,14 +151,132 @@ impl Machine for Transitions {
             duration_seconds,
             recorded_at: at,
             device_uid: Some(word.uid),
-        }));
+        })));
     }
 
     fn due_ms(&self, _state: &LastTransition) -> Option<i64> {
         None
     }
 
-    fn restored(&mut self, _key: &Name, _state: &LastTransition, _out: &mut Vec<DerivedRow>) {}
+    fn restored(&mut self, _key: &Name, _state: &LastTransition, _out: &mut Vec<Transition>) {}
+}
+
+/// Comings and goings within [`FLAP_WINDOW_MS`] that are too many.
+pub const FLAPS: usize = 6;
+/// Within how long, milliseconds.
+pub const FLAP_WINDOW_MS: i64 = 15 * 60_000;
+/// How long a device must neither come nor go before that is over, milliseconds.
+pub const FLAP_QUIET_MS: i64 = 10 * 60_000;
+
+/// Devices that come and go: one alert until they are quiet, and none of each time.
+pub(super) struct Flapping;
+
+/// A device that came or went lately.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Flaps {
+    device: Crossing,
+    /// When, live time.
+    at_ms: VecDeque<i64>,
+    flapping: bool,
+}
+
+/// What is said of a device that comes and goes.
+#[derive(Clone, Debug)]
+pub(super) struct Flapped {
+    /// Tenant, partition and uid.
+    pub(super) device: (String, String, String),
+    pub(super) condition: (Subject, Condition),
+    pub(super) diff: isize,
+}
+
+impl Flaps {
+    fn said(&self, diff: isize) -> Flapped {
+        let Crossing { tenant, partition, uid, name } = &self.device;
+        let subject = Subject {
+            tenant: tenant.clone(),
+            partition: partition.clone(),
+            rule: "device-flapping".to_owned(),
+            entity: uid.clone(),
+        };
+        let condition = Condition {
+            rule: subject.rule.clone(),
+            severity: "warning".to_owned(),
+            title: format!("{name} comes and goes"),
+            description: format!(
+                "it came or went {FLAPS} times within {} minutes; each time by itself is not told of until it is quiet for {}",
+                FLAP_WINDOW_MS / 60_000,
+                FLAP_QUIET_MS / 60_000
+            ),
+            source_type: "device".to_owned(),
+            source_id: uid.clone(),
+            device_uid: Some(uid.clone()),
+            agent_uid: None,
+            labels: BTreeMap::from([("device".to_owned(), name.clone())]),
+        };
+        Flapped { device: (tenant.clone(), partition.clone(), uid.clone()), condition: (subject, condition), diff }
+    }
+}
+
+impl Machine for Flapping {
+    type Key = Name;
+    type Event = Crossing;
+    type State = Flaps;
+    type Output = Flapped;
+    const NAME: &'static str = "flaps";
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &Name,
+        state: &mut Option<Flaps>,
+        events: Vec<Crossing>,
+        out: &mut Vec<Flapped>,
+    ) {
+        for crossing in events {
+            let flaps = state.get_or_insert_with(|| Flaps {
+                device: crossing.clone(),
+                at_ms: VecDeque::new(),
+                flapping: false,
+            });
+            if flaps.at_ms.len() == FLAPS {
+                flaps.at_ms.pop_front();
+            }
+            flaps.at_ms.push_back(tick.live_ms);
+            // What is said of it stays in the words in which it was said.
+            if !flaps.flapping {
+                flaps.device = crossing;
+            }
+        }
+        let Some(flaps) = state else { return };
+        let quiet = flaps.at_ms.back().is_none_or(|at| tick.live_ms - at >= FLAP_QUIET_MS);
+        if !flaps.flapping {
+            flaps.at_ms.retain(|at| tick.live_ms - at < FLAP_WINDOW_MS);
+            if flaps.at_ms.len() >= FLAPS {
+                flaps.flapping = true;
+                out.push(flaps.said(1));
+            }
+        } else if quiet {
+            flaps.flapping = false;
+            out.push(flaps.said(-1));
+            flaps.at_ms.clear();
+        }
+        if !flaps.flapping && flaps.at_ms.is_empty() {
+            *state = None;
+        }
+    }
+
+    fn due_ms(&self, flaps: &Flaps) -> Option<i64> {
+        match flaps.flapping {
+            true => flaps.at_ms.back().map(|at| at + FLAP_QUIET_MS),
+            false => flaps.at_ms.front().map(|at| at + FLAP_WINDOW_MS),
+        }
+    }
+
+    fn restored(&mut self, _key: &Name, flaps: &Flaps, out: &mut Vec<Flapped>) {
+        if flaps.flapping {
+            out.push(flaps.said(1));
+        }
+    }
 }
 
 /// The condition "this device is offline", while it holds and the device is looked after.

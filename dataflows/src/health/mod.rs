@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! beats    ─► [agents: silence timer]   ─► agent rows Δ, conditions Δ, health events
-//! devices  ─► [transitions]             ─► health events, and the offline ones ─► conditions Δ
+//! devices, behind ─► [transitions]      ─► health events ─► [flapping: come and go] ─► conditions Δ
+//! devices  ─► those offline that stand behind none and do not come and go ─► conditions Δ
 //! log hits ─► [bursts: buckets of time] ─► conditions Δ
 //! ```
 //! A heartbeat that changes no state says nothing downstream. An agent's connection ages by the live clock, after
@@ -22,12 +23,14 @@ use crate::alerts::{AlertKey, Conditions};
 use crate::collection::{Events, Rel, changes, collected};
 use crate::keyed::{Context, Keyed, machine};
 use crate::output::DerivedRow;
+use crate::reach::Behind;
 pub use agents::{AGENT_SILENCE_MS, AgentKey, Beat};
 use agents::{AgentOut, Agents};
 use bursts::Bursts;
 pub(crate) use bursts::bursts_by_share;
 pub use bursts::{BURST_THRESHOLD, BURST_WINDOW_MS, LogShare, LogSource, MAX_LOG_SOURCES};
-use devices::{DeviceAvailability, Transitions};
+use devices::{DeviceAvailability, Flapped, Flapping, Transition, Transitions};
+pub use devices::{FLAP_QUIET_MS, FLAP_WINDOW_MS, FLAPS};
 
 /// What health is read of.
 pub struct Inputs<'scope> {
@@ -35,8 +38,6 @@ pub struct Inputs<'scope> {
     pub beats: Events<'scope, Keyed<AgentKey, Beat>>,
     /// Log lines that count towards a burst.
     pub log_hits: Events<'scope, Keyed<LogShare, LogSource>>,
-    /// Devices, as they are shown.
-    pub devices: Rel<'scope, Arc<Device>>,
 }
 
 /// What is said of health.
@@ -55,16 +56,11 @@ pub struct Outputs<'scope> {
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
     let agents = machine(inputs.beats, cx, Agents);
     let bursts = machine(inputs.log_hits, cx, Bursts(cx.shared_sizes()));
-    let words = inputs.devices.clone().flat_map(|device| DeviceAvailability::of(&device)).consolidate();
-    let words = changes(words, |word, diff| Keyed { key: word.device(), position: 0, event: (word, diff as i64) });
-    let transitions = machine(words, cx, Transitions);
-    let offline = inputs.devices.flat_map(|device| devices::offline(&device)).consolidate();
-    let offline = changes(offline, |(subject, condition), diff| (AlertKey::of_subject(subject), condition, diff));
     let silent = agents.clone().flat_map(|out| match out {
         AgentOut::Condition(change) => Some(change),
         _ => None,
     });
-    let agent_events = agents.clone().flat_map(|out| match out {
+    let events = agents.clone().flat_map(|out| match out {
         AgentOut::Happened(row) => Some(row),
         _ => None,
     });
@@ -77,7 +73,61 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
             AgentOut::Row(row, diff) => Some((row, diff)),
             _ => None,
         }),
-        conditions: offline.concat(silent).concat(bursts),
-        events: agent_events.concat(transitions),
+        conditions: silent.concat(bursts),
+        events,
+    }
+}
+
+/// What the health of devices is read of.
+pub struct DeviceInputs<'scope> {
+    /// Devices, as they are shown.
+    pub devices: Rel<'scope, Arc<Device>>,
+    /// Which of those that are down stand behind others that are.
+    pub behind: Rel<'scope, Behind>,
+}
+
+/// What is said of the health of devices.
+pub struct DeviceOutputs<'scope> {
+    /// Conditions.
+    pub conditions: Conditions<'scope>,
+    /// Health events.
+    pub events: Events<'scope, DerivedRow>,
+}
+
+/// Builds that of devices.
+pub fn of_devices<'scope>(cx: &Context, inputs: DeviceInputs<'scope>) -> DeviceOutputs<'scope> {
+    let words = inputs.devices.clone().flat_map(|device| DeviceAvailability::of(&device)).consolidate();
+    // Few are down, and fewer stand behind others: only they meet.
+    let key = |word: &DeviceAvailability| (word.tenant.clone(), word.partition.clone(), word.uid.clone());
+    let down = words.clone().filter(DeviceAvailability::is_down).map(move |word| (key(&word), word));
+    let behind = inputs.behind;
+    let hidden = behind.clone().map(|(device, _)| device);
+    let unreachable = down.clone().join_map(behind, |_, word, root| word.clone().behind(root));
+    let unavailable = down.antijoin(hidden.clone()).map(|(_, word)| word);
+    let words = words.filter(|word| !word.is_down()).concat(unreachable).concat(unavailable).consolidate();
+    let words = changes(words, |word, diff| Keyed { key: word.device(), position: 0, event: (word, diff as i64) });
+    let transitions = machine(words, cx, Transitions);
+    let crossings = transitions.clone().flat_map(|out| match out {
+        Transition::Crossed(crossing) => Some(Keyed { key: crossing.device(), position: 0, event: crossing }),
+        Transition::Happened(_) => None,
+    });
+    let flapped = machine(crossings, cx, Flapping);
+    let flapping = collected(flapped.clone(), |flapped| Some((flapped.device, flapped.diff)));
+    let flaps = flapped
+        .map(|Flapped { condition: (subject, condition), diff, .. }| (AlertKey::of_subject(subject), condition, diff));
+    let offline = inputs.devices.flat_map(|device| {
+        let key = (device.tenant_id.clone(), device.partition.clone(), device.uid.clone());
+        devices::offline(&device).map(|offline| (key, offline))
+    });
+    let offline = offline.consolidate().antijoin(hidden.concat(flapping).distinct());
+    let offline = changes(offline.consolidate(), |(_, (subject, condition)), diff| {
+        (AlertKey::of_subject(subject), condition, diff)
+    });
+    DeviceOutputs {
+        conditions: offline.concat(flaps),
+        events: transitions.flat_map(|out| match out {
+            Transition::Happened(row) => Some(row),
+            Transition::Crossed(_) => None,
+        }),
     }
 }

@@ -65,6 +65,17 @@ derived! {
     Audit audit,
 }
 
+/// Batches of derived rows that have no name yet, by table and tenant.
+pub fn batches_of(rows: Vec<DerivedRow>) -> impl Iterator<Item = (Table, String, RecordBatch)> {
+    let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();
+    for row in rows {
+        by_tenant.entry(row.tenant().to_owned()).or_default().push(row, RowId::default(), 0);
+    }
+    by_tenant.into_iter().flat_map(|(tenant, batches)| {
+        batches.finish().map(move |(table, batch)| (table, tenant.clone(), batch)).collect::<Vec<_>>()
+    })
+}
+
 /// Numbers derived rows in their order and makes batches of them, one a table and tenant.
 pub(super) fn number(rows: Vec<DerivedRow>, epoch: u64, out: &mut Vec<(Table, RecordBatch)>) {
     let mut by_tenant: BTreeMap<String, Batches> = BTreeMap::new();

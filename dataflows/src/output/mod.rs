@@ -29,7 +29,7 @@ use timely::dataflow::operators::{Concat, Concatenate};
 
 use crate::collection::{Events, Rel};
 use crate::keyed::{Context, StateEntry, Tick};
-pub use derived::DerivedRow;
+pub use derived::{DerivedRow, batches_of};
 pub use merge::{Merge, Merged};
 
 /// All that is said.

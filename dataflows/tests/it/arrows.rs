@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "merges",
     "availability",
     "inventory",
+    "reach",
     "health",
     "jobs",
     "topology",
@@ -34,6 +35,8 @@ const ORDER: &[&str] = &[
     // Frames are read for all parts; what events are about is told last.
     "decode",
     "telemetry",
+    // Rules look at all of it.
+    "rules",
     // What holds it together.
     "upgrade",
     "graph",

@@ -32,6 +32,7 @@ pub mod parameters;
 pub(crate) mod parsed;
 mod pieces;
 mod prepare;
+pub(crate) mod rehearse;
 mod scanned;
 pub mod sql;
 mod sql_mistakes;

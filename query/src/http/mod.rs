@@ -12,7 +12,7 @@
 //! | [`inventories`], [`plans`], [`runs`], [`imported`] | inventories and what they replace |
 //! | [`resources`], [`judgements`] | resources: `/api/v2` |
 //! | [`signin`] | people who sign in |
-//! | [`alerts`], [`tokens`], [`ledger`], [`process`] | alerts, tokens, the ledger, the process |
+//! | [`alerts`], [`rules`], [`tokens`], [`ledger`], [`process`] | alerts, rules, tokens, the ledger, the process |
 //! | [`openapi`] | what the API says of itself |
 
 mod alerts;
@@ -39,6 +39,7 @@ mod reading;
 mod render;
 mod request;
 mod resources;
+mod rules;
 mod runs;
 mod signin;
 mod stream;
@@ -178,6 +179,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::set_ip_link))
         .routes(routes!(policies::set_brakes))
         .routes(routes!(imported::import_uids))
+        .routes(routes!(rules::test))
         .routes(routes!(whatif::what_if))
 }
 

@@ -5,12 +5,12 @@ use std::ops::Range;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::observables::{self, OBSERVABLE};
+use super::observables::{OBSERVABLE, offered};
 use super::parse::OBJECTS;
 use super::plan::ROLLUPS;
 use super::scope::Scope;
 use super::words::{self, CLAUSES, FUNCTIONS};
-use crate::srql::groups::GROUP;
+use crate::srql::words::GROUP;
 use crate::tables::catalog::{self, Entity, Field, Kind};
 use crate::tables::codes;
 
@@ -233,6 +233,12 @@ fn stats(entity: Option<&'static Entity>, value: &str, prefix: &str, offset: usi
     Completion { replaces: offset - prefix.len()..offset, items, values: None }
 }
 
+/// Types of observables that begin like this.
+fn observables(prefix: &str) -> Vec<Item> {
+    let item = |(name, doc): (&str, &str)| Item { text: name.to_owned(), kind: "field", detail: doc.to_owned() };
+    offered(prefix).map(item).collect()
+}
+
 /// Time zones that are offered at once.
 const ZONES: usize = 50;
 
@@ -280,7 +286,7 @@ fn key_at(entity: Option<&'static Entity>, typed: &str, start: usize, offset: us
     if let Some((object, rest)) = low.split_once('.') {
         let replaces = start + object.len() + 1..offset;
         if object == OBSERVABLE {
-            return Completion { replaces, items: observables::offered(rest), values: None };
+            return Completion { replaces, items: observables(rest), values: None };
         }
         if OBJECTS.contains(&object) {
             return Completion { replaces, items: fields(catalog::find("devices"), rest), values: None };

@@ -14,10 +14,8 @@ use crate::actor::Actor;
 use crate::error::SrqlError;
 use crate::srql::ast::{Expr, Key, Literal, Query, Span, Value};
 use crate::srql::parse::{MAX_QUERIES, MAX_TERMS, parse, plain};
+use crate::srql::words::GROUP;
 use crate::tables::view::View;
-
-/// The term.
-pub(crate) const GROUP: &str = "group";
 
 /// What a term may speak of devices by, and the column that holds the device.
 const PATHS: [(&str, &[&str]); 5] = [

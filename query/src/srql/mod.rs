@@ -8,21 +8,15 @@
 //! | [`plan`], [`functions`], [`percentile`], [`quantiles`] | what it means, over the tables |
 //! | [`complete`], [`docs`] | what could stand somewhere, and all there is |
 
-pub mod ast;
 pub mod complete;
 pub mod docs;
-mod doubts;
 pub mod functions;
 pub mod groups;
-mod meant;
-pub(crate) mod near;
-mod observables;
-pub mod parse;
 mod percentile;
 pub mod plan;
 mod quantiles;
 pub(crate) mod redirects;
 mod scope;
-pub mod slices;
-pub mod time;
-pub mod words;
+
+pub use radarflow_language::{ast, parse, slices, time, words};
+pub(crate) use radarflow_language::{meant, near, observables};

@@ -16,10 +16,7 @@
 //! | [`catalog`], [`codes`] | entities, fields and values, as questions call them |
 //! | [`names`], [`availability`] | what devices are called, and whether they answer, for what is answered without a plan |
 
-pub mod aliases;
 mod availability;
-pub mod catalog;
-pub mod codes;
 mod corrections;
 mod fresh;
 mod intervals;
@@ -34,3 +31,5 @@ pub mod shown;
 mod state;
 pub(crate) mod stored;
 pub mod view;
+
+pub use radarflow_language::{aliases, catalog, codes};

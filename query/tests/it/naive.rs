@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
+use radarflow_language::matching::Filter;
+use radarflow_language::parse::parse;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{Flow, Table};
 use radarflow_query::engine::Engine;
@@ -673,4 +675,45 @@ async fn what_is_asked_at_random_is_what_the_rows_say() {
             _ => walk.largest().await,
         }
     }
+}
+
+/// Whoever asks rows one by one is told the same.
+#[test]
+fn a_row_says_by_itself_what_a_condition_says_of_it() {
+    let mut random = StdRng::seed_from_u64(7);
+    let rows = made(250, &mut random);
+    let flows: Vec<Flow> = rows.iter().map(|more| data::row(&data::any_flow(), more)).collect();
+    let batch = data::batch(&flows);
+    let mut base = data::any_flow();
+    let whole: Vec<Value> = rows
+        .iter()
+        .map(|more| {
+            for (name, value) in more.as_object().expect("an object") {
+                base[name] = value.clone();
+            }
+            base.clone()
+        })
+        .collect();
+    let entity = find("flows").expect("flows");
+    let texts: Vec<&str> = entity.fields.iter().filter(|f| f.kind == Kind::Text && !f.hidden).map(|f| f.name).collect();
+    let columns = columns();
+    let mut maker = Maker { rows: &whole, columns: &columns, random };
+    let mut kept = 0;
+    for _ in 0..2000 {
+        let condition = maker.condition(2);
+        let query = format!("in:flows {}", condition.query());
+        let read = parse(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let filter = Filter::of(&read.filter, entity).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let asked = filter.over(&batch);
+        for (n, row) in whole.iter().enumerate() {
+            assert_eq!(asked.matches(n), condition.holds(row, &texts), "{query}\n{row}");
+            kept += usize::from(asked.matches(n));
+        }
+        if let Some((column, fixed)) = filter.fixes() {
+            let of = |row: &Value| row[column].as_str().is_some_and(|text| fixed.contains(text));
+            let outside = whole.iter().enumerate().find(|(n, row)| asked.matches(*n) && !of(row));
+            assert!(outside.is_none(), "{query} does not fix {column}: {outside:?}");
+        }
+    }
+    assert!((50_000..450_000).contains(&kept), "{kept} of 500,000 rows are like their condition");
 }

@@ -14,9 +14,10 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies` | the kinds |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
+mod dependencies;
 mod groups;
 pub mod judge;
 mod judges;
@@ -26,6 +27,7 @@ mod profiles;
 pub mod providers;
 mod receivers;
 mod roles;
+mod rules;
 mod sessions;
 mod tokens;
 pub mod told;
@@ -44,11 +46,13 @@ use crate::access::{Action, Permission};
 
 /// Every kind of resource, by name.
 pub static KINDS: &[&ResourceKind] = &[
+    &dependencies::DEPENDENCIES,
     &groups::DEVICE_GROUPS,
     &providers::IDENTITY_PROVIDERS,
     &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,
+    &rules::RULES,
     &sessions::SESSIONS,
     &links::SIGN_IN_LINKS,
     &tokens::TOKENS,

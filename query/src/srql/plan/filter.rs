@@ -5,12 +5,13 @@ use arrow_schema::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::functions_nested::expr_fn as nested;
 use datafusion::logical_expr::{Expr as Df, Operator, binary_expr, cast, ident, lit, try_cast};
+use radarflow_language::literals::{Addresses, Number, bounds, has_wildcard, like, mac, number, wildcard_regex};
 
 use super::super::ast::{Expr, Literal, Op, Span, Value};
-use super::super::parse::{ORDINARY, plain};
+use super::super::parse::plain;
 use super::super::time::{self, Range};
 use super::names::{Names, Target};
-use super::operands::{Addresses, Number, apply, bounds, compare, mac, number};
+use super::operands::{apply, compare, compared, value};
 use super::{Result, timestamp};
 use crate::error::SrqlError;
 use crate::srql::functions::{any_like, any_within, ip_bytes, within};
@@ -329,7 +330,7 @@ impl Names<'_> {
             Kind::List => any_within(target.expr.clone(), low, high).is_true(),
             _ => self.ip_bytes(target).between(low, high).is_true(),
         };
-        addresses.compared(op).into_iter().map(one).reduce(Df::or).unwrap_or_else(|| lit(false))
+        compared(addresses, op).into_iter().map(one).reduce(Df::or).unwrap_or_else(|| lit(false))
     }
 
     fn ip_bytes(&self, target: &Target) -> Df {
@@ -417,7 +418,7 @@ impl Names<'_> {
             (Kind::Number, Kind::Number) | (Kind::Time, Kind::Time) => apply(left, op, right),
             (Kind::Ip, Kind::Ip) if !is_equality => {
                 let (left, right) = (self.ip_bytes(target), self.ip_bytes(other));
-                let ipv4 = Addresses::read("0.0.0.0/0").map(|all| all.compared(Op::Eq)).unwrap_or_default();
+                let ipv4 = Addresses::read("0.0.0.0/0").map(|all| compared(all, Op::Eq)).unwrap_or_default();
                 let is_ipv4 = |bytes: &Df| {
                     let within = ipv4.iter().map(|(low, high)| bytes.clone().between(low.clone(), high.clone()));
                     within.reduce(Df::or).unwrap_or_else(|| lit(false))
@@ -469,7 +470,7 @@ fn same(target: &Target, item: &Value) -> Result<Option<Vec<Df>>> {
         Kind::Mac => Some(vec![lit(target.mac(literal)?)]),
         Kind::Ip => target.addresses("bad_ip", literal)?.one().map(|ip| vec![lit(ip.to_string())]),
         Kind::Number if number(&text).is_some() => {
-            target.number("bad_number", literal)?.value(&target.data_type).map(|value| vec![value])
+            value(target.number("bad_number", literal)?, &target.data_type).map(|value| vec![value])
         }
         Kind::List if target.field.ends_with("mac_addresses") => Some(vec![lit(target.mac(literal)?)]),
         Kind::List if !target.field.ends_with("ip_addresses") => Some(vec![lit(text)]),
@@ -530,56 +531,4 @@ pub(super) fn balanced(mut all: Vec<Df>, together: fn(Df, Df) -> Df) -> Option<D
         all = pairs;
     }
     all.pop()
-}
-
-fn each(literal: &Literal, mut ordinary: impl FnMut(char), mut wildcard: impl FnMut(char)) {
-    let mut chars = literal.text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            ORDINARY => {
-                if let Some(c) = chars.next() {
-                    ordinary(c);
-                }
-            }
-            '%' if !literal.verbatim => wildcard('%'),
-            '*' if !literal.quoted => wildcard('%'),
-            '?' if !literal.quoted => wildcard('?'),
-            c => ordinary(c),
-        }
-    }
-}
-
-fn has_wildcard(literal: &Literal) -> bool {
-    let mut any = false;
-    each(literal, |_| {}, |_| any = true);
-    any
-}
-
-/// The literal as a LIKE pattern.
-fn like(literal: &Literal) -> String {
-    let out = std::cell::RefCell::new(String::new());
-    each(
-        literal,
-        |c| {
-            let mut out = out.borrow_mut();
-            if matches!(c, '%' | '_' | '\\') {
-                out.push('\\');
-            }
-            out.push(c);
-        },
-        |w| out.borrow_mut().push(if w == '%' { '%' } else { '_' }),
-    );
-    out.into_inner()
-}
-
-/// The literal as a regular expression over the whole text.
-fn wildcard_regex(literal: &Literal) -> String {
-    let out = std::cell::RefCell::new("(?is)^".to_owned());
-    each(
-        literal,
-        |c| out.borrow_mut().push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
-        |w| out.borrow_mut().push_str(if w == '%' { ".*" } else { "." }),
-    );
-    out.borrow_mut().push('$');
-    out.into_inner()
 }

@@ -4,10 +4,11 @@
 use arrow_schema::DataType;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr as Df, cast, ident, lit, try_cast};
+use radarflow_language::literals::{Number, number};
 
 use super::super::ast::{Aggregate, GroupKey, Having, Key, Op, Operand, Query, Span};
 use super::filter::balanced;
-use super::operands::{self, Number, apply, number};
+use super::operands::{self, apply};
 use super::{Result, entities};
 use crate::error::SrqlError;
 use crate::tables::catalog::{self, Kind};

@@ -55,14 +55,13 @@ use super::slices::Slices;
 use super::time::{self, Range};
 use crate::error::SrqlError;
 use crate::srql::near;
-use crate::tables::catalog::{self, Entity};
+use crate::tables::catalog::Entity;
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
 /// Rows and groups without `limit:`.
 pub const DEFAULT_LIMIT: usize = 100;
-/// Greatest `limit:` of a page.
-pub const MAX_LIMIT: usize = 10_000;
+pub use radarflow_language::words::MAX_LIMIT;
 /// Span of event queries without `time:`, microseconds.
 const DEFAULT_SPAN_US: i64 = 86_400_000_000;
 
@@ -120,24 +119,7 @@ pub trait Tables {
 /// # Errors
 /// One of them is none, or is not available here.
 pub fn entities(query: &Query) -> Result<Vec<&'static Entity>> {
-    query.entities.iter().map(|(name, span)| entity(name, *span)).collect()
-}
-
-fn entity(name: &str, span: Span) -> Result<&'static Entity> {
-    catalog::find(name).ok_or_else(|| {
-        let lower = name.to_ascii_lowercase();
-        let is = |pattern: &&str| match pattern.strip_suffix('*') {
-            Some(beginning) => lower.starts_with(beginning),
-            None => lower == *pattern,
-        };
-        if catalog::NOT_BUILT.iter().any(is) {
-            return SrqlError::new("entity_not_available", span, format!("{name} are not collected yet"));
-        }
-        if catalog::NOT_AVAILABLE.iter().any(is) {
-            return SrqlError::new("entity_not_available", span, format!("{name} is not available here"));
-        }
-        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(near::entity(name))
-    })
+    query.entities.iter().map(|(name, span)| near::meant(name, *span)).collect()
 }
 
 fn zone(query: &Query) -> Result<Tz> {

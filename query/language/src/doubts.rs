@@ -1,15 +1,15 @@
 //! Doubts: what a query may say, and its asker hardly means. The answer is what was asked; the doubt is a warning beside it.
 
-use super::ast::{Expr, Key, Literal, Query, Value};
-use super::parse::{CURLY, ORDINARY, plain};
-use crate::tables::catalog::{self, Entity, Field, Kind};
-use crate::tables::codes;
+use crate::ast::{Expr, Key, Literal, Query, Value};
+use crate::catalog::{self, Entity, Field, Kind};
+use crate::codes;
+use crate::parse::{CURLY, ORDINARY, plain};
 
 /// Doubts that are told of one query.
 const MAX_DOUBTS: usize = 10;
 
 /// What is doubtful about a query.
-pub(super) fn of(query: &Query) -> Vec<String> {
+pub fn of(query: &Query) -> Vec<String> {
     let mut doubts = Vec::new();
     walk(query, &mut doubts);
     doubts
@@ -51,7 +51,7 @@ struct Of {
 }
 
 fn field(key: &Key, entities: &[&'static Entity]) -> Option<(&'static Field, Vec<&'static str>)> {
-    let devices = catalog::find("devices").filter(|_| super::parse::OBJECTS.contains(&key.path[0].as_str()));
+    let devices = catalog::find("devices").filter(|_| crate::parse::OBJECTS.contains(&key.path[0].as_str()));
     let field = match (devices, &key.path[..]) {
         (Some(devices), [_, name]) => devices.field(name),
         (None, [name]) => entities.iter().find_map(|e| e.field(name)),
@@ -137,7 +137,7 @@ fn several(text: &str, by: char) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::srql::parse::parse;
+    use crate::parse::parse;
 
     #[test]
     fn what_is_hardly_meant_is_doubted() {

@@ -1,5 +1,10 @@
 //! The words of the language, each with what it means. Parsing, completion and `radarflow docs srql` read these.
 
+/// The word for membership in a group of devices.
+pub const GROUP: &str = "group";
+/// Greatest limit of a page.
+pub const MAX_LIMIT: usize = 10_000;
+
 /// Queries that show the language, with what they ask.
 pub const EXAMPLES: &[(&str, &str)] = &[
     (
@@ -112,7 +117,7 @@ pub fn clause(name: &str) -> Option<&'static str> {
 }
 
 /// Whether a text begins with a key and its colon.
-pub(crate) fn keyed(text: &str, key: &str) -> bool {
+pub fn keyed(text: &str, key: &str) -> bool {
     text.get(..key.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(key)) && text[key.len()..].starts_with(':')
 }
 

@@ -216,7 +216,7 @@ pub fn unit(field: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::catalog::{self, ENTITIES};
+    use crate::catalog::{self, ENTITIES};
 
     #[test]
     fn every_other_name_leads_somewhere() {

@@ -1,12 +1,12 @@
 //! Clauses: what stands beside the filters.
 
-use super::super::ast::{Fill, Having, Literal, Over, Sort, Span, Top, Units};
-use super::super::plan::MAX_LIMIT;
-use super::super::{time, words};
 use super::stats::quantile;
 use super::{Parser, Result, elsewhere, plain};
+use crate::ast::{Fill, Having, Literal, Over, Sort, Span, Top, Units};
+use crate::catalog;
 use crate::error::SrqlError;
-use crate::tables::catalog;
+use crate::words::MAX_LIMIT;
+use crate::{time, words};
 
 /// Entities in one query.
 const MAX_ENTITIES: usize = 8;

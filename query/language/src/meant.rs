@@ -6,9 +6,9 @@
 //! deleted:true on devices  deleted_at:*, and include_deleted:true
 //! ```
 
-use super::ast::{Expr, Key, Query, Value};
-use super::parse::plain;
-use crate::tables::catalog::{self, Entity, NESTED};
+use crate::ast::{Expr, Key, Query, Value};
+use crate::catalog::{self, Entity, NESTED};
+use crate::parse::plain;
 
 /// Names of several fields of flows, any of which may be meant.
 const EITHER: &[(&[&str], &[&str])] = &[
@@ -19,14 +19,14 @@ const EITHER: &[(&[&str], &[&str])] = &[
 ];
 
 /// The fields of an entity that a name stands for, where it stands for several.
-pub(super) fn either(entity: &Entity, name: &str) -> Option<&'static [&'static str]> {
+pub fn either(entity: &Entity, name: &str) -> Option<&'static [&'static str]> {
     let of = EITHER.iter().find(|(names, _)| names.iter().any(|n| n.eq_ignore_ascii_case(name)));
     let is_field = entity.fields.iter().any(|f| f.name.eq_ignore_ascii_case(name));
     of.filter(|_| entity.name == "flows" && !is_field).map(|(_, fields)| *fields)
 }
 
 /// Replaces them.
-pub(super) fn expand(query: &mut Query) {
+pub fn expand(query: &mut Query) {
     // An unknown entity is told of where the query is planned.
     let entities: Vec<&Entity> = query.entities.iter().filter_map(|(name, _)| catalog::find(name)).collect();
     let mut deleted = None;
@@ -37,7 +37,7 @@ pub(super) fn expand(query: &mut Query) {
     query.include_deleted = query.include_deleted.or(deleted);
 }
 
-fn expr(it: &mut Expr, entities: &[&Entity], deleted: &mut Option<super::ast::Span>) {
+fn expr(it: &mut Expr, entities: &[&Entity], deleted: &mut Option<crate::ast::Span>) {
     match it {
         Expr::And(all) | Expr::Or(all) => all.iter_mut().for_each(|e| expr(e, entities, deleted)),
         Expr::Not(inner) => expr(inner, entities, deleted),
@@ -80,7 +80,7 @@ fn ends(key: &Key, value: &Value, entities: &[&Entity]) -> Option<Expr> {
 fn of_deleted(key: &Key, value: &Value, entities: &[&Entity]) -> Option<(Expr, bool)> {
     let (last, before) = key.path.split_last()?;
     let own = before.is_empty() && entities.iter().any(|e| e.name == "devices" && e.field("deleted").is_none());
-    let joined = before.len() == 1 && super::parse::OBJECTS.contains(&before[0].to_ascii_lowercase().as_str());
+    let joined = before.len() == 1 && crate::parse::OBJECTS.contains(&before[0].to_ascii_lowercase().as_str());
     if !last.eq_ignore_ascii_case("deleted") || !(own || joined) {
         return None;
     }

@@ -1,9 +1,10 @@
 //! What may have been meant by a name that does not exist: the nearest that does, in our words or others'.
 
-use crate::srql::groups::GROUP;
-use crate::srql::observables;
-use crate::srql::words::CLAUSES;
-use crate::tables::catalog::{ALIASES, ENTITIES, Entity, nearest};
+use crate::catalog::{self, ALIASES, ENTITIES, Entity, nearest};
+use crate::error::{Span, SrqlError};
+use crate::observables;
+use crate::words::CLAUSES;
+use crate::words::GROUP;
 
 /// What others call entities.
 const ELSEWHERE: &[(&str, &[&str])] = &[
@@ -26,7 +27,7 @@ const OBSERVABLES: &[(&str, &str)] = &[
 ];
 
 /// The entity that may be meant.
-pub(crate) fn entity(name: &str) -> Option<&'static str> {
+pub fn entity(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     let elsewhere = ELSEWHERE.iter().find(|(_, names)| names.contains(&lower.as_str())).map(|(entity, _)| *entity);
     elsewhere.or_else(|| nearest(name, ENTITIES.iter().map(|e| e.name)))
@@ -68,10 +69,31 @@ impl Entity {
     }
 }
 
+/// The entity of a name, or why there is none.
+///
+/// # Errors
+/// There is no such entity, or it is not to be had.
+pub fn meant(name: &str, span: Span) -> Result<&'static Entity, SrqlError> {
+    catalog::find(name).ok_or_else(|| {
+        let lower = name.to_ascii_lowercase();
+        let is = |pattern: &&str| match pattern.strip_suffix('*') {
+            Some(beginning) => lower.starts_with(beginning),
+            None => lower == *pattern,
+        };
+        if catalog::NOT_BUILT.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} are not collected yet"));
+        }
+        if catalog::NOT_AVAILABLE.iter().any(is) {
+            return SrqlError::new("entity_not_available", span, format!("{name} is not available here"));
+        }
+        SrqlError::new("unknown_entity", span, format!("there is no entity {name:?}")).suggest(entity(name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::catalog::find;
+    use crate::catalog::find;
 
     #[test]
     fn what_was_meant_is_found() {

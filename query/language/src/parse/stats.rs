@@ -1,11 +1,11 @@
 //! `stats:`, its groups, and `having:`.
 
-use super::super::ast::{Aggregate, Expr, GroupKey, Having, Op, Operand, Span};
-use super::super::time;
-use super::super::words;
 use super::{MAX_DEPTH, Parser, Result, plain};
+use crate::ast::{Aggregate, Expr, GroupKey, Having, Op, Operand, Span};
+use crate::catalog;
 use crate::error::SrqlError;
-use crate::tables::catalog;
+use crate::time;
+use crate::words;
 
 impl<'a> Parser<'a> {
     /// The text between quotes, and where it begins.
@@ -329,7 +329,7 @@ impl<'a> Parser<'a> {
 }
 
 /// The share that `p95`, `p99.9` names.
-pub(in crate::srql) fn quantile(function: &str) -> Option<f64> {
+pub fn quantile(function: &str) -> Option<f64> {
     let digits = function.strip_prefix('p').filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()))?;
     let is_number = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     digits.parse::<f64>().ok().filter(|_| is_number).map(|p| p / 100.0)

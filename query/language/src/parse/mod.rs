@@ -10,14 +10,14 @@ mod stats;
 mod terms;
 mod values;
 
-pub(super) use elsewhere::CURLY;
+pub(crate) use elsewhere::CURLY;
 pub use gather::{Gathered, MAX_MISTAKES, gather};
-pub(in crate::srql) use stats::quantile;
+pub use stats::quantile;
 
-use super::ast::{Bucket, Expr, Fill, Key, Over, Query, Span};
-use super::{doubts, meant, observables};
+use crate::ast::{Bucket, Expr, Fill, Key, Over, Query, Span};
+use crate::catalog;
 use crate::error::SrqlError;
-use crate::tables::catalog;
+use crate::{doubts, meant, observables};
 
 /// Marks the next character of a literal as ordinary.
 pub const ORDINARY: char = '\u{f8ff}';
@@ -36,7 +36,7 @@ pub const MAX_QUERIES: usize = 32;
 pub const MAX_SUBQUERIES: usize = 3;
 
 /// Fields that stand for a row of another entity.
-pub(crate) const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
+pub const OBJECTS: &[&str] = &["device", "src_device", "dst_device", "exporter_device"];
 
 type Result<T> = std::result::Result<T, SrqlError>;
 
@@ -409,7 +409,7 @@ pub fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::srql::ast::{Op, Value};
+    use crate::ast::{Op, Value};
 
     fn code(text: &str) -> (&'static str, usize) {
         let error = parse(text).unwrap_err();

@@ -1,8 +1,8 @@
 //! Every mistake of a query instead of the first. What is wrong is told and left out: a term, a clause, an operator; the
 //! parse goes on behind it.
 
-use super::super::ast::Having;
 use super::{Expr, Parser, Query, Result, Span};
+use crate::ast::Having;
 use crate::error::SrqlError;
 
 /// Mistakes that are told of one query.
@@ -151,7 +151,7 @@ mod tests {
             tail in "(in:devices )?([a-z_.]{1,6}:)?[!(\\[\"'`/~<>=.,*% a-zé0-9:\\\\)\\]]{0,40}"
         ) {
             let gathered = gather(&tail);
-            proptest::prop_assert_eq!(super::super::parse(&tail).is_ok(), gathered.mistakes.is_empty());
+            proptest::prop_assert_eq!(crate::parse::parse(&tail).is_ok(), gathered.mistakes.is_empty());
             for e in &gathered.mistakes {
                 proptest::prop_assert!(e.start <= e.end && tail.get(e.start..e.end).is_some(), "{:?} {:?}", e, tail);
             }

@@ -1,10 +1,10 @@
 //! Terms: a key, a colon, and what the field is; keys below an object or a map, queries that give the values.
 
-use super::super::ast::{Expr, Key, Query, Value};
-use super::super::words;
 use super::{MAX_QUERIES, MAX_SUBQUERIES, MAX_TERMS, OBJECTS, Parser, Result, elsewhere, plain};
+use crate::ast::{Expr, Key, Query, Value};
+use crate::catalog;
 use crate::error::SrqlError;
-use crate::tables::catalog;
+use crate::words;
 
 impl Parser<'_> {
     /// One more term.

@@ -4,15 +4,15 @@
 use std::ops::Range;
 
 use super::Parser;
+use crate::catalog;
 use crate::error::{Span, SrqlError};
-use crate::srql::near;
-use crate::srql::words;
-use crate::tables::catalog;
+use crate::near;
+use crate::words;
 
 /// Farther than so many bytes the end of what was meant is not looked for.
 const FAR: usize = 400;
 /// Quotes that are none here.
-pub(in crate::srql) const CURLY: [char; 8] = ['“', '”', '„', '‘', '’', '‚', '«', '»'];
+pub(crate) const CURLY: [char; 8] = ['“', '”', '„', '‘', '’', '‚', '«', '»'];
 
 /// A place of a query, and what was meant there.
 type Meant = (Span, String);
@@ -356,7 +356,7 @@ fn selected(text: &str, start: usize, from: usize) -> Option<Meant> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use crate::parse::parse;
 
     /// The query as it is suggested.
     fn suggested(text: &str) -> String {

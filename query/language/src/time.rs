@@ -3,7 +3,7 @@
 use chrono::{DateTime, Months, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
 
-use super::slices::Slices;
+use crate::slices::Slices;
 
 /// A half-open span of microseconds since 1970, either side open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Values: a literal, a comparison, a range, a pattern, a list of them.
 
-use super::super::ast::{Key, Literal, Op, Value};
 use super::{MAX_DEPTH, MAX_ITEMS, ORDINARY, Parser, Result, plain};
+use crate::ast::{Key, Literal, Op, Value};
 use crate::error::SrqlError;
 
 impl Parser<'_> {

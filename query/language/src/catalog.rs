@@ -78,9 +78,7 @@ pub struct Entity {
     pub sort: &'static str,
 }
 
-pub use crate::tables::aliases::{
-    ALIASES, ENTITY_ALIASES, NESTED, NOT_AVAILABLE, NOT_BUILT, meant, not_collected, unit,
-};
+pub use crate::aliases::{ALIASES, ENTITY_ALIASES, NESTED, NOT_AVAILABLE, NOT_BUILT, meant, not_collected, unit};
 
 /// A field of devices that hangs on the clock: it is computed where it is asked for.
 pub const STATUS_COLOR: &str = "status_color";

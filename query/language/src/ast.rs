@@ -6,7 +6,7 @@ pub use crate::error::Span;
 /// A word or quoted text with its place. A literal's `verbatim` is set where nothing in it is a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Literal {
-    /// The text, escapes resolved. Escaped wildcards are kept as a private-use character pair, see [`super::parse`].
+    /// The text, escapes resolved. Escaped wildcards are kept as a private-use character pair, see [`crate::parse`].
     pub text: String,
     /// Whether `*` and `?` are ordinary.
     pub quoted: bool,

@@ -1,14 +1,13 @@
 //! `observable.T:V`: an observable of that type and value, wherever in the row it stands. It is the same as naming every
 //! field of that type, and is turned into that; `observable:T value:V` is another way to write it.
 
-use super::ast::{Expr, Key, Literal, Query, Value};
-use super::complete::Item;
-use super::parse::plain;
+use crate::ast::{Expr, Key, Literal, Query, Value};
+use crate::catalog::{self, Entity, Field, Kind};
 use crate::error::SrqlError;
-use crate::tables::catalog::{self, Entity, Field, Kind};
+use crate::parse::plain;
 
 /// The word.
-pub(super) const OBSERVABLE: &str = "observable";
+pub const OBSERVABLE: &str = "observable";
 
 /// A type: its name, others of it, what it is, and which fields are of it.
 struct Type {
@@ -46,18 +45,17 @@ fn named(name: &str) -> Option<&'static Type> {
 }
 
 /// Whether an entity has fields of a type.
-pub(crate) fn has(name: &str, entity: &Entity) -> bool {
+pub fn has(name: &str, entity: &Entity) -> bool {
     named(name).is_some_and(|of| entity.fields.iter().any(of.is))
 }
 
-/// Types that begin like this.
-pub(super) fn offered(prefix: &str) -> Vec<Item> {
-    let like = TYPES.iter().filter(|t| t.names[0].starts_with(prefix));
-    like.map(|t| Item { text: t.names[0].to_owned(), kind: "field", detail: t.doc.to_owned() }).collect()
+/// Types that begin like this: the name and what it is.
+pub fn offered(prefix: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    TYPES.iter().filter(move |t| t.names[0].starts_with(prefix)).map(|t| (t.names[0], t.doc))
 }
 
 /// Replaces observables by the fields they may stand in.
-pub(super) fn expand(query: &mut Query) -> Result<(), SrqlError> {
+pub fn expand(query: &mut Query) -> Result<(), SrqlError> {
     // What the query asks for is resolved where it is planned; an unknown entity has no fields.
     let entities: Vec<&Entity> = query.entities.iter().filter_map(|(name, _)| catalog::find(name)).collect();
     expr(&mut query.filter, &entities)?;
