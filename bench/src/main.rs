@@ -1,9 +1,10 @@
 //! Prints one line a figure: what was measured, on what, how much. Compare figures of one run only; machines are noisy.
 //!
-//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `junk`, `ingest`, `postgres`, `query`, `resources`,
+//! `radarflow-bench [case…]`, cases: `decode`, `identity`, `junk`, `ingest`, `postgres`, `query`, `resources`, `rules`,
 //! `stalls`. Sizes by environment:
 //! `RADARFLOW_BENCH_RECORDS` (default 200,000), `RADARFLOW_BENCH_FLOWS` (default 2,000,000), `RADARFLOW_BENCH_DEVICES`
-//! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000). `ingest`, `resources` and
+//! (default 1,000,000), `RADARFLOW_BENCH_LAKE_FLOWS` (default 20,000,000),
+//! `RADARFLOW_BENCH_RULES` (default 10,000), `RADARFLOW_BENCH_LINES` (default 400,000). `ingest`, `resources` and
 //! `stalls` run the `radarflow` program that lies beside this one, and before it the one that `RADARFLOW_BENCH_BESIDE` names.
 #![forbid(unsafe_code)]
 
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("resources") {
         cases::resources::run()?;
+    }
+    if wants("rules") {
+        cases::rules::run()?;
     }
     if wants("stalls") {
         cases::stalls::run()?;

@@ -26,6 +26,7 @@ mod push;
 mod ready;
 mod replace;
 mod resources;
+mod rules;
 mod signin;
 mod sinks;
 mod tokens;

@@ -8,4 +8,5 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod query;
 pub(crate) mod resources;
+pub(crate) mod rules;
 pub(crate) mod stalls;

@@ -23,11 +23,13 @@ pub type Converted = (String, Map<String, Value>);
 pub type Unmapped = (u64, String);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum File {
-    Prometheus { groups: Vec<Group> },
-    Listed { rules: Vec<Spanned<Value>> },
-    List(Vec<Spanned<Value>>),
+struct Prometheus {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    rules: Vec<Spanned<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -42,9 +44,15 @@ struct Group {
 /// It is no YAML or JSON of either form; the line, and why.
 pub fn read(text: &str) -> Result<(Vec<Converted>, Vec<Unmapped>), Unmapped> {
     let (mut rules, mut unmapped) = (Vec::new(), Vec::new());
-    let (written, prometheus) = match yaml::read::<File>(text)? {
-        File::Prometheus { groups } => (groups.into_iter().flat_map(|group| group.rules).collect(), true),
-        File::Listed { rules } | File::List(rules) => (rules, false),
+    // Which form it is must be known first: where it is guessed, lines are lost.
+    let form = yaml::read::<Value>(text)?;
+    let prometheus = form.get("groups").is_some();
+    let written: Vec<Spanned<Value>> = if prometheus {
+        yaml::read::<Prometheus>(text)?.groups.into_iter().flat_map(|group| group.rules).collect()
+    } else if form.is_object() {
+        yaml::read::<Listed>(text)?.rules
+    } else {
+        yaml::read(text)?
     };
     for rule in written {
         let line = rule.referenced.line();
