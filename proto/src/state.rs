@@ -6,8 +6,9 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, ApiToken, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, IdentityProvider, ImportedUid,
-    IpOwnership, Job, Link, Profile, Receiver, Role, Session, SignInLink, Source, Table, TopologyLink, User,
+    Agent, Alert, AlertNotification, ApiToken, DeadLetter, Device, DeviceGroup, DeviceIdentifier, DeviceRedirect,
+    EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, IpOwnership, Job, Link, MaintenanceWindow, Profile,
+    Receiver, Role, Route, Session, SignInLink, Silence, Source, Table, TimeInterval, TopologyLink, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -110,7 +111,8 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job,
+    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Route, Silence, InhibitRule,
+    TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter,
 }
 
 /// What happened to one key of a state table at one epoch.
