@@ -161,6 +161,7 @@ impl Collector for Watched {
                 u64::from(self.lake.as_ref().is_some_and(Lake::is_kept_up)),
             ),
             ("outbox_waiting_bytes", "Bytes of notifications that wait", self.outbox.waiting_bytes() as u64),
+            ("receivers_failing", "Receivers that do not take what they are sent", self.outbox.failing().len() as u64),
             ("ledger_bytes", "Bytes of ledger segments on disk", read(&intake.disk_bytes)),
             ("ledger_release_bytes", "Share of released uploads that a frame reads now", read(&intake.release_bytes)),
             (

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use radarflow_connectors::disk::free_bytes;
 use radarflow_connectors::ledger::intake::IntakeStats;
 use radarflow_connectors::sinks::Applied;
+use radarflow_connectors::sinks::webhook::{Failing, Outbox};
 use radarflow_connectors::sources::Stop;
 use radarflow_proto::cell::Time;
 use radarflow_proto::clock::{LedgerClock, Shown};
@@ -32,6 +33,7 @@ pub(crate) struct Watch {
     pub(crate) intake: Arc<IntakeStats>,
     pub(crate) sinks: Vec<(&'static str, Applied)>,
     pub(crate) appender: Arc<dyn Appender>,
+    pub(crate) outbox: Arc<Outbox>,
     /// Folders that must have room: the data's, the lake's.
     pub(crate) disks: Vec<PathBuf>,
     /// How much, bytes.
@@ -69,6 +71,16 @@ impl Watch {
                     ..condition("critical", down)
                 });
             }
+            let failing = self.outbox.failing();
+            let over = told.iter().filter(|(tenant, rule, name)| {
+                rule == RECEIVER_FAILING && !failing.iter().any(|f| (&f.tenant, &f.receiver) == (tenant, name))
+            });
+            let over = over.map(|(tenant, _, receiver)| {
+                let (tenant, receiver) = (tenant.clone(), receiver.clone());
+                receiver_fails(Failing { tenant, receiver, detail: String::new() }, false)
+            });
+            found.extend(over.collect::<Vec<_>>());
+            found.extend(failing.into_iter().map(|failing| receiver_fails(failing, true)));
             for condition in found {
                 let key = key(&condition);
                 if told.contains(&key) == condition.holds {
@@ -194,6 +206,22 @@ pub(crate) fn ready(caught_up: Arc<AtomicBool>, intake: Arc<IntakeStats>) -> imp
             );
         }
         Ok(())
+    }
+}
+
+/// The rule of receivers that take nothing.
+const RECEIVER_FAILING: &str = "receiver-failing";
+
+fn receiver_fails(Failing { tenant, receiver, detail }: Failing, holds: bool) -> OwnCondition {
+    OwnCondition {
+        tenant,
+        rule: RECEIVER_FAILING.to_owned(),
+        title: format!("receiver {receiver} does not take what it is sent"),
+        description: format!(
+            "{detail}; messages that it refuses are in dead_letters: `radarflow receivers replay {receiver}` sends them again"
+        ),
+        entity: receiver,
+        ..condition("warning", holds)
     }
 }
 

@@ -11,7 +11,9 @@ use radarflow_reconcile::identity::name::Name;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
 
-use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, PairEvent, PairShare, PairSubject};
+use crate::alerts::{
+    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, PairEvent, PairShare, PairSubject,
+};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::decode::{Decoded, EventBatch};
@@ -78,6 +80,7 @@ inputs! {
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
+    replays: Keyed<LetterKey, LetterEvent>,
     results: Keyed<JobKey, JobEvent>,
     batches: EventBatch,
 }
@@ -208,8 +211,10 @@ pub(crate) fn build<'scope>(
             pairs: inputs.pairs.to_stream(scope),
             own: facts.conditions,
             steps: inputs.steps.to_stream(scope),
-            receivers: resources.receivers,
+            resources: resources.changes.clone(),
+            devices: inventory.devices.clone(),
             deliveries: inputs.deliveries.to_stream(scope),
+            replays: inputs.replays.to_stream(scope),
         },
     );
 

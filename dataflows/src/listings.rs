@@ -145,9 +145,8 @@ pub(crate) fn held_run(
         description,
         source_type: "source".to_owned(),
         source_id: key.source(),
-        device_uid: None,
-        agent_uid: None,
         labels: BTreeMap::from([("run".to_owned(), run.to_owned())]),
+        ..Condition::default()
     };
     (AlertKey::of_subject(subject), condition)
 }

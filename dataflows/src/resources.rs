@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::{Fact, Receiver};
+use radarflow_proto::fact::Fact;
 use radarflow_proto::resource::{Command, Judgement, Operation, Principal, Resource, ResourceChange};
 use radarflow_proto::rows::{Audit, StateRow};
 use radarflow_reconcile::resources::judge::Answered;
@@ -60,8 +60,6 @@ pub struct Inputs<'scope> {
 pub struct Outputs<'scope> {
     /// Rows of the tables of resources.
     pub rows: Rel<'scope, StateRow>,
-    /// Who is told of alerts.
-    pub receivers: Rel<'scope, Receiver>,
     /// Every change, for those who keep resources outside of the dataflow.
     pub changes: Events<'scope, ResourceChange>,
     /// What became of commands.
@@ -89,8 +87,7 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         before.into_iter().map(|before| (before, -1)).chain(after.into_iter().map(|after| (after, 1)))
     });
     Outputs {
-        rows: collected(resources.clone(), |(resource, diff)| Some((named(&resource.resource)?.row(&resource)?, diff))),
-        receivers: collected(resources, |(resource, diff)| Some((told::receiver(&resource)?, diff))),
+        rows: collected(resources, |(resource, diff)| Some((named(&resource.resource)?.row(&resource)?, diff))),
         changes,
         judgements: said.clone().flat_map(|said| match said {
             Said::Judged(judgement) => Some(judgement),

@@ -22,11 +22,13 @@ struct Schema {
 }
 
 const SCHEMAS: &[Schema] = &[
+    Schema { collection: "alerts", steps: &[alerts::alerts_with_levels] },
     Schema { collection: "bursts", steps: &[health::bursts_by_share] },
     Schema { collection: "exporters", steps: &[decode::exporters_with_reputation, decode::exporters_with_names] },
     Schema { collection: "facts", steps: &[resources::resources_of_facts] },
     Schema { collection: "gate", steps: &[identity::gate_of_relations] },
-    Schema { collection: "pairs", steps: &[alerts::pairs_by_share] },
+    Schema { collection: "groups", steps: &[alerts::groups_of_addresses] },
+    Schema { collection: "pairs", steps: &[alerts::pairs_by_share, alerts::pairs_with_measurements] },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sources", steps: &[loss::senders_by_share] },
     Schema { collection: "targets", steps: &[availability::vantages_that_age] },

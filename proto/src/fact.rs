@@ -215,6 +215,35 @@ pub enum Fact {
         alert_id: String,
         /// Where to.
         to: AlertStatus,
+        /// Until when, milliseconds since 1970; for `suppressed` only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_ms: Option<i64>,
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+        /// Names the command, so that its outcome can be told.
+        command_id: String,
+    },
+    /// Something an actor has to say about an alert; it stays where it is.
+    AlertComment {
+        /// Customer.
+        tenant: String,
+        /// The alert.
+        alert_id: String,
+        /// Who.
+        actor: Actor,
+        /// What.
+        text: String,
+        /// Names the command, so that its outcome can be told.
+        command_id: String,
+    },
+    /// Messages that a receiver did not take are sent to it again.
+    Replay {
+        /// Customer.
+        tenant: String,
+        /// The receiver.
+        receiver: String,
         /// Who.
         actor: Actor,
         /// Why.
@@ -271,6 +300,8 @@ impl Fact {
             | Fact::DeviceStep(_)
             | Fact::Reaped { .. }
             | Fact::AlertStep { .. }
+            | Fact::AlertComment { .. }
+            | Fact::Replay { .. }
             | Fact::Delivery { .. } => None,
         }
     }
@@ -299,6 +330,9 @@ impl Fact {
         let mut shown = self.clone();
         if let Fact::Receiver(receiver) = &mut shown {
             receiver.headers.values_mut().for_each(|value| *value = "…".to_owned());
+            for secret in [&mut receiver.credential, &mut receiver.signing_key] {
+                *secret = secret.as_ref().map(|_| "…".to_owned());
+            }
             receiver.url = without_secrets(&receiver.url);
         }
         if let Fact::Token(token) = &mut shown {
@@ -351,6 +385,13 @@ impl Fact {
             Fact::AlertStep { tenant, alert_id, actor, reason, .. } => {
                 let reason = (!reason.is_empty()).then(|| reason.clone());
                 (tenant, Some(actor.name.clone()), alert_id.clone(), reason)
+            }
+            Fact::AlertComment { tenant, alert_id, actor, text, .. } => {
+                (tenant, Some(actor.name.clone()), alert_id.clone(), Some(text.clone()))
+            }
+            Fact::Replay { tenant, receiver, actor, reason, .. } => {
+                let reason = (!reason.is_empty()).then(|| reason.clone());
+                (tenant, Some(actor.name.clone()), receiver.clone(), reason)
             }
             Fact::ClockAccepted { tenant, actor, reason, .. } => {
                 (tenant, Some(actor.name.clone()), "clock".to_owned(), Some(reason.clone()))
@@ -634,6 +675,36 @@ pub struct Receiver {
     pub send_resolved: bool,
     /// Headers, secrets by reference.
     pub headers: BTreeMap<String, String>,
+    /// The key that PagerDuty or Opsgenie knows us by, by reference.
+    #[serde(default)]
+    pub credential: Option<String>,
+    /// The key that messages are signed with, by reference.
+    #[serde(default)]
+    pub signing_key: Option<String>,
+    /// What a message of kind `template` says.
+    #[serde(default)]
+    pub template: Option<String>,
+}
+
+impl Receiver {
+    /// One that is told everything, all of it in one group, as soon as it happens.
+    pub fn new(tenant: &str, name: &str, kind: ReceiverKind, url: &str) -> Self {
+        Receiver {
+            tenant: tenant.to_owned(),
+            name: name.to_owned(),
+            url: url.to_owned(),
+            kind,
+            group_by: Vec::new(),
+            group_wait_ms: 0,
+            group_interval_ms: 0,
+            repeat_interval_ms: 4 * 3600 * 1000,
+            send_resolved: true,
+            headers: BTreeMap::new(),
+            credential: None,
+            signing_key: None,
+            template: None,
+        }
+    }
 }
 
 /// Shape of a payload.
@@ -646,6 +717,61 @@ pub enum ReceiverKind {
     AlertmanagerApi,
     /// ServiceRadar's.
     Serviceradar,
+    /// Slack's incoming webhooks.
+    Slack,
+    /// Discord's webhooks.
+    Discord,
+    /// Microsoft Teams' workflows: an adaptive card.
+    Teams,
+    /// PagerDuty's events, version 2: one an alert.
+    Pagerduty,
+    /// Opsgenie's alerts: one request an alert.
+    Opsgenie,
+    /// An OCSF Detection Finding an alert.
+    Ocsf,
+    /// What its template makes.
+    Template,
+    /// Mail.
+    Email,
+}
+
+impl ReceiverKind {
+    /// All of them.
+    pub const ALL: [ReceiverKind; 11] = [
+        ReceiverKind::Alertmanager,
+        ReceiverKind::AlertmanagerApi,
+        ReceiverKind::Serviceradar,
+        ReceiverKind::Slack,
+        ReceiverKind::Discord,
+        ReceiverKind::Teams,
+        ReceiverKind::Pagerduty,
+        ReceiverKind::Opsgenie,
+        ReceiverKind::Ocsf,
+        ReceiverKind::Template,
+        ReceiverKind::Email,
+    ];
+
+    /// As rows spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReceiverKind::Alertmanager => "alertmanager",
+            ReceiverKind::AlertmanagerApi => "alertmanager_api",
+            ReceiverKind::Serviceradar => "serviceradar",
+            ReceiverKind::Slack => "slack",
+            ReceiverKind::Discord => "discord",
+            ReceiverKind::Teams => "teams",
+            ReceiverKind::Pagerduty => "pagerduty",
+            ReceiverKind::Opsgenie => "opsgenie",
+            ReceiverKind::Ocsf => "ocsf",
+            ReceiverKind::Template => "template",
+            ReceiverKind::Email => "email",
+        }
+    }
+
+    /// Of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// A bearer token, known by its hash.
@@ -684,6 +810,9 @@ mod tests {
             repeat_interval_ms: 0,
             send_resolved: true,
             headers: [("Authorization".to_owned(), "Bearer hush".to_owned())].into(),
+            credential: Some("hush".into()),
+            signing_key: Some("hush".into()),
+            template: None,
         };
         let audited = Fact::Receiver(receiver).audited().unwrap();
         assert_eq!((audited.action.as_str(), audited.subject.as_str()), ("receiver", "ops"));

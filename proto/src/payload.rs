@@ -481,6 +481,8 @@ pub struct DueNotification {
     pub alerts: Vec<NotifiedAlert>,
     /// Why now.
     pub reason: String,
+    /// When it was made, milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 impl DueNotification {

@@ -397,8 +397,13 @@ tables! {
         name: String,
         /// Where messages are posted: scheme and host.
         url: String,
-        /// Shape of the messages: `alertmanager` (webhook, version 4), `alertmanager_api` (`/api/v2/alerts`), `serviceradar`.
+        /// Shape of the messages: `alertmanager` (webhook, version 4), `alertmanager_api` (`/api/v2/alerts`), `serviceradar`,
+        /// `slack`, `discord`, `teams`, `pagerduty` (events, version 2), `opsgenie`, `ocsf`, `template` or `email`.
         kind: String,
+        /// What a message of kind `template` says: text that makes JSON.
+        template: Option<String>,
+        /// Whether each message bears a signature.
+        signed: bool,
         /// Labels whose values make a group.
         group_by: Vec<String>,
         /// How long a new group waits for company, milliseconds.
@@ -421,6 +426,256 @@ tables! {
         updated_at: Time,
         /// Who changed it.
         updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Who is told of which alerts: a tree, a node a row. An alert goes down from those without a parent; beneath a node that
+    /// matches, the first that matches takes it, and those after one that says `continue` too.
+    State Route RouteBatch "routes" postgres "routes" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: routes are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// The node above; null for a first one.
+        parent: Option<String>,
+        /// Where it stands among those of its parent: by this, then by name.
+        position: i64,
+        /// What labels must be, each `name="value"`, `!=`, `=~` or `!~`; all must hold.
+        matchers: Vec<String>,
+        /// Who is told; null for whom the node above says.
+        receiver: Option<String>,
+        /// Labels whose values make a group; `...` for all. Empty for those of the node above.
+        group_by: Vec<String>,
+        /// How long a new group waits for company, milliseconds; null for what the node above says.
+        group_wait_ms: Option<i64>,
+        /// Least time between messages about a group that changed, milliseconds; null likewise.
+        group_interval_ms: Option<i64>,
+        /// After which time an unchanged firing group is told again, milliseconds; null likewise.
+        repeat_interval_ms: Option<i64>,
+        /// Whether those after it are asked too.
+        r#continue: bool,
+        /// Time intervals in which nothing is told.
+        mute_time_intervals: Vec<String>,
+        /// Time intervals in which alone something is told; empty for always.
+        active_time_intervals: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Alerts that nobody is told of for a time. A silence goes by itself when it ends.
+    State Silence SilenceBatch "silences" postgres "silences" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: silences are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What labels must be, each `name="value"`, `!=`, `=~` or `!~`; all must hold.
+        matchers: Vec<String>,
+        /// When it begins; null for at once.
+        starts_at: Option<Time>,
+        /// When it ends.
+        ends_at: Time,
+        /// Why.
+        comment: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Alerts of which nobody is told while others burn.
+    State InhibitRule InhibitRuleBatch "inhibit_rules" postgres "inhibit_rules" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// What labels of an alert must be that keeps others back.
+        source_matchers: Vec<String>,
+        /// What labels of those must be that are kept back.
+        target_matchers: Vec<String>,
+        /// Labels that must be the same of both.
+        equal: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Named times of the week and year.
+    State TimeInterval TimeIntervalBatch "time_intervals" postgres "time_intervals" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// The times, any of which counts: `weekdays=monday:friday times=09:00-17:00 location=Europe/Berlin`, and likewise
+        /// `days_of_month=1:5,-1`, `months=january:march`, `years=2026:2028`.
+        periods: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Work on devices, of whose alerts nobody is told meanwhile.
+    State MaintenanceWindow MaintenanceWindowBatch "maintenance_windows" postgres "maintenance_windows"
+        key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's; `partitions` says what it is about.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// The devices, as the query language says them; null for all.
+        condition: Option<String>,
+        /// The partitions; empty for all.
+        partitions: Vec<String>,
+        /// When it begins; null for at once.
+        starts_at: Option<Time>,
+        /// When it ends, and goes by itself; null for never.
+        ends_at: Option<Time>,
+        /// Time intervals in which alone it holds; empty for always.
+        time_intervals: Vec<String>,
+        /// Why.
+        comment: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// What becomes of alerts that nobody takes.
+    State EscalationPolicy EscalationPolicyBatch "escalation_policies" postgres "escalation_policies"
+        key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// The first that matches counts: by this, then by name.
+        position: i64,
+        /// What labels must be, each `name="value"`, `!=`, `=~` or `!~`; all must hold.
+        matchers: Vec<String>,
+        /// After which time each level comes, from the beginning of the alert: `30m`, `2h`. Empty for never.
+        levels: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Who is told of which alert now: a row an alert, receiver and group, and why it is told, or is not.
+    State AlertNotification AlertNotificationBatch "alert_notifications" postgres "alert_notifications"
+        key [tenant_id, partition, alert_id, receiver, group_key] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The alert.
+        alert_id: String,
+        /// The receiver.
+        receiver: String,
+        /// The group that it is told with.
+        group_key: String,
+        /// The route that leads there, its nodes by name; empty where there are no routes.
+        route: String,
+        /// `waiting`, `sending`, `told`, or `held`: it is not told now.
+        state: String,
+        /// Why.
+        reason: String,
+        /// Until when that holds, where it ends by the clock.
+        until: Option<Time>,
+        /// What the receiver was told last: `firing` or `resolved`; null for nothing.
+        told: Option<String>,
+        /// When.
+        told_at: Option<Time>,
+        /// By which message.
+        notification_id: Option<String>,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Messages that their receiver did not take, until it takes them after all or they are too old.
+    State DeadLetter DeadLetterBatch "dead_letters" postgres "dead_letters"
+        key [tenant_id, partition, receiver, notification_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// The receiver.
+        receiver: String,
+        /// The message; equal for every attempt at it.
+        notification_id: String,
+        /// The group it is about.
+        group_key: String,
+        /// `firing` or `resolved`.
+        status: String,
+        /// Alerts it tells of.
+        alert_ids: Vec<String>,
+        /// Why it was not taken.
+        reason: String,
+        /// Since when it is dead.
+        died_at: Time,
+        /// Whether it is sent again now.
+        replaying: bool,
         /// Epoch of this version.
         epoch: i64,
     }
@@ -662,6 +917,24 @@ tables! {
         resolved_by: Option<String>,
         /// It waited too long.
         escalated_at: Option<Time>,
+        /// How often it was escalated since it began.
+        escalation_level: i64,
+        /// Until when it is not wanted; null for as long as its condition holds.
+        suppressed_until: Option<Time>,
+        /// Who does not want it.
+        suppressed_by: Option<String>,
+        /// What was measured, where a measurement raised it.
+        metric_name: Option<String>,
+        /// What was found, a decimal number.
+        metric_value: Option<String>,
+        /// What that was compared with, a decimal number.
+        threshold_value: Option<String>,
+        /// How: `>`, `>=`, `<`, `<=`, `=` or `!=`.
+        comparison: Option<String>,
+        /// When a receiver took the newest message about it.
+        last_notification_at: Option<Time>,
+        /// Messages about it that receivers took.
+        notification_count: i64,
         /// Times the condition was confirmed while it was open.
         occurrence_count: i64,
         /// Labels, for routing and grouping.

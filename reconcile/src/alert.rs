@@ -6,8 +6,14 @@
 //! escalated ──► resolved | suppressed
 //! resolved, suppressed ──► pending        (reopened)
 //! ```
-//! Anything else is refused, naming what is allowed. When the condition ends, `system` resolves what is still open. A
-//! condition that returns later is a new alert with its own start; the fingerprint stays.
+//! Anything else is refused, naming what is allowed. When the condition ends, `system` resolves what is not resolved, suppressed
+//! alerts too. A condition that returns later is a new alert with its own start; the fingerprint stays.
+//!
+//! *Suppressed* is not wanted, for a time or as long as the condition holds: receivers are told nothing, and not that it is over.
+//! *Resolved* by a person is over, as far as receivers are concerned. *Acknowledged* is not repeated.
+//!
+//! An alert that nobody takes is escalated, level by level, as the policy of its tenant says that matches its labels; where none
+//! does, a critical one once after [`ESCALATE_AFTER_MS`].
 
 use std::collections::BTreeMap;
 
@@ -18,11 +24,26 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::routing::Hold;
+
 /// A pending critical alert nobody takes is escalated after this long.
 pub const ESCALATE_AFTER_MS: i64 = 30 * 60 * 1000;
 
+/// What was measured where a measurement found a condition. Numbers are decimal text, so that they compare as they are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Measured {
+    /// What: `ifInErrors`, `loss_percent`.
+    pub metric: String,
+    /// What was found.
+    pub value: Option<String>,
+    /// What that was compared with.
+    pub threshold: Option<String>,
+    /// How: `>`, `>=`, `<`, `<=`, `=` or `!=`.
+    pub comparison: Option<String>,
+}
+
 /// A condition that holds: everything an alert tells of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Condition {
     /// The rule that found it.
     pub rule: String,
@@ -42,6 +63,8 @@ pub struct Condition {
     pub agent_uid: Option<String>,
     /// Labels beside those every alert has.
     pub labels: BTreeMap<String, String>,
+    /// What was measured, if anything was.
+    pub measured: Option<Measured>,
 }
 
 /// What a condition is about: names an alert's fingerprint.
@@ -111,10 +134,18 @@ pub struct Life {
     pub began: Time,
     /// When it was acknowledged, and by whom.
     pub acknowledged: Option<(Time, String)>,
-    /// When it was escalated.
+    /// When it was escalated last.
     pub escalated: Option<Time>,
+    /// How often.
+    pub level: i64,
     /// When it was resolved, and by whom.
     pub resolved: Option<(Time, String)>,
+    /// Who does not want it, and until when.
+    pub suppressed: Option<(String, Option<Time>)>,
+    /// Since when it waits for somebody to take it.
+    pub waits: Time,
+    /// After how long each level comes, milliseconds; `None` where no policy says.
+    pub levels: Option<Vec<i64>>,
     /// Times the condition was confirmed.
     pub occurrences: i64,
 }
@@ -130,7 +161,11 @@ impl Life {
             began: at,
             acknowledged: None,
             escalated: None,
+            level: 0,
             resolved: None,
+            suppressed: None,
+            waits: at,
+            levels: None,
             occurrences: 1,
         }
     }
@@ -148,51 +183,91 @@ impl Life {
         format!("{}-{}", self.subject.fingerprint(), self.began.ms())
     }
 
-    /// Whether receivers should be told it burns.
-    pub fn firing(&self) -> bool {
-        self.active && !matches!(self.status, AlertStatus::Resolved | AlertStatus::Suppressed)
+    /// Whether it burns as far as receivers are concerned, told or held.
+    pub fn burns(&self) -> bool {
+        self.active && self.status != AlertStatus::Resolved
     }
 
-    /// Moves it to `to`.
+    /// Why receivers are told nothing, if somebody does not want it.
+    pub fn hold(&self) -> Option<Hold> {
+        let (by, until) = self.suppressed.as_ref().filter(|_| self.status == AlertStatus::Suppressed)?;
+        Some(Hold { why: format!("suppressed by {by}"), until_ms: until.map(Time::ms) })
+    }
+
+    /// Moves it to `to`; what is suppressed, until a time.
     ///
     /// # Errors
     /// [`Refused`] where its status does not allow that step.
-    pub fn step(&mut self, to: AlertStatus, at: Time, actor: &str) -> Result<(), Refused> {
+    pub fn step(&mut self, to: AlertStatus, until: Option<Time>, at: Time, actor: &str) -> Result<(), Refused> {
         let allowed = allowed(self.status);
         if !allowed.contains(&to) {
             return Err(Refused { from: self.status, to, allowed });
         }
         self.status = to;
+        self.suppressed = None;
         match to {
             AlertStatus::Acknowledged => self.acknowledged = Some((at, actor.to_owned())),
-            AlertStatus::Escalated => self.escalated = Some(at),
+            AlertStatus::Escalated => (self.escalated, self.level) = (Some(at), self.level + 1),
             AlertStatus::Resolved => self.resolved = Some((at, actor.to_owned())),
-            AlertStatus::Pending => self.resolved = None,
-            AlertStatus::Suppressed => {}
+            AlertStatus::Pending => (self.resolved, self.waits) = (None, at),
+            AlertStatus::Suppressed => self.suppressed = Some((actor.to_owned(), until)),
         }
         Ok(())
     }
 
+    /// Its condition is over. Tells what it was, unless it was resolved before.
+    pub fn over(&mut self, at: Time) -> Option<AlertStatus> {
+        self.active = false;
+        let before = self.status;
+        (before != AlertStatus::Resolved).then(|| {
+            (self.status, self.suppressed, self.resolved) =
+                (AlertStatus::Resolved, None, Some((at, "system".to_owned())));
+            before
+        })
+    }
+
+    /// After how long each level comes, milliseconds from when it began to wait.
+    fn after(&self) -> &[i64] {
+        match &self.levels {
+            Some(levels) => levels,
+            None if self.condition.severity == "critical" => &[ESCALATE_AFTER_MS],
+            None => &[],
+        }
+    }
+
     /// When time alone would move it, milliseconds since 1970.
     pub fn due_ms(&self) -> Option<i64> {
-        let waits = self.active && self.status == AlertStatus::Pending && self.condition.severity == "critical";
-        waits.then(|| self.began.ms() + ESCALATE_AFTER_MS)
+        match self.status {
+            _ if !self.active => None,
+            AlertStatus::Pending | AlertStatus::Escalated => {
+                let after = self.after().get(usize::try_from(self.level).ok()?)?;
+                Some(self.waits.ms().saturating_add(*after))
+            }
+            AlertStatus::Suppressed => self.suppressed.as_ref()?.1.map(Time::ms),
+            _ => None,
+        }
+    }
+
+    /// What time alone does at an instant: tells what it was, and why it is otherwise.
+    pub fn wait(&mut self, at: Time) -> Option<(AlertStatus, String)> {
+        self.due_ms().filter(|due| *due <= at.ms())?;
+        let before = self.status;
+        if before == AlertStatus::Suppressed {
+            self.step(AlertStatus::Pending, None, at, "system").ok()?;
+            return Some((before, "its time is over".to_owned()));
+        }
+        (self.status, self.escalated, self.level) = (AlertStatus::Escalated, Some(at), self.level + 1);
+        Some((before, format!("nobody took it: level {}", self.level)))
+    }
+
+    /// Labels, of the condition and those that every alert has.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        labels(&self.subject, &self.condition)
     }
 
     /// The row.
     pub fn row(&self) -> Alert {
-        let labels: BTreeMap<String, String> = [
-            ("alertname", self.condition.rule.as_str()),
-            ("severity", &self.condition.severity),
-            ("tenant", &self.subject.tenant),
-            ("partition", &self.subject.partition),
-            ("source_type", &self.condition.source_type),
-            ("source_id", &self.condition.source_id),
-        ]
-        .into_iter()
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .chain(self.condition.labels.clone())
-        .collect();
+        let measured = self.condition.measured.clone().unwrap_or_default();
         let annotations = BTreeMap::from([
             ("summary".to_owned(), self.condition.title.clone()),
             ("description".to_owned(), self.condition.description.clone()),
@@ -217,12 +292,35 @@ impl Life {
             resolved_at: self.resolved.as_ref().map(|a| a.0),
             resolved_by: self.resolved.as_ref().map(|a| a.1.clone()),
             escalated_at: self.escalated,
+            escalation_level: self.level,
+            suppressed_until: self.suppressed.as_ref().and_then(|s| s.1),
+            suppressed_by: self.suppressed.as_ref().map(|s| s.0.clone()),
+            metric_name: Some(measured.metric).filter(|metric| !metric.is_empty()),
+            metric_value: measured.value,
+            threshold_value: measured.threshold,
+            comparison: measured.comparison,
+            last_notification_at: None,
+            notification_count: 0,
             occurrence_count: self.occurrences,
-            labels: Tags(labels),
+            labels: Tags(self.labels()),
             annotations: Tags(annotations),
             epoch: 0,
         }
     }
+}
+
+/// The labels of an alert: those that every alert has, and those of its condition.
+pub fn labels(subject: &Subject, condition: &Condition) -> BTreeMap<String, String> {
+    let of_all = [
+        ("alertname", condition.rule.as_str()),
+        ("severity", &condition.severity),
+        ("tenant", &subject.tenant),
+        ("partition", &subject.partition),
+        ("source_type", &condition.source_type),
+        ("source_id", &condition.source_id),
+    ];
+    let of_all = of_all.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
+    of_all.chain(condition.labels.clone()).collect()
 }
 
 #[cfg(test)]
@@ -241,8 +339,7 @@ mod tests {
             source_type: "device".into(),
             source_id: "sr:1".into(),
             device_uid: Some("sr:1".into()),
-            agent_uid: None,
-            labels: BTreeMap::new(),
+            ..Condition::default()
         };
         Life::begin(subject, condition, Time::from_ms(1000))
     }
@@ -254,14 +351,14 @@ mod tests {
             for to in all {
                 let mut life = life();
                 life.status = from;
-                let result = life.step(to, Time(1), "ann");
+                let result = life.step(to, None, Time(1), "ann");
                 assert_eq!(result.is_ok(), allowed(from).contains(&to), "{from:?} → {to:?}");
                 assert_eq!(life.status, if result.is_ok() { to } else { from });
             }
         }
         let mut life = life();
         life.status = Escalated;
-        let refused = life.step(Acknowledged, Time(1), "ann").unwrap_err();
+        let refused = life.step(Acknowledged, None, Time(1), "ann").unwrap_err();
         assert_eq!(
             refused.to_string(),
             "an alert that is escalated cannot become acknowledged; allowed: resolved, suppressed"
@@ -275,5 +372,34 @@ mod tests {
         assert_eq!(a.row().fingerprint, b.row().fingerprint);
         assert_ne!(a.id(), b.id());
         assert_eq!(a.due_ms(), Some(1000 + ESCALATE_AFTER_MS));
+    }
+
+    #[test]
+    fn suppressed_for_a_time_it_waits_again_after_it_and_ends_with_its_condition() {
+        let (mut life, until) = (life(), Time::from_ms(5000));
+        life.step(Suppressed, Some(until), Time::from_ms(2000), "ann").unwrap();
+        assert!(life.burns() && life.due_ms() == Some(5000));
+        assert_eq!(life.hold(), Some(Hold { why: "suppressed by ann".into(), until_ms: Some(5000) }));
+        assert_eq!(life.wait(Time::from_ms(4999)), None);
+        assert_eq!(life.wait(until).map(|w| w.0), Some(Suppressed));
+        assert_eq!((life.status, life.hold(), life.due_ms()), (Pending, None, Some(5000 + ESCALATE_AFTER_MS)));
+        life.step(Suppressed, None, Time::from_ms(6000), "ann").unwrap();
+        assert_eq!((life.due_ms(), life.over(Time::from_ms(7000))), (None, Some(Suppressed)));
+        assert!(!life.burns());
+        assert_eq!((life.status, life.resolved.clone().unwrap().1.as_str()), (Resolved, "system"));
+        assert_eq!(life.over(Time::from_ms(8000)), None);
+    }
+
+    #[test]
+    fn levels_come_one_after_another_until_somebody_takes_it() {
+        let mut life = life();
+        life.levels = Some(vec![100, 300]);
+        assert_eq!(life.due_ms(), Some(1100));
+        assert_eq!(life.wait(Time::from_ms(1100)).map(|w| w.0), Some(Pending));
+        assert_eq!((life.status, life.due_ms()), (Escalated, Some(1300)));
+        assert_eq!(life.wait(Time::from_ms(1300)).map(|w| w.0), Some(Escalated));
+        assert_eq!((life.level, life.due_ms()), (2, None));
+        life.levels = Some(Vec::new());
+        assert_eq!(life.due_ms(), None, "no level, no escalation");
     }
 }

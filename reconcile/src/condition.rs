@@ -377,12 +377,12 @@ fn field(key: &str) -> Result<Field, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use radarflow_proto::cell::Tags;
 
     use super::*;
 
-    fn device() -> Device {
+    pub(crate) fn device() -> Device {
         let fields = serde_json::json!({
             "tenant_id": "t", "partition": "dc1", "uid": "sr:1", "display_name": "Core-1", "hostname": "core-1",
             "name": null, "ip": "10.1.2.3", "ip_addresses": ["10.1.2.3", "2001:db8::1"], "mac": "001B44000001",

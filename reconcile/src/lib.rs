@@ -12,7 +12,9 @@
 //! | [`alert`] | an alert's life cycle |
 //! | [`partial`] | what the sayings of a partial source amount to |
 //! | [`replace`] | what a ServiceRadar's inventory says here |
-//! | [`notify`] | who is told what, when |
+//! | [`routing`] | who is told of which alert, and what holds it back |
+//! | [`notify`] | when a group of alerts is told |
+//! | [`template`] | what a message says whose receiver has its own words |
 //! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
 //! | [`condition`] | which devices a condition holds of |
@@ -52,5 +54,7 @@ pub mod partial;
 pub mod reach;
 pub mod replace;
 pub mod resources;
+pub mod routing;
 pub mod rules;
+pub mod template;
 mod yaml;

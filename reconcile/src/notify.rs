@@ -1,142 +1,332 @@
 //! When a group of alerts is told to a receiver: grouping as Alertmanager does it, as a pure state machine.
 //!
 //! A new group waits `group_wait` for company. After a message, a changed group waits `group_interval`; an unchanged
-//! one that still burns is told again after `repeat_interval`. At most one message of a group is under way; what happens
-//! meanwhile goes into the next.
+//! one that still burns is told again after `repeat_interval`, less what somebody took. At most one message of a group is under
+//! way; what happens meanwhile goes into the next.
 //!
 //! *Sent implies resolved*: an alert that a receiver was told burns is told over, once, whatever happened in between;
-//! one whose firing was never sent, or that is new and already over, is told only if the receiver was told of it.
+//! one whose firing was never sent, or that is new and already over, is told only if the receiver was told of it. An alert that
+//! is held is not told, and it is not over either: its end is told all the same, at once, to whom its beginning was.
+//!
+//! An Alertmanager forgets what nobody says again. So what it was told burns is said again each [`REFRESH_MS`], held or not.
+//!
+//! Of each alert a group says how it stands with it ([`Notice`]): that is what `alert_notifications` shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use radarflow_proto::fact::Receiver;
+use radarflow_proto::fact::ReceiverKind;
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
 use serde::{Deserialize, Serialize};
 
+use crate::routing::{Address, Entry, Hold};
+
 /// Alerts one message tells of; the rest are in the next.
 pub const MAX_ALERTS: usize = 1000;
+/// After how long an Alertmanager is told again what burns, milliseconds.
+pub const REFRESH_MS: i64 = 60_000;
+/// For how long it is told that that burns: a few messages may be lost.
+pub const AHEAD_MS: i64 = 4 * REFRESH_MS;
+
+/// How a group stands with an alert.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Where that stands.
+    pub state: NoticeState,
+    /// Why.
+    pub reason: String,
+    /// Until when, where it ends by the clock, milliseconds since 1970.
+    pub until_ms: Option<i64>,
+    /// What the receiver was told last.
+    pub told: Option<Telling>,
+    /// The route that leads there.
+    pub route: String,
+}
+
+/// Where an alert stands in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoticeState {
+    /// It is in the next message.
+    Waiting,
+    /// It is in the message under way.
+    Sending,
+    /// There is nothing to tell that was not told.
+    Told,
+    /// It is not told now.
+    Held,
+}
+
+impl NoticeState {
+    /// As rows spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoticeState::Waiting => "waiting",
+            NoticeState::Sending => "sending",
+            NoticeState::Told => "told",
+            NoticeState::Held => "held",
+        }
+    }
+}
+
+/// What a receiver was told of an alert, or is being told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telling {
+    /// That it burns, or that it is over.
+    pub burns: bool,
+    /// When, milliseconds since 1970.
+    pub at_ms: i64,
+    /// By which message.
+    pub message: String,
+}
+
+/// A notice that is otherwise: the alert, the notice before and after.
+pub type NoticeChange = (NotifiedAlert, Option<Notice>, Option<Notice>);
 
 /// What a group knows about one alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
     alert: NotifiedAlert,
-    /// What the receiver was told last, or is being told: that it burns (true) or that it is over.
-    told: Option<bool>,
+    taken: bool,
+    hold: Option<Hold>,
+    told: Option<Telling>,
+    /// The notice as it was said last.
+    said: Option<Notice>,
+}
+
+impl Member {
+    fn burns(&self) -> bool {
+        self.alert.ends_at_ms.is_none()
+    }
+
+    fn was_told_burning(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.burns)
+    }
+
+    /// Whether there is something to tell: that it burns, or that what was told burning is over.
+    fn is_news(&self) -> bool {
+        if self.burns() { self.hold.is_none() && !self.was_told_burning() } else { self.was_told_burning() }
+    }
+
+    /// Whether it is told again.
+    fn repeats(&self) -> bool {
+        self.burns() && self.hold.is_none() && !self.taken
+    }
+
+    /// Whether an Alertmanager must hear of it lest it forgets.
+    fn refreshes(&self) -> bool {
+        self.burns() && self.was_told_burning()
+    }
 }
 
 /// One receiver's group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// Whom to tell.
-    pub receiver: Receiver,
-    /// Labels that make the group.
-    pub labels: BTreeMap<String, String>,
+    /// Whom to tell, and how.
+    pub address: Address,
     members: BTreeMap<String, Member>,
+    /// Members with news.
+    news: BTreeSet<String>,
+    /// Members that are told again; those that are refreshed.
+    repeating: u64,
+    refreshing: u64,
     /// When the first untold change came.
     changed_ms: Option<i64>,
-    /// When the last message was made.
+    /// When the last message was made that was no refresh.
     sent_ms: Option<i64>,
+    /// When the last message was made.
+    said_ms: Option<i64>,
     /// The message under way.
     pending: Option<DueNotification>,
     /// Messages made so far.
     sequence: u64,
+    /// Members whose notice may be otherwise.
+    #[serde(skip)]
+    touched: BTreeSet<String>,
+    /// Members that are no more, with what was said of them.
+    #[serde(skip)]
+    gone: Vec<(NotifiedAlert, Notice)>,
+}
+
+/// Why a message is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    New,
+    Changed,
+    Repeat,
+    Refresh,
+}
+
+impl Why {
+    fn text(self) -> &'static str {
+        match self {
+            Why::New => "new group",
+            Why::Changed => "group changed",
+            Why::Repeat => "repeat",
+            Why::Refresh => "still firing",
+        }
+    }
 }
 
 impl Group {
     /// An empty group.
-    pub fn new(receiver: Receiver, labels: BTreeMap<String, String>) -> Self {
+    pub fn new(address: Address) -> Self {
         Group {
-            receiver,
-            labels,
+            address,
             members: BTreeMap::new(),
+            news: BTreeSet::new(),
+            repeating: 0,
+            refreshing: 0,
             changed_ms: None,
             sent_ms: None,
+            said_ms: None,
             pending: None,
             sequence: 0,
+            touched: BTreeSet::new(),
+            gone: Vec::new(),
         }
     }
 
-    /// Names the group, as Alertmanager spells it.
-    pub fn key(&self) -> String {
-        let labels: Vec<String> = self.labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
-        format!("{{}}/{{receiver={:?}}}:{{{}}}", self.receiver.name, labels.join(", "))
+    /// A group as an older build left it: its alerts and what of each was told, when it changed and was told, its message under
+    /// way.
+    pub fn resumed(
+        address: Address,
+        alerts: Vec<(NotifiedAlert, Option<bool>)>,
+        (changed_ms, sent_ms): (Option<i64>, Option<i64>),
+        pending: Option<DueNotification>,
+        sequence: u64,
+    ) -> Self {
+        let mut group = Group::new(address);
+        let message = pending.as_ref().map(|due| due.id.clone()).unwrap_or_default();
+        let at_ms = sent_ms.unwrap_or_default();
+        for (alert, told) in alerts {
+            let told = told.map(|burns| Telling { burns, at_ms, message: message.clone() });
+            group.change(&alert.id.clone(), at_ms, |_| {
+                Some(Member { alert, taken: false, hold: None, told, said: None })
+            });
+        }
+        (group.changed_ms, group.sent_ms, group.said_ms) = (changed_ms, sent_ms, sent_ms);
+        (group.pending, group.sequence) = (pending, sequence);
+        group.notices();
+        group
     }
 
-    /// An alert began, changed or ended.
-    pub fn update(&mut self, alert: NotifiedAlert, now_ms: i64) {
-        match self.members.get_mut(&alert.id) {
-            Some(member) => member.alert = alert,
-            None => {
-                self.members.insert(alert.id.clone(), Member { alert, told: None });
+    /// An alert belongs to it in this form.
+    pub fn tell(&mut self, entry: &Entry, now_ms: i64) {
+        self.address = entry.address.clone();
+        self.change(&entry.alert.id, now_ms, |member| {
+            let (told, said) = member.map_or((None, None), |member| (member.told, member.said));
+            let (alert, taken, hold) = (entry.alert.clone(), entry.taken, entry.hold.clone());
+            Some(Member { alert, taken, hold, told, said })
+        });
+    }
+
+    /// An alert belongs to it no more: it is over, or goes elsewhere.
+    pub fn over(&mut self, id: &str, now_ms: i64) {
+        self.change(id, now_ms, |member| {
+            let mut member = member?;
+            member.alert.ends_at_ms.get_or_insert(now_ms);
+            Some(member)
+        });
+    }
+
+    fn count(&mut self, id: &str, there: bool) {
+        let Some(member) = self.members.get(id) else { return };
+        let (repeats, refreshes) = (u64::from(member.repeats()), u64::from(member.refreshes()));
+        if there {
+            self.repeating += repeats;
+            self.refreshing += refreshes;
+            if member.is_news() {
+                self.news.insert(id.to_owned());
             }
-        }
-        self.forget();
-        if self.untold() {
-            self.changed_ms.get_or_insert(now_ms);
         } else {
-            self.changed_ms = None;
+            self.repeating -= repeats;
+            self.refreshing -= refreshes;
+            self.news.remove(id);
         }
     }
 
-    /// Drops what is over unless the receiver still believes that it burns.
-    fn forget(&mut self) {
-        let send_resolved = self.receiver.send_resolved;
-        self.members.retain(|_, m| m.alert.ends_at_ms.is_none() || (send_resolved && m.told == Some(true)));
+    fn change(&mut self, id: &str, now_ms: i64, of: impl FnOnce(Option<Member>) -> Option<Member>) {
+        self.count(id, false);
+        let member = of(self.members.remove(id));
+        // What is over is dropped unless the receiver believes that it burns and wants to know.
+        let kept = |m: &Member| m.burns() || (m.was_told_burning() && self.address.receiver.send_resolved);
+        match member {
+            Some(member) if kept(&member) => drop(self.members.insert(id.to_owned(), member)),
+            Some(Member { alert, said: Some(said), .. }) => self.gone.push((alert, said)),
+            _ => {}
+        }
+        self.count(id, true);
+        self.touched.insert(id.to_owned());
+        if self.news.is_empty() {
+            self.changed_ms = None;
+        } else {
+            self.changed_ms.get_or_insert(now_ms);
+        }
     }
 
-    /// Whether the receiver believes something that is not so. What is over and kept is believed to burn.
-    fn untold(&self) -> bool {
-        self.members.values().any(|m| m.told != Some(m.alert.ends_at_ms.is_none()))
+    /// When what is untold is told, and why; none while a message is under way.
+    fn next(&self) -> Option<(i64, Why)> {
+        if self.pending.is_some() {
+            return None;
+        }
+        let pace = &self.address.pace;
+        let changed = self.changed_ms.map(|at| match self.sent_ms {
+            None => (at + pace.wait_ms, Why::New),
+            Some(sent) => (at.max(sent + pace.interval_ms), Why::Changed),
+        });
+        let repeat = self.sent_ms.filter(|_| self.repeating > 0).map(|sent| (sent + pace.repeat_ms, Why::Repeat));
+        let forgets = self.address.receiver.kind == ReceiverKind::AlertmanagerApi && self.refreshing > 0;
+        let refresh = self.said_ms.filter(|_| forgets).map(|said| (said + REFRESH_MS, Why::Refresh));
+        [changed, repeat, refresh].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When time alone would make a message, milliseconds since 1970.
     pub fn due_ms(&self) -> Option<i64> {
-        if self.pending.is_some() {
-            return None;
-        }
-        let changed = self.changed_ms.map(|at| match self.sent_ms {
-            None => at + self.receiver.group_wait_ms,
-            Some(sent) => at.max(sent + self.receiver.group_interval_ms),
-        });
-        let burning = self.members.values().any(|m| m.alert.ends_at_ms.is_none());
-        let repeat = self.sent_ms.filter(|_| burning).map(|sent| sent + self.receiver.repeat_interval_ms);
-        [changed, repeat].into_iter().flatten().min()
+        self.next().map(|(at, _)| at)
     }
 
     /// Makes the message that is due, if any; it stays pending until [`Group::delivered`].
     pub fn fire(&mut self, now_ms: i64) -> Option<&DueNotification> {
-        if self.due_ms().is_none_or(|due| due > now_ms) {
-            return None;
-        }
-        let reason = match (self.sent_ms, self.changed_ms) {
-            (None, _) => "new group",
-            (_, Some(_)) => "group changed",
-            _ => "repeat",
+        let (_, why) = self.next().filter(|(due, _)| *due <= now_ms)?;
+        let told = |id: &&String| {
+            let member = &self.members[*id];
+            match why {
+                Why::New | Why::Changed => member.burns() && member.hold.is_none(),
+                Why::Repeat => member.repeats(),
+                Why::Refresh => member.refreshes(),
+            }
         };
         // News first: what does not fit is old and waits for the next message.
-        let mut members: Vec<&mut Member> = self.members.values_mut().collect();
-        members.sort_by_key(|m| m.told == Some(m.alert.ends_at_ms.is_none()));
-        let mut alerts = Vec::new();
-        for member in members.into_iter().take(MAX_ALERTS) {
-            member.told = Some(member.alert.ends_at_ms.is_none());
-            alerts.push(member.alert.clone());
-        }
-        self.forget();
-        self.changed_ms = self.untold().then_some(now_ms);
-        if alerts.is_empty() {
-            return None;
-        }
+        let with_news = matches!(why, Why::New | Why::Changed);
+        let news = self.news.iter().filter(|_| with_news);
+        let others = self.members.keys().filter(told).filter(|id| !(with_news && self.news.contains(*id)));
+        let ids: Vec<String> = news.chain(others).take(MAX_ALERTS).cloned().collect();
+        let first = ids.first().and_then(|id| self.members.get(id)).map(|m| m.alert.fingerprint.clone())?;
         self.sequence += 1;
-        self.sent_ms = Some(now_ms);
-        let first = alerts.iter().map(|a| a.fingerprint.as_str()).next().unwrap_or_default();
+        self.said_ms = Some(now_ms);
+        if why != Why::Refresh {
+            self.sent_ms = Some(now_ms);
+        }
+        let message = format!("{}-{}-{first}-{now_ms}", self.address.receiver.name, self.sequence);
+        let mut alerts = Vec::with_capacity(ids.len());
+        for id in &ids {
+            alerts.push(self.members[id].alert.clone());
+            self.change(id, now_ms, |member| {
+                let mut member = member?;
+                let burns = member.burns();
+                member.told = Some(Telling { burns, at_ms: now_ms, message: message.clone() });
+                Some(member)
+            });
+        }
+        self.changed_ms = (!self.news.is_empty()).then_some(now_ms);
         self.pending = Some(DueNotification {
-            id: format!("{}-{}-{first}-{now_ms}", self.receiver.name, self.sequence),
-            tenant: self.receiver.tenant.clone(),
-            receiver: self.receiver.clone(),
-            group_key: self.key(),
-            group_labels: self.labels.clone(),
+            id: message,
+            tenant: self.address.receiver.tenant.clone(),
+            receiver: self.address.receiver.clone(),
+            group_key: self.address.group_key.clone(),
+            group_labels: self.address.labels.clone(),
             alerts,
-            reason: reason.to_owned(),
+            reason: why.text().to_owned(),
+            at_ms: now_ms,
         });
         self.pending.as_ref()
     }
@@ -146,118 +336,68 @@ impl Group {
         self.pending.as_ref()
     }
 
-    /// The message of that id arrived, or is dead. `false` if no such message is under way.
-    pub fn delivered(&mut self, id: &str) -> bool {
-        let mine = self.pending.as_ref().is_some_and(|p| p.id == id);
-        if mine {
-            self.pending = None;
-        }
-        mine
+    /// The message of that id arrived, or is dead. `None` if no such message is under way.
+    pub fn delivered(&mut self, id: &str) -> Option<DueNotification> {
+        let pending = self.pending.take_if(|pending| pending.id == id)?;
+        self.touched.extend(pending.alerts.iter().map(|alert| alert.id.clone()));
+        Some(pending)
     }
 
     /// Whether nothing is left to remember.
     pub fn is_over(&self) -> bool {
         self.members.is_empty() && self.pending.is_none()
     }
-}
 
-/// The labels that make an alert's group for a receiver.
-pub fn group_labels(receiver: &Receiver, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    receiver.group_by.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.clone()))).collect()
+    /// Notices that are otherwise than they were said last.
+    pub fn notices(&mut self) -> Vec<NoticeChange> {
+        let mut changes: Vec<NoticeChange> =
+            std::mem::take(&mut self.gone).into_iter().map(|(alert, said)| (alert, Some(said), None)).collect();
+        // When what waits is told hangs on all of the group.
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.news.iter().cloned());
+        let next = self.next().map(|(at, _)| at);
+        for id in touched {
+            let Some(member) = self.members.get(&id) else { continue };
+            let notice = self.notice(member, next);
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if member.said.as_ref() != Some(&notice) {
+                changes.push((member.alert.clone(), member.said.replace(notice.clone()), Some(notice)));
+            }
+        }
+        changes
+    }
+
+    /// Every notice as it was said last.
+    pub fn said(&self) -> impl Iterator<Item = (&NotifiedAlert, &Notice)> {
+        self.members.values().filter_map(|member| Some((&member.alert, member.said.as_ref()?)))
+    }
+
+    fn notice(&self, member: &Member, next: Option<i64>) -> Notice {
+        let under_way = |pending: &DueNotification| {
+            member.told.as_ref().is_some_and(|told| told.message == pending.id && told.burns == member.burns())
+        };
+        let (told, route) = (member.told.clone(), self.address.route.clone());
+        if let Some(pending) = self.pending.as_ref().filter(|pending| under_way(pending)) {
+            return Notice { state: NoticeState::Sending, reason: pending.reason.clone(), until_ms: None, told, route };
+        }
+        if member.is_news() {
+            let reason = match (self.pending.is_some(), self.sent_ms, member.burns()) {
+                (true, ..) => "a message of its group is under way",
+                (_, None, _) => "its group waits for company",
+                (_, _, true) => "its group is paced",
+                (_, _, false) => "it is over, and its group is paced",
+            };
+            return Notice { state: NoticeState::Waiting, reason: reason.to_owned(), until_ms: next, told, route };
+        }
+        if let Some(hold) = &member.hold {
+            return Notice { state: NoticeState::Held, reason: hold.why.clone(), until_ms: hold.until_ms, told, route };
+        }
+        let reason =
+            if member.taken { "acknowledged: it is not told again" } else { "told; it is told again if it lasts" };
+        let repeat = self.sent_ms.filter(|_| !member.taken).map(|sent| sent + self.address.pace.repeat_ms);
+        Notice { state: NoticeState::Told, reason: reason.to_owned(), until_ms: repeat, told, route }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use radarflow_proto::fact::ReceiverKind;
-
-    fn receiver() -> Receiver {
-        Receiver {
-            tenant: "t".into(),
-            name: "ops".into(),
-            url: String::new(),
-            kind: ReceiverKind::Alertmanager,
-            group_by: vec![],
-            group_wait_ms: 30,
-            group_interval_ms: 300,
-            repeat_interval_ms: 4000,
-            send_resolved: true,
-            headers: BTreeMap::new(),
-        }
-    }
-
-    fn alert(id: &str, ends: Option<i64>) -> NotifiedAlert {
-        NotifiedAlert {
-            id: id.into(),
-            fingerprint: id.into(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            starts_at_ms: 0,
-            ends_at_ms: ends,
-        }
-    }
-
-    fn ids(due: Option<&DueNotification>) -> Vec<(String, bool)> {
-        due.map(|d| d.alerts.iter().map(|a| (a.id.clone(), a.ends_at_ms.is_none())).collect()).unwrap_or_default()
-    }
-
-    #[test]
-    fn a_group_waits_then_paces_then_repeats() {
-        let mut group = Group::new(receiver(), BTreeMap::new());
-        group.update(alert("a", None), 0);
-        group.update(alert("b", None), 10);
-        assert_eq!(group.due_ms(), Some(30));
-        assert!(group.fire(29).is_none());
-        assert_eq!(ids(group.fire(30)), [("a".into(), true), ("b".into(), true)]);
-        group.update(alert("a", Some(40)), 40);
-        assert_eq!(group.due_ms(), None, "one message at a time");
-        let id = group.pending().unwrap().id.clone();
-        assert!(!group.delivered("other") && group.delivered(&id));
-        assert_eq!(group.due_ms(), Some(330));
-        assert_eq!(ids(group.fire(330)), [("a".into(), false), ("b".into(), true)]);
-        let id = group.pending().unwrap().id.clone();
-        group.delivered(&id);
-        assert_eq!(group.due_ms(), Some(4330));
-        assert_eq!(group.fire(4330).unwrap().reason, "repeat");
-    }
-
-    #[test]
-    fn what_came_and_went_untold_is_not_told() {
-        let mut group = Group::new(receiver(), BTreeMap::new());
-        group.update(alert("a", None), 0);
-        group.update(alert("a", Some(5)), 5);
-        assert!(group.due_ms().is_none() && group.is_over());
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: when all is over and delivered, each alert told burning was told over
-        /// afterwards, and nothing is remembered.
-        #[test]
-        fn sent_implies_resolved(steps in prop::collection::vec((0u8..4, 0u8..3, 1i64..500), 0..80)) {
-            let mut group = Group::new(receiver(), BTreeMap::new());
-            let mut now = 0;
-            let mut told: BTreeMap<String, bool> = BTreeMap::new();
-            let mut deliver = |group: &mut Group| if let Some(due) = group.pending().cloned() {
-                for a in &due.alerts { told.insert(a.id.clone(), a.ends_at_ms.is_none()); }
-                assert!(group.delivered(&due.id));
-            };
-            for (what, which, dt) in steps {
-                now += dt;
-                match what {
-                    0 => group.update(alert(&which.to_string(), None), now),
-                    1 => group.update(alert(&which.to_string(), Some(now)), now),
-                    2 => { group.fire(now); }
-                    _ => deliver(&mut group),
-                }
-            }
-            for which in 0..3 { group.update(alert(&which.to_string(), Some(now)), now); }
-            for _ in 0..8 {
-                deliver(&mut group);
-                if let Some(due) = group.due_ms() { now = now.max(due); group.fire(now); }
-            }
-            prop_assert!(group.is_over());
-            prop_assert!(told.values().all(|firing| !firing), "{told:?}");
-        }
-    }
-}
+mod tests;

@@ -172,6 +172,9 @@ impl ReceiverConfig {
             repeat_interval_ms: defaults::repeat_interval_ms(),
             send_resolved: true,
             headers: Default::default(),
+            credential: None,
+            signing_key: None,
+            template: None,
         }
     }
 
@@ -187,6 +190,9 @@ impl ReceiverConfig {
             repeat_interval_ms: self.repeat_interval_ms,
             send_resolved: self.send_resolved,
             headers: self.headers.clone(),
+            credential: self.credential.clone(),
+            signing_key: self.signing_key.clone(),
+            template: self.template.clone(),
         }
     }
 }

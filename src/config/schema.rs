@@ -438,6 +438,15 @@ pub(crate) struct ReceiverConfig {
     /// Headers of its messages; their values may say where they are found, which is read when they are sent.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
+    /// The key that PagerDuty or Opsgenie knows us by, or where it is found.
+    #[serde(default)]
+    pub(crate) credential: Option<String>,
+    /// The key that messages are signed with, or where it is found.
+    #[serde(default)]
+    pub(crate) signing_key: Option<String>,
+    /// What a message of kind `template` says.
+    #[serde(default)]
+    pub(crate) template: Option<String>,
 }
 
 /// `[enrichment]`: rules that tell what devices are, and what is known of flows.

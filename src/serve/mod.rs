@@ -94,7 +94,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let opened = ledger::open(config, &disk, &dir, &memory)?;
     let replay = opened.replay().clone();
 
-    let sinks = sinks::open(config, &disk, &dir, &opened, &memory, &http.url, migrate).await?;
+    let public_url = config.http.public_url.as_deref().unwrap_or(&http.url);
+    let sinks = sinks::open(config, &disk, &dir, &opened, &memory, public_url, migrate).await?;
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
     let (heard, consumers) = consumers::open(&sinks, &replay);
     let mut pipeline = opened.start(consumers).await?;
@@ -142,6 +143,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         intake: pipeline.intake().stats().clone(),
         sinks: sinks.applied(),
         appender: appender.clone(),
+        outbox: sinks.outbox.clone(),
         disks: std::iter::once(config.data_dir.clone()).chain(sinks.lake_path().cloned()).collect(),
         reserve: config.disk_reserve_mib << 20,
         memory,

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use arrow_array::RecordBatch;
 use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::ledger::DataDir;
+use radarflow_connectors::mail::Mailer;
 use radarflow_connectors::sealing::Keyring;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
@@ -80,7 +81,12 @@ pub(super) async fn open(
     };
     let outbox = Outbox::start(opened.appender().clone(), Arc::new(SystemClock), url.to_owned())?;
     let keys = Arc::new(Keyring::open(&**disk, &dir.path("sealing.keys"))?);
-    let outbox = Arc::new(outbox.within(memory.outbox()).unsealing(keys.clone()));
+    let outbox = outbox.within(memory.outbox()).unsealing(keys.clone());
+    let outbox = match &config.mail {
+        Some(mail) => outbox.mailing(Arc::new(Mailer::new(&mail.smtp, &mail.from)?)),
+        None => outbox,
+    };
+    let outbox = Arc::new(outbox);
     Ok(Sinks { live, lake, postgres, outbox, keys, lake_path })
 }
 

@@ -9,13 +9,19 @@
 //! difference: it needs no storage of its own. A message whose delivery was not yet recorded when the process died goes
 //! again, under the same `Idempotency-Key`.
 //!
-//! 2xx is delivered. 429 honours `Retry-After`; 5xx, time-outs and network errors are retried with back-off and jitter.
-//! Any other answer is a dead letter, and so is what there is no room for ([`Outbox::refused`]): it is recorded, never
-//! dropped. Receivers do not wait for each other, and tenants do not wait for each other's receivers ([`lines`]); messages
+//! 2xx is delivered. 429 honours `Retry-After`; 5xx, time-outs and network errors are retried with back-off and jitter, and so are
+//! answers of a proxy or about a token, whose trouble heals (401, 403, 404, 407, 408, 425). Any other answer is a dead letter, and
+//! so is what there is no room for ([`Outbox::refused`]): it is recorded, never dropped. A message of several requests goes on
+//! where it stopped. A receiver that refuses or fails is in the log when that begins and ends, and in [`Outbox::failing`].
+//!
+//! Each request bears `Idempotency-Key`, `Radarflow-Reason`, and, where its receiver has a key for that, `Radarflow-Signature`:
+//! `sha256=` and the HMAC-SHA256 of its body in hex.
+//! Receivers do not wait for each other, and tenants do not wait for each other's receivers ([`lines`]); messages
 //! of one group go in order, because at most one is due. Of an answer no more is read than is told of it, and no longer
 //! than a second.
 
 mod lines;
+mod payloads;
 mod receivers;
 #[cfg(test)]
 mod tests;
@@ -25,14 +31,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use backon::Retryable;
-use radarflow_proto::cell::Time;
 use radarflow_proto::clock::Clock;
 use radarflow_proto::fact::{Fact, ReceiverKind};
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::payload::{DueNotification, NotifiedAlert};
+use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::{AppendError, Appender, EpochOutput};
-use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -40,10 +45,14 @@ pub use self::lines::{
     ALL_BYTES, ATTEMPTS, IN_FLIGHT, LIFE, PER_RECEIVER, PER_TENANT, PROBES, RECEIVER_BYTES, TENANT_BYTES, TENANT_PROBES,
 };
 use self::lines::{Lines, Message};
+use self::payloads::Call;
+#[cfg(test)]
+use self::payloads::alertmanager_payload;
 use self::receivers::Http;
 #[cfg(test)]
 use self::receivers::MAX_ANSWER;
 pub use self::receivers::{Post, Receivers, Reply};
+use crate::mail::{MailError, Mailer};
 use crate::sealing::{Keyring, context};
 use crate::{retry, secret};
 
@@ -51,6 +60,10 @@ use crate::{retry, secret};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is honoured.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// After how long of failing a receiver is one that fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// For how long it is one after the last message that it did not take.
+const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 /// Records made durable at once.
 const RECORDS: usize = 256;
 /// Records that may wait for the ledger; beyond it nothing is sent.
@@ -70,6 +83,8 @@ struct Shared {
     refused: Arc<AtomicU64>,
     /// Opens what is sealed.
     keys: OnceLock<Arc<Keyring>>,
+    /// Sends mail.
+    mailer: OnceLock<Arc<Mailer>>,
 }
 
 #[derive(Default)]
@@ -77,8 +92,30 @@ struct State {
     lines: Lines,
     /// What became of messages, by their name. What is refused while the ledger is replayed may turn out to be settled.
     records: BTreeMap<String, Record>,
+    /// Receivers that did not take what they were sent last, by tenant and name.
+    troubles: BTreeMap<(String, String), Trouble>,
     going: bool,
     closed: bool,
+}
+
+/// Since when a receiver takes nothing.
+struct Trouble {
+    since: Instant,
+    last: Instant,
+    /// It refused something for good.
+    refused: bool,
+    detail: String,
+}
+
+/// A receiver that takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Customer.
+    pub tenant: String,
+    /// The receiver.
+    pub receiver: String,
+    /// What it says, or why it says nothing.
+    pub detail: String,
 }
 
 /// What became of a message.
@@ -117,6 +154,7 @@ impl Outbox {
             record: Notify::new(),
             refused: Arc::default(),
             keys: OnceLock::new(),
+            mailer: OnceLock::new(),
         });
         let sender = Sender { receivers, external_url: external_url.into(), shared: shared.clone() };
         tokio::spawn(sender.run());
@@ -128,6 +166,13 @@ impl Outbox {
     pub fn unsealing(self, keys: Arc<Keyring>) -> Outbox {
         // It is said once.
         let _ = self.shared.keys.set(keys);
+        self
+    }
+
+    /// The same, which sends mail.
+    pub fn mailing(self, mailer: Arc<Mailer>) -> Outbox {
+        // It is said once.
+        let _ = self.shared.mailer.set(mailer);
         self
     }
 
@@ -179,6 +224,22 @@ impl Outbox {
         &self.shared.refused
     }
 
+    /// Receivers that refused something, or that have taken nothing for [`PATIENCE`].
+    pub fn failing(&self) -> Vec<Failing> {
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        state.troubles.retain(|_, trouble| now < trouble.last + REMEMBERED);
+        let fails = |trouble: &Trouble| trouble.refused || now >= trouble.since + PATIENCE;
+        let failing = state.troubles.iter().filter(|(_, trouble)| fails(trouble));
+        failing
+            .map(|((tenant, receiver), trouble)| Failing {
+                tenant: tenant.clone(),
+                receiver: receiver.clone(),
+                detail: trouble.detail.clone(),
+            })
+            .collect()
+    }
+
     /// Bytes of messages that wait.
     pub fn waiting_bytes(&self) -> usize {
         self.shared.lock().lines.bytes()
@@ -200,6 +261,28 @@ impl Shared {
 }
 
 impl State {
+    /// A receiver did not take a message; said in the log once.
+    fn trouble(&mut self, due: &DueNotification, refused: bool, detail: &str, now: Instant) {
+        let key = (due.tenant.clone(), due.receiver.name.clone());
+        let known = self.troubles.get(&key).map(|trouble| trouble.refused);
+        if known.is_none() || (refused && known == Some(false)) {
+            let (tenant, receiver) = &key;
+            let what = if refused { "a receiver refuses what it is sent" } else { "a receiver takes nothing" };
+            tracing::warn!(tenant, receiver, detail, "{what}");
+        }
+        let trouble =
+            self.troubles.entry(key).or_insert(Trouble { since: now, last: now, refused, detail: String::new() });
+        (trouble.last, trouble.refused) = (now, trouble.refused || refused);
+        trouble.detail = detail.to_owned();
+    }
+
+    /// It took one.
+    fn well(&mut self, due: &DueNotification) {
+        if self.troubles.remove(&(due.tenant.clone(), due.receiver.name.clone())).is_some() {
+            tracing::info!(tenant = due.tenant, receiver = due.receiver.name, "a receiver takes what it is sent again");
+        }
+    }
+
     fn note(&mut self, message: Message, delivered: bool, detail: String) {
         let due = message.due;
         if !delivered {
@@ -290,21 +373,24 @@ impl Sender {
     }
 
     /// One attempt.
-    async fn deliver(self, message: Message) {
-        let answer = self.attempt(&message.due).await;
+    async fn deliver(self, mut message: Message) {
+        let answer = self.attempt(&mut message).await;
         let now = Instant::now();
         let mut state = self.shared.lock();
         match answer {
             Answer::Again(asked, detail) => {
+                state.trouble(&message.due, false, &detail, now);
                 for dead in state.lines.failed(message, asked, now) {
                     state.note(dead, false, format!("gave up: {detail}"));
                 }
             }
             Answer::Delivered(detail) => {
+                state.well(&message.due);
                 state.lines.answered(&message, now);
                 state.note(message, true, detail);
             }
             Answer::Dead(detail) => {
+                state.trouble(&message.due, true, &detail, now);
                 state.lines.answered(&message, now);
                 state.note(message, false, detail);
             }
@@ -324,30 +410,67 @@ impl Sender {
         keys.unseal(&of, text).map_err(|error| error.to_string())
     }
 
-    async fn attempt(&self, due: &DueNotification) -> Answer {
-        let url = match self.secret(due, "target", &due.receiver.url) {
-            Ok(url) => url,
+    /// A secret of a receiver that it may have.
+    fn key(&self, due: &DueNotification, field: &str, text: Option<&String>) -> Result<Option<String>, String> {
+        text.map(|text| self.secret(due, field, text).map_err(|error| format!("{field}: {error}"))).transpose()
+    }
+
+    async fn attempt(&self, message: &mut Message) -> Answer {
+        let due = &message.due;
+        let secrets = (|| {
+            let url = self.secret(due, "target", &due.receiver.url)?;
+            let credential = self.key(due, "credential", due.receiver.credential.as_ref())?;
+            let signing = self.key(due, "signing_key", due.receiver.signing_key.as_ref())?;
+            let header = |(name, value): (&String, &String)| {
+                let value = self.secret(due, &format!("headers/{name}"), value);
+                value.map(|value| (name.clone(), value)).map_err(|error| format!("header {name}: {error}"))
+            };
+            let headers = due.receiver.headers.iter().map(header).collect::<Result<Vec<_>, _>>()?;
+            Ok((url, credential.unwrap_or_default(), signing, headers))
+        })();
+        let (url, credential, signing, headers) = match secrets {
+            Ok(secrets) => secrets,
             Err(error) => return Answer::Again(None, error),
         };
-        let (url, body) = match due.receiver.kind {
-            ReceiverKind::Alertmanager => (url, alertmanager_payload(due, &self.external_url)),
-            ReceiverKind::AlertmanagerApi => (
-                format!("{}/api/v2/alerts", url.trim_end_matches('/')),
-                alertmanager_api_payload(due, &self.external_url),
-            ),
-            ReceiverKind::Serviceradar => (url, serviceradar_payload(due)),
+        if due.receiver.kind == ReceiverKind::Email {
+            return self.mail(due, &url).await;
+        }
+        let calls = match payloads::calls(due, &url, &credential, &self.external_url) {
+            Ok(calls) => calls,
+            Err(error) => return Answer::Dead(error),
         };
-        let mut headers = Vec::new();
-        for (name, value) in &due.receiver.headers {
-            match self.secret(due, &format!("headers/{name}"), value) {
-                Ok(value) => headers.push((name.clone(), value)),
-                Err(error) => return Answer::Again(None, format!("header {name}: {error}")),
+        let several = calls.len() > 1;
+        let mut last = Answer::Delivered("nothing to tell".to_owned());
+        for (nth, call) in calls.into_iter().enumerate().skip(message.done) {
+            let key = if several { format!("{}/{nth}", due.id) } else { due.id.clone() };
+            last = self.call(call, key, &due.reason, signing.as_deref(), &headers).await;
+            match &last {
+                Answer::Delivered(_) => message.done += 1,
+                Answer::Dead(_) | Answer::Again(..) => return last,
             }
         }
-        let post = self.receivers.post(Post { url, key: due.id.clone(), headers, body });
-        match tokio::time::timeout(TIMEOUT, post).await {
+        last
+    }
+
+    /// One request.
+    async fn call(
+        &self,
+        Call { url, headers, body }: Call,
+        key: String,
+        reason: &str,
+        signing: Option<&str>,
+        own: &[(String, String)],
+    ) -> Answer {
+        let mut headers: Vec<(String, String)> = headers.into_iter().chain(own.iter().cloned()).collect();
+        headers.push(("Radarflow-Reason".to_owned(), reason.to_owned()));
+        if let Some(signing) = signing {
+            let bytes = serde_json::to_vec(&body).unwrap_or_default();
+            let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, signing.as_bytes()), &bytes);
+            headers.push(("Radarflow-Signature".to_owned(), format!("sha256={}", hex::encode(signature))));
+        }
+        match tokio::time::timeout(TIMEOUT, self.receivers.post(Post { url, key, headers, body })).await {
             Ok(Reply::Answered { status: 200..300, said, .. }) => Answer::Delivered(said),
-            Ok(Reply::Answered { status: 429 | 500.., said, retry_after }) => {
+            Ok(Reply::Answered { status: 401 | 403 | 404 | 407 | 408 | 425 | 429 | 500.., said, retry_after }) => {
                 Answer::Again(retry_after.map(|asked| asked.min(LONGEST_ASKED)), said)
             }
             Ok(Reply::Answered { said, .. } | Reply::Unusable(said)) => Answer::Dead(said),
@@ -355,91 +478,23 @@ impl Sender {
             Err(_) => Answer::Again(None, format!("no answer within {TIMEOUT:?}")),
         }
     }
-}
 
-fn instant(ms: i64) -> String {
-    Time::from_ms(ms).to_string()
-}
-
-fn labels(map: &BTreeMap<String, String>) -> Value {
-    Value::Object(map.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect::<Map<_, _>>())
-}
-
-/// The pairs that all alerts share.
-fn common(
-    alerts: &[NotifiedAlert],
-    of: impl Fn(&NotifiedAlert) -> &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
-    let Some(first) = alerts.first() else { return BTreeMap::new() };
-    let shared = of(first).iter().filter(|(k, v)| alerts.iter().all(|a| of(a).get(*k) == Some(*v)));
-    shared.map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
-/// Alertmanager's webhook payload, version 4.
-pub fn alertmanager_payload(due: &DueNotification, external_url: &str) -> Value {
-    let alerts: Vec<Value> = due
-        .alerts
-        .iter()
-        .map(|a| {
-            json!({
-                "status": if a.ends_at_ms.is_none() { "firing" } else { "resolved" },
-                "labels": labels(&a.labels),
-                "annotations": labels(&a.annotations),
-                "startsAt": instant(a.starts_at_ms),
-                "endsAt": a.ends_at_ms.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), instant),
-                "generatorURL": format!("{external_url}/alerts/{}", a.id),
-                "fingerprint": a.fingerprint,
-            })
-        })
-        .collect();
-    json!({
-        "version": "4",
-        "groupKey": due.group_key,
-        "truncatedAlerts": 0,
-        "status": if due.firing() { "firing" } else { "resolved" },
-        "receiver": due.receiver.name,
-        "groupLabels": labels(&due.group_labels),
-        "commonLabels": labels(&common(&due.alerts, |a| &a.labels)),
-        "commonAnnotations": labels(&common(&due.alerts, |a| &a.annotations)),
-        "externalURL": external_url,
-        "alerts": alerts,
-    })
-}
-
-/// What Alertmanager's own API takes. A firing alert says no end; Alertmanager gives it one by its resolve time-out,
-/// which `repeat_interval` must beat.
-fn alertmanager_api_payload(due: &DueNotification, external_url: &str) -> Value {
-    let alerts = due.alerts.iter().map(|a| {
-        let mut alert = json!({
-            "labels": labels(&a.labels),
-            "annotations": labels(&a.annotations),
-            "startsAt": instant(a.starts_at_ms),
-            "generatorURL": format!("{external_url}/alerts/{}", a.id),
-        });
-        if let (Some(ends), Some(object)) = (a.ends_at_ms, alert.as_object_mut()) {
-            object.insert("endsAt".to_owned(), Value::String(instant(ends)));
+    /// A message by mail, to each address.
+    async fn mail(&self, due: &DueNotification, target: &str) -> Answer {
+        let Some(mailer) = self.shared.mailer.get() else {
+            return Answer::Again(None, "no mail is sent: [mail] is not configured".to_owned());
+        };
+        let to = target.strip_prefix("mailto:").unwrap_or(target);
+        let (subject, text) = (payloads::title(due), payloads::text(due, &self.external_url));
+        for address in to.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            if let Err(error) = mailer.send(address, &subject, text.clone()).await {
+                return match error {
+                    MailError::Address(..) | MailError::Message(_) => Answer::Dead(error.to_string()),
+                    MailError::Sending(ref sending) if sending.is_permanent() => Answer::Dead(error.to_string()),
+                    _ => Answer::Again(None, error.to_string()),
+                };
+            }
         }
-        alert
-    });
-    Value::Array(alerts.collect())
-}
-
-/// ServiceRadar's webhook payload: one message for the group.
-fn serviceradar_payload(due: &DueNotification) -> Value {
-    let title = match due.alerts.as_slice() {
-        [one] => one.annotations.get("summary").cloned().unwrap_or_default(),
-        many => format!("{} alerts", many.len()),
-    };
-    let level = if due.firing() { "error" } else { "info" };
-    let message: Vec<&str> =
-        due.alerts.iter().filter_map(|a| a.annotations.get("summary")).map(String::as_str).collect();
-    json!({
-        "level": level,
-        "title": title,
-        "message": message.join("\n"),
-        "timestamp": due.alerts.iter().map(|a| a.ends_at_ms.unwrap_or(a.starts_at_ms)).max().map(instant),
-        "gateway_id": "radarflow",
-        "service_name": due.group_labels.get("alertname").cloned().unwrap_or_default(),
-        "details": {"group": due.group_key, "receiver": due.receiver.name},
-    })
+        Answer::Delivered("mailed".to_owned())
+    }
 }

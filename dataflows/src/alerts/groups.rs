@@ -1,15 +1,15 @@
 //! Groups of alerts that a receiver is told of together: when a message is due, and what becomes of it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use radarflow_proto::cell::{RowId, Time};
-use radarflow_proto::fact::Receiver;
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
-use radarflow_proto::rows::Notification;
-use radarflow_reconcile::notify::{Group, group_labels};
+use radarflow_proto::rows::{AlertNotification, Notification};
+use radarflow_reconcile::notify::{Group, Notice};
+use radarflow_reconcile::routing::Entry;
 use serde::{Deserialize, Serialize};
 
-use crate::keyed::{Clock, Keyed, Machine, Tick};
+use crate::keyed::{Clock, Machine, Tick};
 use crate::output::DerivedRow;
 
 /// Which receiver's group.
@@ -26,17 +26,23 @@ pub struct GroupKey {
 /// What moves a group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum GroupEvent {
-    /// The receiver should (+1) or should no longer (-1) be told that the alert burns.
-    Alert(Receiver, BTreeMap<String, String>, NotifiedAlert, i64),
+    /// An alert belongs to it in this form.
+    Told(Arc<Entry>),
+    /// An alert belongs to it no more.
+    Gone(String),
     /// A message arrived or is dead.
-    Settled {
-        /// The message.
-        id: String,
-        /// Whether it arrived.
-        delivered: bool,
-        /// The receiver's answer.
-        detail: String,
-    },
+    Settled(Settled),
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settled {
+    /// The message.
+    pub id: String,
+    /// Whether it arrived.
+    pub delivered: bool,
+    /// The receiver's answer.
+    pub detail: String,
 }
 
 /// What the group machine says.
@@ -46,6 +52,12 @@ pub(super) enum GroupOut {
     Due(DueNotification),
     /// A message is settled.
     Settled(String),
+    /// A message is dead, and why.
+    Dead(DueNotification, String),
+    /// A receiver was told of an alert: its tenant and id, and when.
+    Told(String, String, i64),
+    /// How a group stands with an alert.
+    Notice(AlertNotification, isize),
     /// Something happened.
     Happened(DerivedRow),
 }
@@ -53,10 +65,11 @@ pub(super) enum GroupOut {
 /// Groups of notifications.
 pub(super) struct Groups;
 
-fn notification(due: &DueNotification, partition: &str, outcome: &str, reason: &str, at: Time) -> GroupOut {
-    GroupOut::Happened(DerivedRow::from(Notification {
+/// A row of `notifications`.
+pub(super) fn notification(due: &DueNotification, outcome: &str, reason: &str, at: Time) -> DerivedRow {
+    DerivedRow::from(Notification {
         tenant_id: due.tenant.clone(),
-        partition: partition.to_owned(),
+        partition: partition_of(due),
         row_id: RowId::default(),
         epoch: 0,
         time: at,
@@ -64,15 +77,51 @@ fn notification(due: &DueNotification, partition: &str, outcome: &str, reason: &
         receiver: due.receiver.name.clone(),
         group_key: due.group_key.clone(),
         outcome: outcome.to_owned(),
-        status: if due.firing() { "firing" } else { "resolved" }.to_owned(),
+        status: status(due).to_owned(),
         alert_ids: due.alerts.iter().map(|a| a.id.clone()).collect(),
         reason: reason.to_owned(),
-    }))
+    })
 }
 
-fn partition_of(due: &DueNotification) -> String {
-    let mut partitions = due.alerts.iter().filter_map(|a| a.labels.get("partition"));
-    partitions.next().cloned().unwrap_or_else(|| "default".to_owned())
+/// As rows spell it.
+pub(super) fn status(due: &DueNotification) -> &'static str {
+    if due.firing() { "firing" } else { "resolved" }
+}
+
+/// The site that a message is about.
+pub(super) fn partition_of(due: &DueNotification) -> String {
+    due.alerts.first().map_or_else(|| "default".to_owned(), site)
+}
+
+fn site(alert: &NotifiedAlert) -> String {
+    alert.labels.get("partition").cloned().unwrap_or_else(|| "default".to_owned())
+}
+
+fn row(group: &Group, alert: &NotifiedAlert, notice: Notice) -> AlertNotification {
+    let address = &group.address;
+    let (told, told_at, notification_id) = match notice.told {
+        Some(told) => (
+            Some(if told.burns { "firing" } else { "resolved" }.to_owned()),
+            Some(Time::from_ms(told.at_ms)),
+            Some(told.message),
+        ),
+        None => (None, None, None),
+    };
+    AlertNotification {
+        tenant_id: address.receiver.tenant.clone(),
+        partition: site(alert),
+        alert_id: alert.id.clone(),
+        receiver: address.receiver.name.clone(),
+        group_key: address.group_key.clone(),
+        route: notice.route,
+        state: notice.state.name().to_owned(),
+        reason: notice.reason,
+        until: notice.until_ms.map(Time::from_ms),
+        told,
+        told_at,
+        notification_id,
+        epoch: 0,
+    }
 }
 
 impl Machine for Groups {
@@ -92,45 +141,39 @@ impl Machine for Groups {
         out: &mut Vec<GroupOut>,
     ) {
         let now = Time::from_ms(tick.clock_ms);
-        let mut net: BTreeMap<String, (i64, NotifiedAlert)> = BTreeMap::new();
         for event in events {
             match event {
-                GroupEvent::Alert(receiver, labels, alert, diff) => {
-                    let group = state.get_or_insert_with(|| Group::new(receiver.clone(), labels));
-                    if diff > 0 {
-                        group.receiver = receiver;
-                    }
-                    let slot = net.entry(alert.id.clone()).or_insert_with(|| (0, alert.clone()));
-                    slot.0 += diff;
-                    if diff > 0 {
-                        slot.1 = alert;
+                GroupEvent::Told(entry) => {
+                    state.get_or_insert_with(|| Group::new(entry.address.clone())).tell(&entry, tick.clock_ms);
+                }
+                GroupEvent::Gone(id) => {
+                    if let Some(group) = state.as_mut() {
+                        group.over(&id, tick.clock_ms);
                     }
                 }
-                GroupEvent::Settled { id, delivered, detail } => {
-                    if let Some(group) = state.as_mut() {
-                        let due = group.pending().cloned();
-                        if group.delivered(&id)
-                            && let Some(due) = due
-                        {
-                            let outcome = if delivered { "delivered" } else { "failed" };
-                            out.push(notification(&due, &partition_of(&due), outcome, &detail, now));
-                            out.push(GroupOut::Settled(id));
-                        }
+                GroupEvent::Settled(Settled { id, delivered, detail }) => {
+                    let Some(due) = state.as_mut().and_then(|group| group.delivered(&id)) else { continue };
+                    let outcome = if delivered { "delivered" } else { "failed" };
+                    out.push(GroupOut::Happened(notification(&due, outcome, &detail, now)));
+                    out.push(GroupOut::Settled(id));
+                    if delivered {
+                        let told = |a: &NotifiedAlert| GroupOut::Told(due.tenant.clone(), a.id.clone(), tick.clock_ms);
+                        out.extend(due.alerts.iter().map(told));
+                    } else {
+                        out.push(GroupOut::Dead(due, detail));
                     }
                 }
             }
         }
         let Some(group) = state.as_mut() else { return };
-        for (_, (diff, mut alert)) in net {
-            if diff < 0 {
-                alert.ends_at_ms = Some(tick.clock_ms);
-            }
-            group.update(alert, tick.clock_ms);
-        }
         if let Some(due) = group.fire(tick.clock_ms) {
             let due = due.clone();
-            out.push(notification(&due, &partition_of(&due), "due", &due.reason, now));
+            out.push(GroupOut::Happened(notification(&due, "due", &due.reason, now)));
             out.push(GroupOut::Due(due));
+        }
+        for (alert, before, after) in group.notices() {
+            out.extend(before.map(|notice| GroupOut::Notice(row(group, &alert, notice), -1)));
+            out.extend(after.map(|notice| GroupOut::Notice(row(group, &alert, notice), 1)));
         }
         if group.is_over() {
             *state = None;
@@ -143,13 +186,6 @@ impl Machine for Groups {
 
     fn restored(&mut self, _key: &GroupKey, state: &Group, out: &mut Vec<GroupOut>) {
         out.extend(state.pending().cloned().map(GroupOut::Due));
+        out.extend(state.said().map(|(alert, notice)| GroupOut::Notice(row(state, alert, notice.clone()), 1)));
     }
-}
-
-/// That a receiver should (1) or should no longer (-1) be told of an alert, for the group that it belongs to.
-pub(super) fn addressed(receiver: Receiver, alert: NotifiedAlert, diff: isize) -> Keyed<GroupKey, GroupEvent> {
-    let labels: BTreeMap<String, String> = group_labels(&receiver, &alert.labels);
-    let group = Group::new(receiver.clone(), labels.clone()).key();
-    let key = GroupKey { tenant: receiver.tenant.clone(), receiver: receiver.name.clone(), group };
-    Keyed { key, position: 0, event: GroupEvent::Alert(receiver, labels, alert, diff as i64) }
 }

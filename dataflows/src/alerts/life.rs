@@ -9,6 +9,8 @@ use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::rows::{Alert, AlertHistory, Event};
 use radarflow_reconcile::alert::{Condition, Life};
+use radarflow_reconcile::resources::escalation::Escalation;
+use radarflow_reconcile::routing::Burning;
 use serde::{Deserialize, Serialize};
 
 use super::key::AlertKey;
@@ -21,8 +23,10 @@ use crate::records::RETENTION_MS;
 pub struct AlertStep {
     /// The alert.
     pub alert_id: String,
-    /// Where to.
-    pub to: AlertStatus,
+    /// Where to; `None` where somebody only has something to say.
+    pub to: Option<AlertStatus>,
+    /// Until when, milliseconds since 1970.
+    pub until_ms: Option<i64>,
     /// Who.
     pub actor: String,
     /// Why.
@@ -36,6 +40,8 @@ pub struct AlertStep {
 pub enum AlertEvent {
     /// The condition began (+1) or ceased (-1) to hold in this form.
     Condition(Condition, i64),
+    /// A policy of escalation says this (+1), or no more (-1).
+    Escalation(Escalation, i64),
     /// A person asks for a step.
     Step(AlertStep),
 }
@@ -45,8 +51,8 @@ pub enum AlertEvent {
 pub(super) enum AlertOut {
     /// A row appears or goes.
     Row(Alert, isize),
-    /// An alert burns, as receivers are told of it.
-    Firing(String, NotifiedAlert, isize),
+    /// An alert of a tenant burns, as receivers are told of it.
+    Burning(String, Burning, isize),
     /// Something happened.
     Happened(DerivedRow),
     /// A command was judged.
@@ -59,48 +65,61 @@ pub(super) struct Alerts;
 /// One condition's alert: the one that is open, or the last that was.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct AlertState {
-    life: Life,
+    pub(super) life: Life,
     /// Multiplicity of the condition in its collection.
-    holds: BTreeMap<Condition, i64>,
+    pub(super) holds: BTreeMap<Condition, i64>,
+    /// What policies say of it; the first counts.
+    pub(super) policies: BTreeMap<Escalation, i64>,
     /// When it ended, milliseconds since 1970.
-    ended_ms: Option<i64>,
+    pub(super) ended_ms: Option<i64>,
     /// The alerts this condition had before, each with its end: kept for one retention, [`MAX_PAST`] at most.
-    past: VecDeque<(Life, i64)>,
+    pub(super) past: VecDeque<(Life, i64)>,
 }
 
 /// Alerts of one condition that stay in the table after a newer one began.
 pub const MAX_PAST: usize = 16;
 
-fn notified(life: &Life) -> NotifiedAlert {
+fn burning(life: &Life) -> Burning {
     let row = life.row();
-    NotifiedAlert {
-        id: row.id,
-        fingerprint: row.fingerprint,
-        labels: row.labels.0,
-        annotations: row.annotations.0,
-        starts_at_ms: life.began.ms(),
-        ends_at_ms: None,
+    Burning {
+        alert: NotifiedAlert {
+            id: row.id,
+            fingerprint: row.fingerprint,
+            labels: row.labels.0,
+            annotations: row.annotations.0,
+            starts_at_ms: life.began.ms(),
+            ends_at_ms: None,
+        },
+        partition: row.partition,
+        device_uid: row.device_uid,
+        suppressed: life.hold(),
+        taken: life.status == AlertStatus::Acknowledged,
+        level: life.level,
     }
 }
 
 impl AlertState {
+    /// The alert, and those before it.
+    fn lives(&self) -> impl Iterator<Item = &Life> {
+        self.past.iter().map(|(life, _)| life).chain([&self.life])
+    }
+
     fn say(before: Option<&AlertState>, after: Option<&AlertState>, out: &mut Vec<AlertOut>) {
         let rows = |s: Option<&AlertState>| -> BTreeMap<String, Alert> {
-            let lives = s.into_iter().flat_map(|s| s.past.iter().map(|(life, _)| life).chain([&s.life]));
-            lives.map(|life| (life.id(), life.row())).collect()
+            s.into_iter().flat_map(AlertState::lives).map(|life| (life.id(), life.row())).collect()
         };
         let (old, new) = (rows(before), rows(after));
         let gone = old.iter().filter(|(id, row)| new.get(*id) != Some(row));
         let come = new.iter().filter(|(id, row)| old.get(*id) != Some(row));
         out.extend(gone.map(|(_, row)| AlertOut::Row(row.clone(), -1)));
         out.extend(come.map(|(_, row)| AlertOut::Row(row.clone(), 1)));
-        let firing = |s: Option<&AlertState>| {
-            s.filter(|s| s.life.firing()).map(|s| (s.life.subject.tenant.clone(), notified(&s.life)))
+        let burns = |s: Option<&AlertState>| {
+            s.filter(|s| s.life.burns()).map(|s| (s.life.subject.tenant.clone(), burning(&s.life)))
         };
-        let (old, new) = (firing(before), firing(after));
+        let (old, new) = (burns(before), burns(after));
         if old != new {
-            out.extend(old.map(|(t, a)| AlertOut::Firing(t, a, -1)));
-            out.extend(new.map(|(t, a)| AlertOut::Firing(t, a, 1)));
+            out.extend(old.map(|(t, a)| AlertOut::Burning(t, a, -1)));
+            out.extend(new.map(|(t, a)| AlertOut::Burning(t, a, 1)));
         }
     }
 }
@@ -168,6 +187,7 @@ impl Machine for Alerts {
         let before = state.clone();
         let is_timer = events.is_empty();
         let mut holds = state.as_ref().map(|s| s.holds.clone()).unwrap_or_default();
+        let mut policies = state.as_ref().map(|s| s.policies.clone()).unwrap_or_default();
         let mut steps = Vec::new();
         for event in events {
             match event {
@@ -175,10 +195,12 @@ impl Machine for Alerts {
                     let n = holds.entry(condition).or_default();
                     *n += diff;
                 }
+                AlertEvent::Escalation(policy, diff) => *policies.entry(policy).or_default() += diff,
                 AlertEvent::Step(step) => steps.push(step),
             }
         }
         holds.retain(|_, n| *n > 0);
+        policies.retain(|_, n| *n > 0);
         let holding = holds.last_key_value().map(|(c, _)| c.clone());
         match (state.as_mut(), holding) {
             (Some(s), Some(condition)) if s.life.active => s.life.confirm(condition),
@@ -194,14 +216,13 @@ impl Machine for Alerts {
                             past.pop_front();
                         }
                     }
-                    *state = Some(AlertState { life, holds: BTreeMap::new(), ended_ms: None, past });
+                    let (holds, policies) = (BTreeMap::new(), BTreeMap::new());
+                    *state = Some(AlertState { life, holds, policies, ended_ms: None, past });
                 }
             }
             (Some(s), None) if s.life.active => {
-                s.life.active = false;
                 s.ended_ms = Some(tick.clock_ms);
-                let old = s.life.status;
-                if s.life.step(AlertStatus::Resolved, now, "system").is_ok() {
+                if let Some(old) = s.life.over(now) {
                     history(&s.life, Some(old), now, "system", "condition over", out);
                 }
             }
@@ -209,16 +230,15 @@ impl Machine for Alerts {
         }
         if let Some(s) = state.as_mut() {
             s.holds = holds;
+            s.life.levels = policies.first_key_value().map(|(policy, _)| policy.levels.clone());
+            s.policies = policies;
         }
         for asked in steps {
             step(state.as_mut(), asked, now, out);
         }
         if is_timer && let Some(s) = state.as_mut() {
-            if s.life.due_ms().is_some_and(|due| due <= tick.clock_ms) {
-                let old = s.life.status;
-                if s.life.step(AlertStatus::Escalated, now, "system").is_ok() {
-                    history(&s.life, Some(old), now, "system", "nobody took it", out);
-                }
+            while let Some((old, why)) = s.life.wait(now) {
+                history(&s.life, Some(old), now, "system", &why, out);
             }
             s.past.retain(|(_, ended)| ended + RETENTION_MS > tick.clock_ms);
             if s.past.is_empty() && s.ended_ms.is_some_and(|at| at + RETENTION_MS <= tick.clock_ms) {
@@ -239,17 +259,27 @@ impl Machine for Alerts {
 }
 
 fn step(state: Option<&mut AlertState>, asked: AlertStep, now: Time, out: &mut Vec<AlertOut>) {
-    let AlertStep { alert_id, to, actor, reason, command_id } = asked;
-    let refused = match state {
-        Some(s) if s.life.id() == alert_id => {
+    let AlertStep { alert_id, to, until_ms, actor, reason, command_id } = asked;
+    let refused = match (state, to) {
+        (Some(s), Some(_)) if until_ms.is_some_and(|until| until <= now.ms()) && s.life.id() == alert_id => {
+            Some("what is suppressed until a time is so until a time to come".to_owned())
+        }
+        (Some(s), Some(to)) if s.life.id() == alert_id => {
             let old = s.life.status;
-            match s.life.step(to, now, &actor) {
+            match s.life.step(to, until_ms.map(Time::from_ms), now, &actor) {
                 Ok(()) => {
                     history(&s.life, Some(old), now, &actor, &reason, out);
                     None
                 }
                 Err(refused) => Some(refused.to_string()),
             }
+        }
+        // Something can be said of those that are over, too.
+        (Some(s), None) if s.lives().any(|life| life.id() == alert_id) => {
+            if let Some(life) = s.lives().find(|life| life.id() == alert_id) {
+                history(life, Some(life.status), now, &actor, &reason, out);
+            }
+            None
         }
         _ => Some(format!("there is no alert {alert_id:?}, or its condition has returned as another alert")),
     };

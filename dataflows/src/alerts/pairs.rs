@@ -9,6 +9,7 @@ use radarflow_reconcile::alert::{Condition, Subject};
 use serde::{Deserialize, Serialize};
 
 use super::key::{AlertKey, ConditionChange};
+use super::older::OldCondition;
 use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
 use crate::sizes::Sizes;
 use crate::strangers::bucket;
@@ -51,12 +52,24 @@ impl PairShare {
 pub(super) struct Pairs(pub(super) Arc<Sizes>);
 
 /// What was begun, and when it was last said.
-#[derive(Default, Serialize, Deserialize)]
-pub(super) struct Begun {
-    conditions: BTreeMap<PairSubject, (Condition, i64)>,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Begun<C = Condition> {
+    conditions: BTreeMap<PairSubject, (C, i64)>,
 }
 
-impl Begun {
+impl<C> Default for Begun<C> {
+    fn default() -> Self {
+        Begun { conditions: BTreeMap::new() }
+    }
+}
+
+impl<C> Begun<C> {
+    /// The same of other conditions.
+    pub(super) fn map<D>(self, of: impl Fn(C) -> D) -> Begun<D> {
+        let conditions = self.conditions.into_iter();
+        Begun { conditions: conditions.map(|(subject, (condition, said))| (subject, (of(condition), said))).collect() }
+    }
+
     fn has_room(&self, subject: &PairSubject) -> bool {
         let of_address = || self.conditions.keys().filter(|(source, _)| *source == subject.0).count();
         self.conditions.contains_key(subject)
@@ -119,8 +132,8 @@ impl Machine for Pairs {
 
 /// The first release kept conditions by their alert; the address was in the name of the thing.
 pub(crate) fn pairs_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
-    let mut shares: BTreeMap<PairShare, Begun> = BTreeMap::new();
-    for (_, (subject, condition)) in take_state::<AlertKey, (Subject, Condition)>(state, Pairs::NAME)? {
+    let mut shares: BTreeMap<PairShare, Begun<OldCondition>> = BTreeMap::new();
+    for (_, (subject, condition)) in take_state::<AlertKey, (Subject, OldCondition)>(state, Pairs::NAME)? {
         let address = subject.entity.split('/').next().and_then(|ip| ip.parse().ok());
         let subject = (address.ok_or_else(|| format!("{} names no address", subject.entity))?, subject);
         let begun = shares.entry(PairShare::of(&subject)).or_default();

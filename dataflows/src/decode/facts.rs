@@ -10,7 +10,7 @@ use radarflow_proto::rows::Audit;
 use radarflow_reconcile::identity::sources;
 
 use super::{At, Decoder};
-use crate::alerts::{AlertEvent, AlertKey, AlertStep, GroupEvent, GroupKey};
+use crate::alerts::{AlertEvent, AlertKey, AlertStep, GroupEvent, GroupKey, LetterEvent, LetterKey, Settled};
 use crate::facts::StandingFact;
 use crate::keyed::Keyed;
 use crate::listings::{ListingEvent, ListingKey};
@@ -64,10 +64,11 @@ impl Decoder {
             self.audit(at, audited);
         }
         match &**fact {
-            Fact::AlertStep { tenant, alert_id, to, actor, reason, command_id } => {
+            Fact::AlertStep { tenant, alert_id, to, until_ms, actor, reason, command_id } => {
                 let step = AlertStep {
                     alert_id: alert_id.clone(),
-                    to: *to,
+                    to: Some(*to),
+                    until_ms: *until_ms,
                     actor: actor.name.clone(),
                     reason: reason.clone(),
                     command_id: command_id.clone(),
@@ -75,10 +76,26 @@ impl Decoder {
                 let key = AlertKey::of_alert(tenant, alert_id);
                 self.out.steps.push(Keyed { key, position, event: AlertEvent::Step(step) });
             }
+            Fact::AlertComment { tenant, alert_id, actor, text, command_id } => {
+                let step = AlertStep {
+                    alert_id: alert_id.clone(),
+                    to: None,
+                    until_ms: None,
+                    actor: actor.name.clone(),
+                    reason: text.clone(),
+                    command_id: command_id.clone(),
+                };
+                let key = AlertKey::of_alert(tenant, alert_id);
+                self.out.steps.push(Keyed { key, position, event: AlertEvent::Step(step) });
+            }
+            Fact::Replay { tenant, receiver, command_id, .. } => {
+                let key = LetterKey { tenant: tenant.clone(), receiver: receiver.clone() };
+                self.out.replays.push(Keyed { key, position, event: LetterEvent::Replay(command_id.clone()) });
+            }
             Fact::Delivery { tenant, receiver, group_key, notification_id, delivered, detail } => {
                 let key = GroupKey { tenant: tenant.clone(), receiver: receiver.clone(), group: group_key.clone() };
-                let event =
-                    GroupEvent::Settled { id: notification_id.clone(), delivered: *delivered, detail: detail.clone() };
+                let (id, delivered, detail) = (notification_id.clone(), *delivered, detail.clone());
+                let event = GroupEvent::Settled(Settled { id, delivered, detail });
                 self.out.deliveries.push(Keyed { key, position, event });
             }
             Fact::RunDecision(decision) => {

@@ -226,12 +226,11 @@ impl Decoder {
                 description: format!("linkDown trap from {source}, interface {index}"),
                 source_type: "trap".to_owned(),
                 source_id: subject.entity.clone(),
-                device_uid: None,
-                agent_uid: None,
                 labels: BTreeMap::from([
                     ("ip".to_owned(), source.to_string()),
                     ("if_index".to_owned(), index.to_string()),
                 ]),
+                ..Condition::default()
             })
         } else {
             PairEvent::End

@@ -35,7 +35,9 @@ use radarflow_proto::rows::{
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
 
-use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, PairEvent, PairShare, PairSubject};
+use crate::alerts::{
+    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, PairEvent, PairShare, PairSubject,
+};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
@@ -107,6 +109,8 @@ pub struct Decoded {
     pub device_steps: Vec<Keyed<Name, (u64, DeviceStep)>>,
     /// What became of notifications.
     pub deliveries: Vec<Keyed<GroupKey, GroupEvent>>,
+    /// Dead letters that are to be sent again.
+    pub replays: Vec<Keyed<LetterKey, LetterEvent>>,
     /// What agents found, counted by job.
     pub results: Vec<Keyed<JobKey, JobEvent>>,
     /// Rows of event tables.

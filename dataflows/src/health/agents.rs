@@ -82,9 +82,9 @@ impl AgentState {
             description: format!("no heartbeat for {} minutes", AGENT_SILENCE_MS / 60_000),
             source_type: "agent".to_owned(),
             source_id: row.agent_id.clone(),
-            device_uid: None,
             agent_uid: Some(row.agent_id.clone()),
             labels: BTreeMap::from([("agent_id".to_owned(), row.agent_id.clone())]),
+            ..Condition::default()
         };
         (AlertKey::of_subject(subject), condition)
     }

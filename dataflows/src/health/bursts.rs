@@ -109,9 +109,8 @@ fn burst(key: &LogSource) -> (AlertKey, Condition) {
         ),
         source_type: "log".to_owned(),
         source_id: key.ip.to_string(),
-        device_uid: None,
-        agent_uid: None,
         labels: BTreeMap::from([("ip".to_owned(), key.ip.to_string())]),
+        ..Condition::default()
     };
     (AlertKey::of_subject(subject), condition)
 }

@@ -301,8 +301,8 @@ pub(super) fn offline(device: &Device) -> Option<(Subject, Condition)> {
         source_type: "device".to_owned(),
         source_id: device.uid.clone(),
         device_uid: Some(device.uid.clone()),
-        agent_uid: None,
         labels,
+        ..Condition::default()
     };
     Some((subject, condition))
 }

@@ -190,9 +190,9 @@ fn missed(row: &Job) -> (AlertKey, Condition) {
         description: row.reason.clone().unwrap_or_default(),
         source_type: "job".to_owned(),
         source_id: subject.entity.clone(),
-        device_uid: None,
         agent_uid: Some(&row.agent_id).filter(|id| !id.is_empty()).cloned(),
         labels: labels.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.clone())).collect(),
+        ..Condition::default()
     };
     (AlertKey::of_subject(subject), condition)
 }

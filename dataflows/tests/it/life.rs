@@ -19,6 +19,9 @@ fn receiver() -> Fact {
         repeat_interval_ms: 3_600_000,
         send_resolved: true,
         headers: BTreeMap::new(),
+        credential: None,
+        signing_key: None,
+        template: None,
     })
 }
 
@@ -80,6 +83,7 @@ fn steps_are_judged_where_they_stand_and_refusals_say_what_is_allowed() {
             tenant: "t".into(),
             alert_id: id.clone(),
             to,
+            until_ms: None,
             actor: Actor { name: "ann".into(), role: Role::Operator },
             reason: "looking".into(),
             command_id: command.into(),

@@ -134,6 +134,9 @@ fn what_stood_before_there_were_resources_stands_after_an_upgrade() {
         repeat_interval_ms: 0,
         send_resolved: true,
         headers: BTreeMap::new(),
+        credential: None,
+        signing_key: None,
+        template: None,
     };
     let token = Token {
         id: "0a".into(),

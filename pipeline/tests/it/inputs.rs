@@ -54,6 +54,9 @@ fn receiver(tenant: &str, url: &str) -> Fact {
         repeat_interval_ms: 7_200_000,
         send_resolved: true,
         headers: Default::default(),
+        credential: None,
+        signing_key: None,
+        template: None,
     })
 }
 

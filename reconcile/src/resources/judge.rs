@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{named, of_table, profiles, providers};
+use super::{maintenance, named, of_table, profiles, providers, routes};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -413,8 +413,16 @@ impl Judge {
         if key.0 == Table::DeviceGroup {
             return of(Table::Profile).find(|profile| profiles::refers(profile, &key.1));
         }
-        if key.0 != Table::Role {
-            return None;
+        let mut routes = of(Table::Route);
+        match key.0 {
+            Table::Receiver => return routes.find(|route| route.text("receiver") == Some(&key.1)),
+            Table::Route => return routes.find(|route| route.text("parent") == Some(&key.1)),
+            Table::TimeInterval => {
+                let windows = of(Table::MaintenanceWindow).find(|window| maintenance::refers(window, &key.1));
+                return routes.find(|route| routes::refers(route, &key.1)).or(windows);
+            }
+            Table::Role => {}
+            _ => return None,
         }
         let mut bears = of(Table::User).chain(of(Table::ApiToken));
         let bears = bears.find(|resource| resource.text("role") == Some(&key.1));

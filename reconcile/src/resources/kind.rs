@@ -157,6 +157,11 @@ impl Field {
         Field::new(name, Holds::Number(least, most), Default::Number(default))
     }
 
+    /// A whole number that may be missing.
+    pub const fn maybe(name: &'static str, least: i64, most: i64) -> Self {
+        Field::new(name, Holds::Number(least, most), Default::Null)
+    }
+
     /// An instant that may be missing.
     pub const fn instant(name: &'static str) -> Self {
         Field::new(name, Holds::Instant, Default::Null)

@@ -15,20 +15,27 @@
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
 //! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies` | the kinds |
+//! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation` | the kinds of who is told of alerts |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod dependencies;
+pub mod escalation;
 mod groups;
+mod inhibition;
 pub mod judge;
 mod judges;
 pub mod kind;
 mod links;
+mod maintenance;
 mod profiles;
 pub mod providers;
 mod receivers;
 mod roles;
+mod routes;
 mod rules;
 mod sessions;
+mod silences;
+mod times;
 mod tokens;
 pub mod told;
 mod users;
@@ -48,13 +55,19 @@ use crate::access::{Action, Permission};
 pub static KINDS: &[&ResourceKind] = &[
     &dependencies::DEPENDENCIES,
     &groups::DEVICE_GROUPS,
+    &escalation::ESCALATION_POLICIES,
     &providers::IDENTITY_PROVIDERS,
+    &inhibition::INHIBIT_RULES,
+    &maintenance::MAINTENANCE_WINDOWS,
     &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,
     &rules::RULES,
+    &routes::ROUTES,
     &sessions::SESSIONS,
     &links::SIGN_IN_LINKS,
+    &silences::SILENCES,
+    &times::TIME_INTERVALS,
     &tokens::TOKENS,
     &users::USERS,
 ];

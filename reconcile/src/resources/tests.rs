@@ -320,6 +320,9 @@ fn what_was_stated_before_there_were_resources_means_the_same() {
         repeat_interval_ms: 3,
         send_resolved: false,
         headers: [("Authorization".to_owned(), "file:/run/hook".to_owned())].into(),
+        credential: None,
+        signing_key: None,
+        template: None,
     };
     let mut court = Court::default();
     let fact = radarflow_proto::fact::Fact::Receiver(receiver.clone());

@@ -102,17 +102,16 @@ pub fn receiver(resource: &Resource) -> Option<Receiver> {
         tenant: resource.tenant.clone(),
         name: resource.id.clone(),
         url: resource.secrets.get("target")?.clone(),
-        kind: match resource.text("kind")? {
-            "alertmanager_api" => ReceiverKind::AlertmanagerApi,
-            "serviceradar" => ReceiverKind::Serviceradar,
-            _ => ReceiverKind::Alertmanager,
-        },
+        kind: ReceiverKind::named(resource.text("kind")?).unwrap_or(ReceiverKind::Alertmanager),
         group_by: resource.texts("group_by"),
         group_wait_ms: ms("group_wait_ms"),
         group_interval_ms: ms("group_interval_ms"),
         repeat_interval_ms: ms("repeat_interval_ms"),
         send_resolved: resource.flag("send_resolved"),
         headers: headers(resource).into_iter().collect::<BTreeMap<_, _>>(),
+        credential: resource.secrets.get("credential").cloned(),
+        signing_key: resource.secrets.get("signing_key").cloned(),
+        template: resource.text("template").map(str::to_owned),
     })
 }
 
@@ -138,23 +137,23 @@ pub fn shown(url: &str) -> String {
 
 /// The fields of a receiver, secrets among them.
 fn receiver_fields(receiver: &Receiver) -> Fields {
-    let kind = match receiver.kind {
-        ReceiverKind::Alertmanager => "alertmanager",
-        ReceiverKind::AlertmanagerApi => "alertmanager_api",
-        ReceiverKind::Serviceradar => "serviceradar",
-    };
     let headers: Vec<String> = receiver.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    fields([
+    let mut fields = fields([
         ("url", json!(shown(&receiver.url))),
         ("target", json!(receiver.url)),
-        ("kind", json!(kind)),
+        ("kind", json!(receiver.kind.name())),
         ("group_by", json!(receiver.group_by)),
         ("group_wait_ms", json!(receiver.group_wait_ms)),
         ("group_interval_ms", json!(receiver.group_interval_ms)),
         ("repeat_interval_ms", json!(receiver.repeat_interval_ms)),
         ("send_resolved", json!(receiver.send_resolved)),
         ("headers", json!(headers)),
-    ])
+        ("template", json!(receiver.template)),
+    ]);
+    // Said or not: what the file no longer says goes.
+    fields.insert("credential".to_owned(), json!(receiver.credential));
+    fields.insert("signing_key".to_owned(), json!(receiver.signing_key));
+    fields
 }
 
 fn fields<const N: usize>(named: [(&str, Value); N]) -> Fields {

@@ -22,6 +22,7 @@ const FILES: &[(&str, &str)] = files![
     "0008_people",
     "0009_sign_in",
     "0010_jobs",
+    "0011_notification",
     "0012_rules",
 ];
 

@@ -51,6 +51,8 @@ pub(super) struct Message {
     bytes: usize,
     attempts: u32,
     since: Instant,
+    /// Requests of it that were taken.
+    pub(super) done: usize,
 }
 
 /// A receiver is another when its address is: it must not be judged by what the old one did.
@@ -189,7 +191,7 @@ impl Lines {
         if !self.known.insert(key_of(&due)) {
             return Vec::new();
         }
-        let message = Message { bytes: bytes_of(&due), due, attempts: 0, since: now };
+        let message = Message { bytes: bytes_of(&due), due, attempts: 0, since: now, done: 0 };
         let name = message.due.tenant.clone();
         let tenant = self.tenants.entry(name.clone()).or_default();
         let receiver = receiver_of(&message.due);
@@ -392,11 +394,15 @@ mod tests {
                 repeat_interval_ms: 0,
                 send_resolved: true,
                 headers: BTreeMap::new(),
+                credential: None,
+                signing_key: None,
+                template: None,
             },
             group_key: format!("g{n}"),
             group_labels: BTreeMap::new(),
             alerts: vec![],
             reason: "x".repeat(text),
+            at_ms: 0,
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicUsize;
 
 use radarflow_proto::fact::Receiver;
 use radarflow_proto::frame::Range;
+use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::{BoxFuture, Part};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -78,18 +80,7 @@ impl Recorded {
 }
 
 fn receiver(tenant: &str, name: &str, url: &str) -> Receiver {
-    Receiver {
-        tenant: tenant.into(),
-        name: name.into(),
-        url: url.into(),
-        kind: ReceiverKind::Alertmanager,
-        group_by: vec![],
-        group_wait_ms: 0,
-        group_interval_ms: 0,
-        repeat_interval_ms: 0,
-        send_resolved: true,
-        headers: BTreeMap::new(),
-    }
+    Receiver::new(tenant, name, ReceiverKind::Alertmanager, url)
 }
 
 fn due(tenant: &str, name: &str, addr: SocketAddr, n: usize) -> DueNotification {
@@ -101,6 +92,7 @@ fn due(tenant: &str, name: &str, addr: SocketAddr, n: usize) -> DueNotification 
         group_labels: BTreeMap::new(),
         alerts: vec![],
         reason: "x".repeat(500),
+        at_ms: 0,
     }
 }
 
@@ -304,28 +296,18 @@ fn the_payload_is_alertmanagers_to_the_letter() {
     let due = DueNotification {
         id: "n".into(),
         tenant: "t".into(),
-        receiver: Receiver {
-            tenant: "t".into(),
-            name: "ops".into(),
-            url: String::new(),
-            kind: ReceiverKind::Alertmanager,
-            group_by: vec![],
-            group_wait_ms: 0,
-            group_interval_ms: 0,
-            repeat_interval_ms: 0,
-            send_resolved: true,
-            headers: BTreeMap::new(),
-        },
+        receiver: Receiver::new("t", "ops", ReceiverKind::Alertmanager, ""),
         group_key: "{}:{}".into(),
         group_labels: BTreeMap::new(),
         alerts: vec![alert("1", None), alert("2", Some(1_704_067_201_500))],
         reason: String::new(),
+        at_ms: 0,
     };
     let expected = r#"{"version":"4","groupKey":"{}:{}","truncatedAlerts":0,"status":"firing","receiver":"ops",
         "groupLabels":{},"commonLabels":{"alertname":"x"},"commonAnnotations":{},"externalURL":"http://r","alerts":[
         {"status":"firing","labels":{"alertname":"x","id":"1"},"annotations":{},"startsAt":"2024-01-01T00:00:00Z",
-         "endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://r/alerts/1","fingerprint":"f1"},
+         "endsAt":"0001-01-01T00:00:00Z","generatorURL":"http://r/api/v2/alerts/1/explain","fingerprint":"f1"},
         {"status":"resolved","labels":{"alertname":"x","id":"2"},"annotations":{},"startsAt":"2024-01-01T00:00:00Z",
-         "endsAt":"2024-01-01T00:00:01.500Z","generatorURL":"http://r/alerts/2","fingerprint":"f2"}]}"#;
+         "endsAt":"2024-01-01T00:00:01.500Z","generatorURL":"http://r/api/v2/alerts/2/explain","fingerprint":"f2"}]}"#;
     assert_eq!(alertmanager_payload(&due, "http://r"), serde_json::from_str::<Value>(expected).unwrap());
 }

@@ -83,14 +83,25 @@ fn provider(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response>
 #[allow(clippy::result_large_err)]
 fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
     let sealed = |field: &str, text: &str| sealed(api, of, field, text);
+    for field in ["credential", "signing_key"] {
+        let Some(secret) = fields.get(field).filter(|secret| !secret.is_null()) else { continue };
+        let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
+        let secret = secret.ok_or_else(|| invalid(field, "it is text of at most 2000 bytes"))?;
+        let secret = if secret.is_empty() { Value::Null } else { json!(sealed(field, secret)?) };
+        fields.insert(field.to_owned(), secret);
+    }
     if let Some(target) = fields.get("target").filter(|target| !target.is_null()) {
         let url = target.as_str().filter(|url| url.len() <= 2000);
-        let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
-        let url = url.ok_or_else(|| invalid("target", "it is an http or https URL of at most 2000 bytes"))?.to_owned();
+        let known = ["http://", "https://", "mailto:"];
+        let url = url.filter(|url| known.iter().any(|begins| url.starts_with(begins)));
+        let wrong = "it is an http or https URL, or `mailto:` and addresses, of at most 2000 bytes";
+        let url = url.ok_or_else(|| invalid("target", wrong))?.to_owned();
         fields.insert("url".to_owned(), json!(told::shown(&url)));
         fields.insert("target".to_owned(), json!(sealed("target", &url)?));
         // What was meant for one place is not sent to another.
-        fields.entry("headers".to_owned()).or_insert(Value::Null);
+        for field in ["headers", "credential", "signing_key"] {
+            fields.entry(field.to_owned()).or_insert(Value::Null);
+        }
     }
     if let Some(headers) = fields.get("headers").filter(|headers| !headers.is_null()) {
         let wrong = || invalid("headers", "they are texts of at most 4000 bytes, each `Name: value`");

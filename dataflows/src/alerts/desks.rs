@@ -1,0 +1,164 @@
+//! Each tenant's desk in one place, stepped epoch by epoch: [`radarflow_reconcile::routing::desk`].
+//!
+//! A desk is no state: it is a function of what burns, of what devices are and of what stands, and is computed again of these at a
+//! restart. Only the clock at which that was said last is in snapshots, so that what is computed again is what was said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use radarflow_proto::resource::{Resource, ResourceChange};
+use radarflow_proto::rows::Device;
+use radarflow_reconcile::routing::policy::READ;
+use radarflow_reconcile::routing::{Burning, Desk, Said};
+use serde::{Deserialize, Serialize};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::vec::Map;
+
+use super::groups::{GroupEvent, GroupKey};
+use crate::collection::{Events, Rel, collected};
+use crate::keyed::{Context, Keyed, StateEntry, encode, route};
+
+/// Clocks in snapshots, by tenant.
+const CLOCKS: &str = "desks";
+
+/// What a desk is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Part {
+    Resource(Arc<Resource>),
+    Device(Arc<Device>),
+    Burning(String, Burning),
+}
+
+impl Part {
+    fn tenant(&self) -> &str {
+        match self {
+            Part::Resource(resource) => &resource.tenant,
+            Part::Device(device) => &device.tenant_id,
+            Part::Burning(tenant, _) => tenant,
+        }
+    }
+}
+
+/// Takes in what changed at an epoch.
+fn take(desk: &mut Desk, parts: Vec<(Part, isize)>) {
+    let mut net: BTreeMap<Part, isize> = BTreeMap::new();
+    for (part, diff) in parts {
+        *net.entry(part).or_default() += diff;
+    }
+    // What goes before what comes: what changes goes and comes.
+    let (come, go): (Vec<_>, Vec<_>) = net.into_iter().filter(|(_, diff)| *diff != 0).partition(|(_, d)| *d > 0);
+    for (part, diff) in go.into_iter().chain(come) {
+        let is = diff > 0;
+        match part {
+            Part::Resource(resource) => desk.resource(resource, is),
+            Part::Device(device) => desk.device(device, is),
+            Part::Burning(_, burning) => {
+                let id = burning.alert.id.clone();
+                desk.alert(&id, is.then_some(burning));
+            }
+        }
+    }
+}
+
+fn said(tenant: &str, said: Said) -> Keyed<GroupKey, GroupEvent> {
+    let (name, event) = match said {
+        Said::Told(name, entry) => (name, GroupEvent::Told(entry)),
+        Said::Gone(name, id) => (name, GroupEvent::Gone(id)),
+    };
+    let key = GroupKey { tenant: tenant.to_owned(), receiver: name.receiver, group: name.group };
+    Keyed { key, position: 0, event }
+}
+
+/// The desks of the tenants that this worker has.
+#[derive(Default)]
+struct Desks {
+    of: BTreeMap<String, Desk>,
+    due: BTreeSet<(i64, String)>,
+}
+
+impl Desks {
+    fn turn(&mut self, tenant: String, parts: Vec<(Part, isize)>, now_ms: i64) -> Vec<Keyed<GroupKey, GroupEvent>> {
+        let desk = self.of.entry(tenant.clone()).or_default();
+        if let Some(due) = desk.due_ms() {
+            self.due.remove(&(due, tenant.clone()));
+        }
+        take(desk, parts);
+        let out = desk.turn(now_ms).into_iter().map(|word| said(&tenant, word)).collect();
+        self.due.extend(desk.due_ms().map(|due| (due, tenant)));
+        out
+    }
+}
+
+/// Builds it: what groups are told.
+pub(super) fn build<'scope>(
+    cx: &Context,
+    resources: Events<'scope, ResourceChange>,
+    devices: Rel<'scope, Arc<Device>>,
+    burning: Rel<'scope, (String, Burning)>,
+) -> Events<'scope, Keyed<GroupKey, GroupEvent>> {
+    let read = READ.map(radarflow_proto::rows::Table::name);
+    let resources = collected(
+        resources.flat_map(move |ResourceChange { before, after }| {
+            let changes = before.map(|before| (before, -1)).into_iter().chain(after.map(|after| (after, 1)));
+            changes.filter(|(resource, _)| read.contains(&resource.resource.as_str())).collect::<Vec<_>>()
+        }),
+        |(resource, diff)| Some((Part::Resource(resource), diff)),
+    );
+    let burning = burning.map(|(tenant, burning)| Part::Burning(tenant, burning));
+    let parts = resources.concat(devices.map(Part::Device)).concat(burning);
+    let cx = cx.clone();
+    let first = cx.restored;
+    let by_tenant = Exchange::new(|(part, _, _): &(Part, u64, isize)| route(part.tenant()));
+    parts.inner.unary_frontier(by_tenant, "Desks", move |capability, _| {
+        let mut capability = Some(capability.delayed(&first));
+        let mut desks = Desks::default();
+        let clocks: BTreeMap<String, i64> = cx.restore_where(CLOCKS, |tenant: &String| route(tenant));
+        let mut waiting: BTreeMap<u64, BTreeMap<String, Vec<(Part, isize)>>> = BTreeMap::new();
+        let mut next = first;
+        move |(input, frontier), output| {
+            input.for_each(|_, data| {
+                for (part, epoch, diff) in data.drain(..) {
+                    let of = waiting.entry(epoch.max(first)).or_default();
+                    of.entry(part.tenant().to_owned()).or_default().push((part, diff));
+                }
+            });
+            let Some(upper) = frontier.frontier().first().copied() else {
+                capability = None;
+                return;
+            };
+            let Some(held) = capability.as_mut() else { return };
+            while next < upper {
+                // What stood at the snapshot is said again as of the snapshot's clock.
+                let tick = (next > first).then(|| cx.tick(next).expect("every epoch is announced before its data"));
+                let mut parts = waiting.remove(&next).unwrap_or_default();
+                if let Some(tick) = tick {
+                    while desks.due.first().is_some_and(|(at, _)| *at <= tick.clock_ms) {
+                        let (_, tenant) = desks.due.pop_first().expect("there is a first");
+                        parts.entry(tenant).or_default();
+                    }
+                }
+                let mut out = Vec::new();
+                for (tenant, parts) in parts {
+                    let now_ms = match tick {
+                        Some(tick) => tick.clock_ms,
+                        None => clocks.get(&tenant).copied().unwrap_or_default(),
+                    };
+                    out.extend(desks.turn(tenant, parts, now_ms));
+                }
+                held.downgrade(&next);
+                output.session(held).give_iterator(out.into_iter());
+                if let Some(tick) = tick.filter(|_| cx.wants_snapshot(next)) {
+                    let clock = |tenant: &String| StateEntry {
+                        collection: CLOCKS,
+                        key: encode(tenant),
+                        value: Some(encode(&tick.clock_ms)),
+                    };
+                    cx.save(next, desks.of.keys().map(clock).collect());
+                }
+                next += 1;
+            }
+            held.downgrade(&upper.max(first));
+        }
+    })
+}

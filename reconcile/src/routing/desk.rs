@@ -1,0 +1,337 @@
+//! A tenant's desk: what burns, what was stated, and what follows of both for each group of each receiver.
+//!
+//! It is told what changes, and says what is otherwise. What it says is a function of what it was told and of the clock alone,
+//! whatever it was told in which order:
+//!
+//! ```text
+//! said(alert) = addresses(labels) × hold          hold = the first of: suppressed by a person, maintenance, a silence,
+//!                                                 an alert that inhibits it, the times of the route
+//! ```
+//! An alert that is told nothing of is held, not over: who was told that it burns believes it rightly.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use radarflow_proto::payload::NotifiedAlert;
+use radarflow_proto::resource::Resource;
+use radarflow_proto::rows::Device;
+use serde::{Deserialize, Serialize};
+
+use super::matcher::all_match;
+use super::policy::{Address, Hold, Now, Policy};
+
+/// An alert that burns, as whoever tells of it must know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Burning {
+    /// What is told of it.
+    pub alert: NotifiedAlert,
+    /// Its site.
+    pub partition: String,
+    /// The device it is about.
+    pub device_uid: Option<String>,
+    /// Somebody does not want it: who, and until when.
+    pub suppressed: Option<Hold>,
+    /// Somebody took it: it is not told again.
+    pub taken: bool,
+    /// How often it was escalated.
+    pub level: i64,
+}
+
+/// What a group is told of an alert.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Entry {
+    /// Who is told, and with what.
+    pub address: Address,
+    /// What of.
+    pub alert: NotifiedAlert,
+    /// Somebody took it.
+    pub taken: bool,
+    /// Why nothing is told now.
+    pub hold: Option<Hold>,
+}
+
+/// A receiver's group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupName {
+    /// The receiver.
+    pub receiver: String,
+    /// Names the group.
+    pub group: String,
+}
+
+/// What is otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// An alert belongs to a group, in this form.
+    Told(GroupName, Arc<Entry>),
+    /// An alert belongs to it no more: it is over, or goes elsewhere.
+    Gone(GroupName, String),
+}
+
+/// A device, ordered by its name.
+struct Named(Arc<Device>);
+
+trait ByName {
+    fn name(&self) -> (&str, &str);
+}
+
+impl ByName for Named {
+    fn name(&self) -> (&str, &str) {
+        (&self.0.partition, &self.0.uid)
+    }
+}
+impl ByName for (&str, &str) {
+    fn name(&self) -> (&str, &str) {
+        *self
+    }
+}
+impl<'a> Borrow<dyn ByName + 'a> for Named {
+    fn borrow(&self) -> &(dyn ByName + 'a) {
+        self
+    }
+}
+impl PartialEq for dyn ByName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+impl Eq for dyn ByName + '_ {}
+impl PartialOrd for dyn ByName + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for dyn ByName + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+impl Eq for Named {}
+impl PartialOrd for Named {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Named {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name().cmp(&other.name())
+    }
+}
+
+/// Of one rule of inhibition and one set of values, the alerts on either side.
+#[derive(Default)]
+struct Sides {
+    /// Those that keep others back and cannot be kept back themselves.
+    sources: BTreeSet<String>,
+    /// Those that could be both.
+    both: BTreeSet<String>,
+    targets: BTreeSet<String>,
+}
+
+impl Sides {
+    /// The alert that keeps another back.
+    fn keeps(&self, is_both: bool) -> Option<&String> {
+        let both = if is_both { None } else { self.both.first() };
+        self.sources.first().into_iter().chain(both).min()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.both.is_empty() && self.targets.is_empty()
+    }
+}
+
+/// All that a tenant's notifications hang on.
+#[derive(Default)]
+pub struct Desk {
+    resources: BTreeMap<(String, String), Arc<Resource>>,
+    policy: Policy,
+    /// The policy is to be read again.
+    stale: bool,
+    now: Now,
+    next_ms: Option<i64>,
+    devices: BTreeSet<Named>,
+    burning: BTreeMap<String, Arc<Burning>>,
+    of_device: BTreeMap<(String, String), BTreeSet<String>>,
+    sides: BTreeMap<(usize, Vec<String>), Sides>,
+    said: BTreeMap<String, BTreeMap<GroupName, Arc<Entry>>>,
+    dirty: BTreeSet<String>,
+}
+
+impl Desk {
+    /// An alert burns in this form, or no more.
+    pub fn alert(&mut self, id: &str, burning: Option<Burning>) {
+        let before = self.burning.get(id).cloned();
+        if before.as_deref() == burning.as_ref() {
+            return;
+        }
+        if let Some(before) = before {
+            self.side(&before, false);
+            if let Some(uid) = &before.device_uid {
+                let key = (before.partition.clone(), uid.clone());
+                if let Some(of) = self.of_device.get_mut(&key) {
+                    of.remove(id);
+                    if of.is_empty() {
+                        self.of_device.remove(&key);
+                    }
+                }
+            }
+            self.burning.remove(id);
+        }
+        if let Some(burning) = burning {
+            self.side(&burning, true);
+            if let Some(uid) = &burning.device_uid {
+                self.of_device.entry((burning.partition.clone(), uid.clone())).or_default().insert(id.to_owned());
+            }
+            self.burning.insert(id.to_owned(), Arc::new(burning));
+        }
+        self.dirty.insert(id.to_owned());
+    }
+
+    /// A device is so now, or is no more.
+    pub fn device(&mut self, device: Arc<Device>, is: bool) {
+        let key = (device.partition.clone(), device.uid.clone());
+        let device = Named(device);
+        if is {
+            self.devices.replace(device);
+        } else {
+            self.devices.remove(&device);
+        }
+        if let Some(of) = self.of_device.get(&key) {
+            self.dirty.extend(of.iter().cloned());
+        }
+    }
+
+    /// A resource stands so now, or no more.
+    pub fn resource(&mut self, resource: Arc<Resource>, is: bool) {
+        let key = (resource.resource.clone(), resource.id.clone());
+        if is {
+            self.resources.insert(key, resource);
+        } else {
+            self.resources.remove(&key);
+        }
+        self.stale = true;
+    }
+
+    /// When the clock alone may make something otherwise, milliseconds since 1970.
+    pub fn due_ms(&self) -> Option<i64> {
+        self.next_ms
+    }
+
+    /// Puts an alert on the sides of every rule that it is on, or takes it away.
+    fn side(&mut self, burning: &Burning, there: bool) {
+        let (id, labels) = (&burning.alert.id, &burning.alert.labels);
+        for (nth, rule) in self.policy.inhibitions.iter().enumerate() {
+            let (source, target) = (all_match(&rule.source, labels), all_match(&rule.target, labels));
+            if !source && !target {
+                continue;
+            }
+            let key = (nth, rule.key(labels));
+            let sides = self.sides.entry(key.clone()).or_default();
+            let before = (sides.keeps(false).cloned(), sides.keeps(true).cloned());
+            for (side, is) in [
+                (&mut sides.sources, source && !target),
+                (&mut sides.both, source && target),
+                (&mut sides.targets, target),
+            ] {
+                match (is, there) {
+                    (true, true) => drop(side.insert(id.clone())),
+                    (true, false) => drop(side.remove(id)),
+                    _ => {}
+                }
+            }
+            if before != (sides.keeps(false).cloned(), sides.keeps(true).cloned()) {
+                self.dirty.extend(sides.targets.iter().cloned());
+            }
+            if sides.is_empty() {
+                self.sides.remove(&key);
+            }
+        }
+    }
+
+    /// Says what is otherwise at an instant. It must be called at every epoch at which something was told, or that is due.
+    pub fn turn(&mut self, now_ms: i64) -> Vec<Said> {
+        if std::mem::take(&mut self.stale) {
+            self.policy = Policy::of(self.resources.values());
+            self.sides.clear();
+            let burning: Vec<Arc<Burning>> = self.burning.values().cloned().collect();
+            for burning in &burning {
+                self.side(burning, true);
+            }
+            self.dirty.extend(self.burning.keys().cloned());
+            (self.now, self.next_ms) = self.policy.at(now_ms);
+        } else if self.next_ms.is_some_and(|at| at <= now_ms) {
+            let (now, next_ms) = self.policy.at(now_ms);
+            if now != self.now {
+                self.dirty.extend(self.burning.keys().cloned());
+            }
+            (self.now, self.next_ms) = (now, next_ms);
+        }
+        let mut out = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let mut after: BTreeMap<GroupName, Arc<Entry>> = BTreeMap::new();
+            if let Some(burning) = self.burning.get(&id) {
+                for entry in self.entries(burning) {
+                    let name = GroupName {
+                        receiver: entry.address.receiver.name.clone(),
+                        group: entry.address.group_key.clone(),
+                    };
+                    after.insert(name, entry.into());
+                }
+            }
+            let before = self.said.remove(&id).unwrap_or_default();
+            for name in before.keys().filter(|name| !after.contains_key(name)) {
+                out.push(Said::Gone(name.clone(), id.clone()));
+            }
+            for (name, entry) in after.iter().filter(|(name, entry)| before.get(name) != Some(entry)) {
+                out.push(Said::Told(name.clone(), entry.clone()));
+            }
+            if !after.is_empty() {
+                self.said.insert(id, after);
+            }
+        }
+        out
+    }
+
+    /// All that is to be said of an alert.
+    fn entries(&self, burning: &Burning) -> Vec<Entry> {
+        let hold = self.hold(burning);
+        let entry = |(address, mute, active): (Address, &[String], &[String])| Entry {
+            address,
+            alert: burning.alert.clone(),
+            taken: burning.taken,
+            hold: hold.clone().or_else(|| Policy::muted(&self.now, mute, active)),
+        };
+        self.policy.addresses(&burning.alert.labels, burning.level).into_iter().map(entry).collect()
+    }
+
+    /// Why nothing is told of an alert, whoever would be told.
+    fn hold(&self, burning: &Burning) -> Option<Hold> {
+        let labels = &burning.alert.labels;
+        let device = || {
+            let uid = burning.device_uid.as_deref().filter(|_| self.policy.asks_devices())?;
+            let name: (&str, &str) = (&burning.partition, uid);
+            self.devices.get(&name as &dyn ByName).map(|named| &*named.0)
+        };
+        let maintained = || self.policy.maintained(&self.now, &burning.partition, device());
+        let silenced = || self.policy.silenced(&self.now, labels);
+        burning.suppressed.clone().or_else(maintained).or_else(silenced).or_else(|| self.inhibited(burning))
+    }
+
+    fn inhibited(&self, burning: &Burning) -> Option<Hold> {
+        let labels = &burning.alert.labels;
+        self.policy.inhibitions.iter().enumerate().find_map(|(nth, rule)| {
+            if !all_match(&rule.target, labels) {
+                return None;
+            }
+            let by = self.sides.get(&(nth, rule.key(labels)))?.keeps(all_match(&rule.source, labels))?;
+            Some(Hold { why: format!("inhibited by alert {by}: {}", rule.name), until_ms: None })
+        })
+    }
+}
