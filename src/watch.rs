@@ -22,6 +22,9 @@ use radarflow_proto::ports::Appender;
 use crate::memory::{Budget, resident_bytes};
 use crate::standing::append;
 
+/// The rules of what it says.
+pub(crate) const RULES: [&str; 6] =
+    ["clock-step", "disk-full", "lake-full", "memory-full", "sink-down", "snapshot-failed"];
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a sink may be away before it is worth an alert.
@@ -65,7 +68,10 @@ impl Watch {
                     rule: "sink-down".to_owned(),
                     entity: (*name).to_owned(),
                     title: format!("the {name} sink is down"),
-                    description: format!("{name} has not taken anything for a minute; what it misses is made good"),
+                    description: format!(
+                        "{name} has not taken anything for a minute ({}); what it misses is made good",
+                        applied.why()
+                    ),
                     ..condition("critical", down)
                 });
             }
@@ -74,8 +80,12 @@ impl Watch {
                 if told.contains(&key) == condition.holds {
                     continue;
                 }
-                let holds = condition.holds;
+                let (holds, title) = (condition.holds, condition.title.clone());
                 if self.say(condition).await {
+                    match holds {
+                        true => tracing::warn!("{title}"),
+                        false => tracing::info!("over: {title}"),
+                    }
                     if holds {
                         told.insert(key)
                     } else {
