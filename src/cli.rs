@@ -14,6 +14,7 @@ use reqwest::Method;
 use tracing_subscriber::EnvFilter;
 
 use crate::audit::AuditCommand;
+use crate::backup::{Backup, Restore};
 use crate::clock::ClockCommand;
 use crate::docs::{ConfigCommand, Docs};
 use crate::import::{Import, ServiceRadar};
@@ -291,6 +292,12 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Copy the data directory as it is at one epoch, while the server runs.
+    #[command(after_help = "Example: radarflow backup /backup/monday --data-dir /var/lib/radarflow")]
+    Backup(Backup),
+    /// Make a data directory of a backup.
+    #[command(after_help = "Example: radarflow restore /backup/monday --data-dir /var/lib/radarflow")]
+    Restore(Restore),
     /// Mend a damaged ledger: only what the damaged frames held is lost. The server must not run.
     #[command(after_help = "Examples:\n  radarflow repair --data-dir /var/lib/radarflow --dry-run\n  \
         radarflow repair --data-dir /var/lib/radarflow")]
@@ -481,6 +488,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::CheckConfig { config, offline } => {
             say(&runtime.block_on(check::check(config.as_deref(), offline))?)?;
         }
+        Command::Backup(backup) => say(&runtime.block_on(backup.run())?)?,
+        Command::Restore(restore) => say(&restore.run()?)?,
         Command::Repair { data_dir, dry_run } => {
             anyhow::ensure!(data_dir.join(ledger::LOG).is_dir(), "{} holds no ledger", data_dir.display());
             let dir = DataDir::take(&data_dir)?;

@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod audit;
+mod backup;
 mod bounds;
 mod capture;
 mod caret;
