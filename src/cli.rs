@@ -4,38 +4,48 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sinks::postgres;
-use radarflow_connectors::sources::{SourceError, Stop, kafka, nats, pull};
-use radarflow_proto::lake::LakeTable;
+use radarflow_connectors::sources::{SourceError, Stop};
 use reqwest::Method;
+use tracing_subscriber::EnvFilter;
 
 use crate::audit::AuditCommand;
+use crate::backup::{Backup, Restore};
 use crate::clock::ClockCommand;
+use crate::docs::{ConfigCommand, Docs};
 use crate::import::{Import, ServiceRadar};
-use crate::memory::Budget;
 use crate::people::{Login, UserCommand};
 use crate::resources::{Apply, Create, Delete, Describe, Get};
 use crate::rules::RulesCommand;
+use crate::runs::RunsCommand;
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
 use crate::{
-    agent, api, bounds, config, demo, enrichment, explain, follow, people, query, replay, rules, serve, whatif,
+    agent, api, check, config, demo, docs, explain, follow, people, query, replay, rules, serve, status, whatif,
 };
+
+/// What it was built from.
+pub(crate) const COMMIT: &str = env!("RADARFLOW_BUILT_FROM");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RADARFLOW_BUILT_FROM"), ")");
 
 /// Network monitoring: inventory, flows, logs and traps through one incremental dataflow.
 #[derive(Parser)]
 #[command(
     name = "radarflow",
-    version,
+    version = VERSION,
     about,
+    max_term_width = 80,
     after_help = "Example: radarflow serve, then in another terminal:\n  RADARFLOW_TOKEN=rf_… radarflow query 'in:devices limit:5'"
 )]
 struct Cli {
+    /// What is logged: error, warn, info, debug, trace; or a filter, as `warn,radarflow_connectors=debug`.
+    #[arg(long, env = "RADARFLOW_LOG", global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,7 +55,7 @@ enum Command {
     /// Run the server. Nothing configured works: data in ./radarflow-data, everything on loopback.
     #[command(after_help = "Example: radarflow serve --data-dir /var/lib/radarflow --config radarflow.toml")]
     Serve {
-        /// Configuration file (TOML).
+        /// Configuration file (TOML); without it ./radarflow.toml, if it is there.
         #[arg(long)]
         config: Option<PathBuf>,
         /// Where everything is kept.
@@ -246,6 +256,28 @@ enum Command {
         #[command(subcommand)]
         command: ClockCommand,
     },
+    /// Say how a server is: ready, how far its sinks are, its sources, what is wrong with it. Leaves with 1 where somebody
+    /// should look.
+    #[command(after_help = "Example: radarflow status")]
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Runs of inventories that are held: list, release, reject.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Have a running server commit now what waits for the lake.
+    #[command(after_help = "Example: radarflow flush")]
+    Flush {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Write a configuration file to begin with.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Bring the Postgres schema up to date.
     #[command(after_help = "Example: radarflow migrate --url postgres://radarflow@localhost/radarflow")]
     Migrate {
@@ -256,25 +288,52 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Read the configuration and say what is wrong with it.
+    /// Say everything that is wrong with the configuration, with line and column; see whether what it names answers.
     #[command(after_help = "Example: radarflow check-config --config radarflow.toml")]
     CheckConfig {
-        /// Configuration file (TOML).
+        /// Configuration file (TOML); without it ./radarflow.toml, if it is there.
         #[arg(long)]
         config: Option<PathBuf>,
+        /// Ask nobody over the network.
+        #[arg(long)]
+        offline: bool,
     },
-    /// Cut a damaged ledger at its first damage; what follows is kept aside. The server must not run.
-    #[command(after_help = "Example: radarflow repair --data-dir /var/lib/radarflow")]
+    /// Copy the data directory as it is at one epoch, while the server runs.
+    #[command(after_help = "Example: radarflow backup /backup/monday --data-dir /var/lib/radarflow")]
+    Backup(Backup),
+    /// Make a data directory of a backup.
+    #[command(after_help = "Example: radarflow restore /backup/monday --data-dir /var/lib/radarflow")]
+    Restore(Restore),
+    /// Mend a damaged ledger: only what the damaged frames held is lost. The server must not run.
+    #[command(after_help = "Examples:\n  radarflow repair --data-dir /var/lib/radarflow --dry-run\n  \
+        radarflow repair --data-dir /var/lib/radarflow")]
     Repair {
         /// Where everything is kept.
-        #[arg(long, default_value = "radarflow-data")]
+        #[arg(long, default_value_os_t = config::data_dir())]
         data_dir: PathBuf,
+        /// Only say what is damaged, and what a repair would lose.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Print documentation that is made from the program itself.
+    #[command(after_help = "Example: radarflow docs srql")]
     Docs {
         /// What about.
         #[arg(value_enum)]
         what: Docs,
+    },
+    /// Print a script that completes commands in a shell.
+    #[command(after_help = "Example: radarflow completions bash > /etc/bash_completion.d/radarflow")]
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual, or write a page a command into a folder.
+    #[command(after_help = "Examples:\n  radarflow man | man -l -\n  radarflow man /usr/local/share/man/man1")]
+    Man {
+        /// The folder.
+        folder: Option<PathBuf>,
     },
 }
 
@@ -299,32 +358,25 @@ pub(crate) enum Output {
     Parquet,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Docs {
-    /// Entities and fields.
-    Srql,
-    /// Tables and columns of the lake.
-    Lake,
-    /// Bounds on memory, on this machine under the default configuration.
-    Memory,
-}
-
 /// Parses, runs, says what went wrong.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RADARFLOW_LOG")
-                .unwrap_or_else(|_| "warn,radarflow=info,buoyant_kernel=off,deltalake_core=error".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = match filter(cli.log_level.as_deref()) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("radarflow: --log-level: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    // Files and pipes get no colours, nor does who wants none (https://no-color.org).
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|said| said.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     match dispatch(cli.command) {
         Ok(code) => code,
         // Whoever read what it prints has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("radarflow: {error:#}");
+            eprintln!("radarflow: {}", told(&error));
             // What the operator has to change, apart from what merely failed.
             let setup = error.downcast_ref::<LedgerError>().is_some()
                 || error.downcast_ref::<SourceError>().is_some()
@@ -332,6 +384,31 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(if setup { 2 } else { 1 })
         }
     }
+}
+
+/// What is logged: of a level the program's own, and of others what is worse.
+fn filter(said: Option<&str>) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    const OTHERS: &str = "buoyant_kernel=off,deltalake_core=error";
+    match said.map(str::trim).unwrap_or_default() {
+        "" => EnvFilter::try_new(format!("warn,radarflow=info,{OTHERS}")),
+        "off" => EnvFilter::try_new("off"),
+        "error" => EnvFilter::try_new(format!("error,{OTHERS}")),
+        level @ ("warn" | "info" | "debug" | "trace") => EnvFilter::try_new(format!("warn,radarflow={level},{OTHERS}")),
+        filter => EnvFilter::try_new(filter),
+    }
+}
+
+/// An error and its causes; one that says what its cause says says it once.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.ends_with(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// Whether nobody reads its output any more. Errors of connections bear what they were about.
@@ -389,6 +466,17 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "snapshot"])?).await?;
             say(&format!("a snapshot of epoch {}", answer["epoch"]))
         })?,
+        Command::Flush { at } => runtime.block_on(async {
+            let answer = api::answer(&at, api::request(&at, Method::POST, &["api", "flush"])?).await?;
+            say(&format!("the lake has everything up to epoch {}", answer["epoch"]))
+        })?,
+        Command::Status { json, at } => {
+            let (text, code) = runtime.block_on(status::status(&at, json))?;
+            say(&text)?;
+            return Ok(code);
+        }
+        Command::Runs(command) => say(&runtime.block_on(command.run())?)?,
+        Command::Config(command) => say(&command.run()?)?,
         Command::Clock { command } => say(&runtime.block_on(command.run())?)?,
         Command::Migrate { url, config } => {
             let url = match url {
@@ -404,37 +492,22 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(postgres::migrate(&url))?;
             say("the schema is up to date")?;
         }
-        Command::CheckConfig { config } => {
-            let config = config::load(config.as_deref())?;
-            config.mappings()?;
-            let (_, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
-            enrichment::tables(&config.enrichment).context("[enrichment]")?;
-            if !bad.is_empty() {
-                let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
-                bail!("[enrichment]\n{}", bad.join("\n"));
-            }
-            if let Some(p) = &config.sinks.postgres {
-                runtime.block_on(postgres::check(&p.url)).context("[sinks.postgres]")?;
-            }
-            for source in &config.sources.nats {
-                runtime.block_on(nats::check(&source.source())).context("[[sources.nats]]")?;
-            }
-            for source in &config.sources.kafka {
-                runtime.block_on(kafka::check(&source.source())).context("[[sources.kafka]]")?;
-            }
-            for inventory in config.sources.inventories() {
-                runtime.block_on(pull::check(&inventory)).context("an inventory under [sources]")?;
-            }
-            say("the configuration is fine")?;
+        Command::CheckConfig { config, offline } => {
+            say(&runtime.block_on(check::check(config.as_deref(), offline))?)?;
         }
-        Command::Repair { data_dir } => {
+        Command::Backup(backup) => say(&runtime.block_on(backup.run())?)?,
+        Command::Restore(restore) => say(&restore.run()?)?,
+        Command::Repair { data_dir, dry_run } => {
+            anyhow::ensure!(data_dir.join(ledger::LOG).is_dir(), "{} holds no ledger", data_dir.display());
             let dir = DataDir::take(&data_dir)?;
-            match ledger::repair(&disk::os(), dir.root())? {
-                Some(done) => say(&done)?,
+            match ledger::repair(&disk::os(), dir.root(), dry_run)? {
+                Some(done) => say(&done.to_string())?,
                 None => say("nothing is damaged")?,
             }
         }
-        Command::Docs { what } => say(&docs(what)?)?,
+        Command::Docs { what } => say(&runtime.block_on(what.print())?)?,
+        Command::Completions { shell } => say(&docs::completions(shell, Cli::command()))?,
+        Command::Man { folder } => say(&docs::man(folder.as_deref(), Cli::command())?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -507,20 +580,47 @@ async fn reload(server: &serve::Server, began: &config::Config, loaded: Result<c
     }
 }
 
-fn docs(what: Docs) -> Result<String> {
-    let mut out = String::new();
-    match what {
-        Docs::Srql => out = radarflow_query::srql::docs::srql(),
-        Docs::Memory => out = bounds::docs(&Budget::new(None)?, &config::Config::default()),
-        Docs::Lake => {
-            for table in LakeTable::all() {
-                out.push_str(&format!("## {}\n{}\n\n", table.name(), table.doc()));
-                for ((name, doc), field) in table.columns().iter().zip(table.schema().fields()) {
-                    out.push_str(&format!("- `{name}` ({}): {doc}\n", field.data_type()));
-                }
-                out.push('\n');
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(command: &clap::Command, each: &mut impl FnMut(&clap::Command)) {
+        each(command);
+        command.get_subcommands().for_each(|inner| all(inner, each));
+    }
+
+    #[test]
+    fn every_command_has_help_that_fits_and_the_ones_that_do_something_an_example() {
+        let mut root = Cli::command();
+        root.build();
+        let mut wide = Vec::new();
+        all(&root, &mut |command| {
+            let text = command.clone().render_long_help().to_string();
+            let lines = text.lines().filter(|line| line.chars().count() > 80);
+            wide.extend(lines.map(|line| format!("{}: {line}", command.get_name())));
+            assert!(command.get_about().is_some(), "{} says nothing of itself", command.get_name());
+        });
+        // Examples are to be copied: they are not broken.
+        wide.retain(|line| !line.contains("radarflow "));
+        assert_eq!(wide, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("no room");
+        let error = anyhow::Error::from(LedgerError::Io { path: "/x".into(), source: cause }).context("cannot open");
+        assert_eq!(told(&error), "cannot open: /x: no room");
+    }
+
+    #[test]
+    fn completions_and_the_manual_are_of_every_command() {
+        let names: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        let script = docs::completions(clap_complete::Shell::Bash, Cli::command());
+        assert!(names.iter().all(|name| script.contains(name.as_str())));
+        let folder = tempfile::tempdir().unwrap();
+        docs::man(Some(folder.path()), Cli::command()).unwrap();
+        for name in names {
+            assert!(folder.path().join(format!("radarflow-{name}.1")).exists(), "{name}");
         }
     }
-    Ok(out)
 }

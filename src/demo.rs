@@ -54,9 +54,7 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
         tokens.push(server.make_token("demo", tenant, Role::Admin).await?);
     }
     say(&format!("a simulated network of {devices} devices sends to {}", server.http))?;
-    for (tenant, token) in TENANTS.iter().zip(&tokens) {
-        say(&format!("  {tenant}: RADARFLOW_URL=http://{} RADARFLOW_TOKEN={token}", server.http))?;
-    }
+    where_it_is(server.http, &tokens)?;
     look_at_itself(server.http, &tokens[0]).await?;
     let world = tokio::spawn(simulate(server.listening.clone(), devices / TENANTS.len(), speed.clamp(0.1, 100.0)));
     let watch = watch(&server, &tokens, seconds, speed.clamp(0.1, 100.0));
@@ -71,6 +69,14 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
         world.abort();
     }
     server.stop().await
+}
+
+/// How each tenant is reached, as another terminal takes it.
+fn where_it_is(http: SocketAddr, tokens: &[String]) -> Result<()> {
+    for (tenant, token) in TENANTS.iter().zip(tokens) {
+        say(&format!("  {tenant}: export RADARFLOW_URL=http://{http} RADARFLOW_TOKEN={token}"))?;
+    }
+    Ok(())
 }
 
 fn say(text: &str) -> Result<()> {
@@ -222,7 +228,7 @@ async fn ask(http: SocketAddr, token: &str, query: &str) -> Result<Value> {
 /// Prints counters every second, and three answers once there is something to tell.
 async fn watch(server: &Server, tokens: &[String], seconds: Option<u64>, speed: f64) -> Result<()> {
     let started = Instant::now();
-    let mut told = false;
+    let (mut told, mut rows) = (false, 0);
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
         every.tick().await;
@@ -236,6 +242,11 @@ async fn watch(server: &Server, tokens: &[String], seconds: Option<u64>, speed: 
             line.push_str(&format!("  {entity} {count}"));
         }
         say(&line)?;
+        // They scroll away otherwise.
+        rows += 1;
+        if rows % 20 == 0 {
+            where_it_is(server.http, tokens)?;
+        }
         if !told && started.elapsed().as_secs_f64() > 12.0 / speed.min(2.0) {
             told = true;
             for query in [

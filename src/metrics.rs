@@ -89,6 +89,10 @@ pub(crate) fn text(registry: &Registry) -> String {
 impl Collector for Watched {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let kind = prometheus_client::metrics::MetricType::Gauge;
+        let mut family = encoder.encode_descriptor("build_info", "What runs; always 1", None, kind)?;
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", crate::cli::COMMIT)];
+        ConstGauge::new(1_i64).encode(family.encode_family(&build)?)?;
         let intake = &self.intake;
         for (name, help, value) in [
             ("ledger_frames", "Frames written", read(&intake.frames)),

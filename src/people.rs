@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::At;
-use crate::{api, token};
+use crate::{api, config, token};
 
 /// A session that is kept.
 #[derive(Serialize, Deserialize)]
@@ -45,7 +45,11 @@ pub(crate) fn bearer(at: &At) -> Result<String> {
     let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
     match kept.filter(|kept| kept.url.trim_end_matches('/') == at.url.trim_end_matches('/')) {
         Some(kept) => Ok(kept.token),
-        None => bail!("set RADARFLOW_TOKEN to a token of {}, or sign in with `radarflow login`", at.url),
+        None => bail!(
+            "{} asks for a token: set RADARFLOW_TOKEN (its first start on this host printed one as `admin token: rf_…`, \
+             `radarflow token create` makes others), or sign in with `radarflow login`",
+            at.url
+        ),
     }
 }
 
@@ -146,7 +150,7 @@ pub(crate) enum UserCommand {
         #[arg(long, default_value = "")]
         reason: String,
         /// Where everything is kept.
-        #[arg(long, default_value = "radarflow-data")]
+        #[arg(long, default_value_os_t = config::data_dir())]
         data_dir: PathBuf,
     },
 }

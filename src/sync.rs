@@ -1,11 +1,16 @@
 //! Plans of inventories: what a run would change, and that it shall.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::api;
 use crate::cli::At;
+use crate::{api, import};
+
+/// How long a plan may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(clap::Subcommand)]
 pub(crate) enum SyncCommand {
@@ -49,7 +54,8 @@ impl SyncCommand {
             }
             SyncCommand::Apply { digest, at } => {
                 let done = send(at, Method::POST, &["api", "plans", digest, "apply"]).await?;
-                Ok(format!("applied, in epoch {}", done["epoch"]))
+                let source = done["source"].as_str().unwrap_or_default();
+                Ok(format!("epoch {}: {}", done["epoch"], import::became(source, &done)?))
             }
             SyncCommand::Forget { digest, at } => {
                 send(at, Method::DELETE, &["api", "plans", digest]).await?;
@@ -60,7 +66,8 @@ impl SyncCommand {
 }
 
 async fn send(at: &At, method: Method, path: &[&str]) -> Result<Value> {
-    api::answer(at, api::request(at, method, path)?).await
+    // Reading an inventory, and an answer of what became of it, take their time.
+    api::answer(at, api::request(at, method, path)?.timeout(PATIENCE)).await
 }
 
 /// A plan, as people read it.

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::sparkline;
 
 /// Characters of a line where nobody says how many there are.
-const WIDTH: u16 = 100;
+const WIDTH: u16 = 80;
 
 /// How many characters a line of the terminal has.
 pub(crate) fn width() -> u16 {

@@ -23,7 +23,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::At;
-use crate::{api, serve, table};
+use crate::{api, config, serve, table};
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
@@ -70,12 +70,12 @@ pub(crate) enum TokenCommand {
 /// Where tokens are.
 #[derive(clap::Args)]
 pub(crate) struct Place {
-    /// Where everything is kept.
-    #[arg(long, default_value = "radarflow-data")]
-    data_dir: PathBuf,
-    /// The server.
-    #[arg(long, env = "RADARFLOW_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// Where everything is kept; for while no server runs.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// The server; http://127.0.0.1:8080 where nothing is said.
+    #[arg(long, env = "RADARFLOW_URL")]
+    url: Option<String>,
     /// An administrator's token.
     #[arg(long, env = "RADARFLOW_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -102,15 +102,21 @@ impl From<RoleArg> for Role {
 
 impl Place {
     fn server(self) -> Result<At> {
-        Ok(At { url: self.url, token: self.token })
+        Ok(At { url: self.url.unwrap_or_else(|| "http://127.0.0.1:8080".to_owned()), token: self.token })
     }
 
-    /// The data directory, if there is one here that no server has.
-    fn directory(&self) -> Result<Option<DataDir>> {
-        if !self.data_dir.join("ledger").is_dir() {
+    /// The data directory that is meant, if no server has it: the one that is named; where a server is named none; else the
+    /// configured one, if something is in it. One that is named may be made: the first token comes before the first start.
+    fn directory(&self, make: bool) -> Result<Option<DataDir>> {
+        let (path, make) = match (&self.data_dir, &self.url) {
+            (Some(path), _) => (path.clone(), make),
+            (None, Some(_)) => return Ok(None),
+            (None, None) => (config::data_dir(), false),
+        };
+        if !make && !path.join(ledger::LOG).is_dir() {
             return Ok(None);
         }
-        take(&self.data_dir)
+        take(&path)
     }
 }
 
@@ -128,7 +134,7 @@ impl TokenCommand {
         match self {
             TokenCommand::Create { name, role, tenant, partition, place } => {
                 let role = Role::from(role);
-                if let Some(dir) = take(&place.data_dir)? {
+                if let Some(dir) = place.directory(true)? {
                     anyhow::ensure!(!name.is_empty() && name.len() <= 200, "a token has a name, of at most 200 bytes");
                     let text = new_token();
                     append(&dir, &tenant, &serve::tokens::fact(&name, &tenant, role, partition, &text))?;
@@ -140,7 +146,7 @@ impl TokenCommand {
                 Ok(answer["token"].as_str().context("the server tells no token")?.to_owned())
             }
             TokenCommand::List { place } => {
-                if let Some(dir) = place.directory()? {
+                if let Some(dir) = place.directory(false)? {
                     let row = |t: &Arc<Resource>| {
                         json!({"tenant": t.tenant, "id": t.id, "name": t.text("name"), "role": t.text("role"),
                             "partitions": t.texts("partitions"), "expires_ms": t.number("expires_at").map(|us| us / 1000)})
@@ -152,7 +158,7 @@ impl TokenCommand {
                 Ok(listed(answer["tokens"].as_array().context("the server tells no tokens")?))
             }
             TokenCommand::Revoke { id, reason, force, place } => {
-                if let Some(dir) = place.directory()? {
+                if let Some(dir) = place.directory(false)? {
                     let known = standing(&dir)?;
                     let Some(token) = known.all(Table::ApiToken).find(|token| token.id == id).cloned() else {
                         bail!("there is no token {id}; `radarflow token list` lists them");

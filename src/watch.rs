@@ -5,10 +5,10 @@
 //! alert, what is sent of it and what people command are durable as ever. It goes on when there is room again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use radarflow_connectors::disk::free_bytes;
 use radarflow_connectors::ledger::intake::IntakeStats;
@@ -23,10 +23,27 @@ use radarflow_proto::ports::Appender;
 use crate::memory::{Budget, resident_bytes};
 use crate::standing::append;
 
+/// The rules of what it says.
+pub(crate) const RULES: [&str; 8] = [
+    "certificate-ends",
+    "clock-step",
+    "disk-full",
+    "lake-full",
+    "memory-full",
+    "sink-behind",
+    "sink-down",
+    "snapshot-failed",
+];
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a sink may be away before it is worth an alert.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a sink may commit nothing, beside the time that it lets pass between commits, while there is something to commit.
+const BEHIND: Duration = Duration::from_secs(900);
+/// How often certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(60);
+/// How long before its end a certificate is worth an alert, seconds.
+const ENDS_SOON_S: i64 = 14 * 86_400;
 
 /// What it looks at.
 pub(crate) struct Watch {
@@ -42,6 +59,10 @@ pub(crate) struct Watch {
     pub(crate) memory: Arc<Budget>,
     /// Whether the newest snapshot could not be written.
     pub(crate) snapshots_fail: Arc<AtomicBool>,
+    /// Files of the listeners' certificates.
+    pub(crate) certificates: Vec<PathBuf>,
+    /// Time that sinks let pass between two commits.
+    pub(crate) pace: Duration,
 }
 
 impl Watch {
@@ -50,6 +71,8 @@ impl Watch {
         let key = |c: &OwnCondition| (c.tenant.clone(), c.rule.clone(), c.entity.clone());
         let mut told: BTreeSet<(String, String, String)> = standing.iter().map(key).collect();
         let mut away: Vec<Option<Instant>> = vec![None; self.sinks.len()];
+        let mut moved: Vec<(u64, Instant)> = vec![(0, Instant::now()); self.sinks.len()];
+        let mut looked: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
@@ -67,7 +90,10 @@ impl Watch {
                     rule: "sink-down".to_owned(),
                     entity: (*name).to_owned(),
                     title: format!("the {name} sink is down"),
-                    description: format!("{name} has not taken anything for a minute; what it misses is made good"),
+                    description: format!(
+                        "{name} has not taken anything for a minute ({}); what it misses is made good",
+                        applied.why()
+                    ),
                     ..condition("critical", down)
                 });
             }
@@ -81,13 +107,30 @@ impl Watch {
             });
             found.extend(over.collect::<Vec<_>>());
             found.extend(failing.into_iter().map(|failing| receiver_fails(failing, true)));
+            let newest = self.intake.epoch.load(Ordering::Relaxed);
+            for ((name, applied), moved) in self.sinks.iter().zip(&mut moved) {
+                let at = applied.get();
+                if at != moved.0 || at >= newest {
+                    *moved = (at, Instant::now());
+                }
+                found.push(behind(name, moved.1.elapsed() > BEHIND + self.pace));
+            }
+            if looked.is_none_or(|looked| looked.elapsed() >= CERTIFICATES) {
+                looked = Some(Instant::now());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+                found.extend(self.certificates.iter().map(|file| certificate(file, now)));
+            }
             for condition in found {
                 let key = key(&condition);
                 if told.contains(&key) == condition.holds {
                     continue;
                 }
-                let holds = condition.holds;
+                let (holds, title) = (condition.holds, condition.title.clone());
                 if self.say(condition).await {
+                    match holds {
+                        true => tracing::warn!("{title}"),
+                        false => tracing::info!("over: {title}"),
+                    }
                     if holds {
                         told.insert(key)
                     } else {
@@ -194,6 +237,44 @@ impl Watch {
     }
 }
 
+fn behind(sink: &str, holds: bool) -> OwnCondition {
+    OwnCondition {
+        rule: "sink-behind".to_owned(),
+        entity: sink.to_owned(),
+        title: format!("the {sink} sink falls behind"),
+        description: format!(
+            "{sink} has committed nothing for a quarter of an hour and more, though there is something to commit; \
+             `radarflow status` shows how far it is, the log why"
+        ),
+        ..condition("warning", holds)
+    }
+}
+
+/// That a certificate ends soon, or has; of one that cannot be read its reload tells.
+fn certificate(file: &Path, now_s: i64) -> OwnCondition {
+    let left = ends_s(file).map(|ends| ends - now_s);
+    let file = file.display();
+    let (title, severity) = match left {
+        Some(left) if left <= 0 => (format!("the certificate {file} has ended"), "critical"),
+        left => (format!("the certificate {file} ends in {} days", left.unwrap_or_default() / 86_400), "warning"),
+    };
+    OwnCondition {
+        rule: "certificate-ends".to_owned(),
+        entity: file.to_string(),
+        title,
+        description: "put a new one in its place and reload (`systemctl reload radarflow`, or SIGHUP)".to_owned(),
+        ..condition(severity, left.is_some_and(|left| left < ENDS_SOON_S))
+    }
+}
+
+/// When the first certificate of a file ends, seconds since 1970.
+fn ends_s(file: &Path) -> Option<i64> {
+    let pem = std::fs::read(file).ok()?;
+    let blocks = x509_parser::pem::Pem::iter_from_buffer(&pem);
+    let ends = blocks.filter_map(|block| Some(block.ok()?.parse_x509().ok()?.validity().not_after.timestamp()));
+    ends.min()
+}
+
 /// Whether everything is answered and taken, or why not.
 pub(crate) fn ready(caught_up: Arc<AtomicBool>, intake: Arc<IntakeStats>) -> impl Fn() -> Result<(), String> {
     move || {
@@ -234,5 +315,29 @@ fn condition(severity: &str, holds: bool) -> OwnCondition {
         title: String::new(),
         description: String::new(),
         holds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_ends_within_fourteen_days_is_told_until_it_is_exchanged() {
+        let mut params = rcgen::CertificateParams::new(vec!["radar.example.net".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2026, 6, 30);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("http.pem");
+        std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+        let ends = ends_s(&file).unwrap();
+        assert_eq!(Time::from_ms(ends * 1000).to_string().get(..10), Some("2026-06-30"));
+        let day = 86_400;
+        assert!(!certificate(&file, ends - 15 * day).holds);
+        let soon = certificate(&file, ends - 13 * day);
+        assert!(soon.holds && soon.title.ends_with("ends in 13 days") && soon.severity == "warning", "{soon:?}");
+        let over = certificate(&file, ends + day);
+        assert!(over.holds && over.severity == "critical", "{over:?}");
+        assert!(!certificate(&dir.path().join("none"), ends).holds);
     }
 }

@@ -99,6 +99,9 @@ fn shown(answer: &Value) -> String {
         let by = m["by"].as_str().map(|by| format!(", by {by}")).unwrap_or_default();
         line(format!("  {}: {} → {}{by}", text(&m["record"]), text(&m["from"]), text(&m["to"])));
     }
+    for id in list("unknown") {
+        line(format!("unknown  no record says {}; is it spelt as its source spells it?", text(&id)));
+    }
     let looked_at = answer["records_looked_at"].as_u64().unwrap_or_default();
     if list("moved").is_empty() && list("renamed").is_empty() {
         line("nothing would change".to_owned());

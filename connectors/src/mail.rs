@@ -70,6 +70,18 @@ impl Mailer {
         Ok(Mailer { transport, from, places: Semaphore::new(AT_ONCE) })
     }
 
+    /// Whether the server answers, and lets us in.
+    ///
+    /// # Errors
+    /// [`MailError`] where it does not.
+    pub async fn check(&self) -> Result<(), MailError> {
+        let tested = tokio::time::timeout(ANSWER, self.transport.test_connection()).await;
+        match tested.map_err(|_| MailError::Late)?.map_err(MailError::from)? {
+            true => Ok(()),
+            false => Err(MailError::Server("it does not answer as a mail server does".to_owned())),
+        }
+    }
+
     /// Sends a text.
     ///
     /// # Errors

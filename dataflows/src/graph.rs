@@ -6,6 +6,7 @@
 use std::sync::mpsc::SyncSender;
 
 use radarflow_proto::fact::DeviceStep;
+use radarflow_proto::ports::Outcome;
 use radarflow_proto::rows::{Audit, StateRow};
 use radarflow_reconcile::identity::name::Name;
 use timely::dataflow::operators::{Concatenate, Probe};
@@ -77,6 +78,7 @@ inputs! {
     facts: Keyed<String, StandingFact>,
     commands: Keyed<String, Stated>,
     audited: Keyed<String, Box<Audit>>,
+    ended: Outcome,
     steps: Keyed<AlertKey, AlertEvent>,
     device_steps: Keyed<Name, (u64, DeviceStep)>,
     deliveries: Keyed<GroupKey, GroupEvent>,
@@ -246,7 +248,7 @@ pub(crate) fn build<'scope>(
                 merges.events,
                 telemetry.corrections,
             ],
-            outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes],
+            outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes, inputs.ended.to_stream(scope)],
             due: alerts.due,
             configurations: jobs.configurations,
             settled: alerts.settled,

@@ -119,6 +119,11 @@ pub struct Outcome {
     pub refused: Option<String>,
 }
 
+/// Names the application of a run that somebody brought: its outcome comes at the epoch in which the last of it is read.
+pub fn run_command(tenant: &str, kind: SourceKind, instance: &str, run: &str) -> String {
+    format!("run:{tenant}/{}/{instance}/{run}", kind.name())
+}
+
 /// A live record and where identity put it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundRecord {
@@ -185,7 +190,7 @@ pub const MAX_FOUND: usize = 2000;
 pub const MAX_OF_SITE: usize = 50_000;
 
 /// Records of a source found at most by one worker.
-pub const MAX_LISTED: usize = 100_000;
+pub const MAX_LISTED: usize = 200_000;
 
 /// Something else that might be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,6 +263,16 @@ impl RunOf {
             SourceKind::Integration => format!("{}.{}", self.name, self.instance),
             _ => self.instance.clone(),
         }
+    }
+
+    /// Its source, as alerts name it: `netbox/main`, `integration/servicenow.main`.
+    pub fn source(&self) -> String {
+        format!("{}/{}", self.kind.name(), self.speaker())
+    }
+
+    /// Names its application.
+    pub fn command_id(&self) -> String {
+        run_command(&self.tenant, self.kind, &self.speaker(), &self.run)
     }
 
     /// Makes an item one of the run.

@@ -43,6 +43,7 @@ pub mod availability;
 pub mod brakes;
 pub mod condition;
 pub mod enrich;
+pub mod findings;
 pub mod flows;
 pub mod identity;
 pub mod inventory;

@@ -186,6 +186,14 @@ impl Columns {
     fn first(&self, item: &Value) -> Option<String> {
         self.all(item).into_iter().next()
     }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Columns::One(column) => std::slice::from_ref(column),
+            Columns::Many(columns) => columns,
+            Columns::Fixed { .. } => &[],
+        }
+    }
 }
 
 impl Mapping {
@@ -244,6 +252,36 @@ impl Mapping {
     /// It is no such document.
     pub fn document(&self, format: Format, body: &[u8], whose: &Whose) -> Result<Vec<DeviceUpdate>, MappingError> {
         Ok(rows(format, body, self.list())?.iter().map(|item| self.update(item, whose)).collect())
+    }
+
+    /// Every column that it reads, with what for.
+    pub(crate) fn columns(&self) -> BTreeMap<&str, String> {
+        let fields = [
+            ("id", &self.id),
+            ("ip", &self.ip),
+            ("mac", &self.mac),
+            ("hostname", &self.hostname),
+            ("time", &self.time),
+            ("partition", &self.partition),
+        ];
+        let fields = fields.map(|(name, from)| (name.to_owned(), from)).into_iter();
+        let attributes = self.attributes.iter().map(|(name, from)| (format!("attributes.{name}"), from));
+        let metadata = self.metadata.iter().map(|(name, from)| (format!("metadata.{name}"), from));
+        let mut columns: BTreeMap<&str, String> = BTreeMap::new();
+        for (name, from) in fields.chain(attributes).chain(metadata) {
+            for column in from.names() {
+                columns.entry(column).or_insert_with(|| name.clone());
+            }
+        }
+        if let Some(deleted) = &self.deleted {
+            columns.entry(&deleted.from).or_insert_with(|| "deleted".to_owned());
+        }
+        columns
+    }
+
+    /// The columns of an item's identity.
+    pub fn id_columns(&self) -> &[String] {
+        self.id.names()
     }
 
     /// Where in a JSON document the list is.

@@ -153,6 +153,7 @@ impl LakeConfig {
             events: self.retention_days.map(|days| hours(days * 24)),
             history: self.history_days.map(|days| hours(days * 24)),
             files: hours(self.vacuum_after_hours),
+            quiet: Duration::from_secs(self.commit_interval_s),
             ..Keep::default()
         }
     }

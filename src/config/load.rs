@@ -5,30 +5,69 @@
 //! know lines, guesses the types of variables and takes the text "3" for a number; `figment` knows no lines either, and
 //! needs a second version of `toml`. Where a value is wrong its line is
 //! named, not shown: it may hold a secret.
+//!
+//! Every mistake is found in one reading: what is wrong is noted and taken out, and the rest is read again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use radarflow_reconcile::mapping::Mapping;
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue, Deserializer};
+use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer};
 
+use super::mistakes::{At, Mistake, Places};
 use super::schema::Config;
 
 /// Begins the names of variables that configure; what follows is the path of a key, with `__` between its parts.
 const PREFIX: &str = "RADARFLOW__";
+/// The file that is read where none is named, if it is there.
+pub(crate) const FILE: &str = "radarflow.toml";
+/// Mistakes that are told of one file.
+const MAX_MISTAKES: usize = 100;
 
-/// Reads the file, if one is named, and the environment.
-pub(crate) fn load(file: Option<&Path>) -> Result<Config> {
-    let text = match file {
+/// What was read, and what is wrong with it.
+pub(crate) struct Read {
+    /// What was read, without what is wrong.
+    pub(crate) config: Config,
+    pub(crate) mistakes: Vec<Mistake>,
+    /// Where keys stand.
+    pub(crate) places: Places,
+}
+
+/// The file that is named, or the one of the folder.
+pub(crate) fn file(named: Option<&Path>) -> Option<PathBuf> {
+    let own = || Some(PathBuf::from(FILE)).filter(|file| file.exists());
+    named.map(Path::to_owned).or_else(own)
+}
+
+/// Where everything is kept by the configuration of this folder, as far as it can be read.
+pub(crate) fn data_dir() -> PathBuf {
+    look(None).map_or_else(|_| Config::default().data_dir, |read| read.config.data_dir)
+}
+
+/// Reads the file, if there is one, and the environment.
+pub(crate) fn load(named: Option<&Path>) -> Result<Config> {
+    let Read { config, mistakes, .. } = look(named)?;
+    if mistakes.is_empty() {
+        return Ok(config);
+    }
+    let said: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    let place = file(named).map_or_else(|| "in the environment".to_owned(), |f| format!("in {}", f.display()));
+    bail!("{place}: {}", said.join("\n  "))
+}
+
+/// The same, with every mistake.
+pub(crate) fn look(named: Option<&Path>) -> Result<Read> {
+    let file = file(named);
+    let text = match &file {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => String::new(),
     };
-    parse(&text, std::env::vars())
-        .with_context(|| file.map_or_else(|| "in the environment".to_owned(), |f| format!("in {}", f.display())))
+    let base = file.as_ref().and_then(|file| file.parent()).filter(|base| !base.as_os_str().is_empty());
+    Ok(parse(&text, base, std::env::vars()))
 }
 
 impl Config {
@@ -45,33 +84,156 @@ pub(crate) fn mapping(path: &Path) -> Result<Mapping> {
     Mapping::read(&yaml).with_context(|| path.display().to_string())
 }
 
-fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Config> {
+/// Relative paths of the file are relative to `base`.
+fn parse(text: &str, base: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Read {
     let variables: Vec<Variable> = environment.filter_map(|(name, value)| Variable::new(name, value)).collect();
-    let mut table = DeTable::parse(text)?;
-    for (n, variable) in variables.iter().enumerate() {
-        // Beyond the text, a place each.
-        let at = text.len() + n..text.len() + n;
-        let value = placed(variable.value(), &at);
-        set(table.get_mut(), &variable.path, value)
-            .with_context(|| format!("environment variable {}", variable.name))?;
+    let (mut table, wrong) = DeTable::parse_recoverable(text);
+    // Beyond the text, a place each.
+    let variable = |n: usize| text.len() + n..text.len() + n;
+    let placed_at = |span: Option<Range<usize>>| match span.map(|span| (span.start, span.start.checked_sub(text.len())))
+    {
+        Some((_, Some(n))) if n < variables.len() => At::Variable(variables[n].name.clone()),
+        Some((at, _)) => At::of(text, at),
+        None => At::Nowhere,
+    };
+    let mut mistakes: Vec<Mistake> =
+        wrong.iter().map(|error| Mistake { at: placed_at(error.span()), said: explain(error.message()) }).collect();
+    if let Some(base) = base {
+        rebase(table.get_mut(), base, &mut Vec::new());
     }
-    let config: Config = Config::deserialize(Deserializer::from(table)).map_err(|error| {
-        let said = explain(&error.to_string());
-        match error.span().map(|span| (span.start, span.start.checked_sub(text.len()))) {
-            Some((_, Some(n))) if n < variables.len() => anyhow!("environment variable {}: {said}", variables[n].name),
-            Some((at, None)) => anyhow!("line {}: {said}", text[..at].matches('\n').count() + 1),
-            _ => anyhow!(said),
-        }
-    })?;
-    let mut names = BTreeSet::new();
-    let netbox = config.sources.netbox.iter().map(|n| ("netbox", &n.tenant, &n.name));
-    for name in netbox.chain(config.sources.armis.iter().map(|a| ("armis", &a.tenant, &a.name))) {
-        if !names.insert(name) {
-            bail!("two [[sources.{}]] of tenant {} are called {:?}", name.0, name.1, name.2);
+    for (n, of) in variables.iter().enumerate() {
+        let at = variable(n);
+        if let Err(error) = set(table.get_mut(), &of.path, placed(of.value(), &at)) {
+            mistakes.push(Mistake { at: At::Variable(of.name.clone()), said: error.to_string() });
         }
     }
-    drop(names);
-    Ok(config)
+    let places = Places::new(table.get_ref(), placed_at);
+    let config = loop {
+        let error = match Config::deserialize(Deserializer::from(table.clone())) {
+            Ok(config) => break config,
+            Err(error) => error,
+        };
+        let (said, remedy) = remedy(&error.to_string());
+        mistakes.push(Mistake { at: placed_at(error.span()), said });
+        let mended = error.span().is_some_and(|span| {
+            let exact = |of: &Range<usize>| *of == span;
+            let around = |of: &Range<usize>| of.contains(&span.start);
+            mend(table.get_mut(), &exact, &remedy) || mend(table.get_mut(), &around, &Remedy::Drop)
+        });
+        // What cannot be found cannot be taken out.
+        if !mended || mistakes.len() >= MAX_MISTAKES {
+            break Config::default();
+        }
+    };
+    mistakes.extend(config.duplicates(&places));
+    mistakes.sort();
+    Read { config, mistakes, places }
+}
+
+/// What is done about a mistake, so that the rest can be read.
+enum Remedy {
+    /// It is taken out.
+    Drop,
+    /// A section stands where a list of them should: it is a list of one.
+    List,
+    /// A list of sections stands where one should.
+    One,
+}
+
+/// A mistake as people read it, and what is done about it.
+fn remedy(error: &str) -> (String, Remedy) {
+    let path = error.split("in `").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default();
+    if error.contains("invalid type: map, expected a sequence") {
+        return (format!("there may be several of these: write [[{path}]], not [{path}]"), Remedy::List);
+    }
+    if error.contains("invalid type: sequence, expected struct") {
+        return (format!("there is one of these: write [{path}], not [[{path}]]"), Remedy::One);
+    }
+    (explain(error), Remedy::Drop)
+}
+
+/// Does it where the span is; tells whether it was found.
+fn mend(table: &mut DeTable<'_>, here: &dyn Fn(&Range<usize>) -> bool, remedy: &Remedy) -> bool {
+    if table.iter_mut().any(|(_, value)| mend_in(value.get_mut(), here, remedy)) {
+        return true;
+    }
+    let found = table.iter().find(|(key, value)| here(&key.span()) || here(&value.span()));
+    let Some(key) = found.map(|(key, _)| key.get_ref().to_string()) else { return false };
+    if matches!(remedy, Remedy::Drop) {
+        return table.remove(key.as_str()).is_some();
+    }
+    let Some(value) = table.get_mut(key.as_str()) else { return false };
+    let span = value.span();
+    let old = std::mem::replace(value.get_mut(), DeValue::Boolean(false));
+    *value.get_mut() = match (remedy, old) {
+        (Remedy::List, old) => DeValue::Array(std::iter::once(Spanned::new(span, old)).collect()),
+        (_, DeValue::Array(list)) => match list.into_iter().next() {
+            Some(first) => first.into_inner(),
+            None => return table.remove(key.as_str()).is_some(),
+        },
+        (_, old) => old,
+    };
+    true
+}
+
+fn mend_in(value: &mut DeValue<'_>, here: &dyn Fn(&Range<usize>) -> bool, remedy: &Remedy) -> bool {
+    match value {
+        DeValue::Table(table) => mend(table, here, remedy),
+        DeValue::Array(list) => {
+            if list.iter_mut().any(|item| mend_in(item.get_mut(), here, remedy)) {
+                return true;
+            }
+            let Some(nth) = list.iter().position(|item| here(&item.span())) else { return false };
+            let items = std::mem::replace(list, DeArray::new()).into_iter().enumerate();
+            *list = items.filter(|(n, _)| *n != nth).map(|(_, item)| item).collect();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Makes the paths of a file relative to where it is.
+fn rebase(table: &mut DeTable<'_>, base: &Path, at: &mut Vec<String>) {
+    for (key, value) in table.iter_mut() {
+        at.push(key.get_ref().to_string());
+        rebase_in(value.get_mut(), base, at);
+        at.pop();
+    }
+}
+
+fn rebase_in(value: &mut DeValue<'_>, base: &Path, at: &mut Vec<String>) {
+    match value {
+        DeValue::Table(table) => rebase(table, base, at),
+        DeValue::Array(list) => list.iter_mut().for_each(|item| rebase_in(item.get_mut(), base, at)),
+        DeValue::String(text) => {
+            let (scheme, path) = match text.strip_prefix("file:") {
+                Some(path) => ("file:", path),
+                None if is_path(at) => ("", text.as_ref()),
+                None => return,
+            };
+            if Path::new(path).is_relative() && !path.is_empty() {
+                *text = format!("{scheme}{}", base.join(path).display()).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a key's value is a path.
+fn is_path(key: &[String]) -> bool {
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    match key.as_slice() {
+        ["data_dir"] | ["sinks", "lake", "path"] | ["mappings", _] => true,
+        ["enrichment", "rules" | "network_files"] | ["sources", "nats", "credentials"] => true,
+        [.., "tls", "certificate" | "key" | "client_ca"] => true,
+        _ => false,
+    }
+}
+
+/// A text, without an environment.
+#[cfg(test)]
+pub(super) fn parse_for_test(text: &str) -> Read {
+    parse(text, None, std::iter::empty())
 }
 
 /// A variable of the environment that configures something.
@@ -137,7 +299,8 @@ fn set<'t>(table: &mut DeTable<'t>, path: &'t [String], value: Spanned<DeValue<'
 
 /// Adds the nearest known key to an "unknown field" error.
 fn explain(error: &str) -> String {
-    let error = error.trim();
+    let error = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let error = error.as_str();
     // The section it is in stands on a line of its own.
     let said = error.lines().find(|line| line.contains("unknown field")).unwrap_or(error);
     let names: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
@@ -167,10 +330,63 @@ mod tests {
         variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter()
     }
 
+    /// The configuration, or its mistakes.
+    fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Config, String> {
+        let Read { config, mistakes, .. } = parse(text, None, environment);
+        let said: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        if said.is_empty() { Ok(config) } else { Err(said.join("\n")) }
+    }
+
+    #[test]
+    fn every_mistake_is_found_in_one_reading() {
+        let file = "workers = \"two\"\n[grpc]\naddr = \"127.0.0.1:1\"\ntenat = \"a\"\n[[http]]\nadr = 1\n\
+                    [[netflow]]\naddr = 7\nsockets = 0\n[[sources.netbox]]\nurl = \"ftp://x\"\ntoken = \"t\"\n\
+                    [sinks.lake]\ncommit_interval_s = 0\n[enrichment]\nrules = \"rules.yaml\"\n";
+        let said = read(file, of([("RADARFLOW__AGENT__ENABLED", "maybe")])).unwrap_err();
+        let lines: Vec<&str> = said.lines().collect();
+        let expected: [&[&str]; 12] = [
+            &["line 1, column 11", "`workers`"],
+            &["line 2, column 1", "write [[grpc]], not [grpc]"],
+            &["line 4, column 1", "`tenat`", "did you mean `tenant`?"],
+            &["line 5, column", "write [http], not [[http]]"],
+            &["line 6, column 1", "did you mean `addr`?"],
+            &["line 8, column 8", "`netflow"],
+            &["line 9, column 11", "0 sockets"],
+            &["line 10, column", "missing field `name`"],
+            &["line 11, column 7", "ftp://x"],
+            &["line 14, column 21", "0 seconds"],
+            &["line 16, column 9", "`enrichment.rules`"],
+            &["environment variable RADARFLOW__AGENT__ENABLED", "`agent.enabled`"],
+        ];
+        assert_eq!(lines.len(), expected.len(), "{said}");
+        for (line, words) in lines.iter().zip(expected) {
+            assert!(words.iter().all(|word| line.contains(word)), "{line:?} does not say {words:?}\n{said}");
+        }
+        let said = read("a = = 1\n[http]\naddr = \"x\ny = ]\n", none()).unwrap_err();
+        assert!(said.lines().count() >= 2, "what is no TOML is all told too: {said}");
+    }
+
+    #[test]
+    fn paths_of_a_file_are_relative_to_it() {
+        let file = "data_dir = \"data\"\n[http.tls]\ncertificate = \"/etc/a.pem\"\nkey = \"a.key\"\n\
+                    [mappings]\ncmdb = \"cmdb.yaml\"\n[enrichment]\nrules = [\"r.yaml\"]\n\
+                    [mail]\nsmtp = \"file:smtp.url\"\nfrom = \"a@b.c\"\n";
+        let config = parse(file, Some(Path::new("/srv/radar")), none()).config;
+        let tls = config.http.tls.unwrap();
+        assert_eq!(config.data_dir, Path::new("/srv/radar/data"));
+        assert_eq!(
+            (tls.certificate.as_path(), tls.key.as_path()),
+            (Path::new("/etc/a.pem"), Path::new("/srv/radar/a.key"))
+        );
+        assert_eq!(config.mappings["cmdb"], Path::new("/srv/radar/cmdb.yaml"));
+        assert_eq!(config.enrichment.rules, [Path::new("/srv/radar/r.yaml")]);
+        assert_eq!(config.mail.unwrap().smtp, "file:/srv/radar/smtp.url");
+    }
+
     #[test]
     fn nothing_configured_works_and_unknown_keys_do_not() {
-        assert_eq!(parse("", none()).unwrap().http.addr.port(), 8080);
-        let error = parse("[htpp]\naddr = \"127.0.0.1:1\"", none()).unwrap_err().to_string();
+        assert_eq!(read("", none()).unwrap().http.addr.port(), 8080);
+        let error = read("[htpp]\naddr = \"127.0.0.1:1\"", none()).unwrap_err();
         assert!(error.contains("did you mean `http`?"), "{error}");
     }
 
@@ -178,11 +394,11 @@ mod tests {
     fn an_error_names_the_line_or_the_variable_and_the_field() {
         let file = "workers = 2\n[[sources.netbox]]\nname = \"a\"\nurl = \"ftp://x\"\ntoken = \"s3cret\"\n";
         let cases: [(&str, &[(&str, &str)], &[&str]); 9] = [
-            ("workers = \n", &[], &["line 1"]),
-            ("\nworkers = \"two\"", &[], &["line 2: ", "`workers`"]),
-            ("[http]\n\naddr = \"nowhere\"", &[], &["line 3: ", "`http.addr`"]),
-            ("\n[http]\nadr = 1", &[], &["line 3: ", "`http`", "did you mean `addr`?"]),
-            (file, &[], &["line 4: ", "`sources.netbox.url`", "ftp://x"]),
+            ("workers = \n", &[], &["line 1, column "]),
+            ("\nworkers = \"two\"", &[], &["line 2, column ", "`workers`"]),
+            ("[http]\n\naddr = \"nowhere\"", &[], &["line 3, column ", "`http.addr`"]),
+            ("\n[http]\nadr = 1", &[], &["line 3, column ", "`http`", "did you mean `addr`?"]),
+            (file, &[], &["line 4, column ", "`sources.netbox.url`", "ftp://x"]),
             (
                 "workers = 2",
                 &[("RADARFLOW__WORKERS", "many")],
@@ -202,7 +418,7 @@ mod tests {
         ];
         for (text, variables, named) in cases {
             let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let error = parse(text, environment).unwrap_err().to_string();
+            let error = read(text, environment).unwrap_err();
             for name in named {
                 assert!(error.contains(name), "{error:?} of {text:?} {variables:?} does not say {name:?}");
             }
@@ -212,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_example_is_what_it_says() {
-        let example = parse(include_str!("../../deploy/radarflow.example.toml"), none()).unwrap();
+        let example = read(include_str!("../../deploy/radarflow.example.toml"), none()).unwrap();
         let default = Config::default();
         assert_eq!(example.http.addr, default.http.addr);
         assert_eq!(example.disk_reserve_mib, default.disk_reserve_mib);
@@ -249,7 +465,7 @@ mod tests {
             ("RADARFLOW__SYSLOG", "[{ addr = \"127.0.0.1:1\" }]"),
             ("RADARFLOW_URL", "y"),
         ]);
-        let config = parse("workers = 1", environment).unwrap();
+        let config = read("workers = 1", environment).unwrap();
         assert_eq!(config.sinks.postgres.unwrap().url, "postgres://x");
         assert_eq!((config.workers, config.syslog[0].addr.port()), (3, 1));
     }

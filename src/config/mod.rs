@@ -4,14 +4,17 @@
 //! TOML file ─────────────► one table ─► Config ─► what each part takes
 //! RADARFLOW__SECTION__KEY ─┘
 //! ```
-//! A variable of the environment counts before the file. Unknown keys are errors. An error names the line of the file or
-//! the variable, and the field.
+//! A variable of the environment counts before the file. Unknown keys are errors. Every mistake is told at once, with the line
+//! of the file or the variable, and the field; what is wrong beyond single keys is told by [`check`].
 
+mod check;
 mod convert;
 mod defaults;
 mod load;
+mod mistakes;
 mod schema;
 mod values;
 
-pub(crate) use load::{load, mapping};
+pub(crate) use load::{FILE, Read, data_dir, file, load, look, mapping};
+pub(crate) use mistakes::{Mistake, Places};
 pub(crate) use schema::{Armis, Config, Enrichment, Grpc, Http, Mail, Partial, Postgres, ReceiverConfig, Socket};

@@ -397,12 +397,17 @@ pub(crate) struct LakeConfig {
     pub(crate) history_days: Option<u32>,
     /// Hours that files are kept which newer versions of a table do not have; one at least.
     pub(crate) vacuum_after_hours: u32,
+    /// Seconds after which what changed is in the lake at the latest; event tables commit every five seconds at least.
+    #[serde(deserialize_with = "values::seconds")]
+    pub(crate) commit_interval_s: u64,
 }
 
 impl Default for LakeConfig {
     fn default() -> Self {
         let vacuum_after_hours = (Keep::default().files.as_secs() / 3600) as u32;
-        LakeConfig { enabled: true, path: None, retention_days: None, history_days: None, vacuum_after_hours }
+        let commit_interval_s = Keep::default().quiet.as_secs();
+        let (retention_days, history_days) = (None, None);
+        LakeConfig { enabled: true, path: None, retention_days, history_days, vacuum_after_hours, commit_interval_s }
     }
 }
 

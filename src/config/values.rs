@@ -60,6 +60,14 @@ pub(super) fn source<'de, D: Deserializer<'de>>(from: D) -> Result<(String, Stri
     }
 }
 
+/// A time between two of something: not none.
+pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Err(Error::custom("0 seconds: it would never rest; 1 is the least")),
+        seconds => Ok(seconds),
+    }
+}
+
 /// How many sockets share an address.
 pub(super) fn sockets<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     let n = usize::deserialize(from)?;

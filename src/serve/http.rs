@@ -159,6 +159,17 @@ impl Connected<'_> {
             strangers: self.rooms.strangers.clone(),
             ready: Arc::new(watch::ready(self.replay.done.clone(), intake.clone())),
             clock: intake.clone(),
+            flush: {
+                let lake = self.sinks.lake.clone();
+                Arc::new(move || {
+                    let lake = lake.clone();
+                    Box::pin(async move {
+                        let lake = lake?;
+                        lake.flush().await;
+                        Some(lake.applied().get())
+                    })
+                })
+            },
             metrics: Arc::new(move || metrics::text(&metrics)),
         };
         Ok((api, clients))

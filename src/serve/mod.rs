@@ -148,6 +148,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         reserve: config.disk_reserve_mib << 20,
         memory,
         snapshots_fail: pipeline.snapshots_fail().clone(),
+        certificates: certificates.iter().map(|tls| tls.files().certificate.clone()).collect(),
+        pace: config.sinks.lake.keep().quiet,
     };
     tokio::spawn(watch.run(heard.registry.conditions(), stop.clone()));
     tokio::spawn(reap::run(heard.to_reap, appender));

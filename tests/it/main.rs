@@ -4,15 +4,18 @@
 mod server;
 
 mod api;
+mod book;
 mod brokers;
 mod checkpoints;
 mod clients;
 mod clock;
 mod crash;
 mod damage;
+mod deploy;
 mod devices;
 mod disk;
 mod explain;
+mod hour;
 mod jobs;
 mod late;
 mod links;

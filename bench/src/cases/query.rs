@@ -326,6 +326,7 @@ pub(crate) fn run() -> Result<()> {
         ready: Arc::new(|| Ok(())),
         room: Room::of(1 << 30),
         strangers: Room::of(1 << 20),
+        flush: Arc::new(|| Box::pin(async { None })),
         metrics: Arc::new(String::new),
     });
     runtime.block_on(async move {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use radarflow_proto::disk::Disk;
 use thiserror::Error;
 
-use segments::Segments;
+use segments::{Repair, Segments};
 use snapshot::{Manifest, Snapshots, State};
 
 /// Format of the data directory that this build writes.
@@ -45,7 +45,7 @@ pub enum LedgerError {
     /// A frame in the middle is damaged.
     #[error(
         "segment {segment} is damaged at offset {offset} ({reason}), and intact frames follow; nothing was changed. \
-         `radarflow repair --data-dir DIR` cuts the ledger there and keeps the rest aside"
+         `radarflow repair --data-dir DIR --dry-run` tells what a repair would lose, without `--dry-run` it is done"
     )]
     Damaged {
         /// The segment's file.
@@ -215,24 +215,25 @@ pub fn open(disk: &Arc<dyn Disk>, root: &Path, collections: &BTreeMap<String, u3
     Ok(Opened { segments, snapshots, start })
 }
 
-/// Mends what [`open`] refuses, where it can be mended. Tells what was done; `None` when nothing had to be.
+/// Mends what [`open`] refuses, where it can be mended; a `rehearsal` changes nothing. Tells what was done, or would be; `None`
+/// when nothing has to be.
 ///
 /// # Errors
 /// The disk refuses, or what is damaged cannot be done without.
-pub fn repair(disk: &Arc<dyn Disk>, root: &Path) -> Result<Option<String>, LedgerError> {
+pub fn repair(disk: &Arc<dyn Disk>, root: &Path, rehearsal: bool) -> Result<Option<Repair>, LedgerError> {
     let log = root.join(LOG);
     let covered = covered(disk, root)?;
-    let at = covered.as_ref().map_or(0, |manifest| manifest.epoch);
-    match Segments::open(disk.clone(), &log, at) {
-        Ok(_) => return Ok(None),
-        Err(LedgerError::Damaged { .. } | LedgerError::Missing { .. }) => {}
-        Err(error) => return Err(error),
+    let epoch = covered.as_ref().map(|manifest| manifest.epoch);
+    let Some(done) = Segments::repair(disk.clone(), &log, epoch, rehearsal)? else { return Ok(None) };
+    if !rehearsal {
+        // Where nothing is left after the snapshot the log goes on there.
+        let generation = covered.as_ref().map(|manifest| manifest.generation);
+        let mut segments = Segments::open_as(disk.clone(), &log, epoch.unwrap_or(0), generation)?;
+        if let Some(manifest) = covered {
+            segments.go_on_after(manifest.epoch, manifest.clock_ms)?;
+        }
     }
-    let done = Segments::repair(disk.clone(), &log, covered.as_ref().map(|manifest| manifest.epoch))?;
-    if let Some(manifest) = covered {
-        Segments::open(disk.clone(), &log, manifest.epoch)?.go_on_after(manifest.epoch, manifest.clock_ms)?;
-    }
-    Ok(done)
+    Ok(Some(done))
 }
 
 /// The newest usable snapshot that is whole, of the ledger that is there.

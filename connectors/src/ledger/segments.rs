@@ -13,17 +13,18 @@
 //! and a segment that could not be begun is begun anew. So an error lasts no longer than the disk's trouble does.
 
 mod format;
+mod repair;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use radarflow_proto::disk::{Appender, Disk};
 use radarflow_proto::frame::Frame;
 
 use self::format::{End, Expected, HEADER, header, intact_behind, read_frames, read_header};
+pub use self::repair::Repair;
 use super::LedgerError;
 
 /// A segment is closed once it is this long.
@@ -324,105 +325,9 @@ impl Segments {
         self.left_over.extend(old.into_iter().map(|segment| segment.path));
         self.drop_left_over()
     }
-
-    /// Mends a damaged log, keeping as much as can be kept. Frames at or before `covered` are in a snapshot and are not
-    /// needed: damage among them costs nothing. Otherwise the log is cut at its first damage. The damaged files are kept
-    /// in `damaged-<n>` beside the log. Tells what was done; `None` when nothing is damaged.
-    ///
-    /// # Errors
-    /// The disk refuses, or a newer build wrote the log.
-    pub fn repair(disk: Arc<dyn Disk>, dir: &Path, covered: Option<u64>) -> Result<Option<String>, LedgerError> {
-        let at = covered.unwrap_or(0);
-        let Err(error) = Segments::open(disk.clone(), dir, at) else { return Ok(None) };
-        let (segment, offset) = match &error {
-            LedgerError::Damaged { segment, offset, .. } => (segment.clone(), *offset),
-            LedgerError::Missing { segment, .. } => (segment.clone(), 0),
-            _ => return Err(error),
-        };
-        let paths = segment_files(&*disk, dir)?;
-        let aside = (0..)
-            .map(|n| dir.with_file_name(format!("damaged-{n}")))
-            .find(|p| !disk.exists(p))
-            .expect("some number is free");
-        disk.make_dir(&aside).map_err(LedgerError::io(&aside))?;
-        for path in &paths {
-            let kept = aside.join(path.file_name().unwrap_or_default());
-            let bytes = disk.read_all(path).map_err(LedgerError::io(path))?;
-            disk.write_durably(&kept, &bytes).map_err(LedgerError::io(&kept))?;
-        }
-        if let Some(covered) = covered
-            && let Some(from) = only_after(&*disk, &paths, covered)?
-        {
-            // Without it a power failure brings the damage back.
-            disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
-            let why = format!("{error}\nepochs up to {covered} are in a snapshot: they, and the damage, are let go");
-            return match Segments::open(disk, dir, covered) {
-                Ok(_) => Ok(Some(format!("{why}; the files as they were are in {}", aside.display()))),
-                Err(_) => Err(LedgerError::Io {
-                    path: from,
-                    source: std::io::Error::other("the log is still damaged; run the repair again"),
-                }),
-            };
-        }
-        for path in paths.into_iter().filter(|path| *path >= segment).rev() {
-            if path == segment && offset > HEADER as u64 {
-                let mut file = disk.open(&path).map_err(LedgerError::io(&path))?;
-                file.truncate(offset).and_then(|()| file.sync()).map_err(LedgerError::io(&path))?;
-            } else {
-                disk.remove(&path).map_err(LedgerError::io(&path))?;
-            }
-        }
-        disk.sync_dir(dir).map_err(LedgerError::io(dir))?;
-        Segments::open(disk, dir, at)?;
-        Ok(Some(format!("{error}\ncut there; the files as they were are in {}", aside.display())))
-    }
 }
 
 fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     let found = disk.list(dir).map_err(LedgerError::io(dir))?;
     Ok(found.into_iter().map(|f| f.path).filter(|p| p.extension().is_some_and(|e| e == "seg")).collect())
-}
-
-/// Writes the log anew without the frames up to `covered`, if all that came after them is there. Gives its first segment.
-fn only_after(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<Option<PathBuf>, LedgerError> {
-    // The segments after the last one that begins at or before the first epoch that is needed, and that one.
-    let mut heads = Vec::new();
-    for path in paths {
-        let bytes = disk.read_all(path).map_err(LedgerError::io(path))?;
-        heads.push((path, read_header(path, &bytes).ok(), bytes));
-    }
-    let Some(generation) = heads.iter().find_map(|(_, head, _)| head.map(|(generation, _)| generation)) else {
-        return Ok(None);
-    };
-    let first_needed = covered + 1;
-    let Some(at) = heads.iter().rposition(|(_, head, _)| head.is_some_and(|(_, first)| first <= first_needed)) else {
-        return Ok(None);
-    };
-    let (path, _, bytes) = &heads[at];
-    let behind = Expected { generation, epoch: first_needed, last: true };
-    // A frame is found by its generation and epoch, whatever stands before it.
-    let first =
-        std::iter::successors(intact_behind(bytes, HEADER - 1, &behind), |at| intact_behind(bytes, *at, &behind))
-            .find(|at| matches!(Frame::decode(&bytes.slice(*at..)), Ok((frame, _)) if frame.epoch == first_needed));
-    let Some(first) = first else { return Ok(None) };
-    let mut whole = header(generation, first_needed);
-    whole.extend_from_slice(&bytes[first..]);
-    let whole = Bytes::from(whole);
-    let new = path.with_file_name(format!("{first_needed:020}.seg"));
-    let mut next = first_needed;
-    for (i, (path, head, bytes)) in heads[at..].iter().enumerate() {
-        let (path, bytes) = if i == 0 { (&new, &whole) } else { (*path, bytes) };
-        if i > 0 && *head != Some((generation, next)) {
-            return Ok(None);
-        }
-        let expected = Expected { generation, epoch: next, last: at + i + 1 == heads.len() };
-        if read_frames(path, bytes, expected, |frame| next = frame.epoch + 1).is_err() {
-            return Ok(None);
-        }
-    }
-    disk.write_durably(&new, &whole).map_err(LedgerError::io(&new))?;
-    for (path, _, _) in heads[..=at].iter().filter(|(path, _, _)| **path != new) {
-        disk.remove(path).map_err(LedgerError::io(*path))?;
-    }
-    Ok(Some(new))
 }

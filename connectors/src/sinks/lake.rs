@@ -1,6 +1,6 @@
 //! The lake: one Delta table a folder, one committer a table.
 //!
-//! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`QUIET_AGE`]
+//! Rows wait in memory until their table commits: at [`COMMIT_BYTES`], at [`BUSY_AGE`] for busy tables or [`Keep::quiet`]
 //! for quiet ones, never empty; and where half of what may wait does, the table with most commits before its time. A commit carries the transaction identifier (application id, epoch) of the newest epoch
 //! in it and is built on the version whose identifier was read, so that a replay after a crash commits nothing twice:
 //! epochs at or before a table's identifier are dropped on arrival. One commit takes whole epochs, the oldest first, of so
@@ -49,7 +49,7 @@ pub const COMMIT_BYTES: usize = 64 << 20;
 pub const COMMIT_SHARE: usize = 8;
 /// Greatest age of a waiting row of a busy table.
 pub const BUSY_AGE: Duration = Duration::from_secs(5);
-/// Greatest age of a waiting row of a quiet table.
+/// Greatest age of a waiting row of a quiet table, where nothing else is configured.
 pub const QUIET_AGE: Duration = Duration::from_secs(300);
 /// Commits of a table after which it may have files to merge.
 pub const COMPACT_COMMITS: u64 = 8;

@@ -113,6 +113,17 @@ pub enum PostgresError {
         /// The generation and the frontier we stored last.
         ours: (i64, Option<u64>),
     },
+    /// The schema that it writes is not there.
+    #[error("the database has no schema of radarflow")]
+    NoSchema,
+    /// The schema lacks what this program writes.
+    #[error("the schema radarflow is of an older version ({found} of {wanted} migrations)")]
+    OldSchema {
+        /// Migrations that were applied.
+        found: i64,
+        /// Those there are.
+        wanted: i64,
+    },
     /// What a resynchronisation reads from cannot be read.
     #[error("postgres: what it missed cannot be read: {0}")]
     Truth(String),
@@ -130,7 +141,7 @@ impl PostgresError {
     }
 
     /// What whoever runs it may do.
-    fn advice(&self) -> &'static str {
+    pub fn advice(&self) -> &'static str {
         match (self, self.code().as_deref()) {
             (PostgresError::Replaced { .. }, _) => {
                 "stop the other radarflow or give each a database of its own, then start this one again"
@@ -139,7 +150,11 @@ impl PostgresError {
                 "another session holds a lock on a table of the schema radarflow: find it in pg_locks and end it"
             }
             (_, Some("57014")) => "a statement took too long: see what the server is busy with in pg_stat_activity",
-            (_, Some("42P01" | "42703" | "3F000")) => "the schema is older than this program: run `radarflow migrate`",
+            (PostgresError::NoSchema | PostgresError::OldSchema { .. }, _) | (_, Some("42P01" | "42703" | "3F000")) => {
+                "run `radarflow migrate`, or start with `radarflow serve --migrate`; what is missed is written then"
+            }
+            (_, Some("28P01" | "28000")) => "the database refuses the user or the password: see [sinks.postgres] url",
+            (_, Some("3D000")) => "there is no such database: create it, or see [sinks.postgres] url",
             _ if self.is_defect() => {
                 "the database refuses a row: the server's log says which; make the schema again what the migrations made \
                  (`radarflow migrate`) or report it, then start radarflow again: what was missed is written then"
@@ -186,18 +201,32 @@ pub async fn migrate(url: &str) -> Result<(), PostgresError> {
     .await
 }
 
-/// Whether the database answers.
+/// Whether the database answers and has the schema that is written.
 ///
 /// # Errors
-/// [`PostgresError`] where the URL is none or the database does not answer in time.
+/// [`PostgresError`] where the URL is none, the database does not answer in time, or its schema is missing or older.
 pub async fn check(url: &str) -> Result<(), PostgresError> {
     let options: PgConnectOptions = url.parse()?;
     within(CHECK, "an answer", async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        connection.execute("SELECT 1").await
+        schema(&mut connection).await
     })
-    .await?;
-    Ok(())
+    .await
+}
+
+/// Whether the schema is there, and of this program or a newer one.
+async fn schema(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    let there: (bool, bool) = sqlx::query_as(sql::SCHEMA).fetch_one(&mut *connection).await?;
+    match there {
+        (false, _) => Err(PostgresError::NoSchema),
+        // Migrated by other means: what is missing is found when it is written.
+        (true, false) => Ok(()),
+        (true, true) => {
+            let wanted = migrations::migrator().iter().map(|migration| migration.version).max().unwrap_or_default();
+            let found: i64 = sqlx::query_scalar(sql::MIGRATED).fetch_one(connection).await?;
+            if found < wanted { Err(PostgresError::OldSchema { found, wanted }) } else { Ok(()) }
+        }
+    }
 }
 
 /// The way in.

@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::{DAILY, Wanted, checkpoint, days, unwanted};
 use super::compact::{Plan, compact};
+use super::lake::QUIET_AGE;
 
 /// Between two looks at a table.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// How long a lake keeps what.
+/// How long a lake keeps what, and how long rows wait for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
     /// Rows of event tables; `None` for ever.
@@ -30,11 +31,14 @@ pub struct Keep {
     pub files: Duration,
     /// After a start a table is first looked at then, so that a start is not slowed down.
     pub begin: Duration,
+    /// Greatest age of a waiting row of a quiet table; busy ones commit after [`super::lake::BUSY_AGE`] at the latest.
+    pub quiet: Duration,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Keep { events: None, history: None, files: Duration::from_secs(86_400), begin: Duration::from_secs(300) }
+        let (files, begin) = (Duration::from_secs(86_400), Duration::from_secs(300));
+        Keep { events: None, history: None, files, begin, quiet: QUIET_AGE }
     }
 }
 

@@ -11,6 +11,7 @@ use radarflow_proto::payload::{
     AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, ProbeFound, ProbeResults, StagedHead,
     Sweep, instant_us,
 };
+use radarflow_proto::ports::{Outcome, run_command};
 use radarflow_proto::record::{Record, RecordKey, SourceKind};
 use radarflow_proto::rows::{BatchBuilder, Probe};
 use radarflow_proto::wire::Cursor;
@@ -437,6 +438,10 @@ impl Decoder {
 
     /// The end of a listing, after all of its items.
     fn complete(&mut self, tenant: &str, listing: &Listing) {
+        if listing.by.is_some() && self.index == 0 {
+            let command_id = run_command(tenant, listing.kind, &listing.instance, &listing.run);
+            self.out.ended.push(Outcome { command_id, refused: None });
+        }
         if listing.complete && self.index == 0 {
             let (run, name) = (listing.run.clone(), run_name(&listing.run));
             let event = ListingEvent::Complete { run, name, approved: listing.approved };

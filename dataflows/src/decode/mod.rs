@@ -28,6 +28,7 @@ use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::payload::{FeedCounters, Listing};
+use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
     Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, ProbeBatch, Reject, RejectBatch, Table, TrapBatch,
@@ -103,6 +104,8 @@ pub struct Decoded {
     pub commands: Vec<Keyed<String, Stated>>,
     /// What the audit is told, by tenant.
     pub audited: Vec<Keyed<String, Box<Audit>>>,
+    /// Runs that somebody brought and that are read to their end.
+    pub ended: Vec<Outcome>,
     /// Steps of alerts that people ask for.
     pub steps: Vec<Keyed<AlertKey, AlertEvent>>,
     /// Steps of devices that people ask for, with their place in the epoch.

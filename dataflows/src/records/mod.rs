@@ -1,10 +1,13 @@
-//! Records: of each item the newest version, by (event time, deletion, hash), and nothing else about it.
+//! Records: of each item the newest version, by (event time, deletion, run, hash), and nothing else about it.
 //!
 //! ```text
 //! sightings, withdrawn ─► [record machine] ─► versions (Δ)
 //!                               ├─► claimed for long (Δ)
 //!                               └─► assertions ─► [identifiers] ─► first seen (Δ), last record (Δ)
 //! ```
+//! Many inventories set an item's time only when a person edits it, so that two runs say different things under one time: the
+//! run that is later in the ledger counts, and only within a run the hash does. A run that has spoken of the item before does
+//! not count again when it is delivered again.
 //! A version that is not newer changes nothing but first-seen; what a partial source says is made whole first
 //! (`reconcile::partial`). A deletion is a version too: it is kept as a tombstone
 //! for one retention, so that an older sighting that arrives late does not bring the item back. Sweeps leave when their
@@ -178,6 +181,17 @@ impl RecordState {
         says.ips.iter().filter(move |a| !says.deleted && of(a.ip) >= SETTLED_RUNS).map(|a| (says.scope.clone(), a.name))
     }
 
+    /// Whether a version takes the place of the one that is known.
+    fn gives_way_to(&self, new: &Version) -> bool {
+        let old = &self.version;
+        let (ours, theirs) = ((old.says.at, old.says.deleted), (new.says.at, new.says.deleted));
+        if ours != theirs {
+            return theirs > ours;
+        }
+        let spoke = |claim: &Claimed| claim.run == new.by.run && claim.at == new.says.at;
+        if new.by == old.by { new.hash > old.hash } else { !self.runs.iter().any(spoke) }
+    }
+
     /// Notes what a sighting claims; a deletion forgets what was claimed before it, whichever comes first.
     fn claim(&mut self, sighting: &Sighting) {
         let says = &sighting.version.says;
@@ -246,7 +260,7 @@ impl Machine for Records {
                     let known = version.hash == old.version.hash;
                     old.sighted_ms = tick.live_ms;
                     old.sayings = sayings;
-                    let newer = if sighting.partial { !known } else { version.order() > old.version.order() };
+                    let newer = if sighting.partial { !known } else { !known && old.gives_way_to(&version) };
                     let repeated = version.says.kind == SourceKind::Agent && says_the_same(&old.version, &version);
                     old.claim(&sighting);
                     let changed = newer && !repeated;

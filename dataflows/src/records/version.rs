@@ -92,11 +92,6 @@ impl Version {
     pub fn class(&self) -> ClaimClass {
         if self.stale { ClaimClass::StaleAgent } else { ClaimClass::of(self.says.kind) }
     }
-
-    /// The greatest is the newest.
-    pub(super) fn order(&self) -> (Time, bool, Name) {
-        (self.says.at, self.says.deleted, self.hash)
-    }
 }
 
 /// How a packed record begins.

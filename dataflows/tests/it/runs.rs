@@ -132,3 +132,37 @@ fn rejects_have_the_same_names_on_any_number_of_workers() {
     assert_eq!(named[0], named[1]);
     assert_eq!(named[0], named[2]);
 }
+
+/// A NetBox item whose time nobody moves, as a run tells it.
+fn told(run: &str, id: usize, hostname: &str) -> String {
+    let item = harness::netbox(&id.to_string(), &format!("10.0.0.{}", id + 1), 5, "");
+    let (head, tail) = item.split_at(1);
+    format!(r#"{head}"hostname":"{hostname}","sync_meta":{{"sync_run_id":"{run}"}},{tail}"#)
+}
+
+#[test]
+fn under_one_time_the_later_run_counts_and_within_a_run_the_hash() {
+    const ITEMS: usize = 20;
+    let names = |run: &Run| {
+        let mut names: Vec<String> = run.tables.devices().into_iter().filter_map(|d| d.hostname.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let said = |run: &str, hostname: &str| -> Vec<String> { (0..ITEMS).map(|id| told(run, id, hostname)).collect() };
+    let mut run = Run::new(2);
+    run.tick(vec![sync(&said("one", "old"))]);
+    run.tick(vec![sync(&said("two", "new"))]);
+    assert_eq!(names(&run), ["new"], "of all {ITEMS}, whatever their hashes");
+    run.tick(vec![sync(&said("one", "old"))]);
+    assert_eq!(names(&run), ["new"], "a run that is delivered again is no later one");
+    run.tick(vec![sync(&said("three", "old"))]);
+    assert_eq!(names(&run), ["old"], "what it said first may be said again");
+    // Within a run no order is known: the same in any.
+    let both = |first: &str, second: &str| {
+        let mut run = Run::new(1);
+        run.tick(vec![sync(&[told("one", 0, first), told("one", 0, second)])]);
+        names(&run)
+    };
+    assert_eq!(both("a", "b"), both("b", "a"));
+}

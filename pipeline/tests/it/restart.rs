@@ -125,7 +125,7 @@ impl World {
         assert!(self.outer.disk.contents() == before, "it refused, and changed something: {error}");
         if flip.spared {
             let disk: Arc<dyn Disk> = Arc::new(self.outer.disk.clone());
-            let done = ledger::repair(&disk, Path::new(ROOT));
+            let done = ledger::repair(&disk, Path::new(ROOT), false);
             assert!(matches!(done, Ok(Some(_))), "a snapshot has what is damaged, and it is not mended: {done:?}");
         } else {
             // From a backup.

@@ -30,6 +30,24 @@ pub(crate) fn command_id() -> String {
     hex::encode(rand::random::<[u8; 16]>())
 }
 
+/// What became of a command; `None` where that is not known in time.
+pub(crate) async fn outcome(
+    outcomes: &mut broadcast::Receiver<Outcome>,
+    command_id: &str,
+    within: Duration,
+) -> Option<Outcome> {
+    let told = async {
+        loop {
+            match outcomes.recv().await {
+                Ok(outcome) if outcome.command_id == command_id => return Some(outcome),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    tokio::time::timeout(within, told).await.ok().flatten()
+}
+
 impl Api {
     /// Makes a fact durable.
     pub(crate) async fn append(&self, actor: &Actor, fact: &Fact) -> Result<u64, Response> {
@@ -82,21 +100,12 @@ impl Api {
     pub(crate) async fn command(&self, actor: &Actor, fact: &Fact, command_id: &str) -> Result<u64, Response> {
         let mut outcomes = self.outcomes.subscribe();
         let epoch = self.append(actor, fact).await?;
-        let outcome = tokio::time::timeout(OUTCOME_WAIT, async {
-            loop {
-                match outcomes.recv().await {
-                    Ok(outcome) if outcome.command_id == command_id => return Some(outcome),
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
-        match outcome.await {
-            Ok(Some(Outcome { refused: None, .. })) => {
+        match outcome(&mut outcomes, command_id, OUTCOME_WAIT).await {
+            Some(Outcome { refused: None, .. }) => {
                 self.engine.live().reach(epoch).await;
                 Ok(epoch)
             }
-            Ok(Some(Outcome { refused: Some(reason), .. })) => {
+            Some(Outcome { refused: Some(reason), .. }) => {
                 Err(problem(StatusCode::CONFLICT, "refused", &reason, json!({"epoch": epoch})))
             }
             _ => {

@@ -3,34 +3,40 @@
 //! Items are device updates, or whatever a named mapping makes device updates of. A JSON document or CSV is read whole
 //! ([`MAX_DOCUMENT`]); a JSON item a line is read as it comes, however much there is.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query as UrlQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::payload::Brought;
-use radarflow_proto::ports::{Ending, InventoryRun};
+use radarflow_proto::ports::{Ending, InventoryRun, Outcome, RunOf};
 use radarflow_proto::room::Held;
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::mapping::{Format, Whose};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::broadcast;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::actor::Actor;
-use crate::http::Shared;
-use crate::http::commands::command_id;
+use crate::http::commands::{command_id, outcome};
 use crate::http::lines::{BadLine, Lines};
 use crate::http::problem::{bad_query, not_durable, problem};
 use crate::http::reading::{Unread, memory, whole};
+use crate::http::{Api, Shared};
 use crate::records::Refused;
-use crate::records::inventory::{Asked, Intake, MAX_ITEM, Reader, run_of};
+use crate::records::held::{self, HeldRun};
+use crate::records::inventory::{Asked, Finding, Intake, MAX_ITEM, Reader, Taken, run_of};
 use crate::records::plan::Plan;
 
 /// Largest document that is read whole, bytes.
 const MAX_DOCUMENT: usize = 64 << 20;
 /// What a byte of it takes: the buffer it is read into, which doubles, and where its items stand.
 const DOCUMENT_FACTOR: usize = 3;
+/// How long what becomes of a run is waited for at most, seconds.
+const MAX_WAIT_S: u64 = 600;
 
 /// How a run is taken.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -49,6 +55,9 @@ pub(crate) struct How {
     partition: Option<String>,
     /// A mapping of the configuration.
     mapping: Option<String>,
+    /// Seconds to wait for what becomes of the run: whether it is applied, or held; 600 at most. Without it the answer comes
+    /// once the run is durable.
+    wait: Option<u64>,
 }
 
 fn bad(code: &str, detail: &str) -> Response {
@@ -82,6 +91,50 @@ pub(crate) struct RunTaken {
     complete: bool,
     /// The epoch it was released at.
     epoch: u64,
+    /// What its items were read with doubts about.
+    findings: Vec<Finding>,
+    #[serde(flatten)]
+    became: Became,
+}
+
+/// What became of a run.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Became {
+    /// `applied`; `held`, until somebody releases or rejects it; `reading`, while its items are still being read.
+    state: RunState,
+    /// Runs of the source that are held; an earlier one, too, holds what later ones say of the same devices.
+    held: Vec<HeldRun>,
+}
+
+/// How far a run is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RunState {
+    /// Its items are still being read.
+    Reading,
+    /// It waits for somebody.
+    Held,
+    /// It is visible.
+    Applied,
+}
+
+impl Api {
+    /// Waits for the end of a run that was released.
+    pub(crate) async fn became(
+        &self,
+        outcomes: &mut broadcast::Receiver<Outcome>,
+        of: &RunOf,
+        within: Duration,
+    ) -> Became {
+        let ended = outcome(outcomes, &of.command_id(), within).await.is_some();
+        let held = held::held(&self.engine.live().view(), &of.tenant, Some(&of.source()));
+        let state = match (ended, held.iter().any(|held| held.run == of.run)) {
+            (_, true) => RunState::Held,
+            (true, false) => RunState::Applied,
+            (false, false) => RunState::Reading,
+        };
+        Became { state, held }
+    }
 }
 
 /// Takes an inventory: one request is one run, taken whole or not at all.
@@ -129,17 +182,21 @@ pub(crate) async fn push(
     if how.plan {
         actor.whole("a plan")?;
         let mut noted = api.noted(of);
-        if let Err(refused) = read(&mut noted, &reader, format, request, &actor).await {
-            let _ = Box::new(noted).discard().await;
-            return Err(refused);
-        }
-        let plan = api.plans.planned(&api.finder(), noted, how.complete).await?;
+        let taken = match read(&mut noted, &reader, format, request, &actor).await {
+            Ok(taken) => taken,
+            Err(refused) => {
+                let _ = Box::new(noted).discard().await;
+                return Err(refused);
+            }
+        };
+        let mut plan = api.plans.planned(&api.finder(), noted, how.complete).await?;
+        plan.findings = taken.findings;
         return Ok((StatusCode::ACCEPTED, axum::Json(plan)).into_response());
     }
-    let id = of.run.clone();
-    let mut run = api.inventories.begin(of);
-    let items = match read(&mut *run, &reader, format, request, &actor).await {
-        Ok(items) => items,
+    let mut outcomes = api.outcomes.subscribe();
+    let mut run = api.inventories.begin(of.clone());
+    let Taken { items, findings } = match read(&mut *run, &reader, format, request, &actor).await {
+        Ok(taken) => taken,
         Err(refused) => {
             // What was staged would be forgotten by itself, later.
             let _ = run.discard().await;
@@ -149,17 +206,19 @@ pub(crate) async fn push(
     let ending = if how.complete { Ending::Whole } else { Ending::Part };
     let by = Brought { actor: actor.name.clone(), plan: None };
     let epoch = run.end(ending, Some(by)).await.map_err(|e| not_durable(&e))?;
-    Ok(axum::Json(RunTaken { run: id, items, complete: how.complete, epoch }).into_response())
+    let wait = Duration::from_secs(how.wait.unwrap_or_default().min(MAX_WAIT_S));
+    let became = api.became(&mut outcomes, &of, wait).await;
+    Ok(axum::Json(RunTaken { run: of.run, items, complete: how.complete, epoch, findings, became }).into_response())
 }
 
-/// Reads the items of a request into a run, as long as whoever brings them may; counts them.
+/// Reads the items of a request into a run, as long as whoever brings them may.
 async fn read(
     run: &mut dyn InventoryRun,
     reader: &Reader<'_>,
     format: Format,
     request: Request,
     actor: &Actor,
-) -> Result<usize, Response> {
+) -> Result<Taken, Response> {
     let held = memory(&request)?.another();
     let intake = Intake::new(run, reader, held.another());
     let read = async {
@@ -176,7 +235,7 @@ async fn read(
 }
 
 /// Takes a document whole.
-async fn document(intake: Intake<'_>, format: Format, request: Request) -> Result<usize, Response> {
+async fn document(intake: Intake<'_>, format: Format, request: Request) -> Result<Taken, Response> {
     let bytes = whole(request, MAX_DOCUMENT, DOCUMENT_FACTOR).await.map_err(|unread| match unread {
         Unread::TooLarge => {
             let detail =
@@ -197,7 +256,7 @@ fn broken(unread: Unread) -> Response {
 }
 
 /// Takes an item a line, as they come.
-async fn lines(mut intake: Intake<'_>, body: Body, held: Held) -> Result<usize, Response> {
+async fn lines(mut intake: Intake<'_>, body: Body, held: Held) -> Result<Taken, Response> {
     let mut lines = Lines::new(body, MAX_ITEM, held);
     loop {
         let next = lines.next().await.map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! What administrators ask of the ledger: a snapshot of the state, and which clock is right.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -17,6 +17,9 @@ use crate::http::commands::Done;
 use crate::http::problem::problem;
 use crate::http::request::body;
 
+/// How long the lake may take to commit what waits, and how often it is asked.
+const FLUSH_WAIT: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
 /// What an administrator looked at and what is now may differ by this much, milliseconds.
 const SAME_CLOCK_MS: i64 = 60_000;
 
@@ -28,6 +31,33 @@ const SAME_CLOCK_MS: i64 = 60_000;
 pub(crate) async fn snapshot(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Maintain)?;
     api.done(&actor, &Fact::Snapshot).await
+}
+
+/// Commits what waits for the lake.
+#[utoipa::path(
+    post, path = "/api/flush", tag = "administration",
+    responses((status = 200, description = "The epoch up to which the lake has everything.", body = Done))
+)]
+pub(crate) async fn flush(State(api): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    api.allowed(&headers, Action::Maintain)?;
+    let wanted = api.engine.live().view().epoch;
+    let committed = async {
+        loop {
+            match (api.flush)().await {
+                Some(epoch) if epoch < wanted => {}
+                flushed => return flushed,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(FLUSH_WAIT, committed).await {
+        Ok(Some(epoch)) => Ok(axum::Json(Done { epoch }).into_response()),
+        Ok(None) => Err(problem(StatusCode::CONFLICT, "refused", "no lake is configured", json!({}))),
+        Err(_) => {
+            let detail = "the lake does not take what waits; the log says why";
+            Err(problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", detail, json!({"epoch": wanted})))
+        }
+    }
 }
 
 /// The ledger's clock, and the wall's.

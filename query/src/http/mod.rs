@@ -138,6 +138,8 @@ pub struct Api {
     pub room: Arc<Room>,
     /// The same for those who bear no token.
     pub strangers: Arc<Room>,
+    /// Commits what waits for the lake; gives the epoch up to which it has everything, where there is a lake.
+    pub flush: Arc<dyn Fn() -> BoxFuture<'static, Option<u64>> + Send + Sync>,
     /// Metrics, as Prometheus reads them.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -161,6 +163,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tokens::list_tokens, tokens::make_token))
         .routes(routes!(tokens::revoke_token))
         .routes(routes!(ledger::snapshot))
+        .routes(routes!(ledger::flush))
         .routes(routes!(ledger::clock))
         .routes(routes!(ledger::accept_clock))
         .routes(routes!(alerts::step_alert))

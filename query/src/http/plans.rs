@@ -1,13 +1,17 @@
 //! Plans of what inventories would change: made, applied, forgotten.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::ports::{InventoryRun, ReadError, RunOf};
 use radarflow_reconcile::access::Action;
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
-use crate::http::commands::Done;
+use crate::http::inventories::Became;
 use crate::http::problem::{not_durable, not_found, problem};
 use crate::http::{Api, Shared};
 use crate::records::notes::Noted;
@@ -19,6 +23,22 @@ impl Api {
         let partial = (self.partial)(&of.tenant, of.kind, &of.speaker());
         Noted::begin(self.inventories.begin(of.clone()), of, (self.instances)(), partial, &self.plans)
     }
+}
+
+/// How long it is waited for that a plan is read.
+const PLAN_WAIT: Duration = Duration::from_secs(60);
+
+/// What became of a plan.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PlanApplied {
+    /// The epoch it was released at.
+    epoch: u64,
+    /// Whose run it is: `netbox/main`, as it was imported.
+    source: String,
+    /// Its run.
+    run: String,
+    #[serde(flatten)]
+    became: Became,
 }
 
 /// Asks an inventory of the configuration for everything it lists, and tells what would change.
@@ -56,7 +76,7 @@ pub(crate) async fn plan_inventory(
 #[utoipa::path(
     post, path = "/api/plans/{digest}/apply", tag = "inventories",
     params(("digest" = String, Path, description = "The plan.")),
-    responses((status = 200, description = "Since when it is applied.", body = Done))
+    responses((status = 200, description = "What became of it.", body = PlanApplied))
 )]
 pub(crate) async fn apply_plan(
     State(api): State<Shared>,
@@ -65,8 +85,11 @@ pub(crate) async fn apply_plan(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
     actor.whole("a plan")?;
-    let epoch = api.plans.apply(&api.finder(), &actor, digest).await?;
-    Ok(axum::Json(Done { epoch }).into_response())
+    let mut outcomes = api.outcomes.subscribe();
+    let (epoch, of) = api.plans.apply(&api.finder(), &actor, digest).await?;
+    let became = api.became(&mut outcomes, &of, PLAN_WAIT).await;
+    let source = format!("{}/{}", of.name, of.instance);
+    Ok(axum::Json(PlanApplied { epoch, source, run: of.run, became }).into_response())
 }
 
 /// Forgets a plan.

@@ -108,6 +108,7 @@ impl From<Refused> for Response {
             Refused::TooFar => (StatusCode::UNPROCESSABLE_ENTITY, "too_large", json!({})),
             Refused::TooMany(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", json!({})),
             Refused::NoRoom => (StatusCode::PAYLOAD_TOO_LARGE, "memory_limit", json!({})),
+            Refused::Held(held) => (StatusCode::CONFLICT, "run_held", json!({"held": held})),
             Refused::Outdated(plan) => (StatusCode::CONFLICT, "plan_outdated", json!({"plan": plan})),
             Refused::Room(no) => return no_room(no),
             Refused::Ended => return denied(OVER),

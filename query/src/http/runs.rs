@@ -28,7 +28,7 @@ pub(crate) struct Decided {
     post, path = "/api/sources/{kind}/{instance}/runs/{run}/{decision}", tag = "inventories",
     request_body = Asked,
     params(
-        ("kind" = String, Path, description = "agent, armis, netbox, integration, mapper"),
+        ("kind" = String, Path, description = "agent, armis, netbox, mapper, or the type of another integration."),
         ("instance" = String, Path, description = "Its instance."),
         ("run" = String, Path, description = "The run; of a source without runs, the minute."),
         ("decision" = String, Path, description = "release, reject"),
@@ -43,17 +43,18 @@ pub(crate) async fn decide_run(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::DecideRun)?;
     actor.whole("a source's run")?;
-    let (Some(kind), Some(release)) = (
-        SourceKind::named(&kind),
-        match decision.as_str() {
-            "release" => Some(true),
-            "reject" => Some(false),
-            _ => None,
-        },
-    ) else {
-        let detail =
-            "a run of a source is released or rejected: /api/sources/{kind}/{instance}/runs/{run}/release, …/reject";
-        return Err(not_found(detail));
+    // Integrations by their own name too, as imports call them: `servicenow/main`.
+    let (kind, instance) = match SourceKind::named(&kind) {
+        Some(known) => (known, instance),
+        None => (SourceKind::Integration, format!("{kind}.{instance}")),
+    };
+    let release = match decision.as_str() {
+        "release" => true,
+        "reject" => false,
+        _ => {
+            let detail = "a run of a source is released or rejected: /api/sources/{kind}/{instance}/runs/{run}/release, …/reject";
+            return Err(not_found(detail));
+        }
     };
     let Asked { reason } = body(request).await?;
     let command = command_id();

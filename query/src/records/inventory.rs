@@ -8,9 +8,12 @@ use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{InventoryRun, RunOf};
 use radarflow_proto::room::Held;
 use radarflow_reconcile::access::sees;
+use radarflow_reconcile::findings::{self, Findings};
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::mapping::{Format, Mapping, MappingError, Whose, belong, items, line};
+use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::actor::Actor;
 use crate::records::Refused;
@@ -95,6 +98,29 @@ impl Reader<'_> {
     }
 }
 
+/// Something that is wrong with some items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Finding {
+    /// What is wrong.
+    reason: String,
+    /// With so many items; 0 where it is wrong with all of them together.
+    items: usize,
+    /// The first of them, from 1; of CSV, whose first row names the columns, the row is one more.
+    first: Vec<usize>,
+    /// What one of them says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    example: Option<String>,
+}
+
+/// What was read.
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// So many items.
+    pub(crate) items: usize,
+    /// What is doubtful about them.
+    pub(crate) findings: Vec<Finding>,
+}
+
 /// A run that items are read into, a page at a time.
 pub(crate) struct Intake<'a> {
     run: &'a mut dyn InventoryRun,
@@ -106,15 +132,17 @@ pub(crate) struct Intake<'a> {
     items: usize,
     /// What the page, and the item that is read, take.
     held: Held,
+    findings: Findings<'a>,
 }
 
 impl<'a> Intake<'a> {
     pub(crate) fn new(run: &'a mut dyn InventoryRun, reader: &'a Reader<'a>, held: Held) -> Self {
-        Intake { run, reader, page: Vec::new(), bytes: 0, items: 0, held }
+        let findings = Findings::new(reader.mapping);
+        Intake { run, reader, page: Vec::new(), bytes: 0, items: 0, held, findings }
     }
 
-    /// Takes a document whole; gives how many items it has.
-    pub(crate) async fn document(mut self, format: Format, bytes: &[u8]) -> Result<usize, Refused> {
+    /// Takes a document whole; gives what it has.
+    pub(crate) async fn document(mut self, format: Format, bytes: &[u8]) -> Result<Taken, Refused> {
         let list = self.reader.mapping.and_then(Mapping::list);
         for item in items(format, bytes, list).map_err(|e| unreadable(&e))? {
             let item = item.map_err(|e| unreadable(&e))?;
@@ -144,7 +172,9 @@ impl<'a> Intake<'a> {
             self.held.grow(takes)?;
         }
         let item = read().map_err(|e| unreadable(&e))?;
-        self.page.push(self.reader.update(&item).map_err(|e| reason(e.to_string()))?);
+        let update = self.reader.update(&item).map_err(|e| reason(e.to_string()))?;
+        self.findings.look(&item, &update);
+        self.page.push(update);
         drop(item);
         let kept = bytes * PAGE_FACTOR + size_of::<DeviceUpdate>();
         self.held.shrink(takes - kept);
@@ -156,10 +186,13 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Takes what is left; gives how many items there were.
-    pub(crate) async fn end(mut self) -> Result<usize, Refused> {
+    /// Takes what is left; gives what there was.
+    pub(crate) async fn end(mut self) -> Result<Taken, Refused> {
         self.turn().await?;
-        Ok(self.items)
+        let told = self.findings.told().into_iter();
+        let findings =
+            told.map(|findings::Finding { reason, items, first, example }| Finding { reason, items, first, example });
+        Ok(Taken { items: self.items, findings: findings.collect() })
     }
 
     async fn turn(&mut self) -> Result<(), Refused> {

@@ -10,11 +10,13 @@
 //! | [`whatif`] | what another link, policy or record would make of devices |
 //! | [`plans`], [`plan`], [`notes`] | which plans wait, what a plan is, what is noted for it |
 //! | [`inventory`] | what pushed items are, and whose |
+//! | [`held`] | which runs wait for somebody |
 //! | [`imported`] | names that devices had in a system that was replaced |
 //! | [`end`] | how requests name an identifier |
 
 pub(crate) mod end;
 pub(crate) mod explain;
+pub(crate) mod held;
 pub(crate) mod imported;
 pub mod inventory;
 pub(crate) mod notes;
@@ -29,6 +31,7 @@ use radarflow_proto::room::NoRoom;
 use crate::actor::Actor;
 use crate::engine::Engine;
 use crate::error::{OVER, QueryError};
+use crate::records::held::HeldRun;
 use crate::records::plan::Plan;
 use crate::records::plans::KEPT;
 use crate::records::whatif::MAX_LOOKED_AT;
@@ -72,6 +75,12 @@ pub(crate) enum Refused {
     /// What stands has changed since it was planned: another plan waits.
     #[error("what stands has changed since; what would change now is plan {}", .0.digest)]
     Outdated(Box<Plan>),
+    /// An earlier run of the source is held, and with it what this one would change of the same devices.
+    #[error(
+        "run {} of {} is held ({}), and what it touches stays as it is: release or reject it first \
+         (`radarflow runs release {} {}`), then plan again", .0.run, .0.source, .0.why, .0.source, .0.run
+    )]
+    Held(HeldRun),
     /// There is no memory for what is asked.
     #[error(transparent)]
     Room(#[from] NoRoom),

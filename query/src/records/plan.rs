@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use radarflow_proto::cell::Time;
 use radarflow_proto::record::Record;
 use radarflow_reconcile::identity::explain::label;
+use radarflow_reconcile::identity::name::Name;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use crate::records::inventory::Finding;
 use crate::records::notes::{Item, Notes, content, order};
 
 /// Records that a plan shows of each kind of change.
@@ -38,6 +41,9 @@ pub(crate) struct Plan {
     rejected: usize,
     /// Some of the records.
     samples: Samples,
+    /// What its items are read with doubts about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Some records of each kind of change.
@@ -80,6 +86,7 @@ pub(super) fn plan(noted: &Notes, complete: bool, standing: &[Record]) -> Plan {
         unchanged: 0,
         rejected: noted.rejected,
         samples: Samples::default(),
+        findings: Vec::new(),
     };
     digest.update(format!("{}\0{}\0{complete}\0{}\0", noted.of.tenant, plan.source, noted.rejected));
     let standing: BTreeMap<&str, &Record> = standing.iter().map(|record| (record.key.key.as_str(), record)).collect();
@@ -87,8 +94,9 @@ pub(super) fn plan(noted: &Notes, complete: bool, standing: &[Record]) -> Plan {
     for key in keys {
         let (item, old) = (noted.items.get(key), standing.get(key));
         let whole = item.zip(old).and_then(|(item, old)| item.over(old));
-        // What is older than what is known changes nothing, unless its source is partial.
-        let counts = |item: &Item, old: &Record| whole.is_some() || item.order > order(old);
+        // What is older than what is known changes nothing, unless its source is partial; of one age, the later run counts.
+        let age = |(at, gone, _): (Time, bool, Name)| (at, gone);
+        let counts = |item: &Item, old: &Record| whole.is_some() || age(item.order) >= age(order(old));
         let item = whole.as_ref().or(item);
         let (change, count, samples) = match (item, old) {
             (Some(item), None) if !item.gone() => ("create", &mut plan.create, Some(&mut plan.samples.create)),

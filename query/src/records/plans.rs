@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use radarflow_proto::payload::Brought;
-use radarflow_proto::ports::{Ending, InventoryRun, MAX_LISTED, RecordQuery};
+use radarflow_proto::ports::{Ending, InventoryRun, MAX_LISTED, RecordQuery, RunOf};
 use radarflow_proto::record::Record;
 use radarflow_proto::room::{Held, Room};
 
 use crate::actor::Actor;
 use crate::records::notes::{Noted, Notes};
 use crate::records::plan::{Plan, plan};
-use crate::records::{Finder, Refused};
+use crate::records::{Finder, Refused, held};
 
 /// Plans of one tenant that wait to be applied.
 pub const MAX_PLANS: usize = 16;
@@ -154,18 +154,26 @@ impl Plans {
         }
     }
 
-    /// Applies a plan if it still is one: exactly what it said, or nothing. Gives the epoch since which it is.
+    /// Applies a plan if it still is one: exactly what it said, or nothing. Gives the epoch since which it is read,
+    /// and the run.
     pub(crate) async fn apply(
         self: &Arc<Self>,
         finder: &Finder<'_>,
         actor: &Actor,
         digest: String,
-    ) -> Result<u64, Refused> {
+    ) -> Result<(u64, RunOf), Refused> {
         let Some(waiting) = self.take(&actor.tenant, &digest, Instant::now()) else {
             let detail =
                 format!("no plan {digest} waits; one that is not applied is forgotten after {} s", KEPT.as_secs());
             return Err(Refused::NotFound(detail));
         };
+        let of = waiting.noted.notes.of.clone();
+        let source = of.source();
+        let held = held::held(&finder.engine.live().view(), &actor.tenant, Some(&source));
+        if let Some(held) = held.into_iter().find(|held| held.rule == held::IDENTITY) {
+            self.keep(&digest, waiting);
+            return Err(Refused::Held(held));
+        }
         // Nobody else can apply it meanwhile.
         match compared(finder, &waiting.noted.notes, waiting.complete).await {
             Ok(plan) if plan.digest == digest => {}
@@ -180,7 +188,7 @@ impl Plans {
         }
         let ending = if waiting.complete { Ending::Approved } else { Ending::Part };
         let by = Brought { actor: actor.name.clone(), plan: Some(digest) };
-        Ok(Box::new(waiting.noted).end(ending, Some(by)).await?)
+        Ok((Box::new(waiting.noted).end(ending, Some(by)).await?, of))
     }
 
     /// Forgets a plan, and its run with it.
@@ -217,7 +225,7 @@ fn forget(waiting: &mut BTreeMap<(String, String), Waiting>, gone: impl Fn(&(Str
 mod tests {
     use async_trait::async_trait;
     use radarflow_proto::payload::DeviceUpdate;
-    use radarflow_proto::ports::{AppendError, RunOf};
+    use radarflow_proto::ports::AppendError;
     use radarflow_proto::record::SourceKind;
     use radarflow_reconcile::identity::sources::Instances;
     use serde_json::json;

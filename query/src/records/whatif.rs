@@ -213,12 +213,14 @@ impl Sight<'_> {
 
         // What is named, and what would be said of it.
         let (mut ends, mut devices, mut then, mut whole) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let mut named = BTreeSet::new();
         let standing = links(view, actor, partition);
         for change in &question.changes {
             match change {
                 Change::Link { kind, a, b } => {
                     let (a, b) = (a.resolve(view, actor, partition)?, b.resolve(view, actor, partition)?);
                     ends.extend([a.clone(), b.clone()]);
+                    named.extend([a.clone(), b.clone()]);
                     let id = format!("supposed-{}", then.len());
                     then.push(Supposed::Fact(fact(actor, partition, id, *kind, a, b)));
                 }
@@ -283,14 +285,26 @@ impl Sight<'_> {
         let (tenant, policy, reason) = (actor.tenant.clone(), self.policy, String::new());
         facts.push(Fact::IpLink { tenant, policy, actor: by, reason });
         let looked_at = records.len();
+        // A slip of the pen would otherwise read as "nothing would change".
+        let nobody = |id: &&Identifier| !records.iter().any(|f| shares(&f.record).any(|has| has == **id));
+        let unknown: Vec<String> = named.iter().filter(nobody).map(shown).collect();
         let first_seen = first_seen(view, actor, partition, &records);
         let imagined = finder.records.imagine(Imagine { records, first_seen, facts, then }).await;
         let mut answer = difference(&imagined.ok_or(Refused::CatchingUp)?);
         if let Some(answer) = answer.as_object_mut() {
             answer.insert("records_looked_at".to_owned(), looked_at.into());
             answer.insert("epoch".to_owned(), view.epoch.into());
+            answer.insert("unknown".to_owned(), unknown.into());
         }
         Ok(answer)
+    }
+}
+
+/// An identifier, as people write it.
+fn shown(id: &Identifier) -> String {
+    match id.namespace.as_str() {
+        "" => format!("{}:{}", id.kind.name(), id.value),
+        namespace => format!("{}@{namespace}:{}", id.kind.name(), id.value),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::disk::os;
 use radarflow_proto::frame::{Entry, Kind, Origin, Slice};
@@ -52,7 +54,7 @@ fn a_torn_tail_is_cut_at_every_length() {
 }
 
 #[test]
-fn damage_in_the_middle_refuses_and_repair_cuts_there() {
+fn damage_in_the_middle_refuses_and_costs_the_frames_it_is_in() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("ledger");
     let path = filled(&dir, 4);
@@ -63,11 +65,69 @@ fn damage_in_the_middle_refuses_and_repair_cuts_there() {
     fs::write(&path, &bytes).unwrap();
     let error = Segments::open(os(), &dir, 0).err().unwrap().to_string();
     assert!(error.contains(&format!("offset {}", HEADER + frame_bytes)), "{error}");
+    let rehearsed = Segments::repair(os(), &dir, None, true).unwrap().unwrap();
+    assert!(rehearsed.to_string().contains("lost: the inputs of 1 epoch (2); empty ones would stand"), "{rehearsed}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
-    assert!(Segments::repair(os(), &dir, None).unwrap().is_some());
-    assert_eq!(epochs(&Segments::open(os(), &dir, 0).unwrap()), [1]);
-    assert_eq!(Segments::repair(os(), &dir, None).unwrap(), None);
+    let done = Segments::repair(os(), &dir, None, false).unwrap().unwrap();
+    assert_eq!(done, Repair { done: true, ..rehearsed });
+    let log = Segments::open(os(), &dir, 0).unwrap();
+    let mut kept = Vec::new();
+    log.replay(0, |f| kept.push((f.epoch, f.clock_ms, f.slices.len()))).unwrap();
+    assert_eq!(kept, [(1, 5, 1), (2, 5, 0), (3, 5, 1), (4, 5, 1)]);
+    assert_eq!(Segments::repair(os(), &dir, None, false).unwrap(), None);
     assert_eq!(fs::read(root.path().join("damaged-0").join(path.file_name().unwrap())).unwrap(), bytes);
+}
+
+#[test]
+fn whatever_is_damaged_the_log_opens_after_a_repair_and_no_epoch_is_used_again() {
+    const FRAMES: usize = 12;
+    for seed in 0..200u64 {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("ledger");
+        let mut log = Segments::open(os(), &dir, 0).unwrap().closing_at(200);
+        for i in 0..FRAMES {
+            let frame = frame(&log, format!("message {i}").as_bytes());
+            log.append(&frame).unwrap();
+        }
+        drop(log);
+        let files = segment_files(&*os(), &dir).unwrap();
+        assert!(files.len() > 3);
+        // Bits, whole files, and what a snapshot covers, by the seed.
+        let (file, nth) = (&files[seed as usize % (files.len() - 1)], (seed / 7) as usize);
+        if seed % 5 == 4 {
+            fs::remove_file(file).unwrap();
+        } else {
+            let mut bytes = fs::read(file).unwrap();
+            for step in 0..=seed % 3 {
+                let at = (nth * 31 + step as usize * 97) % bytes.len();
+                bytes[at] ^= 1 << (seed % 8);
+            }
+            fs::write(file, bytes).unwrap();
+        }
+        let covered = (seed % 4 > 0).then_some(seed % 13);
+        let rehearsed = Segments::repair(os(), &dir, covered, true).unwrap();
+        let done = Segments::repair(os(), &dir, covered, false).unwrap();
+        let Some(done) = done else {
+            assert_eq!(rehearsed, None);
+            continue;
+        };
+        assert_eq!(done, Repair { done: true, ..rehearsed.unwrap() });
+        let at = covered.unwrap_or(0);
+        let mut log = Segments::open(os(), &dir, at).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{done}"));
+        log.go_on_after(at, 5).unwrap();
+        let lost = |epoch: u64| done.lost.iter().any(|range| range.contains(&epoch));
+        let mut kept = Vec::new();
+        log.replay(at.max(log.first_epoch() - 1), |f| kept.push((f.epoch, f.slices.is_empty()))).unwrap();
+        for (epoch, empty) in &kept {
+            assert_eq!(*empty, lost(*epoch), "seed {seed}, epoch {epoch}: {done}");
+        }
+        if at < FRAMES as u64 {
+            assert_eq!(log.next_epoch(), FRAMES as u64 + 1, "seed {seed}: {done}");
+        }
+        let next = frame(&log, b"more");
+        log.append(&next).unwrap();
+        assert_eq!(Segments::open(os(), &dir, at).unwrap().next_epoch(), log.next_epoch());
+    }
 }
 
 #[test]
@@ -122,7 +182,7 @@ fn damage_before_a_snapshot_costs_nothing() {
             bytes[HEADER + frame_bytes * damaged + frame_bytes / 2] ^= 0x40;
             fs::write(&path, &bytes).unwrap();
             let covered = if after { 3 } else { 6 };
-            assert!(Segments::repair(os(), &dir, Some(covered)).unwrap().is_some());
+            assert!(Segments::repair(os(), &dir, Some(covered), false).unwrap().is_some());
             let mut log = Segments::open(os(), &dir, covered).unwrap();
             log.go_on_after(covered, 7).unwrap();
             let mut kept = Vec::new();

@@ -26,8 +26,7 @@ use super::super::store::DiskStore;
 use super::super::upkeep::{Chore, Keep, Upkeep};
 use super::rows::{first_epochs, pieces, sorted};
 use super::{
-    APPLICATION, BUSY_AGE, COMMIT_BYTES, COMPACT_AGE, COMPACT_COMMITS, LakeError, MERGE_ROOM, QUIET_AGE, delta,
-    open_table,
+    APPLICATION, BUSY_AGE, COMMIT_BYTES, COMPACT_AGE, COMPACT_COMMITS, LakeError, MERGE_ROOM, delta, open_table,
 };
 
 /// The folder of a table's commits.
@@ -166,7 +165,8 @@ impl Writer {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.bytes >= self.most || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE } else { QUIET_AGE }
+        let quiet = self.upkeep.keep().quiet;
+        self.bytes >= self.most || self.since.elapsed() >= if is_busy(self.table) { BUSY_AGE.min(quiet) } else { quiet }
     }
 
     /// What is to be done for it beside its commits.

@@ -20,7 +20,9 @@ pub(super) struct Server(pub(super) PgConnectOptions);
 #[async_trait]
 impl Database for Server {
     async fn connect(&self, patience: Patience) -> Result<Box<dyn Session>, PostgresError> {
-        Ok(Box::new(Connected(connect(&self.0, patience).await?)))
+        let mut connection = connect(&self.0, patience).await?;
+        super::schema(&mut connection).await?;
+        Ok(Box::new(Connected(connection)))
     }
 }
 

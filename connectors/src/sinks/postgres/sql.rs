@@ -18,6 +18,13 @@ pub(super) const SESSION: &str = "
     JOIN pg_settings s ON s.name = w.name
     WHERE s.context = 'user'";
 
+/// Whether the schema is there, and whether it is told what was applied.
+pub(super) const SCHEMA: &str = "
+    SELECT to_regclass('radarflow.sink_progress') IS NOT NULL, to_regclass('_sqlx_migrations') IS NOT NULL";
+
+/// The newest migration that was applied.
+pub(super) const MIGRATED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+
 pub(super) const PROGRESS: &str =
     "SELECT generation, frontier FROM radarflow.sink_progress WHERE sink = 'postgres' FOR UPDATE";
 

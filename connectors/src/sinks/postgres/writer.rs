@@ -1,7 +1,7 @@
 //! Writes what waits, and fills what missed too much. Every attempt has an end; what failed leaves its session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use radarflow_proto::rows::{Nature, Table};
@@ -13,6 +13,8 @@ use crate::retry::{self, Pauses};
 
 /// Time between two transactions: what comes in it is written together.
 const PACE: Duration = Duration::from_millis(200);
+/// How often it is told that the database still fails in the same way.
+const REMIND: Duration = Duration::from_secs(300);
 /// How often it is looked whether the truth has come as far as it must.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -90,6 +92,8 @@ impl Writer {
         let mut held = Batch::default();
         let (first, longest) = self.limits.retry;
         // What the pauses are follows from where this start begins, so that a simulated life is the same each time.
+        // What it fails with, since when, and when that was told.
+        let mut failing: Option<(String, Instant, Instant)> = None;
         let mut pauses = Pauses::new(retry::endless(first, longest).with_jitter_seed(self.start));
         while let Some(work) = self.waiting.work(held.newest > 0).await {
             let done = match work {
@@ -103,19 +107,29 @@ impl Writer {
                 }
             };
             let Err(error) = done else {
+                if let Some((_, since, _)) = failing.take() {
+                    let seconds = since.elapsed().as_secs();
+                    tracing::info!(seconds, "the Postgres sink goes on; what it missed is made good");
+                }
                 self.waiting.applied().is_up(true);
                 pauses.reset();
                 tokio::time::sleep(PACE).await;
                 continue;
             };
             self.session = None;
-            self.waiting.applied().is_up(false);
-            let advice = error.advice();
+            let (advice, said) = (error.advice(), error.to_string());
+            self.waiting.applied().failed(format!("{said}; {advice}"));
             if matches!(error, PostgresError::Replaced { .. }) || error.is_defect() {
                 tracing::error!(%error, advice, "the Postgres sink stops, everything else goes on");
                 return self.waiting.stop();
             }
-            tracing::warn!(%error, advice, "the Postgres sink waits");
+            // Said when it begins or becomes another, and now and then while it lasts.
+            let new = failing.as_ref().is_none_or(|(was, ..)| *was != said);
+            let since = failing.as_ref().map_or_else(Instant::now, |(_, since, _)| *since);
+            if new || failing.as_ref().is_some_and(|(.., told)| told.elapsed() >= REMIND) {
+                tracing::warn!(%error, advice, "the Postgres sink waits");
+                failing = Some((said, since, Instant::now()));
+            }
             if self.waiting.is_closed() {
                 return;
             }
