@@ -210,8 +210,8 @@ impl Flaps {
             source_type: "device".to_owned(),
             source_id: uid.clone(),
             device_uid: Some(uid.clone()),
-            agent_uid: None,
             labels: BTreeMap::from([("device".to_owned(), name.clone())]),
+            ..Condition::default()
         };
         Flapped { device: (tenant.clone(), partition.clone(), uid.clone()), condition: (subject, condition), diff }
     }

@@ -89,6 +89,7 @@ fn condition(rule: &Rule, says: &Says) -> Option<(AlertKey, Condition)> {
         device_uid: says.device_uid.clone(),
         agent_uid: says.agent_uid.clone(),
         labels: says.labels.clone(),
+        measured: says.measured.clone(),
     };
     Some((AlertKey::of_subject(subject), condition))
 }

@@ -154,15 +154,13 @@ impl Condition {
     }
 
     /// The first comparison of a measure with a number: the measure, how, and the number. What alerts show as the threshold.
-    pub fn threshold(&self) -> Option<(usize, Op, f64)> {
-        fn of(node: &Node) -> Option<(usize, Op, f64)> {
+    pub fn threshold(&self) -> Option<(usize, Op, Number)> {
+        fn of(node: &Node) -> Option<(usize, Op, Number)> {
             match node {
                 Node::All(all) | Node::Any(all) => all.iter().find_map(of),
                 Node::Not(_) => None,
-                Node::Compare(Side::Column(Column::Measure(at)), op, Side::Number(n)) => Some((*at, *op, n.real())),
-                Node::Compare(Side::Number(n), op, Side::Column(Column::Measure(at))) => {
-                    Some((*at, flipped(*op), n.real()))
-                }
+                Node::Compare(Side::Column(Column::Measure(at)), op, Side::Number(n)) => Some((*at, *op, *n)),
+                Node::Compare(Side::Number(n), op, Side::Column(Column::Measure(at))) => Some((*at, flipped(*op), *n)),
                 Node::Compare(..) => None,
             }
         }

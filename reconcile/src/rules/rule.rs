@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::having::{Column, Columns, Condition};
 use super::measure::{Function, Measure, Tally, Value};
+use crate::alert::Measured;
 
 /// Steps of a span.
 const STEPS: i64 = 60;
@@ -471,18 +472,21 @@ impl Rule {
             description.push_str(&format!("\nrunbook: {url}"));
         }
         let threshold = self.having.as_ref().and_then(Condition::threshold);
-        let metric = threshold.map(|(at, op, n)| Metric {
-            name: self.measures[at].alias.clone(),
-            value: values[at].real(),
-            comparison: match op {
+        let measured = threshold.map(|(at, op, n)| {
+            let comparison = match op {
                 Op::Eq => "=",
                 Op::NotEq => "!=",
                 Op::Less => "<",
                 Op::LessEq => "<=",
                 Op::Greater => ">",
                 Op::GreaterEq => ">=",
-            },
-            threshold: n,
+            };
+            Measured {
+                metric: self.measures[at].alias.trim_start_matches('_').to_owned(),
+                value: Some(values[at].shown()),
+                threshold: Some(Value::Number(n).shown()),
+                comparison: Some(comparison.to_owned()),
+            }
         });
         let of = |is: &dyn Fn(&Target) -> bool| {
             let at = self.by.iter().position(|key| key.how == How::Value && is(&key.target))?;
@@ -501,7 +505,7 @@ impl Rule {
             labels: labels.into_iter().chain(self.labels.clone()).collect(),
             device_uid: device,
             agent_uid: of(&|target| target.column == "agent_id"),
-            metric,
+            measured,
         }
     }
 
@@ -528,20 +532,7 @@ pub struct Saying {
     pub labels: BTreeMap<String, String>,
     pub device_uid: Option<String>,
     pub agent_uid: Option<String>,
-    pub metric: Option<Metric>,
-}
-
-/// The measure that decided.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
-    /// What it is called.
-    pub name: String,
-    /// What it was when the alert began.
-    pub value: Option<f64>,
-    /// How it is compared.
-    pub comparison: &'static str,
-    /// With what.
-    pub threshold: f64,
+    pub measured: Option<Measured>,
 }
 
 /// The name of a group: its value, or its values as a list.

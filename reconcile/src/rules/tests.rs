@@ -95,8 +95,9 @@ fn an_alert_says_what_its_rule_says() {
     assert_eq!(says.description, "see burst\nn is 150\nrunbook: https://wiki/x");
     assert_eq!(says.device_uid.as_deref(), Some("sr:1"));
     assert_eq!(json!(says.labels), json!({"device_uid": "sr:1", "team": "net"}));
-    let metric = says.metric.unwrap();
-    assert_eq!((metric.name.as_str(), metric.comparison, metric.threshold), ("n", ">=", 100.0));
+    let measured = says.measured.unwrap();
+    assert_eq!((measured.metric.as_str(), measured.comparison.as_deref()), ("n", Some(">=")));
+    assert_eq!((measured.value.as_deref(), measured.threshold.as_deref()), (Some("150"), Some("100")));
     assert_eq!(says.entity, r#"["sr:1","dc1",null]"#);
     let wrong = Rule::of(&stated("r", &json!({"query": fields["query"], "title": "{who}"}))).unwrap_err();
     assert!(wrong.0 == "title" && wrong.1.contains("{who} is none of rule, device_uid"), "{wrong:?}");
