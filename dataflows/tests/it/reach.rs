@@ -1,7 +1,7 @@
 //! Devices behind others: one alert about the one before, none of those behind, and each told of once it can be seen; in whatever
 //! order it is learnt, on any number of workers, out of any snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use radarflow_dataflows::health::{FLAP_QUIET_MS, FLAPS};
 use radarflow_dataflows::worker::Start;
@@ -61,9 +61,12 @@ fn what_is_behind_a_device_that_is_down_is_not_told_of_whatever_is_learnt_first(
         if first != "late" {
             run.tick(vec![declared("a")]);
         }
-        let minute = |run: &mut Run, of: &[(&str, bool)]| {
-            let now = run.clock_ms + MINUTE;
-            run.tick_after(MINUTE, looks(now, of));
+        // Each minute all of them are looked at.
+        let mut now_up: BTreeMap<String, bool> = up.iter().map(|(ip, up)| ((*ip).to_owned(), *up)).collect();
+        let mut minute = |run: &mut Run, of: &[(&str, bool)]| {
+            now_up.extend(of.iter().map(|(ip, up)| ((*ip).to_owned(), *up)));
+            let all: Vec<(&str, bool)> = now_up.iter().map(|(ip, up)| (ip.as_str(), *up)).collect();
+            run.tick_after(MINUTE, looks(run.clock_ms + MINUTE, &all));
         };
         minute(&mut run, &up);
         assert_eq!(burning(&run, "device-offline"), set(&[]));

@@ -197,8 +197,8 @@ impl Group {
     /// What it says without going on.
     pub fn says(&self, rule: &Rule, group: &[Option<String>]) -> Says {
         let Phase::Burning { began, .. } = &self.phase else { return Says::Nothing };
-        let mut values: Vec<Value> = began.iter().map(|text| Value::of_text(text)).collect();
-        values.resize(rule.measures.len(), Value::Missing);
+        let mut values = began.clone();
+        values.resize(rule.measures.len(), String::new());
         Says::Burns(Box::new(rule.says(group, &values)))
     }
 

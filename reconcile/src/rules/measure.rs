@@ -42,6 +42,8 @@ pub enum Function {
     First,
     /// The value of the newest row.
     Last,
+    /// The value of the row, where each is a group.
+    Field,
 }
 
 /// One measure of a rule.
@@ -110,7 +112,7 @@ impl Measure {
             Function::Distinct => Tally::Distinct(BTreeSet::new()),
             Function::Percentile(_) => Tally::Sketch(BTreeMap::new()),
             Function::First => Tally::First(None),
-            Function::Last => Tally::Last(None),
+            Function::Last | Function::Field => Tally::Last(None),
         }
     }
 
@@ -243,7 +245,7 @@ impl Value {
     /// As people read it.
     pub fn shown(&self) -> String {
         match self {
-            Value::Missing => "none".to_owned(),
+            Value::Missing => String::new(),
             Value::Number(Number::Whole(n)) => n.to_string(),
             Value::Number(n) => {
                 let text = format!("{:.3}", n.real());
@@ -386,7 +388,7 @@ impl Measured<'_> {
             Function::Min | Function::Max | Function::Percentile(_) => {
                 Tally::Many(number().map(|n| (Kept::Number(n), diff)).into_iter().collect())
             }
-            Function::Distinct | Function::First | Function::Last => {
+            Function::Distinct | Function::First | Function::Last | Function::Field => {
                 let text = self.label(row).filter(|_| counts);
                 Tally::Many(text.map(|text| (Kept::Text(text), diff)).into_iter().collect())
             }

@@ -288,7 +288,7 @@ impl Rule {
             let measure = match query.stats.is_empty() && call.function == "max" {
                 true => {
                     let target = call.field.as_ref().map(|path| Target::of(path, entity)).transpose()?;
-                    Measure { alias: call.alias.clone(), function: Function::Last, target, only: None }
+                    Measure { alias: call.alias.clone(), function: Function::Field, target, only: None }
                 }
                 false => Measure::of(call, entity, events)?,
             };
@@ -437,15 +437,15 @@ impl Rule {
         having.rises(&|at| matches!(self.measures[at].function, Function::Count | Function::Distinct | Function::Max))
     }
 
-    /// What the alert of a group says: title, description, labels.
-    pub fn says(&self, group: &[Option<String>], values: &[Value]) -> Saying {
-        let labels: BTreeMap<String, String> = self.labels_of(group);
+    /// What the alert of a group says whose measures came to these when it began: title, description, labels.
+    pub fn says(&self, group: &[Option<String>], values: &[String]) -> Saying {
+        let labels = self.labels_of(group);
         let word = |name: &str| -> String {
             if name == "rule" {
                 return self.name.clone();
             }
             let key = self.keys.iter().position(|key| key == name).map(|at| group[at].clone().unwrap_or_default());
-            let measure = || self.measures.iter().position(|m| m.alias == name).map(|at| values[at].shown());
+            let measure = || self.measures.iter().position(|m| m.alias == name).map(|at| values[at].clone());
             key.or_else(measure).unwrap_or_default()
         };
         let fill = |text: &str| {
@@ -460,9 +460,9 @@ impl Rule {
             all => format!("{}: {}", self.name, all.join(", ")),
         };
         let title = if self.title.is_empty() { own } else { fill(&self.title) };
-        let shown = self.measures.iter().zip(values).filter(|(measure, _)| !measure.alias.starts_with("__"));
-        let shown: Vec<String> =
-            shown.map(|(measure, value)| format!("{} is {}", measure.alias, value.shown())).collect();
+        let counted = |measure: &Measure| !measure.alias.starts_with("__") && measure.function != Function::Field;
+        let shown = self.measures.iter().zip(values).filter(|(measure, _)| counted(measure));
+        let shown: Vec<String> = shown.map(|(measure, value)| format!("{} is {value}", measure.alias)).collect();
         let mut description = fill(&self.description);
         if !shown.is_empty() {
             let gap = if description.is_empty() { "" } else { "\n" };
@@ -483,7 +483,7 @@ impl Rule {
             };
             Measured {
                 metric: self.measures[at].alias.trim_start_matches('_').to_owned(),
-                value: Some(values[at].shown()),
+                value: Some(values[at].clone()),
                 threshold: Some(Value::Number(n).shown()),
                 comparison: Some(comparison.to_owned()),
             }
@@ -502,7 +502,7 @@ impl Rule {
             entity: named(group),
             title,
             description,
-            labels: labels.into_iter().chain(self.labels.clone()).collect(),
+            labels: labels.into_iter().chain(self.fields_of(values)).chain(self.labels.clone()).collect(),
             device_uid: device,
             agent_uid: of(&|target| target.column == "agent_id"),
             measured,
@@ -512,6 +512,12 @@ impl Rule {
     fn labels_of(&self, group: &[Option<String>]) -> BTreeMap<String, String> {
         let labels = self.keys.iter().zip(group).filter(|(key, _)| *key != "partition");
         labels.filter_map(|(key, value)| Some((label(key), value.clone()?))).collect()
+    }
+
+    /// The fields of the row that it is of, where each row is one.
+    fn fields_of(&self, values: &[String]) -> BTreeMap<String, String> {
+        let fields = self.measures.iter().zip(values).filter(|(measure, _)| measure.function == Function::Field);
+        fields.filter(|(_, value)| !value.is_empty()).map(|(m, value)| (label(&m.alias), value.clone())).collect()
     }
 
     /// What may stand in braces.

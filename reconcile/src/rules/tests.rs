@@ -89,7 +89,7 @@ fn an_alert_says_what_its_rule_says() {
     });
     let rule = Rule::of(&stated("burst", &fields)).unwrap();
     let group = [Some("sr:1".to_owned()), Some("dc1".to_owned()), None];
-    let values = [super::measure::Value::of_text("150"), super::measure::Value::of_text("150")];
+    let values = ["150".to_owned(), "150".to_owned()];
     let says = rule.says(&group, &values);
     assert_eq!((says.title.as_str(), says.partition.as_str()), (" logs 150 lines", "dc1"));
     assert_eq!(says.description, "see burst\nn is 150\nrunbook: https://wiki/x");
