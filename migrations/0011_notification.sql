@@ -22,7 +22,7 @@ CREATE TABLE radarflow.routes (
     "parent" text,
     "position" bigint NOT NULL,
     "matchers" text[] NOT NULL,
-    "receiver" text,
+    "receivers" text[] NOT NULL,
     "group_by" text[] NOT NULL,
     "group_wait_ms" bigint,
     "group_interval_ms" bigint,

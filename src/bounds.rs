@@ -18,6 +18,7 @@ use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
 use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
+use radarflow_reconcile::routing::matcher::{EXPRESSION_BYTES, MAX_EXPRESSIONS};
 
 use crate::agent::{FOUND_BYTES, MAX_WAITING};
 use crate::config::Config;
@@ -104,6 +105,15 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             tenants.len(),
             "dataflow_machine_keys",
         ),
+        bound(
+            Live,
+            "expressions of routes and silences",
+            // Compiled, and what it keeps while it runs.
+            2 * EXPRESSION_BYTES,
+            "expression",
+            MAX_EXPRESSIONS * tenants.len(),
+            "dataflow_machine_keys",
+        ),
         bound(Live, "late corrections", CORRECTIONS_BYTES, "tenant", tenants.len(), "attribution_corrections"),
         one(Fresh, "rows that wait for the lake", memory.fresh(), "live_fresh_bytes"),
         one(Fresh, "a commit", memory.fresh() / COMMIT_SHARE * COMMIT_FACTOR, "lake_table_epoch"),
@@ -186,7 +196,10 @@ mod tests {
         config.netflow[0].sockets = 8;
         config.traps[0].tenant = "another".to_owned();
         let after: usize = bounds(&memory, &config).iter().map(Bound::product).sum();
-        let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS + CORRECTIONS_BYTES + MAX_ANSWERED_BYTES;
+        let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS
+            + CORRECTIONS_BYTES
+            + MAX_ANSWERED_BYTES
+            + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
         assert_eq!(after - before, 7 * SOCKET_BYTES + tenant);
     }
 }

@@ -13,6 +13,7 @@ use radarflow_connectors::sources::{SourceError, Stop};
 use reqwest::Method;
 use tracing_subscriber::EnvFilter;
 
+use crate::alerts::{AlertmanagerCommand, AlertsCommand, ReceiversCommand, SilenceCommand};
 use crate::audit::AuditCommand;
 use crate::backup::{Backup, Restore};
 use crate::clock::ClockCommand;
@@ -115,6 +116,24 @@ enum Command {
     /// Rules: tried on the past, or converted from those of other systems.
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Alerts: list them, take them, say that they are over, and why who is told.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  radarflow alerts list\n  radarflow alerts ack 0011223344556677-1767614370000"
+    )]
+    Alerts(AlertsCommand),
+    /// Hide alerts for a time.
+    #[command(
+        subcommand,
+        after_help = "Example: radarflow silence add partition=berlin --for 2h --comment 'new switches'"
+    )]
+    Silence(SilenceCommand),
+    /// Receivers of notifications; `radarflow get receivers` lists them.
+    #[command(subcommand, after_help = "Example: radarflow receivers replay ops")]
+    Receivers(ReceiversCommand),
+    /// Take over an Alertmanager's configuration.
+    #[command(subcommand, after_help = "Example: radarflow alertmanager convert alertmanager.yml > routing.yaml")]
+    Alertmanager(AlertmanagerCommand),
     /// Say why the records of a device are one device, with witnesses.
     #[command(after_help = "Example: radarflow explain sr:14f9ca79-be46-436f-b6b5-9a83ca66a350")]
     Explain {
@@ -439,6 +458,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             return runtime.block_on(query::query(&srql, sql, format, all, &at));
         }
         Command::Audit(command) => say(&runtime.block_on(command.run())?)?,
+        Command::Alerts(command) => say(&runtime.block_on(command.run())?)?,
+        Command::Silence(command) => say(&runtime.block_on(command.run())?)?,
+        Command::Receivers(command) => say(&runtime.block_on(command.run())?)?,
+        Command::Alertmanager(command) => say(&command.run()?)?,
         Command::Explain { uid, json, at } => runtime.block_on(explain::explain(&uid, &at, json))?,
         Command::WhyNot { a, b, json, at } => runtime.block_on(explain::why_not(&a, &b, &at, json))?,
         Command::WhatIf { suppose, json, at } => runtime.block_on(whatif::what_if(&suppose, &at, json))?,

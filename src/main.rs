@@ -1,6 +1,7 @@
 //! The `radarflow` program: command line, configuration, wiring. Everything it does is done elsewhere.
 
 mod agent;
+mod alerts;
 mod api;
 mod audit;
 mod backup;

@@ -445,8 +445,8 @@ tables! {
         position: i64,
         /// What labels must be, each `name="value"`, `!=`, `=~` or `!~`; all must hold.
         matchers: Vec<String>,
-        /// Who is told; null for whom the node above says.
-        receiver: Option<String>,
+        /// Who is told; empty for whom the node above says, `-` for nobody.
+        receivers: Vec<String>,
         /// Labels whose values make a group; `...` for all. Empty for those of the node above.
         group_by: Vec<String>,
         /// How long a new group waits for company, milliseconds; null for what the node above says.

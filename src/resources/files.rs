@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::secret;
+use radarflow_proto::resource::Fields;
 use radarflow_reconcile::resources::ResourceKind;
 use serde_json::{Map, Value, json};
 
@@ -139,6 +140,22 @@ pub(super) fn write(kind: &ResourceKind, found: &[Value]) -> Result<String> {
         out.push('\n');
     }
     Ok(out)
+}
+
+/// A resource as a document, secrets and all, that was read elsewhere.
+pub(super) fn said(kind: &ResourceKind, id: &str, fields: &Fields) -> Result<String> {
+    let mut document = Map::new();
+    document.insert("kind".to_owned(), json!(kind.singular));
+    document.insert("name".to_owned(), json!(id));
+    for field in kind.fields {
+        let said = fields.get(field.name).filter(|value| **value != field.default.value());
+        if let Some(value) = said {
+            let name = if field.name == "kind" { format!("{}_kind", kind.singular) } else { field.name.to_owned() };
+            document.insert(name, value.clone());
+        }
+    }
+    let text = serde_saphyr::to_string(&document).map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(format!("---\n{}\n", text.trim_end()))
 }
 
 #[cfg(test)]

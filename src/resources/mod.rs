@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use radarflow_reconcile::resources::{self, Holds, ResourceKind};
+use radarflow_reconcile::routing::import::Said;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
@@ -128,6 +129,16 @@ fn kind(word: &str) -> Result<&'static ResourceKind> {
 /// A request that bears a document.
 fn document(at: &At, method: Method, path: &[&str], body: &Value) -> Result<RequestBuilder> {
     Ok(api::request(at, method, path)?.header("Content-Type", MEDIA_TYPE).body(body.to_string()))
+}
+
+/// The same, for other commands.
+pub(crate) fn document_of(at: &At, method: Method, path: &[&str], body: &Value) -> Result<RequestBuilder> {
+    document(at, method, path, body)
+}
+
+/// Resources as documents that can be applied, secrets and all.
+pub(crate) fn written(resources: &[Said]) -> Result<String> {
+    resources.iter().map(|said| files::said(kind(said.resource)?, &said.id, &said.fields)).collect()
 }
 
 /// All of a kind, as far as a filter holds.

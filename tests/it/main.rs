@@ -23,6 +23,7 @@ mod live;
 mod matrix;
 mod memory;
 mod mtls;
+mod notify;
 mod pipeline;
 mod pull;
 mod push;

@@ -160,6 +160,18 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         ("receivers", json!({"target": format!("http://127.0.0.1:9/{PLANTED}")})),
         ("roles", json!({"permissions": ["data:read"], "description": PLANTED})),
         ("rules", json!({"query": format!("in:devices hostname:{PLANTED}*"), "description": PLANTED})),
+        ("routes", json!({"receivers": [named], "matchers": [format!("device={PLANTED}")]})),
+        (
+            "silences",
+            json!({"matchers": [format!("device={PLANTED}")], "ends_at": "2099-01-01T00:00:00Z", "comment": PLANTED}),
+        ),
+        (
+            "inhibit_rules",
+            json!({"source_matchers": [format!("a={PLANTED}")], "target_matchers": [format!("b={PLANTED}")]}),
+        ),
+        ("time_intervals", json!({"periods": ["weekdays=monday"]})),
+        ("maintenance_windows", json!({"condition": format!("hostname:{PLANTED}*"), "time_intervals": [named]})),
+        ("escalation_policies", json!({"matchers": [format!("device={PLANTED}")], "levels": ["30m"]})),
         ("users", json!({"role": "viewer", "display_name": PLANTED, "password": format!("{PLANTED} password")})),
     ] {
         let body = json!({"data": {"type": kind, "id": named, "attributes": attributes}});
@@ -219,9 +231,23 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     }
     // All of it is there, as it was.
     server.count("devices", 1).await;
-    for kind in
-        ["dependencies", "device_groups", "identity_providers", "profiles", "receivers", "roles", "rules", "users"]
-    {
+    let kinds = [
+        "dependencies",
+        "device_groups",
+        "escalation_policies",
+        "identity_providers",
+        "inhibit_rules",
+        "maintenance_windows",
+        "profiles",
+        "receivers",
+        "roles",
+        "routes",
+        "rules",
+        "silences",
+        "time_intervals",
+        "users",
+    ];
+    for kind in kinds {
         let (status, read) = server.ask(Method::GET, &format!("/api/v2/{kind}/{named}"), &admin, &json!(null)).await;
         assert_eq!(status, 200, "{read}");
     }

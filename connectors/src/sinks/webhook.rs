@@ -51,7 +51,7 @@ use self::payloads::alertmanager_payload;
 use self::receivers::Http;
 #[cfg(test)]
 use self::receivers::MAX_ANSWER;
-pub use self::receivers::{Post, Receivers, Reply};
+pub use self::receivers::{Post, Reach, Receivers, Reply};
 use crate::mail::{MailError, Mailer};
 use crate::sealing::{Keyring, context};
 use crate::{retry, secret};
@@ -137,8 +137,9 @@ impl Outbox {
         appender: Arc<dyn Appender>,
         clock: Arc<dyn Clock>,
         external_url: String,
+        reach: Reach,
     ) -> Result<Outbox, reqwest::Error> {
-        Ok(Self::start_to(Arc::new(Http::new()?), appender, clock, external_url))
+        Ok(Self::start_to(Arc::new(Http::new(reach)?), appender, clock, external_url))
     }
 
     /// The same to any receivers.

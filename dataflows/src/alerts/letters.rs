@@ -9,11 +9,13 @@ use radarflow_proto::rows::DeadLetter;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{Settled, notification, partition_of, status};
-use crate::keyed::{Clock, Machine, Tick};
+use crate::keyed::{Clock, Machine, Tick, encode};
 use crate::output::DerivedRow;
 
 /// Dead letters of one receiver; the oldest go.
 pub const MAX_LETTERS: usize = 200;
+/// Bytes of them, and one however large; the oldest go.
+pub const LETTER_BYTES: usize = 1 << 20;
 /// After how long one goes, milliseconds.
 pub const LETTER_MS: i64 = 7 * 86_400_000;
 
@@ -53,6 +55,7 @@ pub(super) struct Letter {
     reason: String,
     died_ms: i64,
     replaying: bool,
+    bytes: usize,
 }
 
 impl Letter {
@@ -103,7 +106,8 @@ impl Machine for Letters {
                 LetterEvent::Dead(due, reason) => {
                     let at = (tick.clock_ms, due.id.clone());
                     before.entry(at.clone()).or_insert_with(|| letters.get(&at).map(Letter::row));
-                    letters.insert(at, Letter { due, reason, died_ms: tick.clock_ms, replaying: false });
+                    let bytes = encode(&due).len();
+                    letters.insert(at, Letter { due, reason, died_ms: tick.clock_ms, replaying: false, bytes });
                 }
                 LetterEvent::Settled(Settled { id, delivered, detail }) => {
                     let found = letters.iter().find(|((_, name), letter)| *name == id && letter.replaying);
@@ -131,10 +135,13 @@ impl Machine for Letters {
                 }
             }
         }
+        let mut bytes: usize = letters.values().map(|letter| letter.bytes).sum();
         while letters.len() > MAX_LETTERS
+            || (bytes > LETTER_BYTES && letters.len() > 1)
             || letters.first_key_value().is_some_and(|((died, _), _)| died + LETTER_MS <= tick.clock_ms)
         {
             let Some((at, letter)) = letters.pop_first() else { break };
+            bytes -= letter.bytes;
             if letter.replaying {
                 out.push(LetterOut::Settled(letter.due.id.clone()));
             }

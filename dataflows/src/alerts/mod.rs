@@ -39,7 +39,7 @@ use crate::output::DerivedRow;
 pub use groups::{GroupEvent, GroupKey, Settled};
 use groups::{GroupOut, Groups};
 pub use key::{AlertKey, ConditionChange, Conditions};
-pub use letters::{LETTER_MS, LetterEvent, LetterKey, MAX_LETTERS};
+pub use letters::{LETTER_BYTES, LETTER_MS, LetterEvent, LetterKey, MAX_LETTERS};
 use letters::{LetterOut, Letters};
 pub use life::{AlertEvent, AlertStep, MAX_PAST};
 use life::{AlertOut, Alerts};

@@ -18,6 +18,7 @@ mod jobs;
 mod life;
 mod lifecycle;
 mod listings;
+mod notify;
 mod oracle;
 mod reach;
 mod replay;

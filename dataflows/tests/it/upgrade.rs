@@ -138,3 +138,204 @@ fn a_newer_gate_is_left_alone() {
     let refused = upgrade(BTreeMap::new(), &newer, &tick);
     assert!(matches!(refused, Err(UpgradeError::Newer { found: 99, .. })));
 }
+
+/// Alerts and groups as they were before there were routes.
+mod before_routes {
+    use std::collections::{BTreeMap, VecDeque};
+
+    use radarflow_dataflows::alerts::{AlertKey, GroupKey};
+    use radarflow_proto::cell::Time;
+    use radarflow_proto::fact::{AlertStatus, ReceiverKind};
+    use radarflow_proto::payload::{DueNotification, NotifiedAlert};
+    use radarflow_proto::rows::Alert;
+    use radarflow_reconcile::alert::Subject;
+    use serde::Serialize;
+
+    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+    pub(super) struct Condition {
+        rule: String,
+        severity: String,
+        title: String,
+        description: String,
+        source_type: String,
+        source_id: String,
+        device_uid: Option<String>,
+        agent_uid: Option<String>,
+        labels: BTreeMap<String, String>,
+    }
+
+    #[derive(Serialize)]
+    struct Life {
+        subject: Subject,
+        condition: Condition,
+        status: AlertStatus,
+        active: bool,
+        began: Time,
+        acknowledged: Option<(Time, String)>,
+        escalated: Option<Time>,
+        resolved: Option<(Time, String)>,
+        occurrences: i64,
+    }
+
+    #[derive(Serialize)]
+    struct State {
+        life: Life,
+        holds: BTreeMap<Condition, i64>,
+        ended_ms: Option<i64>,
+        past: VecDeque<(Life, i64)>,
+    }
+
+    #[derive(Serialize)]
+    struct Receiver {
+        tenant: String,
+        name: String,
+        url: String,
+        kind: ReceiverKind,
+        group_by: Vec<String>,
+        group_wait_ms: i64,
+        group_interval_ms: i64,
+        repeat_interval_ms: i64,
+        send_resolved: bool,
+        headers: BTreeMap<String, String>,
+    }
+
+    #[derive(Serialize)]
+    struct Due {
+        id: String,
+        tenant: String,
+        receiver: Receiver,
+        group_key: String,
+        group_labels: BTreeMap<String, String>,
+        alerts: Vec<NotifiedAlert>,
+        reason: String,
+    }
+
+    #[derive(Serialize)]
+    struct Group {
+        receiver: Receiver,
+        labels: BTreeMap<String, String>,
+        members: BTreeMap<String, (NotifiedAlert, Option<bool>)>,
+        changed_ms: Option<i64>,
+        sent_ms: Option<i64>,
+        pending: Option<Due>,
+        sequence: u64,
+    }
+
+    fn receiver(due: &DueNotification) -> Receiver {
+        let now = due.receiver.clone();
+        Receiver {
+            tenant: now.tenant,
+            name: now.name,
+            url: now.url,
+            kind: now.kind,
+            group_by: now.group_by,
+            group_wait_ms: now.group_wait_ms,
+            group_interval_ms: now.group_interval_ms,
+            repeat_interval_ms: now.repeat_interval_ms,
+            send_resolved: now.send_resolved,
+            headers: now.headers,
+        }
+    }
+
+    type Encoded = (Vec<u8>, Vec<u8>);
+
+    /// The group whose first message is under way.
+    pub(super) fn group(due: &DueNotification) -> Encoded {
+        let key =
+            GroupKey { tenant: due.tenant.clone(), receiver: due.receiver.name.clone(), group: due.group_key.clone() };
+        let group = Group {
+            receiver: receiver(due),
+            labels: due.group_labels.clone(),
+            members: due.alerts.iter().map(|alert| (alert.id.clone(), (alert.clone(), Some(true)))).collect(),
+            changed_ms: None,
+            sent_ms: Some(due.at_ms),
+            pending: Some(Due {
+                id: due.id.clone(),
+                tenant: due.tenant.clone(),
+                receiver: receiver(due),
+                group_key: due.group_key.clone(),
+                group_labels: due.group_labels.clone(),
+                alerts: due.alerts.clone(),
+                reason: due.reason.clone(),
+            }),
+            sequence: 1,
+        };
+        (postcard::to_stdvec(&key).unwrap(), postcard::to_stdvec(&group).unwrap())
+    }
+
+    /// The alert of a condition of the program itself.
+    pub(super) fn alert(row: &Alert) -> Encoded {
+        let (tenant, partition) = (row.tenant_id.clone(), row.partition.clone());
+        let subject = Subject { tenant, partition, rule: row.rule.clone(), entity: row.source_id.clone() };
+        let condition = Condition {
+            rule: row.rule.clone(),
+            severity: row.severity.clone(),
+            title: row.title.clone(),
+            description: row.description.clone(),
+            source_type: row.source_type.clone(),
+            source_id: row.source_id.clone(),
+            device_uid: None,
+            agent_uid: None,
+            labels: BTreeMap::new(),
+        };
+        let life = Life {
+            subject: subject.clone(),
+            condition: condition.clone(),
+            status: AlertStatus::Pending,
+            active: true,
+            began: row.triggered_at,
+            acknowledged: None,
+            escalated: None,
+            resolved: None,
+            occurrences: row.occurrence_count,
+        };
+        let holds = BTreeMap::from([(condition, 1)]);
+        let state = State { life, holds, ended_ms: None, past: VecDeque::new() };
+        (postcard::to_stdvec(&AlertKey::of_subject(subject)).unwrap(), postcard::to_stdvec(&state).unwrap())
+    }
+}
+
+#[test]
+fn alerts_and_groups_of_before_there_were_routes_go_on() {
+    let condition = |holds| {
+        fact(&Fact::Condition(radarflow_proto::fact::OwnCondition {
+            tenant: "t".into(),
+            rule: "sink-down".into(),
+            entity: "lake".into(),
+            severity: "critical".into(),
+            title: "x".into(),
+            description: String::new(),
+            holds,
+        }))
+    };
+    let mut before = Run::new(2);
+    before.tick(vec![crate::notify::receiver("ops"), condition(true)]);
+    before.tick(vec![fact(&Fact::Snapshot)]);
+    let due = before.outputs_seen.iter().flat_map(|o| o.due.clone()).next().expect("it is told");
+    let row =
+        before.tables.state.values().find_map(|row| if let StateRow::Alert(a) = row { Some(a.clone()) } else { None });
+    let mut old = before.snapshot.clone();
+    assert_eq!((old["alerts"].len(), old["groups"].len()), (1, 1));
+    old.insert("alerts".into(), vec![before_routes::alert(&row.expect("there is an alert"))]);
+    old.insert("groups".into(), vec![before_routes::group(&due)]);
+    old.remove("desks");
+    let tick = Tick { epoch: before.epoch, clock_ms: before.clock_ms, live_ms: before.clock_ms };
+    let mut known = versions();
+    known.extend([("alerts".to_owned(), 1), ("groups".to_owned(), 1)]);
+    let converted = upgrade(old, &known, &tick).unwrap();
+    let start = Start { epoch: before.epoch, state: converted, ..Start::default() };
+    let mut after = Run::from(2, start, before.clock_ms);
+    assert_eq!(after.tables.state, before.tables.state);
+    assert_eq!(after.outputs_seen[0].due, [due.clone()], "what was under way still is");
+    let taken = fact(&Fact::Delivery {
+        tenant: "t".into(),
+        receiver: "ops".into(),
+        group_key: due.group_key.clone(),
+        notification_id: due.id.clone(),
+        delivered: true,
+        detail: String::new(),
+    });
+    after.tick_after(2000, vec![taken, condition(false)]);
+    let told: Vec<bool> = after.outputs_seen.iter().flat_map(|o| &o.due).map(|due| due.firing()).collect();
+    assert_eq!(told, [true, false], "it is told that it is over");
+}

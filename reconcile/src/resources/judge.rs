@@ -415,7 +415,7 @@ impl Judge {
         }
         let mut routes = of(Table::Route);
         match key.0 {
-            Table::Receiver => return routes.find(|route| route.text("receiver") == Some(&key.1)),
+            Table::Receiver => return routes.find(|route| route.texts("receivers").contains(&key.1)),
             Table::Route => return routes.find(|route| route.text("parent") == Some(&key.1)),
             Table::TimeInterval => {
                 let windows = of(Table::MaintenanceWindow).find(|window| maintenance::refers(window, &key.1));

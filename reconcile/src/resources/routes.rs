@@ -10,7 +10,7 @@ use radarflow_proto::rows::Table;
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
 use super::silences::{matchers, of_matchers};
 use super::world::World;
-use crate::routing::policy::{ALL_LABELS, MAX_DEPTH};
+use crate::routing::policy::{ALL_LABELS, MAX_DEPTH, NOBODY};
 
 /// Milliseconds in the longest time a group may wait: 30 days.
 const MAX_WAIT_MS: i64 = 30 * 24 * 3600 * 1000;
@@ -24,7 +24,7 @@ pub(super) static ROUTES: ResourceKind = ResourceKind {
         Field::text("parent", 200),
         Field::number("position", -1_000_000, 1_000_000, 0),
         of_matchers("matchers"),
-        Field::text("receiver", 200),
+        Field::texts("receivers", 50, 200),
         Field::texts("group_by", 100, 200),
         Field::maybe("group_wait_ms", 0, MAX_WAIT_MS),
         Field::maybe("group_interval_ms", 0, MAX_WAIT_MS),
@@ -48,10 +48,13 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
         Err(Wrong::field(field, format!("there is no {what} {name}")).of(RefusalCode::Reference))
     };
     matchers(world, route, "matchers")?;
-    if let Some(name) = route.text("receiver")
-        && world.get(Table::Receiver, name).is_none()
-    {
-        return missing("receiver", "receiver", name);
+    let receivers = route.texts("receivers");
+    let known = |name: &&String| *name != NOBODY && world.get(Table::Receiver, name).is_none();
+    if let Some(name) = receivers.iter().find(known) {
+        return missing("receivers", "receiver", name);
+    }
+    if receivers.len() > 1 && receivers.iter().any(|name| name == NOBODY) {
+        return Err(Wrong::field("receivers", "- is nobody: nothing stands beside it"));
     }
     for field in ["mute_time_intervals", "active_time_intervals"] {
         if let Some(name) = route.texts(field).iter().find(|name| world.get(Table::TimeInterval, name).is_none()) {
@@ -63,10 +66,10 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
         return Err(Wrong::field("group_by", "... is all labels: nothing stands beside it"));
     }
     // Upwards: who is told, and that there is an end.
-    let (mut receiver, mut at, mut depth) = (route.text("receiver"), route.text("parent"), 1);
+    let (mut told, mut at, mut depth) = (!receivers.is_empty(), route.text("parent"), 1);
     while let Some(name) = at {
         let Some(parent) = world.get(Table::Route, name) else { return missing("parent", "route", name) };
-        receiver = receiver.or(parent.text("receiver"));
+        told |= !parent.texts("receivers").is_empty();
         depth += 1;
         if name == route.id {
             return Err(Wrong::field("parent", "it would be above itself"));
@@ -76,9 +79,9 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
         }
         at = parent.text("parent");
     }
-    match receiver {
-        Some(_) => Ok(()),
-        None => Err(Wrong::field("receiver", "neither it nor a route above it says who is told")),
+    match told {
+        true => Ok(()),
+        false => Err(Wrong::field("receivers", "neither it nor a route above it says who is told")),
     }
 }
 

@@ -70,8 +70,8 @@ impl Matcher {
     pub fn new(label: &str, is: bool, expression: bool, value: &str) -> Result<Self, String> {
         let by = if !expression {
             By::Equal
-        } else if value.split('|').all(is_plain) {
-            By::Words(value.split('|').map(str::to_owned).collect())
+        } else if words(value).all(is_plain) {
+            By::Words(words(value).map(str::to_owned).collect())
         } else {
             let built = RegexBuilder::new(&format!("^(?:{value})$"))
                 .size_limit(EXPRESSION_BYTES)
@@ -164,6 +164,12 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// The alternatives of an expression; it may say itself that it is about the whole value.
+fn words(value: &str) -> std::str::Split<'_, char> {
+    let inner = value.strip_prefix("^(?:").and_then(|inner| inner.strip_suffix(")$"));
+    inner.unwrap_or(value).split('|')
+}
+
 fn is_plain(word: &str) -> bool {
     word.chars().all(|c| !"\\.+*?()[]{}^$|".contains(c))
 }
@@ -211,6 +217,7 @@ mod tests {
             ("severity=~crit.*", true),
             (r#"severity=~"critical|warning""#, true),
             (r#"severity!~"critical|warning""#, false),
+            (r#"severity=~"^(?:critical|warning)$""#, true),
             (r#"device=~"sw-\d+""#, true),
             (r#"device=~"sw-\\d+""#, true),
             ("site=", true),
@@ -222,6 +229,7 @@ mod tests {
             assert_eq!(Matcher::read(text).unwrap().matches(&of), holds, "{text}");
         }
         assert!(!Matcher::read("severity=~a|b").unwrap().is_expression());
+        assert!(!Matcher::read("severity=~\"^(?:a|b)$\"").unwrap().is_expression());
         assert!(Matcher::read("severity=~a|b.").unwrap().is_expression());
     }
 

@@ -7,8 +7,10 @@
 //! | [`times`] | when a time interval holds, and when that changes |
 //! | [`policy`] | what a tenant states, read; where an alert goes, and what holds it back |
 //! | [`desk`] | all of it kept up to date for a tenant: what changes for which group |
+//! | [`import`] | an Alertmanager's configuration, read as resources |
 
 pub mod desk;
+pub mod import;
 pub mod matcher;
 pub mod policy;
 #[cfg(test)]

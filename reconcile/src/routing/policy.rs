@@ -19,6 +19,8 @@ use crate::resources::told;
 pub const MAX_DEPTH: usize = 16;
 /// `group_by` of all labels.
 pub const ALL_LABELS: &str = "...";
+/// The receiver that is nobody.
+pub const NOBODY: &str = "-";
 /// What alerts are matched by beside their labels, once they were escalated.
 pub const ESCALATION: &str = "escalation";
 
@@ -66,7 +68,7 @@ pub struct Address {
 /// A node of the tree, with what it has of those above it.
 struct Node {
     matchers: Vec<Matcher>,
-    receiver: Option<String>,
+    receivers: Vec<String>,
     group_by: Vec<String>,
     pace: Pace,
     goes_on: bool,
@@ -212,7 +214,7 @@ impl Policy {
                 None => own.to_owned(),
             };
             let node = Node {
-                receiver: resource.text("receiver").map(str::to_owned).or_else(|| upper?.receiver.clone()),
+                receivers: or(resource.texts("receivers"), upper.map(|node| &node.receivers)),
                 group_by: or(resource.texts("group_by"), upper.map(|node| &node.group_by)),
                 pace: Pace {
                     wait_ms: paced("group_wait_ms", pace.map(|p| p.wait_ms), WAIT_MS),
@@ -340,13 +342,14 @@ impl Policy {
         let mut leaves = Vec::new();
         self.leaves(&self.first, &matched, &mut leaves);
         for node in leaves {
-            let Some(receiver) = node.receiver.as_ref().and_then(|name| self.receivers.get(name)) else { continue };
-            let address = address(receiver, node.pace, &node.path, &node.key, &node.group_by, labels);
-            let same = |(other, _, _): &(Address, _, _)| {
-                (&other.receiver.name, &other.group_key) == (&address.receiver.name, &address.group_key)
-            };
-            if !found.iter().any(same) {
-                found.push((address, &node.mute, &node.active));
+            for receiver in node.receivers.iter().filter_map(|name| self.receivers.get(name)) {
+                let address = address(receiver, node.pace, &node.path, &node.key, &node.group_by, labels);
+                let same = |(other, _, _): &(Address, _, _)| {
+                    (&other.receiver.name, &other.group_key) == (&address.receiver.name, &address.group_key)
+                };
+                if !found.iter().any(same) {
+                    found.push((address, &node.mute, &node.active));
+                }
             }
         }
         found

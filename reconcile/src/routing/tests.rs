@@ -160,7 +160,7 @@ fn written(slot: usize, thing: &Thing) -> Arc<Resource> {
             let parent = if *above < slot { format!("x{above}") } else { "first".to_owned() };
             let mute: &[&str] = if *muted { &["noon"] } else { &[] };
             let fields = json!({"parent": parent, "position": slot, "matchers": [must.written()],
-                "receiver": receiver.map(|n| format!("r{n}")), "continue": goes_on, "mute_time_intervals": mute});
+                "receivers": receiver.map(|n| format!("r{n}")).into_iter().collect::<Vec<_>>(), "continue": goes_on, "mute_time_intervals": mute});
             resource("routes", &id, &fields, &[])
         }
         Thing::Silence(must, from, to) => {
@@ -260,7 +260,7 @@ proptest! {
     #[test]
     fn a_desk_says_what_a_plain_evaluation_says(steps in prop::collection::vec(step(), 1..60)) {
         let (mut desk, mut world) = (Desk::default(), World::default());
-        let first = json!({"receiver": "r0", "group_by": ["alertname"]});
+        let first = json!({"receivers": ["r0"], "group_by": ["alertname"]});
         desk.resource(resource("routes", "first", &first, &[]), true);
         let noon = json!({"periods": ["times=12:00-12:01"]});
         desk.resource(resource("time_intervals", "noon", &noon, &[]), true);
@@ -351,7 +351,7 @@ fn an_escalated_alert_goes_where_escalated_ones_go_and_its_group_stays() {
         desk.resource(receiver(id), true);
     }
     let route = |id: &str, parent: Option<&str>, receiver: &str, matchers: &[&str]| {
-        let fields = json!({"parent": parent, "receiver": receiver, "matchers": matchers, "continue": true});
+        let fields = json!({"parent": parent, "receivers": [receiver], "matchers": matchers, "continue": true});
         resource("routes", id, &fields, &[])
     };
     desk.resource(route("root", None, "team", &[]), true);
@@ -384,7 +384,7 @@ fn maintenance_follows_what_a_device_is() {
         Arc::new(Device { uid, partition, hostname, ..crate::condition::tests::device() })
     };
     desk.alert("a0", Some(Burning { device_uid: Some("sr:1".to_owned()), ..burning(0, false) }));
-    let mut held = |desk: &mut Desk, now_ms: i64| match desk.turn(now_ms).pop() {
+    let held = |desk: &mut Desk, now_ms: i64| match desk.turn(now_ms).pop() {
         Some(Said::Told(_, entry)) => entry.hold.clone().map(|hold| (hold.why, hold.until_ms)),
         other => panic!("{other:?}"),
     };

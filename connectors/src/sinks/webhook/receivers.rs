@@ -1,8 +1,11 @@
 //! Who is sent messages: receivers by HTTP ([`Http`]), or a model of them in a test.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::Value;
 
 use crate::http;
@@ -50,19 +53,95 @@ pub trait Receivers: Send + Sync + 'static {
     async fn post(&self, post: Post) -> Reply;
 }
 
-/// By HTTP.
-pub(super) struct Http(reqwest::Client);
+/// How far messages may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To any address.
+    Anywhere,
+    /// To addresses that everybody can reach: whoever states receivers must not have the host ask what only it can reach.
+    Public,
+}
+
+/// By HTTP. No redirect is followed.
+pub(super) struct Http {
+    client: reqwest::Client,
+    reach: Reach,
+}
 
 impl Http {
-    pub(super) fn new() -> Result<Http, reqwest::Error> {
-        http::client(|client| client.redirect(reqwest::redirect::Policy::none())).map(Http)
+    pub(super) fn new(reach: Reach) -> Result<Http, reqwest::Error> {
+        let client = http::client(|client| {
+            let client = client.redirect(reqwest::redirect::Policy::none());
+            match reach {
+                Reach::Anywhere => client,
+                // A proxy would resolve names by itself.
+                Reach::Public => client.no_proxy().dns_resolver(Arc::new(PublicNames)),
+            }
+        })?;
+        Ok(Http { client, reach })
     }
+}
+
+/// Resolves names to public addresses.
+struct PublicNames;
+
+impl Resolve for PublicNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<SocketAddr> = found.filter(|addr| is_public(addr.ip())).collect();
+            if public.is_empty() {
+                return Err(format!("{} has no public address: {PRIVATE}", name.as_str()).into());
+            }
+            Ok(Box::new(public.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What is said of addresses that messages must not go to.
+const PRIVATE: &str = "private_receivers = false";
+
+/// Whether everybody can reach an address.
+fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = (a == 100 && (64..128).contains(&b)) || (a == 198 && (b == 18 || b == 19));
+            let own = ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified();
+            !(own || shared || ip.is_multicast() || ip.is_broadcast() || a == 0 || a >= 240)
+        }
+        IpAddr::V6(ip) => {
+            let own = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified();
+            // Of an address within another the inner one counts: 6to4, and the one for translation.
+            let [a, b, c, ..] = ip.segments();
+            let inner = match (a, b) {
+                (0x2002, _) => Some([b, c]),
+                (0x64, 0xff9b) => Some([ip.segments()[6], ip.segments()[7]]),
+                _ => None,
+            };
+            let inner = inner.map(|[high, low]| std::net::Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+            !(own || ip.is_multicast()) && inner.is_none_or(|ip| is_public(ip.into()))
+        }
+    }
+}
+
+/// The address that a URL names itself, if it is none that everybody can reach.
+fn private_host(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    (!is_public(ip)).then(|| format!("{ip} is no public address: {PRIVATE}"))
 }
 
 #[async_trait]
 impl Receivers for Http {
     async fn post(&self, post: Post) -> Reply {
-        let mut request = self.0.post(post.url).header("Idempotency-Key", post.key).json(&post.body);
+        if self.reach == Reach::Public
+            && let Some(why) = private_host(&post.url)
+        {
+            return Reply::Unusable(why);
+        }
+        let mut request = self.client.post(post.url).header("Idempotency-Key", post.key).json(&post.body);
         for (name, value) in post.headers {
             request = request.header(name, value);
         }
@@ -77,5 +156,44 @@ impl Receivers for Http {
         let text = http::beginning(response, MAX_ANSWER, ANSWER_WAIT).await;
         let said = format!("{status} {text}").trim().to_owned();
         Reply::Answered { status: status.as_u16(), said, retry_after: asked.map(Duration::from_secs) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_only_the_host_reaches_are_not_public_however_they_are_written() {
+        for url in [
+            "http://127.0.0.1:9/x",
+            "http://10.1.2.3/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://100.64.0.1/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://[::1]/",
+            "http://[::ffff:192.168.0.1]/",
+            "http://[fd00::1]/",
+            "http://[fe80::1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[64:ff9b::a00:1]/",
+            "http://0.0.0.0/",
+        ] {
+            assert!(private_host(url).is_some(), "{url}");
+        }
+        for url in
+            ["http://8.8.8.8/", "https://[2001:4860:4860::8888]/", "https://hooks.example/x", "http://172.32.0.1/"]
+        {
+            assert_eq!(private_host(url), None, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_host_leads_nowhere() {
+        let http = Http::new(Reach::Public).unwrap();
+        let post = |url: &str| Post { url: url.to_owned(), key: String::new(), headers: vec![], body: Value::Null };
+        assert!(matches!(http.post(post("http://localhost:9/")).await, Reply::Unreachable(_)));
+        assert!(matches!(http.post(post("http://127.0.0.1:9/")).await, Reply::Unusable(_)));
     }
 }

@@ -102,7 +102,7 @@ fn epoch(due: Vec<DueNotification>) -> EpochOutput {
 
 fn outbox() -> (Outbox, Arc<Recorded>) {
     let recorded = Arc::new(Recorded::default());
-    (Outbox::start(recorded.clone(), Arc::new(Noon), "http://r".to_owned()).unwrap(), recorded)
+    (Outbox::start(recorded.clone(), Arc::new(Noon), "http://r".to_owned(), Reach::Anywhere).unwrap(), recorded)
 }
 
 async fn until(what: &str, mut right: impl FnMut() -> bool) {
