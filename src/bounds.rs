@@ -13,6 +13,7 @@ use radarflow_connectors::sinks::lake::{COMMIT_SHARE, UPKEEP_BYTES};
 use radarflow_connectors::sources::udp::{SOCKET_BYTES, UNANSWERED_BYTES};
 use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
+use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
 use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
@@ -112,6 +113,14 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             2 * EXPRESSION_BYTES,
             "expression",
             MAX_EXPRESSIONS * tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            Live,
+            "groups of rules",
+            rules::MAX_BYTES_OF_SHARE * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
             "dataflow_machine_keys",
         ),
         bound(Live, "late corrections", CORRECTIONS_BYTES, "tenant", tenants.len(), "attribution_corrections"),

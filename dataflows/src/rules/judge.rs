@@ -21,8 +21,12 @@ use crate::collection::Events;
 use crate::keyed::{Context, StateEntry, Tick, encode, route};
 use crate::strangers::BUCKETS;
 
-/// Groups of rules of a tenant's share: 131,072 a tenant. What one more counts is not counted, and is metered as evicted.
+/// Groups of rules about events of a tenant's share: 131,072 a tenant. What one more counts is not counted, and is metered as
+/// evicted.
 pub const MAX_GROUPS_OF_SHARE: usize = 2048;
+
+/// Bytes that the groups of a tenant's share take, about: 128 MiB a tenant. While it is more, nothing is counted there.
+pub const MAX_BYTES_OF_SHARE: usize = 2 << 20;
 
 /// Groups in snapshots.
 const GROUPS: &str = "rule_groups";
@@ -53,6 +57,15 @@ struct Slot {
     group: Group,
     says: Says,
     due: Option<i64>,
+    /// Bytes that it was last seen to take.
+    bytes: usize,
+}
+
+/// What a share has.
+#[derive(Default)]
+struct Share {
+    groups: usize,
+    bytes: usize,
 }
 
 /// The groups of one worker.
@@ -60,8 +73,8 @@ struct Slot {
 struct Judge {
     rules: BTreeMap<(String, String), Rule>,
     groups: BTreeMap<(String, String), BTreeMap<GroupOf, Slot>>,
-    /// How many, by tenant and share.
-    counts: BTreeMap<(String, u64), usize>,
+    /// By tenant and share.
+    shares: BTreeMap<(String, u64), Share>,
     timers: BTreeSet<(i64, Key)>,
     dirty: BTreeSet<Key>,
 }
@@ -111,24 +124,27 @@ impl Judge {
         let mut judge = Judge::default();
         let restored = cx.restore_where(GROUPS, |(tenant, rule, group): &Key| owner(tenant, rule, group));
         for ((tenant, rule, group), state) in restored {
-            *judge.counts.entry((tenant.clone(), share(&rule, &group))).or_default() += 1;
-            let slot = Slot { group: state, says: Says::Nothing, due: None };
+            let of_share = judge.shares.entry((tenant.clone(), share(&rule, &group))).or_default();
+            let bytes = state.bytes();
+            of_share.groups += 1;
+            of_share.bytes += bytes;
+            let slot = Slot { group: state, says: Says::Nothing, due: None, bytes };
             judge.groups.entry((tenant, rule)).or_default().insert(group, slot);
         }
         judge
     }
 
-    /// The group, if there is one or room for one.
+    /// The group, if there is one or room for one. Current state is as large as the network is: its groups always have room.
     fn slot(&mut self, key: &(String, String), group: &GroupOf, now: Now) -> Option<&mut Slot> {
         let rule = self.rules.get(key)?;
         let of_rule = self.groups.entry(key.clone()).or_default();
         if !of_rule.contains_key(group) {
-            let count = self.counts.entry((key.0.clone(), share(&key.1, group))).or_default();
-            if *count >= MAX_GROUPS_OF_SHARE {
+            let of_share = self.shares.entry((key.0.clone(), share(&key.1, group))).or_default();
+            if of_share.groups >= MAX_GROUPS_OF_SHARE && rule.span_ms.is_some() {
                 return None;
             }
-            *count += 1;
-            let slot = Slot { group: Group::new(rule, now), says: Says::Nothing, due: None };
+            of_share.groups += 1;
+            let slot = Slot { group: Group::new(rule, now), says: Says::Nothing, due: None, bytes: 0 };
             of_rule.insert(group.clone(), slot);
         }
         of_rule.get_mut(group)
@@ -144,10 +160,11 @@ impl Judge {
             self.timers.remove(&(due, (key.0.clone(), key.1.clone(), group.clone())));
         }
         let share = (key.0.clone(), share(&key.1, group));
-        if let Some(count) = self.counts.get_mut(&share) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&share);
+        if let Some(of_share) = self.shares.get_mut(&share) {
+            of_share.groups -= 1;
+            of_share.bytes -= slot.bytes;
+            if of_share.groups == 0 {
+                self.shares.remove(&share);
             }
         }
         Some(slot)
@@ -207,7 +224,11 @@ impl Judge {
             if !self.rules.contains_key(&key) {
                 continue;
             }
-            let Some(slot) = self.slot(&key, &group, now) else {
+            // What a share takes was seen when its groups were last stepped: the same whoever counted what of this epoch.
+            let full = |share: &Share| share.bytes > MAX_BYTES_OF_SHARE;
+            let full = self.shares.get(&(key.0.clone(), share(&key.1, &group))).is_some_and(full);
+            let events = matches!(parts[0], Part::Steps(_));
+            let Some(slot) = (!full || !events).then(|| self.slot(&key, &group, now)).flatten() else {
                 refused += 1;
                 continue;
             };
@@ -239,6 +260,11 @@ impl Judge {
             let before = condition(rule, &slot.says);
             slot.says = slot.group.step(rule, &group, now);
             told(before, condition(rule, &slot.says), out);
+            let bytes = slot.group.bytes();
+            if let Some(of_share) = self.shares.get_mut(&(key.0.clone(), share(&key.1, &group))) {
+                of_share.bytes = of_share.bytes + bytes - slot.bytes;
+            }
+            slot.bytes = bytes;
             let over = slot.group.is_over(rule, now);
             let due = slot.group.due_ms(rule, now);
             let of = (key.0.clone(), key.1.clone(), group.clone());
@@ -351,7 +377,7 @@ pub(super) fn judge<'scope>(
                 next += 1;
             }
             held.downgrade(&upper.max(cx.restored));
-            gauge.store(judge.counts.values().sum::<usize>() as i64, Ordering::Relaxed);
+            gauge.store(judge.shares.values().map(|share| share.groups).sum::<usize>() as i64, Ordering::Relaxed);
         }
     })
 }

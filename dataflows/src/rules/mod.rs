@@ -30,7 +30,7 @@ use crate::alerts::Conditions;
 use crate::collection::{Events, Rel};
 use crate::keyed::Context;
 use crate::output::DerivedRow;
-pub use judge::MAX_GROUPS_OF_SHARE;
+pub use judge::{MAX_BYTES_OF_SHARE, MAX_GROUPS_OF_SHARE};
 
 /// What rules look at, and the rules.
 pub struct Inputs<'scope> {

@@ -264,6 +264,13 @@ impl Group {
         !keeps || (!rule.keys.is_empty() && now.live_ms - self.heard_ms >= KEEP_MS)
     }
 
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let tallies = self.steps.values().chain([&self.standing]);
+        let tallies: usize = tallies.map(|of| 48 + of.iter().map(Tally::bytes).sum::<usize>()).sum();
+        size_of::<Group>() + tallies + self.seasons.values().map(Season::bytes).sum::<usize>()
+    }
+
     /// Whether there is an alert.
     pub fn burns(&self) -> bool {
         matches!(self.phase, Phase::Burning { .. })

@@ -291,6 +291,18 @@ pub enum Tally {
 }
 
 impl Tally {
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let inside = match self {
+            Tally::Distinct(hashes) => hashes.len() * 12,
+            Tally::Sketch(places) => places.len() * 18,
+            Tally::First(Some((_, text))) | Tally::Last(Some((_, text))) => text.len(),
+            Tally::Many(values) => values.len() * 64,
+            _ => 0,
+        };
+        size_of::<Tally>() + inside
+    }
+
     /// Takes in another of the same measure.
     pub fn merge(&mut self, other: Tally) {
         match (self, other) {

@@ -45,6 +45,11 @@ pub struct Season {
 }
 
 impl Season {
+    /// Bytes that it takes, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Season>() + self.hours.len() * 28 + self.line.len() * 16
+    }
+
     /// Takes in what a measure is now. Samples of a line are a fixed time apart, which its length says.
     pub fn sample(&mut self, now_ms: i64, value: f64, ahead_ms: Option<i64>) {
         let number = now_ms.div_euclid(HOUR_MS);
