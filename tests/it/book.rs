@@ -53,6 +53,11 @@ async fn imports_say_what_is_doubtful_and_plans_are_applied() {
 }
 
 #[tokio::test]
+async fn rules_hold_when_the_page_says_so() {
+    play("rules.md").await;
+}
+
+#[tokio::test]
 async fn operating_is_what_happens() {
     play("operate.md").await;
     play("postgres.md").await;
