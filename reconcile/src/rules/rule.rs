@@ -33,6 +33,8 @@ const MAX_MEASURES: usize = 16;
 const MAX_KEY: usize = 256;
 /// Groups that one row is in, where it is in one for each element of a list.
 const MAX_EACH: usize = 64;
+/// The partition of an alert that is about all of them: whoever sees only some does not see it.
+pub const EVERYWHERE: &str = "*";
 /// Current state that rules may ask.
 pub const FOLLOWED: &[Table] = &[Table::Device, Table::Agent, Table::Source, Table::Job, Table::TopologyLink];
 /// What alerts make: a rule over it would speak of itself.
@@ -498,7 +500,7 @@ impl Rule {
         let device = of(&|target| target.column == "device_uid").or_else(|| of(&own_row(Table::Device, "uid")));
         let device = device.or_else(|| of(&|target| target.column.ends_with("_device_uid")));
         Saying {
-            partition: of(&|target| target.column == "partition").unwrap_or_else(|| "default".to_owned()),
+            partition: of(&|target| target.column == "partition").unwrap_or_else(|| EVERYWHERE.to_owned()),
             entity: named(group),
             title,
             description,

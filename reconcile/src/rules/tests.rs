@@ -99,6 +99,9 @@ fn an_alert_says_what_its_rule_says() {
     assert_eq!((measured.metric.as_str(), measured.comparison.as_deref()), ("n", Some(">=")));
     assert_eq!((measured.value.as_deref(), measured.threshold.as_deref()), (Some("150"), Some("100")));
     assert_eq!(says.entity, r#"["sr:1","dc1",null]"#);
+    let everywhere = self::rule(&format!("in:logs time:last_5m {COUNT}")).unwrap();
+    let says = everywhere.says(&[Some("10.0.0.1".to_owned())], &["6".to_owned(), "6".to_owned()]);
+    assert_eq!((says.partition.as_str(), says.entity.as_str()), ("*", "10.0.0.1"));
     let wrong = Rule::of(&stated("r", &json!({"query": fields["query"], "title": "{who}"}))).unwrap_err();
     assert!(wrong.0 == "title" && wrong.1.contains("{who} is none of rule, device_uid"), "{wrong:?}");
     let wrong = Rule::of(&stated("r", &json!({"query": fields["query"], "labels": ["severity=x"]}))).unwrap_err();
