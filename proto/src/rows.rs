@@ -1444,7 +1444,7 @@ tables! {
         entity_id: String,
         /// Before.
         old_state: String,
-        /// After.
+        /// After: of devices `available`, `unavailable`, `unreachable` (down behind another that is down) or `unknown`.
         new_state: String,
         /// Why.
         reason: String,
