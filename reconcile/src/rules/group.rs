@@ -209,8 +209,8 @@ impl Group {
         }
         self.sampled_ms = now.clock_ms;
         for (at, ahead) in seasons {
-            if let Some(value) = values[at].real() {
-                self.seasons.entry(at as u8).or_default().sample(now.clock_ms, value, ahead);
+            if let Some(value) = values[*at].real() {
+                self.seasons.entry(*at as u8).or_default().sample(now.clock_ms, value, *ahead);
             }
         }
     }

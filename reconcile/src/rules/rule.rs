@@ -88,6 +88,8 @@ pub struct Rule {
     labels: BTreeMap<String, String>,
     by: Vec<Key>,
     having: Option<Condition>,
+    seasons: BTreeMap<usize, Option<i64>>,
+    rises: bool,
     /// What tallies are made by; those of another form are worth nothing.
     pub form: String,
 }
@@ -202,6 +204,8 @@ impl Rule {
             labels: BTreeMap::new(),
             by: Vec::new(),
             having: None,
+            seasons: BTreeMap::new(),
+            rises: true,
             form: String::new(),
         };
         rule.groups(query, entity, whole)?;
@@ -210,6 +214,7 @@ impl Rule {
             let columns = Columns { keys: &rule.keys, calls: &calls, events };
             rule.having = Some(Condition::of(having, &columns)?);
         }
+        rule.note();
         Ok(rule)
     }
 
@@ -418,25 +423,31 @@ impl Rule {
     }
 
     /// What its condition asks of the past of measures: which, and how far ahead, milliseconds.
-    pub fn seasons(&self) -> BTreeMap<usize, Option<i64>> {
-        let mut seasons: BTreeMap<usize, Option<i64>> = BTreeMap::new();
-        for column in self.having.iter().flat_map(Condition::columns) {
+    pub fn seasons(&self) -> &BTreeMap<usize, Option<i64>> {
+        &self.seasons
+    }
+
+    /// Whether it can begin to hold only as more is counted, and not as time goes by.
+    pub fn rises(&self) -> bool {
+        self.rises
+    }
+
+    /// Notes what its condition asks, which every step of every group wants to know.
+    fn note(&mut self) {
+        let Some(having) = &self.having else { return };
+        for column in having.columns() {
             match column {
-                Column::Expected(at) | Column::Deviation(at) => drop(seasons.entry(at).or_default()),
+                Column::Expected(at) | Column::Deviation(at) => drop(self.seasons.entry(at).or_default()),
                 Column::Forecast(at, ahead) => {
-                    let known = seasons.entry(at).or_default();
+                    let known = self.seasons.entry(at).or_default();
                     *known = (*known).max(Some(ahead));
                 }
                 Column::Key(_) | Column::Measure(_) => {}
             }
         }
-        seasons
-    }
-
-    /// Whether it can begin to hold only as more is counted, and not as time goes by.
-    pub fn rises(&self) -> bool {
-        let Some(having) = &self.having else { return true };
-        having.rises(&|at| matches!(self.measures[at].function, Function::Count | Function::Distinct | Function::Max))
+        let grows =
+            |at: usize| matches!(self.measures[at].function, Function::Count | Function::Distinct | Function::Max);
+        self.rises = having.rises(&grows);
     }
 
     /// What the alert of a group says whose measures came to these when it began: title, description, labels.
