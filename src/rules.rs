@@ -53,12 +53,14 @@ async fn test(file: &Path, since: &str, as_json: bool, at: &At) -> Result<()> {
     if rules.is_empty() {
         bail!("{}: there is no rule in it (kind: rule)", file.display());
     }
-    let mut answers = Vec::new();
+    let (mut answers, mut refused) = (Vec::new(), Vec::new());
     for (_, name, fields) in rules {
         let body = json!({"name": name, "rule": fields, "since": since});
         let request = api::request(at, Method::POST, &["api", "rules", "test"])?.json(&body);
-        let answer = api::answer(at, request).await.with_context(|| name.clone())?;
-        answers.push((name, answer));
+        match api::answer(at, request).await {
+            Ok(answer) => answers.push((name, answer)),
+            Err(error) => refused.push(format!("{name}: not tried: {error:#}")),
+        }
     }
     let text = if as_json {
         let all: Vec<Value> =
@@ -67,7 +69,12 @@ async fn test(file: &Path, since: &str, as_json: bool, at: &At) -> Result<()> {
     } else {
         shown(&answers)
     };
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write")
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write")?;
+    refused.iter().try_for_each(|why| remark(why))?;
+    match answers.is_empty() {
+        true => bail!("no rule of {} could be tried", file.display()),
+        false => Ok(()),
+    }
 }
 
 fn shown(answers: &[(String, Value)]) -> String {
@@ -98,15 +105,15 @@ fn convert(file: &Path) -> Result<()> {
     let (rules, unmapped) =
         foreign::read(&text).map_err(|(line, why)| anyhow::anyhow!("{}:{line}: {why}", file.display()))?;
     for (line, why) in &unmapped {
-        eprintln_to(&format!("{}:{line}: {why}", file.display()))?;
+        remark(&format!("{}:{line}: {why}", file.display()))?;
     }
     let kind = named(Table::Rule.name()).context("there are no rules")?;
     let found: Vec<Value> = rules.into_iter().map(|(name, fields)| json!({"id": name, "attributes": fields})).collect();
     let written = resources::write(kind, &found)?;
     write!(std::io::stdout().lock(), "{written}").context("cannot write")?;
-    eprintln_to(&format!("{} rules written, {} remarks", found.len(), unmapped.len()))
+    remark(&format!("{} rules written, {} remarks", found.len(), unmapped.len()))
 }
 
-fn eprintln_to(text: &str) -> Result<()> {
+fn remark(text: &str) -> Result<()> {
     writeln!(std::io::stderr().lock(), "{text}").context("cannot write")
 }

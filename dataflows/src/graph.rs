@@ -193,6 +193,7 @@ pub(crate) fn build<'scope>(
             batches: telemetry.batches.clone(),
             events: scope.concatenate([
                 health.events.clone(),
+                of_devices.events.clone(),
                 jobs.events.clone(),
                 merges.events.clone(),
                 audit.clone(),

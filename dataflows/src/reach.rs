@@ -25,7 +25,7 @@ use crate::collection::{Events, Rel};
 use crate::keyed::{Context, route};
 
 /// Devices of a partition that stand before others by one declaration; of more the first count.
-const MAX_PARENTS: usize = 64;
+const MAX_PARENTS: usize = 16;
 
 /// What reach is made of.
 pub struct Inputs<'scope> {
@@ -117,9 +117,10 @@ struct Site {
     declared: BTreeMap<String, Sides>,
 }
 
-fn is_down(device: &Device) -> bool {
+/// Whether a device that is looked after is up, or down.
+fn seen(device: &Device) -> Option<bool> {
     let looked_after = device.deleted_at.is_none() && device.lifecycle != Stage::Decommissioned.name();
-    looked_after && device.is_available == Some(false)
+    device.is_available.filter(|_| looked_after)
 }
 
 type Declarations = BTreeMap<String, BTreeMap<String, Declared>>;
@@ -161,9 +162,22 @@ impl Site {
             let is = |condition| device.as_deref().is_some_and(|device| declared.holds(condition, device));
             let (parent, child) = (is(&declared.parent), is(&declared.children));
             if sides.parents.contains(uid) != parent {
-                let was = sides.edges();
+                // Only those of the first that change, and their edges.
+                let first = |sides: &Sides| sides.parents.iter().take(MAX_PARENTS).cloned().collect::<BTreeSet<_>>();
+                let (was, children) = (first(sides), sides.children.clone());
                 sides.place(uid, parent, child);
-                differ(&was, &sides.edges(), out);
+                let is = first(sides);
+                let mut edges = |parents: &mut dyn Iterator<Item = &Uid>, children: &BTreeSet<Uid>, diff| {
+                    for parent in parents {
+                        out.extend(children.iter().map(|child| Change::Declared(parent.clone(), child.clone(), diff)));
+                    }
+                };
+                edges(&mut was.difference(&is), &children, -1);
+                edges(&mut is.difference(&was), &sides.children, 1);
+                if children.contains(uid) != child {
+                    let own = BTreeSet::from([uid.clone()]);
+                    edges(&mut was.intersection(&is), &own, if child { 1 } else { -1 });
+                }
             } else if sides.children.contains(uid) != child {
                 sides.place(uid, parent, child);
                 let diff = if child { 1 } else { -1 };
@@ -172,7 +186,7 @@ impl Site {
             }
         }
         let is = device.as_ref();
-        out.push(Change::Down(uid.clone(), is.is_some_and(|device| is_down(device))));
+        out.push(Change::Seen(uid.clone(), is.and_then(|device| seen(device))));
         out.push(Change::Agent(uid.clone(), is.is_some_and(|device| device.agent_id.is_some())));
         match device {
             Some(device) => drop(self.devices.insert(uid.clone(), device)),

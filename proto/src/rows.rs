@@ -798,7 +798,7 @@ tables! {
         description: String,
         /// The partition whose devices it is about; null for all, each for itself.
         site: Option<String>,
-        /// What the devices are like that others stand behind, in terms of the query language; 64 of a partition count.
+        /// What the devices are like that others stand behind, in terms of the query language; 16 of a partition count.
         parent: String,
         /// What the devices are like that stand behind them.
         children: String,

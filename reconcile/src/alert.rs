@@ -320,7 +320,8 @@ pub fn labels(subject: &Subject, condition: &Condition) -> BTreeMap<String, Stri
         ("source_id", &condition.source_id),
     ];
     let of_all = of_all.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-    of_all.chain(condition.labels.clone()).collect()
+    // A condition's own may be what a sender said: they never stand for these.
+    condition.labels.clone().into_iter().chain(of_all).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Devices stand behind each other by what is declared, and where nothing is declared of one, by the links that neighbours report:
 //! from the devices that agents run on, the nearer stands before the farther. A device that is down stands *behind* the
-//! devices before it if there are any and all of them are down; it is not told of, they are. Who is named is the first of
+//! devices before it if there are any, all of them are down and no neighbour of it is up, which would be another way to it; it is
+//! not told of, they are. Who is named is the first of
 //! them that does not itself stand behind another: the root.
 //!
 //! What is declared in a circle stands before nothing: from where a chain begins, who is nearer stands before who is farther.
@@ -19,20 +20,21 @@ pub type Uid = Arc<str>;
 struct Edges(BTreeMap<Uid, BTreeMap<Uid, usize>>);
 
 impl Edges {
-    /// Says an edge once more or less often; tells whether it comes or goes.
-    fn change(&mut self, from: &Uid, to: &Uid, diff: isize) -> bool {
+    fn is(&self, from: &Uid, to: &Uid) -> bool {
+        self.0.get(from).is_some_and(|of| of.contains_key(to))
+    }
+
+    /// Says an edge once more or less often.
+    fn change(&mut self, from: &Uid, to: &Uid, diff: isize) {
         let of = self.0.entry(from.clone()).or_default();
         let count = of.entry(to.clone()).or_default();
-        let was = *count;
         *count = count.saturating_add_signed(diff);
-        let is = *count;
-        if is == 0 {
+        if *count == 0 {
             of.remove(to);
             if of.is_empty() {
                 self.0.remove(from);
             }
         }
-        (was == 0) != (is == 0)
     }
 
     fn of(&self, uid: &Uid) -> impl Iterator<Item = &Uid> {
@@ -47,8 +49,8 @@ impl Edges {
 /// One change of what is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// A device is down, or is not.
-    Down(Uid, bool),
+    /// A device is up, down, or neither is known.
+    Seen(Uid, Option<bool>),
     /// An agent runs on it, or does not.
     Agent(Uid, bool),
     /// Two devices are neighbours, once more (1) or less (-1).
@@ -61,6 +63,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     down: BTreeSet<Uid>,
+    up: BTreeSet<Uid>,
     agents: BTreeSet<Uid>,
     /// Both ways.
     links: Edges,
@@ -76,23 +79,38 @@ impl Reach {
     /// Takes in what changed; tells of each device for which that matters whom it stood behind and whom it stands behind now.
     pub fn take(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeMap<Uid, (Option<Uid>, Option<Uid>)> {
         let (mut touched, mut moved) = (BTreeSet::new(), false);
+        let (mut links, mut declared): (BTreeMap<(Uid, Uid), bool>, BTreeMap<(Uid, Uid), bool>) = Default::default();
         for change in changes {
             match change {
-                Change::Down(uid, true) => drop(self.down.insert(uid.clone()).then(|| touched.insert(uid))),
-                Change::Down(uid, false) => drop(self.down.remove(&uid).then(|| touched.insert(uid))),
+                Change::Seen(uid, seen) => {
+                    let down = if seen == Some(false) { self.down.insert(uid.clone()) } else { self.down.remove(&uid) };
+                    let up = if seen == Some(true) { self.up.insert(uid.clone()) } else { self.up.remove(&uid) };
+                    if up {
+                        touched.extend(self.links.of(&uid).cloned());
+                    }
+                    if up || down {
+                        touched.insert(uid);
+                    }
+                }
                 Change::Agent(uid, true) => moved |= self.agents.insert(uid),
                 Change::Agent(uid, false) => moved |= self.agents.remove(&uid),
                 Change::Link(a, b, diff) if a != b => {
-                    moved |= self.links.change(&a, &b, diff);
+                    links.entry((a.clone(), b.clone())).or_insert_with(|| self.links.is(&a, &b));
+                    self.links.change(&a, &b, diff);
                     self.links.change(&b, &a, diff);
                 }
                 Change::Declared(parent, child, diff) if parent != child => {
-                    moved |= self.declared.change(&parent, &child, diff);
+                    let known = || self.declared.is(&parent, &child);
+                    declared.entry((parent.clone(), child.clone())).or_insert_with(known);
+                    self.declared.change(&parent, &child, diff);
                     self.declarers.change(&child, &parent, diff);
                 }
                 Change::Link(..) | Change::Declared(..) => {}
             }
         }
+        // A link that goes and comes, as it does whenever it is seen again, is no change.
+        moved |= links.into_iter().any(|((a, b), was)| self.links.is(&a, &b) != was);
+        moved |= declared.into_iter().any(|((a, b), was)| self.declared.is(&a, &b) != was);
         if moved {
             self.measure();
             touched.extend(self.down.iter().chain(self.behind.keys()).cloned());
@@ -178,6 +196,14 @@ impl Reach {
         if parents.is_empty() || !parents.iter().all(|parent| self.down.contains(*parent)) {
             return None;
         }
+        // Another way to it is open: what is declared says so wherever it stands, of links each neighbour that is up.
+        let open = match self.declarers.has(uid) {
+            true => self.declarers.of(uid).any(|parent| !self.down.contains(parent)),
+            false => self.links.of(uid).any(|neighbour| self.up.contains(neighbour)),
+        };
+        if open {
+            return None;
+        }
         parents.into_iter().map(|parent| self.behind.get(parent).unwrap_or(parent)).min().cloned()
     }
 }
@@ -206,14 +232,14 @@ mod tests {
         let mut reach = Reach::default();
         reach.take([Change::Agent(uid(0), true)]);
         reach.take([(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)].map(|(a, b)| Change::Link(uid(a), uid(b), 1)));
-        reach.take([Change::Down(uid(4), true)]);
+        reach.take([Change::Seen(uid(4), Some(false))]);
         assert_eq!(behind(&reach), of(&[]), "nothing before it is down");
-        reach.take([Change::Down(uid(1), true), Change::Down(uid(3), true)]);
+        reach.take([Change::Seen(uid(1), Some(false)), Change::Seen(uid(3), Some(false))]);
         assert_eq!(behind(&reach), of(&[(4, 3)]), "d3 could be reached by d2");
-        let told = reach.take([Change::Down(uid(2), true)]);
+        let told = reach.take([Change::Seen(uid(2), Some(false))]);
         assert_eq!(behind(&reach), of(&[(3, 1), (4, 1)]));
         assert_eq!(told.len(), 2, "{told:?}");
-        reach.take([Change::Down(uid(2), false)]);
+        reach.take([Change::Seen(uid(2), Some(true))]);
         assert_eq!(behind(&reach), of(&[(4, 3)]));
         // A link that was not there: d4 has another way.
         reach.take([Change::Link(uid(2), uid(4), 1)]);
@@ -224,22 +250,26 @@ mod tests {
     fn what_is_declared_counts_where_it_is_declared_and_circles_do_not() {
         let mut reach = Reach::default();
         reach.take([Change::Agent(uid(0), true), Change::Link(uid(0), uid(1), 1), Change::Link(uid(1), uid(2), 1)]);
-        reach.take([Change::Declared(uid(9), uid(2), 1), Change::Down(uid(1), true), Change::Down(uid(2), true)]);
+        reach.take([
+            Change::Declared(uid(9), uid(2), 1),
+            Change::Seen(uid(1), Some(false)),
+            Change::Seen(uid(2), Some(false)),
+        ]);
         assert_eq!(behind(&reach), of(&[]), "d2 stands behind d9, whatever links say");
-        reach.take([Change::Down(uid(9), true)]);
+        reach.take([Change::Seen(uid(9), Some(false))]);
         assert_eq!(behind(&reach), of(&[(2, 9)]));
         let mut circle = Reach::default();
         circle.take([(5, 6), (6, 7), (7, 5)].map(|(a, b)| Change::Declared(uid(a), uid(b), 1)));
-        circle.take((5..8).map(|n| Change::Down(uid(n), true)));
+        circle.take((5..8).map(|n| Change::Seen(uid(n), Some(false))));
         assert_eq!(behind(&circle), of(&[]), "each of them is told of");
-        circle.take([Change::Declared(uid(4), uid(5), 1), Change::Down(uid(4), true)]);
+        circle.take([Change::Declared(uid(4), uid(5), 1), Change::Seen(uid(4), Some(false))]);
         assert_eq!(behind(&circle), of(&[(5, 4), (6, 4), (7, 4)]), "the circle hangs on d4");
     }
 
     fn change() -> impl Strategy<Value = Change> {
         let pair = || (0usize..9, 0usize..9);
         prop_oneof![
-            4 => (0usize..9, any::<bool>()).prop_map(|(n, down)| Change::Down(uid(n), down)),
+            4 => (0usize..9, any::<Option<bool>>()).prop_map(|(n, seen)| Change::Seen(uid(n), seen)),
             1 => (0usize..3, any::<bool>()).prop_map(|(n, runs)| Change::Agent(uid(n), runs)),
             3 => (pair(), prop_oneof![2 => Just(1), 1 => Just(-1)]).prop_map(|((a, b), d)| Change::Link(uid(a), uid(b), d)),
             2 => (pair(), prop_oneof![2 => Just(1), 1 => Just(-1)]).prop_map(|((a, b), d)| Change::Declared(uid(a), uid(b), d)),
@@ -283,8 +313,9 @@ mod tests {
                 other => other.clone(),
             });
             let nodes = reach.agents.iter().map(|uid| Change::Agent(uid.clone(), true));
-            let down = reach.down.iter().map(|uid| Change::Down(uid.clone(), true));
-            fresh.take(down.chain(nodes).chain(edges).collect::<Vec<_>>());
+            let down = reach.down.iter().map(|uid| Change::Seen(uid.clone(), Some(false)));
+            let up = reach.up.iter().map(|uid| Change::Seen(uid.clone(), Some(true)));
+            fresh.take(down.chain(up).chain(nodes).chain(edges).collect::<Vec<_>>());
             prop_assert_eq!(&fresh.behind, &reach.behind);
             // By its definition: who is named is down, stands behind nobody, and whoever is behind is down.
             for (uid, root) in &reach.behind {

@@ -131,10 +131,9 @@ impl Machine for Transitions {
         let at = Time::from_ms(tick.clock_ms);
         let duration_seconds = state.as_ref().map(|last| (at.0 - last.at.0) / 1_000_000);
         *state = Some(LastTransition { state: word.state.clone(), at });
-        let (answers, known) =
-            (State::Available.name(), [State::Available.name(), State::Unavailable.name(), UNREACHABLE]);
-        let decided = known.contains(&old_state.as_str()) && known.contains(&word.state.as_str());
-        if decided && (old_state == answers) != (word.state == answers) {
+        // What stands behind another comes and goes with that: it is no coming and going of its own.
+        let own = [State::Available.name(), State::Unavailable.name()];
+        if own.contains(&old_state.as_str()) && own.contains(&word.state.as_str()) {
             let DeviceAvailability { tenant, partition, uid, name, .. } = word.clone();
             out.push(Transition::Crossed(Crossing { tenant, partition, uid, name }));
         }
@@ -159,6 +158,59 @@ impl Machine for Transitions {
     }
 
     fn restored(&mut self, _key: &Name, _state: &LastTransition, _out: &mut Vec<Transition>) {}
+}
+
+/// How long a device that stood behind another is given to be seen once nothing is before it any more, milliseconds of live time.
+pub const RETURN_MS: i64 = 3 * 60_000;
+
+/// Devices that stand behind others, or did a moment ago: what returns is not told of before it could be looked at.
+pub(super) struct Hidden;
+
+/// A device that stands behind another, or stood.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Hiding {
+    device: (String, String, String),
+    /// As often as it is said; once.
+    behind: i64,
+    /// Until when it is hidden after that, live time.
+    until_ms: i64,
+}
+
+impl Machine for Hidden {
+    type Key = Name;
+    type Event = ((String, String, String), i64);
+    type State = Hiding;
+    type Output = ((String, String, String), isize);
+    const NAME: &'static str = "hidden";
+
+    fn step(
+        &mut self,
+        tick: &Tick,
+        _key: &Name,
+        state: &mut Option<Hiding>,
+        events: Vec<((String, String, String), i64)>,
+        out: &mut Vec<((String, String, String), isize)>,
+    ) {
+        for (device, diff) in events {
+            if state.is_none() {
+                out.push((device.clone(), 1));
+            }
+            let hiding = state.get_or_insert(Hiding { device, behind: 0, until_ms: 0 });
+            hiding.behind += diff;
+            hiding.until_ms = tick.live_ms + RETURN_MS;
+        }
+        if let Some(hiding) = state.take_if(|hiding| hiding.behind <= 0 && hiding.until_ms <= tick.live_ms) {
+            out.push((hiding.device, -1));
+        }
+    }
+
+    fn due_ms(&self, hiding: &Hiding) -> Option<i64> {
+        (hiding.behind <= 0).then_some(hiding.until_ms)
+    }
+
+    fn restored(&mut self, _key: &Name, hiding: &Hiding, out: &mut Vec<((String, String, String), isize)>) {
+        out.push((hiding.device.clone(), 1));
+    }
 }
 
 /// Comings and goings within [`FLAP_WINDOW_MS`] that are too many.

@@ -16,6 +16,7 @@ mod devices;
 use std::sync::Arc;
 
 use radarflow_proto::rows::{Agent, Device, StateRow};
+use radarflow_reconcile::identity::name::name;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
@@ -29,8 +30,8 @@ use agents::{AgentOut, Agents};
 use bursts::Bursts;
 pub(crate) use bursts::bursts_by_share;
 pub use bursts::{BURST_THRESHOLD, BURST_WINDOW_MS, LogShare, LogSource, MAX_LOG_SOURCES};
-use devices::{DeviceAvailability, Flapped, Flapping, Transition, Transitions};
-pub use devices::{FLAP_QUIET_MS, FLAP_WINDOW_MS, FLAPS};
+use devices::{DeviceAvailability, Flapped, Flapping, Hidden, Transition, Transitions};
+pub use devices::{FLAP_QUIET_MS, FLAP_WINDOW_MS, FLAPS, RETURN_MS};
 
 /// What health is read of.
 pub struct Inputs<'scope> {
@@ -101,9 +102,14 @@ pub fn of_devices<'scope>(cx: &Context, inputs: DeviceInputs<'scope>) -> DeviceO
     let key = |word: &DeviceAvailability| (word.tenant.clone(), word.partition.clone(), word.uid.clone());
     let down = words.clone().filter(DeviceAvailability::is_down).map(move |word| (key(&word), word));
     let behind = inputs.behind;
-    let hidden = behind.clone().map(|(device, _)| device);
+    let reached = behind.clone().map(|(device, _)| device);
+    let moved = changes(reached.clone().consolidate(), |device, diff| {
+        let key = name(&device);
+        Keyed { key, position: 0, event: (device, diff as i64) }
+    });
+    let hidden = collected(machine(moved, cx, Hidden), Some);
     let unreachable = down.clone().join_map(behind, |_, word, root| word.clone().behind(root));
-    let unavailable = down.antijoin(hidden.clone()).map(|(_, word)| word);
+    let unavailable = down.antijoin(reached).map(|(_, word)| word);
     let words = words.filter(|word| !word.is_down()).concat(unreachable).concat(unavailable).consolidate();
     let words = changes(words, |word, diff| Keyed { key: word.device(), position: 0, event: (word, diff as i64) });
     let transitions = machine(words, cx, Transitions);

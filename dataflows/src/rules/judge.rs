@@ -25,6 +25,9 @@ use crate::strangers::BUCKETS;
 /// evicted.
 pub const MAX_GROUPS_OF_SHARE: usize = 2048;
 
+/// Those of them that one rule may have: a quarter.
+const MAX_GROUPS_OF_RULE: usize = MAX_GROUPS_OF_SHARE / 4;
+
 /// Bytes that the groups of a tenant's share take, about: 128 MiB a tenant. While it is more, nothing is counted there.
 pub const MAX_BYTES_OF_SHARE: usize = 2 << 20;
 
@@ -65,6 +68,8 @@ struct Slot {
 #[derive(Default)]
 struct Share {
     groups: usize,
+    /// How many of them each rule has.
+    rules: BTreeMap<String, usize>,
     bytes: usize,
 }
 
@@ -127,6 +132,7 @@ impl Judge {
             let of_share = judge.shares.entry((tenant.clone(), share(&rule, &group))).or_default();
             let bytes = state.bytes();
             of_share.groups += 1;
+            *of_share.rules.entry(rule.clone()).or_default() += 1;
             of_share.bytes += bytes;
             let slot = Slot { group: state, says: Says::Nothing, due: None, bytes };
             judge.groups.entry((tenant, rule)).or_default().insert(group, slot);
@@ -139,10 +145,14 @@ impl Judge {
         let rule = self.rules.get(key)?;
         let of_rule = self.groups.entry(key.clone()).or_default();
         if !of_rule.contains_key(group) {
-            let of_share = self.shares.entry((key.0.clone(), share(&key.1, group))).or_default();
-            if of_share.groups >= MAX_GROUPS_OF_SHARE && rule.span_ms.is_some() {
+            let place = share(&key.1, group);
+            let of_share = self.shares.entry((key.0.clone(), place)).or_default();
+            let by_rule = of_share.rules.entry(key.1.clone()).or_default();
+            let full = of_share.groups >= MAX_GROUPS_OF_SHARE || *by_rule >= MAX_GROUPS_OF_RULE;
+            if full && rule.span_ms.is_some() {
                 return None;
             }
+            *by_rule += 1;
             of_share.groups += 1;
             let slot = Slot { group: Group::new(rule, now), says: Says::Nothing, due: None, bytes: 0 };
             of_rule.insert(group.clone(), slot);
@@ -163,6 +173,12 @@ impl Judge {
         if let Some(of_share) = self.shares.get_mut(&share) {
             of_share.groups -= 1;
             of_share.bytes -= slot.bytes;
+            if let Some(by_rule) = of_share.rules.get_mut(&key.1) {
+                *by_rule -= 1;
+                if *by_rule == 0 {
+                    of_share.rules.remove(&key.1);
+                }
+            }
             if of_share.groups == 0 {
                 self.shares.remove(&share);
             }
@@ -193,8 +209,20 @@ impl Judge {
                 }
                 continue;
             };
-            // What it said it says in the words of the rule that stands now.
+            // What it said it says in the words of the rule that stands now. Groups that are told apart otherwise are others; those that
+            // do not burn are not known of where other rows are counted.
+            let regroups = was.as_ref().is_some_and(|was| !was.groups_as(&rule));
+            let recounts = was.as_ref().is_some_and(|was| was.form != rule.form);
             for group in groups {
+                let burns = |slot: &Slot| slot.group.burns();
+                let slot = self.groups.get(&key).and_then(|of| of.get(&group));
+                if regroups || (recounts && !rule.alone && !slot.is_some_and(burns)) {
+                    if let (Some(slot), Some(was)) = (self.forget(&key, &group), &was) {
+                        told(condition(was, &slot.says), None, out);
+                    }
+                    self.dirty.insert((key.0.clone(), key.1.clone(), group));
+                    continue;
+                }
                 if let Some(slot) = self.groups.get_mut(&key).and_then(|of| of.get_mut(&group)) {
                     let before = was.as_ref().and_then(|was| condition(was, &slot.says));
                     slot.group.changed(&rule, now);
@@ -203,10 +231,13 @@ impl Judge {
                 }
                 touched.insert((key.0.clone(), key.1.clone(), group));
             }
-            let alone = rule.keys.is_empty();
+            // Without keys there is a group in the partition that everything is in where nothing is said.
+            let alone = rule.alone.then(|| rule.of_partition("default"));
             self.rules.insert(key.clone(), rule);
-            if alone && mine(owner(&key.0, &key.1, &[])) && self.slot(&key, &Vec::new(), now).is_some() {
-                touched.insert((key.0, key.1, Vec::new()));
+            if let Some(group) = alone.filter(|group| mine(owner(&key.0, &key.1, group)))
+                && self.slot(&key, &group, now).is_some()
+            {
+                touched.insert((key.0, key.1, group));
             }
         }
         touched
@@ -265,8 +296,8 @@ impl Judge {
                 of_share.bytes = of_share.bytes + bytes - slot.bytes;
             }
             slot.bytes = bytes;
-            let over = slot.group.is_over(rule, now);
-            let due = slot.group.due_ms(rule, now);
+            let over = slot.group.is_over(rule);
+            let due = slot.group.due_ms(rule);
             let of = (key.0.clone(), key.1.clone(), group.clone());
             if slot.due != due {
                 if let Some(old) = slot.due {
@@ -308,9 +339,9 @@ impl Judge {
             for (group, slot) in groups {
                 slot.says = slot.group.says(rule, group);
                 told(None, condition(rule, &slot.says), &mut out);
-                // Whoever has a timer is looked at when the first epoch comes.
-                slot.due = Some(i64::MIN);
-                self.timers.insert((i64::MIN, (key.0.clone(), key.1.clone(), group.clone())));
+                slot.due = slot.group.due_ms(rule);
+                let of = (key.0.clone(), key.1.clone(), group.clone());
+                self.timers.extend(slot.due.map(|due| (due, of)));
             }
         }
         out

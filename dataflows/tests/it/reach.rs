@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use radarflow_dataflows::health::{FLAP_QUIET_MS, FLAPS};
+use radarflow_dataflows::health::{FLAP_QUIET_MS, FLAPS, RETURN_MS};
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::rows::{HealthEvent, StateRow};
@@ -100,11 +100,17 @@ fn what_is_behind_a_device_that_is_down_is_not_told_of_whatever_is_learnt_first(
         assert_eq!(run.rows::<HealthEvent>().len(), 0);
         // The one before returns: those that did not are told of now.
         minute(&mut run, &[("10.0.0.1", true), ("10.0.0.2", true)]);
+        for n in 1..RETURN_MS / MINUTE {
+            assert_eq!(burning(&run, "device-offline"), set(&["10.0.0.4"]), "{n} minutes: it may return, too");
+            minute(&mut run, &[]);
+        }
+        minute(&mut run, &[]);
         assert_eq!(burning(&run, "device-offline"), set(&["10.0.0.3", "10.0.0.4"]));
         minute(&mut run, &[("10.0.0.1", false), ("10.0.0.3", false)]);
         assert_eq!(burning(&run, "device-offline"), set(&["10.0.0.1", "10.0.0.4"]));
         // It was wrong.
         run.tick(vec![dependency("b", "metadata.role:core", "ip:10.9.9.9")]);
+        (0..=RETURN_MS / MINUTE).for_each(|_| minute(&mut run, &[]));
         assert_eq!(burning(&run, "device-offline"), set(&["10.0.0.1", "10.0.0.3", "10.0.0.4"]));
     }
 }

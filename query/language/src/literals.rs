@@ -82,10 +82,9 @@ fn scaled(text: &str) -> Option<(&str, i128)> {
 impl Number {
     /// A float: exactly where it is whole.
     pub fn of_real(n: f64) -> Self {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        match n.trunc() == n && n.abs() <= EXACT {
-            true => Number::Whole(n as i128),
-            false if n.abs() <= EXACT => Number::Part(n.floor() as i128, n),
+        match n.abs() < MAX_WHOLE as f64 {
+            true if n.trunc() == n => Number::Whole(n as i128),
+            true => Number::Part(n.floor() as i128, n),
             false => Number::Real(n),
         }
     }

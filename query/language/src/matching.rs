@@ -34,6 +34,10 @@ type Result<T> = std::result::Result<T, SrqlError>;
 
 /// Bytes that a regular expression may come to, compiled.
 const MAX_REGEX: usize = 1 << 20;
+/// Patterns and expressions of a filter: each is kept compiled.
+const MAX_PATTERNS: usize = 200;
+/// Comparisons of a filter: the terms there are, and a text as often as there are text fields.
+const MAX_CONDITIONS: usize = 3000;
 
 /// A filter over the rows of one entity.
 #[derive(Clone, Debug)]
@@ -222,6 +226,13 @@ impl Target {
     }
 
     fn test(&self, value: &Value, span: Span, columns: &mut Columns) -> Result<Test> {
+        let pattern = match value {
+            Value::Is(literal) => has_wildcard(literal),
+            Value::Regex(..) => true,
+            _ => false,
+        };
+        let plain = matches!(value, Value::Is(_)) && !pattern;
+        columns.count(usize::from(!plain), pattern, span)?;
         match value {
             Value::Null => Ok(Test::Missing),
             Value::Present => Ok(Test::Present),
@@ -474,9 +485,25 @@ fn pattern(literal: &Literal) -> Result<Regex> {
 struct Columns {
     entity: &'static Entity,
     names: Vec<&'static str>,
+    patterns: usize,
+    conditions: usize,
 }
 
 impl Columns {
+    /// Counts comparisons, no more than may be.
+    fn count(&mut self, more: usize, pattern: bool, span: Span) -> Result<()> {
+        self.conditions += more;
+        self.patterns += usize::from(pattern);
+        let refuse = |detail: String| Err(SrqlError::new("too_many_terms", span, detail));
+        if self.patterns > MAX_PATTERNS {
+            return refuse(format!("more than {MAX_PATTERNS} patterns and regular expressions are not followed here"));
+        }
+        match self.conditions > MAX_CONDITIONS {
+            true => refuse(format!("more than {MAX_CONDITIONS} comparisons are not followed here")),
+            false => Ok(()),
+        }
+    }
+
     fn place(&mut self, target: &Target) -> Place {
         let at = self.names.iter().position(|name| *name == target.column).unwrap_or_else(|| {
             self.names.push(target.column);
@@ -491,8 +518,11 @@ impl Columns {
             Expr::Or(any) => Node::Any(any.iter().map(|e| self.node(e)).collect::<Result<_>>()?),
             Expr::Not(inner) => Node::Not(Box::new(self.node(inner)?)),
             Expr::Text(literal) => {
-                let within = regex::escape(&plain(&literal.text));
-                let has = regex(&format!("(?is){within}"), literal.span)?;
+                self.count(1, true, literal.span)?;
+                // A pattern is of the whole text; this one is of any part of it.
+                let whole = wildcard_regex(literal);
+                let within = whole.strip_suffix('$').unwrap_or(&whole).replacen('^', "", 1);
+                let has = regex(&within, literal.span)?;
                 let texts = self.entity.fields.iter().filter(|f| !f.hidden);
                 let texts = texts.filter(|f| matches!(f.kind, Kind::Text | Kind::Ip | Kind::Mac));
                 let targets = texts.map(|f| Target { column: f.name, key: None, kind: f.kind });
@@ -501,6 +531,7 @@ impl Columns {
             Expr::Filter(key, value) => {
                 let target = Target::of(key, self.entity)?;
                 let test = target.test(value, key.span, self)?;
+                self.count(0, false, key.span)?;
                 Node::Is(self.place(&target), test)
             }
         })
@@ -513,7 +544,7 @@ impl Filter {
     /// # Errors
     /// It speaks of what there is not, or of what a row does not say by itself.
     pub fn of(expr: &Expr, entity: &'static Entity) -> Result<Self> {
-        let mut columns = Columns { entity, names: Vec::new() };
+        let mut columns = Columns { entity, names: Vec::new(), patterns: 0, conditions: 0 };
         let expr = columns.node(expr)?;
         Ok(Filter { expr, columns: columns.names })
     }
@@ -533,12 +564,12 @@ impl Filter {
     pub fn fixes(&self) -> Option<(&'static str, &BTreeSet<String>)> {
         fn of(node: &Node) -> Option<(&Place, &BTreeSet<String>)> {
             match node {
-                Node::Is(place, Test::Texts(texts)) => Some((place, texts)),
+                Node::Is(place, Test::Texts(texts)) if place.key.is_none() => Some((place, texts)),
                 Node::All(all) => all.iter().filter_map(of).min_by_key(|(_, texts)| texts.len()),
                 _ => None,
             }
         }
-        let (place, texts) = of(&self.expr).filter(|(place, _)| place.key.is_none())?;
+        let (place, texts) = of(&self.expr)?;
         Some((self.columns[place.column], texts))
     }
 }
@@ -576,7 +607,7 @@ impl Rows<'_> {
     fn number(&self, place: &Place, row: usize) -> Option<Number> {
         let cells = self.cells[place.column];
         match &place.key {
-            Some(key) => number(cells.below(row, key)?),
+            Some(key) => plain_number(cells.below(row, key)?),
             None => cells.number(row),
         }
     }
@@ -648,6 +679,14 @@ impl Rows<'_> {
             }
         }
     }
+}
+
+/// A number as values of maps have it: plain, without a unit.
+pub fn plain_number(text: &str) -> Option<Number> {
+    if let Ok(whole) = text.parse::<i128>() {
+        return Some(Number::Whole(whole));
+    }
+    text.parse::<f64>().ok().filter(|n| n.is_finite()).map(Number::of_real)
 }
 
 /// Whether two values that are in such an order compare so.

@@ -54,7 +54,7 @@ impl Engine {
         let width = ((to_us - from_us) / SLICES + 1).max(LEAST_US);
         let mut past = Past::new(rule, from_us.div_euclid(1000));
         let mut rows = 0;
-        let all = async {
+        let all = async move {
             let mut at = from_us;
             while at < to_us {
                 let until = (at + width).min(to_us);
@@ -64,17 +64,35 @@ impl Engine {
                 while let Some(batch) = export.next().await {
                     let batch = batch?;
                     rows += batch.num_rows() as u64;
-                    past.rows(&batch);
-                    // Whoever asked may be gone, and others wait.
-                    tokio::task::yield_now().await;
+                    past = self.aside(past, move |past| past.rows(&batch)).await?;
                 }
                 at = until;
             }
-            Ok(())
+            Ok((past, rows))
         };
-        timeout(EXPORT_TIME, all).await.unwrap_or(Err(QueryError::TimedOut))?;
-        let (found, alerts, refused) = past.end(to_us.div_euclid(1000));
-        Ok(Rehearsed { found, alerts, refused, rows })
+        let (past, rows) = timeout(EXPORT_TIME, all).await.unwrap_or(Err(QueryError::TimedOut))?;
+        let end = async move {
+            let (found, alerts, refused) = past.end(to_us.div_euclid(1000));
+            Ok(Rehearsed { found, alerts, refused, rows })
+        };
+        self.on_threads(end).await
+    }
+
+    /// Goes on with the past on the threads of queries, where it keeps nobody else from being answered.
+    async fn aside(&self, past: Past, work: impl FnOnce(&mut Past) + Send + 'static) -> Result<Past, QueryError> {
+        let mut past = past;
+        let past = self.on_threads(async move {
+            work(&mut past);
+            Ok(past)
+        });
+        let past = past.await?;
+        match past.is_too_much() {
+            true => Err(QueryError::TooLarge(
+                "the rule has too many groups to be tried on so long a past; shorten since, or narrow its filter"
+                    .to_owned(),
+            )),
+            false => Ok(past),
+        }
     }
 
     async fn slice(self: &Arc<Self>, actor: &Actor, query: Query) -> Result<Export, QueryError> {

@@ -11,10 +11,16 @@
 //!
 //! Severity numbers of its logs are those of OpenTelemetry (1 to 24), ours those of syslog (7 to 0; RFC 5424).
 
+use std::collections::BTreeMap;
+
+use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::rows::Table;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use serde_saphyr::Spanned;
 
+use super::rule::Rule;
+use crate::resources::named;
 use crate::yaml;
 
 /// A rule of ours: its name, and its fields as a resource.
@@ -61,13 +67,37 @@ pub fn read(text: &str) -> Result<(Vec<Converted>, Vec<Unmapped>), Unmapped> {
             true => of_prometheus(&rule.value, &mut notes),
             false => stateful(&rule.value, &mut notes),
         };
-        match converted {
+        match converted.and_then(followed) {
             Ok(converted) => rules.push(converted),
             Err(why) => notes.push(why),
         }
         unmapped.extend(notes.into_iter().map(|note| (line, note)));
     }
     Ok((rules, unmapped))
+}
+
+/// The same, if it is a rule that can be followed.
+fn followed((name, fields): Converted) -> Result<Converted, String> {
+    let kind = named(Table::Rule.name()).ok_or("there are no rules")?;
+    let wrong = |field: &str, why: &str| format!("{name}: {field}: {why}");
+    let (shown, _) = kind
+        .read_all(&fields.clone().into_iter().collect(), true)
+        .map_err(|why| wrong(why.field.unwrap_or("rule"), &why.detail))?;
+    let resource = Resource {
+        resource: Table::Rule.name().to_owned(),
+        tenant: String::new(),
+        id: name.clone(),
+        fields: Shown(shown),
+        secrets: BTreeMap::new(),
+        owner: String::new(),
+        created_us: 0,
+        created_by: String::new(),
+        updated_us: 0,
+        updated_by: String::new(),
+        epoch: 0,
+    };
+    Rule::of(&resource).map_err(|(field, why)| wrong(field, &why))?;
+    Ok((name, fields))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
@@ -176,17 +206,20 @@ fn stateful(rule: &Value, notes: &mut Vec<String>) -> Result<Converted, String> 
         other => return Err(format!("{name}: signal {other} has no counterpart")),
     };
     let mut terms = Vec::new();
-    for (key, value) in rule.get("match").and_then(Value::as_object).into_iter().flatten() {
+    let matches = match rule.get("match") {
+        None | Some(Value::Null) => None,
+        Some(matches) => Some(matches.as_object().ok_or_else(|| format!("{name}: match is names and values"))?),
+    };
+    for (key, value) in matches.into_iter().flatten() {
         matched(entity, key, value, &mut terms).map_err(|why| format!("{name}: match.{key}: {why}"))?;
     }
-    let by: Vec<String> = rule
-        .get("group_by")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(|key| field(entity, key))
-        .collect();
+    let by: Vec<Value> = match rule.get("group_by") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(keys)) => keys.clone(),
+        Some(one) => vec![one.clone()],
+    };
+    let by = by.iter().map(|key| key.as_str().map(|key| field(entity, key)));
+    let by: Vec<String> = by.collect::<Option<_>>().ok_or_else(|| format!("{name}: group_by is a list of names"))?;
     let (threshold, window) = (number("threshold", 5)?, number("window_seconds", 600)?);
     let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
     let filter = if terms.is_empty() { String::new() } else { format!(" {}", terms.join(" ")) };
@@ -194,8 +227,10 @@ fn stateful(rule: &Value, notes: &mut Vec<String>) -> Result<Converted, String> 
         format!("in:{entity}{filter} time:last_{window}s stats:\"count() as n{by}\" having:\"n >= {threshold}\"");
     let mut fields = Map::new();
     fields.insert("query".to_owned(), json!(query));
-    if rule.get("enabled") == Some(&json!(false)) {
-        fields.insert("enabled".to_owned(), json!(false));
+    match rule.get("enabled") {
+        None | Some(Value::Null | Value::Bool(true)) => {}
+        Some(Value::Bool(false)) => drop(fields.insert("enabled".to_owned(), json!(false))),
+        Some(_) => return Err(format!("{name}: enabled is true or false")),
     }
     let cooldown = number("cooldown_seconds", 300)?;
     if cooldown > 0 {
@@ -223,7 +258,6 @@ fn stateful(rule: &Value, notes: &mut Vec<String>) -> Result<Converted, String> 
         "group_by",
         "threshold",
         "window_seconds",
-        "bucket_seconds",
         "cooldown_seconds",
         "renotify_seconds",
         "alert",
@@ -288,7 +322,8 @@ fn matched(entity: &str, key: &str, value: &Value, terms: &mut Vec<String>) -> R
         Ok(())
     };
     match key {
-        "always" => {}
+        "always" if *value == json!(true) => {}
+        "always" => return Err("it is true, or left out".to_owned()),
         "subject_prefix" => return Err("messages have no subject here".to_owned()),
         "service_name" => terms.push(format!("service_name:{}", any(value, quoted)?)),
         // The greater the number there, the less here.

@@ -33,8 +33,8 @@ enum Phase {
     Waiting { since_ms: i64 },
     /// There is an alert.
     Burning {
-        /// What was counted when it began, as text.
-        began: Vec<String>,
+        /// What was counted when it began, as text, by what it is called.
+        began: BTreeMap<String, String>,
         /// Since when it does not hold any more.
         over_ms: Option<i64>,
     },
@@ -45,6 +45,9 @@ enum Phase {
 pub struct Group {
     /// Of events, by step.
     steps: BTreeMap<i64, Vec<Tally>>,
+    /// What all steps but the newest come to, while these are the oldest and the newest.
+    #[serde(skip)]
+    closed: Option<(i64, i64, Vec<Tally>)>,
     /// Of current state: said anew after a start.
     #[serde(skip)]
     standing: Vec<Tally>,
@@ -54,7 +57,9 @@ pub struct Group {
     sampled_ms: i64,
     /// When it was last heard of, live time.
     heard_ms: i64,
-    /// From when on silence counts, live time.
+    /// Nothing was heard of it since the rule counts other rows.
+    unheard: bool,
+    /// From when on all that there was is counted, live time.
     from_ms: i64,
     /// How far the clock is ahead of live time: it grows while nobody hears.
     apart_ms: i64,
@@ -62,6 +67,8 @@ pub struct Group {
     form: String,
     /// Until when what burns is not over though little was counted since the rule changed, milliseconds.
     settles_ms: i64,
+    /// The clock when it was last looked at, milliseconds, and live time.
+    looked: (i64, i64),
 }
 
 /// The clocks of an epoch.
@@ -98,9 +105,10 @@ impl Group {
     pub fn changed(&mut self, rule: &Rule, now: Now) {
         if self.form != rule.form {
             self.form.clone_from(&rule.form);
-            self.steps.clear();
+            (self.steps, self.closed) = (BTreeMap::new(), None);
             self.standing.clear();
             self.seasons.clear();
+            self.unheard = true;
             self.from_ms = now.live_ms;
             self.settles_ms = now.clock_ms + rule.span_ms.unwrap_or(0);
             if let Phase::Waiting { .. } = self.phase {
@@ -112,6 +120,11 @@ impl Group {
     /// Takes in what rows of events add.
     pub fn add(&mut self, steps: BTreeMap<i64, Vec<Tally>>, now: Now) {
         self.heard_ms = now.live_ms;
+        self.unheard &= steps.is_empty();
+        let newest = self.closed.as_ref().map(|(_, newest, _)| *newest);
+        if steps.keys().any(|step| Some(*step) != newest) {
+            self.closed = None;
+        }
         for (step, parts) in steps {
             match self.steps.get_mut(&step) {
                 Some(tallies) => tallies.iter_mut().zip(parts).for_each(|(tally, part)| tally.merge(part)),
@@ -123,6 +136,7 @@ impl Group {
     /// Takes in what rows of current state add and take away.
     pub fn stand(&mut self, parts: Vec<Tally>, now: Now) {
         self.heard_ms = now.live_ms;
+        self.unheard = false;
         if self.standing.is_empty() {
             self.standing = parts;
         } else {
@@ -130,14 +144,22 @@ impl Group {
         }
     }
 
-    fn tallies(&self, rule: &Rule) -> Vec<Tally> {
+    fn tallies(&mut self, rule: &Rule) -> Vec<Tally> {
         if rule.span_ms.is_none() {
             return if self.standing.is_empty() { rule.nothing() } else { self.standing.clone() };
         }
-        let mut all = rule.nothing();
-        for tallies in self.steps.values() {
-            all.iter_mut().zip(tallies).for_each(|(tally, part)| tally.merge(part.clone()));
+        let merge = |all: &mut Vec<Tally>, of: &[Tally]| {
+            all.iter_mut().zip(of).for_each(|(tally, part)| tally.merge(part.clone()));
+        };
+        let ends = self.steps.keys().next().copied().zip(self.steps.keys().next_back().copied());
+        let Some((oldest, newest)) = ends else { return rule.nothing() };
+        if self.closed.as_ref().is_none_or(|(a, b, _)| (*a, *b) != (oldest, newest)) {
+            let mut all = rule.nothing();
+            self.steps.range(..newest).for_each(|(_, of)| merge(&mut all, of));
+            self.closed = Some((oldest, newest, all));
         }
+        let mut all = self.closed.as_ref().map(|(.., all)| all.clone()).unwrap_or_default();
+        merge(&mut all, &self.steps[&newest]);
         all
     }
 
@@ -148,6 +170,8 @@ impl Group {
 
     /// Goes on to an epoch, and says what it says then.
     pub fn step(&mut self, rule: &Rule, group: &[Option<String>], now: Now) -> Says {
+        self.changed(rule, now);
+        self.looked = (now.clock_ms, now.live_ms);
         if let Some(span) = rule.span_ms {
             let step = rule.step_ms();
             // A step counts as long as any of it is within the span.
@@ -162,20 +186,26 @@ impl Group {
         let values: Vec<Value> =
             rule.measures.iter().zip(&tallies).map(|(measure, tally)| measure.value(tally, span_ms)).collect();
         let heard = !Group::is_empty(&tallies);
-        self.sample(rule, &values, now);
-        // Of current state what is not there is nothing; events may be missing because nobody could hear them.
-        let silent = match rule.span_ms {
-            Some(span) => now.live_ms - self.from_ms >= span,
-            None => rule.keys.is_empty(),
+        let whole = rule.span_ms.is_none_or(|span| now.live_ms - self.from_ms >= span);
+        if whole {
+            self.sample(rule, &values, now);
+        }
+        // Of current state what is not there is nothing. Events may be missing because nobody could hear them, or because they
+        // are others than were counted before: what is little is not believed before the span is whole.
+        let known = match rule.span_ms {
+            None => heard || rule.alone,
+            Some(_) if rule.needs_all() => whole && (rule.alone || !self.unheard),
+            Some(_) => heard || whole,
         };
-        let known = heard || silent;
-        let holds = known && rule.holds(&|column| self.column(column, group, &values, now));
-        let settles = now.clock_ms < self.settles_ms;
+        let holds = known && rule.holds(&|column| self.column(rule, column, group, &values, now));
+        let waits = now.clock_ms < self.settles_ms || (!known && !self.unheard);
+        let forgotten = rule.span_ms.is_some() && !rule.alone && now.live_ms - self.heard_ms >= KEEP_MS;
         self.phase = match std::mem::take(&mut self.phase) {
+            _ if forgotten => Phase::Quiet,
             Phase::Quiet | Phase::Waiting { .. } if !holds => Phase::Quiet,
             Phase::Quiet => self.wait(rule, &values, now.clock_ms, now.clock_ms),
             Phase::Waiting { since_ms } => self.wait(rule, &values, since_ms, now.clock_ms),
-            Phase::Burning { began, .. } if holds || settles => Phase::Burning { began, over_ms: None },
+            Phase::Burning { began, .. } if holds || waits => Phase::Burning { began, over_ms: None },
             Phase::Burning { began, over_ms } => {
                 let over = over_ms.unwrap_or(now.clock_ms);
                 match now.clock_ms - over >= rule.resolve_for_ms {
@@ -187,19 +217,21 @@ impl Group {
         self.says(rule, group)
     }
 
+    #[allow(clippy::unused_self)]
     fn wait(&self, rule: &Rule, values: &[Value], since_ms: i64, now_ms: i64) -> Phase {
-        match now_ms - since_ms >= rule.for_ms {
-            true => Phase::Burning { began: values.iter().map(Value::shown).collect(), over_ms: None },
-            false => Phase::Waiting { since_ms },
+        if now_ms - since_ms < rule.for_ms {
+            return Phase::Waiting { since_ms };
         }
+        let began = rule.measures.iter().zip(values).map(|(measure, value)| (measure.alias.clone(), value.shown()));
+        Phase::Burning { began: began.collect(), over_ms: None }
     }
 
     /// What it says without going on.
     pub fn says(&self, rule: &Rule, group: &[Option<String>]) -> Says {
-        let Phase::Burning { began, .. } = &self.phase else { return Says::Nothing };
-        let mut values = began.clone();
-        values.resize(rule.measures.len(), String::new());
-        Says::Burns(Box::new(rule.says(group, &values)))
+        match &self.phase {
+            Phase::Burning { began, .. } => Says::Burns(Box::new(rule.says(group, began))),
+            _ => Says::Nothing,
+        }
     }
 
     fn sample(&mut self, rule: &Rule, values: &[Value], now: Now) {
@@ -215,11 +247,11 @@ impl Group {
         }
     }
 
-    fn column(&self, column: Column, group: &[Option<String>], values: &[Value], now: Now) -> Value {
+    fn column(&self, rule: &Rule, column: Column, group: &[Option<String>], values: &[Value], now: Now) -> Value {
         let real = |n: Option<f64>| n.map_or(Value::Missing, |n| Value::Number(super::measure::real(n)));
         let season = |at: usize| self.seasons.get(&(at as u8));
         match column {
-            Column::Key(at) => group[at].as_deref().map_or(Value::Missing, Value::of_text),
+            Column::Key(at) => rule.key(at, group),
             Column::Measure(at) => values[at].clone(),
             Column::Expected(at) => real(season(at).and_then(|s| s.expected(now.clock_ms))),
             Column::Deviation(at) => {
@@ -229,39 +261,42 @@ impl Group {
         }
     }
 
-    /// When to look again though nothing is added, by the clock, milliseconds.
-    pub fn due_ms(&self, rule: &Rule, now: Now) -> Option<i64> {
+    /// When to look again though nothing is added, by the clock, milliseconds: a function of what it is, so that a start finds it.
+    pub fn due_ms(&self, rule: &Rule) -> Option<i64> {
+        let (clock_ms, _) = self.looked;
         let phase = match &self.phase {
             Phase::Waiting { since_ms } => Some(since_ms + rule.for_ms),
             Phase::Burning { over_ms: Some(over), .. } => Some(over + rule.resolve_for_ms),
             _ => None,
         };
-        let settles = (self.settles_ms > now.clock_ms).then_some(self.settles_ms);
-        let span = rule.span_ms?.max(1000);
-        let leaves = |step: &i64| (step + 1) * rule.step_ms() + span;
-        let quiet = self.phase == Phase::Quiet && rule.rises() && rule.seasons().is_empty();
-        let leaves = match quiet {
-            // Only when all of it is over is there anything to do.
-            true => self.steps.keys().next_back().map(leaves),
-            false => self.steps.keys().next().map(leaves),
-        };
-        let silent = self.from_ms + span + self.apart_ms;
-        let silent = (silent > now.clock_ms && !rule.rises()).then_some(silent);
-        let sample = (!rule.seasons().is_empty()).then_some(self.sampled_ms + SAMPLE_MS);
-        let forgotten =
-            (!rule.rises() && self.phase == Phase::Quiet).then_some(self.heard_ms + KEEP_MS + self.apart_ms);
-        [phase, settles, leaves, silent, sample, forgotten].into_iter().flatten().filter(|at| *at > now.clock_ms).min()
+        let settles = Some(self.settles_ms);
+        let mut all = vec![phase, settles];
+        if let Some(span) = rule.span_ms {
+            let leaves = |step: &i64| (step + 1) * rule.step_ms() + span;
+            let remembers = !rule.rises() || !rule.seasons().is_empty();
+            let quiet = self.phase == Phase::Quiet && !remembers;
+            all.push(match quiet {
+                // Only when all of it is over is there anything to do.
+                true => self.steps.keys().next_back().map(leaves),
+                false => self.steps.keys().next().map(leaves),
+            });
+            all.push((!quiet).then_some(self.from_ms + span + self.apart_ms));
+            all.push((!rule.seasons().is_empty()).then_some(self.sampled_ms + SAMPLE_MS));
+            all.push((!quiet && !rule.alone).then_some(self.heard_ms + KEEP_MS + self.apart_ms));
+        }
+        all.into_iter().flatten().filter(|at| *at > clock_ms).min()
     }
 
     /// Whether nothing is left to remember of it.
-    pub fn is_over(&self, rule: &Rule, now: Now) -> bool {
+    pub fn is_over(&self, rule: &Rule) -> bool {
         let counted = !self.steps.is_empty() || !Group::is_empty(&self.standing);
         if counted || self.phase != Phase::Quiet {
             return false;
         }
         // What may hold of nothing, or knows what is usual, is remembered for longer; what has no keys always.
-        let keeps = rule.span_ms.is_some() && (!rule.rises() || !rule.seasons().is_empty());
-        !keeps || (!rule.keys.is_empty() && now.live_ms - self.heard_ms >= KEEP_MS)
+        let keeps = rule.span_ms.is_some() && (rule.alone || !rule.rises() || !rule.seasons().is_empty());
+        let (_, live_ms) = self.looked;
+        !keeps || (!rule.alone && (self.unheard || live_ms - self.heard_ms >= KEEP_MS))
     }
 
     /// Bytes that it takes, about.

@@ -13,6 +13,9 @@ use radarflow_language::time::duration;
 
 use super::measure::Value;
 
+/// The nearest that is forecast, milliseconds: samples are a minute apart.
+const LEAST_AHEAD_MS: i64 = 600_000;
+
 /// A column that a condition asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -31,7 +34,8 @@ pub enum Column {
 #[derive(Clone, Debug)]
 enum Side {
     Column(Column),
-    Number(Number),
+    /// A number, and as it was written.
+    Number(Number, String),
     Text(String),
     Null,
 }
@@ -90,7 +94,7 @@ impl Columns<'_> {
             Operand::Text(text) => Ok(Side::Text(text.clone())),
             Operand::Word(word) => Ok(match (self.find(word), number(word)) {
                 (Some(column), _) => Side::Column(column),
-                (None, Some(n)) => Side::Number(n),
+                (None, Some(n)) => Side::Number(n, word.clone()),
                 (None, None) if word.eq_ignore_ascii_case("null") => Side::Null,
                 (None, None) => Side::Text(word.clone()),
             }),
@@ -113,6 +117,24 @@ impl Columns<'_> {
                     let known = self.keys.iter().map(String::as_str).chain(self.calls.iter().map(|c| c.alias.as_str()));
                     let error = SrqlError::new("unknown_column", *span, format!("the groups have no column {name:?}"));
                     return Err(error.suggest(nearest(name, known)));
+                }
+                let counted = |side: &Side| match side {
+                    Side::Column(Column::Measure(at)) => {
+                        !matches!(self.calls[*at].function.as_str(), "first" | "last" | "min" | "max")
+                    }
+                    Side::Column(Column::Expected(_) | Column::Deviation(_) | Column::Forecast(..)) => true,
+                    _ => false,
+                };
+                for (number, text) in [(&a, &b), (&b, &a)] {
+                    if let (true, Side::Text(text)) = (counted(number), text) {
+                        return Err(SrqlError::new("bad_number", *span, format!("{text:?} is no number")));
+                    }
+                    if let Side::Column(Column::Forecast(_, ahead)) = number
+                        && *ahead < LEAST_AHEAD_MS
+                    {
+                        let detail = "where a measure leads is known from ten minutes on: m_in_10m";
+                        return Err(SrqlError::new("bad_duration", *span, detail));
+                    }
                 }
                 let null = matches!(a, Side::Null) || matches!(b, Side::Null);
                 if null && !matches!(op, Op::Eq | Op::NotEq) {
@@ -159,8 +181,10 @@ impl Condition {
             match node {
                 Node::All(all) | Node::Any(all) => all.iter().find_map(of),
                 Node::Not(_) => None,
-                Node::Compare(Side::Column(Column::Measure(at)), op, Side::Number(n)) => Some((*at, *op, *n)),
-                Node::Compare(Side::Number(n), op, Side::Column(Column::Measure(at))) => Some((*at, flipped(*op), *n)),
+                Node::Compare(Side::Column(Column::Measure(at)), op, Side::Number(n, _)) => Some((*at, *op, *n)),
+                Node::Compare(Side::Number(n, _), op, Side::Column(Column::Measure(at))) => {
+                    Some((*at, flipped(*op), *n))
+                }
                 Node::Compare(..) => None,
             }
         }
@@ -172,16 +196,49 @@ impl Condition {
         fn of(node: &Node, grow: &dyn Fn(usize) -> bool) -> bool {
             match node {
                 Node::All(all) | Node::Any(all) => all.iter().all(|n| of(n, grow)),
-                Node::Compare(Side::Column(Column::Measure(at)), Op::Greater | Op::GreaterEq, Side::Number(n)) => {
+                Node::Compare(Side::Column(Column::Measure(at)), Op::Greater | Op::GreaterEq, Side::Number(n, _)) => {
                     grow(*at) && n.real() > 0.0
                 }
-                Node::Compare(Side::Number(n), Op::Less | Op::LessEq, Side::Column(Column::Measure(at))) => {
+                Node::Compare(Side::Number(n, _), Op::Less | Op::LessEq, Side::Column(Column::Measure(at))) => {
                     grow(*at) && n.real() > 0.0
                 }
                 Node::Compare(..) | Node::Not(_) => false,
             }
         }
         of(&self.0, grow)
+    }
+
+    /// Whether less of the measures that `count` may make it hold.
+    pub fn falls(&self, count: &dyn Fn(usize) -> bool) -> bool {
+        fn of(node: &Node, count: &dyn Fn(usize) -> bool) -> bool {
+            let counts = |side: &Side| matches!(side, Side::Column(Column::Measure(at)) if count(*at));
+            match node {
+                Node::All(all) | Node::Any(all) => all.iter().any(|n| of(n, count)),
+                Node::Not(inner) => asks(inner, count),
+                Node::Compare(Side::Column(Column::Measure(at)), Op::Greater | Op::GreaterEq, Side::Number(n, _)) => {
+                    count(*at) && n.real() <= 0.0
+                }
+                Node::Compare(Side::Number(n, _), Op::Less | Op::LessEq, Side::Column(Column::Measure(at))) => {
+                    count(*at) && n.real() <= 0.0
+                }
+                Node::Compare(a, _, b) => counts(a) || counts(b) || past(a) || past(b),
+            }
+        }
+        /// Whether it asks any of them.
+        fn asks(node: &Node, count: &dyn Fn(usize) -> bool) -> bool {
+            match node {
+                Node::All(all) | Node::Any(all) => all.iter().any(|n| asks(n, count)),
+                Node::Not(inner) => asks(inner, count),
+                Node::Compare(a, _, b) => [a, b]
+                    .into_iter()
+                    .any(|side| past(side) || matches!(side, Side::Column(Column::Measure(at)) if count(*at))),
+            }
+        }
+        /// Whether it asks of the past.
+        fn past(side: &Side) -> bool {
+            matches!(side, Side::Column(Column::Expected(_) | Column::Deviation(_) | Column::Forecast(..)))
+        }
+        of(&self.0, count)
     }
 
     /// Whether it holds where columns have these values.
@@ -199,7 +256,7 @@ impl Node {
             Node::Compare(left, op, right) => {
                 let value = |side: &Side| match side {
                     Side::Column(column) => of(*column),
-                    Side::Number(n) => Value::Number(*n),
+                    Side::Number(n, _) => Value::Number(*n),
                     Side::Text(text) => Value::Text(text.clone()),
                     Side::Null => Value::Missing,
                 };
@@ -207,10 +264,15 @@ impl Node {
                 if matches!(left, Side::Null) || matches!(right, Side::Null) {
                     return (a == Value::Missing && b == Value::Missing) == (*op == Op::Eq);
                 }
+                // Beside a text a number is what was written.
+                let text = |side: &Side, value: &Value| match side {
+                    Side::Number(_, written) => written.clone(),
+                    _ => value.shown(),
+                };
                 match (&a, &b) {
                     (Value::Missing, _) | (_, Value::Missing) => false,
                     (Value::Number(a), Value::Number(b)) => holds(*op, a.order(*b)),
-                    (a, b) => holds(*op, a.shown().cmp(&b.shown())),
+                    (a, b) => holds(*op, text(left, a).cmp(&text(right, b))),
                 }
             }
         }

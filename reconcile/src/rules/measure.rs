@@ -8,14 +8,20 @@ use radarflow_language::catalog::{Entity, Kind};
 use radarflow_language::cells::Cells;
 use radarflow_language::error::SrqlError;
 use radarflow_language::literals::{Number, number};
-use radarflow_language::matching::{Filter, Rows, Target};
+use radarflow_language::matching::{Filter, Rows, Target, plain_number};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::rule::cut;
 
 /// Numbers are counted in millionths, so that sums of fractions do not hang on the order of rows.
 pub const MILLION: i128 = 1_000_000;
 /// Different values that are told apart; of more, the number is about three percent off.
 pub const MAX_DISTINCT: usize = 1024;
+/// Bytes of a value that is kept as text; what is longer is cut.
+const MAX_VALUE: usize = 1000;
+/// Numbers that are counted are smaller, so that sums do not end: of larger ones nothing is counted.
+const MAX_NUMBER: i128 = 1_000_000_000_000_000_000_000_000;
 /// Values of a sketch: neighbours are two percent apart.
 const GAMMA: f64 = 1.02;
 
@@ -180,11 +186,8 @@ pub(super) fn real(n: f64) -> Number {
 /// A number in millionths, as near as they come.
 fn millionths(n: Number) -> Option<i128> {
     match n {
-        Number::Whole(n) => n.checked_mul(MILLION),
-        n => {
-            let scaled = (n.real() * MILLION as f64).round();
-            (scaled.abs() < 1e37).then_some(scaled as i128)
-        }
+        Number::Whole(n) => (n.abs() < MAX_NUMBER).then_some(n * MILLION),
+        n => (n.real().abs() < MAX_NUMBER as f64).then(|| (n.real() * MILLION as f64).round() as i128),
     }
 }
 
@@ -349,7 +352,7 @@ impl Measured<'_> {
     fn number(&self, row: usize) -> Option<i128> {
         let key = self.measure.target.as_ref().and_then(|target| target.key.as_deref());
         let n = match key {
-            Some(key) => number(self.cells.below(row, key)?)?,
+            Some(key) => plain_number(self.cells.below(row, key)?)?,
             None => self.cells.number(row)?,
         };
         millionths(n)
@@ -357,10 +360,11 @@ impl Measured<'_> {
 
     fn label(&self, row: usize) -> Option<String> {
         let key = self.measure.target.as_ref().and_then(|target| target.key.as_deref());
-        match key {
+        let text = match key {
             Some(key) => self.cells.below(row, key).map(str::to_owned),
             None => self.cells.label(row),
-        }
+        };
+        text.map(|text| cut(text, MAX_VALUE))
     }
 
     /// What a row of an event adds; nothing where the measure is not of it.

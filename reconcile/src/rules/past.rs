@@ -12,6 +12,8 @@ use super::rule::{Contribution, GroupOf, Rule, Saying};
 
 /// Groups that are followed at once; what one more counts is not counted.
 pub const MAX_GROUPS: usize = 100_000;
+/// Looks at groups, all together: more is too much to ask.
+pub const MAX_STEPS: u64 = 20_000_000;
 /// Alerts that are told of; of more the number.
 pub const MAX_FOUND: usize = 10_000;
 
@@ -38,6 +40,8 @@ pub struct Past {
     alerts: usize,
     /// Rows that were like it, or found no room.
     refused: u64,
+    /// How often a group was looked at.
+    steps: u64,
 }
 
 impl Past {
@@ -52,9 +56,10 @@ impl Past {
             found: Vec::new(),
             alerts: 0,
             refused: 0,
+            steps: 0,
         };
-        if past.rule.keys.is_empty() {
-            past.add(BTreeMap::from([(Vec::new(), BTreeMap::new())]));
+        if past.rule.alone {
+            past.add(BTreeMap::from([(past.rule.of_partition("default"), BTreeMap::new())]));
         }
         past
     }
@@ -75,9 +80,17 @@ impl Past {
         }
     }
 
+    /// Whether more was asked than is done.
+    pub fn is_too_much(&self) -> bool {
+        self.steps >= MAX_STEPS
+    }
+
     /// Goes on to a time: what is due before it happens first.
     fn until(&mut self, to_ms: i64) {
         while let Some((at, group)) = self.timers.first().filter(|(at, _)| *at <= to_ms).cloned() {
+            if self.steps >= MAX_STEPS {
+                break;
+            }
             self.now_ms = self.now_ms.max(at);
             self.step(&group);
         }
@@ -98,6 +111,7 @@ impl Past {
     }
 
     fn step(&mut self, group: &GroupOf) {
+        self.steps += 1;
         let now = Now { clock_ms: self.now_ms, live_ms: self.now_ms };
         if let Some(due) = self.due.remove(group) {
             self.timers.remove(&(due, group.clone()));
@@ -115,9 +129,9 @@ impl Past {
             }
             _ => {}
         }
-        if of.is_over(&self.rule, now) {
+        if of.is_over(&self.rule) {
             self.groups.remove(group);
-        } else if let Some(due) = of.due_ms(&self.rule, now) {
+        } else if let Some(due) = of.due_ms(&self.rule) {
             self.timers.insert((due, group.clone()));
             self.due.insert(group.clone(), due);
         }

@@ -26,15 +26,18 @@ const STEPS: i64 = 60;
 /// The longest span, milliseconds.
 const MAX_SPAN_MS: i64 = 7 * 86_400_000;
 /// Keys of a group.
-const MAX_KEYS: usize = 8;
+const MAX_KEYS: usize = 9;
 /// Measures of a rule.
 const MAX_MEASURES: usize = 16;
 /// Bytes of the value of a key; what is longer is cut.
 const MAX_KEY: usize = 256;
 /// Groups that one row is in, where it is in one for each element of a list.
 const MAX_EACH: usize = 64;
-/// The partition of an alert that is about all of them: whoever sees only some does not see it.
-pub const EVERYWHERE: &str = "*";
+/// The partition of rows that have none.
+const NOWHERE: &str = "default";
+/// Bytes of a title, and of a description; what is longer is cut.
+const MAX_TITLE: usize = 1000;
+const MAX_DESCRIPTION: usize = 16_000;
 /// Current state that rules may ask.
 pub const FOLLOWED: &[Table] = &[Table::Device, Table::Agent, Table::Source, Table::Job, Table::TopologyLink];
 /// What alerts make: a rule over it would speak of itself.
@@ -80,8 +83,10 @@ pub struct Rule {
     pub resolve_for_ms: i64,
     /// How bad it is.
     pub severity: String,
-    /// The name of each key.
+    /// The name of each key. The partition is one of them, said or not: each is counted by itself.
     pub keys: Vec<String>,
+    /// Whether it says no keys: in each partition there is one group, heard or not.
+    pub alone: bool,
     title: String,
     description: String,
     runbook_url: Option<String>,
@@ -90,6 +95,7 @@ pub struct Rule {
     having: Option<Condition>,
     seasons: BTreeMap<usize, Option<i64>>,
     rises: bool,
+    needs_all: bool,
     /// What tallies are made by; those of another form are worth nothing.
     pub form: String,
 }
@@ -198,6 +204,7 @@ impl Rule {
             resolve_for_ms: 0,
             severity: "warning".to_owned(),
             keys: Vec::new(),
+            alone: false,
             title: String::new(),
             description: String::new(),
             runbook_url: None,
@@ -206,6 +213,7 @@ impl Rule {
             having: None,
             seasons: BTreeMap::new(),
             rises: true,
+            needs_all: false,
             form: String::new(),
         };
         rule.groups(query, entity, whole)?;
@@ -259,8 +267,18 @@ impl Rule {
             self.keys.push(name.clone());
             self.by.push(Key { target, how });
         }
+        self.alone = self.by.is_empty();
+        let partition = Target::of(&Path { path: vec!["partition".to_owned()], span: whole }, entity)?;
+        if !self.by.iter().any(|key| key.how == How::Value && key.target.column == partition.column) {
+            if self.keys.iter().any(|name| name == partition.column) {
+                let detail = "partition is the name of the site that rows are of; name the key otherwise";
+                return Err(SrqlError::new("column_repeated", whole, detail));
+            }
+            self.keys.push(partition.column.to_owned());
+            self.by.push(Key { target: partition, how: How::Value });
+        }
         if self.keys.len() > MAX_KEYS {
-            return Err(SrqlError::new("too_many_terms", whole, format!("a rule has at most {MAX_KEYS} keys")));
+            return Err(SrqlError::new("too_many_terms", whole, format!("a rule has at most {} keys", MAX_KEYS - 1)));
         }
         Ok(())
     }
@@ -360,7 +378,7 @@ impl Rule {
                 let steps = into.entry(group).or_default();
                 let tallies = steps.entry(at_ms.div_euclid(step_ms)).or_insert_with(|| self.nothing());
                 for (measured, tally) in measures.iter().zip(tallies) {
-                    measured.add(tally, row, at_us);
+                    measured.add(tally, row, at_us.min(now_ms * 1000));
                 }
             }
         }
@@ -389,10 +407,7 @@ impl Rule {
 
     /// The groups that a row is in.
     fn grouped(&self, keys: &[Cells<'_>], row: usize) -> Vec<GroupOf> {
-        let cut = |text: String| match text.len() > MAX_KEY {
-            true => text[..text.floor_char_boundary(MAX_KEY)].to_owned(),
-            false => text,
-        };
+        let cut = |text: String| cut(text, MAX_KEY);
         let mut groups: Vec<GroupOf> = vec![Vec::with_capacity(keys.len())];
         for (key, cells) in self.by.iter().zip(keys) {
             let value = match (&key.target.key, key.how) {
@@ -432,6 +447,32 @@ impl Rule {
         self.rises
     }
 
+    /// Whether it may hold because rows are missing: of what is little, nothing is said before all of a span is there.
+    pub fn needs_all(&self) -> bool {
+        self.needs_all
+    }
+
+    /// The group of a rule without keys in a partition.
+    pub fn of_partition(&self, partition: &str) -> GroupOf {
+        vec![Some(partition.to_owned())]
+    }
+
+    /// Whether groups are told apart as by another: they may go on.
+    pub fn groups_as(&self, other: &Rule) -> bool {
+        self.entity.table == other.entity.table && format!("{:?}", self.by) == format!("{:?}", other.by)
+    }
+
+    /// The value of a key: of a number a number, of anything else its text.
+    pub(super) fn key(&self, at: usize, group: &[Option<String>]) -> Value {
+        let value = group.get(at).cloned().flatten();
+        let number = self.by.get(at).is_some_and(|key| key.how == How::Value && key.target.kind == Kind::Number);
+        match value {
+            None => Value::Missing,
+            Some(text) if number => Value::of_text(&text),
+            Some(text) => Value::Text(text),
+        }
+    }
+
     /// Notes what its condition asks, which every step of every group wants to know.
     fn note(&mut self) {
         let Some(having) = &self.having else { return };
@@ -448,35 +489,33 @@ impl Rule {
         let grows =
             |at: usize| matches!(self.measures[at].function, Function::Count | Function::Distinct | Function::Max);
         self.rises = having.rises(&grows);
+        let counts = |at: usize| {
+            let function = self.measures[at].function;
+            matches!(function, Function::Count | Function::Distinct | Function::Sum | Function::Rate)
+        };
+        self.needs_all = having.falls(&counts);
     }
 
     /// What the alert of a group says whose measures came to these when it began: title, description, labels.
-    pub fn says(&self, group: &[Option<String>], values: &[String]) -> Saying {
+    pub fn says(&self, group: &[Option<String>], began: &BTreeMap<String, String>) -> Saying {
         let labels = self.labels_of(group);
-        let word = |name: &str| -> String {
+        let word = |name: &str| -> &str {
             if name == "rule" {
-                return self.name.clone();
+                return &self.name;
             }
-            let key = self.keys.iter().position(|key| key == name).map(|at| group[at].clone().unwrap_or_default());
-            let measure = || self.measures.iter().position(|m| m.alias == name).map(|at| values[at].clone());
-            key.or_else(measure).unwrap_or_default()
-        };
-        let fill = |text: &str| {
-            let mut filled = text.to_owned();
-            for name in braced(text).collect::<std::collections::BTreeSet<_>>() {
-                filled = filled.replace(&format!("{{{name}}}"), &word(name));
-            }
-            filled
+            let key = self.keys.iter().position(|key| key == name);
+            let key = key.map(|at| group.get(at).and_then(Option::as_deref).unwrap_or_default());
+            key.or_else(|| began.get(name).map(String::as_str)).unwrap_or_default()
         };
         let own = match &labels.values().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => self.name.clone(),
             all => format!("{}: {}", self.name, all.join(", ")),
         };
-        let title = if self.title.is_empty() { own } else { fill(&self.title) };
-        let counted = |measure: &Measure| !measure.alias.starts_with("__") && measure.function != Function::Field;
-        let shown = self.measures.iter().zip(values).filter(|(measure, _)| counted(measure));
-        let shown: Vec<String> = shown.map(|(measure, value)| format!("{} is {value}", measure.alias)).collect();
-        let mut description = fill(&self.description);
+        let title = if self.title.is_empty() { own } else { filled(&self.title, word) };
+        let counted = |measure: &&Measure| !measure.alias.starts_with("__") && measure.function != Function::Field;
+        let shown = self.measures.iter().filter(counted).filter_map(|m| Some((&m.alias, began.get(&m.alias)?)));
+        let shown: Vec<String> = shown.map(|(alias, value)| format!("{alias} is {value}")).collect();
+        let mut description = filled(&self.description, word);
         if !shown.is_empty() {
             let gap = if description.is_empty() { "" } else { "\n" };
             description = format!("{description}{gap}{}", shown.join(", "));
@@ -484,6 +523,7 @@ impl Rule {
         if let Some(url) = &self.runbook_url {
             description.push_str(&format!("\nrunbook: {url}"));
         }
+        let (title, description) = (cut(title, MAX_TITLE), cut(description, MAX_DESCRIPTION));
         let threshold = self.having.as_ref().and_then(Condition::threshold);
         let measured = threshold.map(|(at, op, n)| {
             let comparison = match op {
@@ -496,14 +536,14 @@ impl Rule {
             };
             Measured {
                 metric: self.measures[at].alias.trim_start_matches('_').to_owned(),
-                value: Some(values[at].clone()),
+                value: began.get(&self.measures[at].alias).cloned(),
                 threshold: Some(Value::Number(n).shown()),
                 comparison: Some(comparison.to_owned()),
             }
         });
         let of = |is: &dyn Fn(&Target) -> bool| {
             let at = self.by.iter().position(|key| key.how == How::Value && is(&key.target))?;
-            group[at].clone()
+            group.get(at).cloned().flatten()
         };
         let own_row = |table: Table, column: &'static str| {
             move |target: &Target| self.entity.table == table && target.column == column
@@ -511,11 +551,11 @@ impl Rule {
         let device = of(&|target| target.column == "device_uid").or_else(|| of(&own_row(Table::Device, "uid")));
         let device = device.or_else(|| of(&|target| target.column.ends_with("_device_uid")));
         Saying {
-            partition: of(&|target| target.column == "partition").unwrap_or_else(|| EVERYWHERE.to_owned()),
-            entity: named(group),
+            partition: of(&|target| target.column == "partition").unwrap_or_else(|| NOWHERE.to_owned()),
+            entity: self.named(group),
             title,
             description,
-            labels: labels.into_iter().chain(self.fields_of(values)).chain(self.labels.clone()).collect(),
+            labels: labels.into_iter().chain(self.fields_of(began)).chain(self.labels.clone()).collect(),
             device_uid: device,
             agent_uid: of(&|target| target.column == "agent_id"),
             measured,
@@ -528,9 +568,21 @@ impl Rule {
     }
 
     /// The fields of the row that it is of, where each row is one.
-    fn fields_of(&self, values: &[String]) -> BTreeMap<String, String> {
-        let fields = self.measures.iter().zip(values).filter(|(measure, _)| measure.function == Function::Field);
-        fields.filter(|(_, value)| !value.is_empty()).map(|(m, value)| (label(&m.alias), value.clone())).collect()
+    fn fields_of(&self, began: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let fields = self.measures.iter().filter(|measure| measure.function == Function::Field);
+        let fields = fields.filter_map(|m| Some((label(&m.alias), began.get(&m.alias)?.clone())));
+        fields.filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// The name of a group: its value, or its values as a list. The partition is said beside it.
+    fn named(&self, group: &[Option<String>]) -> String {
+        let partition = |at: &usize| self.by.get(*at).is_some_and(|key| key.target.column == "partition");
+        let own: Vec<&Option<String>> = (0..group.len()).filter(|at| !partition(at)).map(|at| &group[at]).collect();
+        match &own[..] {
+            [] => String::new(),
+            [Some(one)] => one.clone(),
+            several => serde_json::Value::from_iter(several.iter().map(|value| (*value).clone())).to_string(),
+        }
     }
 
     /// What may stand in braces.
@@ -554,13 +606,30 @@ pub struct Saying {
     pub measured: Option<Measured>,
 }
 
-/// The name of a group: its value, or its values as a list.
-fn named(group: &[Option<String>]) -> String {
-    match group {
-        [] => String::new(),
-        [one] => one.clone().unwrap_or_default(),
-        several => serde_json::Value::from_iter(several.iter().cloned()).to_string(),
+/// A text of so many bytes at most.
+pub(super) fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
     }
+    text
+}
+
+/// A text with the words in braces filled in. What is filled in stands as it is: braces in it mean nothing.
+fn filled<'a>(text: &str, word: impl Fn(&str) -> &'a str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        out.push_str(before);
+        let Some((name, after)) = after.split_once('}') else {
+            out.push('{');
+            rest = after;
+            continue;
+        };
+        out.push_str(word(name));
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// A name as labels have it: letters, digits and underscores (Prometheus data model).

@@ -89,7 +89,7 @@ fn an_alert_says_what_its_rule_says() {
     });
     let rule = Rule::of(&stated("burst", &fields)).unwrap();
     let group = [Some("sr:1".to_owned()), Some("dc1".to_owned()), None];
-    let values = ["150".to_owned(), "150".to_owned()];
+    let values = BTreeMap::from([("n".to_owned(), "150".to_owned())]);
     let says = rule.says(&group, &values);
     assert_eq!((says.title.as_str(), says.partition.as_str()), (" logs 150 lines", "dc1"));
     assert_eq!(says.description, "see burst\nn is 150\nrunbook: https://wiki/x");
@@ -98,10 +98,10 @@ fn an_alert_says_what_its_rule_says() {
     let measured = says.measured.unwrap();
     assert_eq!((measured.metric.as_str(), measured.comparison.as_deref()), ("n", Some(">=")));
     assert_eq!((measured.value.as_deref(), measured.threshold.as_deref()), (Some("150"), Some("100")));
-    assert_eq!(says.entity, r#"["sr:1","dc1",null]"#);
-    let everywhere = self::rule(&format!("in:logs time:last_5m {COUNT}")).unwrap();
-    let says = everywhere.says(&[Some("10.0.0.1".to_owned())], &["6".to_owned(), "6".to_owned()]);
-    assert_eq!((says.partition.as_str(), says.entity.as_str()), ("*", "10.0.0.1"));
+    assert_eq!(says.entity, r#"["sr:1",null]"#);
+    let each = self::rule(&format!("in:logs time:last_5m {COUNT}")).unwrap();
+    let says = each.says(&[Some("10.0.0.1".to_owned()), Some("dc2".to_owned())], &values);
+    assert_eq!((says.partition.as_str(), says.entity.as_str()), ("dc2", "10.0.0.1"), "partitions are counted each");
     let wrong = Rule::of(&stated("r", &json!({"query": fields["query"], "title": "{who}"}))).unwrap_err();
     assert!(wrong.0 == "title" && wrong.1.contains("{who} is none of rule, device_uid"), "{wrong:?}");
     let wrong = Rule::of(&stated("r", &json!({"query": fields["query"], "labels": ["severity=x"]}))).unwrap_err();
@@ -123,4 +123,18 @@ fn the_rules_to_begin_with_are_followed() {
         rules += 1;
     }
     assert!(rules >= 10, "{rules} rules");
+}
+
+/// What senders say is not read as a template, and nothing that they say makes a title long.
+#[test]
+fn values_are_filled_in_as_they_are() {
+    let fields = json!({
+        "query": "in:logs time:last_5m stats:\"count() as n by service_name, hostname\" having:\"n >= 1\"",
+        "title": "{service_name} {hostname} {service_name}",
+    });
+    let rule = Rule::of(&stated("r", &fields)).unwrap();
+    let bomb = "{hostname}".repeat(25);
+    let group = [Some(bomb.clone()), Some("{service_name}".to_owned()), Some("default".to_owned())];
+    let says = rule.says(&group, &BTreeMap::new());
+    assert_eq!(says.title, format!("{bomb} {{service_name}} {bomb}"));
 }
