@@ -424,7 +424,7 @@ mod tests {
         let told = json!({
             "alert": {"id": "0011223344556677-1767614370000", "title": "a rather long name of a device is offline since noon",
                 "severity": "critical", "status": "pending", "triggered_at": "2026-01-05T11:00:00Z"},
-            "summary": "1 receivers are told of it, and of these 1 not now",
+            "summary": "groups that it is told in: 1; of these it is held in 1 now",
             "receivers": [row],
             "notifications": [{"time": "2026-01-05T11:00:00Z", "receiver": "ops", "outcome": "delivered", "status": "firing",
                 "reason": "200 OK"}],
