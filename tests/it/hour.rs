@@ -44,7 +44,7 @@ async fn a_run_that_is_held_is_told_and_what_waits_behind_it_is_refused() {
     server.push("runner", "sync", &format!("[{}]", known.join(","))).await.unwrap();
     std::fs::write(folder.join("apart.ndjson"), items(false)).unwrap();
     std::fs::write(folder.join("both.ndjson"), items(true)).unwrap();
-    let (done, said) = run(&server, folder, &["import", "apart.ndjson", "--source", "netbox/main"]);
+    let (done, said) = run(&server, folder, &["import", "apart.ndjson", "--source", "netbox/main", "--complete"]);
     assert!(done && said.contains("5 items: run ") && said.contains(" is applied"), "{said}");
     server.count("devices", 10).await;
 
@@ -91,7 +91,7 @@ async fn a_hundred_thousand_rows_are_planned_and_applied() {
     let (done, said) = run(&server, folder, &apply);
     assert!(done, "{said}");
     server.count("devices", 100_000).await;
-    server.stop();
+    server.kill();
 }
 
 #[tokio::test]
