@@ -168,3 +168,27 @@ fn every_mistake_of_a_configuration_is_told_at_once_with_its_place() {
     let offline = told(&check(&["--offline"]));
     assert!(offline.contains("4 mistakes"), "{offline}");
 }
+
+#[tokio::test]
+async fn a_database_without_a_schema_is_one_clear_error_until_it_is_migrated() {
+    let url = crate::sinks::database().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("radarflow.toml");
+    std::fs::write(&file, format!("[sinks.postgres]\nurl = \"{url}\"\n")).unwrap();
+    let radarflow = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_radarflow")).args(arguments).current_dir(dir.path()).output();
+        output.unwrap()
+    };
+    let output = radarflow(&["check-config"]);
+    let said = told(&output);
+    let wanted = "line 2, column 7: [sinks.postgres]: the database has no schema of radarflow; run `radarflow migrate`";
+    assert!(!output.status.success() && said.contains(wanted), "{said}");
+    assert!(radarflow(&["migrate"]).status.success());
+    let output = radarflow(&["check-config"]);
+    assert!(output.status.success(), "{}", told(&output));
+    // An older program's schema is told from none.
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 9").execute(&pool).await.unwrap();
+    let said = told(&radarflow(&["check-config"]));
+    assert!(said.contains("the schema radarflow is of an older version (9 of "), "{said}");
+}
