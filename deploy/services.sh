@@ -31,6 +31,8 @@ install_missing() {
     has prometheus-alertmanager || missing+=(prometheus-alertmanager)
     has logger || missing+=(bsdutils)
     has openssl || missing+=(openssl)
+    has systemd-analyze || missing+=(systemd)
+    has objdump || missing+=(binutils)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     [ -d "$kafka_jars" ] && [ -d "$jdbc_jars" ] || has mvn || missing+=(maven)
     if [ ${#missing[@]} -gt 0 ]; then

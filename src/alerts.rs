@@ -173,6 +173,11 @@ async fn rows(at: &At, query: &str) -> Result<Vec<Value>> {
     Ok(answer["results"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
+/// Rows as a table that fits the terminal.
+fn listed(rows: &[Value], brief: &[&str]) -> String {
+    table::within(rows, Some(brief), Some(table::width()))
+}
+
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
@@ -188,7 +193,7 @@ impl AlertsCommand {
                 Ok(match printed.output {
                     Shape::Json => serde_json::to_string_pretty(&found)?,
                     Shape::Table if found.is_empty() => "no alerts".to_owned(),
-                    Shape::Table => table::render(&found, Some(BRIEF)),
+                    Shape::Table => listed(&found, BRIEF),
                 })
             }
             AlertsCommand::Show { id, printed } => {
@@ -343,7 +348,7 @@ impl SilenceCommand {
                     let list = if found.is_empty() {
                         String::new()
                     } else {
-                        format!("\n{}", table::render(&found, Some(&["id", "severity", "status", "title"])))
+                        format!("\n{}", listed(&found, &["id", "severity", "status", "title"]))
                     };
                     return Ok(format!("it would hide {} alerts now{list}", hidden["count"]));
                 }
@@ -367,9 +372,7 @@ impl SilenceCommand {
                 Ok(match printed.output {
                     Shape::Json => serde_json::to_string_pretty(&found)?,
                     Shape::Table if found.is_empty() => "no silences".to_owned(),
-                    Shape::Table => {
-                        table::render(&found, Some(&["name", "matchers", "ends_at", "created_by", "comment"]))
-                    }
+                    Shape::Table => listed(&found, &["name", "matchers", "ends_at", "created_by", "comment"]),
                 })
             }
             SilenceCommand::Expire { name, reason, at } => {
@@ -421,7 +424,7 @@ mod tests {
         let told = json!({
             "alert": {"id": "0011223344556677-1767614370000", "title": "a rather long name of a device is offline since noon",
                 "severity": "critical", "status": "pending", "triggered_at": "2026-01-05T11:00:00Z"},
-            "summary": "1 receivers are told of it, and of these 1 not now",
+            "summary": "groups that it is told in: 1; of these it is held in 1 now",
             "receivers": [row],
             "notifications": [{"time": "2026-01-05T11:00:00Z", "receiver": "ops", "outcome": "delivered", "status": "firing",
                 "reason": "200 OK"}],

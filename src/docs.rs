@@ -9,10 +9,12 @@ use clap::{Command, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use radarflow_proto::lake::LakeTable;
 use radarflow_proto::rows::Table;
+use reqwest::Method;
 
+use crate::cli::At;
 use crate::config::{self, Config};
 use crate::memory::Budget;
-use crate::{bounds, serve};
+use crate::{api, bounds, serve};
 
 /// Every key there is, with its default or an example.
 const EXAMPLE: &str = include_str!("../deploy/radarflow.example.toml");
@@ -84,6 +86,10 @@ async fn metrics() -> Result<String> {
         sockets.iter_mut().for_each(|socket| socket.addr = any);
     }
     let server = serve::start(&config, false).await?;
+    // Some are told of once something happened.
+    let at = At { url: server.url.clone(), token: server.first_token.clone() };
+    let query = serde_json::json!({"query": "in:devices"});
+    api::answer(&at, api::request(&at, Method::POST, &["api", "query"])?.json(&query)).await?;
     let text = reqwest::get(format!("{}/metrics", server.url)).await?.text().await?;
     server.stop().await?;
     let mut out = String::new();

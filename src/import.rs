@@ -103,7 +103,7 @@ impl Import {
         }
         let answer = post(at, &["api", "inventories", name, instance], &query, &lines).await?;
         if self.plan {
-            return Ok(sync::told(&answer)? + &doubts);
+            return sync::told(&answer, &doubts);
         }
         Ok(format!("{} items: {}{doubts}", answer["items"], became(&self.source, &answer)?))
     }

@@ -50,7 +50,7 @@ impl SyncCommand {
                     bail!("an inventory is NAME/INSTANCE, as in netbox/main");
                 };
                 let plan = send(at, Method::POST, &["api", "inventories", name, instance, "plan"]).await?;
-                if *json { Ok(serde_json::to_string_pretty(&plan)?) } else { told(&plan) }
+                if *json { Ok(serde_json::to_string_pretty(&plan)?) } else { told(&plan, "") }
             }
             SyncCommand::Apply { digest, at } => {
                 let done = send(at, Method::POST, &["api", "plans", digest, "apply"]).await?;
@@ -70,8 +70,8 @@ async fn send(at: &At, method: Method, path: &[&str]) -> Result<Value> {
     api::answer(at, api::request(at, method, path)?.timeout(PATIENCE)).await
 }
 
-/// A plan, as people read it.
-pub(crate) fn told(plan: &Value) -> Result<String> {
+/// A plan, as people read it, with what is doubtful about its items; the last line applies it.
+pub(crate) fn told(plan: &Value, doubts: &str) -> Result<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut out = format!(
         "{} lists {} items: {} new, {} changed, {} as they are, {} gone",
@@ -97,5 +97,5 @@ pub(crate) fn told(plan: &Value) -> Result<String> {
             out += &format!("\n  {sign} {rest} more");
         }
     }
-    Ok(out + &format!("\nto apply exactly this: radarflow sync apply {}", text(&plan["digest"])))
+    Ok(out + doubts + &format!("\nto apply exactly this: radarflow sync apply {}", text(&plan["digest"])))
 }

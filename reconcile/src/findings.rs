@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::identity::normalise;
-use crate::identity::sources::{Instances, Received, device_update};
+use crate::identity::sources::{Instances, Received, RecordError, device_update};
 use crate::mapping::Mapping;
 
 /// Items that a finding names.
@@ -92,8 +92,14 @@ impl<'m> Findings<'m> {
             self.find("a host name that is none", Some(name));
         }
         let received = Received { tenant: "", partition: None, at_us: i64::MAX };
-        if let Err(error) = device_update(update, &received, &Instances::default()) {
-            self.find(&format!("rejected: {error}"), None);
+        // Of one kind, whatever an item says.
+        match device_update(update, &received, &Instances::default()) {
+            Ok(_) => {}
+            Err(RecordError::BadName(what, said)) => {
+                self.find(&format!("rejected: a {what} that cannot be used"), Some(&said));
+            }
+            Err(RecordError::TooLong(what, _)) => self.find(&format!("rejected: a {what} that is too long"), None),
+            Err(error @ RecordError::NoKey(..)) => self.find(&format!("rejected: {error}"), None),
         }
     }
 

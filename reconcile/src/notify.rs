@@ -13,10 +13,12 @@
 //! Of each alert a group says how it stands with it ([`Notice`]): that is what `alert_notifications` shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use radarflow_proto::fact::ReceiverKind;
 use radarflow_proto::payload::{DueNotification, NotifiedAlert};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::routing::{Address, Entry, Hold};
 
@@ -121,7 +123,7 @@ impl Member {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Whom to tell, and how.
-    pub address: Address,
+    pub address: Arc<Address>,
     members: BTreeMap<String, Member>,
     /// Members with news.
     news: BTreeSet<String>,
@@ -168,7 +170,7 @@ impl Why {
 
 impl Group {
     /// An empty group.
-    pub fn new(address: Address) -> Self {
+    pub fn new(address: Arc<Address>) -> Self {
         Group {
             address,
             members: BTreeMap::new(),
@@ -188,7 +190,7 @@ impl Group {
     /// A group as an older build left it: its alerts and what of each was told, when it changed and was told, its message under
     /// way.
     pub fn resumed(
-        address: Address,
+        address: Arc<Address>,
         alerts: Vec<(NotifiedAlert, Option<bool>)>,
         (changed_ms, sent_ms): (Option<i64>, Option<i64>),
         pending: Option<DueNotification>,
@@ -306,7 +308,9 @@ impl Group {
         if why != Why::Refresh {
             self.sent_ms = Some(now_ms);
         }
-        let message = format!("{}-{}-{first}-{now_ms}", self.address.receiver.name, self.sequence);
+        // Two groups of a receiver may tell of one alert at once: each message has a name of its own.
+        let group = hex::encode(&Sha256::digest(self.address.group_key.as_bytes())[..4]);
+        let message = format!("{}-{}-{first}-{now_ms}-{group}", self.address.receiver.name, self.sequence);
         let mut alerts = Vec::with_capacity(ids.len());
         for id in &ids {
             alerts.push(self.members[id].alert.clone());

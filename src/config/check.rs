@@ -10,7 +10,7 @@ use radarflow_connectors::sources::tls::{Files, Tls};
 use radarflow_reconcile::identity::normalise;
 use reqwest::Url;
 
-use super::mistakes::{Mistake, Places};
+use super::mistakes::{At, Mistake, Places};
 use super::schema::Config;
 use crate::memory::Budget;
 
@@ -117,6 +117,9 @@ impl Config {
                     && one.protocols.iter().any(|p| other.protocols.contains(p))
             };
             if let Some(other) = all[..n].iter().find(clash) {
+                // Told where somebody wrote it.
+                let written = judge.places.at(&one.key) != At::Nowhere || judge.places.at(&other.key) == At::Nowhere;
+                let (one, other) = if written { (one, other) } else { (other, one) };
                 judge.wrong(&one.key, format!("{} is also where [{}] listens", one.addr, section(&other.key)));
             }
         }

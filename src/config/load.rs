@@ -107,14 +107,24 @@ fn parse(text: &str, base: Option<&Path>, environment: impl Iterator<Item = (Str
             mistakes.push(Mistake { at: At::Variable(of.name.clone()), said: error.to_string() });
         }
     }
+    for (section, span) in once(table.get_mut(), "") {
+        let said = format!("there is one of these: write [{section}], not [[{section}]]");
+        mistakes.push(Mistake { at: placed_at(Some(span)), said });
+    }
     let places = Places::new(table.get_ref(), placed_at);
+    // What was taken out is not missed as well.
+    let mut taken: Vec<String> = Vec::new();
     let config = loop {
         let error = match Config::deserialize(Deserializer::from(table.clone())) {
             Ok(config) => break config,
             Err(error) => error,
         };
-        let (said, remedy) = remedy(&error.to_string());
-        mistakes.push(Mistake { at: placed_at(error.span()), said });
+        let (path, said, remedy) = remedy(&error.to_string());
+        match taken.iter().position(|of| missed(&said, &path).is_some_and(|missed| missed == *of)) {
+            Some(nth) => drop(taken.swap_remove(nth)),
+            None => mistakes.push(Mistake { at: placed_at(error.span()), said }),
+        }
+        taken.push(path);
         let mended = error.span().is_some_and(|span| {
             let exact = |of: &Range<usize>| *of == span;
             let around = |of: &Range<usize>| of.contains(&span.start);
@@ -136,20 +146,71 @@ enum Remedy {
     Drop,
     /// A section stands where a list of them should: it is a list of one.
     List,
-    /// A list of sections stands where one should.
-    One,
 }
 
-/// A mistake as people read it, and what is done about it.
-fn remedy(error: &str) -> (String, Remedy) {
-    let path = error.split("in `").nth(1).and_then(|rest| rest.split('`').next()).unwrap_or_default();
+/// Where a mistake is, as people read it, and what is done about it.
+fn remedy(error: &str) -> (String, String, Remedy) {
+    let path = error.rsplit("in `").next().filter(|rest| rest.len() < error.len());
+    let path = path.and_then(|rest| rest.split('`').next()).unwrap_or_default().to_owned();
     if error.contains("invalid type: map, expected a sequence") {
-        return (format!("there may be several of these: write [[{path}]], not [{path}]"), Remedy::List);
+        let said = format!("there may be several of these: write [[{path}]], not [{path}]");
+        return (path, said, Remedy::List);
     }
-    if error.contains("invalid type: sequence, expected struct") {
-        return (format!("there is one of these: write [{path}], not [[{path}]]"), Remedy::One);
+    (path, explain(error), Remedy::Drop)
+}
+
+/// The key that a section is said to miss.
+fn missed(said: &str, section: &str) -> Option<String> {
+    let key = said.strip_prefix("missing field `")?.split('`').next()?;
+    Some(if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") })
+}
+
+/// Sections that there is one of.
+const ONCE: [&str; 14] = [
+    "http",
+    "http.tls",
+    "mail",
+    "postgres",
+    "postgres.tls",
+    "agent",
+    "sources",
+    "sinks",
+    "sinks.postgres",
+    "sinks.lake",
+    "enrichment",
+    "mappings",
+    "grpc.tls",
+    "syslog_tls.tls",
+];
+
+/// Makes one of what was written as a list of sections and is one; tells which, and where.
+fn once(table: &mut DeTable<'_>, before: &str) -> Vec<(String, Range<usize>)> {
+    let mut found = Vec::new();
+    for (key, value) in table.iter_mut() {
+        let path = if before.is_empty() { key.get_ref().to_string() } else { format!("{before}.{}", key.get_ref()) };
+        let span = value.span();
+        if ONCE.contains(&path.as_str())
+            && let DeValue::Array(list) = value.get_mut()
+            && list.first().is_some_and(|first| first.get_ref().is_table())
+        {
+            found.push((path.clone(), list.first().map_or(span, Spanned::span)));
+            if let Some(first) = std::mem::replace(list, DeArray::new()).into_iter().next() {
+                *value.get_mut() = first.into_inner();
+            }
+        }
+        match value.get_mut() {
+            DeValue::Table(inner) => found.extend(once(inner, &path)),
+            DeValue::Array(list) => {
+                for item in list.iter_mut() {
+                    if let DeValue::Table(inner) = item.get_mut() {
+                        found.extend(once(inner, &path));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
-    (explain(error), Remedy::Drop)
+    found
 }
 
 /// Does it where the span is; tells whether it was found.
@@ -165,14 +226,7 @@ fn mend(table: &mut DeTable<'_>, here: &dyn Fn(&Range<usize>) -> bool, remedy: &
     let Some(value) = table.get_mut(key.as_str()) else { return false };
     let span = value.span();
     let old = std::mem::replace(value.get_mut(), DeValue::Boolean(false));
-    *value.get_mut() = match (remedy, old) {
-        (Remedy::List, old) => DeValue::Array(std::iter::once(Spanned::new(span, old)).collect()),
-        (_, DeValue::Array(list)) => match list.into_iter().next() {
-            Some(first) => first.into_inner(),
-            None => return table.remove(key.as_str()).is_some(),
-        },
-        (_, old) => old,
-    };
+    *value.get_mut() = DeValue::Array(std::iter::once(Spanned::new(span, old)).collect());
     true
 }
 
@@ -222,12 +276,15 @@ fn rebase_in(value: &mut DeValue<'_>, base: &Path, at: &mut Vec<String>) {
 /// Whether a key's value is a path.
 fn is_path(key: &[String]) -> bool {
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-    match key.as_slice() {
-        ["data_dir"] | ["sinks", "lake", "path"] | ["mappings", _] => true,
-        ["enrichment", "rules" | "network_files"] | ["sources", "nats", "credentials"] => true,
-        [.., "tls", "certificate" | "key" | "client_ca"] => true,
-        _ => false,
-    }
+    matches!(
+        key.as_slice(),
+        ["data_dir"]
+            | ["sinks", "lake", "path"]
+            | ["mappings", _]
+            | ["enrichment", "rules" | "network_files"]
+            | ["sources", "nats", "credentials"]
+            | [.., "tls", "certificate" | "key" | "client_ca"]
+    )
 }
 
 /// A text, without an environment.

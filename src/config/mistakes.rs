@@ -55,7 +55,7 @@ impl Places {
     }
 
     fn note(&mut self, table: &DeTable<'_>, before: &str, at: &impl Fn(Option<Range<usize>>) -> At) {
-        for (key, value) in table.iter() {
+        for (key, value) in table {
             let path =
                 if before.is_empty() { key.get_ref().to_string() } else { format!("{before}.{}", key.get_ref()) };
             self.value(value.get_ref(), value.span(), path, at);

@@ -44,7 +44,7 @@ async fn a_run_that_is_held_is_told_and_what_waits_behind_it_is_refused() {
     server.push("runner", "sync", &format!("[{}]", known.join(","))).await.unwrap();
     std::fs::write(folder.join("apart.ndjson"), items(false)).unwrap();
     std::fs::write(folder.join("both.ndjson"), items(true)).unwrap();
-    let (done, said) = run(&server, folder, &["import", "apart.ndjson", "--source", "netbox/main"]);
+    let (done, said) = run(&server, folder, &["import", "apart.ndjson", "--source", "netbox/main", "--complete"]);
     assert!(done && said.contains("5 items: run ") && said.contains(" is applied"), "{said}");
     server.count("devices", 10).await;
 
@@ -91,7 +91,7 @@ async fn a_hundred_thousand_rows_are_planned_and_applied() {
     let (done, said) = run(&server, folder, &apply);
     assert!(done, "{said}");
     server.count("devices", 100_000).await;
-    server.stop();
+    server.kill();
 }
 
 #[tokio::test]
@@ -167,4 +167,28 @@ fn every_mistake_of_a_configuration_is_told_at_once_with_its_place() {
     assert!(!said.contains('\u{1b}'), "no colours where nobody sees them");
     let offline = told(&check(&["--offline"]));
     assert!(offline.contains("4 mistakes"), "{offline}");
+}
+
+#[tokio::test]
+async fn a_database_without_a_schema_is_one_clear_error_until_it_is_migrated() {
+    let url = crate::sinks::database().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("radarflow.toml");
+    std::fs::write(&file, format!("[sinks.postgres]\nurl = \"{url}\"\n")).unwrap();
+    let radarflow = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_radarflow")).args(arguments).current_dir(dir.path()).output();
+        output.unwrap()
+    };
+    let output = radarflow(&["check-config"]);
+    let said = told(&output);
+    let wanted = "line 2, column 7: [sinks.postgres]: the database has no schema of radarflow; run `radarflow migrate`";
+    assert!(!output.status.success() && said.contains(wanted), "{said}");
+    assert!(radarflow(&["migrate"]).status.success());
+    let output = radarflow(&["check-config"]);
+    assert!(output.status.success(), "{}", told(&output));
+    // An older program's schema is told from none.
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 9").execute(&pool).await.unwrap();
+    let said = told(&radarflow(&["check-config"]));
+    assert!(said.contains("the schema radarflow is of an older version (9 of "), "{said}");
 }

@@ -240,7 +240,7 @@ async fn a_listing_is_looked_at_before_it_is_applied() {
     assert!(said.contains("+ netbox/dc1/1  sw-1 10.9.0.2\n") && said.contains("+ 291 more"), "{said}");
     assert!(server.rows("in:devices").await.is_empty(), "nothing is applied, and nothing is read by itself");
     let (done, said) = sync(&server, &["apply", &digest]).await;
-    assert!(done && said.starts_with("applied, in epoch"), "{said}");
+    assert!(done && said.contains(" is applied"), "{said}");
     devices(&server, 301).await;
     let (_, said) = sync(&server, &["apply", &digest]).await;
     assert!(said.contains("no plan"), "it is applied once: {said}");

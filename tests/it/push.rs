@@ -116,7 +116,7 @@ async fn inventories_of_any_shape_are_pushed() {
     std::fs::write(&file, csv(&[(3, "live"), (9, "live")])).unwrap();
     let file = file.to_str().unwrap();
     let (ok, said) = import(&server, &[file, "--source", "erp/main", "--mapping", mapping.to_str().unwrap()]).await;
-    assert!(ok && said.starts_with("2 items are durable"), "{said}");
+    assert!(ok && said.starts_with("2 items: run ") && said.contains("is applied"), "{said}");
     server.until("in:identities identifier_value:3 identifier_type:integration", |rows| rows.len() == 2).await;
     let (ok, said) = import(&server, &[file, "--source", "erp/main"]).await;
     assert!(!ok && said.contains("--mapping"), "{said}");

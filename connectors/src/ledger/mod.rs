@@ -224,7 +224,7 @@ pub fn repair(disk: &Arc<dyn Disk>, root: &Path, rehearsal: bool) -> Result<Opti
     let log = root.join(LOG);
     let covered = covered(disk, root)?;
     let epoch = covered.as_ref().map(|manifest| manifest.epoch);
-    let Some(done) = Segments::repair(disk.clone(), &log, epoch, rehearsal)? else { return Ok(None) };
+    let Some(done) = Segments::repair(&**disk, &log, epoch, rehearsal)? else { return Ok(None) };
     if !rehearsal {
         // Where nothing is left after the snapshot the log goes on there.
         let generation = covered.as_ref().map(|manifest| manifest.generation);

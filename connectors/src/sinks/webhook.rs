@@ -445,12 +445,18 @@ impl Sender {
         for (nth, call) in calls.into_iter().enumerate().skip(message.done) {
             let key = if several { format!("{}/{nth}", due.id) } else { due.id.clone() };
             last = self.call(call, key, &due.reason, signing.as_deref(), &headers).await;
-            match &last {
-                Answer::Delivered(_) => message.done += 1,
-                Answer::Dead(_) | Answer::Again(..) => return last,
+            // Each is about an alert of its own: one that is refused keeps no other back.
+            match last {
+                Answer::Again(..) => return last,
+                Answer::Dead(ref detail) => message.refused = Some(detail.clone()),
+                Answer::Delivered(_) => {}
             }
+            message.done += 1;
         }
-        last
+        match message.refused.take() {
+            Some(detail) => Answer::Dead(detail),
+            None => last,
+        }
     }
 
     /// One request.

@@ -191,7 +191,7 @@ pub(crate) fn groups_of_addresses(state: &mut Restored, tick: &Tick) -> Result<(
             at_ms: old.sent_ms.unwrap_or(tick.clock_ms),
         });
         let members = old.members.into_values().map(|member| (member.alert, member.told)).collect();
-        let group = Group::resumed(address, members, (old.changed_ms, old.sent_ms), pending, old.sequence);
+        let group = Group::resumed(address.into(), members, (old.changed_ms, old.sent_ms), pending, old.sequence);
         (key, group)
     });
     put_state(state, Groups::NAME, new);

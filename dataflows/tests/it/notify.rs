@@ -157,7 +157,7 @@ fn a_policy_of_escalation_has_levels_and_an_acknowledgement_ends_them() {
     run.tick(vec![command("t", "", None, vec![put("escalation_policies", "quick", policy)])]);
     run.tick(vec![receiver("team"), receiver("boss"), route("root", None, &[], Some("team"), false)]);
     let up = vec![
-        route("up", Some("root"), &["escalation=~\"[1-9]\""], Some("boss"), true),
+        route("above", Some("root"), &["escalation=~\"[1-9]\""], Some("boss"), true),
         route("ops", Some("root"), &[], None, false),
     ];
     run.tick(up);
@@ -322,7 +322,7 @@ fn begun(workers: usize) -> Run {
 
 #[test]
 fn on_any_number_of_workers_and_out_of_any_snapshot_the_same_is_told_and_what_was_told_burning_is_told_over() {
-    let seeds = std::env::var("RADARFLOW_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(12);
+    let seeds = std::env::var("RADARFLOW_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(8);
     let mut messages = 0;
     for seed in 1..=seeds {
         let history = history(seed, 40);

@@ -326,7 +326,7 @@ fn alerts_and_groups_of_before_there_were_routes_go_on() {
     let start = Start { epoch: before.epoch, state: converted, ..Start::default() };
     let mut after = Run::from(2, start, before.clock_ms);
     assert_eq!(after.tables.state, before.tables.state);
-    assert_eq!(after.outputs_seen[0].due, [due.clone()], "what was under way still is");
+    assert_eq!(after.outputs_seen[0].due, std::slice::from_ref(&due), "what was under way still is");
     let taken = fact(&Fact::Delivery {
         tenant: "t".into(),
         receiver: "ops".into(),

@@ -57,6 +57,7 @@ pub(crate) struct How {
     mapping: Option<String>,
     /// Seconds to wait for what becomes of the run: whether it is applied, or held; 600 at most. Without it the answer comes
     /// once the run is durable.
+    #[param(maximum = 600)]
     wait: Option<u64>,
 }
 
@@ -162,6 +163,10 @@ pub(crate) async fn push(
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Import)?;
     let UrlQuery(how) = how.map_err(|e| bad_query(&e))?;
+    let wait = how.wait.unwrap_or_default();
+    if wait > MAX_WAIT_S {
+        return Err(bad("bad_request", &format!("wait: {MAX_WAIT_S} seconds at most")));
+    }
     let format = format(&headers)?;
     let run = how.run.unwrap_or_else(command_id);
     let of = run_of(&actor, &name, &instance, Asked { complete: how.complete, run, partition: how.partition })?;
@@ -206,8 +211,7 @@ pub(crate) async fn push(
     let ending = if how.complete { Ending::Whole } else { Ending::Part };
     let by = Brought { actor: actor.name.clone(), plan: None };
     let epoch = run.end(ending, Some(by)).await.map_err(|e| not_durable(&e))?;
-    let wait = Duration::from_secs(how.wait.unwrap_or_default().min(MAX_WAIT_S));
-    let became = api.became(&mut outcomes, &of, wait).await;
+    let became = api.became(&mut outcomes, &of, Duration::from_secs(wait)).await;
     Ok(axum::Json(RunTaken { run: of.run, items, complete: how.complete, epoch, findings, became }).into_response())
 }
 

@@ -6,14 +6,14 @@ use radarflow_proto::fact::{Receiver, ReceiverKind};
 use super::*;
 use crate::routing::Pace;
 
-fn address(kind: ReceiverKind) -> Address {
-    Address {
+fn address(kind: ReceiverKind) -> Arc<Address> {
+    Arc::new(Address {
         receiver: Receiver::new("t", "ops", kind, ""),
         pace: Pace { wait_ms: 30, interval_ms: 300, repeat_ms: 4000 },
         route: String::new(),
         group_key: "{}:{}".into(),
         labels: BTreeMap::new(),
-    }
+    })
 }
 
 fn entry(id: &str, taken: bool, held: bool) -> Entry {
@@ -173,4 +173,15 @@ proptest! {
         prop_assert!(group.is_over());
         prop_assert!(told.values().all(|firing| !firing), "{told:?}");
     }
+}
+
+#[test]
+fn messages_of_two_groups_about_one_alert_have_names_of_their_own() {
+    let ids = ["{}:{}", "{}/{a=\"b\"}:{}"].map(|key| {
+        let address = Arc::new(Address { group_key: key.into(), ..Address::clone(&address(ReceiverKind::Slack)) });
+        let mut group = Group::new(address.clone());
+        group.tell(&Entry { address, ..entry("a", false, false) }, 0);
+        group.fire(30).unwrap().id.clone()
+    });
+    assert_ne!(ids[0], ids[1]);
 }

@@ -42,8 +42,8 @@ pub struct Burning {
 /// What a group is told of an alert.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Entry {
-    /// Who is told, and with what.
-    pub address: Address,
+    /// Who is told, and with what; shared by all of the group.
+    pub address: Arc<Address>,
     /// What of.
     pub alert: NotifiedAlert,
     /// Somebody took it.
@@ -161,8 +161,13 @@ pub struct Desk {
     of_device: BTreeMap<(String, String), BTreeSet<String>>,
     sides: BTreeMap<(usize, Vec<String>), Sides>,
     said: BTreeMap<String, BTreeMap<GroupName, Arc<Entry>>>,
+    /// Addresses as they were said last: alerts of a group share one.
+    shared: BTreeMap<GroupName, Arc<Address>>,
     dirty: BTreeSet<String>,
 }
+
+/// Addresses that are kept beyond those that are in use.
+const SPARE: usize = 1000;
 
 impl Desk {
     /// An alert burns in this form, or no more.
@@ -276,13 +281,19 @@ impl Desk {
         let mut out = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
             let mut after: BTreeMap<GroupName, Arc<Entry>> = BTreeMap::new();
-            if let Some(burning) = self.burning.get(&id) {
-                for entry in self.entries(burning) {
-                    let name = GroupName {
-                        receiver: entry.address.receiver.name.clone(),
-                        group: entry.address.group_key.clone(),
+            if let Some(burning) = self.burning.get(&id).cloned() {
+                for (address, hold) in self.addressed(&burning) {
+                    let name = GroupName { receiver: address.receiver.name.clone(), group: address.group_key.clone() };
+                    let address = match self.shared.get(&name).filter(|known| ***known == address) {
+                        Some(known) => known.clone(),
+                        None => {
+                            let address = Arc::new(address);
+                            self.shared.insert(name.clone(), address.clone());
+                            address
+                        }
                     };
-                    after.insert(name, entry.into());
+                    let (alert, taken) = (burning.alert.clone(), burning.taken);
+                    after.insert(name, Arc::new(Entry { address, alert, taken, hold }));
                 }
             }
             let before = self.said.remove(&id).unwrap_or_default();
@@ -296,19 +307,19 @@ impl Desk {
                 self.said.insert(id, after);
             }
         }
+        if self.shared.len() > 2 * self.said.len() + SPARE {
+            self.shared.clear();
+        }
         out
     }
 
-    /// All that is to be said of an alert.
-    fn entries(&self, burning: &Burning) -> Vec<Entry> {
+    /// Where an alert goes, and what holds it back there.
+    fn addressed(&self, burning: &Burning) -> Vec<(Address, Option<Hold>)> {
         let hold = self.hold(burning);
-        let entry = |(address, mute, active): (Address, &[String], &[String])| Entry {
-            address,
-            alert: burning.alert.clone(),
-            taken: burning.taken,
-            hold: hold.clone().or_else(|| Policy::muted(&self.now, mute, active)),
+        let held = |(address, mute, active): (Address, &[String], &[String])| {
+            (address, hold.clone().or_else(|| Policy::muted(&self.now, mute, active)))
         };
-        self.policy.addresses(&burning.alert.labels, burning.level).into_iter().map(entry).collect()
+        self.policy.addresses(&burning.alert.labels, burning.level).into_iter().map(held).collect()
     }
 
     /// Why nothing is told of an alert, whoever would be told.

@@ -46,7 +46,7 @@ impl std::fmt::Display for Repair {
         }
         let epochs: u64 = self.lost.iter().map(|range| range.end() - range.start() + 1).sum();
         if epochs > 0 {
-            let shown: Vec<String> = self.lost.iter().take(8).map(|range| told(range)).collect();
+            let shown: Vec<String> = self.lost.iter().take(8).map(told).collect();
             let more = if self.lost.len() > shown.len() { ", …" } else { "" };
             writeln!(
                 f,
@@ -90,20 +90,20 @@ impl Segments {
     /// # Errors
     /// The disk refuses, or a newer build wrote the log.
     pub fn repair(
-        disk: Arc<dyn Disk>,
+        disk: &dyn Disk,
         dir: &Path,
         covered: Option<u64>,
         rehearsal: bool,
     ) -> Result<Option<Repair>, LedgerError> {
         let at = covered.unwrap_or(0);
-        let damage = match damage(&*disk, dir, covered)? {
+        let damage = match damage(disk, dir, covered)? {
             Some(damage) => damage,
             None => return Ok(None),
         };
-        let paths = segment_files(&*disk, dir)?;
+        let paths = segment_files(disk, dir)?;
         let aside = (0..).map(|n| dir.with_file_name(format!("damaged-{n}"))).find(|p| !disk.exists(p));
         let aside = aside.expect("some number is free");
-        let (generation, left) = left(&*disk, &paths, at)?;
+        let (generation, left) = left(disk, &paths, at)?;
         let mut repair = Repair { damage, covered, lost: Vec::new(), cut: None, aside, done: false };
         let first = left.iter().flat_map(|file| &file.frames).map(|frame| frame.epoch).next();
         // Without a snapshot the log begins with its first frame that is there: what was before it was not needed.

@@ -65,16 +65,16 @@ fn damage_in_the_middle_refuses_and_costs_the_frames_it_is_in() {
     fs::write(&path, &bytes).unwrap();
     let error = Segments::open(os(), &dir, 0).err().unwrap().to_string();
     assert!(error.contains(&format!("offset {}", HEADER + frame_bytes)), "{error}");
-    let rehearsed = Segments::repair(os(), &dir, None, true).unwrap().unwrap();
+    let rehearsed = Segments::repair(&*os(), &dir, None, true).unwrap().unwrap();
     assert!(rehearsed.to_string().contains("lost: the inputs of 1 epoch (2); empty ones would stand"), "{rehearsed}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
-    let done = Segments::repair(os(), &dir, None, false).unwrap().unwrap();
+    let done = Segments::repair(&*os(), &dir, None, false).unwrap().unwrap();
     assert_eq!(done, Repair { done: true, ..rehearsed });
     let log = Segments::open(os(), &dir, 0).unwrap();
     let mut kept = Vec::new();
     log.replay(0, |f| kept.push((f.epoch, f.clock_ms, f.slices.len()))).unwrap();
     assert_eq!(kept, [(1, 5, 1), (2, 5, 0), (3, 5, 1), (4, 5, 1)]);
-    assert_eq!(Segments::repair(os(), &dir, None, false).unwrap(), None);
+    assert_eq!(Segments::repair(&*os(), &dir, None, false).unwrap(), None);
     assert_eq!(fs::read(root.path().join("damaged-0").join(path.file_name().unwrap())).unwrap(), bytes);
 }
 
@@ -105,8 +105,8 @@ fn whatever_is_damaged_the_log_opens_after_a_repair_and_no_epoch_is_used_again()
             fs::write(file, bytes).unwrap();
         }
         let covered = (seed % 4 > 0).then_some(seed % 13);
-        let rehearsed = Segments::repair(os(), &dir, covered, true).unwrap();
-        let done = Segments::repair(os(), &dir, covered, false).unwrap();
+        let rehearsed = Segments::repair(&*os(), &dir, covered, true).unwrap();
+        let done = Segments::repair(&*os(), &dir, covered, false).unwrap();
         let Some(done) = done else {
             assert_eq!(rehearsed, None);
             continue;
@@ -182,7 +182,7 @@ fn damage_before_a_snapshot_costs_nothing() {
             bytes[HEADER + frame_bytes * damaged + frame_bytes / 2] ^= 0x40;
             fs::write(&path, &bytes).unwrap();
             let covered = if after { 3 } else { 6 };
-            assert!(Segments::repair(os(), &dir, Some(covered), false).unwrap().is_some());
+            assert!(Segments::repair(&*os(), &dir, Some(covered), false).unwrap().is_some());
             let mut log = Segments::open(os(), &dir, covered).unwrap();
             log.go_on_after(covered, 7).unwrap();
             let mut kept = Vec::new();

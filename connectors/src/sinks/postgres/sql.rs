@@ -18,9 +18,10 @@ pub(super) const SESSION: &str = "
     JOIN pg_settings s ON s.name = w.name
     WHERE s.context = 'user'";
 
-/// Whether the schema is there, and whether it is told what was applied.
+/// Whether the schema is there, and whether we may read what was applied: who writes need not be who migrates.
 pub(super) const SCHEMA: &str = "
-    SELECT to_regclass('radarflow.sink_progress') IS NOT NULL, to_regclass('_sqlx_migrations') IS NOT NULL";
+    SELECT to_regclass('radarflow.sink_progress') IS NOT NULL,
+        coalesce(has_table_privilege(to_regclass('_sqlx_migrations'), 'SELECT'), false)";
 
 /// The newest migration that was applied.
 pub(super) const MIGRATED: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";

@@ -53,6 +53,8 @@ pub(super) struct Message {
     since: Instant,
     /// Requests of it that were taken.
     pub(super) done: usize,
+    /// Why one of them was refused.
+    pub(super) refused: Option<String>,
 }
 
 /// A receiver is another when its address is: it must not be judged by what the old one did.
@@ -191,7 +193,7 @@ impl Lines {
         if !self.known.insert(key_of(&due)) {
             return Vec::new();
         }
-        let message = Message { bytes: bytes_of(&due), due, attempts: 0, since: now, done: 0 };
+        let message = Message { bytes: bytes_of(&due), due, attempts: 0, since: now, done: 0, refused: None };
         let name = message.due.tenant.clone();
         let tenant = self.tenants.entry(name.clone()).or_default();
         let receiver = receiver_of(&message.due);
