@@ -62,6 +62,7 @@ async fn test(file: &Path, since: &str, as_json: bool, at: &At) -> Result<()> {
             Err(error) => refused.push(format!("{name}: not tried: {error:#}")),
         }
     }
+    let none = answers.is_empty();
     let text = if as_json {
         let all: Vec<Value> =
             answers.into_iter().map(|(name, answer)| json!({"rule": name, "tried": answer})).collect();
@@ -71,7 +72,7 @@ async fn test(file: &Path, since: &str, as_json: bool, at: &At) -> Result<()> {
     };
     writeln!(std::io::stdout().lock(), "{}", text.trim_end()).context("cannot write")?;
     refused.iter().try_for_each(|why| remark(why))?;
-    match answers.is_empty() {
+    match none {
         true => bail!("no rule of {} could be tried", file.display()),
         false => Ok(()),
     }

@@ -24,6 +24,8 @@ use crate::routing::{Address, Entry, Hold};
 
 /// Alerts one message tells of; the rest are in the next.
 pub const MAX_ALERTS: usize = 1000;
+/// For how long the end of an alert is told again that did not arrive, milliseconds.
+const LOST_MS: i64 = 7 * 86_400_000;
 /// After how long an Alertmanager is told again what burns, milliseconds.
 pub const REFRESH_MS: i64 = 60_000;
 /// For how long it is told that that burns: a few messages may be lost.
@@ -78,6 +80,8 @@ pub struct Telling {
     pub at_ms: i64,
     /// By which message.
     pub message: String,
+    /// That message did not arrive, as far as is known: it is told again, and so is its end.
+    pub lost: bool,
 }
 
 /// A notice that is otherwise: the alert, the notice before and after.
@@ -105,7 +109,11 @@ impl Member {
 
     /// Whether there is something to tell: that it burns, or that what was told burning is over.
     fn is_news(&self) -> bool {
-        if self.burns() { self.hold.is_none() && !self.was_told_burning() } else { self.was_told_burning() }
+        let lost = self.told.as_ref().is_some_and(|told| told.lost);
+        match self.burns() {
+            true => self.hold.is_none() && (!self.was_told_burning() || lost),
+            false => self.was_told_burning(),
+        }
     }
 
     /// Whether it is told again.
@@ -138,6 +146,8 @@ pub struct Group {
     said_ms: Option<i64>,
     /// The message under way.
     pending: Option<DueNotification>,
+    /// News did not fit into the last message: the next is due as soon as that has arrived.
+    more: bool,
     /// Messages made so far.
     sequence: u64,
     /// Members whose notice may be otherwise.
@@ -181,6 +191,7 @@ impl Group {
             sent_ms: None,
             said_ms: None,
             pending: None,
+            more: false,
             sequence: 0,
             touched: BTreeSet::new(),
             gone: Vec::new(),
@@ -200,7 +211,7 @@ impl Group {
         let message = pending.as_ref().map(|due| due.id.clone()).unwrap_or_default();
         let at_ms = sent_ms.unwrap_or_default();
         for (alert, told) in alerts {
-            let told = told.map(|burns| Telling { burns, at_ms, message: message.clone() });
+            let told = told.map(|burns| Telling { burns, at_ms, message: message.clone(), lost: false });
             group.change(&alert.id.clone(), at_ms, |_| {
                 Some(Member { alert, taken: false, hold: None, told, said: None })
             });
@@ -273,6 +284,7 @@ impl Group {
         let pace = &self.address.pace;
         let changed = self.changed_ms.map(|at| match self.sent_ms {
             None => (at + pace.wait_ms, Why::New),
+            Some(sent) if self.more => (sent, Why::Changed),
             Some(sent) => (at.max(sent + pace.interval_ms), Why::Changed),
         });
         let repeat = self.sent_ms.filter(|_| self.repeating > 0).map(|sent| (sent + pace.repeat_ms, Why::Repeat));
@@ -294,17 +306,29 @@ impl Group {
             match why {
                 Why::New | Why::Changed => member.burns() && member.hold.is_none(),
                 Why::Repeat => member.repeats(),
-                Why::Refresh => member.refreshes(),
+                // Those that were said again lately have been in the message before this one.
+                Why::Refresh => {
+                    let since = member.told.as_ref().map_or(0, |told| now_ms - told.at_ms);
+                    member.refreshes() && since >= REFRESH_MS / 2
+                }
             }
         };
         // News first: what does not fit is old and waits for the next message.
         let with_news = matches!(why, Why::New | Why::Changed);
         let news = self.news.iter().filter(|_| with_news);
         let others = self.members.keys().filter(told).filter(|id| !(with_news && self.news.contains(*id)));
+        let mut others: Vec<&String> = others.collect();
+        // What was told the longest ago is told first.
+        others.sort_by_key(|id| (self.members[*id].told.as_ref().map(|told| told.at_ms), *id));
+        let rest = (with_news && self.news.len() > MAX_ALERTS) || (why == Why::Refresh && others.len() > MAX_ALERTS);
         let ids: Vec<String> = news.chain(others).take(MAX_ALERTS).cloned().collect();
+        if ids.is_empty() && why == Why::Refresh {
+            self.said_ms = Some(now_ms);
+        }
         let first = ids.first().and_then(|id| self.members.get(id)).map(|m| m.alert.fingerprint.clone())?;
         self.sequence += 1;
-        self.said_ms = Some(now_ms);
+        self.said_ms = Some(if why == Why::Refresh && rest { now_ms - REFRESH_MS } else { now_ms });
+        self.more = rest && with_news;
         if why != Why::Refresh {
             self.sent_ms = Some(now_ms);
         }
@@ -317,7 +341,7 @@ impl Group {
             self.change(id, now_ms, |member| {
                 let mut member = member?;
                 let burns = member.burns();
-                member.told = Some(Telling { burns, at_ms: now_ms, message: message.clone() });
+                member.told = Some(Telling { burns, at_ms: now_ms, message: message.clone(), lost: false });
                 Some(member)
             });
         }
@@ -345,6 +369,26 @@ impl Group {
         let pending = self.pending.take_if(|pending| pending.id == id)?;
         self.touched.extend(pending.alerts.iter().map(|alert| alert.id.clone()));
         Some(pending)
+    }
+
+    /// A message that was under way is dead. What it said counts as unsaid: it is told again at the group's pace, an end for a week.
+    pub fn lost(&mut self, due: &DueNotification, now_ms: i64) {
+        for alert in &due.alerts {
+            let told = Telling { burns: true, at_ms: due.at_ms, message: due.id.clone(), lost: true };
+            self.change(&alert.id, now_ms, |member| match member {
+                Some(mut member) => {
+                    if member.told.as_ref().is_some_and(|told| told.message == due.id) {
+                        member.told = Some(told);
+                    }
+                    Some(member)
+                }
+                None => {
+                    let ended = alert.ends_at_ms.filter(|at| now_ms - at < LOST_MS)?;
+                    let alert = NotifiedAlert { ends_at_ms: Some(ended), ..alert.clone() };
+                    Some(Member { alert, taken: false, hold: None, told: Some(told), said: None })
+                }
+            });
+        }
     }
 
     /// Whether nothing is left to remember.

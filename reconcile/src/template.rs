@@ -1,7 +1,8 @@
 //! What a message says whose receiver has its own words: a template that makes JSON.
 //!
 //! It sees what [`context`] says and nothing else: no files, no other templates, no environment. It has so many steps, and what it
-//! makes so many bytes. It is checked when it is stated, on a message that burns and on one that is over.
+//! makes so many bytes. Nothing in it makes a text of texts (`*`, `+`, `~`, `set`, macros): what it makes in between has no bound that
+//! can be set. It is checked when it is stated, on a message that burns and on one that is over.
 
 use std::fmt;
 
@@ -13,16 +14,23 @@ use serde_json::{Value, json};
 pub const MAX_TEMPLATE: usize = 20_000;
 /// Bytes of what it makes.
 pub const MAX_MADE: usize = 256 << 10;
-/// Steps that it may take.
-const FUEL: u64 = 500_000;
+/// Steps that it may take, and more of them for each alert.
+const FUEL: u64 = 20_000;
+const FUEL_OF_ALERT: u64 = 500;
+/// Bytes of what `join` makes.
+const MAX_JOINED: usize = 64 << 10;
+/// Statements that it may have.
+const STATEMENTS: [&str; 6] = ["for", "endfor", "if", "elif", "else", "endif"];
 
 /// What it makes of a message.
 ///
 /// # Errors
 /// What is wrong with the template, or that what it makes is no JSON.
 pub fn render(template: &str, context: &Value) -> Result<Value, String> {
+    refuse_makers(template)?;
     let mut environment = Environment::empty();
-    environment.set_fuel(Some(FUEL));
+    let alerts = context["alerts"].as_array().map_or(0, Vec::len) as u64;
+    environment.set_fuel(Some(FUEL + FUEL_OF_ALERT * alerts));
     environment.set_recursion_limit(50);
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_auto_escape_callback(|_| AutoEscape::Json);
@@ -31,7 +39,7 @@ pub fn render(template: &str, context: &Value) -> Result<Value, String> {
     environment.add_filter("upper", minijinja::filters::upper);
     environment.add_filter("lower", minijinja::filters::lower);
     environment.add_filter("default", minijinja::filters::default);
-    environment.add_filter("join", minijinja::filters::join);
+    environment.add_filter("join", join);
     environment.add_filter("first", minijinja::filters::first);
     environment.add_filter("items", minijinja::filters::items);
     environment.add_filter("safe", minijinja::filters::safe);
@@ -43,6 +51,61 @@ pub fn render(template: &str, context: &Value) -> Result<Value, String> {
     })?;
     let text = String::from_utf8(made.bytes).map_err(|_| "it makes no text".to_owned())?;
     serde_json::from_str(&text).map_err(|error| format!("it does not make JSON: {error}"))
+}
+
+/// Refuses what makes a text of texts: a few of these in a row come to more than any memory.
+fn refuse_makers(template: &str) -> Result<(), String> {
+    let mut rest = template;
+    while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
+        let (kind, inside) = (&rest[at..at + 2], &rest[at + 2..]);
+        if kind == "{#" {
+            rest = inside.split_once("#}").map_or("", |(_, after)| after);
+            continue;
+        }
+        let end = if kind == "{{" { "}}" } else { "%}" };
+        let (mut quote, mut escaped, mut ends) = (None, false, inside.len());
+        for (n, c) in inside.char_indices() {
+            match quote {
+                Some(_) if escaped => escaped = false,
+                Some(_) if c == '\\' => escaped = true,
+                Some(open) if c == open => quote = None,
+                Some(_) => {}
+                None if inside[n..].starts_with(end) => {
+                    ends = n;
+                    break;
+                }
+                None if matches!(c, '"' | '\'') => quote = Some(c),
+                None if matches!(c, '*' | '~' | '+') => {
+                    return Err(format!("`{c}` is not had here: texts stand one after the other"));
+                }
+                None => {}
+            }
+        }
+        let word = inside.trim_start_matches(['-', '+']).split_whitespace().next().unwrap_or_default();
+        let word = word.trim_end_matches(['-', '%', '}']);
+        if kind == "{%" && !STATEMENTS.contains(&word) {
+            return Err(format!("`{word}` is not had here; these are: {}", STATEMENTS.join(", ")));
+        }
+        rest = &inside[ends..];
+    }
+    Ok(())
+}
+
+/// Joins texts, of which there may be many, and long ones.
+fn join(values: minijinja::Value, by: Option<String>) -> Result<String, minijinja::Error> {
+    let by = by.unwrap_or_default();
+    let mut joined = String::new();
+    for (n, value) in values.try_iter()?.enumerate() {
+        if n > 0 {
+            joined.push_str(&by);
+        }
+        joined.push_str(&value.to_string());
+        if joined.len() > MAX_JOINED {
+            let detail = format!("join makes more than {MAX_JOINED} bytes");
+            return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, detail));
+        }
+    }
+    Ok(joined)
 }
 
 /// Bytes up to a bound.
@@ -137,6 +200,8 @@ mod tests {
         let template = r#"{"text": {{ alerts[0].annotations.summary }}, "n": {{ alerts|length }},
             "all": [{% for a in alerts %}{{ a.labels.device }}{% if not loop.last %},{% endif %}{% endfor %}]}"#;
         check(template).unwrap();
+        check(r#"{"a+b*c~d": {{ "x + y" }}{%- if alerts|length > 1 -%}, "more": {{ alerts|length }}{%- endif -%}}"#)
+            .unwrap();
         let context = json!({"alerts": [{"annotations": {"summary": "\"}"}, "labels": {"device": "x"}}]});
         assert_eq!(render(template, &context).unwrap(), json!({"text": "\"}", "n": 1, "all": ["x"]}));
     }
@@ -149,6 +214,10 @@ mod tests {
             ("{{ alerts[0].annotations.summary.nothing.there }}", "line 1"),
             ("{% include 'x' %}", "include"),
             ("{{ 1|nosuch }}", "nosuch"),
+            (r#"{% if (("x"*100000000) ~ "x")|length %}{}{% endif %}"#, "`*` is not had here"),
+            (r#"{% if alerts ~ alerts %}{}{% endif %}"#, "`~` is not had here"),
+            ("{% set x %}{{ alerts }}{{ alerts }}{% endset %}{}", "`set` is not had here"),
+            ("{%- macro m() %}{% endmacro %}{}", "`macro` is not had here"),
             (r#"[{% for a in "x" * 1000000 %}{% for b in "x" * 1000000 %}1,{% endfor %}{% endfor %}1]"#, ""),
             (r#""{% for a in range(100000) %}{{ alerts }}{% endfor %}""#, ""),
         ] {

@@ -110,7 +110,8 @@ title: "{display_name} is at the edge"
 
     // On the past the same rule says the same, and another says more.
     let (ok, shown, said) = radarflow(&server, &["rules", "test", &rules, "--since", "1h"]);
-    assert!(!ok && said.contains("current state"), "{shown} {said}");
+    assert!(ok && said.contains("edge: not tried") && said.contains("current state"), "{shown} {said}");
+    assert!(shown.contains("errors: 1 alerts") && shown.contains("127.0.0.1 logs 3 errors"), "{shown}");
     let one =
         "kind: rule\nname: any\nquery: 'in:logs time:last_10s stats:\"count() as n by severity\" having:\"n >= 1\"'\n";
     let (ok, shown, said) = radarflow(&server, &["rules", "test", &file("one.yaml", one), "--since", "1h", "--json"]);

@@ -493,15 +493,22 @@ impl Sender {
         };
         let to = target.strip_prefix("mailto:").unwrap_or(target);
         let (subject, text) = (payloads::title(due), payloads::text(due, &self.external_url));
+        let (mut refused, mut later) = (None, None);
         for address in to.split(',').map(str::trim).filter(|address| !address.is_empty()) {
-            if let Err(error) = mailer.send(address, &subject, text.clone()).await {
-                return match error {
-                    MailError::Address(..) | MailError::Message(_) => Answer::Dead(error.to_string()),
-                    MailError::Sending(ref sending) if sending.is_permanent() => Answer::Dead(error.to_string()),
-                    _ => Answer::Again(None, error.to_string()),
-                };
+            // One who is not reached does not keep the others from being told.
+            match mailer.send(address, &subject, text.clone()).await {
+                Ok(()) => {}
+                // The target may be a secret that was meant for another kind of receiver: it is not told.
+                Err(MailError::Address(..)) => refused = Some("the target is no address of mail".to_owned()),
+                Err(error @ MailError::Message(_)) => refused = Some(error.to_string()),
+                Err(MailError::Sending(error)) if error.is_permanent() => refused = Some(error.to_string()),
+                Err(error) => later = Some(error.to_string()),
             }
         }
-        Answer::Delivered("mailed".to_owned())
+        match (later, refused) {
+            (Some(why), _) => Answer::Again(None, why),
+            (None, Some(why)) => Answer::Dead(why),
+            (None, None) => Answer::Delivered("mailed".to_owned()),
+        }
     }
 }

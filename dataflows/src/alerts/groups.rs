@@ -160,6 +160,9 @@ impl Machine for Groups {
                         let told = |a: &NotifiedAlert| GroupOut::Told(due.tenant.clone(), a.id.clone(), tick.clock_ms);
                         out.extend(due.alerts.iter().map(told));
                     } else {
+                        if let Some(group) = state.as_mut() {
+                            group.lost(&due, tick.clock_ms);
+                        }
                         out.push(GroupOut::Dead(due, detail));
                     }
                 }

@@ -127,7 +127,8 @@ fn told(before: Option<(AlertKey, Condition)>, after: Option<(AlertKey, Conditio
 impl Judge {
     fn restore(cx: &Context) -> Self {
         let mut judge = Judge::default();
-        let restored = cx.restore_where(GROUPS, |(tenant, rule, group): &Key| owner(tenant, rule, group));
+        let restored: BTreeMap<Key, Group> =
+            cx.restore_where(GROUPS, |(tenant, rule, group): &Key| owner(tenant, rule, group));
         for ((tenant, rule, group), state) in restored {
             let of_share = judge.shares.entry((tenant.clone(), share(&rule, &group))).or_default();
             let bytes = state.bytes();

@@ -231,8 +231,8 @@ impl Target {
             Value::Regex(..) => true,
             _ => false,
         };
-        let plain = matches!(value, Value::Is(_)) && !pattern;
-        columns.count(usize::from(!plain), pattern, span)?;
+        let in_a_set = matches!(value, Value::Is(_)) && !pattern;
+        columns.count(usize::from(!in_a_set), pattern, span)?;
         match value {
             Value::Null => Ok(Test::Missing),
             Value::Present => Ok(Test::Present),

@@ -185,3 +185,31 @@ fn messages_of_two_groups_about_one_alert_have_names_of_their_own() {
     });
     assert_ne!(ids[0], ids[1]);
 }
+
+/// A message that did not arrive was not told: what burns is told again, and so is an end, in its order.
+#[test]
+fn what_did_not_arrive_is_told_again() {
+    let mut group = group();
+    group.tell(&entry("a", false, false), 0);
+    let first = group.fire(30).unwrap().clone();
+    group.delivered(&first.id).unwrap();
+    group.lost(&first, 40);
+    let due = group.due_ms().unwrap();
+    let second = group.fire(due).unwrap().clone();
+    assert!(second.firing() && second.alerts.len() == 1, "{second:?}");
+    group.delivered(&second.id).unwrap();
+    group.over("a", due + 1);
+    let due = group.due_ms().unwrap();
+    let end = group.fire(due).unwrap().clone();
+    assert!(!end.firing());
+    assert!(group.delivered(&end.id).is_some() && group.is_over());
+    group.lost(&end, due + 1);
+    let again = group.due_ms().unwrap();
+    let again = group.fire(again).unwrap().clone();
+    assert!(!again.firing() && again.alerts[0].ends_at_ms == end.alerts[0].ends_at_ms);
+    group.delivered(&again.id).unwrap();
+    assert!(group.is_over());
+    // Not for ever.
+    group.lost(&again, again.alerts[0].ends_at_ms.unwrap() + 8 * 86_400_000);
+    assert!(group.is_over());
+}

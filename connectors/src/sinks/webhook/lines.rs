@@ -346,8 +346,10 @@ impl Lines {
             if line.failures == 0 || line.under_way == 0 {
                 line.failures = line.failures.saturating_add(1);
             }
-            line.resting = Some(now + asked.unwrap_or_else(|| wait(line.failures, &message.due.id)));
-            let again = now + asked.unwrap_or_else(|| wait(message.attempts, &message.due.id));
+            // Whoever asks for less time than is waited anyhow is not asked more often for it.
+            let asked = asked.unwrap_or_default();
+            line.resting = Some(now + asked.max(wait(line.failures, &message.due.id)));
+            let again = now + asked.max(wait(message.attempts, &message.due.id));
             let is_dead = |message: &Message| message.attempts >= ATTEMPTS || now > message.since + LIFE;
             line.later.insert((again, tried), message);
             while line.ready.front().is_some_and(is_dead) {

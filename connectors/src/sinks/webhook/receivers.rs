@@ -147,7 +147,7 @@ impl Receivers for Http {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_builder() => return Reply::Unusable(error.to_string()),
+            Err(error) if error.is_builder() => return Reply::Unusable(error.without_url().to_string()),
             Err(error) => return Reply::Unreachable(error.without_url().to_string()),
         };
         let status = response.status();
