@@ -116,7 +116,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "dataflow_machine_keys",
         ),
         bound(
-            Live,
+            State,
             "groups of rules",
             rules::MAX_BYTES_OF_SHARE * BUCKETS as usize,
             "tenant",
@@ -208,6 +208,7 @@ mod tests {
         let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS
             + CORRECTIONS_BYTES
             + MAX_ANSWERED_BYTES
+            + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize
             + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
         assert_eq!(after - before, 7 * SOCKET_BYTES + tenant);
     }

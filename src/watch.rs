@@ -70,6 +70,8 @@ impl Watch {
     pub(crate) async fn run(self, standing: Vec<OwnCondition>, mut stop: Stop) {
         let key = |c: &OwnCondition| (c.tenant.clone(), c.rule.clone(), c.entity.clone());
         let mut told: BTreeSet<(String, String, String)> = standing.iter().map(key).collect();
+        // What is not configured any more has nothing that could be wrong with it.
+        let gone: Vec<OwnCondition> = standing.into_iter().filter(|condition| self.is_gone(condition)).collect();
         let mut away: Vec<Option<Instant>> = vec![None; self.sinks.len()];
         let mut moved: Vec<(u64, Instant)> = vec![(0, Instant::now()); self.sinks.len()];
         let mut looked: Option<Instant> = None;
@@ -107,6 +109,7 @@ impl Watch {
             });
             found.extend(over.collect::<Vec<_>>());
             found.extend(failing.into_iter().map(|failing| receiver_fails(failing, true)));
+            found.extend(gone.iter().map(|condition| OwnCondition { holds: false, ..condition.clone() }));
             let newest = self.intake.epoch.load(Ordering::Relaxed);
             for ((name, applied), moved) in self.sinks.iter().zip(&mut moved) {
                 let at = applied.get();
@@ -138,6 +141,15 @@ impl Watch {
                     };
                 }
             }
+        }
+    }
+
+    /// Whether a condition is of a sink or a certificate that there is no more.
+    fn is_gone(&self, condition: &OwnCondition) -> bool {
+        match condition.rule.as_str() {
+            "sink-down" | "sink-behind" => !self.sinks.iter().any(|(name, _)| *name == condition.entity),
+            "certificate-ends" => !self.certificates.iter().any(|file| file.display().to_string() == condition.entity),
+            _ => false,
         }
     }
 

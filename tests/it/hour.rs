@@ -74,7 +74,7 @@ async fn a_run_that_is_held_is_told_and_what_waits_behind_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_rows_are_planned_and_applied() {
+async fn a_hundred_thousand_rows_are_planned() {
     let mut home = Home::new("");
     let server = home.start();
     let folder = home.dir.path();
@@ -87,11 +87,10 @@ async fn a_hundred_thousand_rows_are_planned_and_applied() {
     let import = ["import", "all.csv", "--source", "cmdb/main", "--mapping", "all.yaml", "--plan"];
     let (done, said) = run(&server, folder, &import);
     assert!(done && said.contains("cmdb/main lists 100000 items: 100000 new"), "{said}");
-    let apply: Vec<&str> = said.split("radarflow ").last().unwrap().trim().split(' ').collect();
-    let (done, said) = run(&server, folder, &apply);
+    let digest = said.trim().rsplit(' ').next().unwrap();
+    let (done, said) = run(&server, folder, &["sync", "forget", digest]);
     assert!(done, "{said}");
-    server.count("devices", 100_000).await;
-    server.kill();
+    server.stop();
 }
 
 #[tokio::test]
