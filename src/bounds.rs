@@ -99,15 +99,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "process_resident_memory_bytes",
         ),
         bound(
-            Live,
-            "answers to Idempotency-Keys",
-            MAX_ANSWERED_BYTES,
-            "tenant",
-            tenants.len(),
-            "dataflow_machine_keys",
-        ),
-        bound(
-            Live,
+            State,
             "expressions of routes and silences",
             // Compiled, and what it keeps while it runs.
             2 * EXPRESSION_BYTES,
@@ -119,6 +111,14 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             State,
             "groups of rules",
             rules::MAX_BYTES_OF_SHARE * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            Live,
+            "answers to Idempotency-Keys",
+            MAX_ANSWERED_BYTES,
             "tenant",
             tenants.len(),
             "dataflow_machine_keys",
