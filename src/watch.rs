@@ -24,12 +24,13 @@ use crate::memory::{Budget, resident_bytes};
 use crate::standing::append;
 
 /// The rules of what it says.
-pub(crate) const RULES: [&str; 8] = [
+pub(crate) const RULES: [&str; 9] = [
     "certificate-ends",
     "clock-step",
     "disk-full",
     "lake-full",
     "memory-full",
+    RECEIVER_FAILING,
     "sink-behind",
     "sink-down",
     "snapshot-failed",
