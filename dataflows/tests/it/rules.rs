@@ -304,6 +304,52 @@ fn rules_over_state_hold_of_what_is_there_before_and_after_they_are_stated() {
     }
 }
 
+/// Time alone moves a rule over state, too.
+#[test]
+fn a_rule_over_state_waits_and_lasts_as_long_as_it_says() {
+    let mut run = Run::new(2);
+    let query = "in:devices metadata.role:edge fields:ip";
+    run.tick(instances());
+    run.tick(vec![rule("a", "edge", json!({"query": query, "for_s": 60, "resolve_for_s": 30}))]);
+    run.tick(vec![sync(&[netbox("1", "10.0.0.1", 1, r#","role":"edge""#)])]);
+    run.tick_after(59_000, vec![]);
+    assert_eq!(burning(&run).len(), 0);
+    run.tick(vec![fact(&Fact::Snapshot)]);
+    let start = Start { epoch: run.epoch, state: run.snapshot.clone(), ..Start::default() };
+    let mut run = Run::from(3, start, run.clock_ms);
+    run.tick_after(2000, vec![]);
+    assert_eq!(burning(&run).len(), 1, "nothing came but time");
+    run.tick(vec![sync(&[netbox("1", "10.0.0.1", 2, "")])]);
+    run.tick_after(29_000, vec![]);
+    assert_eq!(burning(&run).len(), 1);
+    run.tick_after(2000, vec![]);
+    assert_eq!(burning(&run).len(), 0);
+}
+
+/// A rule with other keys has other groups: the alerts of the old ones are over, and nothing is asked of them any more.
+#[test]
+fn a_rule_whose_keys_change_begins_anew() {
+    let mut run = Run::new(2);
+    let query = |by: &str| {
+        let query = format!("in:logs time:last_10s stats:\"count() as n by {by}\" having:\"n >= 1 and n != 7\"");
+        json!({"query": query, "title": "{source_ip} said {n}"})
+    };
+    run.tick(vec![rule("a", "r", query("source_ip"))]);
+    run.tick_after(11_000, vec![]);
+    let now = run.clock_ms;
+    run.tick(vec![line("10.0.0.1", now, 3)]);
+    run.tick_after(10_000, vec![line("10.0.0.1", now + 10_000, 3)]);
+    assert_eq!(burning(&run).len(), 1);
+    for (id, by) in [("b", "source_ip, hostname"), ("c", "hostname, source_ip, severity"), ("d", "source_ip")] {
+        run.tick(vec![rule(id, "r", query(by))]);
+        assert_eq!(burning(&run), BTreeSet::new(), "{by}");
+        run.tick(vec![fact(&Fact::Snapshot)]);
+        let start = Start { epoch: run.epoch, state: run.snapshot.clone(), ..Start::default() };
+        run = Run::from(2, start, run.clock_ms);
+        run.tick_after(11_000, vec![]);
+    }
+}
+
 /// What was told of a group in the rule's old form stands until the new form had time to count.
 #[test]
 fn a_rule_that_is_changed_keeps_its_alerts_while_it_counts_anew() {

@@ -209,6 +209,9 @@ pub(crate) async fn step_alerts(
     let mut refused = BTreeMap::new();
     let mut chosen: Vec<String> = match (ids.is_empty(), filter) {
         (false, None) => ids,
+        (true, Some(filter)) if filter.says_nothing() => {
+            return Err(invalid("/filter", "it is like every alert there is; say what they are like"));
+        }
         (true, Some(filter)) => filter.find(&view, &actor)?.into_iter().map(|alert| alert.id).collect(),
         _ => return Err(invalid("/ids", "say which alerts: `ids`, or a `filter`")),
     };
@@ -219,6 +222,11 @@ pub(crate) async fn step_alerts(
         return Err(invalid("/filter", &detail));
     }
     chosen.retain(|id| match seen(&view, &actor, id) {
+        // Who is there already would seem to have been moved.
+        Ok(alert) if matches!(&step, Step::To(to) if alert.status == to.name()) => {
+            refused.insert(id.clone(), format!("it is {} already", alert.status));
+            false
+        }
         Ok(_) => true,
         Err(_) => {
             refused.insert(id.clone(), "there is no such alert".to_owned());
@@ -256,6 +264,11 @@ pub(crate) async fn step_alerts(
 }
 
 impl AlertFilter {
+    fn says_nothing(&self) -> bool {
+        let said = [&self.status, &self.severity, &self.rule, &self.source_id, &self.device_uid, &self.partition];
+        self.matchers.is_empty() && said.iter().all(|said| said.is_none())
+    }
+
     #[allow(clippy::result_large_err)]
     fn find(&self, view: &View, actor: &Actor) -> Result<Vec<Alert>, Response> {
         let matchers = matchers(&self.matchers)?;

@@ -198,7 +198,8 @@ impl Group {
             Some(_) => heard || whole,
         };
         let holds = known && rule.holds(&|column| self.column(rule, column, group, &values, now));
-        let waits = now.clock_ms < self.settles_ms || (!known && !self.unheard);
+        let unsure = rule.span_ms.is_some() && !known && !self.unheard;
+        let waits = now.clock_ms < self.settles_ms || unsure;
         let forgotten = rule.span_ms.is_some() && !rule.alone && now.live_ms - self.heard_ms >= KEEP_MS;
         self.phase = match std::mem::take(&mut self.phase) {
             _ if forgotten => Phase::Quiet,
