@@ -222,9 +222,9 @@ pub(crate) async fn step_alerts(
         return Err(invalid("/filter", &detail));
     }
     chosen.retain(|id| match seen(&view, &actor, id) {
-        // Who is there already would seem to have been moved.
-        Ok(alert) if matches!(&step, Step::To(to) if alert.status == to.name()) => {
-            refused.insert(id.clone(), format!("it is {} already", alert.status));
+        // What is suppressed would seem to be so until the time that is said now.
+        Ok(alert) if matches!(&step, Step::To(to @ AlertStatus::Suppressed) if alert.status == to.name()) => {
+            refused.insert(id.clone(), "it is suppressed already; reopen it first".to_owned());
             false
         }
         Ok(_) => true,

@@ -23,6 +23,9 @@ const SAMPLE_MS: i64 = 60_000;
 /// A group that may hold of nothing is remembered for so long after it was last heard of, milliseconds of live time.
 const KEEP_MS: i64 = 7 * 86_400_000;
 
+/// Before anything that is counted, milliseconds.
+const LONG_AGO_MS: i64 = i64::MIN / 4;
+
 /// Where it stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Phase {
@@ -94,7 +97,8 @@ impl Group {
     pub fn new(rule: &Rule, now: Now) -> Self {
         Group {
             heard_ms: now.live_ms,
-            from_ms: now.live_ms,
+            // Who is new may have said little only because they are new; that they said nothing before is known.
+            from_ms: if rule.needs_all() { now.live_ms } else { LONG_AGO_MS },
             apart_ms: now.clock_ms - now.live_ms,
             form: rule.form.clone(),
             ..Group::default()
