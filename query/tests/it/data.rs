@@ -76,7 +76,7 @@ fn alerts() -> Vec<StateRow> {
     let base = json!({
         "tenant_id": "t", "partition": "default", "fingerprint": "f", "rule": "device-offline", "title": "core2 is offline",
         "description": "", "severity": "critical", "status": "pending", "source_type": "device", "source_id": "sr:core2",
-        "triggered_at": ago(20), "notification_count": 0, "occurrence_count": 1, "labels": {}, "annotations": {}, "epoch": 2,
+        "triggered_at": ago(20), "escalation_level": 0, "notification_count": 0, "occurrence_count": 1, "labels": {}, "annotations": {}, "epoch": 2,
     });
     let alert = |more: Value| StateRow::from(row::<Alert>(&base, &more));
     vec![
