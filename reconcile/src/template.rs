@@ -92,6 +92,8 @@ fn refuse_makers(template: &str) -> Result<(), String> {
 }
 
 /// Joins texts, of which there may be many, and long ones.
+// A filter is handed its values.
+#[allow(clippy::needless_pass_by_value)]
 fn join(values: minijinja::Value, by: Option<String>) -> Result<String, minijinja::Error> {
     let by = by.unwrap_or_default();
     let mut joined = String::new();

@@ -151,6 +151,9 @@ impl Addresses {
     }
 
     /// An address, a network or a range `A-B`.
+    ///
+    /// # Errors
+    /// It is none of these, or a range of two families, or reversed.
     pub fn read(text: &str) -> Result<Self, &'static str> {
         const NONE: &str = "no address, network or address range";
         let address = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| NONE);
@@ -169,6 +172,9 @@ impl Addresses {
     }
 
     /// From the first of one to the last of another.
+    ///
+    /// # Errors
+    /// They are of two families, or reversed, or there is neither.
     pub fn between(from: Option<Self>, to: Option<Self>) -> Result<Self, &'static str> {
         match (from, to) {
             (Some(from), Some(to)) => Addresses::new(from.low, to.high),

@@ -55,6 +55,9 @@ pub fn offered(prefix: &str) -> impl Iterator<Item = (&'static str, &'static str
 }
 
 /// Replaces observables by the fields they may stand in.
+///
+/// # Errors
+/// There is no such type, or the entity has no field of it.
 pub fn expand(query: &mut Query) -> Result<(), SrqlError> {
     // What the query asks for is resolved where it is planned; an unknown entity has no fields.
     let entities: Vec<&Entity> = query.entities.iter().filter_map(|(name, _)| catalog::find(name)).collect();

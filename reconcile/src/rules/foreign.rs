@@ -136,7 +136,7 @@ fn of_prometheus(rule: &Value, notes: &mut Vec<String>) -> Result<Converted, Str
         match (key.as_str(), severity(&value)) {
             ("severity", Some(severity)) => drop(fields.insert("severity".to_owned(), json!(severity))),
             ("severity", None) => {
-                notes.push(format!("{name}: severity {value:?} is none of ours; it is a warning here"))
+                notes.push(format!("{name}: severity {value:?} is none of ours; it is a warning here"));
             }
             _ => labels.push(format!("{key}={value}")),
         }

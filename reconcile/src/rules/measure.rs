@@ -322,7 +322,7 @@ impl Tally {
                 }
             }
             (Tally::Sketch(a), Tally::Sketch(b)) => {
-                b.into_iter().for_each(|(place, n)| *a.entry(place).or_default() += n)
+                b.into_iter().for_each(|(place, n)| *a.entry(place).or_default() += n);
             }
             (Tally::First(a), Tally::First(b)) => *a = a.take().into_iter().chain(b).min(),
             (Tally::Last(a), Tally::Last(b)) => *a = a.take().max(b),
