@@ -1,14 +1,15 @@
 //! `radarflow backup` and `restore`: a data directory as it was at one epoch, taken while the server runs.
 //!
 //! ```text
-//! snapshots ─► lake ─► ledger          in this order
-//! S (usable)   L ≥ S   E ≥ L
+//! lake, as it is ─► snapshots ─► lake, what came since ─► ledger          in this order
+//!                   S (usable)   L ≥ S                     E ≥ L
 //! ```
 //! A snapshot is usable once the lake has its epoch, so the lake that is copied after it has it too; and the ledger that is
 //! copied last has every epoch that the lake has. So a start on the copy begins with S, reads the ledger to E, and the lake
-//! takes what it lacks: nothing is missing and nothing is twice. Of a table of the lake the log is copied before the files,
-//! which stay for as long as the log may be read. What was let go while it was copied is copied anew. The copy is opened once
-//! before it is believed.
+//! takes what it lacks: nothing is missing and nothing is twice. Most of the lake is copied before: however large it is, what has
+//! to be quick is small, because files of the lake never change. Of a table the log is copied before the files, which stay for as
+//! long as the log may be read. What was let go while it was copied is copied anew. The copy is opened once before it is
+//! believed, and every file that the lake's tables name is looked for.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -19,7 +20,9 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{self, DataDir};
+use radarflow_connectors::sinks::lake;
 use radarflow_dataflows::upgrade;
+use radarflow_proto::lake::LakeTable;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
@@ -97,10 +100,20 @@ struct Copying {
 }
 
 impl Copying {
+    fn new() -> Copying {
+        let style =
+            ProgressStyle::with_template("{spinner} {bytes} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        Copying { bar: ProgressBar::new_spinner().with_style(style), bytes: 0 }
+    }
+
     fn file(&mut self, from: &Path, to: &Path) -> Result<()> {
-        let copied = fs::copy(from, to).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow::Error::from(Gone(from.to_owned())),
-            _ => anyhow::Error::from(error).context(format!("cannot copy {}", from.display())),
+        let copied = fs::copy(from, to).map_err(|error| {
+            // Half of it would be taken for all of it.
+            let _ = fs::remove_file(to);
+            match error.kind() {
+                ErrorKind::NotFound => anyhow::Error::from(Gone(from.to_owned())),
+                _ => anyhow::Error::from(error).context(format!("cannot copy {}", from.display())),
+            }
         })?;
         fs::File::open(to)?.sync_all()?;
         self.bytes += copied;
@@ -120,7 +133,7 @@ impl Copying {
         Ok(())
     }
 
-    /// A folder with all that is in it; what goes meanwhile was not needed any more.
+    /// A folder with all that is in it, less what is copied already; what goes meanwhile was not needed any more.
     fn tree(&mut self, from: &Path, to: &Path, skip: &str) -> Result<()> {
         fs::create_dir_all(to)?;
         for (name, path) in list(from)? {
@@ -129,11 +142,11 @@ impl Copying {
                 if name != skip {
                     self.tree(&path, &to, "")?;
                 }
-            } else if let Err(error) = self.file(&path, &to) {
-                if error.downcast_ref::<Gone>().is_none() {
-                    return Err(error);
-                }
-                let _ = fs::remove_file(&to);
+            } else if !to.exists()
+                && let Err(error) = self.file(&path, &to)
+                && error.downcast_ref::<Gone>().is_none()
+            {
+                return Err(error);
             }
         }
         fs::File::open(to)?.sync_all()?;
@@ -143,9 +156,18 @@ impl Copying {
     /// A table of the lake after the other: first its log, then its files.
     fn lake(&mut self, from: &Path, to: &Path) -> Result<()> {
         const LOG: &str = "_delta_log";
+        const NEWEST: &str = "_last_checkpoint";
         fs::create_dir_all(to)?;
         for (name, table) in list(from)? {
-            if table.join(LOG).is_dir() {
+            let log = table.join(LOG);
+            if log.is_dir() {
+                // What it names is there when the rest is listed. It is the one file that changes.
+                let newest = to.join(&name).join(LOG).join(NEWEST);
+                fs::create_dir_all(to.join(&name).join(LOG))?;
+                let _ = fs::remove_file(&newest);
+                if log.join(NEWEST).exists() {
+                    self.file(&log.join(NEWEST), &newest)?;
+                }
                 self.tree(&table.join(LOG), &to.join(&name).join(LOG), "")?;
                 self.tree(&table, &to.join(&name), LOG)?;
             }
@@ -187,16 +209,25 @@ impl Backup {
         if held.is_none() {
             self.wait_for_snapshot().await?;
         }
-        let partial = self.folder.with_extension("partial");
+        let mut partial = self.folder.clone().into_os_string();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let _ = fs::remove_dir_all(&partial);
+        let mut copying = Copying::new();
         let mut attempts = 0;
-        let (about, bytes) = loop {
+        let about = loop {
             attempts += 1;
-            let _ = fs::remove_dir_all(&partial);
-            match self.copy(&partial) {
+            let copied = match self.copy(&mut copying, &partial) {
+                Ok(about) => complete(&partial.join("lake")).await.map(|()| about),
+                Err(error) => Err(error),
+            };
+            match copied {
                 Err(error) if error.downcast_ref::<Gone>().is_some() && attempts < ATTEMPTS => {}
                 done => break done?,
             }
         };
+        copying.bar.finish_and_clear();
+        let bytes = copying.bytes;
         fs::rename(&partial, &self.folder).with_context(|| self.folder.display().to_string())?;
         let keys = if about.keys { "" } else { "; keep secret.key and sealing.keys apart: they are not in it" };
         let (folder, mib) = (self.folder.display(), bytes.div_ceil(1 << 20));
@@ -221,19 +252,24 @@ impl Backup {
         Ok(())
     }
 
-    fn copy(&self, to: &Path) -> Result<(About, u64)> {
+    /// What of the lake was copied before stays.
+    fn copy(&self, copying: &mut Copying, to: &Path) -> Result<About> {
         fs::create_dir_all(to).with_context(|| to.display().to_string())?;
-        let style =
-            ProgressStyle::with_template("{spinner} {bytes} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        let mut copying = Copying { bar: ProgressBar::new_spinner().with_style(style), bytes: 0 };
         let of = |name: &str| self.data_dir.join(name);
+        let lake = self.lake.clone().unwrap_or_else(|| of("lake"));
+        let with_lake = !self.without_lake && lake.is_dir();
+        if with_lake {
+            copying.bar.set_message("lake");
+            copying.lake(&lake, &to.join("lake"))?;
+        }
+        for part in [ledger::SNAPSHOTS, ledger::LOG] {
+            let _ = fs::remove_dir_all(to.join(part));
+        }
         copying.bar.set_message("snapshots");
         // Manifests first: what they name is there until they go.
         let is_manifest = |name: &str| name.starts_with("manifest-") || name.starts_with("usable-");
         copying.files(&of(ledger::SNAPSHOTS), &to.join(ledger::SNAPSHOTS), is_manifest)?;
         copying.files(&of(ledger::SNAPSHOTS), &to.join(ledger::SNAPSHOTS), |name| name.ends_with(".run"))?;
-        let lake = self.lake.clone().unwrap_or_else(|| of("lake"));
-        let with_lake = !self.without_lake && lake.is_dir();
         if with_lake {
             copying.bar.set_message("lake");
             copying.lake(&lake, &to.join("lake"))?;
@@ -249,7 +285,6 @@ impl Backup {
                 copying.file(&of(key), &to.join(key))?;
             }
         }
-        copying.bar.finish_and_clear();
         // A frame that was being written is cut here, and what a later snapshot would need.
         let opened = ledger::open(&disk::os(), to, &upgrade::versions());
         let opened = opened.map_err(|error| match error {
@@ -270,8 +305,23 @@ impl Backup {
         file.write_all(&serde_json::to_vec_pretty(&about)?)?;
         file.sync_all()?;
         fs::File::open(to)?.sync_all()?;
-        Ok((about, copying.bytes))
+        Ok(about)
     }
+}
+
+/// Every file that a copied lake's tables name is there, whole.
+async fn complete(lake: &Path) -> Result<()> {
+    for table in LakeTable::all().filter(|table| lake.join(table.name()).is_dir()) {
+        let opened = lake::open_table(lake, table).await?;
+        for file in opened.snapshot()?.log_data().iter() {
+            let path = lake.join(table.name()).join(file.object_store_path().as_ref());
+            if fs::metadata(&path).ok().map(|found| found.len()) != u64::try_from(file.size()).ok() {
+                let _ = fs::remove_file(&path);
+                return Err(Gone(path).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Restore {
@@ -287,7 +337,7 @@ impl Restore {
                 bail!("{} is not empty; a restore begins with an empty folder", folder.display());
             }
         }
-        let mut copying = Copying { bar: ProgressBar::new_spinner(), bytes: 0 };
+        let mut copying = Copying::new();
         for part in [ledger::SNAPSHOTS, ledger::LOG] {
             copying.tree(&self.folder.join(part), &self.data_dir.join(part), "")?;
         }
@@ -305,8 +355,7 @@ impl Restore {
         DataDir::take(&self.data_dir)?;
         let keys = if about.keys { "" } else { "\nput secret.key and sealing.keys there before the start" };
         Ok(format!(
-            "{} is what it was at epoch {}{keys}\na Postgres that went on since is newer: have it filled anew with\n  \
-             psql … -c 'DELETE FROM radarflow.sink_progress'",
+            "{} is what it was at epoch {}{keys}\na Postgres that went on since is put back likewise at the first start",
             self.data_dir.display(),
             about.epoch
         ))

@@ -21,13 +21,15 @@ use crate::docs::{ConfigCommand, Docs};
 use crate::import::{Import, ServiceRadar};
 use crate::people::{Login, UserCommand};
 use crate::resources::{Apply, Create, Delete, Describe, Get};
+use crate::routing::RoutingCommand;
 use crate::rules::RulesCommand;
 use crate::runs::RunsCommand;
 use crate::sync::SyncCommand;
 use crate::token::TokenCommand;
 use crate::whatif::Suppose;
 use crate::{
-    agent, api, check, config, demo, docs, explain, follow, people, query, replay, rules, serve, status, whatif,
+    agent, api, check, config, demo, docs, explain, follow, people, query, replay, routing, rules, serve, status,
+    whatif,
 };
 
 /// What it was built from.
@@ -113,6 +115,9 @@ enum Command {
     /// The audit: who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Routes and silences: tried on the alerts of the past.
+    #[command(subcommand)]
+    Routing(RoutingCommand),
     /// Rules: tried on the past, or converted from those of other systems.
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -479,6 +484,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let import = Import { file, source, mapping, complete, partition, plan };
             say(&runtime.block_on(import.run(&at))?)?;
         }
+        Command::Routing(command) => runtime.block_on(routing::run(&command))?,
         Command::Rules(command) => runtime.block_on(rules::run(&command))?,
         Command::Sync { command } => say(&runtime.block_on(command.run())?)?,
         Command::ImportServiceradar { from, at } => say(&format!("taken over: {}", runtime.block_on(from.run(&at))?))?,

@@ -25,6 +25,7 @@ mod query;
 mod reap;
 mod replay;
 mod resources;
+mod routing;
 mod rules;
 mod runs;
 mod serve;

@@ -13,15 +13,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::At;
-use crate::{api, resources, table};
+use crate::{api, resources, routing, table};
 
 /// What is done with rules. They are stated with `radarflow apply`, and read with `radarflow get rules`.
 #[derive(Subcommand)]
 pub(crate) enum RulesCommand {
-    /// Say when the rules of a file would have held, had they stood: over the rows in memory and in the lake. Nothing is applied.
+    /// Say when the rules of a file would have held, had they stood, and who would have been told how often: over the rows in memory
+    /// and in the lake. Nothing is applied, nobody is told.
     #[command(after_help = "Example: radarflow rules test rules.yaml --since 7d")]
     Test {
-        /// A file or folder of resources, as `radarflow apply` takes them; what are no rules is left alone.
+        /// A file or folder of resources, as `radarflow apply` takes them: rules, and routes and silences to try them with.
         file: PathBuf,
         /// How far back.
         #[arg(long, default_value = "24h")]
@@ -53,9 +54,11 @@ async fn test(file: &Path, since: &str, as_json: bool, at: &At) -> Result<()> {
     if rules.is_empty() {
         bail!("{}: there is no rule in it (kind: rule)", file.display());
     }
+    // Who is told is tried with what else the file says.
+    let routing = routing::stated(file)?;
     let (mut answers, mut refused) = (Vec::new(), Vec::new());
     for (_, name, fields) in rules {
-        let body = json!({"name": name, "rule": fields, "since": since});
+        let body = json!({"name": name, "rule": fields, "since": since, "resources": routing});
         let request = api::request(at, Method::POST, &["api", "rules", "test"])?.json(&body);
         match api::answer(at, request).await {
             Ok(answer) => answers.push((name, answer)),
@@ -91,6 +94,10 @@ fn shown(answers: &[(String, Value)]) -> String {
         let found: Vec<Value> = answer["found"].as_array().into_iter().flatten().map(row).collect();
         if !found.is_empty() {
             let _ = writeln!(out, "{}", table::render(&found, Some(&["began", "ended", "title"])));
+        }
+        let told = answer["told"].get("receivers").and_then(Value::as_array).cloned().unwrap_or_default();
+        if !told.is_empty() {
+            let _ = writeln!(out, "{}", table::render(&told, Some(&["receiver", "messages", "firing", "alerts"])));
         }
     }
     out

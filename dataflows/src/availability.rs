@@ -1,10 +1,12 @@
 //! The availability of swept and checked targets: what each vantage says of one.
 //!
 //! ```text
-//! probe results ─► [targets: fold a vantage] ─► observation(target, vantage, word) Δ
+//! probe results ─► [targets: fold a vantage] ─► [vantages: who is sick] ─► observation(target, vantage, word) Δ, conditions Δ
 //! ```
 //! A result that changes no state says nothing downstream. A vantage's word ages by the live clock, after two of its own
 //! intervals; nothing needs a next input to age.
+
+mod vantages;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +14,10 @@ use std::net::IpAddr;
 use radarflow_proto::cell::Time;
 use radarflow_reconcile::availability::{FAILURES, Fold, State, Word};
 use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::vec::Map;
 
+use self::vantages::Said;
+use crate::alerts::Conditions;
 use crate::collection::{Events, Rel, collected};
 use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine, put_state, take_state};
 
@@ -31,11 +36,25 @@ pub struct Inputs<'scope> {
 pub struct Outputs<'scope> {
     /// What vantages say of targets.
     pub observations: Rel<'scope, Observation>,
+    /// Vantages that are sick.
+    pub conditions: Conditions<'scope>,
 }
+
+pub use self::vantages::{AT_ONCE_MS, LOST_OF_100, MIN_TARGETS};
 
 /// Builds the relation.
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
-    Outputs { observations: collected(machine(inputs.probes, cx, Targets), Some) }
+    let said = vantages::build(cx, machine(inputs.probes, cx, Targets));
+    Outputs {
+        observations: collected(said.clone(), |said| match said {
+            Said::Observed(observation, diff) => Some((observation, diff)),
+            Said::Condition(_) => None,
+        }),
+        conditions: said.flat_map(|said| match said {
+            Said::Condition(change) => Some(change),
+            Said::Observed(..) => None,
+        }),
+    }
 }
 
 /// What is probed.
@@ -124,10 +143,11 @@ impl TargetState {
         Some(&mut self.vantages.entry(vantage).or_default().fold)
     }
 
-    /// What the vantages say that say anything.
-    fn words(&self) -> BTreeMap<String, Word> {
-        let words = self.vantages.iter().map(|(vantage, v)| (vantage, v.word()));
-        words.filter(|(_, word)| *word != Word::default()).map(|(vantage, word)| (vantage.clone(), word)).collect()
+    /// What the vantages say that say anything, and whether they saw it within the hour.
+    fn words(&self) -> BTreeMap<String, (Word, bool)> {
+        let words = self.vantages.iter().map(|(vantage, v)| (vantage, v.word(), v.fold.has_seen()));
+        let said = words.filter(|(_, word, _)| *word != Word::default());
+        said.map(|(vantage, word, seen)| (vantage.clone(), (word, seen))).collect()
     }
 }
 
@@ -135,7 +155,7 @@ impl Machine for Targets {
     type Key = TargetKey;
     type Event = ProbeResult;
     type State = TargetState;
-    type Output = (Observation, isize);
+    type Output = (Observation, bool, isize);
     const NAME: &'static str = "targets";
 
     fn step(
@@ -144,7 +164,7 @@ impl Machine for Targets {
         key: &TargetKey,
         state: &mut Option<TargetState>,
         events: Vec<ProbeResult>,
-        out: &mut Vec<(Observation, isize)>,
+        out: &mut Vec<(Observation, bool, isize)>,
     ) {
         let target = state.get_or_insert_with(|| TargetState { vantages: BTreeMap::new() });
         let before = target.words();
@@ -158,13 +178,11 @@ impl Machine for Targets {
         target.vantages.retain(|_, vantage| tick.live_ms < vantage.forgotten_ms());
         target.vantages.values_mut().for_each(|vantage| vantage.age(tick.live_ms));
         let after = target.words();
-        let observed = |(vantage, word): (&String, &Word)| Observation {
-            target: key.clone(),
-            vantage: vantage.clone(),
-            word: *word,
+        let observed = |(vantage, (word, seen)): (&String, &(Word, bool)), diff| {
+            (Observation { target: key.clone(), vantage: vantage.clone(), word: *word }, *seen, diff)
         };
-        out.extend(before.iter().filter(|(v, word)| after.get(*v) != Some(word)).map(|said| (observed(said), -1)));
-        out.extend(after.iter().filter(|(v, word)| before.get(*v) != Some(word)).map(|said| (observed(said), 1)));
+        out.extend(before.iter().filter(|(v, said)| after.get(*v) != Some(said)).map(|said| observed(said, -1)));
+        out.extend(after.iter().filter(|(v, said)| before.get(*v) != Some(said)).map(|said| observed(said, 1)));
         if target.vantages.is_empty() {
             *state = None;
         }
@@ -174,9 +192,9 @@ impl Machine for Targets {
         state.vantages.values().map(Vantage::due_ms).min()
     }
 
-    fn restored(&mut self, key: &TargetKey, state: &TargetState, out: &mut Vec<(Observation, isize)>) {
+    fn restored(&mut self, key: &TargetKey, state: &TargetState, out: &mut Vec<(Observation, bool, isize)>) {
         let words = state.words().into_iter();
-        out.extend(words.map(|(vantage, word)| (Observation { target: key.clone(), vantage, word }, 1)));
+        out.extend(words.map(|(vantage, (word, seen))| (Observation { target: key.clone(), vantage, word }, seen, 1)));
     }
 }
 
@@ -204,7 +222,7 @@ pub(crate) fn vantages_that_age(state: &mut Restored, tick: &Tick) -> Result<(),
         };
         let oldest = results.keys().next().copied().unwrap_or(before_since);
         match before {
-            State::Unknown => {}
+            State::Unknown | State::InsufficientData | State::Doubted => {}
             State::Available => add(Time(oldest.0 - 1), true),
             // As many failures in a row as make it so.
             State::Unavailable => (1..=FAILURES as i64).rev().for_each(|n| add(Time(oldest.0 - n), false)),

@@ -204,6 +204,7 @@ pub(crate) fn build<'scope>(
         cx,
         alerts::Inputs {
             conditions: scope.concatenate([
+                availability.conditions,
                 health.conditions,
                 of_devices.conditions,
                 jobs.conditions,

@@ -200,6 +200,25 @@ impl Opened {
         self.begin.epoch
     }
 
+    /// Has the ledger go on after an epoch that a consumer has already. It ends before that where its end was lost, or where it
+    /// was put back to what it was before.
+    ///
+    /// # Errors
+    /// They are too many, or the disk refuses.
+    pub fn go_on_after(&mut self, epoch: u64) -> Result<(), PipelineError> {
+        let missing = self.segments.reserve(epoch)?;
+        if missing > 0 {
+            tracing::warn!(
+                missing,
+                epoch,
+                "the lake has epochs that the ledger has not: what came in them is in the lake and in nothing else; the ledger \
+                 goes on after them"
+            );
+            self.replay = Arc::new(Replay { last: epoch, ..Replay::default() });
+        }
+        Ok(())
+    }
+
     /// Names the history.
     pub fn generation(&self) -> u64 {
         self.segments.generation()

@@ -684,6 +684,9 @@ pub struct Receiver {
     /// What a message of kind `template` says.
     #[serde(default)]
     pub template: Option<String>,
+    /// The configuration file states it: who writes that may have the host ask whatever the host reaches.
+    #[serde(default)]
+    pub of_host: bool,
 }
 
 impl Receiver {
@@ -703,6 +706,7 @@ impl Receiver {
             credential: None,
             signing_key: None,
             template: None,
+            of_host: false,
         }
     }
 }
@@ -750,6 +754,15 @@ impl ReceiverKind {
         ReceiverKind::Template,
         ReceiverKind::Email,
     ];
+
+    /// Whether it knows each alert by itself, in whatever group it is told of it: what one group says of an alert is then what all
+    /// of them say.
+    pub fn knows_alerts(self) -> bool {
+        matches!(
+            self,
+            ReceiverKind::AlertmanagerApi | ReceiverKind::Pagerduty | ReceiverKind::Opsgenie | ReceiverKind::Ocsf
+        )
+    }
 
     /// As rows spell it.
     pub fn name(self) -> &'static str {
@@ -813,6 +826,7 @@ mod tests {
             credential: Some("hush".into()),
             signing_key: Some("hush".into()),
             template: None,
+            of_host: true,
         };
         let audited = Fact::Receiver(receiver).audited().unwrap();
         assert_eq!((audited.action.as_str(), audited.subject.as_str()), ("receiver", "ops"));

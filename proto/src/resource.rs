@@ -11,6 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::rows::Table;
+
 /// Fields by name. Instants are numbers: microseconds since 1970.
 pub type Fields = BTreeMap<String, Value>;
 
@@ -230,6 +232,23 @@ mod as_text {
 }
 
 impl Resource {
+    /// One that says this, of nobody and before all time: to be tried, or to be filled in.
+    pub fn of(kind: Table, tenant: &str, id: &str, fields: Fields) -> Resource {
+        Resource {
+            resource: kind.name().to_owned(),
+            tenant: tenant.to_owned(),
+            id: id.to_owned(),
+            fields: Shown(fields),
+            secrets: BTreeMap::new(),
+            owner: String::new(),
+            created_us: 0,
+            created_by: String::new(),
+            updated_us: 0,
+            updated_by: String::new(),
+            epoch: 0,
+        }
+    }
+
     /// A field that is text.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.fields.0.get(field)?.as_str()

@@ -54,7 +54,7 @@ tables! {
         discovery_sources: Vec<String>,
         /// Available as its vantages say: true, false, or null for unknown.
         is_available: Option<bool>,
-        /// `available`, `unavailable` or `unknown`.
+        /// `available`, `unavailable`, `unknown`, or `insufficient_data`: there are results, and too few to say.
         availability: String,
         /// Since when `availability` holds.
         availability_since: Option<Time>,

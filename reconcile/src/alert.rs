@@ -7,7 +7,8 @@
 //! resolved, suppressed ──► pending        (reopened)
 //! ```
 //! Anything else is refused, naming what is allowed. When the condition ends, `system` resolves what is not resolved, suppressed
-//! alerts too. A condition that returns later is a new alert with its own start; the fingerprint stays.
+//! alerts too. A condition that returns later is a new alert with its own start; the fingerprint stays. Who reopens an alert whose
+//! condition is over says that it is not: it burns until a person resolves it, and is the same alert if its condition returns.
 //!
 //! *Suppressed* is not wanted, for a time or as long as the condition holds: receivers are told nothing, and not that it is over.
 //! *Resolved* by a person is over, as far as receivers are concerned. *Acknowledged* is not repeated.
@@ -19,12 +20,13 @@ use std::collections::BTreeMap;
 
 use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::fact::AlertStatus;
+use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::rows::Alert;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::routing::Hold;
+use crate::routing::{Burning, Hold};
 
 /// A pending critical alert nobody takes is escalated after this long.
 pub const ESCALATE_AFTER_MS: i64 = 30 * 60 * 1000;
@@ -170,10 +172,10 @@ impl Life {
         }
     }
 
-    /// The condition still holds, perhaps in another form.
+    /// The condition still holds, perhaps in another form, or holds again.
     pub fn confirm(&mut self, condition: Condition) {
-        if self.condition != condition {
-            self.condition = condition;
+        if !self.active || self.condition != condition {
+            (self.active, self.condition) = (true, condition);
             self.occurrences += 1;
         }
     }
@@ -185,13 +187,33 @@ impl Life {
 
     /// Whether it burns as far as receivers are concerned, told or held.
     pub fn burns(&self) -> bool {
-        self.active && self.status != AlertStatus::Resolved
+        self.status != AlertStatus::Resolved
     }
 
     /// Why receivers are told nothing, if somebody does not want it.
     pub fn hold(&self) -> Option<Hold> {
         let (by, until) = self.suppressed.as_ref().filter(|_| self.status == AlertStatus::Suppressed)?;
         Some(Hold { why: format!("suppressed by {by}"), until_ms: until.map(Time::ms) })
+    }
+
+    /// The same as whoever tells of it must know it.
+    pub fn burning(&self) -> Burning {
+        let row = self.row();
+        Burning {
+            alert: NotifiedAlert {
+                id: row.id,
+                fingerprint: row.fingerprint,
+                labels: row.labels.0,
+                annotations: row.annotations.0,
+                starts_at_ms: self.began.ms(),
+                ends_at_ms: None,
+            },
+            partition: row.partition,
+            device_uid: row.device_uid,
+            suppressed: self.hold(),
+            taken: self.status == AlertStatus::Acknowledged,
+            level: self.level,
+        }
     }
 
     /// Moves it to `to`; what is suppressed, until a time.
@@ -238,7 +260,6 @@ impl Life {
     /// When time alone would move it, milliseconds since 1970.
     pub fn due_ms(&self) -> Option<i64> {
         match self.status {
-            _ if !self.active => None,
             AlertStatus::Pending | AlertStatus::Escalated => {
                 let after = self.after().get(usize::try_from(self.level).ok()?)?;
                 Some(self.waits.ms().saturating_add(*after))
@@ -389,6 +410,21 @@ mod tests {
         assert!(!life.burns());
         assert_eq!((life.status, life.resolved.clone().unwrap().1.as_str()), (Resolved, "system"));
         assert_eq!(life.over(Time::from_ms(8000)), None);
+    }
+
+    #[test]
+    fn who_reopens_what_is_over_has_it_burn_until_it_is_resolved_again() {
+        let mut life = life();
+        life.over(Time::from_ms(2000));
+        assert!(!life.burns() && life.due_ms().is_none());
+        life.step(Pending, None, Time::from_ms(3000), "ann").unwrap();
+        assert!(life.burns() && !life.active);
+        assert_eq!(life.due_ms(), Some(3000 + ESCALATE_AFTER_MS));
+        let again = life.condition.clone();
+        life.confirm(again);
+        assert!(life.active && life.occurrences == 2);
+        assert_eq!(life.over(Time::from_ms(4000)), Some(Pending));
+        assert!(!life.burns());
     }
 
     #[test]

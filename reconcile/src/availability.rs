@@ -2,9 +2,9 @@
 //!
 //! A [`Fold`] takes the results of one (target, vantage) in event-time order. It keeps the last hour of them, at most
 //! [`MAX_RESULTS`], so that late and duplicate results count where they belong and any order of arrival gives the same
-//! state. One success is up; [`FAILURES`] failures in a row are down; fewer leave the state before them. A look that
-//! failed for the prober's own reasons is no result. A target is up if any vantage sees it, down if every vantage that
-//! knows says down. Unknown is not down.
+//! state. One success is up; [`FAILURES`] failures in a row are down; fewer leave the state before them, and are
+//! insufficient data where there is none. A look that failed for the prober's own reasons is no result. A target is up if any
+//! vantage sees it, down if every vantage that knows says down. Neither unknown nor insufficient data is down.
 //!
 //! **Ageing.** What a vantage says counts for [`PATIENCE`] of its own intervals after its newest result, then it is
 //! unknown. The interval is the median of the last gaps between its results about the target ([`interval_ms`]). Both are
@@ -52,22 +52,27 @@ pub enum State {
     Unavailable,
     /// It answers.
     Available,
+    /// There are results, and too few to say.
+    InsufficientData,
+    /// The vantage that found it does not count, because it lost nearly all of its targets at once. Only a word is so.
+    Doubted,
 }
 
 impl State {
     /// As rows spell it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Unknown => "unknown",
+            State::Unknown | State::Doubted => "unknown",
             State::Unavailable => "unavailable",
             State::Available => "available",
+            State::InsufficientData => "insufficient_data",
         }
     }
 
     /// True, false, or missing.
     pub fn as_bool(self) -> Option<bool> {
         match self {
-            State::Unknown => None,
+            State::Unknown | State::InsufficientData | State::Doubted => None,
             State::Unavailable => Some(false),
             State::Available => Some(true),
         }
@@ -153,6 +158,8 @@ impl Run {
             self.failures = (self.failures + 1).min(FAILURES);
             if self.failures == FAILURES {
                 self.turn(State::Unavailable, self.failing_since);
+            } else if self.state == State::Unknown {
+                self.turn(State::InsufficientData, self.failing_since);
             }
         }
     }
@@ -226,6 +233,11 @@ impl Fold {
         (self.all.state != State::Unknown).then(|| self.heard_ms + self.all.patience_ms())
     }
 
+    /// Whether one of the results that are kept is a success.
+    pub fn has_seen(&self) -> bool {
+        self.results.values().any(|look| look.available)
+    }
+
     /// The newest result's instant on the live clock, milliseconds.
     pub fn heard_ms(&self) -> i64 {
         self.heard_ms
@@ -254,6 +266,8 @@ pub fn combine<'a>(words: impl IntoIterator<Item = (&'a str, &'a Word)>) -> Avai
     let mut downs: BTreeSet<&str> = BTreeSet::new();
     let mut silent: Option<(Time, &str, Silent)> = None;
     let mut lost: Option<(Time, &str, Silent)> = None;
+    let mut too_few: Option<(Time, &str)> = None;
+    let mut doubted: Option<(Time, &str)> = None;
     for (vantage, word) in words {
         let said = (word.since, vantage);
         match (word.state, word.silent) {
@@ -262,6 +276,8 @@ pub fn combine<'a>(words: impl IntoIterator<Item = (&'a str, &'a Word)>) -> Avai
                 downs.insert(vantage);
                 down = down.max(Some(said));
             }
+            (State::InsufficientData, _) => too_few = Some(too_few.map_or(said, |first| first.min(said))),
+            (State::Doubted, _) => doubted = doubted.max(Some(said)),
             (State::Unknown, Some(how)) => {
                 let fell = Some((word.since, vantage, how));
                 silent = silent.max(fell);
@@ -290,6 +306,14 @@ pub fn combine<'a>(words: impl IntoIterator<Item = (&'a str, &'a Word)>) -> Avai
             },
             None => Availability { state: State::Unavailable, since, reason: seen },
         };
+    }
+    if let Some((since, vantage)) = too_few {
+        let reason = format!("fewer than {FAILURES} failures in a row seen from {vantage}, and no answer before");
+        return Availability { state: State::InsufficientData, since, reason };
+    }
+    if let Some((since, vantage)) = doubted {
+        let reason = format!("{vantage} is sick: it lost nearly all of its targets at once");
+        return Availability { state: State::Unknown, since, reason };
     }
     match silent {
         Some((since, vantage, how)) => Availability { state: State::Unknown, since, reason: no_result(vantage, how) },
@@ -337,7 +361,8 @@ mod tests {
     #[test]
     fn two_failures_in_a_row_are_down_and_late_results_count_where_they_belong() {
         assert_eq!(said(&[]).0, State::Unknown);
-        assert_eq!(said(&[(1, false)]).0, State::Unknown);
+        assert_eq!(said(&[(1, false)]), (State::InsufficientData, 1));
+        assert_eq!(said(&[(2, false), (1, true)]), (State::Available, 1), "a late result decides");
         assert_eq!(said(&[(1, true), (2, false)]), (State::Available, 1));
         assert_eq!(said(&[(1, true), (2, false), (3, false)]), (State::Unavailable, 2));
         assert_eq!(said(&[(1, true), (3, false), (4, false), (2, false)]), (State::Unavailable, 2));
@@ -393,11 +418,12 @@ mod tests {
         assert_eq!(aged.silent, Some(Silent { said: State::Available, interval_ms: MINUTE_MS }));
         assert_eq!(combine([("agent-7", &aged)]).reason, "no result from agent-7 for 2 minutes (interval 60 s)");
         assert_eq!(folded(&[(0, true)]).silent_from_ms(), Some(PATIENCE * DEFAULT_INTERVAL_MS));
-        // What was old on receipt is old; what nobody says does not age.
+        // What was old on receipt is old; too little to say ages too.
         let mut late = Fold::default();
         late.add(Time::from_ms(0), -PATIENCE * DEFAULT_INTERVAL_MS, true);
         assert_eq!(late.word(0).state, State::Unknown);
-        assert_eq!(folded(&[(0, false)]).silent_from_ms(), None);
+        assert_eq!(folded(&[(0, false)]).silent_from_ms(), Some(PATIENCE * DEFAULT_INTERVAL_MS));
+        assert_eq!(folded(&[]).silent_from_ms(), None);
     }
 
     #[test]
@@ -405,7 +431,11 @@ mod tests {
         let mut fold = folded(&(0..10).map(|n| (n * MINUTE_MS, true)).collect::<Vec<_>>());
         let back = 30 * MINUTE_MS;
         fold.add(Time::from_ms(back), back, false);
-        assert_eq!(fold.word(back).state, State::Unknown, "one failure says nothing, and what was said has aged");
+        assert_eq!(
+            fold.word(back).state,
+            State::InsufficientData,
+            "one failure is too little, and what was said has aged"
+        );
         fold.add(Time::from_ms(back + 1), back + 1, true);
         assert_eq!((fold.word(back + 1).state, fold.word(back + 1).since.ms()), (State::Available, back + 1));
         let stopped = {
@@ -437,6 +467,15 @@ mod tests {
         let two = of(&[("a", down), ("b", word(State::Unavailable, 9))]);
         assert_eq!((two.0, two.1), (State::Unavailable, 9));
         assert_eq!(of(&[("a", Word::default())]), (State::Unknown, 0, String::new()));
+        let few = word(State::InsufficientData, 4);
+        assert_eq!(of(&[("a", down), ("b", few)]).0, State::Unavailable);
+        let doubted = of(&[("a", word(State::Doubted, 6)), ("b", silent(State::Available, 7))]);
+        let reason = "a is sick: it lost nearly all of its targets at once";
+        assert_eq!(doubted, (State::Unknown, 6, reason.to_owned()));
+        assert_eq!(of(&[("a", word(State::Doubted, 6)), ("b", down)]).0, State::Unavailable);
+        let reason = "fewer than 2 failures in a row seen from b, and no answer before";
+        let unsure = of(&[("a", silent(State::Available, 7)), ("b", few)]);
+        assert_eq!(unsure, (State::InsufficientData, 4, reason.to_owned()));
         let left = of(&[("a", silent(State::Available, 7)), ("b", down)]);
         let reason = "2 failures in a row seen from b; no result from a, which saw it, for 2 minutes (interval 60 s)";
         assert_eq!(left, (State::Unavailable, 7, reason.to_owned()));

@@ -7,6 +7,8 @@
 //! *Sent implies resolved*: an alert that a receiver was told burns is told over, once, whatever happened in between;
 //! one whose firing was never sent, or that is new and already over, is told only if the receiver was told of it. An alert that
 //! is held is not told, and it is not over either: its end is told all the same, at once, to whom its beginning was.
+//! Where an alert goes from one group of a receiver to another, the group that it leaves tells its end, unless the receiver knows
+//! alerts by themselves ([`ReceiverKind::knows_alerts`]): then the other group owes it the end.
 //!
 //! An Alertmanager forgets what nobody says again. So what it was told burns is said again each [`REFRESH_MS`], held or not.
 //!
@@ -28,6 +30,8 @@ pub const MAX_ALERTS: usize = 1000;
 const LOST_MS: i64 = 7 * 86_400_000;
 /// After how long an Alertmanager is told again what burns, milliseconds.
 pub const REFRESH_MS: i64 = 60_000;
+/// Why such a message is made, in words.
+pub const REFRESH: &str = "still firing";
 /// For how long it is told that that burns: a few messages may be lost.
 pub const AHEAD_MS: i64 = 4 * REFRESH_MS;
 
@@ -94,6 +98,8 @@ struct Member {
     taken: bool,
     hold: Option<Hold>,
     told: Option<Telling>,
+    /// Another group of the receiver may have told that it burns, and left its end to this one.
+    owed: bool,
     /// The notice as it was said last.
     said: Option<Notice>,
 }
@@ -107,12 +113,17 @@ impl Member {
         self.told.as_ref().is_some_and(|told| told.burns)
     }
 
+    /// Whether the receiver may believe that it burns.
+    fn owes_end(&self) -> bool {
+        self.was_told_burning() || self.owed
+    }
+
     /// Whether there is something to tell: that it burns, or that what was told burning is over.
     fn is_news(&self) -> bool {
         let lost = self.told.as_ref().is_some_and(|told| told.lost);
         match self.burns() {
             true => self.hold.is_none() && (!self.was_told_burning() || lost),
-            false => self.was_told_burning(),
+            false => self.owes_end(),
         }
     }
 
@@ -123,7 +134,7 @@ impl Member {
 
     /// Whether an Alertmanager must hear of it lest it forgets.
     fn refreshes(&self) -> bool {
-        self.burns() && self.was_told_burning()
+        self.burns() && self.owes_end()
     }
 }
 
@@ -156,7 +167,13 @@ pub struct Group {
     /// Members that are no more, with what was said of them.
     #[serde(skip)]
     gone: Vec<(NotifiedAlert, Notice)>,
+    /// What the notices of all that waits hang on, as it was when they were said last.
+    #[serde(skip)]
+    pace_said: Option<PaceSaid>,
 }
+
+/// When what waits is told, whether a message is under way, whether there was one before.
+type PaceSaid = (Option<i64>, bool, bool);
 
 /// Why a message is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,7 +190,7 @@ impl Why {
             Why::New => "new group",
             Why::Changed => "group changed",
             Why::Repeat => "repeat",
-            Why::Refresh => "still firing",
+            Why::Refresh => REFRESH,
         }
     }
 }
@@ -195,6 +212,7 @@ impl Group {
             sequence: 0,
             touched: BTreeSet::new(),
             gone: Vec::new(),
+            pace_said: None,
         }
     }
 
@@ -213,7 +231,7 @@ impl Group {
         for (alert, told) in alerts {
             let told = told.map(|burns| Telling { burns, at_ms, message: message.clone(), lost: false });
             group.change(&alert.id.clone(), at_ms, |_| {
-                Some(Member { alert, taken: false, hold: None, told, said: None })
+                Some(Member { alert, taken: false, hold: None, told, owed: false, said: None })
             });
         }
         (group.changed_ms, group.sent_ms, group.said_ms) = (changed_ms, sent_ms, sent_ms);
@@ -222,21 +240,26 @@ impl Group {
         group
     }
 
-    /// An alert belongs to it in this form.
-    pub fn tell(&mut self, entry: &Entry, now_ms: i64) {
+    /// An alert belongs to it in this form; another group of the receiver had it, or not.
+    pub fn tell(&mut self, entry: &Entry, elsewhere: bool, now_ms: i64) {
         self.address = entry.address.clone();
+        let elsewhere = elsewhere && self.address.receiver.kind.knows_alerts();
         self.change(&entry.alert.id, now_ms, |member| {
-            let (told, said) = member.map_or((None, None), |member| (member.told, member.said));
+            let (told, owed, said) = member.map_or((None, false, None), |m| (m.told, m.owed, m.said));
             let (alert, taken, hold) = (entry.alert.clone(), entry.taken, entry.hold.clone());
-            Some(Member { alert, taken, hold, told, said })
+            Some(Member { alert, taken, hold, told, owed: owed || elsewhere, said })
         });
     }
 
-    /// An alert belongs to it no more: it is over, or goes elsewhere.
-    pub fn over(&mut self, id: &str, now_ms: i64) {
+    /// An alert belongs to it no more: it is over, or goes elsewhere; another group of the receiver has it, or not.
+    pub fn over(&mut self, id: &str, elsewhere: bool, now_ms: i64) {
+        let elsewhere = elsewhere && self.address.receiver.kind.knows_alerts();
         self.change(id, now_ms, |member| {
             let mut member = member?;
             member.alert.ends_at_ms.get_or_insert(now_ms);
+            if elsewhere {
+                (member.told, member.owed) = (None, false);
+            }
             Some(member)
         });
     }
@@ -261,7 +284,7 @@ impl Group {
         self.count(id, false);
         let member = of(self.members.remove(id));
         // What is over is dropped unless the receiver believes that it burns and wants to know.
-        let kept = |m: &Member| m.burns() || (m.was_told_burning() && self.address.receiver.send_resolved);
+        let kept = |m: &Member| m.burns() || (m.owes_end() && self.address.receiver.send_resolved);
         match member {
             Some(member) if kept(&member) => drop(self.members.insert(id.to_owned(), member)),
             Some(Member { alert, said: Some(said), .. }) => self.gone.push((alert, said)),
@@ -342,6 +365,7 @@ impl Group {
                 let mut member = member?;
                 let burns = member.burns();
                 member.told = Some(Telling { burns, at_ms: now_ms, message: message.clone(), lost: false });
+                member.owed = false;
                 Some(member)
             });
         }
@@ -357,6 +381,13 @@ impl Group {
             at_ms: now_ms,
         });
         self.pending.as_ref()
+    }
+
+    /// The message under way, if its receiver is another by now: it goes where the others go.
+    pub fn readdressed(&mut self) -> Option<&DueNotification> {
+        let pending = self.pending.as_mut().filter(|pending| pending.receiver != self.address.receiver)?;
+        pending.receiver = self.address.receiver.clone();
+        Some(pending)
     }
 
     /// The message under way.
@@ -385,7 +416,7 @@ impl Group {
                 None => {
                     let ended = alert.ends_at_ms.filter(|at| now_ms - at < LOST_MS)?;
                     let alert = NotifiedAlert { ends_at_ms: Some(ended), ..alert.clone() };
-                    Some(Member { alert, taken: false, hold: None, told: Some(told), said: None })
+                    Some(Member { alert, taken: false, hold: None, told: Some(told), owed: false, said: None })
                 }
             });
         }
@@ -402,8 +433,11 @@ impl Group {
             std::mem::take(&mut self.gone).into_iter().map(|(alert, said)| (alert, Some(said), None)).collect();
         // When what waits is told hangs on all of the group.
         let mut touched = std::mem::take(&mut self.touched);
-        touched.extend(self.news.iter().cloned());
         let next = self.next().map(|(at, _)| at);
+        let pace = (next, self.pending.is_some(), self.sent_ms.is_some());
+        if self.pace_said.replace(pace) != Some(pace) {
+            touched.extend(self.news.iter().cloned());
+        }
         for id in touched {
             let Some(member) = self.members.get(&id) else { continue };
             let notice = self.notice(member, next);

@@ -194,6 +194,7 @@ impl ReceiverConfig {
             credential: self.credential.clone(),
             signing_key: self.signing_key.clone(),
             template: self.template.clone(),
+            of_host: true,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Config {
     pub(crate) sinks: Sinks,
     /// Who is told of alerts.
     pub(crate) receivers: Vec<ReceiverConfig>,
-    /// Whether receivers may have addresses that not everybody can reach.
+    /// Whether receivers that people state, not this file, may have addresses that not everybody can reach.
     pub(crate) private_receivers: bool,
     /// Rules that tell what devices are, and what is known of flows.
     pub(crate) enrichment: Enrichment,
@@ -87,7 +87,7 @@ impl Default for Config {
             sources: Sources::default(),
             sinks: Sinks::default(),
             receivers: Vec::new(),
-            private_receivers: true,
+            private_receivers: false,
             enrichment: Enrichment::default(),
             mappings: BTreeMap::new(),
         }

@@ -91,11 +91,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     };
     let disk = disk::os();
     let key = key::secret(&*disk, &dir.path("secret.key"))?;
-    let opened = ledger::open(config, &disk, &dir, &memory)?;
-    let replay = opened.replay().clone();
+    let mut opened = ledger::open(config, &disk, &dir, &memory)?;
 
     let public_url = config.http.public_url.as_deref().unwrap_or(&http.url);
-    let sinks = sinks::open(config, &disk, &dir, &opened, &memory, public_url, migrate).await?;
+    let sinks = sinks::open(config, &disk, &dir, &mut opened, &memory, public_url, migrate).await?;
+    let replay = opened.replay().clone();
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
     let (heard, consumers) = consumers::open(&sinks, &replay);
     let mut pipeline = opened.start(consumers).await?;

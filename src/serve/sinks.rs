@@ -44,7 +44,7 @@ pub(super) async fn open(
     config: &Config,
     disk: &Arc<dyn Disk>,
     dir: &DataDir,
-    opened: &Opened,
+    opened: &mut Opened,
     memory: &Budget,
     url: &str,
     migrate: bool,
@@ -64,7 +64,9 @@ pub(super) async fn open(
                 }
             })
         });
-        Some(Lake::start(disk, &lake_path, start_epoch, keep, memory.fresh(), on_commit).await?)
+        let lake = Lake::start(disk, &lake_path, start_epoch, keep, memory.fresh(), on_commit).await?;
+        opened.go_on_after(lake.newest())?;
+        Some(lake)
     } else {
         None
     };
@@ -75,7 +77,8 @@ pub(super) async fn open(
             }
             let truth = Arc::new(LiveTruth(live.clone()));
             let (generation, bound) = (opened.generation(), memory.postgres());
-            Some(Arc::new(Postgres::start(&p.url, generation, start_epoch, bound, truth)?))
+            let here = start_epoch..=opened.replay().last;
+            Some(Arc::new(Postgres::start(&p.url, generation, here, bound, truth)?))
         }
         None => None,
     };

@@ -58,6 +58,11 @@ async fn rules_hold_when_the_page_says_so() {
 }
 
 #[tokio::test]
+async fn people_are_told_as_the_page_says() {
+    play("alerts.md").await;
+}
+
+#[tokio::test]
 async fn operating_is_what_happens() {
     play("operate.md").await;
     play("postgres.md").await;
@@ -65,7 +70,8 @@ async fn operating_is_what_happens() {
 
 #[tokio::test]
 async fn what_was_backed_up_while_it_ran_starts_and_has_everything_once() {
-    let mut home = Home::new("");
+    let url = crate::sinks::database().await;
+    let mut home = Home::new(&format!("[sinks.postgres]\nurl = \"{url}\"\n"));
     let server = home.start();
     let items: Vec<String> = (0..50).map(|i| crate::server::armis(i, &format!("10.0.0.{i}"), 1)).collect();
     server.push("runner", "sync", &format!("[{}]", items.join(","))).await.unwrap();
@@ -88,6 +94,16 @@ async fn what_was_backed_up_while_it_ran_starts_and_has_everything_once() {
     let more = crate::server::armis(50, "10.0.0.50", 1);
     server.push("runner", "sync", &format!("[{more}]")).await.unwrap();
     server.count("devices", 51).await;
+    // Postgres goes on further than the backup, and so do its events.
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let stands = async |devices: i64| {
+        let frontier = server_of(&pool, "SELECT frontier FROM radarflow.sink_progress").await;
+        let found = server_of(&pool, "SELECT count(*) FROM radarflow.ocsf_devices").await;
+        // Nothing is of an epoch that the ledger never had.
+        let newer = format!("SELECT count(*) FROM radarflow.merge_audit WHERE epoch > {frontier}");
+        found == devices && server_of(&pool, &newer).await == 0
+    };
+    crate::sinks::until("Postgres has all of them", || stands(51)).await;
     server.stop();
     let restore = |to: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_radarflow"));
@@ -101,6 +117,7 @@ async fn what_was_backed_up_while_it_ran_starts_and_has_everything_once() {
     for _ in 0..2 {
         let server = home.start();
         server.count("devices", 50).await;
+        crate::sinks::until("Postgres is put back likewise", || stands(50)).await;
         server.stop();
     }
     let server = home.start();
@@ -112,6 +129,28 @@ async fn what_was_backed_up_while_it_ran_starts_and_has_everything_once() {
         51,
         "nothing is missing, nothing is twice"
     );
+    crate::sinks::until("Postgres goes on", || stands(51)).await;
+    // The lake goes on, and the ledger is put back: no epoch that the lake has is used again.
+    std::fs::remove_dir_all(data.join("ledger")).unwrap();
+    std::fs::remove_dir_all(data.join("snapshots")).unwrap();
+    for part in ["ledger", "snapshots"] {
+        let copied = Command::new("cp").arg("-r").arg(backup.join(part)).arg(data.join(part)).status().unwrap();
+        assert!(copied.success());
+    }
+    let server = home.start();
+    let last = crate::server::armis(60, "10.0.0.60", 1);
+    server.push("runner", "sync", &format!("[{last}]")).await.unwrap();
+    server.count("devices", 51).await;
+    server.stop();
+    assert_eq!(
+        crate::server::lake_count(&home.lake("devices_history")).await,
+        52,
+        "what came since the backup, and what came since it was put back"
+    );
+}
+
+async fn server_of(pool: &sqlx::PgPool, query: &str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_one(pool).await.unwrap_or(-1)
 }
 
 #[tokio::test]

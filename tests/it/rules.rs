@@ -119,6 +119,25 @@ title: "{display_name} is at the edge"
     let tried: Value = serde_json::from_str(&shown).unwrap();
     let tried = &tried[0]["tried"];
     assert_eq!((&tried["rows"], &tried["alerts"]), (&json!(4), &json!(3)), "{tried}");
+    // Three groups that begin and end: each is told of alone, and its end.
+    let ops = &tried["told"]["receivers"][0];
+    assert_eq!((&ops["receiver"], &ops["alerts"]), (&json!("ops"), &json!(3)), "{tried}");
+    let silence =
+        "---\nkind: silence\nname: quiet\nmatchers: ['alertname=any']\nends_at: 2099-01-01T00:00:00Z\ncomment: x\n";
+    let quiet = file("quiet.yaml", &format!("{one}{silence}"));
+    let (ok, shown, said) = radarflow(&server, &["rules", "test", &quiet, "--since", "1h", "--json"]);
+    assert!(ok, "{said}");
+    let silenced: Value = serde_json::from_str(&shown).unwrap();
+    let told_of = &silenced[0]["tried"]["told"];
+    assert_eq!((&told_of["untold_in_all"], &told_of["messages"]), (&json!(3), &json!([])), "{told_of}");
+    assert_eq!(told_of["untold"][0]["why"], "silenced by quiet of admin", "{told_of}");
+    // The alerts that there were: what was told is what would have been told.
+    let (ok, shown, said) =
+        radarflow(&server, &["routing", "test", &quiet, "--since", "1h", "--without", "silences/quiet", "--json"]);
+    assert!(ok, "{said}");
+    let rehearsed: Value = serde_json::from_str(&shown).unwrap();
+    let ops = &rehearsed["receivers"][0];
+    assert!(ops["really"].as_u64() > Some(0) && ops["messages"].as_u64() > Some(0), "{rehearsed}");
     let labels: Vec<&str> =
         tried["found"].as_array().unwrap().iter().map(|f| f["labels"]["severity"].as_str().unwrap()).collect();
     assert!(labels.contains(&"error") && labels.contains(&"critical") && labels.contains(&"info"), "{labels:?}");

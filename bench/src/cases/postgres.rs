@@ -84,7 +84,7 @@ async fn measure(server: &str) -> Result<()> {
     // The first row of the frontier, so that nothing has to be filled anew.
     db.execute("INSERT INTO radarflow.sink_progress (sink, generation, frontier) VALUES ('postgres', 7, 0)").await?;
     // All rows may wait: taking them does not.
-    let sink = Arc::new(Postgres::start(&url, 7, 0, 1 << 30, Arc::new(Nothing))?);
+    let sink = Arc::new(Postgres::start(&url, 7, 0..=0, 1 << 30, Arc::new(Nothing))?);
     let mut epoch = 0;
     let mut sink_took = Duration::ZERO;
     for version in 1..=2 {

@@ -88,6 +88,17 @@ pub enum LedgerError {
         /// Why the newest snapshot is none.
         damage: Option<Box<LedgerError>>,
     },
+    /// Somebody has epochs that are not there, and they are too many.
+    #[error(
+        "the lake has epochs up to {known}, and the ledger ends with {ends}: it was put back to what it was long before. Restore \
+         the lake that was backed up with it, or begin with an empty one"
+    )]
+    Behind {
+        /// The last epoch of the ledger.
+        ends: u64,
+        /// The last that the lake has.
+        known: u64,
+    },
     /// A snapshot cannot be read.
     #[error("snapshot {path}: {reason}")]
     Snapshot {

@@ -23,12 +23,16 @@ use std::sync::Arc;
 use radarflow_proto::disk::{Appender, Disk};
 use radarflow_proto::frame::Frame;
 
-use self::format::{End, Expected, HEADER, header, intact_behind, read_frames, read_header};
+use self::format::{End, Expected, HEADER, empty, header, intact_behind, read_frames, read_header};
 pub use self::repair::Repair;
 use super::LedgerError;
 
 /// A segment is closed once it is this long.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Epochs that empty frames may stand for: beyond it what has them is of another history.
+pub const MAX_RESERVED: u64 = 1 << 20;
+/// Empty frames that are written at once.
+const RESERVED_AT_ONCE: u64 = 10_000;
 /// Any number will do to name a ledger, as long as no two share it; all are of one length where they are written as text.
 const GENERATIONS: std::ops::Range<u64> = 1_000_000_000_000_000_000..9_000_000_000_000_000_000;
 
@@ -304,6 +308,36 @@ impl Segments {
             };
         }
         self.disk.sync_dir(&self.dir).map_err(LedgerError::io(&self.dir))
+    }
+
+    /// Has empty frames stand for the epochs up to one that somebody has already, so that none is used again. Tells how many.
+    ///
+    /// # Errors
+    /// The disk refuses, or they are more than [`MAX_RESERVED`].
+    pub fn reserve(&mut self, epoch: u64) -> Result<u64, LedgerError> {
+        let ends = self.next_epoch - 1;
+        let missing = epoch.saturating_sub(ends);
+        if missing > MAX_RESERVED {
+            return Err(LedgerError::Behind { ends, known: epoch });
+        }
+        while self.next_epoch <= epoch {
+            let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
+            let Some(tail) = self.tail.as_mut().filter(|tail| tail.length < self.segment_bytes) else {
+                self.roll()?;
+                continue;
+            };
+            // Many at once: each of its own would be a wait for the disk.
+            let mut bytes = Vec::new();
+            let from = self.next_epoch;
+            let upto = epoch.min(from + RESERVED_AT_ONCE - 1);
+            (from..=upto).for_each(|epoch| empty(self.generation, epoch, self.last_clock_ms).encode(&mut bytes));
+            tail.unsure = true;
+            tail.file.append(&bytes).and_then(|()| tail.file.sync()).map_err(LedgerError::io(path))?;
+            tail.unsure = false;
+            tail.length += bytes.len() as u64;
+            self.next_epoch = upto + 1;
+        }
+        Ok(missing)
     }
 
     /// Goes on after `epoch`, which a snapshot has, where the log ends before it: nothing in the log is needed any more.

@@ -96,6 +96,7 @@ pub struct Lake {
     room: Arc<Room>,
     applied: Applied,
     tables: Arc<Vec<(String, Applied)>>,
+    newest: u64,
 }
 
 /// Opens a table's folder, which must exist.
@@ -138,6 +139,7 @@ impl Lake {
             }
             writers.insert(table, writer);
         }
+        let newest = writers.values().map(|writer: &Writer| writer.committed).max().unwrap_or(0);
         let applied = Applied::default();
         applied.is_up(true);
         let (epochs, queue) = mpsc::unbounded_channel();
@@ -162,7 +164,12 @@ impl Lake {
             chore: None,
         };
         tokio::spawn(sink.run(queue));
-        Ok(Lake { epochs, room, applied, tables: Arc::new(tables) })
+        Ok(Lake { epochs, room, applied, tables: Arc::new(tables), newest })
+    }
+
+    /// The newest epoch that any table had at the start.
+    pub fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// How far each table is.

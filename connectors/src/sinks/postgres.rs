@@ -29,6 +29,7 @@ mod tests;
 mod waiting;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -235,42 +236,43 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts the sink. `start` is the epoch after which the dataflow says every change again. So many bytes of changes
-    /// may wait; beyond it the database is resynchronised when it is back.
+    /// Starts the sink. `here` begins with the epoch after which the dataflow says every change again, and ends with the last
+    /// of the ledger as it is now: a database that is further than that is of a ledger that was put back, and is put back
+    /// likewise. So many bytes of changes may wait; beyond it the database is resynchronised when it is back.
     ///
     /// # Errors
     /// [`PostgresError`] where the URL is none. A database that is away is no error: it is waited for.
     pub fn start(
         url: &str,
         generation: u64,
-        start: u64,
+        here: RangeInclusive<u64>,
         pending_bytes: usize,
         truth: Arc<dyn Truth>,
     ) -> Result<Postgres, PostgresError> {
-        Ok(Self::start_on(Arc::new(Server(url.parse()?)), generation, start, pending_bytes, truth))
+        Ok(Self::start_on(Arc::new(Server(url.parse()?)), generation, here, pending_bytes, truth))
     }
 
     /// The same on any database.
     pub fn start_on(
         database: Arc<dyn Database>,
         generation: u64,
-        start: u64,
+        here: RangeInclusive<u64>,
         pending_bytes: usize,
         truth: Arc<dyn Truth>,
     ) -> Postgres {
-        Self::start_within(Limits::DEFAULT, database, generation, start, pending_bytes, truth)
+        Self::start_within(Limits::DEFAULT, database, generation, here, pending_bytes, truth)
     }
 
     fn start_within(
         limits: Limits,
         database: Arc<dyn Database>,
         generation: u64,
-        start: u64,
+        here: RangeInclusive<u64>,
         pending_bytes: usize,
         truth: Arc<dyn Truth>,
     ) -> Postgres {
         let waiting = Arc::new(Waiting::new(pending_bytes));
-        let writer = Writer::new(limits, database, generation, start, waiting.clone(), truth);
+        let writer = Writer::new(limits, database, generation, here, waiting.clone(), truth);
         tokio::spawn(writer.run());
         Postgres { waiting }
     }

@@ -378,19 +378,27 @@ impl Sender {
         let answer = self.attempt(&mut message).await;
         let now = Instant::now();
         let mut state = self.shared.lock();
-        match answer {
-            Answer::Again(asked, detail) => {
+        let anew = state.lines.readdressed(&message);
+        match (answer, anew) {
+            // It goes to the address that it has now.
+            (Answer::Again(..) | Answer::Dead(_), Some(due)) => {
+                state.lines.answered(&message, now);
+                for refused in state.lines.push(due, now) {
+                    state.note(refused, false, "too much waits for its receiver".to_owned());
+                }
+            }
+            (Answer::Again(asked, detail), None) => {
                 state.trouble(&message.due, false, &detail, now);
                 for dead in state.lines.failed(message, asked, now) {
                     state.note(dead, false, format!("gave up: {detail}"));
                 }
             }
-            Answer::Delivered(detail) => {
+            (Answer::Delivered(detail), _) => {
                 state.well(&message.due);
                 state.lines.answered(&message, now);
                 state.note(message, true, detail);
             }
-            Answer::Dead(detail) => {
+            (Answer::Dead(detail), None) => {
                 state.trouble(&message.due, true, &detail, now);
                 state.lines.answered(&message, now);
                 state.note(message, false, detail);
@@ -434,7 +442,7 @@ impl Sender {
             Err(error) => return Answer::Again(None, error),
         };
         if due.receiver.kind == ReceiverKind::Email {
-            return self.mail(due, &url).await;
+            return self.mail(message, &url).await;
         }
         let calls = match payloads::calls(due, &url, &credential, &self.external_url) {
             Ok(calls) => calls,
@@ -444,7 +452,7 @@ impl Sender {
         let mut last = Answer::Delivered("nothing to tell".to_owned());
         for (nth, call) in calls.into_iter().enumerate().skip(message.done) {
             let key = if several { format!("{}/{nth}", due.id) } else { due.id.clone() };
-            last = self.call(call, key, &due.reason, signing.as_deref(), &headers).await;
+            last = self.call(call, key, due, signing.as_deref(), &headers).await;
             // Each is about an alert of its own: one that is refused keeps no other back.
             match last {
                 Answer::Again(..) => return last,
@@ -464,18 +472,19 @@ impl Sender {
         &self,
         Call { url, headers, body }: Call,
         key: String,
-        reason: &str,
+        due: &DueNotification,
         signing: Option<&str>,
         own: &[(String, String)],
     ) -> Answer {
         let mut headers: Vec<(String, String)> = headers.into_iter().chain(own.iter().cloned()).collect();
-        headers.push(("Radarflow-Reason".to_owned(), reason.to_owned()));
+        headers.push(("Radarflow-Reason".to_owned(), due.reason.clone()));
         if let Some(signing) = signing {
             let bytes = serde_json::to_vec(&body).unwrap_or_default();
             let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, signing.as_bytes()), &bytes);
             headers.push(("Radarflow-Signature".to_owned(), format!("sha256={}", hex::encode(signature))));
         }
-        match tokio::time::timeout(TIMEOUT, self.receivers.post(Post { url, key, headers, body })).await {
+        let post = Post { url, of_host: due.receiver.of_host, key, headers, body };
+        match tokio::time::timeout(TIMEOUT, self.receivers.post(post)).await {
             Ok(Reply::Answered { status: 200..300, said, .. }) => Answer::Delivered(said),
             Ok(Reply::Answered { status: 401 | 403 | 404 | 407 | 408 | 425 | 429 | 500.., said, retry_after }) => {
                 Answer::Again(retry_after.map(|asked| asked.min(LONGEST_ASKED)), said)
@@ -486,26 +495,34 @@ impl Sender {
         }
     }
 
-    /// A message by mail, to each address.
-    async fn mail(&self, due: &DueNotification, target: &str) -> Answer {
+    /// A message by mail, to each address that does not have it.
+    async fn mail(&self, message: &mut Message, target: &str) -> Answer {
+        let due = &message.due;
         let Some(mailer) = self.shared.mailer.get() else {
             return Answer::Again(None, "no mail is sent: [mail] is not configured".to_owned());
         };
         let to = target.strip_prefix("mailto:").unwrap_or(target);
         let (subject, text) = (payloads::title(due), payloads::text(due, &self.external_url));
-        let (mut refused, mut later) = (None, None);
+        let mut later = None;
         for address in to.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            if message.mailed.iter().any(|mailed| mailed == address) {
+                continue;
+            }
             // One who is not reached does not keep the others from being told.
             match mailer.send(address, &subject, text.clone()).await {
                 Ok(()) => {}
                 // The target may be a secret that was meant for another kind of receiver: it is not told.
-                Err(MailError::Address(..)) => refused = Some("the target is no address of mail".to_owned()),
-                Err(error @ MailError::Message(_)) => refused = Some(error.to_string()),
-                Err(MailError::Sending(error)) if error.is_permanent() => refused = Some(error.to_string()),
-                Err(error) => later = Some(error.to_string()),
+                Err(MailError::Address(..)) => message.refused = Some("the target is no address of mail".to_owned()),
+                Err(error @ MailError::Message(_)) => message.refused = Some(error.to_string()),
+                Err(MailError::Sending(error)) if error.is_permanent() => message.refused = Some(error.to_string()),
+                Err(error) => {
+                    later = Some(error.to_string());
+                    continue;
+                }
             }
+            message.mailed.push(address.to_owned());
         }
-        match (later, refused) {
+        match (later, message.refused.clone()) {
             (Some(why), _) => Answer::Again(None, why),
             (None, Some(why)) => Answer::Dead(why),
             (None, None) => Answer::Delivered("mailed".to_owned()),

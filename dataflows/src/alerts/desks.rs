@@ -63,8 +63,8 @@ fn take(desk: &mut Desk, parts: Vec<(Part, isize)>) {
 
 fn said(tenant: &str, said: Said) -> Keyed<GroupKey, GroupEvent> {
     let (name, event) = match said {
-        Said::Told(name, entry) => (name, GroupEvent::Told(entry)),
-        Said::Gone(name, id) => (name, GroupEvent::Gone(id)),
+        Said::Told(name, entry, elsewhere) => (name, GroupEvent::Told(entry, elsewhere)),
+        Said::Gone(name, id, elsewhere) => (name, GroupEvent::Gone(id, elsewhere)),
     };
     let key = GroupKey { tenant: tenant.to_owned(), receiver: name.receiver, group: name.group };
     Keyed { key, position: 0, event }

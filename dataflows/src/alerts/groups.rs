@@ -26,10 +26,10 @@ pub struct GroupKey {
 /// What moves a group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum GroupEvent {
-    /// An alert belongs to it in this form.
-    Told(Arc<Entry>),
-    /// An alert belongs to it no more.
-    Gone(String),
+    /// An alert belongs to it in this form; and whether another group of the receiver had it.
+    Told(Arc<Entry>, bool),
+    /// An alert belongs to it no more; and whether another group of the receiver has it.
+    Gone(String, bool),
     /// A message arrived or is dead.
     Settled(Settled),
 }
@@ -143,12 +143,13 @@ impl Machine for Groups {
         let now = Time::from_ms(tick.clock_ms);
         for event in events {
             match event {
-                GroupEvent::Told(entry) => {
-                    state.get_or_insert_with(|| Group::new(entry.address.clone())).tell(&entry, tick.clock_ms);
+                GroupEvent::Told(entry, elsewhere) => {
+                    let group = state.get_or_insert_with(|| Group::new(entry.address.clone()));
+                    group.tell(&entry, elsewhere, tick.clock_ms);
                 }
-                GroupEvent::Gone(id) => {
+                GroupEvent::Gone(id, elsewhere) => {
                     if let Some(group) = state.as_mut() {
-                        group.over(&id, tick.clock_ms);
+                        group.over(&id, elsewhere, tick.clock_ms);
                     }
                 }
                 GroupEvent::Settled(Settled { id, delivered, detail }) => {
@@ -169,6 +170,7 @@ impl Machine for Groups {
             }
         }
         let Some(group) = state.as_mut() else { return };
+        out.extend(group.readdressed().cloned().map(GroupOut::Due));
         if let Some(due) = group.fire(tick.clock_ms) {
             let due = due.clone();
             out.push(GroupOut::Happened(notification(&due, "due", &due.reason, now)));

@@ -1,8 +1,10 @@
-//! Dead letters: messages that their receiver did not take. They are kept for a time, and sent again when somebody asks.
+//! Dead letters: messages that their receiver did not take. They are kept for a time, and sent again when somebody asks: to the
+//! address that the receiver has then, which may have been mended.
 
 use std::collections::BTreeMap;
 
 use radarflow_proto::cell::Time;
+use radarflow_proto::fact::Receiver;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::rows::DeadLetter;
@@ -31,6 +33,8 @@ pub struct LetterKey {
 /// What moves them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum LetterEvent {
+    /// The receiver is this now, or is no more.
+    Address(Option<Receiver>),
     /// A message is dead, and why.
     Dead(DueNotification, String),
     /// A message arrived or is dead, perhaps one that was sent again.
@@ -76,8 +80,13 @@ impl Letter {
     }
 }
 
-/// By when they died, and by name: they are sent again in that order.
-type OfReceiver = BTreeMap<(i64, String), Letter>;
+/// What is kept of a receiver.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct OfReceiver {
+    receiver: Option<Receiver>,
+    /// By when they died, and by name: they are sent again in that order.
+    letters: BTreeMap<(i64, String), Letter>,
+}
 
 /// Keeps them.
 pub(super) struct Letters;
@@ -99,10 +108,19 @@ impl Machine for Letters {
         out: &mut Vec<LetterOut>,
     ) {
         let now = Time::from_ms(tick.clock_ms);
-        let letters = state.get_or_insert_default();
+        let OfReceiver { receiver, letters } = state.get_or_insert_default();
         let mut before: BTreeMap<(i64, String), Option<DeadLetter>> = BTreeMap::new();
         for event in events {
             match event {
+                LetterEvent::Address(now) => {
+                    for letter in letters.values_mut().filter(|letter| letter.replaying) {
+                        if let Some(now) = now.as_ref().filter(|now| letter.due.receiver != **now) {
+                            letter.due.receiver = now.clone();
+                            out.push(LetterOut::Due(letter.due.clone()));
+                        }
+                    }
+                    *receiver = now;
+                }
                 LetterEvent::Dead(due, reason) => {
                     let at = (tick.clock_ms, due.id.clone());
                     before.entry(at.clone()).or_insert_with(|| letters.get(&at).map(Letter::row));
@@ -124,10 +142,16 @@ impl Machine for Letters {
                     }
                 }
                 LetterEvent::Replay(command_id) => {
-                    let refused = letters.is_empty().then(|| format!("receiver {} has no dead letters", key.receiver));
-                    for (at, letter) in letters.iter_mut().filter(|(_, letter)| !letter.replaying) {
+                    let refused = match receiver {
+                        None => Some(format!("there is no receiver {}", key.receiver)),
+                        Some(_) if letters.is_empty() => Some(format!("receiver {} has no dead letters", key.receiver)),
+                        Some(_) => None,
+                    };
+                    let sent = letters.iter_mut().filter(|(_, letter)| !letter.replaying);
+                    for ((at, letter), address) in sent.zip(receiver.iter().cycle()) {
                         before.entry(at.clone()).or_insert_with(|| Some(letter.row()));
                         letter.replaying = true;
+                        letter.due.receiver = address.clone();
                         out.push(LetterOut::Happened(notification(&letter.due, "due", "replayed", now)));
                         out.push(LetterOut::Due(letter.due.clone()));
                     }
@@ -154,17 +178,23 @@ impl Machine for Letters {
                 out.extend(is.map(|row| LetterOut::Row(row, 1)));
             }
         }
-        if letters.is_empty() {
+        if letters.is_empty() && receiver.is_none() {
             *state = None;
         }
     }
 
-    fn due_ms(&self, letters: &OfReceiver) -> Option<i64> {
-        letters.first_key_value().map(|((died, _), _)| died + LETTER_MS)
+    fn due_ms(&self, state: &OfReceiver) -> Option<i64> {
+        state.letters.first_key_value().map(|((died, _), _)| died + LETTER_MS)
     }
 
-    fn restored(&mut self, _key: &LetterKey, letters: &OfReceiver, out: &mut Vec<LetterOut>) {
-        for letter in letters.values() {
+    fn again(&mut self, _key: &LetterKey, state: &mut Option<OfReceiver>, event: LetterEvent) {
+        if let LetterEvent::Address(receiver) = event {
+            state.get_or_insert_default().receiver = receiver;
+        }
+    }
+
+    fn restored(&mut self, _key: &LetterKey, state: &OfReceiver, out: &mut Vec<LetterOut>) {
+        for letter in state.letters.values() {
             out.push(LetterOut::Row(letter.row(), 1));
             out.extend(letter.replaying.then(|| LetterOut::Due(letter.due.clone())));
         }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use radarflow_proto::cell::{RowId, Tags, Time};
 use radarflow_proto::fact::AlertStatus;
-use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::rows::{Alert, AlertHistory, Event};
 use radarflow_reconcile::alert::{Condition, Life};
@@ -79,25 +78,6 @@ pub(super) struct AlertState {
 /// Alerts of one condition that stay in the table after a newer one began.
 pub const MAX_PAST: usize = 16;
 
-fn burning(life: &Life) -> Burning {
-    let row = life.row();
-    Burning {
-        alert: NotifiedAlert {
-            id: row.id,
-            fingerprint: row.fingerprint,
-            labels: row.labels.0,
-            annotations: row.annotations.0,
-            starts_at_ms: life.began.ms(),
-            ends_at_ms: None,
-        },
-        partition: row.partition,
-        device_uid: row.device_uid,
-        suppressed: life.hold(),
-        taken: life.status == AlertStatus::Acknowledged,
-        level: life.level,
-    }
-}
-
 impl AlertState {
     /// The alert, and those before it.
     fn lives(&self) -> impl Iterator<Item = &Life> {
@@ -114,7 +94,7 @@ impl AlertState {
         out.extend(gone.map(|(_, row)| AlertOut::Row(row.clone(), -1)));
         out.extend(come.map(|(_, row)| AlertOut::Row(row.clone(), 1)));
         let burns = |s: Option<&AlertState>| {
-            s.filter(|s| s.life.burns()).map(|s| (s.life.subject.tenant.clone(), burning(&s.life)))
+            s.filter(|s| s.life.burns()).map(|s| (s.life.subject.tenant.clone(), s.life.burning()))
         };
         let (old, new) = (burns(before), burns(after));
         if old != new {
@@ -203,7 +183,7 @@ impl Machine for Alerts {
         policies.retain(|_, n| *n > 0);
         let holding = holds.last_key_value().map(|(c, _)| c.clone());
         match (state.as_mut(), holding) {
-            (Some(s), Some(condition)) if s.life.active => s.life.confirm(condition),
+            (Some(s), Some(condition)) if s.life.active || s.life.burns() => s.life.confirm(condition),
             (_, Some(condition)) => {
                 if let Some(subject) = &key.subject {
                     let life = Life::begin(subject.clone(), condition, now);
@@ -221,7 +201,6 @@ impl Machine for Alerts {
                 }
             }
             (Some(s), None) if s.life.active => {
-                s.ended_ms = Some(tick.clock_ms);
                 if let Some(old) = s.life.over(now) {
                     history(&s.life, Some(old), now, "system", "condition over", out);
                 }
@@ -235,6 +214,10 @@ impl Machine for Alerts {
         }
         for asked in steps {
             step(state.as_mut(), asked, now, out);
+        }
+        if let Some(s) = state.as_mut() {
+            let over = !s.life.active && !s.life.burns();
+            s.ended_ms = over.then(|| s.ended_ms.unwrap_or(tick.clock_ms));
         }
         if is_timer && let Some(s) = state.as_mut() {
             while let Some((old, why)) = s.life.wait(now) {

@@ -20,15 +20,17 @@ mod older;
 mod pairs;
 mod tolls;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use radarflow_proto::fact::OwnCondition;
 use radarflow_proto::payload::DueNotification;
 use radarflow_proto::ports::Outcome;
-use radarflow_proto::resource::ResourceChange;
+use radarflow_proto::resource::{Resource, ResourceChange};
 use radarflow_proto::rows::{Alert, Device, StateRow, Table};
 use radarflow_reconcile::alert::{Condition, Subject, labels};
-use radarflow_reconcile::resources::escalation;
+use radarflow_reconcile::resources::escalation::Policy;
+use radarflow_reconcile::resources::told;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
@@ -98,8 +100,9 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         AlertOut::Burning(tenant, burning, diff) => Some(((tenant, burning), diff)),
         _ => None,
     });
-    let told = desks::build(cx, inputs.resources, inputs.devices, burning);
-    let groups = machine(told.concat(inputs.deliveries.clone()), cx, Groups);
+    let addresses = inputs.resources.clone();
+    let reached = desks::build(cx, inputs.resources, inputs.devices, burning);
+    let groups = machine(reached.concat(inputs.deliveries.clone()), cx, Groups);
     let dead = groups.clone().flat_map(|out| match out {
         GroupOut::Dead(due, detail) => {
             let key = LetterKey { tenant: due.tenant.clone(), receiver: due.receiver.name.clone() };
@@ -114,7 +117,13 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         }
         _ => None,
     });
-    let letters = machine(dead.concat(settled).concat(inputs.replays), cx, Letters);
+    let addresses = addresses.flat_map(|ResourceChange { before, after }| {
+        let of = after.as_ref().or(before.as_ref()).filter(|of| of.resource == Table::Receiver.name())?;
+        let key = LetterKey { tenant: of.tenant.clone(), receiver: of.id.clone() };
+        let now = after.as_deref().and_then(told::receiver);
+        Some(Keyed { key, position: 0, event: LetterEvent::Address(now) })
+    });
+    let letters = machine(dead.concat(settled).concat(addresses).concat(inputs.replays), cx, Letters);
 
     let of_alerts = alerts.clone().flat_map(|out| match out {
         AlertOut::Happened(row) => Some(row),
@@ -166,6 +175,9 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
     }
 }
 
+/// Policies of escalation that are kept read.
+const READ_AT_ONCE: usize = 1000;
+
 /// What policies of escalation say of each condition.
 fn escalations<'scope>(
     conditions: Conditions<'scope>,
@@ -180,9 +192,18 @@ fn escalations<'scope>(
     );
     let conditions =
         collected(conditions, |(key, condition, diff)| Some(((key.tenant.clone(), (key, condition)), diff)));
-    let said = conditions.join_map(policies, |_, (key, condition), policy| {
+    // Read once, not at every condition.
+    let mut read: BTreeMap<Arc<Resource>, Option<Policy>> = BTreeMap::new();
+    let said = conditions.join_map(policies, move |_, (key, condition), resource| {
+        if !read.contains_key(resource) {
+            if read.len() >= READ_AT_ONCE {
+                read.clear();
+            }
+            read.insert(resource.clone(), Policy::read(resource));
+        }
         let labels = key.subject.as_ref().map(|subject| labels(subject, condition));
-        (key.clone(), labels.and_then(|labels| escalation::of(policy, &labels)))
+        let policy = read.get(resource).and_then(Option::as_ref);
+        (key.clone(), labels.and_then(|labels| policy?.of(&labels)))
     });
     let said = said.flat_map(|(key, said)| said.map(|said| (key, said)));
     changes(said, |(key, said), diff| {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::alert::Condition;
 use radarflow_reconcile::rules::group::Now;
 use radarflow_reconcile::rules::rule::GroupOf;
 use radarflow_reconcile::rules::{Group, Rule, Says};
@@ -86,29 +86,7 @@ struct Judge {
 
 fn condition(rule: &Rule, says: &Says) -> Option<(AlertKey, Condition)> {
     let Says::Burns(says) = says else { return None };
-    let subject = Subject {
-        tenant: rule.tenant.clone(),
-        partition: says.partition.clone(),
-        rule: format!("rule:{}", rule.name),
-        entity: says.entity.clone(),
-    };
-    let (source_type, source_id) = match (&says.device_uid, &says.agent_uid) {
-        (Some(device), _) => ("device", device.clone()),
-        (None, Some(agent)) => ("agent", agent.clone()),
-        (None, None) => ("rule", says.entity.clone()),
-    };
-    let condition = Condition {
-        rule: rule.name.clone(),
-        severity: rule.severity.clone(),
-        title: says.title.clone(),
-        description: says.description.clone(),
-        source_type: source_type.to_owned(),
-        source_id,
-        device_uid: says.device_uid.clone(),
-        agent_uid: says.agent_uid.clone(),
-        labels: says.labels.clone(),
-        measured: says.measured.clone(),
-    };
+    let (subject, condition) = says.condition(rule);
     Some((AlertKey::of_subject(subject), condition))
 }
 

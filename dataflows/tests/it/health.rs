@@ -180,13 +180,21 @@ fn a_stop_ages_nobody_and_what_is_restored_ages_as_before() {
     }
 }
 
+/// What a vantage says; of several the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    TooLittle,
+    Unavailable,
+    Available,
+}
+
 /// One vantage's results, as they came: event time, instant on the live clock, answer.
 #[derive(Default)]
 struct Heard(Vec<(i64, i64, bool)>);
 
 impl Heard {
     /// From scratch: what it says at an instant of the live clock.
-    fn says(&self, live_ms: i64) -> Option<bool> {
+    fn says(&self, live_ms: i64) -> Option<Says> {
         let mut results = self.0.clone();
         results.sort_unstable();
         let patience = |until: usize| {
@@ -207,7 +215,11 @@ impl Heard {
                 (said, failures) = (None, 0);
             }
             failures = if *up { 0 } else { failures + 1 };
-            said = if *up || failures >= 2 { Some(*up) } else { said };
+            said = match (*up, failures) {
+                (true, _) => Some(Says::Available),
+                (false, 2..) => Some(Says::Unavailable),
+                (false, _) => said.or(Some(Says::TooLittle)),
+            };
         }
         let heard = self.0.iter().map(|(_, heard, _)| *heard).max()?;
         said.filter(|_| live_ms < heard + patience(results.len() - 1))
@@ -256,14 +268,20 @@ fn a_device_is_at_every_epoch_what_its_vantages_say_from_scratch() {
             if should != state {
                 expected.push(match should {
                     None => "unknown",
-                    Some(true) => "available",
-                    Some(false) => "unavailable",
+                    Some(Says::Available) => "available",
+                    Some(Says::Unavailable) => "unavailable",
+                    Some(Says::TooLittle) => "insufficient_data",
                 });
                 state = should;
             }
             for run in &mut runs {
                 run.gap_ms = gap_ms;
                 run.tick_after(10_000, inputs.clone());
+                let should = match should {
+                    Some(Says::Available) => Some(true),
+                    Some(Says::Unavailable) => Some(false),
+                    Some(Says::TooLittle) | None => None,
+                };
                 assert_eq!(device(run).is_available, should, "seed {seed}, step {step}");
             }
         }
@@ -273,5 +291,73 @@ fn a_device_is_at_every_epoch_what_its_vantages_say_from_scratch() {
         }
         assert_eq!(runs[0].tables, runs[1].tables);
         assert!(expected.len() > 4, "seed {seed} tries nothing: {expected:?}");
+    }
+}
+
+/// Twelve devices that agent-7 looks at each minute; agent-8 looks at the first as well.
+fn dozen(run: &mut Run, sees: impl Fn(usize) -> bool) {
+    let at = run.clock_ms + run.gap_ms + MINUTE;
+    let ip = |n: usize| format!("10.0.0.{n}");
+    let looks = (1..=12).map(|n| check("agent-7", at, &ip(n), Some(sees(n))));
+    let looks: Vec<_> = looks.chain([check("agent-8", at, &ip(1), Some(true))]).collect();
+    run.tick_after(MINUTE, looks);
+}
+
+#[test]
+fn a_vantage_that_loses_nearly_all_at_once_is_sick_and_one_alert_stands_for_all() {
+    for workers in [1, 2] {
+        let mut run = Run::new(workers);
+        run.tick(instances());
+        let devices: Vec<_> = (1..=12).map(|n| armis(&format!("X{n}"), &format!("10.0.0.{n}"), 1, "")).collect();
+        run.tick(vec![sync(&devices)]);
+        let is = |run: &Run, n: usize| {
+            let device = run.tables.device(&uid("default", &format!("armis:X{n}")));
+            (device.is_available, device.availability_reason.clone().unwrap_or_default())
+        };
+        let alerts = |run: &Run| -> Vec<(String, String)> {
+            let of = |row: &StateRow| {
+                if let StateRow::Alert(a) = row { Some((a.rule.clone(), a.status.clone())) } else { None }
+            };
+            run.tables.state.values().filter_map(of).collect()
+        };
+        for _ in 0..5 {
+            dozen(&mut run, |_| true);
+        }
+        // Ten minutes later eight are lost, two thirds: they are down.
+        for _ in 0..3 {
+            dozen(&mut run, |n| n <= 4);
+        }
+        assert_eq!((is(&run, 12).0, offline(&run).len()), (Some(false), 8));
+        for _ in 0..3 {
+            dozen(&mut run, |_| true);
+        }
+        assert!(offline(&run).iter().all(|alert| alert.status == "resolved"));
+        // All are lost but one that another sees.
+        dozen(&mut run, |_| false);
+        assert_eq!(is(&run, 12).0, Some(true), "one failure is none");
+        dozen(&mut run, |_| false);
+        assert_eq!(is(&run, 1).0, Some(true));
+        let reason = "agent-7 is sick: it lost nearly all of its targets at once".to_owned();
+        assert_eq!(is(&run, 12), (None, reason.clone()));
+        let burning = |run: &Run| -> Vec<String> {
+            alerts(run).into_iter().filter(|(_, status)| status != "resolved").map(|(rule, _)| rule).collect()
+        };
+        assert_eq!(burning(&run), ["vantage-sick"]);
+        // Out of a snapshot it is sick as before, for as long as it sees as little.
+        run.tick_after(0, vec![fact(&Fact::Snapshot)]);
+        let start = Start { epoch: run.epoch, gap_ms: run.gaps_ms, state: run.snapshot.clone(), ..Default::default() };
+        let mut again = Run::from(3 - workers, start, run.clock_ms);
+        assert_eq!(again.tables.state, run.tables.state);
+        for run in [&mut run, &mut again] {
+            for _ in 0..70 {
+                dozen(run, |_| false);
+            }
+            assert_eq!((is(run, 12), burning(run)), ((None, reason.clone()), vec!["vantage-sick".to_owned()]));
+            // It sees three again: those that it does not see are down.
+            dozen(run, |n| n <= 3);
+            assert_eq!((is(run, 2).0, is(run, 12).0), (Some(true), Some(false)));
+            assert_eq!(burning(run), vec!["device-offline"; 9]);
+        }
+        assert_eq!(again.tables.state, run.tables.state);
     }
 }

@@ -22,6 +22,7 @@ fn receiver() -> Fact {
         credential: None,
         signing_key: None,
         template: None,
+        of_host: true,
     })
 }
 

@@ -30,6 +30,13 @@ pub(crate) fn receiver(name: &str) -> Input {
     command("t", "", None, vec![put("receivers", name, fields)])
 }
 
+/// One that knows each alert by itself.
+fn incidents(name: &str) -> Input {
+    let fields = json!({"target": format!("http://{name}"), "url": "http://x", "kind": "pagerduty", "credential": "key",
+        "group_by": ["alertname"], "group_wait_ms": 0, "group_interval_ms": 1000, "repeat_interval_ms": 3_600_000});
+    command("t", "", None, vec![put("receivers", name, fields)])
+}
+
 fn silence(name: &str, matcher: &str, from_ms: i64, to_ms: i64) -> Input {
     let fields =
         json!({"matchers": [matcher], "starts_at": from_ms * 1000, "ends_at": to_ms * 1000, "comment": "work"});
@@ -216,6 +223,71 @@ fn a_dead_letter_is_a_row_until_it_is_taken_after_all() {
     assert_eq!(outcomes, ["delivered"]);
 }
 
+#[test]
+fn what_waits_for_a_receiver_goes_where_that_is_mended_to() {
+    let mut run = Run::new(2);
+    let at = |target: &str| {
+        let fields = json!({"target": target, "url": "http://x", "group_by": ["alertname"], "group_wait_ms": 0,
+            "group_interval_ms": 600_000, "repeat_interval_ms": 3_600_000});
+        command("t", "", None, vec![put("receivers", "ops", fields)])
+    };
+    run.tick(vec![at("http://wrong"), holds("link-down", "a", "warning", true)]);
+    let first = due(&run)[0].clone();
+    let last = |run: &Run| {
+        let all = run.outputs_seen.iter().flat_map(|output| &output.due);
+        all.filter(|due| due.id == first.id).map(|due| due.receiver.url.clone()).last()
+    };
+    assert_eq!(last(&run).as_deref(), Some("http://wrong"));
+    run.tick(vec![at("http://mended")]);
+    assert_eq!(last(&run).as_deref(), Some("http://mended"), "under the same name");
+    run.tick(vec![settled(&first, false)]);
+    run.tick(vec![at("http://well")]);
+    let replay = Fact::Replay {
+        tenant: "t".into(),
+        receiver: "ops".into(),
+        actor: Actor { name: "ann".into(), role: Role::Admin },
+        reason: String::new(),
+        command_id: "c1".into(),
+    };
+    run.tick(vec![fact(&replay)]);
+    assert_eq!(last(&run).as_deref(), Some("http://well"));
+    run.tick(vec![at("http://better")]);
+    assert_eq!(last(&run).as_deref(), Some("http://better"));
+}
+
+#[test]
+fn an_alert_that_somebody_reopens_burns_until_it_is_resolved_again() {
+    let mut run = Run::new(2);
+    let settle = |run: &mut Run| {
+        let all = open(run).iter().map(|due| settled(due, true)).collect();
+        run.tick_after(1100, all);
+    };
+    run.tick(vec![receiver("ops"), holds("link-down", "a", "warning", true)]);
+    settle(&mut run);
+    run.tick(vec![holds("link-down", "a", "warning", false)]);
+    settle(&mut run);
+    let id = alerts(&run)[0].id.clone();
+    run.tick(vec![step(&id, AlertStatus::Pending, None)]);
+    settle(&mut run);
+    settle(&mut run);
+    let said = told(&due(&run));
+    assert_eq!(said, [vec![("a".to_owned(), true)], vec![("a".to_owned(), false)], vec![("a".to_owned(), true)]]);
+    // Its condition returns and ends: it is the same alert.
+    run.tick(vec![holds("link-down", "a", "warning", true)]);
+    assert_eq!(alerts(&run).len(), 1);
+    run.tick(vec![holds("link-down", "a", "warning", false)]);
+    let alert = alerts(&run).remove(0);
+    assert_eq!((alert.id, alert.status.as_str(), alert.occurrence_count), (id.clone(), "resolved", 2));
+    // Reopened again, a person ends it.
+    run.tick(vec![step(&id, AlertStatus::Pending, None)]);
+    run.tick(vec![step(&id, AlertStatus::Resolved, None)]);
+    for _ in 0..3 {
+        settle(&mut run);
+    }
+    assert!(!due(&run).last().unwrap().firing());
+    assert_eq!(notices(&run), []);
+}
+
 /// Numbers from a seed.
 struct Dice(u64);
 
@@ -316,8 +388,24 @@ fn inputs(run: &Run, happens: &[Happens]) -> Vec<Input> {
 
 fn begun(workers: usize) -> Run {
     let mut run = Run::new(workers);
-    run.tick(vec![receiver("ops"), receiver("boss"), route("root", None, &[], Some("ops"), false)]);
+    run.tick(vec![receiver("ops"), incidents("boss"), route("root", None, &[], Some("ops"), false)]);
     run
+}
+
+/// What is told over in a group is not told burning in another group of who knows alerts by themselves.
+fn no_incident_is_closed_that_is_another_groups(run: &Run, seed: u64) {
+    let burning: BTreeSet<String> = alerts(run).into_iter().filter(|a| a.status != "resolved").map(|a| a.id).collect();
+    let notices = notices(run);
+    let last = run.outputs_seen.last().into_iter().flat_map(|output| &output.due);
+    for due in last.filter(|due| due.receiver.kind.knows_alerts()) {
+        for ended in due.alerts.iter().filter(|alert| alert.ends_at_ms.is_some() && burning.contains(&alert.id)) {
+            let other = notices.iter().find(|notice| {
+                let of = (notice.receiver.as_str(), notice.alert_id.as_str());
+                of == (due.receiver.name.as_str(), ended.id.as_str()) && notice.group_key != due.group_key
+            });
+            assert!(other.is_none(), "seed {seed}: {} is ended in {}, and {other:?}", ended.id, due.group_key);
+        }
+    }
 }
 
 #[test]
@@ -332,6 +420,7 @@ fn on_any_number_of_workers_and_out_of_any_snapshot_the_same_is_told_and_what_wa
         for (nth, (ms, happens)) in history.iter().enumerate() {
             let said = inputs(&run, happens);
             run.tick_after(*ms, said.clone());
+            no_incident_is_closed_that_is_another_groups(&run, seed);
             wide.tick_after(*ms, said.clone());
             let mut with_snapshot = said;
             if nth % 7 == 3 {
@@ -365,7 +454,8 @@ fn on_any_number_of_workers_and_out_of_any_snapshot_the_same_is_told_and_what_wa
         for due in due(&run) {
             messages += 1;
             for alert in &due.alerts {
-                let of = (due.receiver.name.clone(), due.group_key.clone() + &alert.id);
+                let group = if due.receiver.kind.knows_alerts() { "" } else { &due.group_key };
+                let of = (due.receiver.name.clone(), group.to_owned() + &alert.id);
                 believes.insert(of, alert.ends_at_ms.is_none());
             }
         }

@@ -137,6 +137,7 @@ fn what_stood_before_there_were_resources_stands_after_an_upgrade() {
         credential: None,
         signing_key: None,
         template: None,
+        of_host: true,
     };
     let token = Token {
         id: "0a".into(),

@@ -57,6 +57,7 @@ fn receiver(tenant: &str, url: &str) -> Fact {
         credential: None,
         signing_key: None,
         template: None,
+        of_host: true,
     })
 }
 

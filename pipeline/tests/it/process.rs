@@ -180,7 +180,7 @@ impl Process {
         let known = Arc::new(Known { live: live.clone(), truth: truth.clone() });
         let database = Arc::new(outer.database.clone());
         let postgres_bytes = rng.random_range(2 << 10..64 << 10);
-        let postgres = Arc::new(Postgres::start_on(database, generation, start, postgres_bytes, known));
+        let postgres = Arc::new(Postgres::start_on(database, generation, start..=last, postgres_bytes, known));
         let (sink, late) = late::pair();
         let receivers = Arc::new(outer.receivers.clone());
         let outbox = Arc::new(Outbox::start_to(receivers, sink, clock.clone(), "http://radarflow".to_owned()));

@@ -341,7 +341,9 @@ pub(crate) async fn explain_alert(
     let summary = match (status.as_str(), stands.len()) {
         ("resolved", 0) => "it is over: nobody is told of it any more, and nobody believes that it burns".to_owned(),
         ("resolved", n) => format!("it is over; receivers that are still to be told: {n}"),
-        (_, 0) => "no route leads to a receiver for it, or there is no receiver: nobody is told".to_owned(),
+        (_, 0) => {
+            "no route takes it, and every receiver is named by a route or there is none: nobody is told".to_owned()
+        }
         (_, n) => {
             let held = stands.iter().filter(|row| row.state == "held").count();
             format!("groups that it is told in: {n}; of these it is held in {held} now")

@@ -39,6 +39,7 @@ mod reading;
 mod render;
 mod request;
 mod resources;
+mod routing;
 mod rules;
 mod runs;
 mod signin;
@@ -187,6 +188,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::set_brakes))
         .routes(routes!(imported::import_uids))
         .routes(routes!(rules::test))
+        .routes(routes!(routing::test))
         .routes(routes!(whatif::what_if))
 }
 

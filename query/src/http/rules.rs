@@ -6,11 +6,14 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::cell::Time;
-use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::Table;
 use radarflow_reconcile::access::Action;
+use radarflow_reconcile::alert::Life;
 use radarflow_reconcile::resources::named;
+use radarflow_reconcile::routing::rehearse::Change;
 use radarflow_reconcile::rules::Rule;
+use radarflow_reconcile::rules::past::Found;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -18,8 +21,8 @@ use utoipa::ToSchema;
 use crate::http::Shared;
 use crate::http::problem::{self, bad};
 use crate::http::request::body;
+use crate::http::routing::{self, Rehearsal, Stated, since_us};
 use crate::srql::parse::parse;
-use crate::srql::time::duration;
 
 /// The longest past that a rule is tried on, microseconds.
 const MAX_SINCE_US: i64 = 92 * 86_400_000_000;
@@ -37,6 +40,9 @@ pub(crate) struct Trial {
     /// How far back: `7d`, `24h`; a day where nothing is said.
     #[serde(default)]
     since: Option<String>,
+    /// Routes, silences and times that would be otherwise, for who would have been told.
+    #[serde(default)]
+    resources: Vec<Stated>,
 }
 
 /// What there would have been.
@@ -54,6 +60,8 @@ pub(crate) struct Tried {
     groups_refused: u64,
     /// The first ten thousand of them.
     found: Vec<Alert>,
+    /// Who would have been told of these, if nothing else had burnt. Not for those who are bound to partitions.
+    told: Option<Rehearsal>,
 }
 
 /// An alert that there would have been.
@@ -85,32 +93,15 @@ pub(crate) async fn test(
     request: Request,
 ) -> Result<Response, Response> {
     let actor = api.allowed(&headers, Action::Query)?;
-    let Trial { rule, name, since } = body(request).await?;
+    let Trial { rule, name, since, resources } = body(request).await?;
     let refuse = |detail: String| bad(&detail);
-    let since_us = match since.as_deref().map(|text| (text, duration(text))) {
-        None => 86_400_000_000,
-        Some((_, Some(us))) if us <= MAX_SINCE_US => us,
-        Some((_, Some(_))) => return Err(refuse("since: a rule is tried on the last 92 days at most".to_owned())),
-        Some((text, None)) => return Err(refuse(format!("since: {text:?} is no span of time, as 7d or 24h"))),
-    };
+    let since_us = since_us(since.as_deref(), MAX_SINCE_US)?;
     let kind = named(Table::Rule.name()).ok_or_else(|| refuse("there are no rules".to_owned()))?;
     let (fields, _) = kind
         .read_all(&rule.into_iter().collect(), true)
         .map_err(|wrong| refuse(format!("{}: {}", wrong.field.unwrap_or("rule"), wrong.detail)))?;
     let id = name.unwrap_or_else(|| "rule".to_owned());
-    let resource = Resource {
-        resource: Table::Rule.name().to_owned(),
-        tenant: actor.tenant.clone(),
-        id,
-        fields: Shown(fields),
-        secrets: BTreeMap::new(),
-        owner: String::new(),
-        created_us: 0,
-        created_by: String::new(),
-        updated_us: 0,
-        updated_by: String::new(),
-        epoch: 0,
-    };
+    let resource = Resource::of(Table::Rule, &actor.tenant, &id, fields);
     let rule = Rule::of(&resource).map_err(|(field, why)| refuse(format!("{field}: {why}")))?;
     if rule.span_ms.is_none() {
         let detail = format!(
@@ -122,8 +113,17 @@ pub(crate) async fn test(
     let asks = parse(resource.text("query").unwrap_or_default()).map_err(|error| refuse(error.to_string()))?;
     let to_us = api.engine.live().view().clock_ms * 1000;
     let from_us = to_us - since_us;
-    let tried = api.engine.rehearse(&actor, rule, &asks, (from_us, to_us)).await;
+    let tried = api.engine.rehearse(&actor, rule.clone(), &asks, (from_us, to_us)).await;
     let tried = tried.map_err(|error| problem::refuse(&error, resource.text("query").unwrap_or_default()))?;
+    let told = match actor.partitions.is_empty() {
+        true => {
+            let lives: Vec<(Life, Option<i64>)> = tried.found.iter().map(|found| life(&rule, found)).collect();
+            let happened = lives.iter().flat_map(|(life, ended_ms)| changes(life, *ended_ms)).collect();
+            let titles = lives.iter().map(|(life, _)| (life.id(), life.condition.title.clone())).collect();
+            Some(routing::told(&api, &actor, &resources, happened, titles, (from_us, to_us)).await?)
+        }
+        false => None,
+    };
     let instant = |ms: i64| Time::from_ms(ms).to_string();
     let found = tried.found.into_iter().map(|found| Alert {
         began: instant(found.began_ms),
@@ -140,6 +140,28 @@ pub(crate) async fn test(
         alerts: tried.alerts,
         groups_refused: tried.refused,
         found: found.collect(),
+        told,
     };
     Ok(axum::Json(answer).into_response())
+}
+
+/// The alert that there would have been, and when it would have been over.
+fn life(rule: &Rule, found: &Found) -> (Life, Option<i64>) {
+    let (subject, condition) = found.says.condition(rule);
+    (Life::begin(subject, condition, Time::from_ms(found.began_ms)), found.ended_ms)
+}
+
+/// What would have become of it; nobody takes it, and time escalates it.
+fn changes(life: &Life, ended_ms: Option<i64>) -> Vec<Change> {
+    let change = |life: &Life, at_ms| Change { at_ms, id: life.id(), burning: Some(life.burning()) };
+    let mut life = life.clone();
+    let mut changes = vec![change(&life, life.began.ms())];
+    while let Some(due) = life.due_ms().filter(|due| ended_ms.is_none_or(|ended| *due < ended)) {
+        if life.wait(Time::from_ms(due)).is_none() {
+            break;
+        }
+        changes.push(change(&life, due));
+    }
+    changes.extend(ended_ms.map(|at_ms| Change { at_ms, id: life.id(), burning: None }));
+    changes
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::resource::Resource;
+use radarflow_proto::rows::Table;
 use serde_json::{Value, json};
 
 use super::*;
@@ -11,19 +12,7 @@ fn profile(name: &str, fields: &Value) -> Profile {
 
 fn resource(name: &str, fields: &Value) -> Resource {
     let fields = fields.as_object().unwrap().clone().into_iter().chain([("enabled".to_owned(), json!(true))]);
-    Resource {
-        resource: "profiles".into(),
-        tenant: "t".into(),
-        id: name.into(),
-        fields: Shown(fields.collect()),
-        secrets: BTreeMap::new(),
-        owner: String::new(),
-        created_us: 0,
-        created_by: String::new(),
-        updated_us: 0,
-        updated_by: String::new(),
-        epoch: 1,
-    }
+    Resource::of(Table::Profile, "t", name, fields.collect())
 }
 
 fn agent(id: &str, capabilities: &[&str]) -> AgentFacts {

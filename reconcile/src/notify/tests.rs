@@ -50,12 +50,12 @@ fn states(group: &mut Group) -> Vec<(String, Option<&'static str>)> {
 #[test]
 fn a_group_waits_then_paces_then_repeats() {
     let mut group = group();
-    group.tell(&entry("a", false, false), 0);
-    group.tell(&entry("b", false, false), 10);
+    group.tell(&entry("a", false, false), false, 0);
+    group.tell(&entry("b", false, false), false, 10);
     assert_eq!(group.due_ms(), Some(30));
     assert!(group.fire(29).is_none());
     assert_eq!(ids(group.fire(30)), [("a".into(), true), ("b".into(), true)]);
-    group.over("a", 40);
+    group.over("a", false, 40);
     assert_eq!(group.due_ms(), None, "one message at a time");
     deliver(&mut group);
     assert_eq!(group.due_ms(), Some(330));
@@ -68,9 +68,9 @@ fn a_group_waits_then_paces_then_repeats() {
 #[test]
 fn what_came_and_went_untold_is_not_told() {
     let mut group = group();
-    group.tell(&entry("a", false, false), 0);
+    group.tell(&entry("a", false, false), false, 0);
     assert_eq!(states(&mut group), [("a".into(), Some("waiting"))]);
-    group.over("a", 5);
+    group.over("a", false, 5);
     assert!(group.due_ms().is_none() && group.is_over());
     assert_eq!(states(&mut group), [("a".into(), None)]);
 }
@@ -78,17 +78,17 @@ fn what_came_and_went_untold_is_not_told() {
 #[test]
 fn what_is_held_is_not_told_and_is_not_over_and_its_end_is_told_at_once() {
     let mut group = group();
-    group.tell(&entry("a", false, true), 0);
+    group.tell(&entry("a", false, true), false, 0);
     assert_eq!((group.due_ms(), states(&mut group)), (None, vec![("a".into(), Some("held"))]));
-    group.tell(&entry("a", false, false), 100);
+    group.tell(&entry("a", false, false), false, 100);
     assert_eq!(ids(group.fire(130)), [("a".into(), true)]);
     assert_eq!(states(&mut group), [("a".into(), Some("sending"))]);
     deliver(&mut group);
     assert_eq!(states(&mut group), [("a".into(), Some("told"))]);
     // Held after it was told: neither over nor said again, however long.
-    group.tell(&entry("a", false, true), 200);
+    group.tell(&entry("a", false, true), false, 200);
     assert_eq!((group.due_ms(), states(&mut group)), (None, vec![("a".into(), Some("held"))]));
-    group.over("a", 1000);
+    group.over("a", false, 1000);
     assert_eq!(ids(group.fire(1000)), [("a".into(), false)]);
     assert_eq!(states(&mut group), [("a".into(), None)]);
     deliver(&mut group);
@@ -98,17 +98,17 @@ fn what_is_held_is_not_told_and_is_not_over_and_its_end_is_told_at_once() {
 #[test]
 fn what_somebody_took_is_not_repeated_and_its_end_is_told() {
     let mut group = group();
-    group.tell(&entry("a", false, false), 0);
-    group.tell(&entry("b", false, false), 0);
+    group.tell(&entry("a", false, false), false, 0);
+    group.tell(&entry("b", false, false), false, 0);
     group.fire(30);
     deliver(&mut group);
-    group.tell(&entry("a", true, false), 50);
+    group.tell(&entry("a", true, false), false, 50);
     assert_eq!(group.due_ms(), Some(4030));
     assert_eq!(ids(group.fire(4030)), [("b".into(), true)]);
     deliver(&mut group);
-    group.tell(&entry("b", true, false), 4100);
+    group.tell(&entry("b", true, false), false, 4100);
     assert_eq!(group.due_ms(), None);
-    group.over("a", 5000);
+    group.over("a", false, 5000);
     assert_eq!(ids(group.fire(5000)), [("a".into(), false), ("b".into(), true)]);
 }
 
@@ -116,14 +116,14 @@ fn what_somebody_took_is_not_repeated_and_its_end_is_told() {
 fn an_alertmanager_is_told_again_what_burns_held_or_not_and_news_do_not_wait_for_that() {
     let api = |id: &str, held| Entry { address: address(ReceiverKind::AlertmanagerApi), ..entry(id, true, held) };
     let mut group = Group::new(address(ReceiverKind::AlertmanagerApi));
-    group.tell(&api("a", false), 0);
+    group.tell(&api("a", false), false, 0);
     group.fire(30);
     deliver(&mut group);
-    group.tell(&api("a", true), 40);
+    group.tell(&api("a", true), false, 40);
     assert_eq!(group.due_ms(), Some(30 + REFRESH_MS));
     assert_eq!(group.fire(30 + REFRESH_MS).unwrap().reason, "still firing");
     deliver(&mut group);
-    group.tell(&api("b", false), 31 + REFRESH_MS);
+    group.tell(&api("b", false), false, 31 + REFRESH_MS);
     assert_eq!(group.due_ms(), Some(31 + REFRESH_MS));
 }
 
@@ -146,9 +146,9 @@ proptest! {
             match what {
                 0..=3 => {
                     held.insert(which, what == 1);
-                    group.tell(&entry(&which.to_string(), what == 2, what == 1), now);
+                    group.tell(&entry(&which.to_string(), what == 2, what == 1), false, now);
                 }
-                4 => group.over(&which.to_string(), now),
+                4 => group.over(&which.to_string(), false, now),
                 5 => if let Some(due) = group.fire(now) {
                     let wrong = |a: &&NotifiedAlert| a.ends_at_ms.is_none() && held[&a.id.parse().unwrap()];
                     prop_assert!(due.alerts.iter().find(wrong).is_none());
@@ -165,7 +165,7 @@ proptest! {
             let said: BTreeMap<String, Notice> = group.said().map(|(a, n)| (a.id.clone(), n.clone())).collect();
             prop_assert_eq!(&said, &rows);
         }
-        for which in 0..3 { group.over(&which.to_string(), now); }
+        for which in 0..3 { group.over(&which.to_string(), false, now); }
         for _ in 0..8 {
             deliver(&mut group);
             if let Some(due) = group.due_ms() { now = now.max(due); group.fire(now); }
@@ -180,7 +180,7 @@ fn messages_of_two_groups_about_one_alert_have_names_of_their_own() {
     let ids = ["{}:{}", "{}/{a=\"b\"}:{}"].map(|key| {
         let address = Arc::new(Address { group_key: key.into(), ..Address::clone(&address(ReceiverKind::Slack)) });
         let mut group = Group::new(address.clone());
-        group.tell(&Entry { address, ..entry("a", false, false) }, 0);
+        group.tell(&Entry { address, ..entry("a", false, false) }, false, 0);
         group.fire(30).unwrap().id.clone()
     });
     assert_ne!(ids[0], ids[1]);
@@ -190,7 +190,7 @@ fn messages_of_two_groups_about_one_alert_have_names_of_their_own() {
 #[test]
 fn what_did_not_arrive_is_told_again() {
     let mut group = group();
-    group.tell(&entry("a", false, false), 0);
+    group.tell(&entry("a", false, false), false, 0);
     let first = group.fire(30).unwrap().clone();
     group.delivered(&first.id).unwrap();
     group.lost(&first, 40);
@@ -198,7 +198,7 @@ fn what_did_not_arrive_is_told_again() {
     let second = group.fire(due).unwrap().clone();
     assert!(second.firing() && second.alerts.len() == 1, "{second:?}");
     group.delivered(&second.id).unwrap();
-    group.over("a", due + 1);
+    group.over("a", false, due + 1);
     let due = group.due_ms().unwrap();
     let end = group.fire(due).unwrap().clone();
     assert!(!end.firing());
@@ -212,4 +212,25 @@ fn what_did_not_arrive_is_told_again() {
     // Not for ever.
     group.lost(&again, again.alerts[0].ends_at_ms.unwrap() + 8 * 86_400_000);
     assert!(group.is_over());
+}
+
+/// An incident is not closed because its alert is told of in another group, and it is closed by whichever group has it last.
+#[test]
+fn what_goes_to_another_group_of_who_knows_alerts_is_ended_there() {
+    for kind in ReceiverKind::ALL {
+        let at = |key: &str| Arc::new(Address { group_key: key.into(), ..Address::clone(&address(kind)) });
+        let (old, new) = (at("{}:{a}"), at("{}:{b}"));
+        let told = |address: &Arc<Address>| Entry { address: address.clone(), ..entry("a", false, false) };
+        let (mut from, mut to) = (Group::new(old.clone()), Group::new(new.clone()));
+        from.tell(&told(&old), false, 0);
+        from.fire(30).unwrap();
+        deliver(&mut from);
+        to.tell(&told(&new), true, 100);
+        from.over("a", true, 100);
+        assert_eq!(from.is_over(), kind.knows_alerts(), "{kind:?}");
+        // Before it told anything itself.
+        to.over("a", false, 110);
+        let end = to.due_ms().and_then(|due| to.fire(due)).is_some_and(|due| !due.firing());
+        assert_eq!(end, kind.knows_alerts(), "{kind:?}");
+    }
 }

@@ -59,12 +59,25 @@ pub struct Escalation {
     pub levels: Vec<i64>,
 }
 
-/// What a policy says of an alert with these labels; `None` where it does not match.
-pub fn of(policy: &Resource, labels: &Labels) -> Option<Escalation> {
-    let matchers = Matcher::read_all(&policy.texts("matchers")).ok()?;
-    all_match(&matchers, labels).then(|| Escalation {
-        position: policy.number("position").unwrap_or_default(),
-        name: policy.id.clone(),
-        levels: levels(policy).unwrap_or_default(),
-    })
+/// A policy, read once.
+pub struct Policy {
+    matchers: Vec<Matcher>,
+    says: Escalation,
+}
+
+impl Policy {
+    /// `None` where it cannot be read.
+    pub fn read(policy: &Resource) -> Option<Policy> {
+        let says = Escalation {
+            position: policy.number("position").unwrap_or_default(),
+            name: policy.id.clone(),
+            levels: levels(policy).unwrap_or_default(),
+        };
+        Some(Policy { matchers: Matcher::read_all(&policy.texts("matchers")).ok()?, says })
+    }
+
+    /// What it says of an alert with these labels; `None` where it does not match.
+    pub fn of(&self, labels: &Labels) -> Option<Escalation> {
+        all_match(&self.matchers, labels).then(|| self.says.clone())
+    }
 }

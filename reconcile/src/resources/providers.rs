@@ -113,9 +113,6 @@ fn check(world: &World<'_>, provider: &Resource) -> Result<(), Wrong> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use radarflow_proto::resource::Shown;
     use serde_json::json;
 
     use super::*;
@@ -142,19 +139,8 @@ mod tests {
 
     #[test]
     fn the_first_group_that_holds_says_the_role() {
-        let provider = |fields: Value| Resource {
-            resource: "identity_providers".into(),
-            tenant: "t".into(),
-            id: "corp".into(),
-            fields: Shown(serde_json::from_value(fields).unwrap()),
-            secrets: BTreeMap::new(),
-            owner: String::new(),
-            created_us: 0,
-            created_by: String::new(),
-            updated_us: 0,
-            updated_by: String::new(),
-            epoch: 1,
-        };
+        let provider =
+            |fields: Value| Resource::of(Table::IdentityProvider, "t", "corp", serde_json::from_value(fields).unwrap());
         let of = |groups: &[&str], default: Option<&str>| {
             let fields = json!({"roles": ["CN=ops,DC=x=operator", "all=viewer"], "default_role": default});
             role_of(&provider(fields), &groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>())

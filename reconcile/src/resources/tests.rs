@@ -325,6 +325,7 @@ fn what_was_stated_before_there_were_resources_means_the_same() {
         credential: None,
         signing_key: None,
         template: None,
+        of_host: true,
     };
     let mut court = Court::default();
     let fact = radarflow_proto::fact::Fact::Receiver(receiver.clone());

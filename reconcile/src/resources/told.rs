@@ -112,6 +112,7 @@ pub fn receiver(resource: &Resource) -> Option<Receiver> {
         credential: resource.secrets.get("credential").cloned(),
         signing_key: resource.secrets.get("signing_key").cloned(),
         template: resource.text("template").map(str::to_owned),
+        of_host: resource.owner == CONFIGURATION,
     })
 }
 

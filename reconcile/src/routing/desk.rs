@@ -64,10 +64,10 @@ pub struct GroupName {
 /// What is otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// An alert belongs to a group, in this form.
-    Told(GroupName, Arc<Entry>),
-    /// An alert belongs to it no more: it is over, or goes elsewhere.
-    Gone(GroupName, String),
+    /// An alert belongs to a group, in this form; and whether another group of the receiver just had it, or has it too.
+    Told(GroupName, Arc<Entry>, bool),
+    /// An alert belongs to it no more: it is over, or goes elsewhere; and whether another group of the receiver has it.
+    Gone(GroupName, String, bool),
 }
 
 /// A device, ordered by its name.
@@ -125,6 +125,12 @@ impl Ord for Named {
     }
 }
 
+/// A rule of inhibition, and the values that its alerts share.
+type SideKey = (usize, Vec<String>);
+
+/// Who keeps back those that only can be, and those that could keep back others themselves.
+type Keepers = (Option<String>, Option<String>);
+
 /// Of one rule of inhibition and one set of values, the alerts on either side.
 #[derive(Default)]
 struct Sides {
@@ -140,6 +146,10 @@ impl Sides {
     fn keeps(&self, is_both: bool) -> Option<&String> {
         let both = if is_both { None } else { self.both.first() };
         self.sources.first().into_iter().chain(both).min()
+    }
+
+    fn keepers(&self) -> Keepers {
+        (self.keeps(false).cloned(), self.keeps(true).cloned())
     }
 
     fn is_empty(&self) -> bool {
@@ -159,7 +169,9 @@ pub struct Desk {
     devices: BTreeSet<Named>,
     burning: BTreeMap<String, Arc<Burning>>,
     of_device: BTreeMap<(String, String), BTreeSet<String>>,
-    sides: BTreeMap<(usize, Vec<String>), Sides>,
+    sides: BTreeMap<SideKey, Sides>,
+    /// Sides that alerts came to or left since the last turn, with who kept others back before: looked at once a turn.
+    moved: BTreeMap<SideKey, Keepers>,
     said: BTreeMap<String, BTreeMap<GroupName, Arc<Entry>>>,
     /// Addresses as they were said last: alerts of a group share one.
     shared: BTreeMap<GroupName, Arc<Address>>,
@@ -239,7 +251,9 @@ impl Desk {
             }
             let key = (nth, rule.key(labels));
             let sides = self.sides.entry(key.clone()).or_default();
-            let before = (sides.keeps(false).cloned(), sides.keeps(true).cloned());
+            if !self.moved.contains_key(&key) {
+                self.moved.insert(key.clone(), sides.keepers());
+            }
             for (side, is) in [
                 (&mut sides.sources, source && !target),
                 (&mut sides.both, source && target),
@@ -250,9 +264,6 @@ impl Desk {
                     (true, false) => drop(side.remove(id)),
                     _ => {}
                 }
-            }
-            if before != (sides.keeps(false).cloned(), sides.keeps(true).cloned()) {
-                self.dirty.extend(sides.targets.iter().cloned());
             }
             if sides.is_empty() {
                 self.sides.remove(&key);
@@ -278,6 +289,11 @@ impl Desk {
             }
             (self.now, self.next_ms) = (now, next_ms);
         }
+        for (key, before) in std::mem::take(&mut self.moved) {
+            if let Some(sides) = self.sides.get(&key).filter(|sides| sides.keepers() != before) {
+                self.dirty.extend(sides.targets.iter().cloned());
+            }
+        }
         let mut out = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
             let mut after: BTreeMap<GroupName, Arc<Entry>> = BTreeMap::new();
@@ -297,11 +313,14 @@ impl Desk {
                 }
             }
             let before = self.said.remove(&id).unwrap_or_default();
+            let shared = |name: &GroupName, with: &BTreeMap<GroupName, Arc<Entry>>| {
+                with.keys().any(|other| other.receiver == name.receiver && other != name)
+            };
             for name in before.keys().filter(|name| !after.contains_key(name)) {
-                out.push(Said::Gone(name.clone(), id.clone()));
+                out.push(Said::Gone(name.clone(), id.clone(), shared(name, &after)));
             }
             for (name, entry) in after.iter().filter(|(name, entry)| before.get(name) != Some(entry)) {
-                out.push(Said::Told(name.clone(), entry.clone()));
+                out.push(Said::Told(name.clone(), entry.clone(), shared(name, &before)));
             }
             if !after.is_empty() {
                 self.said.insert(id, after);

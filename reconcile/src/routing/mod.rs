@@ -7,12 +7,14 @@
 //! | [`times`] | when a time interval holds, and when that changes |
 //! | [`policy`] | what a tenant states, read; where an alert goes, and what holds it back |
 //! | [`desk`] | all of it kept up to date for a tenant: what changes for which group |
+//! | [`rehearse`] | who would have been told of alerts of the past |
 //! | [`import`] | an Alertmanager's configuration, read as resources |
 
 pub mod desk;
 pub mod import;
 pub mod matcher;
 pub mod policy;
+pub mod rehearse;
 #[cfg(test)]
 mod tests;
 pub mod times;

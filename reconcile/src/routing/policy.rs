@@ -40,7 +40,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// As a receiver says it, for whom there are no routes.
+    /// As a receiver says it that no route names.
     pub fn of(receiver: &Receiver) -> Self {
         Pace {
             wait_ms: receiver.group_wait_ms,
@@ -57,7 +57,7 @@ pub struct Address {
     pub receiver: Receiver,
     /// How the group is paced.
     pub pace: Pace,
-    /// The nodes that lead there, by name; empty where there are no routes.
+    /// The nodes that lead there, by name; empty where no route takes the alert.
     pub route: String,
     /// Names the group, as Alertmanager spells it.
     pub group_key: String,
@@ -122,6 +122,8 @@ pub struct Policy {
     nodes: BTreeMap<String, Node>,
     first: Vec<String>,
     receivers: BTreeMap<String, Receiver>,
+    /// Receivers that no route names: they are told of what no route takes.
+    unnamed: BTreeSet<String>,
     silences: Vec<Silence>,
     /// By a label that they ask to be one value; those that ask for none by nothing.
     by_value: BTreeMap<(String, String), Vec<usize>>,
@@ -184,6 +186,8 @@ impl Policy {
             }
         }
         policy.first = policy.grow(&mut routes, None, 0);
+        let named: BTreeSet<&String> = policy.nodes.values().flat_map(|node| &node.receivers).collect();
+        policy.unnamed = policy.receivers.keys().filter(|name| !named.contains(name)).cloned().collect();
         policy
     }
 
@@ -325,22 +329,22 @@ impl Policy {
         (now, next)
     }
 
-    /// Where an alert goes; in the order of the tree, each group once.
+    /// Where an alert goes; in the order of the tree, each group once. What no route takes goes to the receivers that no route
+    /// names, at their own pace: so a first route takes nothing from anybody else.
     pub fn addresses(&self, labels: &Labels, level: i64) -> Vec<(Address, &[String], &[String])> {
         let mut found: Vec<(Address, &[String], &[String])> = Vec::new();
-        if self.nodes.is_empty() {
-            let all = self.receivers.values().map(|receiver| {
-                let key = format!("{{}}/{{receiver={}}}", quoted(&receiver.name));
-                (address(receiver, Pace::of(receiver), "", &key, &receiver.group_by, labels), &[][..], &[][..])
-            });
-            return all.collect();
-        }
         let mut matched = labels.clone();
         if level > 0 {
             matched.insert(ESCALATION.to_owned(), level.to_string());
         }
         let mut leaves = Vec::new();
-        self.leaves(&self.first, &matched, &mut leaves);
+        if !self.leaves(&self.first, &matched, &mut leaves) {
+            let unnamed = self.unnamed.iter().filter_map(|name| self.receivers.get(name)).map(|receiver| {
+                let key = format!("{{}}/{{receiver={}}}", quoted(&receiver.name));
+                (address(receiver, Pace::of(receiver), "", &key, &receiver.group_by, labels), &[][..], &[][..])
+            });
+            return unnamed.collect();
+        }
         for node in leaves {
             for receiver in node.receivers.iter().filter_map(|name| self.receivers.get(name)) {
                 let address = address(receiver, node.pace, &node.path, &node.key, &node.group_by, labels);

@@ -293,11 +293,11 @@ proptest! {
             let now_ms = T0 + world.seconds * 1000;
             for word in desk.turn(now_ms) {
                 match word {
-                    Said::Told(name, entry) => {
+                    Said::Told(name, entry, _) => {
                         let before = said.insert((name, entry.alert.id.clone()), entry.clone());
                         prop_assert_ne!(before, Some(entry), "only what is otherwise is said");
                     }
-                    Said::Gone(name, id) => prop_assert!(said.remove(&(name, id)).is_some()),
+                    Said::Gone(name, id, _) => prop_assert!(said.remove(&(name, id)).is_some()),
                 }
             }
             prop_assert!(desk.due_ms().is_none_or(|due| due > now_ms));
@@ -336,12 +336,52 @@ fn without_routes_every_receiver_is_told_by_its_own_groups() {
         .turn(T0)
         .into_iter()
         .map(|said| match said {
-            Said::Told(name, _) => name.group,
+            Said::Told(name, ..) => name.group,
             Said::Gone(..) => panic!("nothing was told before"),
         })
         .collect();
     let key = |name: &str| format!("{{}}/{{receiver=\"{name}\"}}:{{alertname=\"device\"}}");
     assert_eq!(keys, [key("a"), key("b")]);
+}
+
+#[test]
+fn what_no_route_takes_goes_to_the_receivers_that_no_route_names() {
+    let mut desk = Desk::default();
+    for id in ["pager", "ops", "audit"] {
+        desk.resource(receiver(id), true);
+    }
+    let goes = |desk: &mut Desk| -> Vec<String> {
+        let told = desk.turn(T0).into_iter().map(|said| match said {
+            Said::Told(name, entry, _) => format!("{} by {:?}", name.receiver, entry.address.route),
+            Said::Gone(name, ..) => format!("-{}", name.receiver),
+        });
+        told.collect()
+    };
+    desk.alert("a1", Some(burning(1, false)));
+    assert_eq!(goes(&mut desk).len(), 3);
+    // The first route takes what it is about, from all others; and its receiver gets nothing else.
+    let route = json!({"receivers": ["pager"], "matchers": ["alertname=\"nothing-like-it\""]});
+    let narrow = resource("routes", "narrow", &route, &[]);
+    desk.resource(narrow.clone(), true);
+    assert_eq!(goes(&mut desk), ["-pager"]);
+    desk.resource(narrow, false);
+    desk.resource(resource("routes", "all", &json!({"receivers": ["pager"], "matchers": []}), &[]), true);
+    let told = goes(&mut desk);
+    assert_eq!(told.iter().filter(|said| said.starts_with("pager")).count(), 1, "{told:?}");
+    assert!(told.contains(&"-ops".to_owned()) && told.contains(&"-audit".to_owned()), "{told:?}");
+}
+
+#[test]
+fn what_moves_within_a_receiver_is_said_to_move() {
+    let mut desk = Desk::default();
+    desk.resource(receiver("ops"), true);
+    desk.alert("a1", Some(burning(1, false)));
+    assert!(matches!(desk.turn(T0).as_slice(), [Said::Told(_, _, false)]));
+    let all = resource("routes", "all", &json!({"receivers": ["ops"], "group_by": ["partition"]}), &[]);
+    desk.resource(all.clone(), true);
+    assert!(matches!(desk.turn(T0).as_slice(), [Said::Gone(_, _, true), Said::Told(_, _, true)]));
+    desk.alert("a1", None);
+    assert!(matches!(desk.turn(T0).as_slice(), [Said::Gone(_, _, false)]));
 }
 
 #[test]
@@ -360,11 +400,11 @@ fn an_escalated_alert_goes_where_escalated_ones_go_and_its_group_stays() {
     desk.alert("a1", Some(burning(1, false)));
     let receivers = |said: Vec<Said>| -> Vec<String> {
         let told = said.into_iter().map(|said| match said {
-            Said::Told(name, entry) => {
+            Said::Told(name, entry, _) => {
                 assert!(!entry.alert.labels.contains_key("escalation"), "what is told of it is as it was");
                 name.receiver
             }
-            Said::Gone(name, _) => format!("-{}", name.receiver),
+            Said::Gone(name, ..) => format!("-{}", name.receiver),
         });
         told.collect()
     };
@@ -385,7 +425,7 @@ fn maintenance_follows_what_a_device_is() {
     };
     desk.alert("a0", Some(Burning { device_uid: Some("sr:1".to_owned()), ..burning(0, false) }));
     let held = |desk: &mut Desk, now_ms: i64| match desk.turn(now_ms).pop() {
-        Some(Said::Told(_, entry)) => entry.hold.clone().map(|hold| (hold.why, hold.until_ms)),
+        Some(Said::Told(_, entry, _)) => entry.hold.clone().map(|hold| (hold.why, hold.until_ms)),
         other => panic!("{other:?}"),
     };
     assert_eq!(held(&mut desk, T0), None, "there is no such device");

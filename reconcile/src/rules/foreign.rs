@@ -11,9 +11,7 @@
 //!
 //! Severity numbers of its logs are those of OpenTelemetry (1 to 24), ours those of syslog (7 to 0; RFC 5424).
 
-use std::collections::BTreeMap;
-
-use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::Table;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -83,19 +81,7 @@ fn followed((name, fields): Converted) -> Result<Converted, String> {
     let (shown, _) = kind
         .read_all(&fields.clone().into_iter().collect(), true)
         .map_err(|why| wrong(why.field.unwrap_or("rule"), &why.detail))?;
-    let resource = Resource {
-        resource: Table::Rule.name().to_owned(),
-        tenant: String::new(),
-        id: name.clone(),
-        fields: Shown(shown),
-        secrets: BTreeMap::new(),
-        owner: String::new(),
-        created_us: 0,
-        created_by: String::new(),
-        updated_us: 0,
-        updated_by: String::new(),
-        epoch: 0,
-    };
+    let resource = Resource::of(Table::Rule, "", &name, shown);
     Rule::of(&resource).map_err(|(field, why)| wrong(field, &why))?;
     Ok((name, fields))
 }

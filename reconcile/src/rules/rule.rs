@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::having::{Column, Columns, Condition};
 use super::measure::{Function, Measure, Tally, Value};
-use crate::alert::Measured;
+use crate::alert::{self, Measured, Subject};
 
 /// Steps of a span.
 const STEPS: i64 = 60;
@@ -604,6 +604,36 @@ pub struct Saying {
     pub device_uid: Option<String>,
     pub agent_uid: Option<String>,
     pub measured: Option<Measured>,
+}
+
+impl Saying {
+    /// The condition that it is, and what that is about.
+    pub fn condition(&self, rule: &Rule) -> (Subject, alert::Condition) {
+        let subject = Subject {
+            tenant: rule.tenant.clone(),
+            partition: self.partition.clone(),
+            rule: format!("rule:{}", rule.name),
+            entity: self.entity.clone(),
+        };
+        let (source_type, source_id) = match (&self.device_uid, &self.agent_uid) {
+            (Some(device), _) => ("device", device.clone()),
+            (None, Some(agent)) => ("agent", agent.clone()),
+            (None, None) => ("rule", self.entity.clone()),
+        };
+        let condition = alert::Condition {
+            rule: rule.name.clone(),
+            severity: rule.severity.clone(),
+            title: self.title.clone(),
+            description: self.description.clone(),
+            source_type: source_type.to_owned(),
+            source_id,
+            device_uid: self.device_uid.clone(),
+            agent_uid: self.agent_uid.clone(),
+            labels: self.labels.clone(),
+            measured: self.measured.clone(),
+        };
+        (subject, condition)
+    }
 }
 
 /// A text of so many bytes at most.

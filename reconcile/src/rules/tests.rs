@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::Table;
 use serde_json::{Value, json};
 
@@ -12,19 +12,7 @@ use super::rule::Rule;
 pub(crate) fn stated(name: &str, fields: &Value) -> Resource {
     let said = fields.as_object().unwrap().clone().into_iter().collect();
     let (fields, _) = crate::resources::named(Table::Rule.name()).unwrap().read_all(&said, true).unwrap();
-    Resource {
-        resource: Table::Rule.name().to_owned(),
-        tenant: "t".to_owned(),
-        id: name.to_owned(),
-        fields: Shown(fields),
-        secrets: BTreeMap::new(),
-        owner: String::new(),
-        created_us: 0,
-        created_by: String::new(),
-        updated_us: 0,
-        updated_by: String::new(),
-        epoch: 0,
-    }
+    Resource::of(Table::Rule, "t", name, fields)
 }
 
 fn rule(query: &str) -> Result<Rule, String> {

@@ -24,6 +24,12 @@ pub(super) fn header(generation: u64, first_epoch: u64) -> Vec<u8> {
     out
 }
 
+/// A frame in which nothing came.
+pub(super) fn empty(generation: u64, epoch: u64, clock_ms: i64) -> Frame {
+    let (ranges, slices) = (Vec::new(), Vec::new());
+    Frame { generation, epoch, clock_ms, gap_ms: 0, release_bytes: 1 << 20, ranges, slices }
+}
+
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0u64, |n, b| (n << 8) | u64::from(*b))
 }

@@ -27,6 +27,8 @@ pub struct Repair {
     pub lost: Vec<RangeInclusive<u64>>,
     /// The first epoch of frames that are let go because too much before them is lost.
     pub cut: Option<u64>,
+    /// Nothing behind the frame of this epoch is whole, and something was there: nobody can tell how much.
+    pub end: Option<u64>,
     /// Where the files are kept as they were; where nothing was done, where they would be.
     pub aside: PathBuf,
     /// It was done.
@@ -41,8 +43,14 @@ impl std::fmt::Display for Repair {
         if let Some(covered) = self.covered {
             writeln!(f, "epochs up to {covered} are in a snapshot: they, and the damage among them, {are} let go")?;
         }
-        if self.lost.is_empty() && self.cut.is_none() {
+        if self.lost.is_empty() && self.cut.is_none() && self.end.is_none() {
             writeln!(f, "nothing is lost")?;
+        }
+        if let Some(end) = self.end {
+            writeln!(
+                f,
+                "lost: whatever came after epoch {end}; a start goes on after the newest epoch that the lake has"
+            )?;
         }
         let epochs: u64 = self.lost.iter().map(|range| range.end() - range.start() + 1).sum();
         if epochs > 0 {
@@ -81,6 +89,10 @@ struct Whole {
 struct Left {
     path: PathBuf,
     frames: Vec<Whole>,
+    /// The newest epoch of a frame that is whole, needed or not.
+    newest: Option<u64>,
+    /// Bytes behind it, or behind the header.
+    behind: usize,
 }
 
 impl Segments {
@@ -104,7 +116,13 @@ impl Segments {
         let aside = (0..).map(|n| dir.with_file_name(format!("damaged-{n}"))).find(|p| !disk.exists(p));
         let aside = aside.expect("some number is free");
         let (generation, left) = left(disk, &paths, at)?;
-        let mut repair = Repair { damage, covered, lost: Vec::new(), cut: None, aside, done: false };
+        let mut repair = Repair { damage, covered, lost: Vec::new(), cut: None, end: None, aside, done: false };
+        // Damage at the very end: nothing intact tells how much it was.
+        let at_end = left.iter().rposition(|file| file.newest.is_some());
+        let newest = at_end.and_then(|nth| left[nth].newest);
+        if left[at_end.unwrap_or(0)..].iter().any(|file| file.behind > 0) {
+            repair.end = Some(newest.unwrap_or(0).max(at));
+        }
         let first = left.iter().flat_map(|file| &file.frames).map(|frame| frame.epoch).next();
         // Without a snapshot the log begins with its first frame that is there: what was before it was not needed.
         let begin = if covered.is_some() { at + 1 } else { first.unwrap_or(1) };
@@ -131,7 +149,6 @@ impl Segments {
             keep.push((file, gaps));
         }
         repair.lost = keep.iter().flat_map(|(_, gaps)| gaps.iter().cloned()).collect();
-        // Damage at the very end: nothing intact tells how much it was.
         keep.retain(|(file, _)| !file.frames.is_empty());
         if rehearsal {
             return Ok(Some(repair));
@@ -216,8 +233,8 @@ fn left(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<(u64, Vec<Le
         let bytes = disk.read_all(path).map_err(LedgerError::io(path))?;
         let named = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
         let mut epoch = named.unwrap_or(0).max(reached);
-        let mut frames = Vec::new();
-        let mut at = HEADER;
+        let (mut frames, mut newest) = (Vec::new(), None);
+        let (mut at, mut good) = (HEADER, HEADER);
         while at < bytes.len() {
             match Frame::decode(&bytes.slice(at..)) {
                 Ok((frame, n)) if frame.generation == generation && frame.epoch >= epoch => {
@@ -225,7 +242,9 @@ fn left(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<(u64, Vec<Le
                     if frame.epoch > covered {
                         frames.push(Whole { epoch: frame.epoch, clock_ms: frame.clock_ms, bytes: at..at + n });
                     }
+                    newest = Some(frame.epoch);
                     at += n;
+                    good = at;
                 }
                 Err(radarflow_proto::frame::FrameError::Newer(found)) => {
                     return Err(LedgerError::Newer { path: path.clone(), found: u32::from(found) });
@@ -237,12 +256,7 @@ fn left(disk: &dyn Disk, paths: &[PathBuf], covered: u64) -> Result<(u64, Vec<Le
             }
         }
         reached = epoch;
-        files.push(Left { path: path.clone(), frames });
+        files.push(Left { path: path.clone(), frames, newest, behind: bytes.len().saturating_sub(good) });
     }
     Ok((generation, files))
-}
-
-fn empty(generation: u64, epoch: u64, clock_ms: i64) -> Frame {
-    let (ranges, slices) = (Vec::new(), Vec::new());
-    Frame { generation, epoch, clock_ms, gap_ms: 0, release_bytes: 1 << 20, ranges, slices }
 }

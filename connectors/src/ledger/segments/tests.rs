@@ -93,7 +93,7 @@ fn whatever_is_damaged_the_log_opens_after_a_repair_and_no_epoch_is_used_again()
         let files = segment_files(&*os(), &dir).unwrap();
         assert!(files.len() > 3);
         // Bits, whole files, and what a snapshot covers, by the seed.
-        let (file, nth) = (&files[seed as usize % (files.len() - 1)], (seed / 7) as usize);
+        let (file, nth) = (&files[seed as usize % files.len()], (seed / 7) as usize);
         if seed % 5 == 4 {
             fs::remove_file(file).unwrap();
         } else {
@@ -121,13 +121,40 @@ fn whatever_is_damaged_the_log_opens_after_a_repair_and_no_epoch_is_used_again()
         for (epoch, empty) in &kept {
             assert_eq!(*empty, lost(*epoch), "seed {seed}, epoch {epoch}: {done}");
         }
-        if at < FRAMES as u64 {
-            assert_eq!(log.next_epoch(), FRAMES as u64 + 1, "seed {seed}: {done}");
+        let said = done.to_string();
+        match done.end {
+            Some(end) => {
+                assert_eq!((log.next_epoch(), said.contains("nothing is lost")), (end.max(at) + 1, false), "{said}");
+            }
+            None if at < FRAMES as u64 => assert_eq!(log.next_epoch(), FRAMES as u64 + 1, "seed {seed}: {done}"),
+            None => {}
         }
         let next = frame(&log, b"more");
         log.append(&next).unwrap();
         assert_eq!(Segments::open(os(), &dir, at).unwrap().next_epoch(), log.next_epoch());
     }
+}
+
+#[test]
+fn epochs_that_somebody_has_already_are_not_used_again() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("ledger");
+    let mut log = Segments::open(os(), &dir, 0).unwrap().closing_at(2000);
+    for body in [b"one", b"two"] {
+        let frame = frame(&log, body);
+        log.append(&frame).unwrap();
+    }
+    assert_eq!(log.reserve(2).unwrap(), 0);
+    assert_eq!(log.reserve(25_000).unwrap(), 24_998);
+    assert_eq!(log.next_epoch(), 25_001);
+    let next = frame(&log, b"three");
+    log.append(&next).unwrap();
+    let log = Segments::open(os(), &dir, 0).unwrap();
+    let mut bodies = Vec::new();
+    log.replay(0, |frame| bodies.extend((!frame.slices.is_empty()).then_some(frame.epoch))).unwrap();
+    assert_eq!((bodies, log.next_epoch()), (vec![1, 2, 25_001], 25_002));
+    let mut log = log;
+    assert!(matches!(log.reserve(25_001 + MAX_RESERVED + 1), Err(LedgerError::Behind { ends: 25_001, .. })));
 }
 
 #[test]

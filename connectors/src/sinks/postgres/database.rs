@@ -67,6 +67,9 @@ pub trait Session: Send {
     /// Makes a table of state what is staged, and adds what is staged to one of events.
     async fn exchange(&mut self, table: Table) -> Result<(), PostgresError>;
 
+    /// Removes what a table of events has of epochs after one, in the transaction.
+    async fn forget(&mut self, table: Table, after: u64) -> Result<(), PostgresError>;
+
     /// Moves the frontier, in the transaction.
     async fn move_to(&mut self, generation: i64, frontier: u64) -> Result<(), PostgresError>;
 

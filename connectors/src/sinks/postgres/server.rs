@@ -118,6 +118,10 @@ impl Session for Connected {
         self.run(sql::upsert(table)).await
     }
 
+    async fn forget(&mut self, table: Table, after: u64) -> Result<(), PostgresError> {
+        self.run(sql::forget(table, after)).await
+    }
+
     async fn move_to(&mut self, generation: i64, frontier: u64) -> Result<(), PostgresError> {
         sqlx::query(sql::MOVE).bind(generation).bind(frontier as i64).execute(&mut self.0).await?;
         Ok(())

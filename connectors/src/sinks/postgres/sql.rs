@@ -1,6 +1,6 @@
 //! The statements, made from what the tables are declared as.
 
-use radarflow_proto::rows::{Nature, Table};
+use radarflow_proto::rows::Table;
 
 /// Limits of a session. Settings that a server does not have are left out; they are not given at the connection's start,
 /// because poolers refuse what they do not know there. $1 and $2: of a statement, of a lock.
@@ -69,20 +69,13 @@ pub(super) fn stage(table: Table, gone: bool, session: bool) -> String {
     format!("CREATE TEMP TABLE {staged} ON COMMIT {end} AS SELECT {columns} FROM radarflow.{name} WITH NO DATA")
 }
 
-/// Writes what is staged: of state what differs, of events what is not there.
+/// Writes what is staged where it is not there or differs. An event differs from what bears its name only where that is of another
+/// ledger's history.
 pub(super) fn upsert(table: Table) -> String {
     let (name, staged, values) = (table.postgres(), staged(table, false), values(table));
     let (columns, keys) = (columns(table).join(", "), keys(table).join(", "));
-    let action = match table.nature() {
-        Nature::Event => "NOTHING".to_owned(),
-        Nature::State => format!(
-            "UPDATE SET ({}) = ROW({}) WHERE ({}) IS DISTINCT FROM ({})",
-            values.join(", "),
-            all_of(&values, "excluded"),
-            all_of(&values, "t"),
-            all_of(&values, "excluded"),
-        ),
-    };
+    let (theirs, ours) = (all_of(&values, "t"), all_of(&values, "excluded"));
+    let action = format!("UPDATE SET ({}) = ROW({ours}) WHERE ({theirs}) IS DISTINCT FROM ({ours})", values.join(", "));
     format!(
         "INSERT INTO radarflow.{name} AS t ({columns}) SELECT {columns} FROM {staged} ON CONFLICT ({keys}) DO {action}"
     )
@@ -92,6 +85,11 @@ pub(super) fn upsert(table: Table) -> String {
 pub(super) fn delete(table: Table) -> String {
     let (name, staged) = (table.postgres(), staged(table, true));
     format!("DELETE FROM radarflow.{name} t USING {staged} g WHERE {}", same_key(table, "t", "g"))
+}
+
+/// Removes what happened after an epoch.
+pub(super) fn forget(table: Table, after: u64) -> String {
+    format!("DELETE FROM radarflow.{} WHERE epoch > {after}", table.postgres())
 }
 
 /// Removes what is not staged.

@@ -160,8 +160,13 @@ impl World {
 }
 
 fn start(url: &str, generation: u64, pending: usize, world: &Arc<World>) -> Postgres {
+    start_at(url, generation, u64::MAX, pending, world)
+}
+
+/// The same of a ledger that ends with an epoch.
+fn start_at(url: &str, generation: u64, last: u64, pending: usize, world: &Arc<World>) -> Postgres {
     let server = Arc::new(Server(url.parse().unwrap()));
-    Postgres::start_within(QUICK, server, generation, 0, pending, world.clone())
+    Postgres::start_within(QUICK, server, generation, 0..=last, pending, world.clone())
 }
 
 /// So many epochs are taken at once.
@@ -394,6 +399,28 @@ async fn a_commit_whose_end_is_not_heard_of_is_settled_whether_it_arrives_late_o
         world.is_in(&pool).await;
     }
     assert!(sink.applied().up(), "nobody has taken over");
+}
+
+/// The ledger was put back to what it was at epoch 5, and goes on otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_newer_than_the_ledger_becomes_what_the_ledger_says() {
+    let (url, pool) = database().await;
+    let world = Arc::new(World::default());
+    let sink = start_at(&url, 1, 0, PENDING, &world);
+    take(&sink, &world, 20);
+    written(&pool, 20).await;
+    drop(sink);
+    let back = Arc::new(World::default());
+    for n in 0..5 {
+        back.next(&[(&format!("g{n}"), Some(&format!("{n}")))]);
+    }
+    let sink = start_at(&url, 1, 5, PENDING, &back);
+    take(&sink, &back, 3);
+    until("it is put back", || async { sink.applied().up() && sink.applied().get() >= 8 }).await;
+    back.is_in(&pool).await;
+    take(&sink, &back, 30);
+    applied(&sink, back.epoch()).await;
+    back.is_in(&pool).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

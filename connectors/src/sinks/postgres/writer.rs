@@ -1,5 +1,6 @@
 //! Writes what waits, and fills what missed too much. Every attempt has an end; what failed leaves its session.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,15 +35,19 @@ enum Found {
     Follow(u64),
     /// It is to be filled; of events it has those up to here.
     Fill(u64),
+    /// It has epochs that this ledger does not: the ledger is one that was put back. They go, and it is filled.
+    Back(u64),
     /// Somebody else writes it.
     Replaced,
 }
 
-/// `anew`: the connection is new, so that the database may be another than before.
-fn judge(found: Progress, generation: i64, start: u64, known: Frontier, anew: bool) -> Found {
+/// `here`: the epochs of the ledger at the start of this process, from where they can be said again one by one. `anew`: the
+/// connection is new, so that the database may be another than before.
+fn judge(found: Progress, generation: i64, here: &RangeInclusive<u64>, known: Frontier, anew: bool) -> Found {
     let own = found.filter(|(of, _)| *of == generation).map(|(_, frontier)| frontier as u64);
     match (known.frontier, own) {
-        (None, Some(at)) if at >= start => Found::Follow(at),
+        (None, Some(at)) if here.contains(&at) => Found::Follow(at),
+        (None, Some(at)) if at > *here.end() => Found::Back(*here.end()),
         // Behind what can be said again one by one.
         (None, Some(at)) => Found::Fill(at),
         // New, or of another history.
@@ -59,7 +64,7 @@ pub(super) struct Writer {
     limits: Limits,
     database: Arc<dyn Database>,
     generation: i64,
-    start: u64,
+    here: RangeInclusive<u64>,
     waiting: Arc<Waiting>,
     truth: Arc<dyn Truth>,
     session: Option<Box<dyn Session>>,
@@ -79,12 +84,12 @@ impl Writer {
         limits: Limits,
         database: Arc<dyn Database>,
         generation: u64,
-        start: u64,
+        here: RangeInclusive<u64>,
         waiting: Arc<Waiting>,
         truth: Arc<dyn Truth>,
     ) -> Writer {
         let known = Frontier::default();
-        Writer { limits, database, generation: generation as i64, start, waiting, truth, session: None, known }
+        Writer { limits, database, generation: generation as i64, here, waiting, truth, session: None, known }
     }
 
     pub(super) async fn run(mut self) {
@@ -94,7 +99,7 @@ impl Writer {
         // What the pauses are follows from where this start begins, so that a simulated life is the same each time.
         // What it fails with, since when, and when that was told.
         let mut failing: Option<(String, Instant, Instant)> = None;
-        let mut pauses = Pauses::new(retry::endless(first, longest).with_jitter_seed(self.start));
+        let mut pauses = Pauses::new(retry::endless(first, longest).with_jitter_seed(*self.here.start()));
         while let Some(work) = self.waiting.work(held.newest > 0).await {
             let done = match work {
                 Work::Write(later) => {
@@ -174,7 +179,7 @@ impl Writer {
         session.begin(limit).await?;
         let old = match self.found(session, anew).await? {
             Found::Follow(old) => old,
-            Found::Fill(_) => {
+            Found::Fill(_) | Found::Back(_) => {
                 session.rollback().await?;
                 return Ok(Wrote::Nothing);
             }
@@ -197,7 +202,7 @@ impl Writer {
     /// Locks the frontier until the end of the transaction, and tells what it means.
     async fn found(&mut self, session: &mut dyn Session, anew: bool) -> Result<Found, PostgresError> {
         let found = session.progress().await?;
-        match judge(found, self.generation, self.start, self.known, anew) {
+        match judge(found, self.generation, &self.here, self.known, anew) {
             Found::Replaced => Err(PostgresError::Replaced { found, ours: (self.generation, self.known.frontier) }),
             found => Ok(found),
         }
@@ -229,19 +234,23 @@ impl Writer {
         let limits = self.limits;
         let mut session = self.connect(limits.write).await?;
         let found = within(limits.write, "the frontier", self.found(&mut *session, true)).await?;
+        let is_newer = matches!(found, Found::Back(_));
         let after = match found {
             Found::Follow(after) => {
                 self.known = Frontier { frontier: Some(after), doubtful: None };
                 after
             }
             // It is as at a start.
-            Found::Fill(after) => {
+            Found::Fill(after) | Found::Back(after) => {
                 self.known = Frontier::default();
                 after
             }
             Found::Replaced => unreachable!("`found` makes it an error"),
         };
         let (epoch, state) = self.truth_since(self.waiting.begin_resync()).await?;
+        if is_newer {
+            tracing::warn!(after, "Postgres has epochs that the ledger has not: what it has of them goes");
+        }
         tracing::info!(after, until = epoch, "resynchronising Postgres");
         let mut bytes = 0;
         let mut staged = Vec::new();
@@ -265,7 +274,9 @@ impl Writer {
         }
         drop(state);
         let limit = limits.of(bytes);
-        let exchanged = within(limit, "a resynchronisation", self.exchange(&mut *session, limit, &staged, epoch));
+        let newer = is_newer.then_some(after);
+        let exchanged =
+            within(limit, "a resynchronisation", self.exchange(&mut *session, limit, &staged, newer, epoch));
         exchanged.await?;
         // What is staged goes with the session.
         Ok(epoch)
@@ -287,17 +298,23 @@ impl Writer {
         within(self.limits.truth, "what is true now", reached).await
     }
 
-    /// Makes the tables what is staged.
+    /// Makes the tables what is staged; what happened after an epoch that is no more goes.
     async fn exchange(
         &mut self,
         session: &mut dyn Session,
         limit: Duration,
         staged: &[Table],
+        newer: Option<u64>,
         epoch: u64,
     ) -> Result<(), PostgresError> {
         session.begin(limit).await?;
         // Whoever took over since must not be undone.
         self.found(session, false).await?;
+        if let Some(after) = newer {
+            for table in kept().into_iter().filter(|table| table.nature() == Nature::Event) {
+                session.forget(table, after).await?;
+            }
+        }
         for table in staged {
             session.exchange(*table).await?;
         }
@@ -334,21 +351,23 @@ mod tests {
         let none = Frontier::default();
         let at = |frontier: u64, doubtful: Option<u64>| Frontier { frontier: Some(frontier), doubtful };
         // At the start.
-        assert_eq!(judge(None, 1, 0, none, true), Found::Fill(0));
-        assert_eq!(judge(Some((2, 9)), 1, 0, none, true), Found::Fill(0));
-        assert_eq!(judge(Some((1, 9)), 1, 10, none, true), Found::Fill(9));
-        assert_eq!(judge(Some((1, 10)), 1, 10, none, true), Found::Follow(10));
+        assert_eq!(judge(None, 1, &(0..=20), none, true), Found::Fill(0));
+        assert_eq!(judge(Some((2, 9)), 1, &(0..=20), none, true), Found::Fill(0));
+        assert_eq!(judge(Some((1, 9)), 1, &(10..=20), none, true), Found::Fill(9));
+        assert_eq!(judge(Some((1, 10)), 1, &(10..=20), none, true), Found::Follow(10));
+        assert_eq!(judge(Some((1, 20)), 1, &(10..=20), none, true), Found::Follow(20));
+        assert_eq!(judge(Some((1, 21)), 1, &(10..=20), none, true), Found::Back(20));
         // Later.
         for anew in [true, false] {
-            assert_eq!(judge(Some((1, 10)), 1, 0, at(10, None), anew), Found::Follow(10));
-            assert_eq!(judge(Some((1, 12)), 1, 0, at(10, Some(12)), anew), Found::Follow(12));
-            assert_eq!(judge(Some((1, 10)), 1, 0, at(10, Some(12)), anew), Found::Follow(10));
-            assert_eq!(judge(Some((1, 11)), 1, 0, at(10, Some(12)), anew), Found::Replaced);
-            assert_eq!(judge(Some((2, 10)), 1, 0, at(10, None), anew), Found::Replaced);
+            assert_eq!(judge(Some((1, 10)), 1, &(0..=20), at(10, None), anew), Found::Follow(10));
+            assert_eq!(judge(Some((1, 12)), 1, &(0..=20), at(10, Some(12)), anew), Found::Follow(12));
+            assert_eq!(judge(Some((1, 10)), 1, &(0..=20), at(10, Some(12)), anew), Found::Follow(10));
+            assert_eq!(judge(Some((1, 11)), 1, &(0..=20), at(10, Some(12)), anew), Found::Replaced);
+            assert_eq!(judge(Some((2, 10)), 1, &(0..=20), at(10, None), anew), Found::Replaced);
         }
-        assert_eq!(judge(Some((1, 5)), 1, 0, at(10, None), true), Found::Fill(5));
-        assert_eq!(judge(Some((1, 5)), 1, 0, at(10, None), false), Found::Replaced);
-        assert_eq!(judge(None, 1, 0, at(10, None), true), Found::Fill(0));
-        assert_eq!(judge(None, 1, 0, at(10, None), false), Found::Replaced);
+        assert_eq!(judge(Some((1, 5)), 1, &(0..=20), at(10, None), true), Found::Fill(5));
+        assert_eq!(judge(Some((1, 5)), 1, &(0..=20), at(10, None), false), Found::Replaced);
+        assert_eq!(judge(None, 1, &(0..=20), at(10, None), true), Found::Fill(0));
+        assert_eq!(judge(None, 1, &(0..=20), at(10, None), false), Found::Replaced);
     }
 }

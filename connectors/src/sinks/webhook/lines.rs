@@ -7,13 +7,17 @@
 //! failing  = a receiver that did not take what it got last: one message at a time, after a pause that grows; all such
 //!            receivers together have [`PROBES`] places, those of a tenant [`TENANT_PROBES`]
 //! bounds   = bytes of a receiver, of a tenant, of all; beyond them the newest of the longest line is refused
+//! anew     = a message that is said again with another address goes there: what waits at once, what is under way once that
+//!            attempt failed
 //! ```
 //! It is told the time and does nothing by itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
+use radarflow_proto::fact::Receiver;
 use radarflow_proto::payload::DueNotification;
 use tokio::time::Instant;
 
@@ -55,6 +59,8 @@ pub(super) struct Message {
     pub(super) done: usize,
     /// Why one of them was refused.
     pub(super) refused: Option<String>,
+    /// Addresses of mail that have it.
+    pub(super) mailed: Vec<String>,
 }
 
 /// A receiver is another when its address is: it must not be judged by what the old one did.
@@ -68,6 +74,13 @@ fn key_of(due: &DueNotification) -> MessageKey {
 
 fn receiver_of(due: &DueNotification) -> ReceiverKey {
     (due.receiver.name.clone(), due.receiver.url.clone())
+}
+
+/// Names all of an address: where, and with which keys.
+fn address_of(receiver: &Receiver) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    receiver.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[derive(Default)]
@@ -135,7 +148,10 @@ pub(super) struct Lines {
     tenants: BTreeMap<String, Tenant>,
     /// Who went last.
     last: String,
-    known: BTreeSet<MessageKey>,
+    /// Messages that wait or are under way, and what names the address of each.
+    known: BTreeMap<MessageKey, u64>,
+    /// Messages under way that were said again with another address.
+    anew: BTreeMap<MessageKey, DueNotification>,
     under_way: usize,
     probes: usize,
     bytes: usize,
@@ -173,7 +189,8 @@ impl Default for Lines {
             most: ALL_BYTES,
             tenants: BTreeMap::new(),
             last: String::new(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
+            anew: BTreeMap::new(),
             under_way: 0,
             probes: 0,
             bytes: 0,
@@ -188,12 +205,21 @@ impl Lines {
         self.bytes
     }
 
-    /// Takes a message; gives those that there is no room for.
+    /// Takes a message; gives those that there is no room for. One that is known already is taken where its address is another.
     pub(super) fn push(&mut self, due: DueNotification, now: Instant) -> Vec<Message> {
-        if !self.known.insert(key_of(&due)) {
-            return Vec::new();
+        let (key, address) = (key_of(&due), address_of(&due.receiver));
+        match self.known.insert(key.clone(), address) {
+            Some(known) if known == address => return Vec::new(),
+            Some(_) if !self.forget(&key) => {
+                self.anew.insert(key, due);
+                return Vec::new();
+            }
+            // What waited is forgotten.
+            Some(_) => drop(self.known.insert(key, address)),
+            None => {}
         }
-        let message = Message { bytes: bytes_of(&due), due, attempts: 0, since: now, done: 0, refused: None };
+        let bytes = bytes_of(&due);
+        let message = Message { bytes, due, attempts: 0, since: now, done: 0, refused: None, mailed: Vec::new() };
         let name = message.due.tenant.clone();
         let tenant = self.tenants.entry(name.clone()).or_default();
         let receiver = receiver_of(&message.due);
@@ -248,20 +274,34 @@ impl Lines {
     /// Forgets a message of that name that waits.
     pub(super) fn settled(&mut self, id: &str) {
         let from = (id.to_owned(), String::new(), String::new());
-        let of: Vec<MessageKey> = self.known.range(from..).take_while(|key| key.0 == id).cloned().collect();
-        for key in of {
-            let Some(tenant) = self.tenants.get_mut(&key.1) else { continue };
-            for line in tenant.lines.values_mut() {
-                let is = |message: &Message| message.due.id == key.0 && message.due.group_key == key.2;
-                let Some(place) = line.ready.iter().position(is) else { continue };
-                let Some(message) = line.ready.remove(place) else { continue };
-                line.bytes -= message.bytes;
-                tenant.bytes -= message.bytes;
-                self.bytes -= message.bytes;
-                self.known.remove(&key);
-                break;
-            }
+        let of = self.known.range(from..).map(|(key, _)| key).take_while(|key| key.0 == id);
+        for key in of.cloned().collect::<Vec<_>>() {
+            self.forget(&key);
         }
+    }
+
+    /// Forgets a message that waits; tells whether it did.
+    fn forget(&mut self, key: &MessageKey) -> bool {
+        let Some(tenant) = self.tenants.get_mut(&key.1) else { return false };
+        let is = |message: &Message| message.due.id == key.0 && message.due.group_key == key.2;
+        let found = tenant.lines.values_mut().find_map(|line| {
+            let message = match line.ready.iter().position(is) {
+                Some(place) => line.ready.remove(place),
+                None => line.later.extract_if(.., |_, message| is(message)).next().map(|(_, message)| message),
+            }?;
+            line.bytes -= message.bytes;
+            Some(message.bytes)
+        });
+        let Some(bytes) = found else { return false };
+        tenant.bytes -= bytes;
+        self.bytes -= bytes;
+        self.known.remove(key);
+        true
+    }
+
+    /// Takes back what was said again of a message under way, with another address.
+    pub(super) fn readdressed(&mut self, message: &Message) -> Option<DueNotification> {
+        self.anew.remove(&key_of(&message.due))
     }
 
     /// The next message to be sent, if there is one and a place for it.
@@ -379,7 +419,9 @@ fn wait(failures: u32, id: &str) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use radarflow_proto::fact::{Receiver, ReceiverKind};
+    use std::collections::BTreeSet;
+
+    use radarflow_proto::fact::ReceiverKind;
 
     use super::*;
 
@@ -401,6 +443,7 @@ mod tests {
                 credential: None,
                 signing_key: None,
                 template: None,
+                of_host: false,
             },
             group_key: format!("g{n}"),
             group_labels: BTreeMap::new(),
@@ -566,5 +609,33 @@ mod tests {
         let message = lines.next(now).unwrap();
         lines.answered(&message, now);
         assert!(lines.tenants.is_empty() && lines.bytes() == 0);
+    }
+
+    #[test]
+    fn what_is_said_again_with_another_address_goes_there() {
+        let (mut lines, now) = (Lines::default(), Instant::now());
+        let moved = |n| {
+            let mut due = due("t", "ops", n, 10);
+            due.receiver.url = "http://elsewhere".to_owned();
+            due
+        };
+        lines.push(due("t", "ops", 0, 10), now);
+        lines.push(due("t", "ops", 1, 10), now);
+        // One is under way, the other failed and waits.
+        let [first, second] = <[Message; 2]>::try_from(all(&mut lines, now)).unwrap();
+        lines.failed(second, None, now);
+        lines.push(moved(0), now);
+        lines.push(moved(1), now);
+        let sent = all(&mut lines, now);
+        assert_eq!(sent.len(), 1);
+        assert_eq!((sent[0].due.id.as_str(), sent[0].due.receiver.url.as_str()), ("ops-000001", "http://elsewhere"));
+        lines.answered(&sent[0], now);
+        let again = lines.readdressed(&first).unwrap();
+        lines.answered(&first, now);
+        lines.push(again, now);
+        let sent = all(&mut lines, now);
+        assert_eq!(sent[0].due.receiver.url, "http://elsewhere");
+        lines.answered(&sent[0], now);
+        assert_eq!((lines.bytes(), lines.known.len(), lines.anew.len(), lines.under_way), (0, 0, 0, 0));
     }
 }

@@ -264,12 +264,13 @@ fn slack(due: &DueNotification, external_url: &str) -> Value {
 fn discord(due: &DueNotification, external_url: &str) -> Value {
     let shown = due.alerts.iter().take(SHOWN).map(|alert| {
         json!({
-            "title": cut(summary(alert), 256),
-            "description": cut(description(alert), 500),
+            // Discord refuses a message whose embeds have more than 6,000 characters in all: ten of these have less.
+            "title": cut(summary(alert), 160),
+            "description": cut(description(alert), 340),
             "url": link(external_url, alert),
             "color": color(alert),
             "timestamp": instant(alert.ends_at_ms.unwrap_or(alert.starts_at_ms)),
-            "footer": {"text": cut(&format!("{} · {}", status(alert), due.reason), 100)},
+            "footer": {"text": cut(&format!("{} · {}", status(alert), due.reason), 90)},
         })
     });
     let content = rest(due).map_or_else(|| title(due), |more| format!("{} ({more})", title(due)));
@@ -468,9 +469,20 @@ mod tests {
         assert_eq!(teams.body["attachments"][0]["content"]["type"], "AdaptiveCard");
         let mut many = due(ReceiverKind::Discord);
         many.alerts = vec![many.alerts[0].clone(); 50];
+        for alert in &mut many.alerts {
+            alert.annotations = ["summary", "description"].map(|name| (name.to_owned(), "long ".repeat(1000))).into();
+        }
+        many.reason = "long ".repeat(1000);
         let body = &calls(&many, "", "", "").unwrap()[0].body;
         assert_eq!(body["embeds"].as_array().map(Vec::len), Some(10));
         assert!(body["content"].as_str().unwrap().contains("and 40 more"));
+        let texts = |embed: &Value| {
+            ["/title", "/description", "/footer/text"]
+                .map(|of| embed.pointer(of).unwrap().as_str().unwrap().chars().count())
+                .iter()
+                .sum::<usize>()
+        };
+        assert!(body["embeds"].as_array().unwrap().iter().map(texts).sum::<usize>() <= 6000);
     }
 
     #[test]

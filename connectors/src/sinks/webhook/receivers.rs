@@ -20,6 +20,8 @@ pub(super) const MAX_ANSWER: usize = 256;
 pub struct Post {
     /// Where to.
     pub url: String,
+    /// Whether the configuration file says so.
+    pub of_host: bool,
     /// Equal for every attempt at one message: its `Idempotency-Key`.
     pub key: String,
     /// Further headers.
@@ -53,7 +55,7 @@ pub trait Receivers: Send + Sync + 'static {
     async fn post(&self, post: Post) -> Reply;
 }
 
-/// How far messages may go.
+/// How far messages may go to receivers that the configuration file does not state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// To any address.
@@ -64,21 +66,22 @@ pub enum Reach {
 
 /// By HTTP. No redirect is followed.
 pub(super) struct Http {
-    client: reqwest::Client,
-    reach: Reach,
+    anywhere: reqwest::Client,
+    /// Who reaches public addresses only, where that is all that others may.
+    public: Option<reqwest::Client>,
 }
 
 impl Http {
     pub(super) fn new(reach: Reach) -> Result<Http, reqwest::Error> {
-        let client = http::client(|client| {
-            let client = client.redirect(reqwest::redirect::Policy::none());
-            match reach {
-                Reach::Anywhere => client,
+        let anywhere = http::client(|client| client.redirect(reqwest::redirect::Policy::none()))?;
+        let public = || {
+            http::client(|client| {
                 // A proxy would resolve names by itself.
-                Reach::Public => client.no_proxy().dns_resolver(Arc::new(PublicNames)),
-            }
-        })?;
-        Ok(Http { client, reach })
+                let client = client.redirect(reqwest::redirect::Policy::none()).no_proxy();
+                client.dns_resolver(Arc::new(PublicNames))
+            })
+        };
+        Ok(Http { anywhere, public: (reach == Reach::Public).then(public).transpose()? })
     }
 }
 
@@ -99,7 +102,7 @@ impl Resolve for PublicNames {
 }
 
 /// What is said of addresses that messages must not go to.
-const PRIVATE: &str = "private_receivers = false";
+const PRIVATE: &str = "only the configuration file may name one, or it says private_receivers = true";
 
 /// Whether everybody can reach an address.
 fn is_public(ip: IpAddr) -> bool {
@@ -136,12 +139,14 @@ fn private_host(url: &str) -> Option<String> {
 #[async_trait]
 impl Receivers for Http {
     async fn post(&self, post: Post) -> Reply {
-        if self.reach == Reach::Public
-            && let Some(why) = private_host(&post.url)
-        {
-            return Reply::Unusable(why);
-        }
-        let mut request = self.client.post(post.url).header("Idempotency-Key", post.key).json(&post.body);
+        let client = match &self.public {
+            Some(public) if !post.of_host => match private_host(&post.url) {
+                Some(why) => return Reply::Unusable(why),
+                None => public,
+            },
+            _ => &self.anywhere,
+        };
+        let mut request = client.post(post.url).header("Idempotency-Key", post.key).json(&post.body);
         for (name, value) in post.headers {
             request = request.header(name, value);
         }
@@ -190,10 +195,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_this_host_leads_nowhere() {
+    async fn a_name_of_this_host_leads_nowhere_unless_the_configuration_file_says_it() {
         let http = Http::new(Reach::Public).unwrap();
-        let post = |url: &str| Post { url: url.to_owned(), key: String::new(), headers: vec![], body: Value::Null };
-        assert!(matches!(http.post(post("http://localhost:9/")).await, Reply::Unreachable(_)));
-        assert!(matches!(http.post(post("http://127.0.0.1:9/")).await, Reply::Unusable(_)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let post = |host: &str, of_host| Post {
+            url: format!("http://{host}:{port}/"),
+            of_host,
+            key: String::new(),
+            headers: vec![],
+            body: Value::Null,
+        };
+        assert!(matches!(http.post(post("localhost", false)).await, Reply::Unreachable(_)));
+        assert!(matches!(http.post(post("127.0.0.1", false)).await, Reply::Unusable(_)));
+        // What the configuration file says is reached.
+        let (reply, met) = tokio::join!(http.post(post("127.0.0.1", true)), async { drop(listener.accept().await) });
+        assert!(matches!((reply, met), (Reply::Unreachable(_), ())));
     }
 }

@@ -259,6 +259,13 @@ impl Session for Connection {
         Ok(())
     }
 
+    async fn forget(&mut self, table: Table, after: u64) -> Result<(), PostgresError> {
+        self.server.answer(self.number).await?;
+        // A row's name begins with its epoch.
+        self.stored()?.events.retain(|(of, id)| *of != table || (*id >> 64) <= i128::from(after));
+        Ok(())
+    }
+
     async fn move_to(&mut self, generation: i64, frontier: u64) -> Result<(), PostgresError> {
         self.server.answer(self.number).await?;
         self.stored()?.progress = Some((generation, frontier as i64));
