@@ -446,6 +446,9 @@ fn on_any_number_of_workers_and_out_of_any_snapshot_the_same_is_told_and_what_wa
         // All of it is over, and everything is taken.
         let over = RULES.iter().flat_map(|r| ENTITIES.map(|e| holds(r, e, "warning", false))).collect();
         run.tick(over);
+        // Whoever reopened one ends it.
+        let reopened: Vec<Alert> = alerts(&run).into_iter().filter(|alert| alert.status != "resolved").collect();
+        run.tick(reopened.iter().map(|alert| step(&alert.id, AlertStatus::Resolved, None)).collect());
         for _ in 0..6 {
             let all = open(&run).iter().map(|due| settled(due, true)).collect();
             run.tick_after(1100, all);
