@@ -137,6 +137,86 @@ async fn logger_and_net_snmp_are_understood() {
     server.stop();
 }
 
+/// net-snmp as a sender of v3: its traps are under its own engine, its informs under ours, which it asks for.
+#[tokio::test]
+async fn net_snmp_speaks_v3_to_us() {
+    const USERS: [(&str, &str, &str); 6] = [
+        ("open", "", ""),
+        ("md5", "md5", ""),
+        ("sha1des", "sha1", "des"),
+        ("sha1aes", "sha1", "aes128"),
+        ("sha256aes", "sha256", "aes128"),
+        ("sha512aes256", "sha512", "aes256"),
+    ];
+    let mut home = Home::new("");
+    for (name, auth, privacy) in USERS {
+        let said = |how: &str, what: &str| match what {
+            "" => String::new(),
+            what => format!("{how} = \"{what}\"\n{how}_password = \"{how}-of-{name}\"\n"),
+        };
+        home.config.push_str(&format!("[[snmp_users]]\nname = \"{name}\"\n"));
+        home.config.push_str(&(said("auth", auth) + &said("privacy", privacy)));
+    }
+    let server = home.start();
+    let to = server.port("traps").to_string();
+    let command = |program: &str, user: (&str, &str, &str), password: &str| {
+        let (name, auth, privacy) = user;
+        let level = ["noAuthNoPriv", "authNoPriv", "authPriv"][usize::from(!auth.is_empty()) + usize::from(!privacy.is_empty())];
+        let mut command = Command::new(program);
+        command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", home.dir.path());
+        command.args(["-v3", "-r", "1", "-t", "10", "-u", name, "-l", level, "-n", "vrf-a"]);
+        if program == "snmptrap" {
+            command.args(["-e", "0x80001f880472747231"]);
+        }
+        let named = |name: &str| match name {
+            "sha1" => "SHA".to_owned(),
+            "aes128" => "AES".to_owned(),
+            other => other.to_uppercase().replace("SHA", "SHA-").replace("AES", "AES-"),
+        };
+        for (how, key, what) in [("auth", ["-a", "-A"], auth), ("privacy", ["-x", "-X"], privacy)] {
+            if !what.is_empty() {
+                command.args([key[0], &named(what), key[1], &format!("{how}{password}-of-{name}")]);
+            }
+        }
+        command.args([&to, "99", ".1.3.6.1.6.3.1.1.5.3", ".1.3.6.1.2.1.2.2.1.1.3", "i", "3"]);
+        command
+    };
+    for user in USERS {
+        run(&mut command("snmptrap", user, ""));
+        run(&mut command("snmpinform", user, ""));
+    }
+    server.count("traps", 2 * USERS.len()).await;
+    let rows = server.rows("in:traps sort:user_name:asc,inform:asc").await;
+    for row in rows {
+        let (name, auth, privacy) = *USERS.iter().find(|(name, ..)| row["user_name"] == *name).unwrap();
+        let level = if auth.is_empty() { "noAuthNoPriv" } else if privacy.is_empty() { "authNoPriv" } else { "authPriv" };
+        assert_eq!((&row["version"], &row["security_level"], &row["context_name"]), (&json!("v3"), &json!(level), &json!("vrf-a")));
+        assert_eq!((&row["trap_name"], &row["varbinds"]["1.3.6.1.2.1.2.2.1.1.3"]), (&json!("linkDown"), &json!("3")), "{name}");
+        let engine = row["engine_id"].as_str().unwrap();
+        assert_eq!(engine == "80001f880472747231", row["inform"] == false, "{name}: {engine}");
+    }
+    // Who does not know the password is not answered as if he did, and it is told why.
+    let refused = command("snmpinform", USERS[3], "-not").output().unwrap();
+    assert!(!refused.status.success());
+    run(&mut command("snmptrap", USERS[3], "-not"));
+    let rejects = server.until("in:rejects sort:time:asc", |rows| rows.len() >= 2).await;
+    assert!(rejects.iter().all(|row| row["reason"].as_str().unwrap().starts_with("the digest is not that of user `sha1aes`")));
+    server.count("traps", 2 * USERS.len()).await;
+    // A start later our time is another: a sender that knew it is told so, and goes on.
+    server.stop();
+    let server = home.start();
+    let mut again = command("snmpinform", USERS[4], "");
+    again.env("SNMP_PERSISTENT_DIR", home.dir.path());
+    let to = server.port("traps").to_string();
+    let args: Vec<String> = again.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+    let at = args.iter().position(|arg| arg == "99").unwrap() - 1;
+    let mut again = Command::new("snmpinform");
+    again.env("MIBS", "").env("SNMP_PERSISTENT_DIR", home.dir.path());
+    run(again.args(&args[..at]).arg(to).args(&args[at + 1..]));
+    server.count("traps", 2 * USERS.len() + 1).await;
+    server.stop();
+}
+
 #[tokio::test]
 async fn a_python_client_made_from_the_proto_file_is_served() {
     let mut home = Home::new("");
