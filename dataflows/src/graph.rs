@@ -12,9 +12,7 @@ use radarflow_reconcile::identity::name::Name;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
 
-use crate::alerts::{
-    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice,
-};
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::decode::{Decoded, EventBatch};

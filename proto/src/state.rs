@@ -6,10 +6,10 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, AlertNotification, ApiToken, ClearPair, DeadLetter, Dependency, Device, DeviceGroup, DeviceIdentifier,
-    DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, IpOwnership, Job, Link,
-    MaintenanceWindow, Profile, Receiver, Role, Route, Rule, Session, SignInLink, Silence, Source, Table, TimeInterval,
-    TopologyLink, User,
+    Agent, Alert, AlertNotification, ApiToken, ClearPair, DeadLetter, Dependency, Device, DeviceGroup,
+    DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, IpOwnership, Job,
+    Link, MaintenanceWindow, Profile, Receiver, Role, Route, Rule, Session, SignInLink, Silence, Source, Table,
+    TimeInterval, TopologyLink, User,
 };
 use crate::table::{BatchBuilder, Row};
 

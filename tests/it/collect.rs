@@ -16,7 +16,8 @@ fn places(path: &Path, country: &str) {
         let names = Value::map([("names", Value::map([("en", text(city))]))]);
         Value::map([("country", Value::map([("iso_code", text(code))])), ("city", names)])
     };
-    std::fs::write(path, file(&[("10.0.0.0/24", of(country, "Somewhere")), ("192.0.2.0/24", of("ZZ", "Nowhere"))])).unwrap();
+    std::fs::write(path, file(&[("10.0.0.0/24", of(country, "Somewhere")), ("192.0.2.0/24", of("ZZ", "Nowhere"))]))
+        .unwrap();
 }
 
 #[tokio::test]
@@ -57,7 +58,10 @@ async fn flows_are_told_where_they_are_by_the_file_of_their_time() {
     places(&own, "IT");
     let server = home.start();
     let countries = "in:flows stats:\"count() as n by src_country\" sort:src_country:asc";
-    assert_eq!(server.rows(countries).await, [json!({"src_country": "DE", "n": 30}), json!({"src_country": "FR", "n": 60})]);
+    assert_eq!(
+        server.rows(countries).await,
+        [json!({"src_country": "DE", "n": 30}), json!({"src_country": "FR", "n": 60})]
+    );
     server.send("netflow", &[netflow_v5(3)]);
     server.count("flows", 120).await;
     assert_eq!(server.rows("in:flows src_country:IT stats:\"count() as n\"").await, [json!({"n": 30})]);

@@ -161,7 +161,8 @@ async fn net_snmp_speaks_v3_to_us() {
     let to = server.port("traps").to_string();
     let command = |program: &str, user: (&str, &str, &str), password: &str| {
         let (name, auth, privacy) = user;
-        let level = ["noAuthNoPriv", "authNoPriv", "authPriv"][usize::from(!auth.is_empty()) + usize::from(!privacy.is_empty())];
+        let level = ["noAuthNoPriv", "authNoPriv", "authPriv"]
+            [usize::from(!auth.is_empty()) + usize::from(!privacy.is_empty())];
         let mut command = Command::new(program);
         command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", home.dir.path());
         command.args(["-v3", "-r", "1", "-t", "10", "-u", name, "-l", level, "-n", "vrf-a"]);
@@ -189,9 +190,22 @@ async fn net_snmp_speaks_v3_to_us() {
     let rows = server.rows("in:traps sort:user_name:asc,inform:asc").await;
     for row in rows {
         let (name, auth, privacy) = *USERS.iter().find(|(name, ..)| row["user_name"] == *name).unwrap();
-        let level = if auth.is_empty() { "noAuthNoPriv" } else if privacy.is_empty() { "authNoPriv" } else { "authPriv" };
-        assert_eq!((&row["version"], &row["security_level"], &row["context_name"]), (&json!("v3"), &json!(level), &json!("vrf-a")));
-        assert_eq!((&row["trap_name"], &row["varbinds"]["1.3.6.1.2.1.2.2.1.1.3"]), (&json!("linkDown"), &json!("3")), "{name}");
+        let level = if auth.is_empty() {
+            "noAuthNoPriv"
+        } else if privacy.is_empty() {
+            "authNoPriv"
+        } else {
+            "authPriv"
+        };
+        assert_eq!(
+            (&row["version"], &row["security_level"], &row["context_name"]),
+            (&json!("v3"), &json!(level), &json!("vrf-a"))
+        );
+        assert_eq!(
+            (&row["trap_name"], &row["varbinds"]["1.3.6.1.2.1.2.2.1.1.3"]),
+            (&json!("linkDown"), &json!("3")),
+            "{name}"
+        );
         let engine = row["engine_id"].as_str().unwrap();
         assert_eq!(engine == "80001f880472747231", row["inform"] == false, "{name}: {engine}");
     }
@@ -200,7 +214,11 @@ async fn net_snmp_speaks_v3_to_us() {
     assert!(!refused.status.success());
     run(&mut command("snmptrap", USERS[3], "-not"));
     let rejects = server.until("in:rejects sort:time:asc", |rows| rows.len() >= 2).await;
-    assert!(rejects.iter().all(|row| row["reason"].as_str().unwrap().starts_with("the digest is not that of user `sha1aes`")));
+    assert!(
+        rejects
+            .iter()
+            .all(|row| row["reason"].as_str().unwrap().starts_with("the digest is not that of user `sha1aes`"))
+    );
     server.count("traps", 2 * USERS.len()).await;
     // A start later our time is another: a sender that knew it is told so, and goes on.
     server.stop();

@@ -246,7 +246,18 @@ impl Reader {
         let inode = fstat(&socket).map_or(0, |stat| stat.st_ino);
         let (socket, unanswered) = (Arc::new(socket), Arc::new(Semaphore::new(UNANSWERED_BYTES)));
         let kernel_drops = kernel_drops(inode);
-        Reader { what, origin, counters, appender, runtime, socket, unanswered, senders: Senders::default(), kernel_drops, inode }
+        Reader {
+            what,
+            origin,
+            counters,
+            appender,
+            runtime,
+            socket,
+            unanswered,
+            senders: Senders::default(),
+            kernel_drops,
+            inode,
+        }
     }
 
     fn run(&mut self, stop: &Stop) {

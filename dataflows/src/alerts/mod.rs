@@ -48,8 +48,8 @@ pub(crate) use older::{alerts_with_levels, groups_of_addresses, pairs_with_measu
 use pairs::Pairs;
 pub(crate) use pairs::pairs_by_share;
 pub use pairs::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS, PAIR_MS};
-pub use traps::Notice;
 use tolls::{Toll, TollEvent, Tolls};
+pub use traps::Notice;
 
 /// What alerts come of.
 pub struct Inputs<'scope> {

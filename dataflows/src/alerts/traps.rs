@@ -140,7 +140,9 @@ pub(super) fn told<'scope>(
                     let pairs = tenants.entry(tenant.clone()).or_default();
                     let names = pairs.by_trap.get(&trap.trap_oid).into_iter().flatten();
                     for pair in names.filter_map(|name| pairs.counting.get(name)) {
-                        let Some((subject, condition)) = pair.told(&tenant, &partition, source, &trap) else { continue };
+                        let Some((subject, condition)) = pair.told(&tenant, &partition, source, &trap) else {
+                            continue;
+                        };
                         let subject = (source, subject);
                         let key = PairShare::of(&subject);
                         let event = match condition {

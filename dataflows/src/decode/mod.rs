@@ -39,9 +39,7 @@ use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
 use radarflow_reconcile::notifier::Notifier;
 
-use crate::alerts::{
-    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice,
-};
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
@@ -58,8 +56,8 @@ use crate::topology::Neighbors;
 use enriched::Enrichment;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
-use shelf::Shelf;
 pub(crate) use senders::{agents_with_reputation, exporters_with_names, exporters_with_reputation};
+use shelf::Shelf;
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;

@@ -110,8 +110,7 @@ impl Decoder {
             peer_ip: at.ip(),
             version: ["v1", "v2c", "v3"][usize::from(trap.version.clamp(1, 3) - 1)].to_owned(),
             inform: trap.inform,
-            community_hash: (!trap.community.is_empty())
-                .then(|| String::from_utf8_lossy(&trap.community).into_owned()),
+            community_hash: (!trap.community.is_empty()).then(|| String::from_utf8_lossy(&trap.community).into_owned()),
             user_name: said_by.map(|by| by.user.clone()),
             security_level: said_by.map(|by| by.level.name().to_owned()),
             engine_id: said_by.map(|by| by.engine.clone()),

@@ -198,7 +198,8 @@ fn pairs_are_resources_and_nothing_is_left_of_one_that_is_gone() {
         run.tick(vec![command("t", "2", None, vec![gone("clear_pairs", "fan")])]);
         assert_eq!(burning(&run), 1);
         // The pair that is there without being stated can be switched off.
-        let off = serde_json::json!({"begins": ["1.3.6.1.6.3.1.1.5.3"], "ends": ["1.3.6.1.6.3.1.1.5.4"], "enabled": false});
+        let off =
+            serde_json::json!({"begins": ["1.3.6.1.6.3.1.1.5.3"], "ends": ["1.3.6.1.6.3.1.1.5.4"], "enabled": false});
         run.tick(vec![command("t", "3", None, vec![put("clear_pairs", "link-down", off)])]);
         assert_eq!(burning(&run), 0);
         run.tick(vec![link_trap(true)]);

@@ -116,7 +116,8 @@ fn a_later_version_is_refused_by_name_and_kept_as_it_came() {
     assert_eq!(as_it_came(&kept), v7);
     assert_eq!(parse(&v7), Err(SnmpError::Version(7)));
     // Who sends what we would keep of a message that was opened is no user.
-    let forged = opened(b"noc", &[1; 5], usm::Level::AuthPriv, b"", (TRAP_V2, &[2, 1, 1, 2, 1, 0, 2, 1, 0, SEQUENCE, 0]));
+    let forged =
+        opened(b"noc", &[1; 5], usm::Level::AuthPriv, b"", (TRAP_V2, &[2, 1, 1, 2, 1, 0, 2, 1, 0, SEQUENCE, 0]));
     assert!(parse(&forged).is_ok() && usm::Usm::is_meant(&forged));
     assert!(parse(&redact(&forged, b"key").unwrap()).is_err());
 }

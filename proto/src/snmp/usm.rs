@@ -134,8 +134,8 @@ impl User {
     /// All of them; those for privacy may take as long as a password.
     fn keys(&self, engine: &[u8]) -> Keys {
         let privacy = self.privacy.as_ref().zip(self.auth.as_ref());
-        let privacy = privacy
-            .map(|((privacy, master), (auth, _))| (*privacy, privacy.localized(*auth, master, engine)));
+        let privacy =
+            privacy.map(|((privacy, master), (auth, _))| (*privacy, privacy.localized(*auth, master, engine)));
         Keys { auth: self.auth_key(engine), privacy }
     }
 }
@@ -277,14 +277,16 @@ struct Engines {
 }
 
 impl Engines {
-    /// An engine that somebody authentic spoke of; the one that was not heard for longest may go for it.
-    fn hear(&mut self, engine: &[u8]) -> &mut Known {
+    /// An engine that somebody authentic spoke of; the one that was not heard for longest may go for it. Of a new one the time is
+    /// nought from now on.
+    fn hear(&mut self, engine: &[u8], now_s: u32) -> &mut Known {
         if self.known.len() >= MAX_ENGINES && !self.known.contains_key(engine) {
             let quiet = self.known.iter().min_by_key(|(_, known)| known.heard).map(|(engine, _)| engine.clone());
             quiet.and_then(|engine| self.known.remove(&engine));
         }
         self.heard += 1;
-        let known = self.known.entry(engine.to_vec()).or_default();
+        let new = || Known { at_s: now_s, ..Known::default() };
+        let known = self.known.entry(engine.to_vec()).or_insert_with(new);
         known.heard = self.heard;
         known
     }
@@ -368,7 +370,8 @@ impl Usm {
             let (before, digest, after) =
                 (&bytes[..message.digest.start], &bytes[message.digest.clone()], &bytes[message.digest.end..]);
             if !auth.is_signed(key, &[before, &[0; 64][..digest.len()], after], digest) {
-                let reason = format!("the digest is not that of user `{}`: wrong password or algorithm", shown(message));
+                let reason =
+                    format!("the digest is not that of user `{}`: wrong password or algorithm", shown(message));
                 return Err(Refusal::of(Fault::Digest, reason));
             }
             if is_ours {
@@ -380,7 +383,7 @@ impl Usm {
         let is_known = known.is_some() || auth_key.is_none();
         let keys = known.unwrap_or_else(|| Arc::new(user.keys(message.engine)));
         if !is_known {
-            self.keep_keys(message.engine, &users, place, &keys);
+            self.keep_keys(message.engine, &users, (place, &keys), now_s);
         }
         let hidden;
         let data = match &keys.privacy {
@@ -446,13 +449,13 @@ impl Usm {
     }
 
     /// Keeps the keys of somebody who was authentic.
-    fn keep_keys(&self, engine: &[u8], users: &Arc<Vec<User>>, place: usize, keys: &Arc<Keys>) {
+    fn keep_keys(&self, engine: &[u8], users: &Arc<Vec<User>>, (place, keys): (usize, &Arc<Keys>), now_s: u32) {
         let most = if engine == self.own.id { MAX_USERS } else { KEYS_OF_ENGINE };
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(users, &self.users()) {
             return;
         }
-        let known = engines.hear(engine);
+        let known = engines.hear(engine, now_s);
         if known.keys.len() >= most {
             known.keys.remove(0);
         }
@@ -476,7 +479,7 @@ impl Usm {
     /// Whether a message of another engine is newer than what is known of it (section 3.2, 7b); then that is known.
     fn check_their_time(&self, engine: &[u8], (boots, time): (u32, u32), now_s: u32) -> Result<(), Refusal> {
         let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = engines.hear(engine);
+        let known = engines.hear(engine, now_s);
         if boots > known.boots || (boots == known.boots && time > known.time) {
             (known.boots, known.time, known.at_s) = (boots, time, now_s);
         }
@@ -523,14 +526,7 @@ impl Usm {
     }
 
     /// A message of ours.
-    fn message(
-        &self,
-        to: &Message<'_>,
-        level: Level,
-        keys: &Keys,
-        scoped: &Scoped<'_>,
-        now_s: u32,
-    ) -> Option<Vec<u8>> {
+    fn message(&self, to: &Message<'_>, level: Level, keys: &Keys, scoped: &Scoped<'_>, now_s: u32) -> Option<Vec<u8>> {
         let (boots, time) = (self.own.boots, now_s.min(MAX_NUMBER));
         let mut salt = self.own.salts.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let data = match &keys.privacy {
@@ -545,7 +541,8 @@ impl Usm {
         };
         let salt = if keys.privacy.is_some() { &salt[..] } else { &[] };
         let digest = keys.auth.as_ref().map_or(0, |(auth, _)| auth.digest());
-        let header = Header { id: to.id, flags: level.flags(), engine: &self.own.id, boots, time, user: to.user, digest, salt };
+        let header =
+            Header { id: to.id, flags: level.flags(), engine: &self.own.id, boots, time, user: to.user, digest, salt };
         let (mut message, place) = header.write(&data);
         if let Some((auth, key)) = &keys.auth {
             let digest = auth.sign(key, &[&message]);

@@ -73,7 +73,8 @@ pub fn find<'a>(files: impl Iterator<Item = &'a AddressBook>, ip: IpAddr) -> Opt
             place.as_name = text(found.autonomous_system_organization);
         }
         if place != before {
-            place.files = if place.files.is_empty() { file.name.clone() } else { format!("{}, {}", place.files, file.name) };
+            place.files =
+                if place.files.is_empty() { file.name.clone() } else { format!("{}, {}", place.files, file.name) };
         }
     }
     (!place.files.is_empty()).then_some(place)
@@ -94,18 +95,31 @@ mod tests {
         let text = |text: &str| Value::Text(text.to_owned());
         let names = |name: &str| Value::map([("names", Value::map([("de", text("x")), ("en", text(name))]))]);
         let country = |code: &str| Value::map([("iso_code", text(code)), ("geoname_id", Value::Number(7))]);
-        let cities = book("city.mmdb", &[
-            ("192.0.2.0/24", Value::map([("country", country("DE")), ("city", names("Bonn"))])),
-            ("198.51.100.0/25", Value::map([("registered_country", country("FR"))])),
-            ("2001:db8::/32", Value::map([("country", country("NL")), ("location", Value::map([("latitude", Value::Float(52.3))]))])),
-        ]);
-        let systems = book("asn.mmdb", &[
-            ("192.0.2.0/25", Value::map([
-                ("autonomous_system_number", Value::Number(64_496)),
-                ("autonomous_system_organization", text("Example")),
-                ("country", country("US")),
-            ])),
-        ]);
+        let cities = book(
+            "city.mmdb",
+            &[
+                ("192.0.2.0/24", Value::map([("country", country("DE")), ("city", names("Bonn"))])),
+                ("198.51.100.0/25", Value::map([("registered_country", country("FR"))])),
+                (
+                    "2001:db8::/32",
+                    Value::map([
+                        ("country", country("NL")),
+                        ("location", Value::map([("latitude", Value::Float(52.3))])),
+                    ]),
+                ),
+            ],
+        );
+        let systems = book(
+            "asn.mmdb",
+            &[(
+                "192.0.2.0/25",
+                Value::map([
+                    ("autonomous_system_number", Value::Number(64_496)),
+                    ("autonomous_system_organization", text("Example")),
+                    ("country", country("US")),
+                ]),
+            )],
+        );
         let both = [cities, systems];
         let of = |ip: &str| {
             let place = find(both.iter(), ip.parse().unwrap())?;
@@ -125,7 +139,8 @@ mod tests {
     #[test]
     fn what_is_no_such_file_is_told_and_nothing_in_one_panics() {
         assert!(AddressBook::new("x", Bytes::from_static(b"no file")).is_err_and(|why| why.contains("MaxMind")));
-        let whole = file(&[("192.0.2.0/24", Value::map([("country", Value::map([("iso_code", Value::Text("DE".into()))]))]))]);
+        let whole =
+            file(&[("192.0.2.0/24", Value::map([("country", Value::map([("iso_code", Value::Text("DE".into()))]))]))]);
         for at in 0..whole.len() {
             for bit in [1u8, 0x40, 0x80] {
                 let mut changed = whole.clone();

@@ -112,7 +112,7 @@ mod tests {
         // As many at once, and ten a second.
         assert_eq!(loud, 10 + 4);
         assert!((0..10).all(|_| admitted(2, 500)) && !admitted(2, 500));
-        assert!(!admitted(1, 500) && admitted(1, 600) && !admitted(1, 600));
+        assert!(admitted(1, 500) && !admitted(1, 500) && admitted(1, 600) && !admitted(1, 600));
         // Who was quiet has all of it.
         assert_eq!((0..20).filter(|_| admitted(1, 5000)).count(), 10);
         let mut shed = senders.take_shed();

@@ -199,7 +199,10 @@ impl Privacy {
         match self {
             Privacy::Des => {
                 let (key, vector) = des(key, salt)?;
-                cbc::Decryptor::<Des>::new_from_slices(key, &vector).ok()?.decrypt_padded::<NoPadding>(&mut data).ok()?;
+                cbc::Decryptor::<Des>::new_from_slices(key, &vector)
+                    .ok()?
+                    .decrypt_padded::<NoPadding>(&mut data)
+                    .ok()?;
             }
             Privacy::Aes128 => cfb_mode::Decryptor::<Aes128>::new_from_slices(key, &vector).ok()?.decrypt(&mut data),
             Privacy::Aes192 | Privacy::Aes192c => {
@@ -287,9 +290,7 @@ mod tests {
 
     #[test]
     fn keys_grow_as_both_drafts_have_it() {
-        let of = |privacy: Privacy, auth: Auth| {
-            hex::encode(privacy.localized(auth, &auth.key(b"maplesyrup"), &ENGINE))
-        };
+        let of = |privacy: Privacy, auth: Auth| hex::encode(privacy.localized(auth, &auth.key(b"maplesyrup"), &ENGINE));
         // draft-reeder-snmpv3-usm-3desede-00, appendix B.
         let reeder = "526f5eed9fcce26f8964c2930787d82b79eff44a90650ee0a3a40abfac5acc12";
         assert_eq!(of(Privacy::Aes256c, Auth::Md5), reeder);

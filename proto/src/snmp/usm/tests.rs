@@ -46,6 +46,10 @@ impl Sender {
         Sender { user: user.clone(), engine: OURS.to_vec(), at, flags: REPORTABLE, tag: INFORM }
     }
 
+    fn receive(&self, usm: &Usm, now_s: u32) -> Received {
+        usm.receive(&self.message(), now_s)
+    }
+
     fn message(&self) -> Vec<u8> {
         let own = Usm::new(Arc::new(Engine::new(self.engine.clone(), self.at.0, 9)), Vec::new());
         let name = self.user.name.as_bytes();
@@ -174,11 +178,18 @@ fn a_trap_that_is_said_again_later_is_refused() {
     read(&usm.receive(&at(4, 1), 162));
     assert!(why(&usm.receive(&at(3, 5000), 163)).contains("a replay"));
     assert!(why(&usm.receive(&at(MAX_NUMBER, 1), 163)).contains("start 2147483647"));
+    // Who has no clock is believed as long as a clock that stands still is.
+    let still = |now_s| Sender { at: (0, 0), engine: vec![0x80; 7], ..Sender::traps(&user) }.receive(&usm, now_s);
+    read(&still(10_000));
+    read(&still(10_150));
+    assert!(why(&still(10_151)).contains("a replay"));
 }
 
 #[test]
 fn an_inform_asks_who_we_are_and_is_answered() {
-    for (auth, privacy) in [(None, None), (Some("md5"), None), (Some("sha1"), Some("des")), (Some("sha384"), Some("aes256"))] {
+    for (auth, privacy) in
+        [(None, None), (Some("md5"), None), (Some("sha1"), Some("des")), (Some("sha384"), Some("aes256"))]
+    {
         let user = user(auth, privacy);
         let usm = receiver(&[user.clone()]);
         // Discovery: no engine, no user.
