@@ -158,13 +158,13 @@ async fn net_snmp_speaks_v3_to_us() {
         home.config.push_str(&(said("auth", auth) + &said("privacy", privacy)));
     }
     let server = home.start();
-    let to = server.port("traps").to_string();
-    let command = |program: &str, user: (&str, &str, &str), password: &str| {
+    let persistent = home.dir.path().to_owned();
+    let command = |server: &Server, program: &str, user: (&str, &str, &str), password: &str| {
         let (name, auth, privacy) = user;
         let level = ["noAuthNoPriv", "authNoPriv", "authPriv"]
             [usize::from(!auth.is_empty()) + usize::from(!privacy.is_empty())];
         let mut command = Command::new(program);
-        command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", home.dir.path());
+        command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", &persistent);
         command.args(["-v3", "-r", "1", "-t", "10", "-u", name, "-l", level, "-n", "vrf-a"]);
         if program == "snmptrap" {
             command.args(["-e", "0x80001f880472747231"]);
@@ -179,14 +179,22 @@ async fn net_snmp_speaks_v3_to_us() {
                 command.args([key[0], &named(what), key[1], &format!("{how}{password}-of-{name}")]);
             }
         }
-        command.args([&to, "99", ".1.3.6.1.6.3.1.1.5.3", ".1.3.6.1.2.1.2.2.1.1.3", "i", "3"]);
+        command.args([
+            &server.port("traps").to_string(),
+            "99",
+            ".1.3.6.1.6.3.1.1.5.3",
+            ".1.3.6.1.2.1.2.2.1.1.3",
+            "i",
+            "3",
+        ]);
         command
     };
+    let sent = 2 * USERS.len() as u64;
     for user in USERS {
-        run(&mut command("snmptrap", user, ""));
-        run(&mut command("snmpinform", user, ""));
+        run(&mut command(&server, "snmptrap", user, ""));
+        run(&mut command(&server, "snmpinform", user, ""));
     }
-    server.count("traps", 2 * USERS.len()).await;
+    server.count("traps", sent).await;
     let rows = server.rows("in:traps sort:user_name:asc,inform:asc").await;
     for row in rows {
         let (name, auth, privacy) = *USERS.iter().find(|(name, ..)| row["user_name"] == *name).unwrap();
@@ -210,28 +218,21 @@ async fn net_snmp_speaks_v3_to_us() {
         assert_eq!(engine == "80001f880472747231", row["inform"] == false, "{name}: {engine}");
     }
     // Who does not know the password is not answered as if he did, and it is told why.
-    let refused = command("snmpinform", USERS[3], "-not").output().unwrap();
+    let refused = command(&server, "snmpinform", USERS[3], "-not").output().unwrap();
     assert!(!refused.status.success());
-    run(&mut command("snmptrap", USERS[3], "-not"));
+    run(&mut command(&server, "snmptrap", USERS[3], "-not"));
     let rejects = server.until("in:rejects sort:time:asc", |rows| rows.len() >= 2).await;
     assert!(
         rejects
             .iter()
             .all(|row| row["reason"].as_str().unwrap().starts_with("the digest is not that of user `sha1aes`"))
     );
-    server.count("traps", 2 * USERS.len()).await;
+    server.count("traps", sent).await;
     // A start later our time is another: a sender that knew it is told so, and goes on.
     server.stop();
     let server = home.start();
-    let mut again = command("snmpinform", USERS[4], "");
-    again.env("SNMP_PERSISTENT_DIR", home.dir.path());
-    let to = server.port("traps").to_string();
-    let args: Vec<String> = again.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
-    let at = args.iter().position(|arg| arg == "99").unwrap() - 1;
-    let mut again = Command::new("snmpinform");
-    again.env("MIBS", "").env("SNMP_PERSISTENT_DIR", home.dir.path());
-    run(again.args(&args[..at]).arg(to).args(&args[at + 1..]));
-    server.count("traps", 2 * USERS.len() + 1).await;
+    run(&mut command(&server, "snmpinform", USERS[4], ""));
+    server.count("traps", sent + 1).await;
     server.stop();
 }
 
