@@ -114,9 +114,13 @@ impl Pair {
             let is_of = |oid: &str| oid.strip_prefix(object.as_str()).is_some_and(|rest| rest.starts_with('.'));
             let (_, value) = trap.varbinds.iter().find(|(oid, _)| is_of(oid) || *oid == object)?;
             let value = value.trim();
-            let value = &value[..value.floor_char_boundary(MAX_VALUE)];
+            // What is no number is no interface, however it is written.
+            let value = match object.as_str() {
+                IF_INDEX => value.parse::<u32>().ok()?.to_string(),
+                _ => value[..value.floor_char_boundary(MAX_VALUE)].to_owned(),
+            };
             entity = format!("{entity}/{value}");
-            labels.insert(label.clone(), value.to_owned());
+            labels.insert(label.clone(), value);
         }
         let (tenant, partition, rule) = (tenant.to_owned(), partition.to_owned(), self.name.clone());
         let subject = Subject { tenant, partition, rule, entity };
@@ -196,6 +200,17 @@ mod tests {
         assert_eq!((condition.severity.as_str(), condition.labels["shelf"].as_str()), ("critical", "1"));
         assert_eq!(of("1.3.6.1.4.1.9.2", &both), Some((subject, None)));
         assert_eq!(of("1.3.6.1.4.1.9.1", &both[..1]), None);
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_interface() {
+        let source = "10.0.0.1".parse().unwrap();
+        let of = |index: &str| {
+            builtin()
+                .told("t", "p", source, &trap(LINK_DOWN, &[("1.3.6.1.2.1.2.2.1.1.3", index)]))
+                .map(|told| told.0.entity)
+        };
+        assert_eq!((of(" 03 ").as_deref(), of("three"), of("-1")), (Some("10.0.0.1/3"), None, None));
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn traps_are_opened_whatever_they_are_protected_by() {
         let privacies = std::iter::once(None).chain(Privacy::NAMES.map(|(name, _)| Some(name)));
         for privacy in privacies.filter(|privacy| privacy.is_none() || auth == Some("sha256") || auth == Some("md5")) {
             let user = user(auth, privacy);
-            let trap = read(&receiver(&[user.clone()]).receive(&Sender::traps(&user).message(), 10));
+            let trap = read(&receiver(std::slice::from_ref(&user)).receive(&Sender::traps(&user).message(), 10));
             assert_eq!((trap.version, trap.inform, trap.trap_oid.as_str()), (3, false, snmp::LINK_DOWN));
             assert_eq!(trap.varbinds["1.3.6.1.2.1.2.2.1.1.3"], "3");
             let by = trap.said_by.unwrap();
@@ -167,7 +167,7 @@ fn who_is_not_as_secure_as_the_user_is_not_the_user() {
 #[test]
 fn a_trap_that_is_said_again_later_is_refused() {
     let user = user(Some("sha512"), None);
-    let usm = receiver(&[user.clone()]);
+    let usm = receiver(std::slice::from_ref(&user));
     let at = |boots, time| Sender { at: (boots, time), ..Sender::traps(&user) }.message();
     read(&usm.receive(&at(3, 1000), 10));
     // Within the window, in any order.
@@ -191,7 +191,7 @@ fn an_inform_asks_who_we_are_and_is_answered() {
         [(None, None), (Some("md5"), None), (Some("sha1"), Some("des")), (Some("sha384"), Some("aes256"))]
     {
         let user = user(auth, privacy);
-        let usm = receiver(&[user.clone()]);
+        let usm = receiver(std::slice::from_ref(&user));
         // Discovery: no engine, no user.
         let nobody = User { name: String::new(), engine: None, auth: None, privacy: None };
         let question = Sender { engine: Vec::new(), tag: 0xa0, ..Sender::informs(&nobody, (0, 0)) }.message();
@@ -266,7 +266,7 @@ fn a_user_of_one_engine_is_none_of_another() {
 #[test]
 fn engines_that_are_known_are_bounded() {
     let user = user(Some("md5"), None);
-    let usm = receiver(&[user.clone()]);
+    let usm = receiver(std::slice::from_ref(&user));
     let of = |n: u32, time| {
         let engine = [&[0x80, 0, 0, 1, 5][..], &n.to_be_bytes()].concat();
         Sender { engine, at: (1, time), ..Sender::traps(&user) }.message()
@@ -298,7 +298,7 @@ proptest::proptest! {
     #[test]
     fn no_bytes_panic(noise: Vec<u8>, cut in 0usize..200, flip in 0usize..200, bit in 0u8..8) {
         let open = user(None, None);
-        let usm = receiver(&[open.clone()]);
+        let usm = receiver(std::slice::from_ref(&open));
         for mut m in [noise, Sender::traps(&open).message(), Sender::informs(&open, (5, 1)).message()] {
             m.truncate(cut);
             if let Some(b) = m.get_mut(flip) { *b ^= 1 << bit; }
