@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 use radarflow_connectors::ledger::intake::FRAME_BYTES;
 use radarflow_connectors::ledger::snapshot;
 use radarflow_connectors::sinks::lake::{COMMIT_SHARE, UPKEEP_BYTES};
-use radarflow_connectors::sources::udp::{SOCKET_BYTES, UNANSWERED_BYTES};
+use radarflow_connectors::sources::udp::{SENDERS_BYTES, SOCKET_BYTES, UNANSWERED_BYTES};
 use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
 use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
+use radarflow_proto::snmp::usm;
 use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
@@ -23,6 +24,7 @@ use radarflow_reconcile::routing::matcher::{EXPRESSION_BYTES, MAX_EXPRESSIONS};
 
 use crate::agent::{FOUND_BYTES, MAX_WAITING};
 use crate::config::Config;
+use crate::enrichment::MAX_ADDRESS_FILE;
 use crate::memory::{Budget, COMMIT_FACTOR, OUTBOX_FACTOR, Pool};
 
 /// The limit from which on everything adds up, bytes.
@@ -68,6 +70,9 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
     let datagrams = [&config.netflow, &config.sflow, &config.syslog, &config.traps];
     let sockets: usize = datagrams.iter().copied().flatten().map(|socket| socket.sockets).sum();
     let of_traps: usize = config.traps.iter().map(|socket| socket.sockets).sum();
+    let of_engines = usm::MAX_ENGINES * config.traps.iter().map(|s| s.tenant.as_str()).collect::<BTreeSet<_>>().len();
+    // While one takes the place of another both are there.
+    let of_files = 2 * config.enrichment.address_files.len();
     let tenants: BTreeSet<&str> = datagrams.iter().copied().flatten().map(|socket| socket.tenant.as_str()).collect();
     let (subjects, clusters) =
         (config.sources.nats.iter().map(|nats| nats.subjects.len()).sum(), config.sources.kafka.len());
@@ -76,7 +81,9 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
     vec![
         one(State, "the program itself", IDLE, "process_resident_memory_bytes"),
         bound(State, "datagrams that are read", SOCKET_BYTES, "socket", sockets, "source_shed"),
+        bound(State, "allowances of senders", SENDERS_BYTES, "socket", sockets, "source_shed"),
         bound(State, "informs that wait", UNANSWERED_BYTES, "trap socket", of_traps, "source_shed"),
+        bound(State, "SNMP engines that are known", usm::ENGINE_BYTES, "engine", of_engines, "source_rejected"),
         bound(
             State,
             "templates and sequences",
@@ -84,6 +91,14 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "tenant",
             tenants.len(),
             "dataflow_machine_keys",
+        ),
+        bound(
+            State,
+            "address files",
+            MAX_ADDRESS_FILE,
+            "file, or its successor",
+            of_files,
+            "process_resident_memory_bytes",
         ),
         one(State, "a frame that is closed", FRAME_BYTES * FRAME_COPIES, "ledger_frames"),
         one(State, "rows of the last epochs", RECENT_BYTES, "recent_bytes"),
@@ -210,6 +225,6 @@ mod tests {
             + MAX_ANSWERED_BYTES
             + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize
             + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
-        assert_eq!(after - before, 7 * SOCKET_BYTES + tenant);
+        assert_eq!(after - before, 7 * (SOCKET_BYTES + SENDERS_BYTES) + tenant);
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
+use radarflow_connectors::library::digest;
 use radarflow_connectors::mail::Mailer;
 use radarflow_connectors::sinks::postgres;
 use radarflow_connectors::sources::{kafka, nats, pull};
@@ -54,7 +55,7 @@ fn files(config: &Config, places: &Places) -> Vec<Mistake> {
             mistakes.extend(bad.iter().map(|bad| mistake(places, "enrichment.rules", bad.to_string())));
         }
     }
-    if let Err(error) = enrichment::tables(&config.enrichment) {
+    if let Err(error) = enrichment::tables(&config.enrichment, &|bytes| Ok(digest(bytes))) {
         mistakes.push(mistake(places, "enrichment", crate::cli::told(&error)));
     }
     mistakes

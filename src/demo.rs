@@ -35,6 +35,7 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
     let socket = |tenant: &&str| config::Socket {
         addr: any,
         sockets: 1,
+        sender_rate: None,
         tenant: (*tenant).to_owned(),
         partition: "default".to_owned(),
     };

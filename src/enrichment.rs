@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::OwnCondition;
-use radarflow_proto::flow::tables::FlowTables;
+use radarflow_proto::flow::tables::{AddressFile, FlowTables};
 use radarflow_reconcile::enrich::file::{self, BadRule};
 use radarflow_reconcile::flows;
+use radarflow_reconcile::flows::places::AddressBook;
 
 use crate::config::Enrichment;
 
@@ -16,6 +18,10 @@ use crate::config::Enrichment;
 pub(crate) const INVALID: &str = "enrichment-rules-invalid";
 /// Longest file, bytes.
 const MAX_FILE: u64 = 16 << 20;
+/// Longest address file, bytes: it is in memory.
+pub(crate) const MAX_ADDRESS_FILE: usize = 128 << 20;
+/// Address files.
+pub(crate) const MAX_ADDRESS_FILES: usize = 8;
 
 /// The rules of the program under those of files, and what of them is wrong.
 pub(crate) fn rules(paths: &[PathBuf]) -> Result<(Vec<Rule>, Vec<BadRule>)> {
@@ -29,32 +35,56 @@ pub(crate) fn rules(paths: &[PathBuf]) -> Result<(Vec<Rule>, Vec<BadRule>)> {
     Ok((rules, bad))
 }
 
-/// What is known of flows.
-pub(crate) fn tables(config: &Enrichment) -> Result<FlowTables> {
+/// Keeps the bytes of a file, and says what they are called from then on.
+pub(crate) type Keep<'a> = &'a dyn Fn(&[u8]) -> std::io::Result<String>;
+
+/// What is known of flows. Address files are kept first: what names them may be read at any time.
+pub(crate) fn tables(config: &Enrichment, keep: Keep<'_>) -> Result<FlowTables> {
     let mut networks = config.networks.clone();
     for path in &config.network_files {
         let csv = text(path)?;
         let read = flows::file::networks(&csv).map_err(|why| anyhow!("{}: {why}", path.display()))?;
         networks.extend(read);
     }
+    if config.address_files.len() > MAX_ADDRESS_FILES {
+        bail!("{} address files; {MAX_ADDRESS_FILES} are the most", config.address_files.len());
+    }
+    let address_files = config.address_files.iter().map(|path| address_file(path, keep)).collect::<Result<_>>()?;
     let tables = FlowTables {
         exporters: config.exporters.clone(),
         interfaces: config.interfaces.clone(),
         networks,
         applications: config.applications.clone(),
         autonomous_systems: config.autonomous_systems.clone(),
+        address_files,
     };
     flows::check(&tables).map_err(|why| anyhow!(why))?;
     Ok(tables)
 }
 
+/// A file of addresses, kept.
+fn address_file(path: &Path, keep: Keep<'_>) -> Result<AddressFile> {
+    let unread = || format!("cannot read {}", path.display());
+    sized(path, MAX_ADDRESS_FILE as u64)?;
+    let bytes = Bytes::from(std::fs::read(path).with_context(unread)?);
+    let name = path.file_name().and_then(|name| name.to_str()).with_context(unread)?.to_owned();
+    AddressBook::new(&name, bytes.clone()).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+    let digest = keep(&bytes).with_context(|| format!("cannot keep {}", path.display()))?;
+    Ok(AddressFile { name, digest })
+}
+
 /// A file that is not too long.
 fn text(path: &Path) -> Result<String> {
-    let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
-    if size > MAX_FILE {
-        bail!("{} has {size} bytes; {MAX_FILE} are the most", path.display());
-    }
+    sized(path, MAX_FILE)?;
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn sized(path: &Path, most: u64) -> Result<()> {
+    let size = path.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
+    if size > most {
+        bail!("{} has {size} bytes; {most} are the most", path.display());
+    }
+    Ok(())
 }
 
 /// Files, and of folders the YAML files in them, by name.

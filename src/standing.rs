@@ -38,6 +38,8 @@ pub(crate) struct Registry {
     enrichment: Mutex<Vec<Rule>>,
     /// What is known of flows.
     flow_tables: Mutex<FlowTables>,
+    /// Files that any of it named, since the snapshot that the start began with.
+    files: Mutex<BTreeSet<String>>,
     /// Partial sources.
     partial: Mutex<BTreeSet<(String, SourceKind, String)>>,
 }
@@ -63,6 +65,8 @@ impl Registry {
                     self.enrichment.lock().unwrap_or_else(PoisonError::into_inner).clone_from(rules);
                 }
                 Fact::FlowTables { tables } => {
+                    let files = tables.address_files.iter().map(|file| file.digest.clone());
+                    self.files.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
                     self.flow_tables.lock().unwrap_or_else(PoisonError::into_inner).clone_from(tables);
                 }
                 Fact::Condition(c) => {
@@ -126,6 +130,11 @@ impl Registry {
             .collect()
     }
 
+    /// Files that are named, or were since the snapshot that the start began with.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The source instances there are.
     pub(crate) fn instances(&self) -> MutexGuard<'_, Instances> {
         locked(&self.instances)
@@ -148,13 +157,13 @@ impl Registry {
     }
 
     /// What to append so that the standing facts are what the configuration says.
-    pub(crate) fn changes(&self, config: &Config) -> Result<Vec<Fact>> {
+    pub(crate) fn changes(&self, config: &Config, keep: enrichment::Keep<'_>) -> Result<Vec<Fact>> {
         let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
         let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
         for bad in &bad {
             tracing::error!("{bad}");
         }
-        let tables = Box::new(enrichment::tables(&config.enrichment).context("[enrichment]")?);
+        let tables = Box::new(enrichment::tables(&config.enrichment, keep).context("[enrichment]")?);
         let mut facts = self.receiver_changes(&receivers);
         facts.extend(self.orphans(config));
         facts.extend(self.partial_changes(config));

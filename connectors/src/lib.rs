@@ -38,6 +38,7 @@ pub mod clock;
 pub mod disk;
 pub mod http;
 pub mod ledger;
+pub mod library;
 pub mod mail;
 mod retry;
 pub mod sealing;

@@ -12,9 +12,7 @@ use radarflow_reconcile::identity::name::Name;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle, Scope};
 
-use crate::alerts::{
-    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, PairEvent, PairShare, PairSubject,
-};
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::decode::{Decoded, EventBatch};
@@ -73,7 +71,7 @@ inputs! {
     probes: Keyed<TargetKey, ProbeResult>,
     beats: Keyed<AgentKey, Beat>,
     log_hits: Keyed<LogShare, LogSource>,
-    pairs: Keyed<PairShare, (PairSubject, PairEvent)>,
+    notices: Notice,
     deltas: Keyed<SourceKey, Delta>,
     facts: Keyed<String, StandingFact>,
     commands: Keyed<String, Stated>,
@@ -212,7 +210,7 @@ pub(crate) fn build<'scope>(
                 identity.conditions,
                 rules.conditions,
             ]),
-            pairs: inputs.pairs.to_stream(scope),
+            notices: inputs.notices.to_stream(scope),
             own: facts.conditions,
             steps: inputs.steps.to_stream(scope),
             resources: resources.changes.clone(),

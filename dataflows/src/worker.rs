@@ -17,6 +17,7 @@ use timely::dataflow::ProbeHandle;
 
 use crate::decode::Decoder;
 use crate::decode::runs::Staging;
+use crate::decode::shelf::Shelf;
 use crate::facts::{FrameFacts, standing_facts};
 use crate::graph::{self, Handles};
 use crate::keyed::{Context, Restored, Tick};
@@ -43,6 +44,8 @@ pub struct Start {
     pub state: Restored,
     /// How much of large uploads is kept in memory.
     pub staging: Staging,
+    /// Where files are that facts name.
+    pub shelf: Arc<Shelf>,
 }
 
 /// The running workers.
@@ -169,7 +172,7 @@ fn run(
     sizes: &Arc<Sizes>,
 ) {
     let cx = Context::new(worker.index(), worker.peers(), start.epoch, start.state.clone()).telling(sizes.clone());
-    let mut decoder = Decoder::new(&cx, standing, &start.staging);
+    let mut decoder = Decoder::new(&cx, standing, &start.staging, &start.shelf);
     let mut inputs = Handles::new();
     let probe = ProbeHandle::new();
     let marks = Marks::listen(worker, sizes.clone());

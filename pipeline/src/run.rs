@@ -23,6 +23,7 @@ use radarflow_connectors::ledger::snapshot::Snapshots;
 use radarflow_connectors::ledger::{self, LedgerError};
 use radarflow_dataflows::decode::durable_offsets;
 use radarflow_dataflows::decode::runs::Staging;
+use radarflow_dataflows::decode::shelf::Shelf;
 use radarflow_dataflows::keyed::Tick;
 use radarflow_dataflows::output::{Merge, WorkerEpoch};
 use radarflow_dataflows::sizes::Sizes;
@@ -127,8 +128,9 @@ pub struct Directory {
 pub fn read(disk: &Arc<dyn Disk>, root: &Path, staged_bytes: u64) -> Result<Directory, PipelineError> {
     let ledger::Opened { segments, mut snapshots, start } = ledger::open(disk, root, &upgrade::versions())?;
     let staging = Staging { memory_bytes: staged_bytes, root: Some((disk.clone(), root.to_owned())) };
+    let shelf = Arc::new(Shelf::of(disk.clone(), root));
     let Some((manifest, state)) = start else {
-        let begin = Start { staging, ..Start::default() };
+        let begin = Start { staging, shelf, ..Start::default() };
         return Ok(Directory { segments, snapshots, begin, offsets: BTreeMap::new() });
     };
     let state = if snapshots.is_current(&manifest) {
@@ -142,7 +144,7 @@ pub fn read(disk: &Arc<dyn Disk>, root: &Path, staged_bytes: u64) -> Result<Dire
         state
     };
     let offsets = durable_offsets(&state);
-    let begin = Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, staging };
+    let begin = Start { epoch: manifest.epoch, gap_ms: manifest.gap_ms, state, staging, shelf };
     Ok(Directory { segments, snapshots, begin, offsets })
 }
 
@@ -195,6 +197,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Opened {
+    /// The first epoch that the log has.
+    pub fn first_epoch(&self) -> u64 {
+        self.segments.first_epoch()
+    }
+
     /// The epoch of the state that it starts from; 0 for none. It is said again at that epoch.
     pub fn start_epoch(&self) -> u64 {
         self.begin.epoch

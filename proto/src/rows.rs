@@ -786,6 +786,42 @@ tables! {
         epoch: i64,
     }
 
+    /// Clear pairs: traps that begin something, and those that end it.
+    State ClearPair ClearPairBatch "clear_pairs" postgres "clear_pairs" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: a pair is the whole tenant's.
+        partition: String,
+        /// Its name: the alerts' `rule`. One called `link-down` takes the place of the pair that is there without being stated.
+        name: String,
+        /// Whether it is followed.
+        enabled: bool,
+        /// The traps (`snmpTrapOID`) that begin it.
+        begins: Vec<String>,
+        /// The traps that end it.
+        ends: Vec<String>,
+        /// What it is about beside the sender, each `LABEL=OBJECT`: the value of the binding of that object.
+        about: Vec<String>,
+        /// `emergency`, `critical`, `warning` or `info`.
+        severity: String,
+        /// The title of its alerts; `{source}` is the sender, `{label}` a value of what it is about.
+        title: String,
+        /// More of it, likewise.
+        description: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// Which devices stand behind which: one behind others that are all down is not told of, they are.
     State Dependency DependencyBatch "dependencies" postgres "dependencies" key [tenant_id, partition, name] {
         /// Customer.
@@ -1209,8 +1245,8 @@ tables! {
         /// Elements that no column is for: `enterprise.element` to a number, a text, or `0x` and hex digits. Where a record
         /// has one again it is `enterprise.element#2`, and so on.
         unmapped: Option<Tags>,
-        /// Who told what is not the exporter's: of `exporter`, `src_net` and `dst_net` the prefix that it was in; of `in_if` and
-        /// `out_if` the `rule_id`; of `app` that it was a `port`.
+        /// Who told what is not the exporter's: of `exporter`, `src_net` and `dst_net` the prefix that it was in; of `src_place`
+        /// and `dst_place` the files that have the address; of `in_if` and `out_if` the `rule_id`; of `app` that it was a `port`.
         enriched_by: Option<Tags>,
         /// What the decoder had to say: clamped times, elements left out.
         notes: Option<String>,
@@ -1342,6 +1378,14 @@ tables! {
         inform: bool,
         /// Keyed hash of the community; the community itself is never kept.
         community_hash: Option<String>,
+        /// The user who says it, of v3.
+        user_name: Option<String>,
+        /// How it was protected, of v3: `noAuthNoPriv`, `authNoPriv` or `authPriv`.
+        security_level: Option<String>,
+        /// The engine whose keys and time it is under, hex digits, of v3.
+        engine_id: Option<String>,
+        /// The context it is about, of v3: a VRF, an instance.
+        context_name: Option<String>,
         /// `snmpTrapOID`.
         trap_oid: String,
         /// Its name, where known.

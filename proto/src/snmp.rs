@@ -1,5 +1,13 @@
-//! SNMP v1 and v2c notifications (RFC 1157, RFC 3416): BER to a trap, v1 rewritten as v2 (RFC 3584 section 3.1), and the
-//! answer an inform is owed. The community is looked at only to be replaced: see [`redact`].
+//! SNMP notifications (RFC 1157, RFC 3416): BER to a trap, v1 rewritten as v2 (RFC 3584 section 3.1), and the answer an inform
+//! is owed. The community is looked at only to be replaced: see [`redact`].
+//!
+//! Messages of v3 are opened where they are received ([`usm`]), as only there the keys and the time are that judge them. What is
+//! kept of one is what came of that: the notification and who said it ([`opened`]), or the message as it was and why it is
+//! refused ([`refused`]). So replay needs no keys and no clock, and says the same.
+
+mod ber;
+pub mod usm;
+mod v3;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,6 +15,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use self::ber::{expect, integer, oid, put_tlv, tlv};
 use crate::wire::{Cursor, Truncated, uint};
 
 /// Variable bindings a notification may have; the rest is not read.
@@ -29,9 +38,26 @@ pub enum SnmpError {
     /// A length that no message has.
     #[error("bad BER length")]
     Length,
-    /// A version we do not read here.
-    #[error("SNMP version {0} is neither v1 nor v2c")]
+    /// A version there is none of.
+    #[error("SNMP version {0} is none of v1, v2c and v3")]
     Version(u64),
+    /// A field of v3 that is longer than it may be.
+    #[error("{what} has more than {most} octets")]
+    TooLong {
+        /// Which.
+        what: &'static str,
+        /// Octets it may have.
+        most: usize,
+    },
+    /// A field of v3 with a value that it cannot have.
+    #[error("{0} is out of its range")]
+    Range(&'static str),
+    /// A security model other than that of users.
+    #[error("security model {0} is not USM, which is 3")]
+    Model(u32),
+    /// It was refused where it was received.
+    #[error("{0}")]
+    Refused(String),
     /// A request, not a notification.
     #[error("PDU {0:#04x} is no notification")]
     NotATrap(u8),
@@ -40,14 +66,16 @@ pub enum SnmpError {
 /// A notification in v2 form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap {
-    /// 1 or 2.
+    /// 1, 2 or 3.
     pub version: u8,
     /// An answer is due.
     pub inform: bool,
     /// Request id (v2).
     pub request_id: i64,
-    /// The community, or the hash that [`redact`] put in its place.
+    /// The community, or the hash that [`redact`] put in its place; v3 has none.
     pub community: Vec<u8>,
+    /// Who says it, of v3.
+    pub said_by: Option<Speaker>,
     /// Hundredths of a second since the agent started.
     pub uptime: Option<u64>,
     /// `snmpTrapOID.0`.
@@ -59,8 +87,23 @@ pub struct Trap {
     pub varbinds: BTreeMap<String, String>,
 }
 
+/// Who says a notification of v3, and how well that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The user.
+    pub user: String,
+    /// The engine whose time and keys it is under, hex digits: the sender's, or ours where it asks for an answer.
+    pub engine: String,
+    /// Whether it is authentic, and whether it came encrypted.
+    pub level: usm::Level,
+    /// The context it is about: a VRF, an instance.
+    pub context: String,
+}
+
 const INTEGER: u8 = 0x02;
 const OCTETS: u8 = 0x04;
+/// UTF-8, where this program says something to itself.
+const TEXT: u8 = 0x0c;
 const NULL: u8 = 0x05;
 const OID: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
@@ -74,6 +117,7 @@ const TRAP_V1: u8 = 0xa4;
 const INFORM: u8 = 0xa6;
 const TRAP_V2: u8 = 0xa7;
 const RESPONSE: u8 = 0xa2;
+const REPORT: u8 = 0xa8;
 
 /// `sysUpTime.0`
 pub const SYS_UP_TIME: &str = "1.3.6.1.2.1.1.3.0";
@@ -104,50 +148,6 @@ pub fn trap_name(oid: &str) -> Option<&'static str> {
         "6" => "egpNeighborLoss",
         _ => return None,
     })
-}
-
-fn tlv<'a>(at: &mut Cursor<'a>) -> Result<(u8, Cursor<'a>), SnmpError> {
-    let tag = at.u8()?;
-    let length = match at.u8()? {
-        n @ 0..=0x7f => usize::from(n),
-        n @ 0x81..=0x84 => uint(at.take(usize::from(n & 0x7f))?) as usize,
-        _ => return Err(SnmpError::Length),
-    };
-    Ok((tag, at.sub(length)?))
-}
-
-fn expect<'a>(at: &mut Cursor<'a>, tag: u8, wanted: &'static str) -> Result<Cursor<'a>, SnmpError> {
-    match tlv(at)? {
-        (found, body) if found == tag => Ok(body),
-        (found, _) => Err(SnmpError::Tag { wanted, tag: found }),
-    }
-}
-
-fn integer(bytes: &[u8]) -> i64 {
-    let negative = bytes.first().is_some_and(|b| b & 0x80 != 0);
-    bytes.iter().fold(if negative { -1i64 } else { 0 }, |n, b| (n << 8) | i64::from(*b))
-}
-
-fn oid(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    let mut arc = 0u64;
-    let mut first = true;
-    for byte in bytes {
-        arc = (arc << 7) | u64::from(byte & 0x7f);
-        if byte & 0x80 != 0 {
-            continue;
-        }
-        if first {
-            let root = (arc / 40).min(2);
-            out = format!("{root}.{}", arc - root * 40);
-            first = false;
-        } else {
-            out.push('.');
-            out.push_str(&arc.to_string());
-        }
-        arc = 0;
-    }
-    out
 }
 
 /// Bytes that are no text.
@@ -213,13 +213,16 @@ fn by_name(bindings: impl IntoIterator<Item = (String, String)>) -> BTreeMap<Str
     out
 }
 
-/// Reads a v1 or v2c notification.
+/// Reads a notification of v1 or v2c, or what is kept of one of v3.
 ///
 /// # Errors
-/// [`SnmpError`] where the bytes are no BER, or no notification of v1 or v2c.
+/// [`SnmpError`] where the bytes are no BER, or no notification.
 pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
     let version = uint(expect(&mut message, INTEGER, "a version")?.rest());
+    if version == 3 {
+        return kept(&mut message);
+    }
     if version > 1 {
         return Err(SnmpError::Version(version));
     }
@@ -245,56 +248,100 @@ pub fn parse(bytes: &[u8]) -> Result<Trap, SnmpError> {
                 inform: false,
                 request_id: 0,
                 community,
+                said_by: None,
                 uptime: Some(uptime),
                 trap_oid,
                 agent_address: agent_address.filter(|ip| !ip.is_unspecified()),
                 varbinds,
             })
         }
-        (1, TRAP_V2 | INFORM) => {
-            let request_id = integer(expect(&mut body, INTEGER, "a request id")?.rest());
-            expect(&mut body, INTEGER, "an error status")?;
-            expect(&mut body, INTEGER, "an error index")?;
-            // RFC 3416 section 4.2.6: the first two bindings are these. What is bound again is a binding like others.
-            let (mut uptime, mut trap_oid, mut agent_address) = (None, None, None);
-            let mut others = Vec::new();
-            for (name, value) in varbinds(&mut body)? {
-                match name.as_str() {
-                    SYS_UP_TIME if uptime.is_none() => uptime = value.parse().ok(),
-                    SNMP_TRAP_OID if trap_oid.is_none() => trap_oid = Some(value),
-                    SNMP_TRAP_ADDRESS if agent_address.is_none() => agent_address = value.parse().ok(),
-                    _ => others.push((name, value)),
-                }
-            }
-            Ok(Trap {
-                version: 2,
-                inform: pdu == INFORM,
-                request_id,
-                community,
-                uptime,
-                trap_oid: trap_oid.unwrap_or_default(),
-                agent_address,
-                varbinds: by_name(others),
-            })
-        }
+        (1, pdu) => Ok(Trap { community, ..notification(pdu, &mut body)? }),
         (_, pdu) => Err(SnmpError::NotATrap(pdu)),
     }
 }
 
-fn put_tlv(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
-    out.push(tag);
-    match body.len() {
-        n @ 0..=0x7f => out.push(n as u8),
-        n => {
-            out.push(0x84);
-            out.extend_from_slice(&(n as u32).to_be_bytes());
+/// A notification of v2 or v3: the PDU.
+fn notification(pdu: u8, body: &mut Cursor<'_>) -> Result<Trap, SnmpError> {
+    if !matches!(pdu, TRAP_V2 | INFORM) {
+        return Err(SnmpError::NotATrap(pdu));
+    }
+    let request_id = integer(expect(body, INTEGER, "a request id")?.rest());
+    expect(body, INTEGER, "an error status")?;
+    expect(body, INTEGER, "an error index")?;
+    // RFC 3416 section 4.2.6: the first two bindings are these. What is bound again is a binding like others.
+    let (mut uptime, mut trap_oid, mut agent_address) = (None, None, None);
+    let mut others = Vec::new();
+    for (name, value) in varbinds(body)? {
+        match name.as_str() {
+            SYS_UP_TIME if uptime.is_none() => uptime = value.parse().ok(),
+            SNMP_TRAP_OID if trap_oid.is_none() => trap_oid = Some(value),
+            SNMP_TRAP_ADDRESS if agent_address.is_none() => agent_address = value.parse().ok(),
+            _ => others.push((name, value)),
         }
     }
-    out.extend_from_slice(body);
+    Ok(Trap {
+        version: 2,
+        inform: pdu == INFORM,
+        request_id,
+        community: Vec::new(),
+        said_by: None,
+        uptime,
+        trap_oid: trap_oid.unwrap_or_default(),
+        agent_address,
+        varbinds: by_name(others),
+    })
+}
+
+/// What is kept of a notification of v3 that was opened.
+fn opened(user: &[u8], engine: &[u8], level: usm::Level, context: &[u8], pdu: (u8, &[u8])) -> Vec<u8> {
+    let mut body = Vec::with_capacity(pdu.1.len() + 128);
+    put_tlv(&mut body, INTEGER, &[3]);
+    put_tlv(&mut body, OCTETS, user);
+    put_tlv(&mut body, OCTETS, engine);
+    put_tlv(&mut body, INTEGER, &[level as u8]);
+    put_tlv(&mut body, OCTETS, context);
+    put_tlv(&mut body, pdu.0, pdu.1);
+    ber::built(SEQUENCE, &body)
+}
+
+/// What is kept of a message of v3 that is refused.
+pub fn refused(reason: &str, message: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(message.len() + reason.len() + 16);
+    put_tlv(&mut body, INTEGER, &[3]);
+    put_tlv(&mut body, TEXT, reason.as_bytes());
+    body.extend_from_slice(message);
+    ber::built(SEQUENCE, &body)
+}
+
+/// The message as it came, of what [`refused`] keeps; anything else as it is.
+pub fn as_it_came(bytes: &[u8]) -> &[u8] {
+    let read = || -> Result<&[u8], SnmpError> {
+        let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
+        expect(&mut message, INTEGER, "a version")?;
+        expect(&mut message, TEXT, "a reason")?;
+        Ok(message.rest())
+    };
+    read().unwrap_or(bytes)
+}
+
+/// Reads what [`opened`] and [`refused`] keep, behind the version. A message as it came is neither: nobody opened it.
+fn kept(message: &mut Cursor<'_>) -> Result<Trap, SnmpError> {
+    let user = match tlv(message)? {
+        (OCTETS, user) => user.rest(),
+        (TEXT, reason) => return Err(SnmpError::Refused(String::from_utf8_lossy(reason.rest()).into_owned())),
+        _ => return Err(SnmpError::Refused("a message of v3 that nobody opened".to_owned())),
+    };
+    let engine = expect(message, OCTETS, "an engine")?.rest();
+    let level = usm::Level::of(uint(expect(message, INTEGER, "a level")?.rest()))?;
+    let context = expect(message, OCTETS, "a context")?.rest();
+    let (pdu, mut body) = tlv(message)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said_by = Speaker { user: text(user), engine: hex::encode(engine), level, context: text(context) };
+    Ok(Trap { version: 3, said_by: Some(said_by), ..notification(pdu, &mut body)? })
 }
 
 /// The same message with the community replaced by the first eight hex digits of its keyed hash: what may be kept.
-/// A message of a later version has none and comes back as it is.
+/// A message of a later version has none, and is kept as one that is refused: who sent it does not say what we keep.
 ///
 /// # Errors
 /// [`SnmpError`] where the message cannot be read as far as its community.
@@ -302,16 +349,14 @@ pub fn redact(bytes: &[u8], key: &[u8]) -> Result<Vec<u8>, SnmpError> {
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
     let version = expect(&mut message, INTEGER, "a version")?.rest();
     if uint(version) > 1 {
-        return Ok(bytes.to_vec());
+        return Ok(refused(&SnmpError::Version(uint(version)).to_string(), bytes));
     }
     let community = expect(&mut message, OCTETS, "a community")?.rest();
     let mut body = Vec::with_capacity(bytes.len() + 8);
     put_tlv(&mut body, INTEGER, version);
     put_tlv(&mut body, OCTETS, community_hash(community, key).as_bytes());
     body.extend_from_slice(message.rest());
-    let mut out = Vec::with_capacity(body.len() + 8);
-    put_tlv(&mut out, SEQUENCE, &body);
-    Ok(out)
+    Ok(ber::built(SEQUENCE, &body))
 }
 
 /// Keyed hash of a community: equal communities stay equal, and nothing else can be told.
@@ -321,13 +366,13 @@ pub fn community_hash(community: &[u8], key: &[u8]) -> String {
     hex::encode(&digest[..4])
 }
 
-/// The response that an inform is owed: the same message as a Response PDU without error.
+/// The response that an inform of v2c is owed: the same message as a Response PDU without error.
 ///
 /// # Errors
 /// [`SnmpError`] where the bytes are no notification.
 pub fn inform_response(bytes: &[u8]) -> Result<Option<Vec<u8>>, SnmpError> {
     let trap = parse(bytes)?;
-    if !trap.inform {
+    if !trap.inform || trap.version != 2 {
         return Ok(None);
     }
     let mut message = expect(&mut Cursor::new(bytes), SEQUENCE, "a message")?;
@@ -335,160 +380,8 @@ pub fn inform_response(bytes: &[u8]) -> Result<Option<Vec<u8>>, SnmpError> {
     put_tlv(&mut body, INTEGER, expect(&mut message, INTEGER, "a version")?.rest());
     put_tlv(&mut body, OCTETS, expect(&mut message, OCTETS, "a community")?.rest());
     put_tlv(&mut body, RESPONSE, expect(&mut message, INFORM, "an inform")?.rest());
-    let mut out = Vec::with_capacity(bytes.len());
-    put_tlv(&mut out, SEQUENCE, &body);
-    Ok(Some(out))
+    Ok(Some(ber::built(SEQUENCE, &body)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As `snmptrap -v1 -c public … 1.3.6.1.4.1.8072.2.3 10.1.1.1 2 0 67 ifIndex.3 i 3` sends it.
-    fn v1() -> Vec<u8> {
-        let bindings = hex::decode("3011300f060a2b060102010202010103020103").unwrap();
-        let mut pdu = hex::decode("06092b06010401bf08020340040a010101020102020100430143").unwrap();
-        pdu.extend(bindings);
-        let mut m = hex::decode("02010004067075626c6963").unwrap();
-        put_tlv(&mut m, TRAP_V1, &pdu);
-        let mut out = Vec::new();
-        put_tlv(&mut out, SEQUENCE, &m);
-        out
-    }
-
-    fn inform() -> Vec<u8> {
-        let mut bindings = Vec::new();
-        for (name, tag, value) in [
-            (vec![0x2b, 6, 1, 2, 1, 1, 3, 0], TICKS, vec![77]),
-            (vec![0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], OID, vec![0x2b, 6, 1, 6, 3, 1, 1, 5, 3]),
-            (vec![0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], INTEGER, vec![3]),
-        ] {
-            let mut b = Vec::new();
-            put_tlv(&mut b, OID, &name);
-            put_tlv(&mut b, tag, &value);
-            put_tlv(&mut bindings, SEQUENCE, &b);
-        }
-        let mut pdu = Vec::new();
-        put_tlv(&mut pdu, INTEGER, &[0x12, 0x34]);
-        put_tlv(&mut pdu, INTEGER, &[0]);
-        put_tlv(&mut pdu, INTEGER, &[0]);
-        put_tlv(&mut pdu, SEQUENCE, &bindings);
-        let mut m = Vec::new();
-        put_tlv(&mut m, INTEGER, &[1]);
-        put_tlv(&mut m, OCTETS, b"secret");
-        put_tlv(&mut m, INFORM, &pdu);
-        let mut out = Vec::new();
-        put_tlv(&mut out, SEQUENCE, &m);
-        out
-    }
-
-    #[test]
-    fn v1_becomes_v2() {
-        let trap = parse(&v1()).unwrap();
-        assert_eq!((trap.trap_oid.as_str(), trap.uptime), (LINK_DOWN, Some(67)));
-        assert_eq!(trap.agent_address, "10.1.1.1".parse().ok());
-        assert_eq!(trap.varbinds["1.3.6.1.2.1.2.2.1.1.3"], "3");
-        assert_eq!(trap.varbinds[SNMP_TRAP_ENTERPRISE], "1.3.6.1.4.1.8072.2.3");
-    }
-
-    /// A v2c trap with these bindings after up-time and trap OID.
-    fn v2(more: &[Vec<u8>]) -> Vec<u8> {
-        let built = |tag: u8, body: &[u8]| {
-            let mut out = Vec::new();
-            put_tlv(&mut out, tag, body);
-            out
-        };
-        let bind = |oid: &[u8], value: Vec<u8>| built(SEQUENCE, &[built(OID, oid), value].concat());
-        let up = bind(&[0x2b, 6, 1, 2, 1, 1, 3, 0], built(TICKS, &[0x10, 0x92]));
-        let of = bind(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], built(OID, &[0x2b, 6, 1, 4, 1, 0x81, 0xfd, 0x59, 1]));
-        let list = [up, of].into_iter().chain(more.iter().cloned()).collect::<Vec<_>>().concat();
-        let zero = built(INTEGER, &[0]);
-        let pdu = [built(INTEGER, &[1]), zero.clone(), zero, built(SEQUENCE, &list)].concat();
-        built(SEQUENCE, &[built(INTEGER, &[1]), built(OCTETS, b"public"), built(TRAP_V2, &pdu)].concat())
-    }
-
-    #[test]
-    fn a_value_says_what_it_is() {
-        let bind = |arc: u8, tag: u8, body: &[u8]| {
-            let name = [0x06, 2, 0x2b, arc];
-            let value = [&[tag, body.len() as u8][..], body].concat();
-            [&[SEQUENCE, (name.len() + value.len()) as u8][..], &name, &value].concat()
-        };
-        let trap = parse(&v2(&[
-            bind(1, OPAQUE, &[0x9f, 0x78, 4, 0x41, 0x58, 0, 0]),
-            bind(2, OPAQUE, &[0x9f, 0x79, 8, 0xbf, 0xe0, 0, 0, 0, 0, 0, 0]),
-            bind(3, OPAQUE, &[0x9f, 0x7a, 1, 0xfe]),
-            bind(4, OPAQUE, &[0x9f, 0x7b, 2, 1, 0]),
-            bind(5, OPAQUE, b"text"),
-            bind(6, OCTETS, b"deadbeef"),
-            bind(7, OCTETS, &[0xde, 0xad, 0xbe, 0xef]),
-            bind(8, OPAQUE, &[0x9f, 0x78, 4, 0x41]),
-        ]))
-        .unwrap();
-        let of = |arc: u8| trap.varbinds[&format!("1.3.{arc}")].as_str();
-        assert_eq!((of(1), of(2), of(3), of(4)), ("13.5", "-0.5", "-2", "256"));
-        assert_eq!((of(5), of(6), of(7), of(8)), ("0x74657874", "deadbeef", "0xdeadbeef", "0x9f780441"));
-    }
-
-    #[test]
-    fn what_is_bound_again_is_kept_beside_the_first() {
-        let again = |oid: &[u8], tag: u8, body: &[u8]| {
-            let name = [&[OID, oid.len() as u8][..], oid].concat();
-            let value = [&[tag, body.len() as u8][..], body].concat();
-            [&[SEQUENCE, (name.len() + value.len()) as u8][..], &name, &value].concat()
-        };
-        let up = [0x2b, 6, 1, 2, 1, 1, 3, 0];
-        let trap_oid = [0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0];
-        let trap = parse(&v2(&[
-            again(&up, TICKS, &[0x30, 0x39]),
-            again(&trap_oid, OID, &[0x2b, 7]),
-            again(&[0x2b, 9], INTEGER, &[1]),
-            again(&[0x2b, 9], INTEGER, &[2]),
-            again(&[0x2b, 9], INTEGER, &[3]),
-        ]))
-        .unwrap();
-        assert_eq!((trap.uptime, trap.trap_oid.as_str()), (Some(4242), "1.3.6.1.4.1.32473.1"));
-        let of = |name: &str| trap.varbinds[name].as_str();
-        assert_eq!((of(SYS_UP_TIME), of(SNMP_TRAP_OID)), ("12345", "1.3.7"));
-        assert_eq!((of("1.3.9"), of("1.3.9#2"), of("1.3.9#3")), ("1", "2", "3"));
-    }
-
-    #[test]
-    fn a_later_version_has_no_community_and_is_refused_by_name() {
-        let v3 = [&[SEQUENCE, 8, INTEGER, 1, 3, SEQUENCE, 3][..], &[INTEGER, 1, 7]].concat();
-        assert_eq!(redact(&v3, b"key"), Ok(v3.clone()));
-        assert_eq!(parse(&v3), Err(SnmpError::Version(3)));
-    }
-
-    #[test]
-    fn the_community_does_not_survive() {
-        for bytes in [v1(), inform()] {
-            let kept = redact(&bytes, b"key").unwrap();
-            assert!(!kept.windows(6).any(|w| w == b"secret" || w == b"public"));
-            let (before, after) = (parse(&bytes).unwrap(), parse(&kept).unwrap());
-            assert_eq!(after.community, community_hash(&before.community, b"key").into_bytes());
-            assert_eq!(after.varbinds, before.varbinds);
-        }
-    }
-
-    #[test]
-    fn an_inform_is_answered_with_its_own_id() {
-        let answer = inform_response(&inform()).unwrap().unwrap();
-        let at = answer.iter().position(|b| *b == RESPONSE).unwrap();
-        assert!(answer[at..].windows(4).any(|w| w == [2, 2, 0x12, 0x34]));
-        assert_eq!(inform_response(&v1()).unwrap(), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_panic(noise: Vec<u8>, cut in 0usize..80, flip in 0usize..80, bit in 0u8..8) {
-            for mut m in [noise, v1(), inform()] {
-                m.truncate(cut);
-                if let Some(b) = m.get_mut(flip) { *b ^= 1 << bit; }
-                let _ = parse(&m);
-                let _ = redact(&m, b"k");
-                let _ = inform_response(&m);
-            }
-        }
-    }
-}
+mod tests;

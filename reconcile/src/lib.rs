@@ -13,7 +13,9 @@
 //! | [`partial`] | what the sayings of a partial source amount to |
 //! | [`replace`] | what a ServiceRadar's inventory says here |
 //! | [`routing`] | who is told of which alert, and what holds it back |
+//! | [`notifier`] | which notifications of a sender are rows |
 //! | [`notify`] | when a group of alerts is told |
+//! | [`pairs`] | what one trap begins and another ends |
 //! | [`template`] | what a message says whose receiver has its own words |
 //! | [`brakes`] | how much one run may do before somebody is asked |
 //! | [`access`] | who may do what |
@@ -50,7 +52,9 @@ pub mod inventory;
 pub mod jobs;
 pub mod lifecycle;
 pub mod mapping;
+pub mod notifier;
 pub mod notify;
+pub mod pairs;
 pub mod partial;
 pub mod reach;
 pub mod replace;

@@ -1,12 +1,13 @@
 //! What is wrong with a configuration beyond what is said of each key: what `serve` would refuse, and what would start and
 //! never work. Nothing is opened but files; what answers over the network is asked by [`super::super::check`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use radarflow_connectors::mail::Mailer;
 use radarflow_connectors::sources::tls::{Files, Tls};
+use radarflow_proto::snmp::usm::MAX_USERS;
 use radarflow_reconcile::identity::normalise;
 use reqwest::Url;
 
@@ -59,6 +60,7 @@ impl Config {
         self.judge_names(&mut judge);
         self.judge_times(&mut judge);
         self.judge_receivers(&mut judge);
+        self.judge_snmp_users(&mut judge);
         self.judge_folders(&mut judge);
         if self.workers == 0 {
             judge.wrong("workers", "0 workers do nothing; 1 is the least");
@@ -244,6 +246,29 @@ impl Config {
             }
         }
         judge.judged.mistakes
+    }
+
+    fn judge_snmp_users(&self, judge: &mut Judge<'_>) {
+        let mut known = BTreeSet::new();
+        for (n, user) in self.snmp_users.iter().enumerate() {
+            let key = format!("snmp_users.{n}");
+            if let Err(why) = user.user() {
+                judge.wrong(&key, why);
+            }
+            let engine = user.engine.as_ref().map(|engine| engine.to_lowercase());
+            if !known.insert((&user.tenant, &user.name, engine)) {
+                judge.wrong(&format!("{key}.name"), format!("two users of {} are called {:?}", user.tenant, user.name));
+            }
+            if self.snmp_users[..n].iter().filter(|other| other.tenant == user.tenant).count() == MAX_USERS {
+                judge.wrong(&key, format!("more users of {} than {MAX_USERS}, which are the most", user.tenant));
+            }
+            if !self.traps.iter().any(|socket| socket.tenant == user.tenant) {
+                judge.doubt(&format!("{key}.tenant"), format!("no [[traps]] listener is of tenant {}", user.tenant));
+            }
+            if user.auth.is_none() {
+                judge.doubt(&key, format!("anybody can say what {:?} says, as it does not authenticate", user.name));
+            }
+        }
     }
 
     fn judge_times(&self, judge: &mut Judge<'_>) {

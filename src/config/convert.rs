@@ -5,14 +5,17 @@ use std::time::Duration;
 use radarflow_connectors::sinks::armis::WriteBack;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
+use radarflow_connectors::sources::udp::Share;
 use radarflow_connectors::sources::{Listener, kafka, nats};
 use radarflow_proto::fact::Receiver;
 use radarflow_proto::record::SourceKind;
+use radarflow_proto::snmp::usm::UserConfig;
 use radarflow_reconcile::mapping::Whose;
 
 use super::defaults;
 use super::schema::{
-    Armis, Config, Grpc, Kafka, LakeConfig, Nats, NetBox, Partial, ReceiverConfig, SecureSocket, Socket, Sources,
+    Armis, Config, Enrichment, Grpc, Kafka, LakeConfig, Nats, NetBox, Partial, ReceiverConfig, SecureSocket, SnmpUser,
+    Socket, Sources,
 };
 
 impl Config {
@@ -29,7 +32,8 @@ impl Config {
         let of_start = |config: &Config| {
             let mut config = config.clone();
             config.receivers.clear();
-            config.enrichment.rules.clear();
+            config.enrichment = Enrichment::default();
+            config.snmp_users.clear();
             config.sources.partial.clear();
             format!("{config:?}")
         };
@@ -40,6 +44,27 @@ impl Config {
 impl Socket {
     pub(crate) fn listener(&self) -> Listener {
         Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        Share { sockets: self.sockets, most_of_sender: self.sender_rate }
+    }
+}
+
+impl SnmpUser {
+    /// What makes the user; who says how and not with what is told so.
+    pub(crate) fn user(&self) -> Result<UserConfig<'_>, String> {
+        let pair = |how: &'static str, name: &'_ Option<String>, password: &'_ Option<String>| match (name, password) {
+            (Some(_), None) => Err(format!("`{how}_password` is missing")),
+            (None, Some(_)) => Err(format!("`{how}` is missing: how the password is used")),
+            _ => Ok(()),
+        };
+        pair("auth", &self.auth, &self.auth_password)?;
+        pair("privacy", &self.privacy, &self.privacy_password)?;
+        let auth = self.auth.as_deref().zip(self.auth_password.as_deref());
+        let privacy = self.privacy.as_deref().zip(self.privacy_password.as_deref());
+        let config = UserConfig { name: &self.name, engine: self.engine.as_deref(), auth, privacy };
+        config.check().map(|()| config)
     }
 }
 

@@ -281,7 +281,7 @@ fn is_path(key: &[String]) -> bool {
         ["data_dir"]
             | ["sinks", "lake", "path"]
             | ["mappings", _]
-            | ["enrichment", "rules" | "network_files"]
+            | ["enrichment", "rules" | "network_files" | "address_files"]
             | ["sources", "nats", "credentials"]
             | [.., "tls", "certificate" | "key" | "client_ca"]
     )

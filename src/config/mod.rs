@@ -17,4 +17,6 @@ mod values;
 
 pub(crate) use load::{FILE, Read, data_dir, file, load, look, mapping};
 pub(crate) use mistakes::{Mistake, Places};
-pub(crate) use schema::{Armis, Config, Enrichment, Grpc, Http, Mail, Partial, Postgres, ReceiverConfig, Socket};
+pub(crate) use schema::{
+    Armis, Config, Enrichment, Grpc, Http, Mail, Partial, Postgres, ReceiverConfig, SnmpUser, Socket,
+};

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) syslog_tls: Vec<SecureSocket>,
     /// SNMP notifications.
     pub(crate) traps: Vec<Socket>,
+    /// Who may send those of SNMPv3.
+    pub(crate) snmp_users: Vec<SnmpUser>,
     /// Brokers and inventories to read from.
     pub(crate) sources: Sources,
     /// Where outputs go.
@@ -64,6 +66,7 @@ impl Default for Config {
         let socket = |port| Socket {
             addr: defaults::local(port),
             sockets: 1,
+            sender_rate: None,
             tenant: defaults::name(),
             partition: defaults::name(),
         };
@@ -84,6 +87,7 @@ impl Default for Config {
             syslog: vec![socket(5514)],
             syslog_tls: Vec::new(),
             traps: vec![socket(1162)],
+            snmp_users: Vec::new(),
             sources: Sources::default(),
             sinks: Sinks::default(),
             receivers: Vec::new(),
@@ -151,12 +155,38 @@ pub(crate) struct Socket {
     /// Sockets that share it for datagrams, a thread each.
     #[serde(default = "defaults::sockets", deserialize_with = "values::sockets")]
     pub(crate) sockets: usize,
+    /// Datagrams a second that are taken of one sender; the rest are shed, and counted as its own.
+    #[serde(default, deserialize_with = "values::sender_rate")]
+    pub(crate) sender_rate: Option<u32>,
     /// Whom its input belongs to.
     #[serde(default = "defaults::name")]
     pub(crate) tenant: String,
     /// The site of its input.
     #[serde(default = "defaults::name")]
     pub(crate) partition: String,
+}
+
+/// `[[snmp_users]]`: somebody who may send notifications of SNMPv3, and be answered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnmpUser {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whose listeners take it.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// At which engine alone, hex digits; at all where nothing is said.
+    pub(crate) engine: Option<String>,
+    /// How it authenticates.
+    pub(crate) auth: Option<String>,
+    /// With which password.
+    #[serde(default, deserialize_with = "values::some_secret")]
+    pub(crate) auth_password: Option<String>,
+    /// How it encrypts.
+    pub(crate) privacy: Option<String>,
+    /// With which password.
+    #[serde(default, deserialize_with = "values::some_secret")]
+    pub(crate) privacy_password: Option<String>,
 }
 
 /// `[[syslog_tls]]`: one address for syslog over TLS.
@@ -475,4 +505,6 @@ pub(crate) struct Enrichment {
     pub(crate) applications: Vec<ApplicationEntry>,
     /// What autonomous systems are called.
     pub(crate) autonomous_systems: Vec<AsEntry>,
+    /// Files of the MaxMind form that tell where addresses are, and whose.
+    pub(crate) address_files: Vec<PathBuf>,
 }

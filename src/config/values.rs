@@ -14,6 +14,12 @@ pub(super) fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Er
     secret::resolve(&String::deserialize(from)?).map_err(Error::custom)
 }
 
+/// A value that may be missing, or where it is found.
+pub(super) fn some_secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| secret::resolve(&text)).transpose().map_err(Error::custom)
+}
+
 /// Values, or where they are found.
 pub(super) fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     let named = BTreeMap::<String, String>::deserialize(from)?;
@@ -75,4 +81,12 @@ pub(super) fn sockets<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Er
         return Ok(n);
     }
     Err(Error::custom(format!("{n} sockets cannot share an address; 1 to {MAX_SOCKETS} can")))
+}
+
+/// How many datagrams a second one sender may send.
+pub(super) fn sender_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    match Option::<u32>::deserialize(from)? {
+        Some(0) => Err(Error::custom("0 datagrams a second: nothing would be taken; 1 is the least")),
+        rate => Ok(rate),
+    }
 }

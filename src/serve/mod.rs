@@ -9,6 +9,7 @@
 //! | `ledger` | the data directory's pipeline |
 //! | `sinks` | the lake, Postgres, the outbox, the live tables |
 //! | `consumers` | who is handed epochs, in which order |
+//! | `snmp` | our SNMP engine, and who may speak to it |
 //! | `sources` | sockets, gateways, brokers, inventories |
 //! | `records` | the way to ask the dataflow for records |
 //! | `tokens` | the first token, and those that are made here |
@@ -23,6 +24,7 @@ mod http;
 mod ledger;
 mod records;
 mod sinks;
+mod snmp;
 mod sources;
 pub(crate) mod tokens;
 
@@ -33,10 +35,12 @@ use std::time::Duration;
 use anyhow::Result;
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{DataDir, key};
+use radarflow_connectors::library::Library;
 use radarflow_connectors::sources::Stop;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
+use radarflow_proto::flow::tables::ADDRESS_FILES;
 use radarflow_proto::ports::Appender;
 use radarflow_query::http::door::Door;
 use radarflow_query::postgres;
@@ -44,6 +48,7 @@ use radarflow_query::tables::live::Live;
 
 use self::clients::Clients;
 use self::http::Connected;
+use self::snmp::Speakers;
 use self::sources::Feeds;
 pub(crate) use self::sources::Listening;
 use crate::config::Config;
@@ -71,6 +76,8 @@ pub(crate) struct Server {
     live: Arc<Live>,
     registry: Arc<Registry>,
     certificates: Vec<Arc<Tls>>,
+    speakers: Speakers,
+    library: Library,
     door: Arc<Door>,
     answering: tokio::task::JoinHandle<()>,
     clients: Option<Arc<postgres::Server>>,
@@ -95,13 +102,15 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
 
     let public_url = config.http.public_url.as_deref().unwrap_or(&http.url);
     let sinks = sinks::open(config, &disk, &dir, &mut opened, &memory, public_url, migrate).await?;
-    let replay = opened.replay().clone();
+    let (replay, first_epoch) = (opened.replay().clone(), opened.first_epoch());
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
     let (heard, consumers) = consumers::open(&sinks, &replay);
     let mut pipeline = opened.start(consumers).await?;
     let appender: Arc<dyn Appender> = Arc::new(pipeline.intake().clone());
-    let facts = heard.registry.changes(config)?;
+    let library = Library::new(disk.clone(), dir.path(ADDRESS_FILES));
+    let facts = heard.registry.changes(config, &|bytes| library.keep(bytes))?;
     settle(&*appender, &sinks.live, "default", "configuration", &facts).await?;
+    library.sweep(&heard.registry.files(), replay.last, first_epoch)?;
 
     let (tell, stop) = Stop::new();
     let offsets = pipeline.take_offsets();
@@ -113,7 +122,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         room: rooms.feeds.clone(),
         stop: stop.clone(),
     };
-    let mut sources = sources::open(config, &world, offsets, key, [of_grpc, of_syslog, of_ipfix]).await?;
+    let speakers = Speakers::open(config, &*disk, &dir, &key)?;
+    let mut sources = sources::open(config, &world, offsets, &speakers, [of_grpc, of_syslog, of_ipfix]).await?;
     sinks.write_back(config, &disk, &heard.registry, &replay, &sources.runs, &stop)?;
     agents::start(config, &sources.listening, &stop)?;
     let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();
@@ -167,6 +177,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         live: sinks.live,
         registry: heard.registry,
         certificates,
+        speakers,
+        library,
         door: http.door,
         answering: http.answering,
         clients: serving,
@@ -178,9 +190,10 @@ impl Server {
     /// Compares the configuration with the standing facts and appends the difference, and reads certificates again; tells
     /// what is otherwise. Listeners, paths, sources that are asked and limits are as they were at the start.
     pub(crate) async fn reload(&self, config: &Config) -> Result<Vec<String>> {
-        let facts = self.registry.changes(config)?;
+        let facts = self.registry.changes(config, &|bytes| self.library.keep(bytes))?;
         let read = self.certificates.iter().map(|tls| tls.again());
         let read = read.collect::<Result<Vec<_>, _>>()?;
+        let users = self.speakers.again(config)?;
         settle(self.pipeline.intake(), &self.live, "default", "configuration", &facts).await?;
         let mut changes: Vec<String> = facts.iter().map(told).collect();
         for (tls, exchange) in self.certificates.iter().zip(read) {
@@ -189,6 +202,7 @@ impl Server {
                 tls.exchange(exchange);
             }
         }
+        changes.extend(users.into_iter().map(|exchange| exchange.done()));
         Ok(changes)
     }
 

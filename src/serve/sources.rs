@@ -14,6 +14,7 @@ use radarflow_proto::offsets::Offsets;
 use radarflow_proto::ports::Appender;
 use radarflow_proto::room::Room;
 
+use super::snmp::Speakers;
 use crate::config::{Config, Socket};
 use crate::standing::Registry;
 
@@ -99,16 +100,17 @@ pub(super) async fn open(
     config: &Config,
     world: &World,
     offsets: BTreeMap<String, Offsets>,
-    key: [u8; 32],
+    speakers: &Speakers,
     [of_grpc, of_syslog, of_ipfix]: [Arc<ConnectionSlots>; 3],
 ) -> Result<Sources> {
     let World { appender, registry, room: memory, stop, .. } = world;
     let into = tcp::Into { appender: appender.clone(), room: memory.clone() };
     let (mut listening, mut feeds, mut certificates) = (Listening::default(), Feeds::default(), Vec::new());
-    listening.netflow = world.datagrams(&Datagrams::NetFlow, &config.netflow, &mut feeds)?;
-    listening.sflow = world.datagrams(&Datagrams::SFlow, &config.sflow, &mut feeds)?;
-    listening.syslog = world.datagrams(&Datagrams::Syslog, &config.syslog, &mut feeds)?;
-    listening.traps = world.datagrams(&Datagrams::Traps { key: Arc::from(&key[..]) }, &config.traps, &mut feeds)?;
+    let always = |what: Datagrams| move |_: &str| Some(what.clone());
+    listening.netflow = world.datagrams(&always(Datagrams::NetFlow), &config.netflow, &mut feeds)?;
+    listening.sflow = world.datagrams(&always(Datagrams::SFlow), &config.sflow, &mut feeds)?;
+    listening.syslog = world.datagrams(&always(Datagrams::Syslog), &config.syslog, &mut feeds)?;
+    listening.traps = world.datagrams(&|tenant| speakers.datagrams(tenant), &config.traps, &mut feeds)?;
     for socket in &config.syslog {
         let (slots, into) = (of_syslog.clone(), into.clone());
         listening.syslog_tcp.push(tcp::syslog(&socket.listener(), None, slots, into, stop.clone()).await?);
@@ -148,12 +150,19 @@ pub(super) async fn open(
 }
 
 impl World {
-    fn datagrams(&self, what: &Datagrams, sockets: &[Socket], feeds: &mut Feeds) -> Result<Vec<SocketAddr>> {
+    /// Opens sockets; what they bring follows from whose they are.
+    fn datagrams(
+        &self,
+        what: &dyn Fn(&str) -> Option<Datagrams>,
+        sockets: &[Socket],
+        feeds: &mut Feeds,
+    ) -> Result<Vec<SocketAddr>> {
         let runtime = tokio::runtime::Handle::current();
         let mut addrs = Vec::new();
         for socket in sockets {
+            let Some(what) = what(&socket.tenant) else { continue };
             let (listener, appender) = (socket.listener(), &self.appender);
-            let running = udp::start(what, &listener, socket.sockets, appender, &self.stop, &runtime)?;
+            let running = udp::start(&what, &listener, socket.share(), appender, &self.stop, &runtime)?;
             addrs.push(running.addr);
             feeds.udp.push(running);
         }

@@ -9,6 +9,7 @@ mod brokers;
 mod checkpoints;
 mod clients;
 mod clock;
+mod collect;
 mod crash;
 mod damage;
 mod deploy;

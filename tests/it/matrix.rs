@@ -154,6 +154,7 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     let named = format!("{PLANTED}-thing");
     for (kind, attributes) in [
         ("dependencies", json!({"parent": "hostname:core", "children": format!("hostname:{PLANTED}*")})),
+        ("clear_pairs", json!({"begins": ["1.3.6.1.4.1.9.1"], "ends": ["1.3.6.1.4.1.9.2"], "description": PLANTED})),
         ("device_groups", json!({"condition": format!("hostname:{PLANTED}*")})),
         ("identity_providers", json!({"issuer": "https://id.example", "client_id": PLANTED})),
         ("profiles", json!({"kind": "ping", "condition": format!("hostname:{PLANTED}*"), "description": PLANTED})),
@@ -232,6 +233,7 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     // All of it is there, as it was.
     server.count("devices", 1).await;
     let kinds = [
+        "clear_pairs",
         "dependencies",
         "device_groups",
         "escalation_policies",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Home, armis, lake_count, notification, status};
 
-fn netflow_v5(n: u16) -> Vec<u8> {
+pub(crate) fn netflow_v5(n: u16) -> Vec<u8> {
     let mut m = [5u16, 30].iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
     m.extend([100_000u32, 1_704_067_200, 0, u32::from(n) * 30].iter().flat_map(|n| n.to_be_bytes()));
     m.extend([0, 0, 0x40, 10]);

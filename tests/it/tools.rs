@@ -137,6 +137,105 @@ async fn logger_and_net_snmp_are_understood() {
     server.stop();
 }
 
+/// net-snmp as a sender of v3: its traps are under its own engine, its informs under ours, which it asks for.
+#[tokio::test]
+async fn net_snmp_speaks_v3_to_us() {
+    const USERS: [(&str, &str, &str); 6] = [
+        ("open", "", ""),
+        ("md5", "md5", ""),
+        ("sha1des", "sha1", "des"),
+        ("sha1aes", "sha1", "aes128"),
+        ("sha256aes", "sha256", "aes128"),
+        ("sha512aes256", "sha512", "aes256"),
+    ];
+    let mut home = Home::new("");
+    for (name, auth, privacy) in USERS {
+        let said = |how: &str, what: &str| match what {
+            "" => String::new(),
+            what => format!("{how} = \"{what}\"\n{how}_password = \"{how}-of-{name}\"\n"),
+        };
+        home.config.push_str(&format!("[[snmp_users]]\nname = \"{name}\"\n"));
+        home.config.push_str(&(said("auth", auth) + &said("privacy", privacy)));
+    }
+    let server = home.start();
+    let persistent = home.dir.path().to_owned();
+    let command = |server: &Server, program: &str, user: (&str, &str, &str), password: &str| {
+        let (name, auth, privacy) = user;
+        let level = ["noAuthNoPriv", "authNoPriv", "authPriv"]
+            [usize::from(!auth.is_empty()) + usize::from(!privacy.is_empty())];
+        let mut command = Command::new(program);
+        command.env("MIBS", "").env("SNMP_PERSISTENT_DIR", &persistent);
+        command.args(["-v3", "-r", "1", "-t", "10", "-u", name, "-l", level, "-n", "vrf-a"]);
+        if program == "snmptrap" {
+            command.args(["-e", "0x80001f880472747231"]);
+        }
+        let named = |name: &str| match name {
+            "sha1" => "SHA".to_owned(),
+            "aes128" => "AES".to_owned(),
+            other => other.to_uppercase().replace("SHA", "SHA-").replace("AES", "AES-"),
+        };
+        for (how, key, what) in [("auth", ["-a", "-A"], auth), ("privacy", ["-x", "-X"], privacy)] {
+            if !what.is_empty() {
+                command.args([key[0], &named(what), key[1], &format!("{how}{password}-of-{name}")]);
+            }
+        }
+        command.args([
+            &server.port("traps").to_string(),
+            "99",
+            ".1.3.6.1.6.3.1.1.5.3",
+            ".1.3.6.1.2.1.2.2.1.1.3",
+            "i",
+            "3",
+        ]);
+        command
+    };
+    let sent = 2 * USERS.len() as u64;
+    for user in USERS {
+        run(&mut command(&server, "snmptrap", user, ""));
+        run(&mut command(&server, "snmpinform", user, ""));
+    }
+    server.count("traps", sent).await;
+    let rows = server.rows("in:traps sort:user_name:asc,inform:asc").await;
+    for row in rows {
+        let (name, auth, privacy) = *USERS.iter().find(|(name, ..)| row["user_name"] == *name).unwrap();
+        let level = if auth.is_empty() {
+            "noAuthNoPriv"
+        } else if privacy.is_empty() {
+            "authNoPriv"
+        } else {
+            "authPriv"
+        };
+        assert_eq!(
+            (&row["version"], &row["security_level"], &row["context_name"]),
+            (&json!("v3"), &json!(level), &json!("vrf-a"))
+        );
+        assert_eq!(
+            (&row["trap_name"], &row["varbinds"]["1.3.6.1.2.1.2.2.1.1.3"]),
+            (&json!("linkDown"), &json!("3")),
+            "{name}"
+        );
+        let engine = row["engine_id"].as_str().unwrap();
+        assert_eq!(engine == "80001f880472747231", row["inform"] == false, "{name}: {engine}");
+    }
+    // Who does not know the password is not answered as if he did, and it is told why.
+    let refused = command(&server, "snmpinform", USERS[3], "-not").output().unwrap();
+    assert!(!refused.status.success());
+    run(&mut command(&server, "snmptrap", USERS[3], "-not"));
+    let rejects = server.until("in:rejects sort:time:asc", |rows| rows.len() >= 2).await;
+    assert!(
+        rejects
+            .iter()
+            .all(|row| row["reason"].as_str().unwrap().starts_with("the digest is not that of user `sha1aes`"))
+    );
+    server.count("traps", sent).await;
+    // A start later our time is another: a sender that knew it is told so, and goes on.
+    server.stop();
+    let server = home.start();
+    run(&mut command(&server, "snmpinform", USERS[4], ""));
+    server.count("traps", sent + 1).await;
+    server.stop();
+}
+
 #[tokio::test]
 async fn a_python_client_made_from_the_proto_file_is_served() {
     let mut home = Home::new("");

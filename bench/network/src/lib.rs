@@ -9,5 +9,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod devices;
 pub mod packets;

@@ -4,6 +4,7 @@
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
 pub mod accept;
+pub mod engine;
 pub mod grpc;
 pub mod inventory;
 pub mod kafka;

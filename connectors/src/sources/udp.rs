@@ -4,13 +4,16 @@
 //! Several sockets may share an address (`SO_REUSEPORT`). The kernel gives each to one of them by who sends it, so that what
 //! an exporter sends from one port stays in order.
 //!
-//! A datagram cannot be acknowledged. What the queue before the ledger has no room for is shed, what the kernel dropped
-//! is read from it; both are counted in the feed's loss ledger. An SNMP inform *is* acknowledged: it is answered after
-//! its frame is durable, and not at all when it is not, so that the sender tries again. Of those that wait for that a socket
-//! holds [`UNANSWERED_BYTES`]; beyond it informs are shed.
+//! A datagram cannot be acknowledged. What is beyond a sender's allowance, and what the queue before the ledger has no room for,
+//! is shed, and counted in the ledger of its sender ([`senders`]); what the kernel dropped is read from it, and counted in the
+//! feed's. An SNMP inform *is* acknowledged: it is answered after its frame is durable, and not at all when it is not, so that the
+//! sender tries again. Of those that wait for that a socket holds [`UNANSWERED_BYTES`]; beyond it informs are shed. What SNMPv3
+//! asks before an inform, and is told where something is wrong, is answered at once ([`snmp::usm`]).
+
+mod senders;
 
 use std::io::IoSliceMut;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +26,13 @@ use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::Appender;
 use radarflow_proto::snmp;
+use radarflow_proto::snmp::usm::{Received as Opened, Usm};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
-use super::{Listener, SourceError, Stop, entry, origin};
+pub use self::senders::SENDERS_BYTES;
+use self::senders::{Senders, in_turns};
+use super::{Listener, SourceError, Stop, entry, now_us, origin};
 
 /// Receive buffer asked of the kernel, bytes.
 const RECEIVE_BUFFER: usize = 32 << 20;
@@ -51,8 +57,22 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How long a read waits before looking whether to stop.
 const READ_WAIT: Duration = Duration::from_millis(50);
 
+/// How often a batch that the ledger has no room for is halved before it is given up.
+const HALVED: u32 = 4;
+
+/// How notifications are read.
+#[derive(Clone)]
+pub struct Notifications {
+    /// Secret of this installation: it hashes communities.
+    pub key: Arc<[u8]>,
+    /// The users of SNMPv3.
+    pub usm: Arc<Usm>,
+    /// When our engine was started.
+    pub started: Instant,
+}
+
 /// What a socket brings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Datagrams {
     /// NetFlow v5, v9, IPFIX.
     NetFlow,
@@ -60,11 +80,8 @@ pub enum Datagrams {
     SFlow,
     /// Syslog.
     Syslog,
-    /// SNMP notifications; the key hashes communities.
-    Traps {
-        /// Secret of this installation.
-        key: Arc<[u8]>,
-    },
+    /// SNMP notifications.
+    Traps(Notifications),
 }
 
 impl Datagrams {
@@ -73,7 +90,7 @@ impl Datagrams {
             Datagrams::NetFlow => "netflow",
             Datagrams::SFlow => "sflow",
             Datagrams::Syslog => "syslog",
-            Datagrams::Traps { .. } => "traps",
+            Datagrams::Traps(_) => "traps",
         }
     }
 
@@ -82,7 +99,7 @@ impl Datagrams {
             Datagrams::NetFlow => Kind::NetFlow,
             Datagrams::SFlow => Kind::SFlow,
             Datagrams::Syslog => Kind::Syslog,
-            Datagrams::Traps { .. } => Kind::Trap,
+            Datagrams::Traps(_) => Kind::Trap,
         }
     }
 }
@@ -103,21 +120,30 @@ impl UdpSource {
     }
 }
 
-/// Starts so many sockets of one address. `runtime` answers informs.
+/// How many sockets share an address, and what each of their senders may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Sockets.
+    pub sockets: usize,
+    /// Datagrams of one sender a second; as many as it likes where nothing is said.
+    pub most_of_sender: Option<u32>,
+}
+
+/// Starts the sockets of one address. `runtime` answers informs.
 ///
 /// # Errors
 /// [`SourceError`] where the address cannot be bound or a thread cannot be started.
 pub fn start(
     what: &Datagrams,
     listener: &Listener,
-    sockets: usize,
+    share: Share,
     appender: &Arc<dyn Appender>,
     stop: &Stop,
     runtime: &tokio::runtime::Handle,
 ) -> Result<UdpSource, SourceError> {
     let (name, asked) = (what.name(), listener.addr);
     let bind = |source| SourceError::Bind { what: name, addr: asked, source };
-    let sockets = sockets.clamp(1, MAX_SOCKETS);
+    let sockets = share.sockets.clamp(1, MAX_SOCKETS);
     let mut opened: Vec<UdpSocket> = Vec::with_capacity(sockets);
     // An address that is to be shared is shared with nobody else: whoever has it already is found by asking for it alone.
     let alone = open(listener.addr, false).map_err(bind)?;
@@ -133,6 +159,7 @@ pub fn start(
     let listener = Listener { addr, ..listener.clone() };
     let reader = |socket: UdpSocket| {
         let mut reader = Reader::new(what.clone(), &listener, appender.clone(), runtime.clone(), socket);
+        reader.senders = Senders::new(share.most_of_sender);
         let stop = stop.clone();
         std::thread::Builder::new().name(format!("udp-{name}")).spawn(move || reader.run(&stop))
     };
@@ -200,7 +227,7 @@ struct Reader {
     socket: Arc<UdpSocket>,
     /// Room for informs that wait to be durable, bytes.
     unanswered: Arc<Semaphore>,
-    shed: u64,
+    senders: Senders,
     kernel_drops: u64,
     /// Names the socket in the kernel's table.
     inode: u64,
@@ -219,7 +246,18 @@ impl Reader {
         let inode = fstat(&socket).map_or(0, |stat| stat.st_ino);
         let (socket, unanswered) = (Arc::new(socket), Arc::new(Semaphore::new(UNANSWERED_BYTES)));
         let kernel_drops = kernel_drops(inode);
-        Reader { what, origin, counters, appender, runtime, socket, unanswered, shed: 0, kernel_drops, inode }
+        Reader {
+            what,
+            origin,
+            counters,
+            appender,
+            runtime,
+            socket,
+            unanswered,
+            senders: Senders::default(),
+            kernel_drops,
+            inode,
+        }
     }
 
     fn run(&mut self, stop: &Stop) {
@@ -254,10 +292,17 @@ impl Reader {
     }
 
     fn take(&mut self, bytes: &[u8], peer: SocketAddr, batch: &mut Vec<Entry>) {
-        let Datagrams::Traps { key } = &self.what else {
+        if !self.senders.admit(peer.ip().to_canonical(), now_us) {
+            return;
+        }
+        let Datagrams::Traps(Notifications { key, usm, started }) = &self.what else {
             batch.push(entry(Some(peer), Bytes::copy_from_slice(bytes)));
             return;
         };
+        if Usm::is_meant(bytes) {
+            let opened = usm.receive(bytes, u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX));
+            return self.take_opened(opened, peer, batch);
+        }
         // Nothing that bears a community goes on. Where one begins cannot be told of what is cut short: the beginning of
         // it has none.
         let kept = match snmp::redact(bytes, key) {
@@ -270,11 +315,31 @@ impl Reader {
         }
     }
 
+    fn take_opened(&mut self, opened: Opened, peer: SocketAddr, batch: &mut Vec<Entry>) {
+        let report = match opened {
+            Opened::Notification { kept, answer: Some(answer) } => {
+                return self.answer(answer, entry(Some(peer), kept), peer);
+            }
+            Opened::Notification { kept, answer: None } => {
+                batch.push(entry(Some(peer), kept));
+                None
+            }
+            Opened::Refused { kept, report } => {
+                batch.push(entry(Some(peer), kept));
+                report
+            }
+            Opened::Question { report } => Some(report),
+        };
+        if let Some(report) = report {
+            let _ = self.socket.send_to(&report, peer);
+        }
+    }
+
     /// Answers an inform once it is durable.
     fn answer(&mut self, answer: Vec<u8>, inform: Entry, peer: SocketAddr) {
         let takes = inform.body.len() + answer.len() + UNANSWERED;
         let Ok(room) = self.unanswered.clone().try_acquire_many_owned(takes as u32) else {
-            self.shed += 1;
+            self.senders.shed(Some(peer.ip()), 1);
             return;
         };
         let appended = self.appender.append(self.origin.clone(), vec![inform]);
@@ -291,23 +356,44 @@ impl Reader {
         if batch.is_empty() {
             return;
         }
-        if let Err(refused) = self.appender.offer(self.origin.clone(), std::mem::take(batch)) {
-            self.shed += refused.len() as u64;
+        let Err(refused) = self.appender.offer(self.origin.clone(), std::mem::take(batch)) else { return };
+        // There is no room for all of it: a part may fit, and nobody's is the larger one.
+        let mut left = in_turns(refused);
+        for _ in 0..HALVED {
+            let given_up = left.split_off(left.len() / 2);
+            given_up.iter().for_each(|entry| self.senders.shed(entry.peer.map(|peer| peer.ip()), 1));
+            if left.is_empty() {
+                return;
+            }
+            match self.appender.offer(self.origin.clone(), left) {
+                Ok(()) => return,
+                Err(refused) => left = refused,
+            }
         }
+        left.iter().for_each(|entry| self.senders.shed(entry.peer.map(|peer| peer.ip()), 1));
     }
 
-    /// Tells the ledger what was lost, if anything was.
+    /// Tells the ledger what was lost, if anything was: of the feed, and of its senders.
     fn count(&mut self) {
         let drops = kernel_drops(self.inode);
         let new_drops = drops.saturating_sub(self.kernel_drops);
-        if self.shed == 0 && new_drops == 0 {
+        let mut counted = Vec::new();
+        let mut of = |ip: Option<IpAddr>, counters: FeedCounters| {
+            let body = serde_json::to_vec(&counters).unwrap_or_default();
+            counted.push(entry(ip.map(|ip| SocketAddr::new(ip, 0)), body));
+        };
+        let shed = self.senders.take_shed();
+        shed.iter().for_each(|(ip, shed)| of(*ip, FeedCounters { shed: *shed, kernel_drops: 0 }));
+        if new_drops > 0 {
+            of(None, FeedCounters { shed: 0, kernel_drops: new_drops });
+        }
+        if counted.is_empty() {
             return;
         }
-        let counters = FeedCounters { shed: self.shed, kernel_drops: new_drops };
-        let body = serde_json::to_vec(&counters).unwrap_or_default();
-        if self.appender.offer(self.counters.clone(), vec![entry(None, body)]).is_ok() {
-            self.shed = 0;
+        if self.appender.offer(self.counters.clone(), counted).is_ok() {
             self.kernel_drops = drops;
+        } else {
+            shed.into_iter().for_each(|(ip, n)| self.senders.shed(ip, n));
         }
     }
 }
@@ -392,7 +478,8 @@ mod tests {
         let socket = open("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let (addr, inode) = (socket.local_addr().unwrap(), fstat(&socket).unwrap().st_ino);
         let listener = Listener { addr, tenant: "t".into(), partition: "p".into() };
-        let what = Datagrams::Traps { key: Arc::from(&[1u8; 32][..]) };
+        let usm = Arc::new(Usm::new(Arc::new(snmp::usm::Engine::new(vec![1; 5], 1, 0)), Vec::new()));
+        let what = Datagrams::Traps(Notifications { key: Arc::from(&[1u8; 32][..]), usm, started: Instant::now() });
         let mut reader = Reader::new(what, &listener, appender, tokio::runtime::Handle::current(), socket);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -401,9 +488,9 @@ mod tests {
         for n in 0..1000 {
             reader.take(&inform(n, 10), peer, &mut batch);
         }
-        assert_eq!((handles(inode), reader.shed, batch.len()), (1, 0, 0));
+        assert_eq!((handles(inode), reader.senders.take_shed(), batch.len()), (1, vec![], 0));
         // Larger ones take more of the room, until there is none.
-        while reader.shed == 0 {
+        while reader.senders.take_shed().is_empty() {
             reader.take(&inform(1, 8000), peer, &mut batch);
         }
         assert_eq!(handles(inode), 1);

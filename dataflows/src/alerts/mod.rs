@@ -1,7 +1,7 @@
 //! From conditions to notifications.
 //!
 //! ```text
-//! traps ─► [clear pairs] ─► conditions (Δ) ⋈ policies of escalation
+//! traps, resources ─► [clear pairs] ─► conditions (Δ) ⋈ policies of escalation
 //! conditions (Δ) ─► [alerts: life cycle] ─► alert rows Δ, history, burning alerts Δ
 //! burning alerts, devices, resources (Δ) ─► [desks: a tenant in one place] ─► who is told, and what is held (Δ)
 //! who is told (Δ) ─► [groups: wait, pace, repeat] ─► due notifications, how each alert stands (Δ)
@@ -19,6 +19,7 @@ mod life;
 mod older;
 mod pairs;
 mod tolls;
+mod traps;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,15 +49,16 @@ use life::{AlertOut, Alerts};
 pub(crate) use older::{alerts_with_levels, groups_of_addresses, pairs_with_measurements};
 use pairs::Pairs;
 pub(crate) use pairs::pairs_by_share;
-pub use pairs::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS, PAIR_MS, PairEvent, PairShare, PairSubject};
+pub use pairs::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS, PAIR_MS};
 use tolls::{Toll, TollEvent, Tolls};
+pub use traps::Notice;
 
 /// What alerts come of.
 pub struct Inputs<'scope> {
     /// Conditions, from whatever notices them.
     pub conditions: Conditions<'scope>,
-    /// Traps that begin or end a condition.
-    pub pairs: Events<'scope, Keyed<PairShare, (PairSubject, PairEvent)>>,
+    /// Traps, which may begin or end a condition.
+    pub notices: Events<'scope, Notice>,
     /// What is wrong with the program itself.
     pub own: Events<'scope, (OwnCondition, isize)>,
     /// Steps that people ask for.
@@ -87,7 +89,7 @@ pub struct Outputs<'scope> {
 
 /// Builds it.
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
-    let pairs = machine(inputs.pairs, cx, Pairs(cx.shared_sizes()));
+    let pairs = machine(traps::told(cx, inputs.notices, inputs.resources.clone()), cx, Pairs(cx.shared_sizes()));
     let own = inputs.own.map(|(condition, diff)| own_condition(condition, diff));
     let conditions = inputs.conditions.concat(pairs).concat(own);
     let escalations = escalations(conditions.clone(), inputs.resources.clone());

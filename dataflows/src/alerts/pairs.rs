@@ -12,15 +12,17 @@ use super::key::{AlertKey, ConditionChange};
 use super::older::OldCondition;
 use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
 use crate::sizes::Sizes;
-use crate::strangers::bucket;
+use crate::strangers::{BUCKETS, bucket};
 
-/// A trap of a clear pair.
+/// A trap of a clear pair, or that there is no such pair any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum PairEvent {
+pub(super) enum PairEvent {
     /// It begins.
-    Begin(Condition),
+    Begin(PairSubject, Condition),
     /// It ends.
-    End,
+    End(PairSubject),
+    /// Nothing ends what the pair of that name began.
+    Over(String),
 }
 
 /// Conditions of a share that traps began: 32,768 a tenant. Nothing proves who sent a trap, so what one more begins is not
@@ -33,18 +35,23 @@ pub const PAIR_MS: i64 = 7 * 86_400_000;
 
 /// A share of a tenant's senders of traps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PairShare {
+pub(super) struct PairShare {
     tenant: String,
     bucket: u64,
 }
 
 /// What a trap is about: an address, and something there.
-pub type PairSubject = (IpAddr, Subject);
+pub(super) type PairSubject = (IpAddr, Subject);
 
 impl PairShare {
     /// The share that it belongs to.
-    pub fn of((source, subject): &PairSubject) -> Self {
+    pub(super) fn of((source, subject): &PairSubject) -> Self {
         PairShare { tenant: subject.tenant.clone(), bucket: bucket(&subject.partition, *source) }
+    }
+
+    /// All of a tenant.
+    pub(super) fn all(tenant: &str) -> impl Iterator<Item = Self> {
+        (0..BUCKETS).map(|bucket| PairShare { tenant: tenant.to_owned(), bucket })
     }
 }
 
@@ -79,7 +86,7 @@ impl<C> Begun<C> {
 
 impl Machine for Pairs {
     type Key = PairShare;
-    type Event = (PairSubject, PairEvent);
+    type Event = PairEvent;
     type State = Begun;
     type Output = ConditionChange;
     const NAME: &'static str = "pairs";
@@ -89,23 +96,35 @@ impl Machine for Pairs {
         tick: &Tick,
         _key: &PairShare,
         state: &mut Option<Begun>,
-        events: Vec<(PairSubject, PairEvent)>,
+        events: Vec<PairEvent>,
         out: &mut Vec<ConditionChange>,
     ) {
         let begun = state.get_or_insert_default();
         let mut before: BTreeMap<PairSubject, Option<Condition>> = BTreeMap::new();
         let over = begun.conditions.iter().filter(|(_, (_, said))| said + PAIR_MS <= tick.live_ms);
-        let over: Vec<_> = over.map(|(subject, _)| (subject.clone(), PairEvent::End)).collect();
-        for (subject, event) in over.into_iter().chain(events) {
-            let old = match event {
-                PairEvent::Begin(_) if !begun.has_room(&subject) => {
+        let over: Vec<_> = over.map(|(subject, _)| PairEvent::End(subject.clone())).collect();
+        for event in over.into_iter().chain(events) {
+            let told = match event {
+                PairEvent::Begin(subject, _) if !begun.has_room(&subject) => {
                     self.0.evicted().fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                PairEvent::Begin(condition) => begun.conditions.insert(subject.clone(), (condition, tick.live_ms)),
-                PairEvent::End => begun.conditions.remove(&subject),
+                PairEvent::Begin(subject, condition) => {
+                    let old = begun.conditions.insert(subject.clone(), (condition, tick.live_ms));
+                    vec![(subject, old)]
+                }
+                PairEvent::End(subject) => {
+                    let old = begun.conditions.remove(&subject);
+                    vec![(subject, old)]
+                }
+                PairEvent::Over(name) => {
+                    let of = begun.conditions.extract_if(.., |(_, subject), _| subject.rule == name);
+                    of.map(|(subject, old)| (subject, Some(old))).collect()
+                }
             };
-            before.entry(subject).or_insert(old.map(|(condition, _)| condition));
+            for (subject, old) in told {
+                before.entry(subject).or_insert(old.map(|(condition, _)| condition));
+            }
         }
         for (subject, before) in before {
             let after = begun.conditions.get(&subject).map(|(condition, _)| condition.clone());

@@ -1,4 +1,4 @@
-//! Syslog, GELF and traps to `logs` and `traps` rows, and to what rules look at.
+//! Syslog and GELF to `logs` rows, and to what rules look at.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,12 +6,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use chrono_tz::Tz;
 use radarflow_proto::cell::{Tags, Time};
-use radarflow_proto::rows::{BatchBuilder, Log, Trap as TrapRow};
-use radarflow_proto::{snmp, syslog};
-use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_proto::rows::{BatchBuilder, Log};
+use radarflow_proto::syslog;
 
 use super::{At, Decoder};
-use crate::alerts::{PairEvent, PairShare};
 use crate::health::{LogShare, LogSource};
 use crate::keyed::Keyed;
 use crate::loss::Delta;
@@ -21,7 +19,7 @@ const ABSURD_US: u64 = 86_400_000_000;
 /// Log lines of this severity or a worse one count towards a burst: `error`.
 const BURST_SEVERITY: u8 = 3;
 
-type Object = serde_json::Map<String, serde_json::Value>;
+pub(super) type Object = serde_json::Map<String, serde_json::Value>;
 
 impl Decoder {
     /// A message of syslog; senders of GELF send it here, too.
@@ -122,121 +120,6 @@ impl Decoder {
             device_uid: None,
         };
         self.log(at, &row, severity);
-    }
-
-    pub(super) fn trap(&mut self, at: &At<'_>, body: &Bytes) {
-        match snmp::parse(body) {
-            Ok(trap) => self.trap_row(at, &trap, true),
-            Err(error) => self.refuse(at, at.ip(), body, &error.to_string()),
-        }
-    }
-
-    /// A trap as collectors put it on `logs.snmp`: bindings rendered `TYPE: value`.
-    pub(super) fn trap_json(&mut self, at: &At<'_>, body: &Bytes) {
-        let object: Object = match serde_json::from_slice(body) {
-            Ok(object) => object,
-            Err(error) => {
-                return self.refuse(at, None, body, &format!("not a trap object: {error}"));
-            }
-        };
-        let text = |key: &str| object.get(key).and_then(|v| v.as_str()).map(str::to_owned);
-        let source = text("source").or_else(|| text("_remote_addr")).unwrap_or_default();
-        let source = source
-            .rsplit_once(':')
-            .map_or(source.as_str(), |(head, tail)| if tail.parse::<IpAddr>().is_ok() { tail } else { head });
-        let mut varbinds = BTreeMap::new();
-        if let Some(list) = object.get("varbinds").and_then(|v| v.as_array()) {
-            for binding in list {
-                if let (Some(oid), Some(value)) = (binding.get("oid").and_then(|v| v.as_str()), binding.get("value")) {
-                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    let value = value.split_once(": ").map_or(value.as_str(), |(_, v)| v).to_owned();
-                    varbinds.insert(oid.trim_start_matches('.').to_owned(), value);
-                }
-            }
-        }
-        let trap = snmp::Trap {
-            version: if text("version").as_deref() == Some("v1") { 1 } else { 2 },
-            inform: false,
-            request_id: 0,
-            community: Vec::new(),
-            uptime: varbinds.remove(snmp::SYS_UP_TIME).and_then(|v| v.parse().ok()),
-            trap_oid: varbinds
-                .remove(snmp::SNMP_TRAP_OID)
-                .or_else(|| text("trap_oid"))
-                .unwrap_or_default()
-                .trim_start_matches('.')
-                .to_owned(),
-            agent_address: source.parse().ok(),
-            varbinds,
-        };
-        self.trap_row(at, &trap, false);
-    }
-
-    fn trap_row(&mut self, at: &At<'_>, trap: &snmp::Trap, community: bool) {
-        let source = trap.agent_address.map(|ip| ip.to_canonical()).or(at.ip());
-        let row = TrapRow {
-            tenant_id: at.origin.tenant.clone(),
-            partition: at.partition().to_owned(),
-            row_id: at.row_id(0),
-            epoch: at.epoch as i64,
-            time: Time(at.received_us),
-            source_ip: source,
-            peer_ip: at.ip(),
-            version: if trap.version == 1 { "v1" } else { "v2c" }.to_owned(),
-            inform: trap.inform,
-            community_hash: community.then(|| String::from_utf8_lossy(&trap.community).into_owned()),
-            trap_oid: trap.trap_oid.clone(),
-            trap_name: snmp::trap_name(&trap.trap_oid).map(str::to_owned),
-            uptime: trap.uptime.map(|t| t as i64),
-            varbinds: Tags(trap.varbinds.clone()),
-            device_uid: None,
-        };
-        if let Some(source) = source {
-            self.clear_pair(at, trap, source);
-        }
-        let builders = self.builders(at);
-        builders.trap_ips.push(source);
-        builders.traps.push(&row);
-        self.count(at, at.ip(), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
-    }
-
-    /// `linkDown` begins a condition about (agent, interface), `linkUp` ends it.
-    fn clear_pair(&mut self, at: &At<'_>, trap: &snmp::Trap, source: IpAddr) {
-        let begins = match trap.trap_oid.as_str() {
-            snmp::LINK_DOWN => true,
-            snmp::LINK_UP => false,
-            _ => return,
-        };
-        let by_name = |prefix: &str| {
-            trap.varbinds.iter().find(|(oid, _)| oid.strip_prefix(prefix).is_some_and(|r| r.starts_with('.')))
-        };
-        let index: Option<u32> = by_name(snmp::IF_INDEX).and_then(|(_, index)| index.trim().parse().ok());
-        let Some(index) = index else { return };
-        let subject = Subject {
-            tenant: at.origin.tenant.clone(),
-            partition: at.partition().to_owned(),
-            rule: "link-down".to_owned(),
-            entity: format!("{source}/{index}"),
-        };
-        let event = if begins {
-            PairEvent::Begin(Condition {
-                rule: subject.rule.clone(),
-                severity: "warning".to_owned(),
-                title: format!("Interface {index} of {source} is down"),
-                description: format!("linkDown trap from {source}, interface {index}"),
-                source_type: "trap".to_owned(),
-                source_id: subject.entity.clone(),
-                labels: BTreeMap::from([
-                    ("ip".to_owned(), source.to_string()),
-                    ("if_index".to_owned(), index.to_string()),
-                ]),
-                ..Condition::default()
-            })
-        } else {
-            PairEvent::End
-        };
-        let subject = (source, subject);
-        self.out.pairs.push(Keyed { key: PairShare::of(&subject), position: at.order, event: (subject, event) });
     }
 }
 

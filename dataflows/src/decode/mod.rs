@@ -11,8 +11,10 @@ mod enriched;
 mod facts;
 mod flows;
 mod messages;
+mod notifications;
 pub mod runs;
 pub mod senders;
+pub mod shelf;
 pub mod spill;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +37,9 @@ use radarflow_proto::rows::{
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
+use radarflow_reconcile::notifier::Notifier;
 
-use crate::alerts::{
-    AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, PairEvent, PairShare, PairSubject,
-};
+use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, LetterKey, Notice};
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
@@ -56,6 +57,7 @@ use enriched::Enrichment;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
 pub(crate) use senders::{agents_with_reputation, exporters_with_names, exporters_with_reputation};
+use shelf::Shelf;
 
 /// Bytes of a rejected input that are kept.
 pub const MAX_REJECT_BYTES: usize = 4096;
@@ -94,8 +96,8 @@ pub struct Decoded {
     pub beats: Vec<Keyed<AgentKey, Beat>>,
     /// Log lines that rules look at.
     pub log_hits: Vec<Keyed<LogShare, LogSource>>,
-    /// Traps that begin or end a condition.
-    pub pairs: Vec<Keyed<PairShare, (PairSubject, PairEvent)>>,
+    /// Traps, which may begin or end a condition.
+    pub notices: Vec<Notice>,
     /// What sources did.
     pub deltas: Vec<Keyed<SourceKey, Delta>>,
     /// Standing facts.
@@ -193,6 +195,7 @@ pub struct Decoder {
     peers: usize,
     exporters: Senders<(Domain, u16), Exporter>,
     sflow: Senders<u32, SFlowSequence>,
+    notifiers: Senders<(), Notifier>,
     sizes: Arc<Sizes>,
     /// Live time of the frame being read, milliseconds.
     now_ms: i64,
@@ -217,17 +220,19 @@ pub struct Decoder {
 
 const EXPORTERS: &str = "exporters";
 const SFLOW: &str = "sflow";
+const NOTIFIERS: &str = "notifiers";
 /// The collection of what is durable of feeds with offsets of their own: [`Offsets`] by feed.
 pub const OFFSETS: &str = "offsets";
 
 impl Decoder {
     /// A decoder with the state restored for this worker. `facts` are all standing facts, in any order.
-    pub fn new(cx: &Context, facts: &[Fact], staging: &Staging) -> Self {
+    pub fn new(cx: &Context, facts: &[Fact], staging: &Staging, shelf: &Arc<Shelf>) -> Self {
         let mut decoder = Decoder {
             index: cx.index,
             peers: cx.peers,
             exporters: Senders::restore(cx, EXPORTERS),
             sflow: Senders::restore(cx, SFLOW),
+            notifiers: Senders::restore(cx, NOTIFIERS),
             sizes: cx.shared_sizes(),
             now_ms: 0,
             runs: Runs::restore(cx, staging),
@@ -237,7 +242,7 @@ impl Decoder {
             offsets: cx.restore_where(OFFSETS, |_: &String| 0),
             dirty: Default::default(),
             instances: Instances::default(),
-            enrichment: Enrichment::default(),
+            enrichment: Enrichment::new(shelf.clone()),
             partial: Default::default(),
             builders: BTreeMap::new(),
             out: Decoded::default(),
@@ -285,6 +290,7 @@ impl Decoder {
         self.now_ms = tick.live_ms;
         self.exporters.expire(self.now_ms);
         self.sflow.expire(self.now_ms);
+        self.notifiers.expire(self.now_ms);
     }
 
     /// Tells the ledgers what was lost of senders that were forgotten, and everybody how many there are.
@@ -294,8 +300,10 @@ impl Decoder {
             let event = Delta { lost, waiting_sets: Some(waiting), ..Delta::at(at_us) };
             self.out.deltas.push(Keyed { key, position: u64::MAX, event });
         }
-        self.sizes.evicted().fetch_add(self.exporters.evicted() + self.sflow.evicted(), Ordering::Relaxed);
-        for (name, keys) in [(EXPORTERS, self.exporters.len()), (SFLOW, self.sflow.len())] {
+        let evicted = self.exporters.evicted() + self.sflow.evicted() + self.notifiers.evicted();
+        self.sizes.evicted().fetch_add(evicted, Ordering::Relaxed);
+        let all = [(EXPORTERS, self.exporters.len()), (SFLOW, self.sflow.len()), (NOTIFIERS, self.notifiers.len())];
+        for (name, keys) in all {
             self.sizes.machine(name, self.index).store(keys as i64, Ordering::Relaxed);
         }
     }
@@ -306,7 +314,7 @@ impl Decoder {
 
     fn owner(&self, at: &At<'_>) -> u64 {
         match at.origin.kind {
-            Kind::NetFlow | Kind::SFlow => {
+            Kind::NetFlow | Kind::SFlow | Kind::Trap => {
                 at.ip().map_or(0, |ip| senders::owner(&at.origin.tenant, at.partition(), ip))
             }
             _ => at.order,
@@ -334,7 +342,8 @@ impl Decoder {
         match serde_json::from_slice(body) {
             Ok(FeedCounters { shed, kernel_drops }) => {
                 let delta = Delta { received: shed, shed, lost: kernel_drops, ..Delta::at(at.received_us) };
-                self.count(at, None, delta);
+                // What is told with a sender is that one's.
+                self.count(at, at.ip(), delta);
             }
             Err(error) => self.refuse(at, None, body, &format!("not counters: {error}")),
         }
@@ -404,6 +413,7 @@ impl Decoder {
         let mut entries: Vec<_> = offsets.collect();
         entries.extend(self.exporters.snapshot());
         entries.extend(self.sflow.snapshot());
+        entries.extend(self.notifiers.snapshot());
         entries.extend(self.runs.snapshot());
         entries
     }

@@ -67,6 +67,7 @@ fn tables(site: &str) -> Input {
             ..Default::default()
         }],
         autonomous_systems: vec![AsEntry { number: 64_496, name: "Example".into() }],
+        address_files: vec![],
     };
     fact(&Fact::FlowTables { tables: tables.into() })
 }

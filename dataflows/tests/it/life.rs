@@ -130,12 +130,16 @@ fn an_agent_falls_silent_and_speaks_again() {
 
 /// A v2c trap about interface 3, as net-snmp encodes it.
 fn link_trap(down: bool) -> Input {
+    about_interface(&[0x2b, 6, 1, 6, 3, 1, 1, 5, if down { 3 } else { 4 }], 3)
+}
+
+fn about_interface(trap: &[u8], index: u8) -> Input {
     let tlv = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
     let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
     let bindings = [
         binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
-        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, &[0x2b, 6, 1, 6, 3, 1, 1, 5, if down { 3 } else { 4 }])),
-        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[3])),
+        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, trap)),
+        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[index])),
     ]
     .concat();
     let pdu = [tlv(2, &[1]), tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings)].concat();
@@ -161,6 +165,47 @@ fn a_trap_begins_a_condition_and_its_pair_ends_it() {
     let traps = run.rows::<Trap>();
     assert_eq!((traps.len(), traps[0].trap_name.as_deref()), (2, Some("linkDown")));
     assert_eq!(traps[0].device_uid, Some(run.tables.uids()[0].clone()), "attributed by ownership");
+}
+
+#[test]
+fn pairs_are_resources_and_nothing_is_left_of_one_that_is_gone() {
+    use crate::resources::{command, gone, put};
+    for workers in [1, 3] {
+        let mut run = Run::new(workers);
+        let about = |oid: &[u8]| about_interface(oid, 3);
+        let (fails, works) = ([0x2b, 6, 1, 4, 1, 9, 1], [0x2b, 6, 1, 4, 1, 9, 2]);
+        run.tick(vec![about(&fails)]);
+        assert!(alerts(&run).is_empty());
+        let fields = serde_json::json!({"begins": ["1.3.6.1.4.1.9.1"], "ends": ["1.3.6.1.4.1.9.2"],
+            "about": ["fan=1.3.6.1.2.1.2.2.1.1"], "severity": "critical", "title": "Fan {fan} of {source}"});
+        // An epoch's pairs count before its traps, wherever they stand.
+        run.tick(vec![about(&fails), command("t", "1", None, vec![put("clear_pairs", "fan", fields)])]);
+        let found = alerts(&run);
+        assert_eq!((found[0].rule.as_str(), found[0].title.as_str()), ("fan", "Fan 3 of 10.0.0.1"));
+        assert_eq!((found[0].severity.as_str(), found[0].status.as_str()), ("critical", "pending"));
+        run.tick(vec![about(&works)]);
+        assert_eq!(alerts(&run)[0].status, "resolved");
+        // It is the same after a restart; and over when nothing can end it any more.
+        run.tick(vec![about(&fails), link_trap(true), fact(&radarflow_proto::fact::Fact::Snapshot)]);
+        let start = radarflow_dataflows::worker::Start {
+            epoch: run.epoch,
+            gap_ms: 0,
+            state: run.snapshot.clone(),
+            ..Default::default()
+        };
+        let mut run = Run::from(2, start, run.clock_ms);
+        let burning = |run: &Run| alerts(run).iter().filter(|alert| alert.status == "pending").count();
+        assert_eq!(burning(&run), 2);
+        run.tick(vec![command("t", "2", None, vec![gone("clear_pairs", "fan")])]);
+        assert_eq!(burning(&run), 1);
+        // The pair that is there without being stated can be switched off.
+        let off =
+            serde_json::json!({"begins": ["1.3.6.1.6.3.1.1.5.3"], "ends": ["1.3.6.1.6.3.1.1.5.4"], "enabled": false});
+        run.tick(vec![command("t", "3", None, vec![put("clear_pairs", "link-down", off)])]);
+        assert_eq!(burning(&run), 0);
+        run.tick(vec![link_trap(true)]);
+        assert_eq!(burning(&run), 0);
+    }
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub(crate) fn put(resource: &str, id: &str, fields: Value) -> Operation {
     Operation { resource, id, act: Act::Put { fields }, condition: Condition::Any, owner }
 }
 
+pub(crate) fn gone(resource: &str, id: &str) -> Operation {
+    Operation { act: Act::Delete, ..put(resource, id, json!({})) }
+}
+
 fn named(run: &Run, table: Table) -> Vec<String> {
     let of = run.tables.state.iter().filter(|((of, _), _)| *of == table).map(|(_, row)| row);
     of.map(|row| match row {

@@ -183,8 +183,9 @@ impl FlowBatch {
         known(src_net_site, net, |n| &n.site);
         known(src_net_region, net, |n| &n.region);
         known(src_net_tenant, net, |n| &n.net_tenant);
-        known(src_country, net, |n| &n.country);
-        known(src_city, net, |n| &n.city);
+        let place = enriched.src_place;
+        known_or(src_country, net.and_then(|n| n.country.as_deref()), place.and_then(|p| p.country.as_deref()));
+        known_or(src_city, net.and_then(|n| n.city.as_deref()), place.and_then(|p| p.city.as_deref()));
         address(dst_endpoint_ip, dst_endpoint_ip_bin, flow.dst_ip);
         number(dst_endpoint_port, flow.dst_port);
         mac(dst_mac, flow.dst_mac);
@@ -198,8 +199,9 @@ impl FlowBatch {
         known(dst_net_site, net, |n| &n.site);
         known(dst_net_region, net, |n| &n.region);
         known(dst_net_tenant, net, |n| &n.net_tenant);
-        known(dst_country, net, |n| &n.country);
-        known(dst_city, net, |n| &n.city);
+        let place = enriched.dst_place;
+        known_or(dst_country, net.and_then(|n| n.country.as_deref()), place.and_then(|p| p.country.as_deref()));
+        known_or(dst_city, net.and_then(|n| n.city.as_deref()), place.and_then(|p| p.city.as_deref()));
 
         number(protocol_num, flow.protocol);
         named(protocol_name, flow.protocol.map(names::protocol));
@@ -267,8 +269,8 @@ impl FlowBatch {
         text(in_vrf_name, &flow.in_vrf_name);
         number(out_vrf_id, flow.out_vrf);
         text(out_vrf_name, &flow.out_vrf_name);
-        number(src_as_number, flow.src_as);
-        number(dst_as_number, flow.dst_as);
+        number(src_as_number, Enriched::as_number(flow.src_as, enriched.src_place));
+        number(dst_as_number, Enriched::as_number(flow.dst_as, enriched.dst_place));
         text(src_as_name, enriched.src_as_name.unwrap_or_default());
         text(dst_as_name, enriched.dst_as_name.unwrap_or_default());
         next_hop.push(flow.next_hop);
@@ -329,10 +331,12 @@ impl FlowBatch {
             };
             by("app", by_port.map(|_| "port"));
             by("dst_net", enriched.dst_net.map(|n| n.prefix.as_str()));
+            by("dst_place", enriched.dst_place.map(|p| p.files.as_str()));
             by("exporter", enriched.exporter.map(|e| e.prefix.as_str()));
             by("in_if", enriched.in_if.map(|i| i.rule_id.as_str()));
             by("out_if", enriched.out_if.map(|i| i.rule_id.as_str()));
             by("src_net", enriched.src_net.map(|n| n.prefix.as_str()));
+            by("src_place", enriched.src_place.map(|p| p.files.as_str()));
             builder.append(true).expect("as many keys as values");
         }
         match (start_is_absurd || end_is_absurd, flow.unmapped.is_cut()) {
@@ -370,6 +374,11 @@ fn text(column: &mut Optional<String>, value: &str) {
 /// What the exporter says, or else what is known beside.
 fn told(column: &mut Optional<String>, value: &str, known: Option<&str>) {
     text(column, if value.is_empty() { known.unwrap_or_default() } else { value });
+}
+
+/// What the tables say, or else what files say.
+fn known_or(column: &mut Optional<String>, tables: Option<&str>, files: Option<&str>) {
+    text(column, tables.or(files).unwrap_or_default());
 }
 
 /// A field of what is known.

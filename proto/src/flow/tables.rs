@@ -21,13 +21,17 @@ pub struct FlowTables {
     pub applications: Vec<ApplicationEntry>,
     /// Of autonomous systems.
     pub autonomous_systems: Vec<AsEntry>,
+    /// Files that tell where addresses are and whose; of each column the first that has it counts, after the tables.
+    pub address_files: Vec<AddressFile>,
 }
 
 impl FlowTables {
     /// How much it is, in words.
     pub fn summary(&self) -> String {
+        let files: Vec<&str> = self.address_files.iter().map(|file| file.name.as_str()).collect();
+        let files = if files.is_empty() { String::new() } else { format!(", {}", files.join(", ")) };
         format!(
-            "{} exporters, {} rules about interfaces, {} networks, {} applications, {} autonomous systems",
+            "{} exporters, {} rules about interfaces, {} networks, {} applications, {} autonomous systems{files}",
             self.exporters.len(),
             self.interfaces.len(),
             self.networks.len(),
@@ -156,6 +160,33 @@ pub struct AsEntry {
     pub name: String,
 }
 
+/// A file of the MaxMind form, by what is in it: the folder [`ADDRESS_FILES`] has it under that name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressFile {
+    /// What it was called.
+    pub name: String,
+    /// SHA-256 of its bytes, hex digits.
+    pub digest: String,
+}
+
+/// The folder of the data directory that keeps address files.
+pub const ADDRESS_FILES: &str = "address-files";
+
+/// What address files tell of an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Country, ISO 3166 alpha-2.
+    pub country: Option<String>,
+    /// City.
+    pub city: Option<String>,
+    /// Number of the autonomous system.
+    pub as_number: Option<u32>,
+    /// Its name.
+    pub as_name: Option<String>,
+    /// Which files tell.
+    pub files: String,
+}
+
 /// What a rule tells of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -188,6 +219,10 @@ pub struct Enriched<'a> {
     pub src_net: Option<&'a NetworkEntry>,
     /// The destination's network.
     pub dst_net: Option<&'a NetworkEntry>,
+    /// Where the source is.
+    pub src_place: Option<&'a Place>,
+    /// Where the destination is.
+    pub dst_place: Option<&'a Place>,
     /// Name of the source's autonomous system.
     pub src_as_name: Option<&'a str>,
     /// Name of the destination's autonomous system.
@@ -204,5 +239,12 @@ impl Enriched<'_> {
             && self.out_if.is_none()
             && self.src_net.is_none()
             && self.dst_net.is_none()
+            && self.src_place.is_none()
+            && self.dst_place.is_none()
+    }
+
+    /// The number of an autonomous system: what the exporter says, or else what files say of the address.
+    pub fn as_number(said: Option<u32>, place: Option<&Place>) -> Option<u32> {
+        said.filter(|number| *number > 0).or(place.and_then(|place| place.as_number)).or(said)
     }
 }

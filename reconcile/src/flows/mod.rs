@@ -6,6 +6,7 @@
 //! | an interface | rules over its exporter, number, name and description | the first that matches |
 //! | an application | protocol and port, the destination's before the source's | the first that has it |
 //! | an autonomous system | its number | |
+//! | where an address is, and whose | files of the MaxMind form ([`places`]) | the tables', then the first file's |
 //!
 //! What an exporter itself says of names, descriptions and applications counts more.
 //!
@@ -14,6 +15,7 @@
 
 pub mod file;
 mod interfaces;
+pub mod places;
 pub mod prefixes;
 
 use std::collections::BTreeMap;
@@ -124,9 +126,10 @@ impl Knowledge {
         Knowledge { tenants, nothing: Known::default(), as_names }
     }
 
-    /// What is known of the flows of a tenant and partition, if anything is. Autonomous systems have the same names for all.
-    pub fn of<'a>(&'a self, tenant: &str, partition: &'a str) -> Option<View<'a>> {
-        let none = (!self.as_names.is_empty()).then_some(&self.nothing);
+    /// What is known of the flows of a tenant and partition, if anything is, `always` also where nothing is. Autonomous systems
+    /// have the same names for all.
+    pub fn of<'a>(&'a self, tenant: &str, partition: &'a str, always: bool) -> Option<View<'a>> {
+        let none = (always || !self.as_names.is_empty()).then_some(&self.nothing);
         let known = self.tenants.get(tenant).or(none)?;
         Some(View { known, as_names: &self.as_names, partition })
     }
@@ -262,14 +265,14 @@ mod tests {
         ];
         let knowledge = Knowledge::new(&FlowTables { networks, ..FlowTables::default() });
         let name = |partition: &str, ip: &str| {
-            let view = knowledge.of("t", partition).unwrap();
+            let view = knowledge.of("t", partition, false).unwrap();
             view.network(ip.parse().unwrap()).and_then(|n| n.name.clone())
         };
         assert_eq!(name("p", "10.1.2.3").as_deref(), Some("ten-one"));
         assert_eq!(name("p", "10.2.2.3").as_deref(), Some("ten"));
         assert_eq!(name("lab", "10.1.2.3").as_deref(), Some("lab"));
         assert_eq!(name("p", "11.0.0.1"), None);
-        assert!(knowledge.of("u", "p").is_none());
+        assert!(knowledge.of("u", "p", false).is_none());
     }
 
     #[test]
@@ -288,7 +291,7 @@ mod tests {
         let tables = FlowTables { applications, ..FlowTables::default() };
         assert_eq!(check(&tables), Ok(()));
         let knowledge = Knowledge::new(&tables);
-        let view = knowledge.of("t", "p").unwrap();
+        let view = knowledge.of("t", "p", false).unwrap();
         assert_eq!(view.application(17, Some(50_000), Some(443)), Some("quic"));
         assert_eq!(view.application(6, Some(50_000), Some(443)), Some("web"));
         assert_eq!(view.application(6, Some(8099), Some(50_000)), Some("web"));

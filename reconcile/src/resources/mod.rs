@@ -14,7 +14,7 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs` | the kinds |
 //! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation` | the kinds of who is told of alerts |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
@@ -27,6 +27,7 @@ mod judges;
 pub mod kind;
 mod links;
 mod maintenance;
+mod pairs;
 mod profiles;
 pub mod providers;
 mod receivers;
@@ -53,6 +54,7 @@ use crate::access::{Action, Permission};
 
 /// Every kind of resource, by name.
 pub static KINDS: &[&ResourceKind] = &[
+    &pairs::CLEAR_PAIRS,
     &dependencies::DEPENDENCIES,
     &groups::DEVICE_GROUPS,
     &escalation::ESCALATION_POLICIES,

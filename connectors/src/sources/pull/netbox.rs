@@ -159,7 +159,7 @@ impl<'a> Lists<'a> {
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, url: &Url) -> Result<T, PullError> {
-        let mut token = HeaderValue::from_str(&format!("Token {}", self.config.token))
+        let mut token = HeaderValue::from_str(&authorization(&self.config.token))
             .map_err(|e| PullError::Unreadable { url: "the token".to_owned(), why: e.to_string() })?;
         token.set_sensitive(true);
         let request = || self.client.http.get(url.clone()).header(AUTHORIZATION, token.clone());
@@ -300,6 +300,12 @@ fn update(list: List, device: Device, macs: &[String], partition: String) -> Dev
         metadata,
         ..DeviceUpdate::default()
     }
+}
+
+/// How a token is shown: since NetBox 4.5 there are those that begin with `nbt_`, and go as OAuth has it.
+fn authorization(token: &str) -> String {
+    let scheme = if token.starts_with("nbt_") { "Bearer" } else { "Token" };
+    format!("{scheme} {token}")
 }
 
 #[cfg(test)]

@@ -1,0 +1,103 @@
+//! What is known beside what senders say, and what of theirs is too much.
+
+use std::path::Path;
+use std::process::Command;
+
+use radarflow_network::addresses::{Value, file};
+use serde_json::json;
+
+use crate::pipeline::netflow_v5;
+use crate::server::{Home, notification};
+
+/// A file in which the flows' sources are in a country.
+fn places(path: &Path, country: &str) {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let of = |code: &str, city: &str| {
+        let names = Value::map([("names", Value::map([("en", text(city))]))]);
+        Value::map([("country", Value::map([("iso_code", text(code))])), ("city", names)])
+    };
+    std::fs::write(path, file(&[("10.0.0.0/24", of(country, "Somewhere")), ("192.0.2.0/24", of("ZZ", "Nowhere"))]))
+        .unwrap();
+}
+
+#[tokio::test]
+async fn flows_are_told_where_they_are_by_the_file_of_their_time() {
+    let mut home = Home::new("");
+    let own = home.dir.path().join("places.mmdb");
+    places(&own, "DE");
+    let table = "[[enrichment.networks]]\nprefix = \"10.0.0.7\"\ncity = \"Bonn\"\n";
+    home.config.push_str(&format!("[enrichment]\naddress_files = [\"places.mmdb\"]\n{table}"));
+    let mut server = home.start();
+    server.send("netflow", &[netflow_v5(0)]);
+    server.count("flows", 30).await;
+    let by = "in:flows stats:\"count() as n by src_country, src_city, dst_country\" sort:n:desc";
+    let of = |country: &str| {
+        [
+            json!({"src_country": country, "src_city": "Somewhere", "dst_country": null, "n": 29}),
+            json!({"src_country": country, "src_city": "Bonn", "dst_country": null, "n": 1}),
+        ]
+    };
+    assert_eq!(server.rows(by).await, of("DE"));
+    let told = server.rows("in:flows src_endpoint_ip:10.0.0.9 fields:enriched_by").await;
+    assert_eq!(told, [json!({"enriched_by": {"src_place": "places.mmdb"}})]);
+
+    // Another file of that name; and one that is none changes nothing.
+    places(&own, "FR");
+    server.hang_up();
+    assert!(server.printed("  of flows: ").unwrap().ends_with("places.mmdb"));
+    server.send("netflow", &[netflow_v5(1)]);
+    server.count("flows", 60).await;
+    assert_eq!(server.rows(&by.replace("in:flows", "in:flows src_country:FR")).await, of("FR"));
+    std::fs::write(&own, "no such file").unwrap();
+    server.hang_up();
+    server.send("netflow", &[netflow_v5(2)]);
+    server.count("flows", 90).await;
+
+    // What is read again of the ledger says what it said, though the file is not there any more.
+    server.kill();
+    places(&own, "IT");
+    let server = home.start();
+    let countries = "in:flows stats:\"count() as n by src_country\" sort:src_country:asc";
+    assert_eq!(
+        server.rows(countries).await,
+        [json!({"src_country": "DE", "n": 30}), json!({"src_country": "FR", "n": 60})]
+    );
+    server.send("netflow", &[netflow_v5(3)]);
+    server.count("flows", 120).await;
+    assert_eq!(server.rows("in:flows src_country:IT stats:\"count() as n\"").await, [json!({"n": 30})]);
+    server.stop();
+    let check = Command::new(env!("CARGO_BIN_EXE_radarflow"))
+        .args(["check-config", "--offline", "--config"])
+        .arg(home.dir.path().join("radarflow.toml"))
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{check:?}");
+}
+
+#[tokio::test]
+async fn what_a_sender_sends_beyond_its_rate_is_shed_and_nobody_elses_is() {
+    let mut home = Home::new("");
+    home.config = home.config.replacen("[[traps]]\n", "[[traps]]\nsender_rate = 20\n", 1);
+    let server = home.start();
+    let from = |ip: &str| std::net::UdpSocket::bind((ip, 0)).unwrap();
+    let (loud, quiet) = (from("127.0.0.2"), from("127.0.0.3"));
+    let to = server.port("traps");
+    for n in 0..500 {
+        loud.send_to(&notification(false, 1, n), to).unwrap();
+        if n % 50 == 0 {
+            quiet.send_to(&notification(false, 1, n), to).unwrap();
+        }
+    }
+    let balanced = |row: &serde_json::Value| {
+        let n = |of: &str| row[of].as_i64().unwrap();
+        n("received") == n("stored") + n("rejected") + n("shed")
+    };
+    let of = |ip: &str| format!("in:sources exporter:{ip} fields:received,stored,rejected,shed");
+    let rows = server.until(&of("127.0.0.2"), |rows| rows.len() == 1 && rows[0]["received"] == 500).await;
+    let stored = rows[0]["stored"].as_i64().unwrap();
+    assert!(balanced(&rows[0]) && (20..400).contains(&stored), "{rows:?}");
+    let rows = server.until(&of("127.0.0.3"), |rows| rows.len() == 1 && rows[0]["received"] == 10).await;
+    assert_eq!(rows[0]["stored"], 10, "{rows:?}");
+    server.count("traps", stored as u64 + 10).await;
+    server.stop();
+}
