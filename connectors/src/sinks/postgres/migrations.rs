@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = files![
     "0010_jobs",
     "0011_notification",
     "0012_rules",
+    "0013_commands",
 ];
 
 /// What brings a schema up to date.
