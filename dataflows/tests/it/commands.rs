@@ -1,8 +1,6 @@
 //! What somebody has agents do at once, in the dataflow: it leaves once, by one connection; it has one final state, whatever is said of
 //! it twice, late or by others; the same on any number of workers and out of a snapshot.
 
-use std::collections::BTreeMap;
-
 use radarflow_dataflows::jobs::{MAX_OPEN, RESULT_MS};
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::Fact;
@@ -85,8 +83,10 @@ fn one(run: &Run) -> Command {
     all[0].clone()
 }
 
-fn states(run: &Run) -> BTreeMap<String, String> {
-    commands(run).into_iter().map(|row| (row.agent_id, row.state)).collect()
+fn states(run: &Run) -> Vec<String> {
+    let mut states: Vec<String> = commands(run).into_iter().map(|row| row.state).collect();
+    states.sort();
+    states
 }
 
 /// What left by which stream.
@@ -279,8 +279,7 @@ fn commands_are_the_same_whoever_works_and_out_of_a_snapshot() {
         run.outputs_seen.iter().map(|o| format!("{} {:?} {:?}", o.epoch, o.commands, o.changes)).collect()
     };
     let one = whole(1);
-    assert_eq!(states(&one), BTreeMap::from([("a".into(), "queued".into()), ("b".into(), "queued".into())]));
-    assert_eq!(commands(&one).len(), 5);
+    assert_eq!(states(&one), ["cancelled", "failed", "finished", "queued", "queued"]);
     for workers in [2, 3] {
         assert_eq!(told(&one), told(&whole(workers)), "{workers} workers");
     }

@@ -17,9 +17,9 @@ use crate::routing::times::Interval;
 const DAY_S: i64 = 86_400;
 
 /// Targets that a run names at most.
-pub const MAX_ASKED: usize = 100;
+const MAX_ASKED: usize = 100;
 /// Bytes of them.
-pub const MAX_ASKED_BYTES: usize = 4000;
+const MAX_ASKED_BYTES: usize = 4000;
 /// Seconds until which a command must have begun, where nobody says, and at most.
 const TTL_S: i64 = 60;
 const MAX_TTL_S: i64 = 3600;
