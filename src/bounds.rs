@@ -125,7 +125,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "dataflow_machine_keys",
         ),
         bound(
-            Live,
+            State,
             "commands to agents",
             COMMAND_BYTES * MAX_COMMANDS,
             "tenant",

@@ -119,7 +119,7 @@ impl Of {
             command_id: self.command_id.clone(),
             command_type: self.command_type.clone(),
             success: outcome.is_ok(),
-            message: outcome.err().unwrap_or("done").to_owned(),
+            message: outcome.as_ref().err().copied().unwrap_or("done").to_owned(),
             payload_json: outcome.unwrap_or_default(),
             timestamp: now_us() / 1_000_000,
         })

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::cell::Time;
 use radarflow_proto::resource::{Resource, Shown};
 use radarflow_proto::rows::{Agent, Device, DeviceGroup, Job, Profile as ProfileRow, Table, TimeInterval};
-use radarflow_reconcile::access::{Action, sees};
+use radarflow_reconcile::access::Action;
 use radarflow_reconcile::jobs::explain::Standing;
 use radarflow_reconcile::jobs::known::{Intervals, Known};
 use radarflow_reconcile::jobs::timetable::Schedule;
@@ -22,7 +23,7 @@ use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::actor::Actor;
-use crate::http::problem::{not_found, problem};
+use crate::http::problem::{bad_query, not_found, problem};
 use crate::http::request::body;
 use crate::http::{Api, Shared};
 use crate::tables::view::View;
@@ -146,7 +147,7 @@ pub(crate) async fn preview_profile(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Response> {
-    let actor = api.allowed(&headers, Action::Query)?;
+    let actor = asks(&api, &headers)?;
     let Preview { name, profile, runs } = body(request).await?;
     let resource = match profile {
         None => None,
@@ -178,11 +179,25 @@ pub(crate) async fn explain_profile(
     State(api): State<Shared>,
     headers: HeaderMap,
     Path(name): Path<String>,
-    Query(Target { target }): Query<Target>,
+    asked: Result<Query<Target>, QueryRejection>,
 ) -> Result<Response, Response> {
-    let actor = api.allowed(&headers, Action::Query)?;
+    let actor = asks(&api, &headers)?;
+    let Query(Target { target }) = asked.map_err(|error| bad_query(&error))?;
     let answer = planned(&api, actor, move |view, actor| explain(view, actor, &name, &target)).await?;
     answer.map(|told| axum::Json(told).into_response()).ok_or_else(|| not_found("there is no such profile"))
+}
+
+/// Who asks, if they may read profiles: these are the whole tenant's.
+#[allow(clippy::result_large_err)]
+fn asks(api: &Api, headers: &HeaderMap) -> Result<Actor, Response> {
+    let actor = api.allowed(headers, Action::Query)?;
+    let reads = profiles()?.permission("read").is_some_and(|read| actor.has(&read));
+    let detail = match reads {
+        true if actor.partitions.is_empty() => return Ok(actor),
+        true => "profiles are the whole tenant's; you are bound to partitions",
+        false => "your role does not allow to read profiles",
+    };
+    Err(problem(StatusCode::FORBIDDEN, "forbidden", detail, json!({})))
 }
 
 #[allow(clippy::result_large_err)]
@@ -232,9 +247,8 @@ fn shown<R: Serialize>(table: Table, tenant: &str, id: &str, row: &R) -> Resourc
     resource(table, tenant, id, fields)
 }
 
-/// What stands of a tenant, as it is seen by whoever asks; one profile as it would be.
-fn standing(view: &View, actor: &Actor, instead: Option<Resource>) -> Standing {
-    let tenant = &actor.tenant;
+/// What stands of a tenant; one profile as it would be.
+fn standing(view: &View, tenant: &str, instead: Option<Resource>) -> Standing {
     let intervals: Intervals =
         view.rows::<TimeInterval>(tenant).into_iter().map(|interval| (interval.name, interval.periods)).collect();
     let mut standing = Standing::default();
@@ -252,8 +266,7 @@ fn standing(view: &View, actor: &Actor, instead: Option<Resource>) -> Standing {
     for agent in view.rows::<Agent>(tenant) {
         standing.agents.entry(agent.partition.clone()).or_default().push(AgentFacts::of(&agent));
     }
-    let seen = |device: &Device| sees(&actor.partitions, &device.partition);
-    standing.devices = view.rows::<Device>(tenant).into_iter().filter(seen).collect();
+    standing.devices = view.rows::<Device>(tenant);
     standing.find_members();
     standing
 }
@@ -263,8 +276,8 @@ fn instant(ms: i64) -> String {
 }
 
 fn preview(view: &View, actor: &Actor, name: &str, resource: Option<Resource>, runs: usize) -> Option<Previewed> {
-    let before = resource.is_some().then(|| standing(view, actor, None));
-    let after = standing(view, actor, resource);
+    let before = resource.is_some().then(|| standing(view, &actor.tenant, None));
+    let after = standing(view, &actor.tenant, resource);
     let known = after.profiles.get(name)?;
     let targets = |of: &Standing, partition: &str| {
         of.profiles
@@ -274,7 +287,6 @@ fn preview(view: &View, actor: &Actor, name: &str, resource: Option<Resource>, r
     };
     let mut partitions = after.partitions();
     partitions.extend(before.iter().flat_map(Standing::partitions));
-    partitions.retain(|partition| sees(&actor.partitions, partition));
     let told = partitions.into_iter().filter_map(|partition| {
         let is: BTreeSet<String> = targets(&after, &partition).unwrap_or_default();
         let was = match &before {
@@ -315,7 +327,7 @@ fn preview(view: &View, actor: &Actor, name: &str, resource: Option<Resource>, r
 }
 
 fn explain(view: &View, actor: &Actor, name: &str, target: &str) -> Option<Explained> {
-    let standing = standing(view, actor, None);
+    let standing = standing(view, &actor.tenant, None);
     let found = standing.explain(&actor.tenant, name, target, view.clock_ms)?;
     let jobs = view.rows_where::<Job>(&actor.tenant, "profile", name);
     let state = |partition: &str, agent_id: &str| {
@@ -325,8 +337,7 @@ fn explain(view: &View, actor: &Actor, name: &str, target: &str) -> Option<Expla
             None => job.state.clone(),
         })
     };
-    let found = found.into_iter().filter(|why| why.agents.is_empty() || sees(&actor.partitions, &why.partition));
-    let found = found.map(|why| ExplainedTarget {
+    let found = found.into_iter().map(|why| ExplainedTarget {
         agents: why
             .agents
             .into_iter()
