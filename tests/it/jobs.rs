@@ -273,7 +273,7 @@ async fn act(server: &Server, name: &str, action: &str, key: Option<&str>, attri
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_for_now_is_done_once_whoever_is_away_or_restarted() {
     let mut home = Home::new("");
-    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port());
+    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port(1));
     home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", &gateway);
     let server = home.start();
     let service = Answering::on("127.0.0.9:0".parse().unwrap()).await;
@@ -292,7 +292,8 @@ async fn what_is_asked_for_now_is_done_once_whoever_is_away_or_restarted() {
     let of_run = format!("in:commands run_id:{run}");
     let done = server.until(&of_run, over).await;
     assert_eq!((&done[0]["state"], &done[0]["targets"]), (&json!("finished"), &json!(1)), "{done:?}");
-    assert_eq!(done[0]["result"], r#"{"looks":1,"negative":0,"ok":1,"unknown":0}"#);
+    let result = |row: &Value| -> Value { serde_json::from_str(row["result"].as_str().unwrap()).unwrap() };
+    assert_eq!(result(&done[0]), json!({"looks": 1, "ok": 1, "negative": 0, "unknown": 0}));
     let found = server.rows("in:probes profile:look").await;
     assert_eq!((found.len(), &found[0]["is_ok"]), (1, &json!(true)), "{found:?}");
     let (_, again) = act(&server, "look", "run", Some("key"), json!({"targets": ["127.0.0.9"]})).await;
@@ -312,7 +313,7 @@ async fn what_is_asked_for_now_is_done_once_whoever_is_away_or_restarted() {
     let agent = Agent::start(&server, "one", "default");
     let done = server.until(&of_run, over).await;
     assert_eq!((&done[0]["state"], &done[0]["targets"]), (&json!("finished"), &json!(2)), "{done:?}");
-    assert_eq!(done[0]["result"], r#"{"looks":2,"negative":1,"ok":1,"unknown":0}"#);
+    assert_eq!(result(&done[0]), json!({"looks": 2, "ok": 1, "negative": 1, "unknown": 0}));
     assert_eq!(server.rows("in:probes profile:look").await.len(), 3);
 
     // Two people at once, on an agent that is there: one command each.
@@ -347,7 +348,7 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     let own = own_address().to_string();
     devices(&server, &[netbox("1", &own, "web-1"), netbox("2", "198.51.100.3", "db-1")]).await;
     server.count("devices", 2).await;
-    server.until("in:agents", |rows| is(rows, "state", &json!("connected"))).await;
+    server.until("in:agents agent_id:local", |rows| is(rows, "state", &json!("connected"))).await;
     let fields = json!({"kind": "tcp", "condition": "hostname:web-*", "ports": ["9"], "cron": "30 2 * * *",
         "time_zone": "Europe/Berlin"});
     let preview = |body: Value| {
@@ -358,14 +359,24 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     assert_eq!(status, 200, "{told}");
     assert_eq!(told["next"].as_array().unwrap().len(), 2);
     let site = &told["partitions"][0];
-    assert_eq!((&site["partition"], &site["new"], &site["agents"][0]["agent_id"]), (&json!("default"), &json!([own]), &json!("local")));
+    assert_eq!(
+        (&site["partition"], &site["new"], &site["agents"][0]["agent_id"]),
+        (&json!("default"), &json!([own]), &json!("local"))
+    );
     assert!(server.rows("in:profiles").await.is_empty(), "nothing is stated");
     profile(&server, "web", fields).await;
-    let (_, wider) = preview(json!({"name": "web", "profile": {"kind": "tcp", "condition": "hostname:db-*", "ports": ["9"]}})).await;
-    assert_eq!((&wider["partitions"][0]["new"], &wider["partitions"][0]["gone"]), (&json!(["198.51.100.3"]), &json!([own])));
+    let (_, wider) =
+        preview(json!({"name": "web", "profile": {"kind": "tcp", "condition": "hostname:db-*", "ports": ["9"]}})).await;
+    assert_eq!(
+        (&wider["partitions"][0]["new"], &wider["partitions"][0]["gone"]),
+        (&json!(["198.51.100.3"]), &json!([own]))
+    );
     for (wrong, pointer) in [
         (json!({"kind": "tcp", "condition": "", "ports": ["9"], "cron": "61 * * * *"}), "/profile/cron"),
-        (json!({"kind": "tcp", "condition": "", "ports": ["9"], "cron": "1 * * * *", "time_zone": "Here"}), "/profile/time_zone"),
+        (
+            json!({"kind": "tcp", "condition": "", "ports": ["9"], "cron": "1 * * * *", "time_zone": "Here"}),
+            "/profile/time_zone",
+        ),
     ] {
         let (status, told) = preview(json!({"name": "x", "profile": wrong})).await;
         assert_eq!((status, &told["pointer"]), (422, &json!(pointer)), "{told}");
@@ -378,7 +389,10 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     let (status, why) = explain("web-1").await;
     assert_eq!(status, 200, "{why}");
     let found = &why["found"][0];
-    assert_eq!((&found["is_member"], &found["target"], &found["agents"][0]["looks"]), (&json!(true), &json!(own), &json!(true)));
+    assert_eq!(
+        (&found["is_member"], &found["target"], &found["agents"][0]["looks"]),
+        (&json!(true), &json!(own), &json!(true))
+    );
     assert!(found["next"].is_string() && found["agents"][0]["job"] == "due", "{why}");
     let (_, why) = explain("198.51.100.3").await;
     assert_eq!(why["found"][0]["is_member"], false);
@@ -389,9 +403,16 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     let apply = |server: &Server, kind: &str, id: &str, attributes: Value| {
         let body = json!({"data": {"type": kind, "id": id, "attributes": attributes}});
         let request = reqwest::Client::new().post(format!("{}/api/v2/{kind}", server.http));
-        request.bearer_auth(&server.token).header("Content-Type", "application/vnd.api+json").body(body.to_string()).send()
+        request
+            .bearer_auth(&server.token)
+            .header("Content-Type", "application/vnd.api+json")
+            .body(body.to_string())
+            .send()
     };
-    assert_eq!(apply(&server, "time_intervals", "always", json!({"periods": ["times=00:00-24:00"]})).await.unwrap().status(), 201);
+    assert_eq!(
+        apply(&server, "time_intervals", "always", json!({"periods": ["times=00:00-24:00"]})).await.unwrap().status(),
+        201
+    );
     let (status, told) = state(&server, Method::PATCH, "web", &json!({"pause_during": ["always"]})).await;
     assert_eq!(status, 200, "{told}");
     let (_, never) = preview(json!({"name": "web"})).await;
@@ -406,15 +427,16 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
 }
 
 /// A port that nobody is given for a connection of his own (these begin with 32768), and that is free.
-fn lasting_port() -> u16 {
-    let first = 20_000 + (std::process::id() % 10_000) as u16;
+/// Each test says another number: they run side by side.
+fn lasting_port(test: u16) -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16 + 100 * test;
     (first..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_on_without_its_gateway_and_delivers_afterwards() {
     let mut home = Home::new("");
-    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port());
+    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port(0));
     home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", &gateway);
     let server = home.start();
     let service = Answering::on("127.0.0.8:0".parse().unwrap()).await;

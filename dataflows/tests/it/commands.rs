@@ -170,7 +170,12 @@ fn asked_twice_is_done_twice_and_sent_twice_is_done_once() {
     assert_eq!(nobody.state, "failed");
     assert!(nobody.reason.unwrap().contains("any of these targets"));
     let before = commands(&run).len();
-    run.tick(vec![command("t", "off", None, vec![put("profiles", "up", json!({"kind": "ping", "condition": "", "enabled": false}))])]);
+    run.tick(vec![command(
+        "t",
+        "off",
+        None,
+        vec![put("profiles", "up", json!({"kind": "ping", "condition": "", "enabled": false}))],
+    )]);
     run.tick(vec![run_now("off-run", json!({})), step("odd", None, "run", json!({"target": "x"}))]);
     assert_eq!(commands(&run).len(), before);
     let refused = run.outputs_seen.iter().flat_map(|o| &o.judgements).filter(|j| j.outcome.is_err()).count();
@@ -255,7 +260,8 @@ fn what_is_cancelled_does_not_leave_and_too_many_are_refused() {
 #[test]
 fn commands_are_the_same_whoever_works_and_out_of_a_snapshot() {
     // The ids follow from what was asked.
-    let mut probe = begun(1, &[("a", OURS), ("b", OURS)], json!({"kind": "ping", "condition": "", "assignment": "all"}));
+    let mut probe =
+        begun(1, &[("a", OURS), ("b", OURS)], json!({"kind": "ping", "condition": "", "assignment": "all"}));
     probe.tick(vec![run_now("ask", json!({}))]);
     let id = |agent: &str| commands(&probe).into_iter().find(|row| row.agent_id == agent).unwrap().command_id;
     let (a, b) = (id("a"), id("b"));
