@@ -389,11 +389,12 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     let (status, why) = explain("web-1").await;
     assert_eq!(status, 200, "{why}");
     let found = &why["found"][0];
-    assert_eq!(
-        (&found["is_member"], &found["target"], &found["agents"][0]["looks"]),
-        (&json!(true), &json!(own), &json!(true))
-    );
-    assert!(found["next"].is_string() && found["agents"][0]["job"] == "due", "{why}");
+    assert_eq!((&found["is_member"], &found["target"]), (&json!(true), &json!(own)), "{why}");
+    let agent = |id: &str| found["agents"].as_array().unwrap().iter().find(|agent| agent["agent_id"] == id).unwrap();
+    assert_eq!((&agent("local")["looks"], &agent("local")["job"]), (&json!(true), &json!("due")), "{why}");
+    // Whoever only pushes inventories looks at nothing, and why is said.
+    assert_eq!((&agent("runner")["looks"], agent("runner")["because"].is_string()), (&json!(false), true), "{why}");
+    assert!(found["next"].is_string(), "{why}");
     let (_, why) = explain("198.51.100.3").await;
     assert_eq!(why["found"][0]["is_member"], false);
     assert!(why["found"][0]["because"].as_str().unwrap().contains("not like"), "{why}");
@@ -421,7 +422,7 @@ async fn what_a_profile_comes_to_is_told_before_and_why() {
     assert_eq!((status, told["errors"][0]["detail"].as_str().unwrap().contains("pauses now")), (409, true), "{told}");
     let (status, told) = act(&server, "web", "run", None, json!({"force": true})).await;
     assert_eq!(status, 200, "{told}");
-    let gone = server.ask(Method::DELETE, "/api/v2/time_intervals/always", &server.token, &Value::Null).await;
+    let gone = server.ask(Method::DELETE, "/api/v2/time_intervals/always", &server.token, &json!({})).await;
     assert_eq!(gone.0, 409, "{gone:?}");
     server.stop();
 }

@@ -90,7 +90,7 @@ impl Standing {
         let of_device = |device: &&Device| {
             device.uid == asked
                 || device.ip.as_deref().and_then(address).is_some_and(|ip| ip.to_string() == plain)
-                || device.ip_addresses.iter().any(|ip| *ip == plain)
+                || device.ip_addresses.contains(&plain)
                 || device.hostname.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(asked))
         };
         let mut all: Vec<Why> =
