@@ -13,6 +13,7 @@ use radarflow_connectors::sinks::lake::{COMMIT_SHARE, UPKEEP_BYTES};
 use radarflow_connectors::sources::udp::{SENDERS_BYTES, SOCKET_BYTES, UNANSWERED_BYTES};
 use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
+use radarflow_dataflows::jobs::{COMMAND_BYTES, MAX_COMMANDS};
 use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
 use radarflow_proto::snmp::usm;
@@ -138,6 +139,14 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             tenants.len(),
             "dataflow_machine_keys",
         ),
+        bound(
+            State,
+            "commands to agents",
+            COMMAND_BYTES * MAX_COMMANDS,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
         bound(Live, "late corrections", CORRECTIONS_BYTES, "tenant", tenants.len(), "attribution_corrections"),
         one(Fresh, "rows that wait for the lake", memory.fresh(), "live_fresh_bytes"),
         one(Fresh, "a commit", memory.fresh() / COMMIT_SHARE * COMMIT_FACTOR, "lake_table_epoch"),
@@ -223,6 +232,7 @@ mod tests {
         let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS
             + CORRECTIONS_BYTES
             + MAX_ANSWERED_BYTES
+            + COMMAND_BYTES * MAX_COMMANDS
             + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize
             + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
         assert_eq!(after - before, 7 * (SOCKET_BYTES + SENDERS_BYTES) + tenant);

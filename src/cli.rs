@@ -19,6 +19,7 @@ use crate::backup::{Backup, Restore};
 use crate::clock::ClockCommand;
 use crate::docs::{ConfigCommand, Docs};
 use crate::import::{Import, ServiceRadar};
+use crate::jobs::JobsCommand;
 use crate::people::{Login, UserCommand};
 use crate::resources::{Apply, Create, Delete, Describe, Get};
 use crate::routing::RoutingCommand;
@@ -121,6 +122,9 @@ enum Command {
     /// Rules: tried on the past, or converted from those of other systems.
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// What agents do: list it, have it done now, withdraw it.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Alerts: list them, take them, say that they are over, and why who is told.
     #[command(
         subcommand,
@@ -462,6 +466,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Query { srql, sql, format, live: false, all, at } => {
             return runtime.block_on(query::query(&srql, sql, format, all, &at));
         }
+        Command::Jobs(command) => say(&runtime.block_on(command.run())?)?,
         Command::Audit(command) => say(&runtime.block_on(command.run())?)?,
         Command::Alerts(command) => say(&runtime.block_on(command.run())?)?,
         Command::Silence(command) => say(&runtime.block_on(command.run())?)?,

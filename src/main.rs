@@ -18,6 +18,7 @@ mod enrichment;
 mod explain;
 mod follow;
 mod import;
+mod jobs;
 mod memory;
 mod metrics;
 mod people;

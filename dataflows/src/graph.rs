@@ -19,7 +19,7 @@ use crate::decode::{Decoded, EventBatch};
 use crate::facts::StandingFact;
 use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::{Inspect, RunEvent};
-use crate::jobs::{JobEvent, JobKey};
+use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
@@ -82,6 +82,7 @@ inputs! {
     deliveries: Keyed<GroupKey, GroupEvent>,
     replays: Keyed<LetterKey, LetterEvent>,
     results: Keyed<JobKey, JobEvent>,
+    words: Keyed<String, CommandEvent>,
     batches: EventBatch,
 }
 
@@ -156,6 +157,8 @@ pub(crate) fn build<'scope>(
             devices: inventory.devices.clone(),
             agents: health.agents,
             results: inputs.results.to_stream(scope),
+            taken: resources.taken,
+            words: inputs.words.to_stream(scope),
         },
     );
     let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
@@ -251,6 +254,7 @@ pub(crate) fn build<'scope>(
             outcomes: vec![steps.outcomes, identity.outcomes, alerts.outcomes, inputs.ended.to_stream(scope)],
             due: alerts.due,
             configurations: jobs.configurations,
+            commands: jobs.commands,
             settled: alerts.settled,
             facts: facts.all,
             resources: resources.changes,

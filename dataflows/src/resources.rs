@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::Fact;
-use radarflow_proto::resource::{Command, Judgement, Operation, Principal, Resource, ResourceChange};
+use radarflow_proto::resource::{Act, Command, Judgement, Operation, Principal, Resource, ResourceChange, Taken};
 use radarflow_proto::rows::{Audit, StateRow};
 use radarflow_reconcile::resources::judge::Answered;
 use radarflow_reconcile::resources::{At, Judge, Verdict, named, told};
@@ -64,6 +64,8 @@ pub struct Outputs<'scope> {
     pub changes: Events<'scope, ResourceChange>,
     /// What became of commands.
     pub judgements: Events<'scope, Judgement>,
+    /// Steps that were taken, with their place in the epoch.
+    pub taken: Events<'scope, (u64, Arc<Taken>)>,
     /// What the audit is told.
     pub told: Events<'scope, Keyed<String, Box<Audit>>>,
 }
@@ -73,6 +75,7 @@ pub struct Outputs<'scope> {
 enum Said {
     Changed(ResourceChange),
     Judged(Judgement),
+    Taken(u64, Arc<Taken>),
     Audited(Keyed<String, Box<Audit>>),
 }
 
@@ -91,6 +94,10 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         changes,
         judgements: said.clone().flat_map(|said| match said {
             Said::Judged(judgement) => Some(judgement),
+            _ => None,
+        }),
+        taken: said.clone().flat_map(|said| match said {
+            Said::Taken(position, taken) => Some((position, taken)),
             _ => None,
         }),
         told: said.flat_map(|said| match said {
@@ -173,6 +180,7 @@ impl Judges {
             };
             said.extend(audited(at, command, &verdict).enumerate().map(told));
         }
+        said.extend(verdict.taken.into_iter().map(|taken| Said::Taken(position, Arc::new(taken))));
         said.extend(verdict.changes.into_iter().map(Said::Changed));
         if !command.command_id.is_empty() {
             said.push(Said::Judged(verdict.judgement));
@@ -260,6 +268,11 @@ fn audited<'a>(at: At, command: &'a Command, verdict: &'a Verdict) -> impl Itera
         let mut detail = json!({"principal": {"kind": kind, "id": id, "address": address}, "outcome": outcome});
         if !command.command_id.is_empty() {
             detail["command_id"] = json!(command.command_id);
+        }
+        if let Act::Do { fields, .. } = &operation.act
+            && !fields.is_empty()
+        {
+            detail["asked"] = json!(fields);
         }
         Audit {
             tenant_id: command.tenant.clone(),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::keyed::{Restored, Tick};
-use crate::{alerts, availability, decode, health, identity, loss, resources};
+use crate::{alerts, availability, decode, health, identity, jobs, loss, resources};
 
 /// Makes the next version of a collection's state, given all state and the clock of its epoch.
 type Step = fn(&mut Restored, &Tick) -> Result<(), String>;
@@ -28,6 +28,7 @@ const SCHEMAS: &[Schema] = &[
     Schema { collection: "facts", steps: &[resources::resources_of_facts] },
     Schema { collection: "gate", steps: &[identity::gate_of_relations] },
     Schema { collection: "groups", steps: &[alerts::groups_of_addresses] },
+    Schema { collection: "jobs", steps: &[jobs::jobs_with_timetables] },
     Schema { collection: "pairs", steps: &[alerts::pairs_by_share, alerts::pairs_with_measurements] },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sources", steps: &[loss::senders_by_share] },

@@ -307,8 +307,9 @@ pub struct AgentJob {
     pub profile: String,
     /// What is done: `ping`, `tcp`, `http`, `dns`, `tls`.
     pub kind: String,
-    /// Seconds from one look at a target to the next.
-    pub interval_s: u64,
+    /// When it is done.
+    #[serde(flatten)]
+    pub timetable: Timetable,
     /// A look ends without an answer after so long, milliseconds.
     pub timeout_ms: u64,
     /// How often is asked before nobody answers.
@@ -324,6 +325,90 @@ pub struct AgentJob {
     pub dns: Option<DnsLook>,
     /// What is looked at.
     pub targets: Vec<String>,
+}
+
+/// When something is done, again and again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timetable {
+    /// Seconds from one time to the next.
+    pub interval_s: u64,
+    /// A cron expression, in place of the interval.
+    pub cron: Option<String>,
+    /// The time zone of the expression; empty is UTC.
+    pub time_zone: String,
+    /// Periods in which it is not done, as time intervals write them.
+    pub pauses: Vec<String>,
+}
+
+/// What our own agent is told by the command `radarflow.run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunJob {
+    /// The job, as its configuration names it.
+    pub job: String,
+    /// Of its targets these; all where none is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+}
+
+/// What the gateway says of an agent's control stream, or the agent by it. Agents cannot write it themselves: what they push has no
+/// place for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlWord {
+    /// A stream was opened.
+    Opened {
+        /// Names the life of the agent: what it was told in another is told no result of.
+        life: String,
+    },
+    /// It ended, and with it the life.
+    Cut {
+        /// The life.
+        life: String,
+    },
+    /// A stream asks for a command that waits.
+    Claimed {
+        /// The command.
+        command_id: String,
+        /// The stream.
+        stream: String,
+        /// The life of its agent.
+        life: String,
+    },
+    /// The agent speaks of a command.
+    Said(CommandSaid),
+}
+
+/// What an agent says of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommandSaid {
+    /// The command.
+    pub command_id: String,
+    /// What is said of it.
+    pub what: Said,
+    /// In words.
+    pub message: String,
+    /// Of progress: percent.
+    pub percent: i32,
+    /// Of a result: what came of it.
+    pub payload: Option<String>,
+}
+
+/// What is said of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// It was received.
+    #[default]
+    Acknowledged,
+    /// It is under way.
+    Progress,
+    /// It is done.
+    Done,
+    /// It is not done.
+    Failed,
 }
 
 /// What a look by HTTP asks and expects.
@@ -384,6 +469,9 @@ pub struct AgentPush {
     pub capabilities: Vec<String>,
     /// The status pushed; none for a hello.
     pub service: Option<ServiceHead>,
+    /// What the gateway says of the agent's control stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Box<ControlWord>>,
 }
 
 impl AgentPush {

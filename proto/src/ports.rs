@@ -91,6 +91,8 @@ pub struct EpochOutput {
     pub outcomes: Vec<Outcome>,
     /// Configurations of agents that are others now.
     pub configurations: Vec<AgentConfiguration>,
+    /// What became of commands to agents.
+    pub commands: Vec<AgentCommand>,
     /// Records to go, and the site of each: their devices have been deleted for one retention.
     pub reaped: Vec<(RecordKey, String)>,
     /// `changes` as rows of histories; see [`EpochOutput::versions`].
@@ -108,6 +110,42 @@ pub struct AgentConfiguration {
     pub agent_id: String,
     /// `config_json` as the agent gets it; none where nothing is known of the agent any more.
     pub content: Option<Arc<str>>,
+}
+
+/// What the gateway has to know of a command to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentCommand {
+    /// Customer.
+    pub tenant: String,
+    /// Site.
+    pub partition: String,
+    /// Which agent.
+    pub agent_id: String,
+    /// The command.
+    pub command_id: String,
+    /// What becomes of it.
+    pub turn: CommandTurn,
+}
+
+/// What becomes of a command to an agent. It leaves by one connection, once: whoever holds a connection of the agent asks for it
+/// ([`crate::payload::ControlWord::Claimed`]), and the first is given it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CommandTurn {
+    /// It waits for a connection of the agent.
+    Waits,
+    /// It waits no more.
+    Withdrawn,
+    /// It leaves by this connection.
+    Granted {
+        /// The connection that asked for it.
+        stream: String,
+        /// What the agent is told to do.
+        command_type: String,
+        /// JSON.
+        payload: String,
+        /// Until when the agent must have begun, milliseconds since 1970.
+        until_ms: i64,
+    },
 }
 
 /// What became of a command.

@@ -346,6 +346,28 @@ pub struct Judgement {
     pub outcome: Result<Vec<Option<Arc<Resource>>>, Refusal>,
 }
 
+/// A step of a resource that was taken: for whoever does what it means.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Taken {
+    /// The resource as it is then.
+    pub resource: Arc<Resource>,
+    /// Which step.
+    pub action: String,
+    /// What it was told.
+    #[serde(with = "as_text")]
+    pub fields: Shown,
+    /// The command.
+    pub command_id: String,
+    /// Which of its operations.
+    pub operation: usize,
+    /// Who took it.
+    pub by: String,
+    /// When, microseconds since 1970.
+    pub at_us: i64,
+    /// The epoch.
+    pub epoch: u64,
+}
+
 /// What happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ResourceChange {

@@ -708,6 +708,13 @@ tables! {
         exclude: Vec<String>,
         /// Seconds from one look at a target to the next. When in the interval, a hash of the target says.
         interval_s: i64,
+        /// A cron expression (minute, hour, day of month, month, weekday) that says when all its targets are looked at, in place
+        /// of the interval.
+        cron: Option<String>,
+        /// The time zone of the cron expression, as `Europe/Berlin`.
+        time_zone: String,
+        /// Time intervals in which nothing is looked at.
+        pause_during: Vec<String>,
         /// Who does it: `auto`, one agent a target; `all`, every agent of the partition that can; `listed`, those in `agents`.
         assignment: String,
         /// The agents, where they are listed.
@@ -899,8 +906,10 @@ tables! {
         since: Time,
         /// Targets that it has, or of which it can do nothing.
         targets: i64,
-        /// Seconds from one look to the next.
+        /// Seconds from one look to the next, where an interval says it.
         interval_s: i64,
+        /// The cron expression and its zone, where these say it.
+        cron: Option<String>,
         /// When the newest result was found.
         last_result_at: Option<Time>,
         /// Results since it began.
@@ -909,6 +918,52 @@ tables! {
         negative: i64,
         /// Those among them that say nothing, because the agent could not look.
         unknown: i64,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// What somebody had agents do at once, and how it went: a row a run and agent. What is over for a day, and the oldest of more
+    /// than 2000, are in the history alone.
+    State Command CommandBatch "commands" postgres "commands" key [tenant_id, partition, command_id] {
+        /// Customer.
+        tenant_id: String,
+        /// Site or address space.
+        partition: String,
+        /// Names it, to the agent too.
+        command_id: String,
+        /// The run it is a part of: what one request had done.
+        run_id: String,
+        /// The profile.
+        profile: String,
+        /// The agent; empty where there is none who could.
+        agent_id: String,
+        /// What the agent is told: `radarflow.run`, `sweep.run_group`.
+        command_type: String,
+        /// `queued`: it waits for the agent; `sent`; `acknowledged`; `running`; and once, for good: `finished`, `failed`, `expired` or
+        /// `cancelled`.
+        state: String,
+        /// Why, where it is over and not finished; else what the agent said last.
+        reason: Option<String>,
+        /// Targets that the agent has of the profile, as far as they were asked for.
+        targets: i64,
+        /// The targets that were asked for; empty for all.
+        asked: Vec<String>,
+        /// How much is done, percent, as the agent says.
+        progress: i64,
+        /// What came of it, as the agent says: JSON, at most 4 KiB.
+        result: Option<String>,
+        /// Who asked.
+        requested_by: String,
+        /// When.
+        requested_at: Time,
+        /// Until when it must be acknowledged; after that, until when its result must come.
+        expires_at: Time,
+        /// When it was given to the agent's connection: decided, and on disk, before it left.
+        sent_at: Option<Time>,
+        /// When the agent said that it has it.
+        acknowledged_at: Option<Time>,
+        /// When it was over.
+        finished_at: Option<Time>,
         /// Epoch of this version.
         epoch: i64,
     }

@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, AlertNotification, ApiToken, ClearPair, DeadLetter, Dependency, Device, DeviceGroup,
+    Agent, Alert, AlertNotification, ApiToken, ClearPair, Command, DeadLetter, Dependency, Device, DeviceGroup,
     DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, IpOwnership, Job,
     Link, MaintenanceWindow, Profile, Receiver, Role, Route, Rule, Session, SignInLink, Silence, Source, Table,
     TimeInterval, TopologyLink, User,
@@ -112,7 +112,7 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Route, Silence, InhibitRule, TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter, Rule, Dependency, ClearPair,
+    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Command, Route, Silence, InhibitRule, TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter, Rule, Dependency, ClearPair,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use radarflow_connectors::sources::Stop;
+use radarflow_connectors::sources::grpc::LIFE;
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
 use radarflow_proto::grpc::control_stream_request::Payload as Up;
 use radarflow_proto::grpc::control_stream_response::Payload as Down;
 use radarflow_proto::grpc::{
-    AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, CommandResult, ConfigAck, ControlStreamHello,
-    ControlStreamRequest, GatewayServiceStatus, GatewayStatusRequest,
+    AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, ConfigAck, ControlStreamHello, ControlStreamRequest,
+    GatewayServiceStatus, GatewayStatusRequest,
 };
 use radarflow_proto::payload::{AgentJob, ProbeResults};
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{Agent, Told, now_us};
+use super::{Agent, Told, now_us, runs};
 
 /// Results of one push at most.
 const BATCH: usize = 1000;
@@ -99,6 +100,21 @@ impl Agent {
         };
         within("PushStatus", client.push_status(request)).await.map(|_| ())
     }
+
+    /// Delivers results that wait in memory, a batch of them.
+    async fn flush(&self, client: &mut Client) -> Result<()> {
+        let lost = self.waiting.lost();
+        if lost > 0 {
+            tracing::warn!(lost, "results were lost: more waited than there is room for");
+        }
+        let results = ProbeResults { results: self.waiting.take(BATCH), lost };
+        if let Err(error) = self.push(client, results.clone()).await {
+            self.waiting.back(results.results);
+            return Err(error);
+        }
+        self.waiting.told(lost);
+        Ok(())
+    }
 }
 
 /// Delivers what waits on disk, in order. What was delivered is not delivered again.
@@ -167,8 +183,10 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
         version: hello.version,
         os: hello.os,
         arch: hello.arch,
+        labels: [(LIFE.to_owned(), agent.life.clone())].into(),
         ..ControlStreamHello::default()
     };
+    agent.words.again();
     up.send(say(Up::Hello(first))).await?;
     let mut down = within("ControlStream", client.control_stream(ReceiverStream::new(requests))).await?;
     tokio::select! {
@@ -189,17 +207,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                         let ack = ConfigAck { config_version: agent.version(), timestamp: now_us() / 1_000_000 };
                         up.send(say(Up::ConfigAck(ack))).await?;
                     }
-                    Some(Down::Command(command)) => {
-                        let unsupported = CommandResult {
-                            command_id: command.command_id,
-                            command_type: command.command_type,
-                            success: false,
-                            message: "unsupported command".to_owned(),
-                            timestamp: now_us() / 1_000_000,
-                            ..CommandResult::default()
-                        };
-                        up.send(say(Up::CommandResult(unsupported))).await?;
-                    }
+                    Some(Down::Command(command)) => runs::begin(agent, command),
                     None => {}
                 }
             }
@@ -207,17 +215,18 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
             _ = beats.tick() => agent.push(&mut client, ProbeResults::default()).await?,
             () = agent.waiting.some() => {
                 tokio::time::sleep(GATHER).await;
-                let lost = agent.waiting.lost();
-                if lost > 0 {
-                    tracing::warn!(lost, "results were lost: more waited than there is room for");
-                }
-                let results = ProbeResults { results: agent.waiting.take(BATCH), lost };
-                if let Err(error) = agent.push(&mut client, results.clone()).await {
-                    agent.waiting.back(results.results);
-                    return Err(error);
-                }
-                agent.waiting.told(lost);
+                agent.flush(&mut client).await?;
                 beats.reset();
+            }
+            word = agent.words.next() => {
+                // Whoever reads that a run is done finds what it found.
+                if let Up::CommandResult(_) = &word {
+                    for _ in 0..agent.waiting.len().div_ceil(BATCH) {
+                        agent.flush(&mut client).await?;
+                    }
+                }
+                up.send(say(word)).await?;
+                agent.words.told();
             }
             () = stop.told() => return Ok(()),
         }

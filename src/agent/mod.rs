@@ -11,11 +11,13 @@
 //! |---|---|
 //! | `link` | the connection: Hello, configuration, results |
 //! | `schedule` | which look is due when |
+//! | `runs` | what somebody wants looked at now |
 //! | `looks` | what a look is: `ping`, `tcp`, `http`, `dns`, `tls` |
 //! | `waiting`, `spool` | results that wait: in memory, on disk |
 
 mod link;
 mod looks;
+mod runs;
 mod schedule;
 mod spool;
 mod waiting;
@@ -30,9 +32,11 @@ use radarflow_connectors::disk;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sources::Stop;
 use radarflow_proto::payload::AgentJob;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use self::looks::Clients;
+use self::runs::{MAX_RUNS, Words};
 use self::spool::Spool;
 use self::waiting::Waiting;
 pub(crate) use self::waiting::{FOUND_BYTES, MAX_WAITING};
@@ -41,6 +45,8 @@ pub(crate) use self::waiting::{FOUND_BYTES, MAX_WAITING};
 const SPOOL: &str = "spool";
 /// Bytes that wait on disk at most.
 const MAX_SPOOL: u64 = 512 << 20;
+/// Looks at a time; each has a socket.
+const AT_ONCE: usize = 500;
 /// The longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often what is found is put on disk while the gateway is away.
@@ -120,6 +126,15 @@ struct Agent {
     capabilities: Vec<String>,
     /// What it was told last.
     told: watch::Sender<Told>,
+    /// Names this process: what it was commanded it tells the result of, by whichever connection.
+    life: String,
+    /// Places of looks.
+    places: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    /// Places of runs.
+    runs: Arc<Semaphore>,
+    /// What it says of commands.
+    words: Words,
     waiting: Waiting,
     /// Results that wait on disk.
     spool: Option<Mutex<Spool>>,
@@ -154,7 +169,19 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
         .map(|dir| Spool::open_or_begin(disk::os(), &dir.path(SPOOL), MAX_SPOOL))
         .transpose()?
         .map(Mutex::new);
-    let agent = Arc::new(Agent { settings, endpoint, capabilities, told, waiting: Waiting::default(), spool });
+    let agent = Arc::new(Agent {
+        settings,
+        endpoint,
+        capabilities,
+        told,
+        life: format!("{:032x}", rand::random::<u128>()),
+        places: Arc::new(Semaphore::new(AT_ONCE)),
+        clients: Arc::default(),
+        runs: Arc::new(Semaphore::new(MAX_RUNS)),
+        words: Words::default(),
+        waiting: Waiting::default(),
+        spool,
+    });
     let looking = tokio::spawn(schedule::run(agent.clone(), stop.clone()));
     let mut pause = FIRST_PAUSE;
     let mut told = stop.clone();

@@ -8,61 +8,95 @@ use std::time::Duration;
 
 use radarflow_connectors::sources::Stop;
 use radarflow_proto::payload::AgentJob;
-use radarflow_reconcile::jobs::assign::hash;
-use tokio::sync::Semaphore;
+use radarflow_reconcile::jobs::explain::phase_ms;
+use radarflow_reconcile::jobs::timetable::Schedule;
 use tokio::time::Instant;
 
-use super::looks::{Clients, Look};
+use super::looks::Look;
 use super::{Agent, looks, now_us};
 
-/// Looks at a time; each has a socket.
-const AT_ONCE: usize = 500;
 /// So many looks begin without a pause: five thousand in a second at most.
-const BURST: u32 = 50;
+pub(super) const BURST: u32 = 50;
 /// The pause after them.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often the clock is looked at, however long there is nothing to do.
 const LOOK: Duration = Duration::from_secs(5);
 /// A clock that goes back by more than this was set, milliseconds.
 const CLOCK_MS: i64 = 2000;
-/// No interval is longer, seconds: a day.
-const MAX_INTERVAL_S: u64 = 86_400;
+/// What a calendar says is done so late at most, milliseconds.
+const LATE_MS: i64 = 60_000;
 /// Looks that are planned; what a gateway tells beside is not done.
 const MAX_SLOTS: usize = 1_000_000;
 
-/// Where in its interval a look is, and the first of its slots after an instant; milliseconds.
-fn next(phase_ms: i64, interval_ms: i64, after_ms: i64) -> i64 {
-    let since = (after_ms - phase_ms).div_euclid(interval_ms) + 1;
-    phase_ms + since * interval_ms
+/// When the looks of a job are due.
+struct Due {
+    schedule: Schedule,
+    /// Of a calendar, whose slots are those of all its looks: an instant, and the first slot after it.
+    last: Mutex<(i64, i64)>,
+}
+
+impl Due {
+    /// The first slot after an instant; milliseconds.
+    fn next(&self, phase_ms: i64, after_ms: i64) -> Option<i64> {
+        if self.schedule.interval_ms().is_some() {
+            return self.schedule.next_ms(phase_ms, after_ms);
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if !(last.0..last.1).contains(&after_ms) {
+            *last = (after_ms, self.schedule.next_ms(0, after_ms)?);
+        }
+        Some(last.1)
+    }
 }
 
 /// What is looked at, and where in the interval.
 struct Slot {
     look: Arc<Look>,
     phase_ms: i64,
-    interval_ms: i64,
+    due: Arc<Due>,
+}
+
+impl Slot {
+    fn next(&self, after_ms: i64) -> Option<i64> {
+        self.due.next(self.phase_ms, after_ms)
+    }
+
+    /// What is due longer ago is not made up for, milliseconds.
+    fn late_ms(&self) -> i64 {
+        self.due.schedule.interval_ms().unwrap_or(LATE_MS)
+    }
+}
+
+/// The looks of a job at a target: one a port.
+pub(super) fn looks_at<'a>(job: &'a Arc<looks::Job>, target: &'a str) -> impl Iterator<Item = Look> + 'a {
+    let ports: Vec<Option<u16>> = match &job.told.ports[..] {
+        [] => vec![None],
+        ports => ports.iter().copied().map(Some).collect(),
+    };
+    ports.into_iter().map(move |port| Look { job: job.clone(), target: target.into(), port })
 }
 
 fn slots(jobs: &[AgentJob]) -> Vec<Slot> {
     let mut slots = Vec::new();
     for job in jobs {
+        let schedule = match Schedule::read(&job.timetable) {
+            Ok(schedule) => schedule,
+            Err(error) => {
+                tracing::error!(error, profile = job.profile, "it is not known when this is due; it is left out");
+                continue;
+            }
+        };
+        let due = Arc::new(Due { schedule, last: Mutex::default() });
         let job = Arc::new(looks::Job::new(job));
-        let interval_ms = (job.told.interval_s.clamp(1, MAX_INTERVAL_S) * 1000) as i64;
         for target in &job.told.targets {
-            let ports: Vec<Option<u16>> = match &job.told.ports[..] {
-                [] => vec![None],
-                ports => ports.iter().copied().map(Some).collect(),
-            };
-            for port in ports {
+            for look in looks_at(&job, target) {
                 if slots.len() == MAX_SLOTS {
                     tracing::error!(MAX_SLOTS, "the gateway tells more looks than are done: the rest is left out");
                     return slots;
                 }
-                let named = format!("{}/{target}/{}", job.told.job, port.unwrap_or_default());
-                let phase_ms = (hash(&named) % interval_ms as u64) as i64;
-                let look = Arc::new(Look { job: job.clone(), target: target.as_str().into(), port });
-                slots.push(Slot { look, phase_ms, interval_ms });
+                let phase_ms = phase_ms(&due.schedule, &job.told.job, target, look.port.unwrap_or_default());
+                slots.push(Slot { look: look.into(), phase_ms, due: due.clone() });
             }
         }
     }
@@ -82,16 +116,14 @@ impl Busy {
 /// Looks until it is told to stop.
 pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
     let mut told = agent.told.subscribe();
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let clients = Arc::new(Clients::default());
     let mut begun = 0u32;
     // All slots until then have begun.
     let mut done_ms = now_us() / 1000;
     loop {
         let slots = slots(&told.borrow_and_update().jobs.clone());
         let busy = Arc::new(Busy::default());
-        let of = |(nth, slot): (usize, &Slot)| Reverse((next(slot.phase_ms, slot.interval_ms, done_ms), nth));
-        let mut due: BinaryHeap<Reverse<(i64, usize)>> = slots.iter().enumerate().map(of).collect();
+        let of = |(nth, slot): (usize, &Slot)| Some(Reverse((slot.next(done_ms)?, nth)));
+        let mut due: BinaryHeap<Reverse<(i64, usize)>> = slots.iter().enumerate().filter_map(of).collect();
         loop {
             let now_ms = now_us() / 1000;
             // Where the clock was set back, the slots of the time that comes again come again.
@@ -122,14 +154,14 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
             let slot = &slots[nth];
             // What was missed, because this host slept or was busy, is not made up for.
             let now_ms = now_us() / 1000;
-            due.push(Reverse((next(slot.phase_ms, slot.interval_ms, at_ms.max(now_ms - slot.interval_ms)), nth)));
+            due.extend(slot.next(at_ms.max(now_ms - slot.late_ms())).map(|at_ms| Reverse((at_ms, nth))));
             if !busy.with(|busy| busy.insert(nth)) {
                 continue;
             }
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            let (agent, clients, busy, look) = (agent.clone(), clients.clone(), busy.clone(), slot.look.clone());
+            let Ok(place) = agent.places.clone().acquire_owned().await else { return };
+            let (agent, busy, look) = (agent.clone(), busy.clone(), slot.look.clone());
             tokio::spawn(async move {
-                let found = looks::look(&look, &clients).await;
+                let found = looks::look(&look, &agent.clients).await;
                 agent.waiting.push(found);
                 busy.with(|busy| busy.remove(&nth));
                 drop(place);
@@ -144,17 +176,23 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
 
 #[cfg(test)]
 mod tests {
+    use radarflow_proto::payload::Timetable;
+
     use super::*;
 
     #[test]
     fn slots_are_an_interval_apart_and_stay_where_they_are() {
-        assert_eq!(next(300, 1000, 0), 300);
-        assert_eq!(next(300, 1000, 300), 1300);
-        assert_eq!(next(300, 1000, 12_345), 13_300);
+        let second = Timetable { interval_s: 1, ..Timetable::default() };
+        let due = Due { schedule: Schedule::read(&second).unwrap(), last: Mutex::default() };
+        assert_eq!([0, 300, 12_345].map(|after| due.next(300, after).unwrap()), [300, 1300, 13_300]);
+        let hourly = Timetable { cron: Some("0 * * * *".into()), ..second };
+        let due = Due { schedule: Schedule::read(&hourly).unwrap(), last: Mutex::default() };
+        let hours = [0, 1, 3_599_999, 3_600_000, 0].map(|after| due.next(300, after).unwrap() / 3_600_000);
+        assert_eq!(hours, [1, 1, 1, 2, 1], "also where the clock goes back");
         let job = AgentJob {
             job: "j".into(),
             kind: "tcp".into(),
-            interval_s: 60,
+            timetable: Timetable { interval_s: 60, ..Timetable::default() },
             ports: vec![22, 443],
             targets: (0..1000).map(|n| format!("10.0.{}.{}", n / 250, n % 250)).collect(),
             ..AgentJob::default()

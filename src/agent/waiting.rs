@@ -42,6 +42,11 @@ impl Waiting {
         self.more.notify_one();
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.with(|inner| inner.results.len())
+    }
+
     /// Waits until there are some.
     pub(super) async fn some(&self) {
         while self.with(|inner| inner.results.is_empty()) {

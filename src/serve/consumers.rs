@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use radarflow_connectors::sources::grpc::Configurations;
+use radarflow_connectors::sources::grpc::{Commands, Configurations};
 use radarflow_pipeline::Replay;
 use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_proto::ports::{EpochOutput, Outcome};
@@ -26,6 +26,8 @@ pub(super) struct Heard {
     pub(super) judgements: Arc<Judgements>,
     /// What agents are told.
     pub(super) configurations: Arc<Configurations>,
+    /// What agents are to do at once.
+    pub(super) commands: Arc<Commands>,
     /// Epochs that name records to let go.
     pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
 }
@@ -35,6 +37,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
     let (principals, registry) = (Arc::new(Principals::default()), Arc::new(Registry::default()));
     let judgements = Arc::new(Judgements::default());
     let configurations = Arc::new(Configurations::default());
+    let commands = Arc::new(Commands::default());
     let (outcomes, _) = broadcast::channel(OUTCOMES);
     let (reaped, to_reap) = mpsc::channel(reap::QUEUED);
     let heard = Heard {
@@ -43,6 +46,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
         outcomes: outcomes.clone(),
         judgements: judgements.clone(),
         configurations: configurations.clone(),
+        commands: commands.clone(),
         to_reap,
     };
     let (live, replay) = (sinks.live.clone(), replay.clone());
@@ -59,6 +63,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
         }
         judgements.tell(&output.judgements);
         configurations.learn(&output.configurations);
+        commands.learn(&output.commands);
     });
     let reaper = tap("reaper", move |output| {
         if !output.reaped.is_empty() && replay.done.load(Ordering::Acquire) {

@@ -118,6 +118,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         appender: appender.clone(),
         registry: heard.registry.clone(),
         configurations: heard.configurations.clone(),
+        commands: heard.commands.clone(),
         backlog: pipeline.backlog().clone(),
         room: rooms.feeds.clone(),
         stop: stop.clone(),

@@ -24,6 +24,7 @@ pub(super) struct World {
     pub(super) registry: Arc<Registry>,
     /// What agents are told.
     pub(super) configurations: Arc<grpc::Configurations>,
+    pub(super) commands: Arc<grpc::Commands>,
     /// What waits in staged runs.
     pub(super) backlog: Arc<Backlog>,
     /// Memory for what is read of feeds.
@@ -131,8 +132,8 @@ pub(super) async fn open(
         let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
         certificates.extend(tls.clone());
         let (appender, instances, space, room) = (appender.clone(), registry.clone(), space.clone(), memory.clone());
-        let configurations = world.configurations.clone();
-        let into = grpc::Into { configurations, appender, instances, space, room };
+        let (configurations, commands) = (world.configurations.clone(), world.commands.clone());
+        let into = grpc::Into { configurations, commands, appender, instances, space, room };
         listening.grpc.push(grpc::start(&gateway.listener(), tls, of_grpc.clone(), into, stop.clone()).await?);
     }
     let durable = Arc::new(Durable::new(offsets));

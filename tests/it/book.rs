@@ -33,6 +33,7 @@ async fn play(name: &str) -> (Home, tempfile::TempDir) {
         .env("RADARFLOW_URL", &server.http)
         .env("RADARFLOW_TOKEN", &server.token)
         .env("SYSLOG_PORT", server.port("syslog").port().to_string())
+        .env("GRPC_PORT", server.port("grpc").port().to_string())
         .env("DATA_DIR", home.dir.path().join("data"))
         .output()
         .unwrap();
@@ -60,6 +61,11 @@ async fn rules_hold_when_the_page_says_so() {
 #[tokio::test]
 async fn people_are_told_as_the_page_says() {
     play("alerts.md").await;
+}
+
+#[tokio::test]
+async fn devices_are_looked_at_when_and_as_the_page_says() {
+    play("watching.md").await;
 }
 
 #[tokio::test]

@@ -259,16 +259,185 @@ async fn each_kind_of_look_finds_what_is_there() {
     server.stop();
 }
 
+/// Takes a step of a profile; named, it is done once.
+async fn act(server: &Server, name: &str, action: &str, key: Option<&str>, attributes: Value) -> (u16, Value) {
+    let body = json!({"data": {"type": "profiles", "attributes": attributes}});
+    let path = format!("{}/api/v2/profiles/{name}/actions/{action}", server.http);
+    let request = reqwest::Client::new().post(path).bearer_auth(&server.token);
+    let request = request.header("Content-Type", "application/vnd.api+json").body(body.to_string());
+    let request = key.into_iter().fold(request, |request, key| request.header("Idempotency-Key", key));
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_now_is_done_once_whoever_is_away_or_restarted() {
+    let mut home = Home::new("");
+    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port(1));
+    home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", &gateway);
+    let server = home.start();
+    let service = Answering::on("127.0.0.9:0".parse().unwrap()).await;
+    let port = service.0.port().to_string();
+    let look = json!({"kind": "tcp", "hosts": ["127.0.0.9", "127.0.0.10"], "site": "default", "ports": [port],
+        "interval_s": 86400, "assignment": "listed", "agents": ["one"]});
+    profile(&server, "look", look).await;
+    let agent = Agent::start(&server, "one", "default");
+    server.until("in:jobs profile:look agent_id:one", |rows| rows.len() == 1).await;
+
+    // One target, now: its result is there when the command is over.
+    let (status, told) = act(&server, "look", "run", Some("key"), json!({"targets": ["127.0.0.9"]})).await;
+    assert_eq!(status, 200, "{told}");
+    let run = told["meta"]["run_id"].as_str().unwrap().to_owned();
+    let over = |rows: &[Value]| rows.len() == 1 && rows[0]["finished_at"].is_string();
+    let of_run = format!("in:commands run_id:{run}");
+    let done = server.until(&of_run, over).await;
+    assert_eq!((&done[0]["state"], &done[0]["targets"]), (&json!("finished"), &json!(1)), "{done:?}");
+    let result = |row: &Value| -> Value { serde_json::from_str(row["result"].as_str().unwrap()).unwrap() };
+    assert_eq!(result(&done[0]), json!({"looks": 1, "ok": 1, "negative": 0, "unknown": 0}));
+    let found = server.rows("in:probes profile:look").await;
+    assert_eq!((found.len(), &found[0]["is_ok"]), (1, &json!(true)), "{found:?}");
+    let (_, again) = act(&server, "look", "run", Some("key"), json!({"targets": ["127.0.0.9"]})).await;
+    assert_eq!(again["meta"]["run_id"], *run);
+    let (status, other) = act(&server, "look", "run", Some("key"), json!({})).await;
+    assert_eq!((status, &other["errors"][0]["code"]), (422, &json!("idempotency_mismatch")), "{other}");
+
+    // The agent is away, and the server dies: it waits, and is done once when both are back.
+    drop(agent);
+    let (status, told) = act(&server, "look", "run", None, json!({"ttl_s": 600})).await;
+    assert_eq!(status, 200, "{told}");
+    let of_run = format!("in:commands run_id:{}", told["meta"]["run_id"].as_str().unwrap());
+    assert_eq!(server.rows(&of_run).await[0]["state"], "queued");
+    server.kill();
+    let server = home.start();
+    server.until(&of_run, |rows| is(rows, "state", &json!("queued"))).await;
+    let agent = Agent::start(&server, "one", "default");
+    let done = server.until(&of_run, over).await;
+    assert_eq!((&done[0]["state"], &done[0]["targets"]), (&json!("finished"), &json!(2)), "{done:?}");
+    assert_eq!(result(&done[0]), json!({"looks": 2, "ok": 1, "negative": 1, "unknown": 0}));
+    assert_eq!(server.rows("in:probes profile:look").await.len(), 3);
+
+    // Two people at once, on an agent that is there: one command each.
+    let ask = || act(&server, "look", "run", None, json!({"targets": ["127.0.0.10"]}));
+    let (one, two) = tokio::join!(ask(), ask());
+    assert_ne!(one.1["meta"]["run_id"], two.1["meta"]["run_id"]);
+    let finished = "in:commands state:finished";
+    server.until(finished, |rows| rows.len() == 4).await;
+    assert_eq!(server.rows("in:probes profile:look").await.len(), 5);
+
+    // Who is not there gets nothing that was withdrawn, and what it may not do nobody has it do.
+    drop(agent);
+    act(&server, "look", "run", None, json!({"ttl_s": 600})).await;
+    let (status, told) = act(&server, "look", "cancel", None, json!({})).await;
+    assert_eq!(status, 200, "{told}");
+    server.until("in:commands state:cancelled", |rows| rows.len() == 1).await;
+    let (status, told) = act(&server, "look", "run", None, json!({"target": "127.0.0.9"})).await;
+    assert_eq!(status, 422, "{told}");
+    let (status, told) = act(&server, "nothing", "run", None, json!({})).await;
+    assert_eq!(status, 404, "{told}");
+    let (status, told) = state(&server, Method::PATCH, "look", &json!({"enabled": false})).await;
+    assert_eq!(status, 200, "{told}");
+    let (status, told) = act(&server, "look", "run", None, json!({})).await;
+    assert_eq!(status, 409, "{told}");
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_profile_comes_to_is_told_before_and_why() {
+    let mut home = Home::new("[agent]\nenabled = true\n");
+    let server = home.start();
+    let own = own_address().to_string();
+    devices(&server, &[netbox("1", &own, "web-1"), netbox("2", "198.51.100.3", "db-1")]).await;
+    server.count("devices", 2).await;
+    server.until("in:agents agent_id:local", |rows| is(rows, "state", &json!("connected"))).await;
+    let fields = json!({"kind": "tcp", "condition": "hostname:web-*", "ports": ["9"], "cron": "30 2 * * *",
+        "time_zone": "Europe/Berlin"});
+    let preview = |body: Value| {
+        let server = &server;
+        async move { server.post("/api/profiles/preview", &server.token, &body).await }
+    };
+    let (status, told) = preview(json!({"name": "web", "profile": fields, "runs": 2})).await;
+    assert_eq!(status, 200, "{told}");
+    assert_eq!(told["next"].as_array().unwrap().len(), 2);
+    let site = &told["partitions"][0];
+    assert_eq!(
+        (&site["partition"], &site["new"], &site["agents"][0]["agent_id"]),
+        (&json!("default"), &json!([own]), &json!("local"))
+    );
+    assert!(server.rows("in:profiles").await.is_empty(), "nothing is stated");
+    profile(&server, "web", fields).await;
+    let (_, wider) =
+        preview(json!({"name": "web", "profile": {"kind": "tcp", "condition": "hostname:db-*", "ports": ["9"]}})).await;
+    assert_eq!(
+        (&wider["partitions"][0]["new"], &wider["partitions"][0]["gone"]),
+        (&json!(["198.51.100.3"]), &json!([own]))
+    );
+    for (wrong, pointer) in [
+        (json!({"kind": "tcp", "condition": "", "ports": ["9"], "cron": "61 * * * *"}), "/profile/cron"),
+        (
+            json!({"kind": "tcp", "condition": "", "ports": ["9"], "cron": "1 * * * *", "time_zone": "Here"}),
+            "/profile/time_zone",
+        ),
+    ] {
+        let (status, told) = preview(json!({"name": "x", "profile": wrong})).await;
+        assert_eq!((status, &told["pointer"]), (422, &json!(pointer)), "{told}");
+    }
+    let explain = |target: &str| {
+        let path = format!("/api/profiles/web/explain?target={target}");
+        let server = &server;
+        async move { server.ask(Method::GET, &path, &server.token, &json!({})).await }
+    };
+    let (status, why) = explain("web-1").await;
+    assert_eq!(status, 200, "{why}");
+    let found = &why["found"][0];
+    assert_eq!((&found["is_member"], &found["target"]), (&json!(true), &json!(own)), "{why}");
+    let agent = |id: &str| found["agents"].as_array().unwrap().iter().find(|agent| agent["agent_id"] == id).unwrap();
+    assert_eq!((&agent("local")["looks"], &agent("local")["job"]), (&json!(true), &json!("due")), "{why}");
+    // Whoever only pushes inventories looks at nothing, and why is said.
+    assert_eq!((&agent("runner")["looks"], agent("runner")["because"].is_string()), (&json!(false), true), "{why}");
+    assert!(found["next"].is_string(), "{why}");
+    let (_, why) = explain("198.51.100.3").await;
+    assert_eq!(why["found"][0]["is_member"], false);
+    assert!(why["found"][0]["because"].as_str().unwrap().contains("not like"), "{why}");
+    let (_, why) = explain("203.0.113.1").await;
+    assert!(why["found"][0]["because"].as_str().unwrap().contains("no device"), "{why}");
+    // A time interval that a profile pauses by stays.
+    let apply = |server: &Server, kind: &str, id: &str, attributes: Value| {
+        let body = json!({"data": {"type": kind, "id": id, "attributes": attributes}});
+        let request = reqwest::Client::new().post(format!("{}/api/v2/{kind}", server.http));
+        request
+            .bearer_auth(&server.token)
+            .header("Content-Type", "application/vnd.api+json")
+            .body(body.to_string())
+            .send()
+    };
+    assert_eq!(
+        apply(&server, "time_intervals", "always", json!({"periods": ["times=00:00-24:00"]})).await.unwrap().status(),
+        201
+    );
+    let (status, told) = state(&server, Method::PATCH, "web", &json!({"pause_during": ["always"]})).await;
+    assert_eq!(status, 200, "{told}");
+    let (_, never) = preview(json!({"name": "web"})).await;
+    assert_eq!(never["next"], json!([]), "{never}");
+    let (status, told) = act(&server, "web", "run", None, json!({})).await;
+    assert_eq!((status, told["errors"][0]["detail"].as_str().unwrap().contains("pauses now")), (409, true), "{told}");
+    let (status, told) = act(&server, "web", "run", None, json!({"force": true})).await;
+    assert_eq!(status, 200, "{told}");
+    let gone = server.ask(Method::DELETE, "/api/v2/time_intervals/always", &server.token, &json!({})).await;
+    assert_eq!(gone.0, 409, "{gone:?}");
+    server.stop();
+}
+
 /// A port that nobody is given for a connection of his own (these begin with 32768), and that is free.
-fn lasting_port() -> u16 {
-    let first = 20_000 + (std::process::id() % 10_000) as u16;
+/// Each test says another number: they run side by side.
+fn lasting_port(test: u16) -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16 + 100 * test;
     (first..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_on_without_its_gateway_and_delivers_afterwards() {
     let mut home = Home::new("");
-    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port());
+    let gateway = format!("[[grpc]]\naddr = \"127.0.0.1:{}\"", lasting_port(0));
     home.config = home.config.replace("[[grpc]]\naddr = \"127.0.0.1:0\"", &gateway);
     let server = home.start();
     let service = Answering::on("127.0.0.8:0".parse().unwrap()).await;

@@ -12,10 +12,9 @@
 //! A message has its memory before it is read, of what all feeds share: an agent that sends much is refused
 //! (`RESOURCE_EXHAUSTED`) and the others are not.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -26,24 +25,26 @@ use radarflow_proto::body::{Memory, Messages, PATIENCE, Patience, Prompt};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
 use radarflow_proto::grpc::control_stream_request::Payload;
-use radarflow_proto::grpc::control_stream_response;
 use radarflow_proto::grpc::{
     AgentConfigRequest, AgentConfigResponse, AgentHelloRequest, AgentHelloResponse, ControlStreamRequest,
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
-use radarflow_proto::ports::{AgentConfiguration, AppendError, Appender, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, NewInstances};
 use radarflow_proto::room::{Room, of_address};
-use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accept::{ConnectionSlots, Peer, connections};
+use super::configurations::{Configuration, Partitions, called};
+use super::control::{AgentName, Held};
 use super::stage::{self, PIECE_BYTES, Staging, StagingSpace};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
+
+pub use super::configurations::{Configurations, HEARTBEAT_SEC};
+pub use super::control::{Commands, LIFE};
 
 /// Largest message, bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -55,12 +56,6 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_TYPE: usize = 64;
 /// Chunks of one stream.
 pub const MAX_CHUNKS: i32 = 100_000;
-/// Seconds between heartbeats that agents are asked for.
-pub const HEARTBEAT_SEC: i32 = 30;
-/// Seconds between two looks at the configuration.
-const CONFIG_POLL_SEC: i32 = 300;
-/// A control stream carries a configuration at most this often.
-const PUSH_PACE: Duration = Duration::from_secs(2);
 /// A stream must be whole within this.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 
@@ -78,112 +73,13 @@ const CONTROL: &str = "/monitoring.AgentGatewayService/ControlStream";
 /// The protocol that a connection with TLS agrees upon.
 pub const PROTOCOLS: &[&[u8]] = &[b"h2"];
 
-/// What agents are told, as the dataflow says: by tenant, agent and partition the newest. Whoever holds a control stream open
-/// is woken when it changes.
-#[derive(Default)]
-pub struct Configurations {
-    of: Mutex<BTreeMap<(String, String, String), Arc<Configuration>>>,
-    changed: watch::Sender<u64>,
-}
-
-/// What an agent is told.
-#[derive(Debug)]
-struct Configuration {
-    version: String,
-    content: Arc<str>,
-}
-
-impl Configuration {
-    fn new(content: Arc<str>) -> Self {
-        let version = format!("v{}", hex::encode(Sha256::digest(content.as_bytes())));
-        Configuration { version, content }
-    }
-
-    fn response(&self) -> AgentConfigResponse {
-        AgentConfigResponse {
-            config_version: self.version.clone(),
-            config_timestamp: super::now_us() / 1_000_000,
-            heartbeat_interval_sec: HEARTBEAT_SEC,
-            config_poll_interval_sec: CONFIG_POLL_SEC,
-            config_json: self.content.as_bytes().to_vec(),
-            ..AgentConfigResponse::default()
-        }
-    }
-}
-
-impl Configurations {
-    /// Takes in what an epoch says.
-    pub fn learn(&self, changes: &[AgentConfiguration]) {
-        if changes.is_empty() {
-            return;
-        }
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        for AgentConfiguration { tenant, partition, agent_id, content } in changes {
-            let key = (tenant.clone(), agent_id.clone(), partition.clone());
-            match content {
-                Some(content) => drop(of.insert(key, Configuration::new(content.clone()).into())),
-                None => drop(of.remove(&key)),
-            }
-        }
-        drop(of);
-        self.changed.send_modify(|n| *n += 1);
-    }
-
-    /// What an agent is told. Where nobody says its partition it is the one there is; of several nobody knows which.
-    fn of(&self, tenant: &str, partition: Option<&str>, agent_id: &str) -> Option<Arc<Configuration>> {
-        let agent_id = called(agent_id);
-        let of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = of.range((tenant.to_owned(), agent_id.to_owned(), String::new())..);
-        let own = all.take_while(|((t, a, _), _)| t == tenant && a == agent_id);
-        let mut own = own.filter(|((.., p), _)| partition.is_none_or(|partition| p == partition));
-        match (own.next(), own.next()) {
-            (Some((_, found)), None) => Some(found.clone()),
-            (Some(_), Some(_)) => None,
-            (None, _) => Some(Configuration::new(NOTHING.into()).into()),
-        }
-    }
-}
-
-/// The partitions that agents said last they are of: a GetConfig names none. Bounded; of whom it is not known, and who is in
-/// several, is told that nothing has changed.
-#[derive(Default)]
-struct Partitions(Mutex<BTreeMap<String, String>>);
-
-/// Agents whose partition is remembered.
-const MAX_PARTITIONS: usize = 10_000;
-
-impl Partitions {
-    fn say(&self, agent_id: &str, partition: &str) {
-        let partition = if partition.trim().is_empty() { "default" } else { partition.trim() };
-        let mut of = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if of.len() >= MAX_PARTITIONS && !of.contains_key(called(agent_id)) {
-            of.pop_first();
-        }
-        of.insert(called(agent_id).to_owned(), partition.to_owned());
-    }
-
-    fn of(&self, agent_id: &str) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(called(agent_id)).cloned()
-    }
-}
-
-/// What an agent is told of which nothing is known yet.
-const NOTHING: &str = r#"{"heartbeat_interval_sec":30}"#;
-
-/// An agent's id as rows have it.
-fn called(agent_id: &str) -> &str {
-    let mut id = agent_id.trim();
-    while id.starts_with("agent-agent-") {
-        id = &id["agent-".len()..];
-    }
-    id
-}
-
 /// Where what agents say goes, and the memory that it has until it is durable.
 #[derive(Clone)]
 pub struct Into {
     /// What they are told.
     pub configurations: Arc<Configurations>,
+    /// What they are to do at once.
+    pub commands: Arc<Commands>,
     /// The ledger.
     pub appender: Arc<dyn Appender>,
     /// Who makes instances known.
@@ -202,7 +98,7 @@ pub async fn start(
     listener: &Listener,
     tls: Option<Arc<Tls>>,
     slots: Arc<ConnectionSlots>,
-    Into { configurations, appender, instances, space, room }: Into,
+    Into { configurations, commands, appender, instances, space, room }: Into,
     stop: Stop,
 ) -> Result<SocketAddr, SourceError> {
     if tls.is_none() && !listener.addr.ip().is_loopback() {
@@ -231,8 +127,18 @@ pub async fn start(
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let (gateway_id, stopped) = ("radarflow".to_owned(), stop.clone());
     let partitions = Partitions::default();
-    let gateway =
-        Gateway { configurations, partitions, appender, instances, space, origin, secure, gateway_id, stop: stopped };
+    let gateway = Gateway {
+        configurations,
+        commands,
+        partitions,
+        appender,
+        instances,
+        space,
+        origin,
+        secure,
+        gateway_id,
+        stop: stopped,
+    };
     let service = AgentGatewayServiceServer::new(gateway).max_decoding_message_size(MAX_MESSAGE);
     let mut stopped = stop;
     let tenant: Arc<str> = listener.tenant.as_str().into();
@@ -269,6 +175,7 @@ fn within(body: Body, memory: Memory, waits: bool) -> Body {
 
 struct Gateway {
     configurations: Arc<Configurations>,
+    commands: Arc<Commands>,
     partitions: Partitions,
     appender: Arc<dyn Appender>,
     instances: Arc<dyn NewInstances>,
@@ -381,6 +288,7 @@ impl AgentHead<'_> {
             arch: self.arch.to_owned(),
             capabilities: Vec::new(),
             service,
+            control: None,
         }
     }
 }
@@ -715,68 +623,29 @@ impl AgentGatewayService for Gateway {
             arch: &hello.arch,
         };
         self.beat(&caller, &said, &hello.capabilities).await?;
-        // Held open until the agent leaves or we stop. What it acknowledges is a sign of life.
-        let mut stop = self.stop.clone();
         let alive =
             AgentPush { agent_id: hello.agent_id.clone(), gateway_id: self.gateway_id.clone(), ..AgentPush::default() };
         let origin = self.origin(&caller, &hello.partition, Kind::Status)?;
         self.partitions.say(&hello.agent_id, &hello.partition);
-        let (appender, peer) = (self.appender.clone(), caller.peer);
-        let (configurations, tenant) = (self.configurations.clone(), self.origin.tenant.clone());
-        // As the rows of agents have it: nothing said is `default`.
-        let partition = if origin.partition.is_empty() { "default".to_owned() } else { origin.partition.clone() };
-        let mut changed = configurations.changed.subscribe();
-        let mut held_version = hello.config_version.clone();
-        let agent_id = hello.agent_id.clone();
-        let held = async_stream(move |end| async move {
-            let mut next = tokio::time::Instant::now();
-            loop {
-                let told = configurations.of(&tenant, Some(&partition), &agent_id);
-                let told = told.unwrap_or_else(|| Configuration::new(NOTHING.into()).into());
-                let due = told.version != held_version && &*told.content != NOTHING;
-                let message = tokio::select! {
-                    message = incoming.message() => message,
-                    () = stop.told() => break,
-                    () = tokio::time::sleep_until(next), if due => {
-                        // What it is by now.
-                        let now = configurations.of(&tenant, Some(&partition), &agent_id);
-                        let told = now.unwrap_or(told);
-                        let config = control_stream_response::Payload::Config(told.response());
-                        if end.send(Ok(ControlStreamResponse { payload: Some(config) })).await.is_err() {
-                            break;
-                        }
-                        held_version.clone_from(&told.version);
-                        next = tokio::time::Instant::now() + PUSH_PACE;
-                        continue;
-                    }
-                    still = changed.changed(), if !due => match still {
-                        Ok(()) => continue,
-                        Err(_) => break,
-                    },
-                };
-                match message {
-                    Ok(Some(_)) => {
-                        let _ = appender.append(origin.clone(), vec![entry(peer, alive.with(b""))]).await;
-                    }
-                    _ => break,
-                }
-            }
-            drop(end);
-        });
-        Ok(Response::new(held))
+        let held = Held {
+            agent: AgentName {
+                tenant: self.origin.tenant.clone(),
+                // As the rows of agents have it: nothing said is `default`.
+                partition: if origin.partition.is_empty() { "default".to_owned() } else { origin.partition.clone() },
+                id: called(&hello.agent_id).to_owned(),
+            },
+            configurations: self.configurations.clone(),
+            commands: self.commands.clone(),
+            appender: self.appender.clone(),
+            origin,
+            peer: caller.peer,
+            alive,
+            version: hello.config_version,
+            life: hello.labels.get(LIFE).filter(|life| life.len() <= MAX_TYPE).cloned(),
+            stop: self.stop.clone(),
+        };
+        Ok(Response::new(held.stream(incoming)))
     }
-}
-
-/// A stream of what the task sends, which stays open until it drops its end.
-fn async_stream<F>(
-    task: impl FnOnce(tokio::sync::mpsc::Sender<Result<ControlStreamResponse, Status>>) -> F,
-) -> Pin<Box<dyn Stream<Item = Result<ControlStreamResponse, Status>> + Send>>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let (end, open) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(task(end));
-    Box::pin(tokio_stream::wrappers::ReceiverStream::new(open))
 }
 
 #[cfg(test)]
@@ -814,34 +683,6 @@ mod tests {
         ] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn agents_are_told_what_is_theirs() {
-        let told = Configurations::default();
-        let change = |tenant: &str, partition: &str, content: Option<&str>| AgentConfiguration {
-            tenant: tenant.to_owned(),
-            partition: partition.to_owned(),
-            agent_id: "agent-1".to_owned(),
-            content: content.map(Arc::from),
-        };
-        let known = |tenant, partition| told.of(tenant, partition, " agent-agent-1");
-        let of = |tenant, partition| known(tenant, partition).unwrap().content.to_string();
-        assert_eq!(of("t", None), NOTHING);
-        told.learn(&[change("t", "dc1", Some("one")), change("u", "dc1", Some("theirs"))]);
-        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("one", "one"));
-        assert_eq!((of("u", None).as_str(), of("t", Some("dc2")).as_str()), ("theirs", NOTHING));
-        // Of two that are called the same nobody is told what is the other's, nor that there is nothing to do.
-        told.learn(&[change("t", "dc2", Some("two"))]);
-        assert!(known("t", None).is_none());
-        assert_eq!((of("t", Some("dc1")).as_str(), of("t", Some("dc2")).as_str()), ("one", "two"));
-        let partitions = Partitions::default();
-        partitions.say("agent-1", " dc2 ");
-        assert_eq!(partitions.of(" agent-agent-1").as_deref(), Some("dc2"));
-        partitions.say("agent-1", "");
-        assert_eq!(partitions.of("agent-1").as_deref(), Some("default"));
-        told.learn(&[change("t", "dc1", None)]);
-        assert_eq!((of("t", None).as_str(), of("t", Some("dc1")).as_str()), ("two", NOTHING));
     }
 
     #[test]

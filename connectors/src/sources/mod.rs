@@ -4,6 +4,8 @@
 //! [`Stop`] is told. What it cannot hand over it counts, and says so to the ledger, so that `in:sources` balances.
 
 pub mod accept;
+mod configurations;
+mod control;
 pub mod engine;
 pub mod grpc;
 pub mod inventory;

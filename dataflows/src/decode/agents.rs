@@ -8,8 +8,8 @@ use radarflow_proto::cell::Time;
 use radarflow_proto::fact::Audited;
 use radarflow_proto::frame::{Frame, Kind, Origin};
 use radarflow_proto::payload::{
-    AgentPush, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, ProbeFound, ProbeResults, StagedHead,
-    Sweep, instant_us,
+    AgentPush, ControlWord, DeviceUpdate, IcmpResults, InterfaceRow, Listing, NeighborRow, ProbeFound, ProbeResults,
+    StagedHead, Sweep, instant_us,
 };
 use radarflow_proto::ports::{Outcome, run_command};
 use radarflow_proto::record::{Record, RecordKey, SourceKind};
@@ -29,7 +29,7 @@ use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::health::{AgentKey, Beat};
 use crate::identity::RunEvent;
-use crate::jobs::{JobEvent, JobKey, Tally};
+use crate::jobs::{CommandEvent, JobEvent, JobKey, Tally, Word};
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::Delta;
@@ -70,6 +70,9 @@ impl Decoder {
         let partition = (!at.origin.partition.is_empty()).then_some(at.origin.partition.as_str());
         let received = Received { tenant: &at.origin.tenant, partition, at_us: at.received_us };
         self.beat(at, &push, &received);
+        if let Some(word) = push.control.as_deref() {
+            self.control(at, &push, word);
+        }
         let (rows, rejected) = match &push.service {
             None => (0, 0),
             Some(service) => match (service.source.as_str(), service.kind.as_str()) {
@@ -110,6 +113,14 @@ impl Decoder {
                 self.sighting(at, &record, "");
             }
         }
+    }
+
+    /// What is said of commands. Who speaks is who holds the connection: the gateway says so.
+    fn control(&mut self, at: &At<'_>, push: &AgentPush, word: &ControlWord) {
+        let Some(agent_id) = normalise::agent_id(&push.agent_id) else { return };
+        let agent = AgentKey { tenant: at.origin.tenant.clone(), partition: at.partition().to_owned(), agent_id };
+        let event = CommandEvent::Word(Word { agent, word: word.clone() });
+        self.out.words.push(Keyed { key: at.origin.tenant.clone(), position: at.order, event });
     }
 
     pub(super) fn sighting(&mut self, at: &At<'_>, record: &Record, run: &str) {

@@ -45,7 +45,7 @@ use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
 use crate::health::{AgentKey, Beat, LogShare, LogSource};
 use crate::identity::RunEvent;
-use crate::jobs::{JobEvent, JobKey};
+use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
@@ -118,6 +118,8 @@ pub struct Decoded {
     pub replays: Vec<Keyed<LetterKey, LetterEvent>>,
     /// What agents found, counted by job.
     pub results: Vec<Keyed<JobKey, JobEvent>>,
+    /// What gateways and agents say of commands, by tenant.
+    pub words: Vec<Keyed<String, CommandEvent>>,
     /// Rows of event tables.
     pub batches: Vec<EventBatch>,
 }

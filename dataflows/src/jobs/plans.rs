@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use radarflow_proto::ports::AgentConfiguration;
-use radarflow_proto::resource::{Resource, ResourceChange};
+use radarflow_proto::resource::{Resource, ResourceChange, Taken};
 use radarflow_proto::rows::{Agent, Device, Table};
-use radarflow_reconcile::jobs::{AgentFacts, Member, Plan, Planned, Problem, Profile, job_id, plan};
+use radarflow_reconcile::jobs::known::{Groups, Intervals, Known, planned};
+use radarflow_reconcile::jobs::run::{Run, nobody, orders};
+use radarflow_reconcile::jobs::{AgentFacts, Member, Plan, Planned};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::Map;
 
+use super::commands::{Asked, CommandEvent};
 use super::settle::JobKey;
 use crate::collection::{Events, Rel};
-use crate::keyed::{Context, route};
+use crate::keyed::{Context, Keyed, route};
 
 /// What plans say.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ pub(super) enum PlanOut {
     Configuration(AgentConfiguration),
     /// An agent has something else to do for a profile; `None` where it has nothing to do any more.
     Planned(JobKey, Option<Planned>),
+    /// An agent is to do something at once, by tenant.
+    Asked(Keyed<String, CommandEvent>),
 }
 
 /// What plans are made of.
@@ -32,6 +37,8 @@ enum Part {
     Resource(Arc<Resource>),
     Device(Arc<Device>),
     Agent(Arc<Agent>),
+    /// Somebody takes a step of a profile, at a place in the epoch.
+    Taken(u64, Arc<Taken>),
 }
 
 impl Part {
@@ -40,73 +47,10 @@ impl Part {
             Part::Resource(resource) => &resource.tenant,
             Part::Device(device) => &device.tenant_id,
             Part::Agent(agent) => &agent.tenant_id,
+            Part::Taken(_, taken) => &taken.resource.tenant,
         }
     }
 }
-
-/// A profile and what it is about.
-struct Known {
-    /// The profile, or why it cannot be followed.
-    profile: Result<Profile, String>,
-    /// Where it is told that it cannot be followed.
-    home: String,
-    /// By partition its devices: what agents are told of each, by uid.
-    members: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-impl Known {
-    fn of(resource: &Resource) -> Self {
-        let profile = Profile::of(resource).map_err(|(field, why)| format!("{field}: {why}"));
-        let home = resource.text("site").unwrap_or("default").to_owned();
-        Known { profile, home, members: BTreeMap::new() }
-    }
-
-    /// Takes in a device as it is; tells whether anything changed.
-    fn member(&mut self, groups: &Groups, device: &Device, gone: bool) -> bool {
-        let Ok(profile) = &self.profile else { return false };
-        let group = profile.device_group.as_ref().and_then(|name| groups.get(name)?.as_ref().ok());
-        let target = if gone { None } else { profile.member(device, group) };
-        let of = self.members.entry(device.partition.clone()).or_default();
-        match target {
-            Some(target) if of.get(&device.uid) == Some(&target) => false,
-            Some(target) => {
-                of.insert(device.uid.clone(), target);
-                true
-            }
-            None => of.remove(&device.uid).is_some(),
-        }
-    }
-
-    /// Why it cannot be followed.
-    fn problem(&self, groups: &Groups) -> Option<String> {
-        let profile = match &self.profile {
-            Ok(profile) => profile,
-            Err(why) => return Some(why.clone()),
-        };
-        let name = profile.device_group.as_ref()?;
-        match groups.get(name) {
-            Some(Ok(_)) => None,
-            Some(Err(why)) => Some(format!("the condition of {name} cannot be followed: {why}")),
-            None => Some(format!("there is no device group {name}")),
-        }
-    }
-
-    /// What is looked at in a partition.
-    fn targets(&self, partition: &str) -> BTreeSet<String> {
-        let Ok(profile) = &self.profile else { return BTreeSet::new() };
-        let devices = self.members.get(partition).into_iter().flat_map(|of| of.values());
-        let hosts = (profile.site.as_deref() == Some(partition)).then(|| profile.own_hosts()).into_iter().flatten();
-        devices.chain(hosts).cloned().collect()
-    }
-
-    /// Where it is planned.
-    fn partitions(&self) -> impl Iterator<Item = &String> {
-        self.members.keys().chain([&self.home])
-    }
-}
-
-/// By name, or why a group cannot be followed.
-type Groups = BTreeMap<String, Result<Member, String>>;
 
 /// A tenant's.
 #[derive(Default)]
@@ -114,6 +58,7 @@ struct Tenant {
     devices: BTreeMap<(String, String), Arc<Device>>,
     profiles: BTreeMap<String, Known>,
     groups: Groups,
+    intervals: Intervals,
     /// By partition.
     agents: BTreeMap<String, BTreeMap<String, AgentFacts>>,
     /// By partition, as last said.
@@ -121,13 +66,13 @@ struct Tenant {
 }
 
 impl Tenant {
-    /// Takes in what changed at an epoch; tells which partitions are to be planned again.
-    fn take(&mut self, parts: Vec<(Part, isize)>) -> BTreeSet<String> {
+    /// Takes in what changed at an epoch; tells which partitions are to be planned again, and what is to be done at once then.
+    fn take(&mut self, parts: Vec<(Part, isize)>) -> (BTreeSet<String>, Vec<(u64, Run)>) {
         let mut net: BTreeMap<Part, isize> = BTreeMap::new();
         for (part, diff) in parts {
             *net.entry(part).or_default() += diff;
         }
-        let mut dirty = BTreeSet::new();
+        let (mut dirty, mut runs) = (BTreeSet::new(), Vec::new());
         let mut agents: BTreeMap<String, BTreeMap<String, AgentFacts>> = BTreeMap::new();
         let (mut anew, mut devices) = (BTreeSet::new(), BTreeMap::new());
         // What goes before what comes: a row that changes goes and comes.
@@ -138,7 +83,7 @@ impl Tenant {
                     let of = self.agents.entry(agent.partition.clone()).or_default();
                     agents.entry(agent.partition.clone()).or_insert_with(|| of.clone());
                     if diff > 0 {
-                        of.insert(agent.agent_id.clone(), facts(&agent));
+                        of.insert(agent.agent_id.clone(), AgentFacts::of(&agent));
                     } else {
                         of.remove(&agent.agent_id);
                     }
@@ -148,6 +93,7 @@ impl Tenant {
                     devices.insert(key, (device, diff > 0));
                 }
                 Part::Resource(resource) => self.resource(&resource, diff > 0, &mut anew, &mut dirty),
+                Part::Taken(position, taken) => runs.extend(Run::of(&taken).map(|run| (position, run))),
             }
         }
         for (key, (device, is)) in devices {
@@ -172,7 +118,26 @@ impl Tenant {
         }
         // Most of what agents say of themselves changes nothing of what they are told.
         dirty.extend(agents.into_iter().filter(|(at, was)| self.agents.get(at) != Some(was)).map(|(at, _)| at));
-        dirty
+        (dirty, runs)
+    }
+
+    /// What a run means for each agent, as it is planned now.
+    fn run(&self, tenant: &str, position: u64, run: &Run, out: &mut Vec<PlanOut>) {
+        let mut all = Vec::new();
+        for (partition, plan) in &self.plans {
+            let agents: Vec<AgentFacts> =
+                self.agents.get(partition).into_iter().flat_map(|of| of.values().cloned()).collect();
+            let orders = orders(tenant, partition, run, plan, &agents);
+            all.extend(orders.into_iter().map(|order| (partition.as_str(), order)));
+        }
+        if all.is_empty() {
+            let home = self.profiles.get(&run.profile).map_or("default", |known| known.home.as_str());
+            all.push((home, nobody(tenant, home, run)));
+        }
+        out.extend(all.into_iter().map(|(partition, order)| {
+            let event = CommandEvent::Asked(Asked::new(partition, run, order).into());
+            PlanOut::Asked(Keyed { key: tenant.to_owned(), position, event })
+        }));
     }
 
     fn resource(
@@ -182,6 +147,19 @@ impl Tenant {
         anew: &mut BTreeSet<String>,
         dirty: &mut BTreeSet<String>,
     ) {
+        if resource.resource == Table::TimeInterval.name() {
+            if is {
+                self.intervals.insert(resource.id.clone(), resource.texts("periods"));
+            } else {
+                self.intervals.remove(&resource.id);
+            }
+            for known in self.profiles.values_mut() {
+                if known.pause(&resource.id, &self.intervals) {
+                    dirty.extend(known.partitions().cloned());
+                }
+            }
+            return;
+        }
         if resource.resource == Table::DeviceGroup.name() {
             if is {
                 self.groups.insert(resource.id.clone(), Member::of(resource));
@@ -192,7 +170,7 @@ impl Tenant {
                 |known: &Known| known.profile.as_ref().is_ok_and(|p| p.device_group.as_ref() == Some(&resource.id));
             for (name, known) in self.profiles.iter_mut().filter(|(_, known)| of(known)) {
                 dirty.extend(known.partitions().cloned());
-                known.members.clear();
+                known.forget_members();
                 anew.insert(name.clone());
             }
             return;
@@ -202,35 +180,16 @@ impl Tenant {
         }
         anew.remove(&resource.id);
         if is {
-            self.profiles.insert(resource.id.clone(), Known::of(resource));
+            self.profiles.insert(resource.id.clone(), Known::of(resource, &self.intervals));
             anew.insert(resource.id.clone());
         }
     }
 
     /// Plans a partition again; says what is otherwise.
     fn plan(&mut self, tenant: &str, partition: &str, out: &mut Vec<PlanOut>) {
-        let targets: Vec<(&Profile, BTreeSet<String>)> = self
-            .profiles
-            .values()
-            .filter_map(|known| Some((known.profile.as_ref().ok()?, known.targets(partition))))
-            .filter(|(_, targets)| !targets.is_empty())
-            .collect();
-        let profiles: Vec<(&Profile, &BTreeSet<String>)> = targets.iter().map(|(p, targets)| (*p, targets)).collect();
         let agents: Vec<AgentFacts> =
             self.agents.get(partition).into_iter().flat_map(|of| of.values().cloned()).collect();
-        let mut new = plan(tenant, partition, &profiles, &agents);
-        for (name, known) in self.profiles.iter().filter(|(_, known)| known.home == partition) {
-            let interval_s = known.profile.as_ref().map_or(60, |profile| profile.interval_s);
-            let (profile, agent_id) = (name.clone(), String::new());
-            new.jobs.extend(known.problem(&self.groups).map(|why| Planned {
-                job: job_id(tenant, name),
-                profile,
-                agent_id,
-                targets: 0,
-                interval_s,
-                problem: Some(Problem::Unsupported(why)),
-            }));
-        }
+        let new = planned(tenant, partition, &self.profiles, &self.groups, &agents);
         let old = self.plans.get(partition);
         let none = BTreeMap::new();
         let was = old.map_or(&none, |old| &old.contents);
@@ -268,22 +227,15 @@ impl Tenant {
     }
 }
 
-fn facts(agent: &Agent) -> AgentFacts {
-    AgentFacts {
-        id: agent.agent_id.clone(),
-        connected: agent.state == "connected",
-        capabilities: agent.capabilities.clone(),
-    }
-}
-
 /// Builds it.
 pub(super) fn build<'scope>(
     cx: &Context,
     resources: Events<'scope, ResourceChange>,
     devices: Rel<'scope, Arc<Device>>,
     agents: Rel<'scope, Arc<Agent>>,
+    taken: Events<'scope, (u64, Arc<Taken>)>,
 ) -> Stream<'scope, u64, Vec<PlanOut>> {
-    let read = [Table::Profile.name(), Table::DeviceGroup.name()];
+    let read = [Table::Profile.name(), Table::DeviceGroup.name(), Table::TimeInterval.name()];
     let resources = crate::collection::collected(
         resources.flat_map(move |ResourceChange { before, after }| {
             let changes = before.map(|before| (before, -1)).into_iter().chain(after.map(|after| (after, 1)));
@@ -291,7 +243,8 @@ pub(super) fn build<'scope>(
         }),
         |(resource, diff)| Some((Part::Resource(resource), diff)),
     );
-    let parts = resources.concat(devices.map(Part::Device)).concat(agents.map(Part::Agent));
+    let taken = crate::collection::collected(taken, |(position, taken)| Some((Part::Taken(position, taken), 1)));
+    let parts = resources.concat(devices.map(Part::Device)).concat(agents.map(Part::Agent)).concat(taken);
     let first = cx.restored;
     let by_tenant = Exchange::new(|(part, _, _): &(Part, u64, isize)| route(part.tenant()));
     parts.inner.unary_frontier(by_tenant, "Plans", move |capability, _| {
@@ -313,8 +266,12 @@ pub(super) fn build<'scope>(
                 let mut out = Vec::new();
                 for (name, parts) in parts {
                     let tenant = tenants.entry(name.clone()).or_default();
-                    for partition in tenant.take(parts) {
+                    let (dirty, runs) = tenant.take(parts);
+                    for partition in dirty {
                         tenant.plan(&name, &partition, &mut out);
+                    }
+                    for (position, run) in runs {
+                        tenant.run(&name, position, &run, &mut out);
                     }
                 }
                 output.session(held).give_iterator(out.into_iter());

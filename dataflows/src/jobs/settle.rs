@@ -1,16 +1,18 @@
 //! Jobs: what is planned for an agent, and what came of it.
 //!
-//! Agents schedule themselves, so a slot is settled by its results. After an interval and its grace without one the job is
+//! Agents schedule themselves, so a slot is settled by its results. Without one until the next is due, and its grace, the job is
 //! `missed`, until the next result: a health event, and a condition while it is so. Of the results only counts are kept.
 
 use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::payload::Timetable;
 use radarflow_proto::rows::{HealthEvent, Job, StateRow};
 use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::jobs::timetable::Schedule;
 use radarflow_reconcile::jobs::{Planned, Problem};
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::{AlertKey, ConditionChange};
-use crate::keyed::{Machine, Tick};
+use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
 use crate::output::DerivedRow;
 
 /// A job that is done tells of new results at most this often, milliseconds.
@@ -75,7 +77,7 @@ pub enum JobEvent {
 pub struct PlannedJob {
     profile: String,
     targets: u64,
-    interval_s: i64,
+    timetable: Timetable,
     /// It never will be done, and why.
     unsupported: Option<String>,
     /// There is nobody, or not for all of it, and why.
@@ -92,7 +94,7 @@ impl From<Planned> for PlannedJob {
         PlannedJob {
             profile: planned.profile,
             targets: planned.targets as u64,
-            interval_s: planned.interval_s,
+            timetable: planned.timetable,
             unsupported,
             nobody,
         }
@@ -108,6 +110,8 @@ pub(super) struct JobState {
     since: Time,
     /// Live clock of the last result or plan, milliseconds.
     heard_ms: i64,
+    /// From then until the next is due, milliseconds; none where it is never due.
+    wait_ms: Option<i64>,
     /// Live clock of what was said last, milliseconds.
     said_ms: i64,
     /// As it was said last.
@@ -125,7 +129,8 @@ impl JobState {
             reason: self.reason(key),
             since: self.since,
             targets: self.plan.targets as i64,
-            interval_s: self.plan.interval_s,
+            interval_s: if self.plan.timetable.cron.is_some() { 0 } else { self.plan.timetable.interval_s as i64 },
+            cron: self.cron(),
             last_result_at: (tally.results > 0).then_some(tally.newest),
             results: tally.results as i64,
             negative: tally.negative as i64,
@@ -141,7 +146,10 @@ impl JobState {
     fn reason(&self, key: &JobKey) -> Option<String> {
         let missed = || match &self.plan.nobody {
             Some(nobody) if key.agent_id.is_empty() => nobody.clone(),
-            _ => format!("no result for {} s and their grace", self.plan.interval_s),
+            _ => match self.cron() {
+                Some(cron) => format!("no result of what was due by {cron}, and its grace"),
+                None => format!("no result for {} s and their grace", self.plan.timetable.interval_s),
+            },
         };
         match self.state.as_str() {
             "unsupported" => self.plan.unsupported.clone(),
@@ -151,9 +159,20 @@ impl JobState {
         }
     }
 
+    fn cron(&self) -> Option<String> {
+        let of = &self.plan.timetable;
+        of.cron.as_ref().map(|cron| format!("{cron} {}", of.time_zone))
+    }
+
+    /// There is a sign of it.
+    fn hear(&mut self, tick: &Tick) {
+        self.heard_ms = tick.live_ms;
+        self.wait_ms = wait_ms(&self.plan.timetable, tick);
+    }
+
     /// When it is missed, on the live clock, milliseconds.
-    fn missed_ms(&self) -> i64 {
-        self.heard_ms + self.plan.interval_s * 1000 + GRACE_MS
+    fn missed_ms(&self) -> Option<i64> {
+        Some(self.heard_ms.saturating_add(self.wait_ms?).saturating_add(GRACE_MS))
     }
 
     fn turn(&mut self, to: &str, tick: &Tick) {
@@ -161,6 +180,11 @@ impl JobState {
             (self.state, self.since) = (to.to_owned(), Time::from_ms(tick.clock_ms));
         }
     }
+}
+
+/// How long it is until the next is due.
+fn wait_ms(of: &Timetable, tick: &Tick) -> Option<i64> {
+    Schedule::read(of).ok()?.wait_ms(tick.clock_ms)
 }
 
 /// What is said of jobs.
@@ -264,30 +288,32 @@ impl Machine for Jobs {
                     planned = true;
                     let was = std::mem::replace(&mut job.plan, plan);
                     // Other targets are no sign of life.
-                    if was.interval_s != job.plan.interval_s {
-                        job.heard_ms = tick.live_ms;
+                    if was.timetable != job.plan.timetable {
+                        job.hear(tick);
                     }
                     let (is, was) = (job.plan.unsupported.is_some(), was.unsupported.is_some());
                     if is != was {
-                        job.heard_ms = tick.live_ms;
+                        job.hear(tick);
                         job.turn(if is { "unsupported" } else { "due" }, tick);
                     }
                 }
                 (JobEvent::Planned(Some(plan)), None) => {
                     planned = true;
                     let kind = if plan.unsupported.is_some() { "unsupported" } else { "due" };
+                    let wait_ms = wait_ms(&plan.timetable, tick);
                     *state = Some(JobState {
                         plan,
                         tally: Tally::default(),
                         state: kind.to_owned(),
                         since: Time::from_ms(tick.clock_ms),
                         heard_ms: tick.live_ms,
+                        wait_ms,
                         said_ms: i64::MIN,
                         said: None,
                     });
                 }
                 (JobEvent::Found(tally), Some(job)) => {
-                    job.heard_ms = tick.live_ms;
+                    job.hear(tick);
                     job.tally.more(&tally);
                     job.turn(if tally.unknown == tally.results { "failed" } else { "done" }, tick);
                 }
@@ -296,7 +322,7 @@ impl Machine for Jobs {
             }
         }
         if let Some(job) = state.as_mut() {
-            if job.plan.unsupported.is_none() && tick.live_ms >= job.missed_ms() {
+            if job.plan.unsupported.is_none() && job.missed_ms().is_some_and(|at| tick.live_ms >= at) {
                 job.turn("missed", tick);
             }
             // A change is told at once, more of the same in its time.
@@ -310,7 +336,7 @@ impl Machine for Jobs {
     }
 
     fn due_ms(&self, job: &JobState) -> Option<i64> {
-        let missed = (job.state != "missed" && job.plan.unsupported.is_none()).then(|| job.missed_ms());
+        let missed = (job.state != "missed" && job.plan.unsupported.is_none()).then(|| job.missed_ms()).flatten();
         let more = (job.said != Some(job.tally)).then(|| job.said_ms.saturating_add(PACE_MS));
         missed.into_iter().chain(more).min()
     }
@@ -320,4 +346,44 @@ impl Machine for Jobs {
         out.extend(condition(row.as_ref()).map(|(key, condition)| JobOut::Condition((key, condition, 1))));
         out.extend(row.map(|row| JobOut::Row(row.into(), 1)));
     }
+}
+
+/// A job as it was kept when there were intervals only.
+#[derive(Serialize, Deserialize)]
+struct JobOfInterval {
+    profile: String,
+    targets: u64,
+    interval_s: i64,
+    unsupported: Option<String>,
+    nobody: Option<String>,
+    tally: Tally,
+    state: String,
+    since: Time,
+    heard_ms: i64,
+    said_ms: i64,
+    said: Option<Tally>,
+}
+
+/// Jobs have timetables.
+pub(crate) fn jobs_with_timetables(state: &mut Restored, _tick: &Tick) -> Result<(), String> {
+    let jobs: Vec<(JobKey, JobOfInterval)> = take_state(state, Jobs::NAME)?;
+    put_state(
+        state,
+        Jobs::NAME,
+        jobs.into_iter().map(|(key, was)| {
+            let interval_s = was.interval_s.unsigned_abs();
+            let timetable = Timetable { interval_s, ..Timetable::default() };
+            let plan = PlannedJob {
+                profile: was.profile,
+                targets: was.targets,
+                timetable,
+                unsupported: was.unsupported,
+                nobody: was.nobody,
+            };
+            let JobOfInterval { tally, state, since, heard_ms, said_ms, said, .. } = was;
+            let wait_ms = Some(was.interval_s * 1000);
+            (key, JobState { plan, tally, state, since, heard_ms, wait_ms, said_ms, said })
+        }),
+    );
+    Ok(())
 }

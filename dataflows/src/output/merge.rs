@@ -113,6 +113,7 @@ impl Merge {
                     Output::Judgement(judgement) => output.judgements.push(judgement),
                     Output::Outcome(outcome) => output.outcomes.push(outcome),
                     Output::Configuration(of) => output.configurations.push(of),
+                    Output::Command(of) => output.commands.push(of),
                     Output::Reaped(record, partition) => output.reaped.push((record, partition)),
                 }
             }
@@ -125,6 +126,7 @@ impl Merge {
         output.settled.sort();
         output.outcomes.sort();
         output.configurations.sort();
+        output.commands.sort();
         // A tenant is judged on one worker: what happened to one resource stays in the order in which it happened.
         let of = |change: &ResourceChange| {
             let of = change.after.as_ref().or(change.before.as_ref());

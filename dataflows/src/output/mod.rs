@@ -16,7 +16,7 @@ use std::sync::mpsc::SyncSender;
 use arrow_array::RecordBatch;
 use radarflow_proto::fact::Fact;
 use radarflow_proto::payload::DueNotification;
-use radarflow_proto::ports::{AgentConfiguration, Outcome};
+use radarflow_proto::ports::{AgentCommand, AgentConfiguration, Outcome};
 use radarflow_proto::record::RecordKey;
 use radarflow_proto::resource::{Judgement, ResourceChange};
 use radarflow_proto::rows::{Change, StateRow, Table};
@@ -54,6 +54,8 @@ pub struct Inputs<'scope> {
     pub judgements: Events<'scope, Judgement>,
     /// Configurations of agents that are others now.
     pub configurations: Events<'scope, AgentConfiguration>,
+    /// What became of commands to agents.
+    pub commands: Events<'scope, AgentCommand>,
     /// Records to go, and the site of each.
     pub reaped: Events<'scope, (RecordKey, String)>,
 }
@@ -72,6 +74,7 @@ pub enum Output {
     Resource(ResourceChange),
     Judgement(Judgement),
     Configuration(AgentConfiguration),
+    Command(AgentCommand),
     Reaped(RecordKey, String),
 }
 
@@ -107,6 +110,7 @@ pub fn build<'scope>(
         .concat(inputs.resources.map(Output::Resource))
         .concat(inputs.judgements.map(Output::Judgement))
         .concat(inputs.configurations.map(Output::Configuration))
+        .concat(inputs.commands.map(Output::Command))
         .concat(inputs.reaped.map(|(record, partition)| Output::Reaped(record, partition)));
     send(outputs, cx, to)
 }

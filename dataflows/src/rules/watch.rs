@@ -67,6 +67,7 @@ fn tenant_of(row: &StateRow) -> Option<(&str, Table)> {
         StateRow::Agent(row) => (&row.tenant_id, Table::Agent),
         StateRow::Source(row) => (&row.tenant_id, Table::Source),
         StateRow::Job(row) => (&row.tenant_id, Table::Job),
+        StateRow::Command(row) => (&row.tenant_id, Table::Command),
         StateRow::TopologyLink(row) => (&row.tenant_id, Table::TopologyLink),
         _ => return None,
     })

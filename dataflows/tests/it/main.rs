@@ -4,6 +4,7 @@ mod arrows;
 mod attribution;
 mod brakes;
 mod collectors;
+mod commands;
 mod engine;
 mod enrich;
 mod explain;

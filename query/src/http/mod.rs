@@ -34,6 +34,7 @@ mod plans;
 mod policies;
 mod problem;
 mod process;
+mod profiles;
 mod query;
 mod reading;
 mod render;
@@ -187,6 +188,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::set_ip_link))
         .routes(routes!(policies::set_brakes))
         .routes(routes!(imported::import_uids))
+        .routes(routes!(profiles::preview_profile))
+        .routes(routes!(profiles::explain_profile))
         .routes(routes!(rules::test))
         .routes(routes!(routing::test))
         .routes(routes!(whatif::what_if))

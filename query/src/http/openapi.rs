@@ -42,6 +42,7 @@ pub(crate) struct Problem {
         (name = "identity", description = "Why records are one device, and what operators say of it."),
         (name = "inventories", description = "Inventories that are pushed, and what they replace."),
         (name = "alerts", description = "Alerts."),
+        (name = "jobs", description = "What agents look at, and why."),
         (name = "administration", description = "Tokens and the state on disk."),
         (name = "resources", description = "What people state: users, roles, tokens, receivers, groups (JSON:API 1.1)."),
         (name = "process", description = "The process itself."),

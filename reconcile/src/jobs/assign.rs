@@ -16,6 +16,11 @@ fn mixed(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// How much a target weighs at an agent.
+pub fn weight(target: u64, agent: u64) -> u64 {
+    mixed(target ^ agent.rotate_left(17))
+}
+
 /// How many targets an agent has at most of so many, of so many agents.
 pub fn room(targets: usize, agents: usize, most: usize) -> usize {
     if agents == 0 { 0 } else { (targets * 5).div_ceil(agents * 4).saturating_add(1).min(most) }
@@ -29,7 +34,7 @@ pub fn assign(targets: &[u64], agents: &[u64], most: usize) -> Vec<Option<usize>
     order.sort_unstable_by_key(|target| targets[*target]);
     let mut assigned = vec![None; targets.len()];
     for target in order {
-        let weight = |agent: &usize| mixed(targets[target] ^ agents[*agent].rotate_left(17));
+        let weight = |agent: &usize| weight(targets[target], agents[*agent]);
         let best = (0..agents.len()).filter(|agent| load[*agent] < room).max_by_key(weight);
         if let Some(agent) = best {
             load[agent] += 1;
@@ -46,7 +51,7 @@ mod tests {
     use super::*;
 
     fn preferred(target: u64, agents: &[u64]) -> Option<usize> {
-        (0..agents.len()).max_by_key(|agent| mixed(target ^ agents[*agent].rotate_left(17)))
+        (0..agents.len()).max_by_key(|agent| weight(target, agents[*agent]))
     }
 
     proptest! {

@@ -7,18 +7,23 @@
 //! Targets go to agents of their own partition, never another. Of profiles of one kind the one of greatest priority has a
 //! target. What an executor cannot do it is not sent, and the job says so:
 //!
-//! | executor | ping, tcp | http, dns, tls | sweep |
-//! |---|---|---|---|
-//! | ours (`radarflow agent`: it has the capability `probes`) | any address, and names | yes | no |
-//! | ServiceRadar's (capability `sweep`) | as a sweep of IPv4 addresses | no | IPv4 |
+//! | executor | ping, tcp | http, dns, tls | sweep | cron, pauses | some targets at once |
+//! |---|---|---|---|---|---|
+//! | ours (`radarflow agent`: it has the capability `probes`) | any address, and names | yes | no | yes | yes |
+//! | ServiceRadar's (capability `sweep`) | as a sweep of IPv4 addresses | no | IPv4 | no | no |
 
 pub mod assign;
+pub mod explain;
+pub mod known;
 pub mod profile;
+pub mod run;
+pub mod timetable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use radarflow_proto::payload::{AgentJob, DnsLook, HttpLook};
+use radarflow_proto::payload::{AgentJob, DnsLook, HttpLook, Timetable};
+use radarflow_proto::rows::Agent;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -47,11 +52,21 @@ pub struct AgentFacts {
 }
 
 impl AgentFacts {
+    /// Of an agent's row.
+    pub fn of(agent: &Agent) -> Self {
+        AgentFacts {
+            id: agent.agent_id.clone(),
+            connected: agent.state == "connected",
+            capabilities: agent.capabilities.clone(),
+        }
+    }
+
     fn has(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|known| known == capability)
     }
 
-    fn is_ours(&self) -> bool {
+    /// Whether it is ours.
+    pub fn is_ours(&self) -> bool {
         self.has(OURS)
     }
 
@@ -59,13 +74,17 @@ impl AgentFacts {
     ///
     /// # Errors
     /// Why not.
-    pub fn can(&self, kind: Kind, v4: bool) -> Result<(), String> {
+    pub fn can(&self, profile: &Profile, v4: bool) -> Result<(), String> {
+        let kind = profile.kind;
         if self.is_ours() {
             return match kind.capability() {
                 Some(capability) if self.has(capability) => Ok(()),
                 Some(capability) => Err(format!("it lacks the capability {capability}")),
                 None => Err(format!("radarflow agent does not {}", kind.name())),
             };
+        }
+        if profile.cron.is_some() || !profile.pause_during.is_empty() {
+            return Err("ServiceRadar's agent knows intervals only, no cron expressions and no pauses".to_owned());
         }
         match kind {
             Kind::Ping | Kind::Tcp | Kind::Sweep if !self.has(SWEEPS) => {
@@ -91,8 +110,8 @@ pub struct Planned {
     pub agent_id: String,
     /// Targets that it has, or that it cannot look at.
     pub targets: usize,
-    /// Seconds from one look to the next.
-    pub interval_s: i64,
+    /// When it is done.
+    pub timetable: Timetable,
     /// Why it is not done.
     pub problem: Option<Problem>,
 }
@@ -119,7 +138,12 @@ pub struct Plan {
 
 /// Names a job: the same for every agent, whatever else the profile says.
 pub fn job_id(tenant: &str, profile: &str) -> String {
-    let digest = Sha256::digest(format!("{tenant}\0{profile}"));
+    uuid_of(&format!("{tenant}\0{profile}"))
+}
+
+/// A uuid that follows from a text.
+fn uuid_of(text: &str) -> String {
+    let digest = Sha256::digest(text);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
@@ -180,7 +204,7 @@ fn share<'a>(
                 Assignment::All => true,
                 Assignment::Auto => agent.connected,
             };
-            match agent.can(profile.kind, is_v4) {
+            match agent.can(profile, is_v4) {
                 _ if !wanted => {}
                 Ok(()) => able.push(agent),
                 // Whoever is chosen by what it can is no trouble where others can.
@@ -222,13 +246,13 @@ fn share<'a>(
             }
         }
     }
-    let job = job_id(tenant, &profile.name);
+    let (job, timetable) = (job_id(tenant, &profile.name), profile.timetable());
     let planned = |agent_id: &str, targets, problem| Planned {
         profile: profile.name.clone(),
         job: job.clone(),
         agent_id: agent_id.to_owned(),
         targets,
-        interval_s: profile.interval_s,
+        timetable: timetable.clone(),
         problem,
     };
     if nobody.0 > 0 {
@@ -272,7 +296,7 @@ fn ours(tenant: &str, shares: &[Share<'_>]) -> String {
             job: job_id(tenant, &profile.name),
             profile: profile.name.clone(),
             kind: profile.kind.name().to_owned(),
-            interval_s: profile.interval_s.unsigned_abs(),
+            timetable: profile.timetable(),
             timeout_ms: profile.timeout_ms.unsigned_abs(),
             count: profile.attempts,
             ports: profile.ports.clone(),

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use radarflow_proto::fact::Stage;
+use radarflow_proto::payload::Timetable;
 use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::Device;
 use regex::RegexBuilder;
 
+use super::timetable;
 use crate::condition::{Condition, address, network, within};
 
 /// Addresses that the networks of one profile have at most.
@@ -92,6 +94,11 @@ pub struct Profile {
     pub hosts: Vec<String>,
     pub exclude: Vec<String>,
     pub interval_s: i64,
+    pub cron: Option<String>,
+    pub time_zone: String,
+    pub pause_during: Vec<String>,
+    /// The periods of the intervals in which it pauses: whoever knows these sets them.
+    pub pauses: Vec<String>,
     pub assignment: Assignment,
     pub agents: Vec<String>,
     pub timeout_ms: i64,
@@ -247,6 +254,10 @@ impl Profile {
             hosts: hosts(&resource.texts("hosts")).map_err(at("hosts"))?,
             exclude: resource.texts("exclude"),
             interval_s: number("interval_s", 60).max(1),
+            cron: text("cron").filter(|cron| !cron.is_empty()),
+            time_zone: text("time_zone").unwrap_or_else(|| "UTC".to_owned()),
+            pause_during: resource.texts("pause_during"),
+            pauses: Vec::new(),
             assignment: match resource.text("assignment") {
                 Some("all") => Assignment::All,
                 Some("listed") => Assignment::Listed,
@@ -272,7 +283,11 @@ impl Profile {
         {
             return Err(("url_path", "it begins with / and has no blanks".to_owned()));
         }
-        if profile.timeout_ms > profile.interval_s * 1000 {
+        if let Some(cron) = &profile.cron {
+            timetable::calendar(cron).map_err(at("cron"))?;
+        }
+        timetable::zone(&profile.time_zone).map_err(at("time_zone"))?;
+        if profile.cron.is_none() && profile.timeout_ms > profile.interval_s * 1000 {
             return Err(("timeout_ms", "a look takes no longer than the interval".to_owned()));
         }
         if profile.query_name.as_deref().is_some_and(|name| !is_name(name.trim_end_matches('.'))) {
@@ -304,6 +319,16 @@ impl Profile {
         match wrong.into_iter().find(|(is, ..)| *is) {
             Some((_, field, why)) => Err((field, why.to_owned())),
             None => Ok(profile),
+        }
+    }
+
+    /// When it is done.
+    pub fn timetable(&self) -> Timetable {
+        Timetable {
+            interval_s: self.interval_s.unsigned_abs(),
+            cron: self.cron.clone(),
+            time_zone: if self.cron.is_some() { self.time_zone.clone() } else { String::new() },
+            pauses: self.pauses.clone(),
         }
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use radarflow_proto::fact::Role;
 use radarflow_proto::resource::{
     Act, Command, Condition, Fields, Judgement, Operation, Principal, PrincipalKind, Refusal, RefusalCode, Resource,
-    ResourceChange, Shown,
+    ResourceChange, Shown, Taken,
 };
 use radarflow_proto::rows::Table;
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,18 @@ pub struct Verdict {
     pub judgement: Judgement,
     /// What changed, in the order of operations; nothing where it was refused or answered before.
     pub changes: Vec<ResourceChange>,
+    /// Steps that were taken, in the order of operations.
+    pub taken: Vec<Taken>,
     /// Whether it was answered before: it is in the audit already.
     pub again: bool,
+}
+
+/// What was done.
+struct Done {
+    /// Each operation's resource.
+    outcome: Vec<Option<Arc<Resource>>>,
+    changes: Vec<ResourceChange>,
+    taken: Vec<Taken>,
 }
 
 /// An answer that is kept.
@@ -184,11 +194,11 @@ impl Judge {
                 let detail = "this Idempotency-Key was used for another request".to_owned();
                 told(Err(Refusal { code: RefusalCode::IdempotencyMismatch, detail, operation: 0, field: None }))
             };
-            return Verdict { judgement, changes: Vec::new(), again: true };
+            return Verdict { judgement, changes: Vec::new(), taken: Vec::new(), again: true };
         }
-        let (outcome, changes) = match self.done(at, command) {
-            Ok((outcome, changes)) => (Ok(outcome), changes),
-            Err(refusal) => (Err(refusal), Vec::new()),
+        let (outcome, changes, taken) = match self.done(at, command) {
+            Ok(Done { outcome, changes, taken }) => (Ok(outcome), changes, taken),
+            Err(refusal) => (Err(refusal), Vec::new(), Vec::new()),
         };
         let outcome_of = outcome.as_ref().map(|_| ()).map_err(|refusal: &Refusal| refusal.code);
         let judgement = told(outcome);
@@ -199,16 +209,11 @@ impl Judge {
             let (digest, judgement) = (command.digest.clone(), judgement.clone());
             self.restore_answer(Answered { until_us, digest, judgement });
         }
-        Verdict { judgement, changes, again: false }
+        Verdict { judgement, changes, taken, again: false }
     }
 
     /// Does a command, all of it or nothing.
-    #[allow(clippy::type_complexity)]
-    fn done(
-        &mut self,
-        at: At,
-        command: &Command,
-    ) -> Result<(Vec<Option<Arc<Resource>>>, Vec<ResourceChange>), Refusal> {
+    fn done(&mut self, at: At, command: &Command) -> Result<Done, Refusal> {
         let refused =
             |operation, code, detail: &str| Refusal { code, detail: detail.to_owned(), operation, field: None };
         if command.operations.is_empty() || command.operations.len() > MAX_OPERATIONS {
@@ -258,7 +263,6 @@ impl Judge {
         result
     }
 
-    #[allow(clippy::type_complexity)]
     fn all_done(
         &mut self,
         at: At,
@@ -267,7 +271,7 @@ impl Judge {
         host: bool,
         administered: bool,
         before: &mut BTreeMap<(Table, String), Option<Arc<Resource>>>,
-    ) -> Result<(Vec<Option<Arc<Resource>>>, Vec<ResourceChange>), Refusal> {
+    ) -> Result<Done, Refusal> {
         let mut last: BTreeMap<(Table, String), usize> = BTreeMap::new();
         let mut order = Vec::with_capacity(command.operations.len());
         for (nth, operation) in command.operations.iter().enumerate() {
@@ -294,6 +298,7 @@ impl Judge {
             order.push(key);
         }
         let world = World { standing: &self.standing, permissions, host, now_us: at.now_us };
+        let taken = taken(&world, at, command, &order)?;
         for (key, nth) in &last {
             let kind = of_table(key.0).expect("what is touched is of a kind");
             let refusal = |code, field: Option<&str>, detail| {
@@ -331,7 +336,7 @@ impl Judge {
         };
         let changes = before.iter().filter_map(change).collect();
         let outcome = order.iter().map(|key| self.standing.get(key).cloned()).collect();
-        Ok((outcome, changes))
+        Ok(Done { outcome, changes, taken })
     }
 
     /// Whether an operation is on what is the principal's own: who has a session may end it, and everybody may change their own
@@ -419,7 +424,8 @@ impl Judge {
             Table::Route => return routes.find(|route| route.text("parent") == Some(&key.1)),
             Table::TimeInterval => {
                 let windows = of(Table::MaintenanceWindow).find(|window| maintenance::refers(window, &key.1));
-                return routes.find(|route| routes::refers(route, &key.1)).or(windows);
+                let profiles = of(Table::Profile).find(|profile| profiles::pauses_by(profile, &key.1));
+                return routes.find(|route| routes::refers(route, &key.1)).or(windows).or(profiles);
             }
             Table::Role => {}
             _ => return None,
@@ -459,6 +465,37 @@ impl Judge {
 /// Whether nothing is above a principal.
 fn is_host(principal: &Principal) -> bool {
     matches!(principal.kind, PrincipalKind::Configuration | PrincipalKind::Host | PrincipalKind::System)
+}
+
+/// The steps that a command takes, on what its operations leave together.
+fn taken(world: &World<'_>, at: At, command: &Command, order: &[(Table, String)]) -> Result<Vec<Taken>, Refusal> {
+    let mut all = Vec::new();
+    for (nth, (operation, key)) in command.operations.iter().zip(order).enumerate() {
+        let (Act::Do { action, fields }, Some(resource)) = (&operation.act, world.standing.get(key)) else { continue };
+        let declared = of_table(key.0).and_then(|kind| kind.actions.iter().find(|declared| declared.name == action));
+        let Some(declared) = declared else { continue };
+        let read = declared.read(fields).and_then(|fields| {
+            (declared.check)(world, resource, &fields)?;
+            Ok(fields)
+        });
+        let fields = read.map_err(|Wrong { code, field, detail }| Refusal {
+            code,
+            detail,
+            operation: nth,
+            field: field.map(str::to_owned),
+        })?;
+        all.push(Taken {
+            resource: resource.clone(),
+            action: action.clone(),
+            fields: Shown(fields),
+            command_id: command.command_id.clone(),
+            operation: nth,
+            by: command.principal.name.clone(),
+            at_us: at.now_us,
+            epoch: at.epoch,
+        });
+    }
+    Ok(all)
 }
 
 /// One operation: the resource after it.

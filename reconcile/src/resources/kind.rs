@@ -65,6 +65,35 @@ pub struct ResourceAction {
     pub least: Role,
     /// The secrets that it takes away.
     pub clears: &'static [&'static str],
+    /// What it is told.
+    pub fields: &'static [Field],
+    /// Whether it can be taken, as things stand.
+    pub check: fn(&World<'_>, &Resource, &Fields) -> Result<(), Wrong>,
+}
+
+impl ResourceAction {
+    /// One that is told nothing and can always be taken.
+    pub const fn new(name: &'static str, doc: &'static str, least: Role) -> Self {
+        ResourceAction { name, doc, least, clears: &[], fields: &[], check: |_, _, _| Ok(()) }
+    }
+
+    /// What it is told, each read, what is not said by default.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is wrong.
+    pub fn read(&self, said: &Fields) -> Result<Fields, Wrong> {
+        if let Some(unknown) = said.keys().find(|name| !self.fields.iter().any(|field| field.name == *name)) {
+            let known: Vec<_> = self.fields.iter().map(|field| field.name).collect();
+            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            let detail = format!("{} is told no {unknown}; it is told {known}", self.name);
+            return Err(Wrong { code: RefusalCode::Invalid, field: None, detail });
+        }
+        let read = |field: &Field| {
+            let value = field.read(said.get(field.name).unwrap_or(&Value::Null));
+            value.map(|value| (field.name.to_owned(), value)).map_err(|detail| Wrong::field(field.name, detail))
+        };
+        self.fields.iter().map(read).collect()
+    }
 }
 
 /// A field that is set.
@@ -371,7 +400,9 @@ impl ResourceKind {
                 name if name == self.id => json!(resource.id),
                 name => {
                     let derived = derived.iter().find(|(column, _)| *column == name).map(|(_, value)| value.clone());
-                    derived.or_else(|| resource.fields.0.get(name).cloned()).unwrap_or(Value::Null)
+                    let said = derived.or_else(|| resource.fields.0.get(name).cloned());
+                    // What was stated before there was such a field says its default.
+                    said.unwrap_or_else(|| self.field(name).map_or(Value::Null, |field| field.default.value()))
                 }
             };
             row.insert(column.name.to_owned(), value);

@@ -28,12 +28,14 @@ pub(super) static USERS: ResourceKind = ResourceKind {
             .secret("The time step of the newest code that was taken: none is taken twice."),
     ],
     actions: &[
-        ResourceAction { name: "sign_out", doc: "Ends all of their sessions.", least: Role::Admin, clears: &[] },
+        ResourceAction::new("sign_out", "Ends all of their sessions.", Role::Admin),
         ResourceAction {
-            name: "reset_second_factor",
-            doc: "Forgets their authenticator, and ends all of their sessions: for somebody who lost it.",
-            least: Role::Admin,
             clears: &["totp", "totp_step"],
+            ..ResourceAction::new(
+                "reset_second_factor",
+                "Forgets their authenticator, and ends all of their sessions: for somebody who lost it.",
+                Role::Admin,
+            )
         },
     ],
     read: Role::Admin,

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = files![
     "0011_notification",
     "0012_rules",
     "0013_clear_pairs",
+    "0014_commands",
 ];
 
 /// What brings a schema up to date.

@@ -126,7 +126,8 @@ fn operation(id: &str, summary: &str, parameters: &[Value], body: Option<&str>, 
         "operationId": id, "tags": ["resources"], "summary": summary, "parameters": parameters, "responses": answers,
     });
     if let Some(body) = body {
-        operation["requestBody"] = json!({"required": body != "why_document", "content": content(reference(body))});
+        operation["requestBody"] =
+            json!({"required": !body.ends_with("_document"), "content": content(reference(body))});
     }
     operation
 }
@@ -214,7 +215,24 @@ pub(in crate::http) fn add(document: &mut Value) {
             let answers = answer("200", "It is done.", whole.clone());
             let path = format!("{PREFIX}/{name}/{{id}}/actions/{}", action.name);
             let id = format!("{}_{one}", action.name);
-            let post = operation(&id, action.doc, &written, Some("why_document"), answers);
+            let body = match action.fields {
+                [] => "why_document".to_owned(),
+                fields => {
+                    let said: Map<String, Value> =
+                        fields.iter().map(|field| (field.name.to_owned(), schema(field, ""))).collect();
+                    let attributes = json!({"type": "object", "properties": said, "additionalProperties": false});
+                    let data = json!({"type": "object", "additionalProperties": false, "properties": {
+                        "type": {"type": "string", "enum": [name]}, "attributes": attributes}});
+                    let body = format!("{id}_document");
+                    all.insert(
+                        body.clone(),
+                        json!({"type": "object", "additionalProperties": false,
+                        "properties": {"data": data, "meta": reference("why")}}),
+                    );
+                    body
+                }
+            };
+            let post = operation(&id, action.doc, &written, Some(&body), answers);
             paths.insert(path, json!({"post": post}));
         }
     }

@@ -15,6 +15,7 @@ use radarflow_proto::resource::{
     Act, Command, Condition, Fields, Judgement, Operation, Principal, Refusal, RefusalCode,
 };
 use radarflow_proto::rows::Table;
+use radarflow_reconcile::jobs::run::run_id;
 use radarflow_reconcile::resources::ResourceKind;
 use radarflow_reconcile::resources::judge::MAX_OPERATIONS;
 use serde::Deserialize;
@@ -490,11 +491,21 @@ pub(super) async fn act(
 ) -> Result<Response, Response> {
     let sent = Sent::read(&api, request, MAX_BODY).await?;
     sent.may(kind, &action, Some(&id))?;
-    let reason = sent.document()?.meta.reason;
-    let act = Act::Do { action, fields: Fields::new() };
-    let operation = operation(kind, id, act, sent.headers.condition, &sent.headers.owner);
-    let judgement = sent.judged(&api, reason, vec![operation]).await?;
-    answered(kind, &judgement, StatusCode::OK, None)
+    let Stated { data, meta, .. } = sent.document()?;
+    if data.as_ref().is_some_and(|data| !data.kind.is_empty() && data.kind != kind.name()) {
+        let detail = format!("the type here is {}", kind.name());
+        return Err(pointed(StatusCode::CONFLICT, &detail, "/data/type"));
+    }
+    let fields = data.map(|data| data.attributes.into_iter().collect()).unwrap_or_default();
+    let runs = kind.table == Table::Profile && action == "run";
+    let operation =
+        operation(kind, id.clone(), Act::Do { action, fields }, sent.headers.condition, &sent.headers.owner);
+    let tenant = sent.actor.tenant.clone();
+    let judgement = sent.judged(&api, meta.reason, vec![operation]).await?;
+    // Asked again with the same key, it is the same run.
+    let value = || run_id(&tenant, &judgement.command_id, judgement.epoch, 0);
+    let told = runs.then(|| Told { id, name: "run_id", value: value() });
+    answered(kind, &judgement, StatusCode::OK, told)
 }
 
 /// Several operations (<https://jsonapi.org/ext/atomic/>).
