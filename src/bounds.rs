@@ -37,8 +37,8 @@ const IDLE: usize = 128 << 20;
 const CHANGE: usize = 2048;
 /// Copies of a frame while it is closed: what waited, the frame, its bytes on the way to disk.
 const FRAME_COPIES: usize = 3;
-/// Decoders that keep state of who sends: of flows, and of sFlow.
-const DECODERS: usize = 2;
+/// Decoders that keep state of who sends: of flows, of sFlow, of SNMP notifications.
+const DECODERS: usize = 3;
 
 /// One of them.
 #[derive(Debug)]
