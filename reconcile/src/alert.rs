@@ -231,7 +231,7 @@ impl Life {
             AlertStatus::Acknowledged => self.acknowledged = Some((at, actor.to_owned())),
             AlertStatus::Escalated => (self.escalated, self.level) = (Some(at), self.level + 1),
             AlertStatus::Resolved => self.resolved = Some((at, actor.to_owned())),
-            AlertStatus::Pending => (self.resolved, self.waits) = (None, at),
+            AlertStatus::Pending => (self.resolved, self.waits, self.level) = (None, at, 0),
             AlertStatus::Suppressed => self.suppressed = Some((actor.to_owned(), until)),
         }
         Ok(())

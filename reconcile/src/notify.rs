@@ -244,6 +244,10 @@ impl Group {
     pub fn tell(&mut self, entry: &Entry, elsewhere: bool, now_ms: i64) {
         self.address = entry.address.clone();
         let elsewhere = elsewhere && self.address.receiver.kind.knows_alerts();
+        if elsewhere {
+            // Who forgets hears of it again, told here or not.
+            self.said_ms.get_or_insert(now_ms);
+        }
         self.change(&entry.alert.id, now_ms, |member| {
             let (told, owed, said) = member.map_or((None, false, None), |m| (m.told, m.owed, m.said));
             let (alert, taken, hold) = (entry.alert.clone(), entry.taken, entry.hold.clone());
@@ -331,7 +335,7 @@ impl Group {
                 Why::Repeat => member.repeats(),
                 // Those that were said again lately have been in the message before this one.
                 Why::Refresh => {
-                    let since = member.told.as_ref().map_or(0, |told| now_ms - told.at_ms);
+                    let since = member.told.as_ref().map_or(REFRESH_MS, |told| now_ms - told.at_ms);
                     member.refreshes() && since >= REFRESH_MS / 2
                 }
             }

@@ -11,6 +11,7 @@ use radarflow_proto::resource::Resource;
 use radarflow_proto::snmp::{IF_INDEX, LINK_DOWN, LINK_UP, Trap};
 
 use crate::alert::{Condition, Subject};
+use crate::rules::rule::filled as filled_in;
 
 /// Object identifiers of one list.
 pub const MAX_OIDS: usize = 64;
@@ -129,8 +130,11 @@ impl Pair {
         }
         let ip = source.to_string();
         let filled = |text: &str| {
-            let text = text.replace("{source}", &ip);
-            let mut text = labels.iter().fold(text, |text, (of, value)| text.replace(&format!("{{{of}}}"), value));
+            // What a sender says is filled in once, and not looked at again.
+            let mut text = filled_in(text, |name| match name {
+                "source" => &ip,
+                name => labels.get(name).map_or("", String::as_str),
+            });
             text.truncate(text.floor_char_boundary(MAX_TEXT));
             text
         };
@@ -200,6 +204,18 @@ mod tests {
         assert_eq!((condition.severity.as_str(), condition.labels["shelf"].as_str()), ("critical", "1"));
         assert_eq!(of("1.3.6.1.4.1.9.2", &both), Some((subject, None)));
         assert_eq!(of("1.3.6.1.4.1.9.1", &both[..1]), None);
+    }
+
+    #[test]
+    fn braces_that_a_sender_says_mean_nothing() {
+        let about: Vec<String> = (0..8u8).map(|n| format!("{}=1.3.{n}", char::from(b'a' + n))).collect();
+        let pair = stated(&json!({"begins": ["1.4"], "ends": ["1.5"], "about": about, "title": "{a} at {source}"}));
+        let values: Vec<(String, String)> =
+            (0..8u8).map(|n| (format!("1.3.{n}.1"), format!("{{{}}}", char::from(b'b' + n)).repeat(42))).collect();
+        let bindings: Vec<(&str, &str)> = values.iter().map(|(oid, value)| (oid.as_str(), value.as_str())).collect();
+        let source = "10.0.0.1".parse().unwrap();
+        let (_, condition) = pair.unwrap().told("t", "p", source, &trap("1.4", &bindings)).unwrap();
+        assert_eq!(condition.unwrap().title, format!("{} at 10.0.0.1", "{b}".repeat(42)));
     }
 
     #[test]

@@ -44,11 +44,15 @@ impl Due {
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if !(last.0..last.1).contains(&after_ms) {
-            *last = (after_ms, self.schedule.next_ms(0, after_ms)?);
+            // Never is known, too.
+            *last = (after_ms, self.schedule.next_ms(0, after_ms).unwrap_or(i64::MAX));
         }
-        Some(last.1)
+        Some(last.1).filter(|at| *at < i64::MAX)
     }
 }
+
+/// A job, its target, and the port.
+type Name = (String, String, Option<u16>);
 
 /// What is looked at, and where in the interval.
 struct Slot {
@@ -60,6 +64,11 @@ struct Slot {
 impl Slot {
     fn next(&self, after_ms: i64) -> Option<i64> {
         self.due.next(self.phase_ms, after_ms)
+    }
+
+    /// Names it, whatever else is told.
+    fn name(&self) -> Name {
+        (self.look.job.told.job.clone(), self.look.target.to_string(), self.look.port)
     }
 
     /// What is due longer ago is not made up for, milliseconds.
@@ -119,10 +128,16 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
     let mut begun = 0u32;
     // All slots until then have begun.
     let mut done_ms = now_us() / 1000;
+    // Those of the newest slot that have begun: a calendar has one for all its looks.
+    let mut same: (i64, HashSet<Name>) = (i64::MIN, HashSet::new());
     loop {
         let slots = slots(&told.borrow_and_update().jobs.clone());
         let busy = Arc::new(Busy::default());
-        let of = |(nth, slot): (usize, &Slot)| Some(Reverse((slot.next(done_ms)?, nth)));
+        let of = |(nth, slot): (usize, &Slot)| {
+            let at_ms = slot.next(done_ms)?;
+            let has_begun = at_ms == same.0 && same.1.contains(&slot.name());
+            Some(Reverse((if has_begun { slot.next(at_ms)? } else { at_ms }, nth)))
+        };
         let mut due: BinaryHeap<Reverse<(i64, usize)>> = slots.iter().enumerate().filter_map(of).collect();
         loop {
             let now_ms = now_us() / 1000;
@@ -152,6 +167,10 @@ pub(super) async fn run(agent: Arc<Agent>, mut stop: Stop) {
             }
             let Some(Reverse((at_ms, nth))) = due.pop() else { continue };
             let slot = &slots[nth];
+            if same.0 != at_ms {
+                same = (at_ms, HashSet::new());
+            }
+            same.1.insert(slot.name());
             // What was missed, because this host slept or was busy, is not made up for.
             let now_ms = now_us() / 1000;
             due.extend(slot.next(at_ms.max(now_ms - slot.late_ms())).map(|at_ms| Reverse((at_ms, nth))));

@@ -54,6 +54,7 @@ pub(super) async fn open(
     let lake_path = config.sinks.lake.path.clone().unwrap_or_else(|| dir.path("lake"));
     let live = Live::new(config.sinks.lake.enabled.then(|| lake_path.clone()), start_epoch);
     let live = Arc::new(live.keeping(keep.events));
+    let mut ends = opened.replay().last;
     let lake = if config.sinks.lake.enabled {
         let live = live.clone();
         let on_commit = Arc::new(move |table: LakeTable, epoch| -> BoxFuture<()> {
@@ -65,6 +66,8 @@ pub(super) async fn open(
             })
         });
         let lake = Lake::start(disk, &lake_path, start_epoch, keep, memory.fresh(), on_commit).await?;
+        // A Postgres that is further than this has what the ledger lost.
+        ends = opened.replay().last;
         opened.go_on_after(lake.newest())?;
         Some(lake)
     } else {
@@ -77,7 +80,7 @@ pub(super) async fn open(
             }
             let truth = Arc::new(LiveTruth(live.clone()));
             let (generation, bound) = (opened.generation(), memory.postgres());
-            let here = start_epoch..=opened.replay().last;
+            let here = start_epoch..=ends;
             Some(Arc::new(Postgres::start(&p.url, generation, here, bound, truth)?))
         }
         None => None,

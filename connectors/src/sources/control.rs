@@ -185,12 +185,13 @@ impl Held {
         Box::pin(tokio_stream::wrappers::ReceiverStream::new(open))
     }
 
-    async fn say(&self, push: AgentPush) {
-        let _ = self.appender.append(self.origin.clone(), vec![entry(self.peer, push.with(b""))]).await;
+    /// Whether it is on disk.
+    async fn say(&self, push: AgentPush) -> bool {
+        self.appender.append(self.origin.clone(), vec![entry(self.peer, push.with(b""))]).await.is_ok()
     }
 
-    async fn word(&self, word: ControlWord) {
-        self.say(AgentPush { control: Some(word.into()), ..self.alive.clone() }).await;
+    async fn word(&self, word: ControlWord) -> bool {
+        self.say(AgentPush { control: Some(word.into()), ..self.alive.clone() }).await
     }
 
     fn told(&self) -> Arc<Configuration> {
@@ -226,9 +227,12 @@ impl Held {
                 }
             }
             if !due && let Some(command_id) = self.commands.next(&self.agent, &mut claimed) {
-                claimed.insert(command_id.clone());
                 let (stream, life) = (open.name.clone(), life.to_owned());
-                self.word(ControlWord::Claimed { command_id, stream, life }).await;
+                match self.word(ControlWord::Claimed { command_id: command_id.clone(), stream, life }).await {
+                    true => drop(claimed.insert(command_id)),
+                    // What is not on disk is claimed by nobody.
+                    false => tokio::time::sleep(PUSH_PACE).await,
+                }
                 continue;
             }
             tokio::select! {
@@ -282,12 +286,12 @@ impl Held {
                     .filter(|payload| !payload.is_empty() && payload.len() <= MAX_RESULT)
                     .and_then(|payload| String::from_utf8(payload).ok()),
             },
-            _ => return self.say(self.alive.clone()).await,
+            _ => return drop(self.say(self.alive.clone()).await),
         };
         if said.command_id.len() > MAX_ID {
             let kind = format!("the id of a command has more than {MAX_ID} bytes");
             let head = ServiceHead { kind, source: "refused".to_owned(), ..ServiceHead::default() };
-            return self.say(AgentPush { service: Some(head), ..self.alive.clone() }).await;
+            return drop(self.say(AgentPush { service: Some(head), ..self.alive.clone() }).await);
         }
         let message = said.message.chars().take(MAX_MESSAGE).collect();
         self.word(ControlWord::Said(CommandSaid { message, ..said })).await;

@@ -310,7 +310,7 @@ impl Reader {
             Err(_) => bytes[..bytes.len().min(UNREADABLE)].to_vec(),
         };
         match snmp::inform_response(bytes) {
-            Ok(Some(answer)) => self.answer(answer, entry(Some(peer), kept), peer),
+            Ok(Some(answer)) => self.answer(answer, entry(Some(peer), kept), peer, batch),
             _ => batch.push(entry(Some(peer), kept)),
         }
     }
@@ -318,7 +318,7 @@ impl Reader {
     fn take_opened(&mut self, opened: Opened, peer: SocketAddr, batch: &mut Vec<Entry>) {
         let report = match opened {
             Opened::Notification { kept, answer: Some(answer) } => {
-                return self.answer(answer, entry(Some(peer), kept), peer);
+                return self.answer(answer, entry(Some(peer), kept), peer, batch);
             }
             Opened::Notification { kept, answer: None } => {
                 batch.push(entry(Some(peer), kept));
@@ -336,7 +336,9 @@ impl Reader {
     }
 
     /// Answers an inform once it is durable.
-    fn answer(&mut self, answer: Vec<u8>, inform: Entry, peer: SocketAddr) {
+    fn answer(&mut self, answer: Vec<u8>, inform: Entry, peer: SocketAddr, batch: &mut Vec<Entry>) {
+        // What came before it goes before it.
+        self.hand_over(batch);
         let takes = inform.body.len() + answer.len() + UNANSWERED;
         let Ok(room) = self.unanswered.clone().try_acquire_many_owned(takes as u32) else {
             self.senders.shed(Some(peer.ip()), 1);

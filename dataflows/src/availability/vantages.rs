@@ -28,6 +28,8 @@ use crate::keyed::{Context, StateEntry, encode, route};
 
 /// Of a hundred targets that a vantage saw, so many lost at once make it sick.
 pub const LOST_OF_100: usize = 80;
+/// Of a hundred that it had, so many it must see again to be well: more than it may have had when it fell sick.
+const SEEN_OF_100: u64 = 50;
 /// With fewer targets than these no vantage is.
 pub const MIN_TARGETS: usize = 10;
 /// Within how long they are lost at once, milliseconds.
@@ -109,7 +111,7 @@ impl Vantage {
     fn judge(&self, now_ms: i64) -> Option<Sick> {
         match &self.sick {
             Some(sick) => {
-                let sees_few = (self.up as u64) * 100 < sick.of * (100 - LOST_OF_100 as u64);
+                let sees_few = (self.up as u64) * 100 < sick.of * SEEN_OF_100;
                 (self.down > 0 && sees_few).then(|| sick.clone())
             }
             None => {

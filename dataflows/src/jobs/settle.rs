@@ -182,9 +182,12 @@ impl JobState {
     }
 }
 
+/// An agent's clock may be so far ahead of ours, milliseconds: what it did in time came before it was due here.
+const SKEW_MS: i64 = 5000;
+
 /// How long it is until the next is due.
 fn wait_ms(of: &Timetable, tick: &Tick) -> Option<i64> {
-    Schedule::read(of).ok()?.wait_ms(tick.clock_ms)
+    Some(Schedule::read(of).ok()?.wait_ms(tick.clock_ms + SKEW_MS)? + SKEW_MS)
 }
 
 /// What is said of jobs.

@@ -217,8 +217,12 @@ async fn planned<T: Send + 'static>(
     };
     let turn = tokio::time::timeout(TURN, TURNS.acquire()).await.map_err(|_| busy())?;
     let view: Arc<View> = api.engine.live().view();
-    let done = tokio::task::spawn_blocking(move || does(&view, &actor)).await;
-    drop(turn);
+    let does = move || {
+        // Whoever leaves meanwhile frees no place for another's work.
+        let _turn = turn;
+        does(&view, &actor)
+    };
+    let done = tokio::task::spawn_blocking(does).await;
     done.map_err(|_| busy())
 }
 

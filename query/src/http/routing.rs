@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::cell::Time;
-use radarflow_proto::fact::AlertStatus;
+use radarflow_proto::fact::{AlertStatus, ReceiverKind};
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::resource::{Fields, Resource};
 use radarflow_proto::rows::{Alert, Device, Table};
@@ -35,6 +35,8 @@ const MAX_SINCE_US: i64 = 30 * 86_400_000_000;
 const MAX_TOLD: usize = 1000;
 /// Alerts that nobody is told of, told of one by one.
 const MAX_UNTOLD: usize = 100;
+/// A group is told again no sooner, milliseconds.
+const LEAST_REPEAT_MS: i64 = 60_000;
 /// Resources that are stated for a rehearsal.
 const MAX_STATED: usize = 2000;
 
@@ -338,8 +340,14 @@ fn resource(
         said.entry(field.name.to_owned()).or_insert_with(|| "http://nobody".into());
         secrets.insert(field.name.to_owned(), "http://nobody".to_owned());
     }
-    let (fields, _) = kind
+    let (mut fields, _) = kind
         .read_all(&said, true)
         .map_err(|wrong| wrong.field.map_or(wrong.detail.clone(), |field| format!("{field}: {}", wrong.detail)))?;
+    if kind.table == Table::Receiver {
+        // What only keeps an Alertmanager from forgetting is not told of; and whatever repeats, time goes on.
+        fields.insert("kind".to_owned(), ReceiverKind::Alertmanager.name().into());
+        let repeat = fields.get("repeat_interval_ms").and_then(Value::as_i64).unwrap_or_default();
+        fields.insert("repeat_interval_ms".to_owned(), repeat.max(LEAST_REPEAT_MS).into());
+    }
     Ok(Arc::new(Resource { secrets, created_by: by.to_owned(), ..Resource::of(kind.table, &actor.tenant, id, fields) }))
 }

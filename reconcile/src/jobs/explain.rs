@@ -55,6 +55,9 @@ pub struct Why {
     pub next_ms: Option<i64>,
 }
 
+/// Devices of one name that are explained: each takes a plan of its partition.
+const MAX_FOUND: usize = 10;
+
 impl Standing {
     /// Finds the members of all profiles.
     pub fn find_members(&mut self) {
@@ -93,8 +96,13 @@ impl Standing {
                 || device.ip_addresses.contains(&plain)
                 || device.hostname.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(asked))
         };
-        let mut all: Vec<Why> =
-            self.devices.iter().filter(of_device).map(|device| self.of_device(tenant, known, device, &plain)).collect();
+        let mut all: Vec<Why> = self
+            .devices
+            .iter()
+            .filter(of_device)
+            .take(MAX_FOUND)
+            .map(|device| self.of_device(tenant, known, device, &plain))
+            .collect();
         if let Ok(of) = &known.profile
             && let Some(site) = &of.site
             && of.hosts.contains(&plain)

@@ -92,10 +92,13 @@ pub type Groups = BTreeMap<String, Result<Member, String>>;
 /// By name the periods of time intervals.
 pub type Intervals = BTreeMap<String, Vec<String>>;
 
-/// The periods in which a profile pauses.
+/// Periods in which a profile pauses: agents have them all, and each look at a calendar goes through them.
+pub const MAX_PAUSES: usize = 100;
+
+/// The periods in which a profile pauses; of more than it may have, by a time interval that became longer, the first.
 fn pauses(profile: &Profile, intervals: &Intervals) -> Vec<String> {
     let of = |name: &String| intervals.get(name).cloned().unwrap_or_default();
-    profile.pause_during.iter().flat_map(of).collect()
+    profile.pause_during.iter().flat_map(of).take(MAX_PAUSES).collect()
 }
 
 /// Plans a partition: what its agents are told, and what each profile comes to there.

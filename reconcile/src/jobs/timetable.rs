@@ -16,7 +16,10 @@ use radarflow_proto::payload::Timetable;
 use crate::routing::times::Interval;
 
 /// Times that are looked at, one after the other, until one is not within a pause.
-const MAX_PAUSED: usize = 10_000;
+const MAX_PAUSED: usize = 400;
+/// Where an interval has no slot of its own for so long after a pause that took one, it has one there, spread over that time;
+/// milliseconds.
+const AFTER_PAUSE_MS: i64 = 600_000;
 /// No gap is longer: a day was left out where the date line moved. Minutes.
 const MAX_GAP_MIN: i64 = 26 * 60;
 /// No time comes twice over more than this, minutes.
@@ -147,22 +150,37 @@ impl Schedule {
     /// When it is due for the first time after an instant; of an interval, where in it a hash of the target says. `None` where that is
     /// never. Milliseconds since 1970.
     pub fn next_ms(&self, phase_ms: i64, after_ms: i64) -> Option<i64> {
+        let Some(calendar) = &self.calendar else { return self.next_slot_ms(phase_ms, after_ms) };
         let mut after_ms = after_ms;
         for _ in 0..MAX_PAUSED {
-            let next = match &self.calendar {
-                None => {
-                    let since = (after_ms - phase_ms).div_euclid(self.interval_ms) + 1;
-                    phase_ms + since * self.interval_ms
-                }
-                Some(calendar) => {
-                    calendar.next(self.zone, DateTime::from_timestamp_millis(after_ms)?)?.timestamp_millis()
-                }
-            };
+            let next = calendar.next(self.zone, DateTime::from_timestamp_millis(after_ms)?)?.timestamp_millis();
             if !self.pauses.holds(next) {
                 return Some(next);
             }
             // What is due at the moment at which the pause is over is due.
             after_ms = self.pauses.next_change_ms(next)? - 1;
+        }
+        None
+    }
+
+    /// The same of an interval. Whoever's slots are all within pauses has one after each.
+    fn next_slot_ms(&self, phase_ms: i64, after_ms: i64) -> Option<i64> {
+        let spread_ms = phase_ms.rem_euclid(self.interval_ms.min(AFTER_PAUSE_MS));
+        let first =
+            |after_ms: i64| phase_ms + ((after_ms - phase_ms).div_euclid(self.interval_ms) + 1) * self.interval_ms;
+        // What a pause that takes a slot has after it.
+        let made_up = |slot: i64| -> Option<i64> {
+            let over = self.pauses.next_change_ms(slot)?;
+            let own = first(over - 1);
+            Some(if own - over <= AFTER_PAUSE_MS { own } else { over + spread_ms })
+        };
+        let mut slot = first(after_ms) - self.interval_ms;
+        for _ in 0..MAX_PAUSED {
+            let due = if self.pauses.holds(slot) { made_up(slot)? } else { slot };
+            if due > after_ms && !self.pauses.holds(due) {
+                return Some(due);
+            }
+            slot = first(slot.max(due));
         }
         None
     }
@@ -197,6 +215,29 @@ mod tests {
             at = schedule.next_ms(0, at).unwrap();
             assert_eq!(DateTime::from_timestamp_millis(at).unwrap().to_rfc3339(), expected.replace('Z', "+00:00"));
         }
+    }
+
+    #[test]
+    fn a_slot_that_pauses_take_every_day_comes_after_the_pause() {
+        let of = |interval_s, pauses: &[&str]| {
+            let pauses = pauses.iter().map(|p| (*p).to_owned()).collect();
+            Schedule::read(&Timetable { interval_s, cron: None, time_zone: String::new(), pauses }).unwrap()
+        };
+        let (hour, day) = (3_600_000, 86_400_000);
+        let daily = of(86_400, &["times=08:00-18:00"]);
+        // At noon, where it would be paused for ever: a little after six, once a day.
+        let mut at = 0;
+        for nth in 0..5 {
+            at = daily.next_ms(12 * hour + 123_456, at).unwrap();
+            assert_eq!(at, nth * day + 18 * hour + (12 * hour + 123_456) % 600_000);
+        }
+        // One that is not taken stays where it is, and what has slots of its own soon after has no other.
+        assert_eq!(daily.next_ms(3 * hour, 0), Some(3 * hour));
+        let minutes = of(60, &["times=08:00-18:00"]);
+        assert_eq!(minutes.next_ms(30_000, 8 * hour), Some(18 * hour + 30_000));
+        assert_eq!(minutes.next_ms(30_000, 18 * hour + 30_000), Some(18 * hour + 90_000));
+        // What never can be is found to be so soon.
+        assert_eq!(of(86_400, &["times=00:00-24:00"]).next_ms(5, 0), None);
     }
 
     #[test]

@@ -214,6 +214,17 @@ fn what_did_not_arrive_is_told_again() {
     assert!(group.is_over());
 }
 
+/// An Alertmanager is kept from forgetting what came from another group, held or not.
+#[test]
+fn what_another_group_told_an_alertmanager_is_said_again_here() {
+    let address = address(ReceiverKind::AlertmanagerApi);
+    let mut group = Group::new(address.clone());
+    group.tell(&Entry { address, ..entry("a", false, true) }, true, 100);
+    let due = group.due_ms().unwrap();
+    assert_eq!(due, 100 + REFRESH_MS);
+    assert_eq!(ids(group.fire(due)), [("a".into(), true)]);
+}
+
 /// An incident is not closed because its alert is told of in another group, and it is closed by whichever group has it last.
 #[test]
 fn what_goes_to_another_group_of_who_knows_alerts_is_ended_there() {

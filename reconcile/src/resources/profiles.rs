@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::kind::{Field, MadeBy, ResourceAction, ResourceKind, Wrong};
 use super::world::World;
+use crate::jobs::known::MAX_PAUSES;
 use crate::jobs::profile::KINDS;
 use crate::jobs::{Member, Profile};
 use crate::routing::times::Interval;
@@ -112,6 +113,12 @@ fn check(world: &World<'_>, resource: &Resource) -> Result<(), Wrong> {
     if let Some(name) = profile.pause_during.iter().find(|name| world.get(Table::TimeInterval, name).is_none()) {
         let why = format!("there is no time interval {name}");
         return Err(Wrong::field("pause_during", why).of(RefusalCode::Reference));
+    }
+    let intervals = profile.pause_during.iter().filter_map(|name| world.get(Table::TimeInterval, name));
+    let periods: usize = intervals.map(|interval| interval.texts("periods").len()).sum();
+    if periods > MAX_PAUSES {
+        let why = format!("a profile pauses in {MAX_PAUSES} periods at most; these have {periods}");
+        return Err(Wrong::field("pause_during", why));
     }
     let Some(name) = &profile.device_group else { return Ok(()) };
     let refuse = |why: String| Wrong::field("device_group", why).of(RefusalCode::Reference);

@@ -64,7 +64,7 @@ pub struct GroupName {
 /// What is otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// An alert belongs to a group, in this form; and whether another group of the receiver just had it, or has it too.
+    /// An alert belongs to a group, in this form; and whether another group of the receiver had it, and has it no more.
     Told(GroupName, Arc<Entry>, bool),
     /// An alert belongs to it no more: it is over, or goes elsewhere; and whether another group of the receiver has it.
     Gone(GroupName, String, bool),
@@ -313,14 +313,17 @@ impl Desk {
                 }
             }
             let before = self.said.remove(&id).unwrap_or_default();
-            let shared = |name: &GroupName, with: &BTreeMap<GroupName, Arc<Entry>>| {
-                with.keys().any(|other| other.receiver == name.receiver && other != name)
-            };
-            for name in before.keys().filter(|name| !after.contains_key(name)) {
-                out.push(Said::Gone(name.clone(), id.clone(), shared(name, &after)));
+            let gone: Vec<&GroupName> = before.keys().filter(|name| !after.contains_key(name)).collect();
+            for name in &gone {
+                let elsewhere = after.keys().any(|other| other.receiver == name.receiver);
+                out.push(Said::Gone((*name).clone(), id.clone(), elsewhere));
             }
-            for (name, entry) in after.iter().filter(|(name, entry)| before.get(name) != Some(entry)) {
-                out.push(Said::Told(name.clone(), entry.clone(), shared(name, &before)));
+            // Those that stay owe the end that the one that left may have owed.
+            for (name, entry) in &after {
+                let left = gone.iter().any(|other| other.receiver == name.receiver);
+                if left || before.get(name) != Some(entry) {
+                    out.push(Said::Told(name.clone(), entry.clone(), left));
+                }
             }
             if !after.is_empty() {
                 self.said.insert(id, after);

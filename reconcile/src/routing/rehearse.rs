@@ -107,6 +107,7 @@ pub fn rehearse(
         let next =
             [changes.peek().map(|change| change.at_ms), desk.due_ms(), groups.timers.first().map(|(due, _)| *due)];
         let Some(now_ms) = next.into_iter().flatten().min().filter(|at| *at < to_ms) else { break };
+        steps += 1;
         // The desk looks at its clock from the first alert on.
         while let Some(change) = changes.next_if(|change| change.at_ms <= now_ms) {
             if change.burning.is_some() && seen.insert(change.id.clone()) && change.at_ms >= from_ms {
@@ -139,6 +140,7 @@ pub fn rehearse(
             let message = group.fire(now_ms).map(|due| {
                 let alerts = due.alerts.iter().map(|alert| (alert.id.clone(), alert.ends_at_ms.is_none())).collect();
                 let (receiver, group_key) = (due.receiver.name.clone(), due.group_key.clone());
+                steps += due.alerts.len() as u64;
                 (due.id.clone(), Message { at_ms: now_ms, receiver, group_key, reason: due.reason.clone(), alerts })
             });
             if let Some((id, message)) = message {
