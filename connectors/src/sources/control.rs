@@ -286,12 +286,16 @@ impl Held {
                     .filter(|payload| !payload.is_empty() && payload.len() <= MAX_RESULT)
                     .and_then(|payload| String::from_utf8(payload).ok()),
             },
-            _ => return drop(self.say(self.alive.clone()).await),
+            _ => {
+                self.say(self.alive.clone()).await;
+                return;
+            }
         };
         if said.command_id.len() > MAX_ID {
             let kind = format!("the id of a command has more than {MAX_ID} bytes");
             let head = ServiceHead { kind, source: "refused".to_owned(), ..ServiceHead::default() };
-            return drop(self.say(AgentPush { service: Some(head), ..self.alive.clone() }).await);
+            self.say(AgentPush { service: Some(head), ..self.alive.clone() }).await;
+            return;
         }
         let message = said.message.chars().take(MAX_MESSAGE).collect();
         self.word(ControlWord::Said(CommandSaid { message, ..said })).await;
