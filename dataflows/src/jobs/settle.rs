@@ -182,12 +182,16 @@ impl JobState {
     }
 }
 
-/// An agent's clock may be so far ahead of ours, milliseconds: what it did in time came before it was due here.
+/// An agent's clock may be so far ahead of ours, milliseconds: what it did when a calendar said came before that was so here.
 const SKEW_MS: i64 = 5000;
 
 /// How long it is until the next is due.
 fn wait_ms(of: &Timetable, tick: &Tick) -> Option<i64> {
-    Some(Schedule::read(of).ok()?.wait_ms(tick.clock_ms + SKEW_MS)? + SKEW_MS)
+    let schedule = Schedule::read(of).ok()?;
+    match schedule.interval_ms() {
+        Some(_) => schedule.wait_ms(tick.clock_ms),
+        None => Some(schedule.wait_ms(tick.clock_ms + SKEW_MS)? + SKEW_MS),
+    }
 }
 
 /// What is said of jobs.
