@@ -20,6 +20,7 @@ use radarflow_proto::snmp::usm;
 use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
+use radarflow_reconcile::notifier::MAX_INFORMS;
 use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
 use radarflow_reconcile::routing::matcher::{EXPRESSION_BYTES, MAX_EXPRESSIONS};
 
@@ -37,8 +38,12 @@ const IDLE: usize = 128 << 20;
 const CHANGE: usize = 2048;
 /// Copies of a frame while it is closed: what waited, the frame, its bytes on the way to disk.
 const FRAME_COPIES: usize = 3;
-/// Decoders that keep state of who sends: of flows, of sFlow, of SNMP notifications.
-const DECODERS: usize = 3;
+/// Decoders that keep state of who sends: of flows, and of sFlow.
+const DECODERS: usize = 2;
+/// What is kept of a sender of SNMP notifications: its informs, and its place.
+const NOTIFIER_BYTES: usize = MAX_INFORMS * 16 + 256;
+/// The same of a tenant's.
+const NOTIFIERS_BYTES: usize = NOTIFIER_BYTES * senders::MAX_SENDERS * BUCKETS as usize;
 
 /// One of them.
 #[derive(Debug)]
@@ -93,6 +98,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             tenants.len(),
             "dataflow_machine_keys",
         ),
+        bound(State, "senders of notifications", NOTIFIERS_BYTES, "tenant", tenants.len(), "dataflow_machine_keys"),
         bound(
             State,
             "address files",
@@ -230,6 +236,7 @@ mod tests {
         config.traps[0].tenant = "another".to_owned();
         let after: usize = bounds(&memory, &config).iter().map(Bound::product).sum();
         let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS
+            + NOTIFIERS_BYTES
             + CORRECTIONS_BYTES
             + MAX_ANSWERED_BYTES
             + COMMAND_BYTES * MAX_COMMANDS
