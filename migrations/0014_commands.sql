@@ -7,7 +7,8 @@ ALTER TABLE radarflow.profiles
     ALTER COLUMN "time_zone" DROP DEFAULT,
     ALTER COLUMN "pause_during" DROP DEFAULT;
 
-ALTER TABLE radarflow.jobs ADD COLUMN "cron" text;
+ALTER TABLE radarflow.jobs
+    ADD COLUMN "cron" text;
 
 CREATE TABLE radarflow.commands (
     "tenant_id" text NOT NULL,
