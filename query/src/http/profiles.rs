@@ -1,6 +1,6 @@
 //! What a profile comes to, before it is stated or after: who would look at what and when; and why a target is looked at, or is not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::cell::Time;
-use radarflow_proto::resource::{Resource, Shown};
+use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::{Agent, Device, DeviceGroup, Job, Profile as ProfileRow, Table, TimeInterval};
 use radarflow_reconcile::access::Action;
 use radarflow_reconcile::jobs::explain::Standing;
@@ -159,7 +159,7 @@ pub(crate) async fn preview_profile(
             };
             let (fields, _) =
                 kind.read_all(&said.into_iter().collect(), true).map_err(|error| wrong(error.detail, error.field))?;
-            let resource = resource(Table::Profile, &actor.tenant, &name, fields.into_iter().collect());
+            let resource = Resource::of(Table::Profile, &actor.tenant, &name, fields.into_iter().collect());
             radarflow_reconcile::jobs::Profile::of(&resource).map_err(|(field, why)| wrong(why, Some(field)))?;
             Some(resource)
         }
@@ -226,29 +226,13 @@ async fn planned<T: Send + 'static>(
     done.map_err(|_| busy())
 }
 
-fn resource(table: Table, tenant: &str, id: &str, fields: Map<String, Value>) -> Resource {
-    Resource {
-        resource: table.name().to_owned(),
-        tenant: tenant.to_owned(),
-        id: id.to_owned(),
-        fields: Shown(fields.into_iter().collect()),
-        secrets: BTreeMap::new(),
-        owner: String::new(),
-        created_us: 0,
-        created_by: String::new(),
-        updated_us: 0,
-        updated_by: String::new(),
-        epoch: 0,
-    }
-}
-
 /// A row as the resource that it shows.
 fn shown<R: Serialize>(table: Table, tenant: &str, id: &str, row: &R) -> Resource {
     let fields = match serde_json::to_value(row) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
-    resource(table, tenant, id, fields)
+    Resource::of(table, tenant, id, fields.into_iter().collect())
 }
 
 /// What stands of a tenant; one profile as it would be.
