@@ -10,9 +10,10 @@ use radarflow_connectors::library::digest;
 use radarflow_connectors::mail::Mailer;
 use radarflow_connectors::sinks::postgres;
 use radarflow_connectors::sources::{kafka, nats, pull};
+use radarflow_proto::flow::tables::FlowTables;
 
 use crate::config::{self, Config, Mistake, Places};
-use crate::enrichment;
+use crate::enrichment::{self, BadFile};
 
 /// What is said where nothing is wrong; an error that has every mistake otherwise.
 pub(crate) async fn check(named: Option<&Path>, offline: bool) -> Result<String> {
@@ -49,14 +50,16 @@ fn files(config: &Config, places: &Places) -> Vec<Mistake> {
             mistakes.push(mistake(places, &format!("mappings.{name}"), crate::cli::told(&error)));
         }
     }
+    let cannot_use = |BadFile { path, why }: &BadFile| format!("cannot use {}: {why}", path.display());
     match enrichment::rules(&config.enrichment.rules) {
-        Err(error) => mistakes.push(mistake(places, "enrichment.rules", crate::cli::told(&error))),
+        Err(bad) => mistakes.push(mistake(places, "enrichment.rules", cannot_use(&bad))),
         Ok((_, bad)) => {
             mistakes.extend(bad.iter().map(|bad| mistake(places, "enrichment.rules", bad.to_string())));
         }
     }
-    if let Err(error) = enrichment::tables(&config.enrichment, &|bytes| Ok(digest(bytes))) {
-        mistakes.push(mistake(places, "enrichment", crate::cli::told(&error)));
+    match enrichment::tables(&config.enrichment, &FlowTables::default(), &|bytes| Ok(digest(bytes))) {
+        Err(error) => mistakes.push(mistake(places, "enrichment", crate::cli::told(&error))),
+        Ok((_, bad)) => mistakes.extend(bad.iter().map(|bad| mistake(places, "enrichment", cannot_use(bad)))),
     }
     mistakes
 }

@@ -16,7 +16,7 @@ use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::resource::{Resource, ResourceChange};
 use radarflow_query::actor::turns::Turns;
 use radarflow_query::tables::live::Live;
-use radarflow_reconcile::enrich::file::BadRule;
+use radarflow_reconcile::enrich::file;
 use radarflow_reconcile::identity::sources::{Instances, update_instance};
 use radarflow_reconcile::resources::told as resources;
 
@@ -159,31 +159,42 @@ impl Registry {
     /// What to append so that the standing facts are what the configuration says.
     pub(crate) fn changes(&self, config: &Config, keep: enrichment::Keep<'_>) -> Result<Vec<Fact>> {
         let receivers: Vec<Receiver> = config.receivers.iter().map(crate::config::ReceiverConfig::receiver).collect();
-        let (rules, bad) = enrichment::rules(&config.enrichment.rules).context("[enrichment]")?;
+        let (rules, bad, mut unread) = match enrichment::rules(&config.enrichment.rules) {
+            Ok((rules, bad)) => (Some(rules), bad, Vec::new()),
+            Err(bad) => (None, Vec::new(), vec![bad]),
+        };
+        let stood = self.flow_tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (tables, more) = enrichment::tables(&config.enrichment, &stood, keep).context("[enrichment]")?;
+        unread.extend(more);
         for bad in &bad {
             tracing::error!("{bad}");
         }
-        let tables = Box::new(enrichment::tables(&config.enrichment, keep).context("[enrichment]")?);
+        for enrichment::BadFile { path, why } in &unread {
+            tracing::error!("cannot use {}: {why}; what it said before holds", path.display());
+        }
         let mut facts = self.receiver_changes(&receivers);
         facts.extend(self.orphans(config));
         facts.extend(self.partial_changes(config));
-        facts.extend(self.enrichment_changes(rules, &bad));
-        if *self.flow_tables.lock().unwrap_or_else(PoisonError::into_inner) != *tables {
-            facts.push(Fact::FlowTables { tables });
+        let told = enrichment::conditions(&bad).into_iter().chain(enrichment::unread(&unread));
+        facts.extend(self.enrichment_changes(rules, told.collect()));
+        if stood != tables {
+            facts.push(Fact::FlowTables { tables: Box::new(tables) });
         }
         Ok(facts)
     }
 
-    /// What to append so that the rules about devices are the configured ones, and what is wrong with them is told.
-    fn enrichment_changes(&self, rules: Vec<Rule>, bad: &[BadRule]) -> Vec<Fact> {
+    /// What to append so that the rules about devices are the configured ones, or those that stood where these cannot be read, and
+    /// that what is wrong is told.
+    fn enrichment_changes(&self, rules: Option<Vec<Rule>>, now: Vec<OwnCondition>) -> Vec<Fact> {
         let mut facts = Vec::new();
-        if *self.enrichment.lock().unwrap_or_else(PoisonError::into_inner) != rules {
-            facts.push(Fact::EnrichmentRules { rules });
-        }
-        let now = enrichment::conditions(bad);
+        let stood = self.enrichment.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of the program hold at least.
+        let rules = rules.or_else(|| stood.is_empty().then(file::builtin));
+        facts.extend(rules.filter(|rules| *stood != *rules).map(|rules| Fact::EnrichmentRules { rules }));
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |c: &&OwnCondition| c.rule == enrichment::INVALID;
-        let over = conditions.values().filter(known).filter(|c| !now.iter().any(|n| n.entity == c.entity));
+        let known = |c: &&OwnCondition| [enrichment::INVALID, enrichment::UNREAD].contains(&&*c.rule);
+        let same = |c: &OwnCondition, n: &OwnCondition| n.entity == c.entity && n.rule == c.rule;
+        let over = conditions.values().filter(known).filter(|c| !now.iter().any(|n| same(c, n)));
         facts.extend(over.map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() })));
         facts.extend(now.into_iter().filter(|n| !conditions.values().any(|c| c == n)).map(Fact::Condition));
         facts

@@ -40,6 +40,7 @@ pub mod http;
 pub mod ledger;
 pub mod library;
 pub mod mail;
+pub mod reach;
 mod retry;
 pub mod sealing;
 pub mod secret;

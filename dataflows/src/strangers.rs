@@ -46,11 +46,16 @@ impl Reputation {
         *self == Reputation::default()
     }
 
+    /// How long it has been of use, at most [`PATIENCE_MS`].
+    pub fn known_ms(&self) -> i64 {
+        self.useful_ms.map_or(0, |(first, last)| (last - first).min(PATIENCE_MS))
+    }
+
     /// Who goes first is least: whether it is proven, and until when we are patient.
     pub fn rank(&self) -> (bool, i64) {
         match self.useful_ms {
             None => (false, self.heard_ms),
-            Some((first, last)) => (true, last + (last - first).min(PATIENCE_MS)),
+            Some((_, last)) => (true, last + self.known_ms()),
         }
     }
 

@@ -29,8 +29,13 @@ const SCHEMAS: &[Schema] = &[
     Schema { collection: "gate", steps: &[identity::gate_of_relations] },
     Schema { collection: "groups", steps: &[alerts::groups_of_addresses] },
     Schema { collection: "jobs", steps: &[jobs::jobs_with_timetables] },
-    Schema { collection: "pairs", steps: &[alerts::pairs_by_share, alerts::pairs_with_measurements] },
+    Schema { collection: "notifiers", steps: &[decode::notifiers_with_lanes] },
+    Schema {
+        collection: "pairs",
+        steps: &[alerts::pairs_by_share, alerts::pairs_with_measurements, alerts::pairs_with_worth],
+    },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
+    Schema { collection: "sick", steps: &[availability::sick_that_settle] },
     Schema { collection: "sources", steps: &[loss::senders_by_share] },
     Schema { collection: "targets", steps: &[availability::vantages_that_age] },
 ];

@@ -87,6 +87,13 @@ pub struct Trap {
     pub varbinds: BTreeMap<String, String>,
 }
 
+impl Trap {
+    /// Whether keys prove who said it.
+    pub fn is_authentic(&self) -> bool {
+        self.said_by.as_ref().is_some_and(|by| by.level > usm::Level::NoAuthNoPriv)
+    }
+}
+
 /// Who says a notification of v3, and how well that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Speaker {

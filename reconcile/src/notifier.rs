@@ -3,9 +3,12 @@
 //! - The informs of the last [`INFORM_WINDOW_MS`]: one that is sent again, as its answer was late, was there before.
 //! - How many there were in this step of time ([`STEP_US`]). A storm is thinned: the first [`WHOLE`] of a step are kept, then every
 //!   tenth, from ten times as many on every hundredth, and so on. So a minute of a million a second is less than a hundred thousand
-//!   rows, and how large it was can be read of the counters.
+//!   rows, and how large it was can be read of the counters. A sender that passes on what many agents say has a storm an agent, about,
+//!   and ten times the room in all. What is refused, what anybody may have sent and what is authentic are counted apart ([`Lane`]):
+//!   whoever pretends to be a device thins only what others can pretend, too.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,54 +19,135 @@ pub const INFORM_WINDOW_MS: i64 = 5 * 60_000;
 pub const MAX_INFORMS: usize = 256;
 /// A step of the time by which a storm is counted, microseconds.
 pub const STEP_US: i64 = 10_000_000;
-/// Notifications of one sender in a step that are all kept.
+/// Notifications of one agent in a step that are all kept.
 pub const WHOLE: u64 = 1000;
+/// The same of one sender, whichever agents it speaks of.
+pub const WHOLE_OF_SENDER: u64 = 10 * WHOLE;
+/// Counters of the agents that a sender speaks of; some share one.
+const AGENTS: usize = 16;
+
+/// What is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// It cannot be read, or is not believed.
+    Refused = 0,
+    /// Anybody may have sent it.
+    Anybody = 1,
+    /// It is authentic.
+    Authentic = 2,
+}
+
+/// What becomes of a notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is kept.
+    Kept,
+    /// It is one of a storm, and is not.
+    Shed,
+    /// It is an inform that was there before, and was kept or not.
+    Again(bool),
+}
+
+/// How many there were in the step.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Storm {
+    taken: u64,
+    of_agents: [u64; AGENTS],
+}
+
+/// An inform that was there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Inform {
+    /// Of what it says.
+    hash: u64,
+    at_ms: i64,
+    kept: bool,
+}
 
 /// A sender of notifications.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Notifier {
-    /// Which step of time, and how many there were in it.
+    /// Which step of time.
+    step: i64,
+    lanes: [Storm; 3],
+    informs: VecDeque<Inform>,
+}
+
+/// As older builds kept it: one storm, and informs by the hash of what they say, with their time.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FirstNotifier {
     step: i64,
     taken: u64,
-    /// By the hash of what they say, and when they were first there.
     informs: VecDeque<(u64, i64)>,
+}
+
+impl FirstNotifier {
+    /// As it is kept now.
+    pub fn converted(self) -> Notifier {
+        let informs = self.informs.into_iter().map(|(hash, at_ms)| Inform { hash, at_ms, kept: true });
+        Notifier { step: self.step, lanes: Default::default(), informs: informs.collect() }
+    }
+}
+
+/// Whether the `n`th is kept, of which the first `whole` are.
+fn is_kept(n: u64, whole: u64) -> bool {
+    let mut one_in = 1;
+    while n > whole.saturating_mul(one_in) {
+        one_in = one_in.saturating_mul(10);
+    }
+    n.is_multiple_of(one_in)
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
 }
 
 impl Notifier {
     /// What it takes, about.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.informs.len() * size_of::<(u64, i64)>()
+        size_of::<Self>() + self.informs.len() * size_of::<Inform>()
     }
 
-    /// Whether the next one, received at an instant, is kept.
-    pub fn keeps(&mut self, received_us: i64) -> bool {
+    /// The next one, received at an instant, about an agent other than the sender.
+    pub fn hear(&mut self, lane: Lane, agent: Option<IpAddr>, received_us: i64) -> Heard {
         let step = received_us.div_euclid(STEP_US);
         if step != self.step {
-            (self.step, self.taken) = (step, 0);
+            (self.step, self.lanes) = (step, Default::default());
         }
-        self.taken += 1;
-        let mut one_in = 1;
-        while self.taken > WHOLE.saturating_mul(one_in) {
-            one_in = one_in.saturating_mul(10);
-        }
-        self.taken.is_multiple_of(one_in)
+        let storm = &mut self.lanes[lane as usize];
+        let octets = agent.map_or(0, |agent| match agent {
+            IpAddr::V4(ip) => hash_of(&ip.octets()),
+            IpAddr::V6(ip) => hash_of(&ip.octets()),
+        });
+        let of_agent = &mut storm.of_agents[octets as usize % AGENTS];
+        *of_agent += 1;
+        storm.taken += 1;
+        let kept = is_kept(*of_agent, WHOLE) && is_kept(storm.taken, WHOLE_OF_SENDER);
+        if kept { Heard::Kept } else { Heard::Shed }
     }
 
-    /// Whether an inform was there before.
-    pub fn knows(&mut self, body: &[u8], now_ms: i64) -> bool {
-        while self.informs.front().is_some_and(|(_, at)| now_ms - at > INFORM_WINDOW_MS) {
+    /// The same of an inform, that may have been there before.
+    pub fn hear_inform(
+        &mut self,
+        body: &[u8],
+        lane: Lane,
+        agent: Option<IpAddr>,
+        received_us: i64,
+        now_ms: i64,
+    ) -> Heard {
+        while self.informs.front().is_some_and(|inform| now_ms - inform.at_ms > INFORM_WINDOW_MS) {
             self.informs.pop_front();
         }
-        let digest = Sha256::digest(body);
-        let hash = digest.iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte));
-        if self.informs.iter().any(|(known, _)| *known == hash) {
-            return true;
+        let hash = hash_of(body);
+        if let Some(known) = self.informs.iter().find(|inform| inform.hash == hash) {
+            return Heard::Again(known.kept);
         }
+        let heard = self.hear(lane, agent, received_us);
         if self.informs.len() >= MAX_INFORMS {
             self.informs.pop_front();
         }
-        self.informs.push_back((hash, now_ms));
-        false
+        self.informs.push_back(Inform { hash, at_ms: now_ms, kept: heard == Heard::Kept });
+        heard
     }
 }
 
@@ -74,19 +158,50 @@ mod tests {
     #[test]
     fn a_storm_is_thinned_by_how_large_it_is_and_the_next_step_begins_anew() {
         let mut notifier = Notifier::default();
-        let mut kept = |count: u64, at_us: i64| (0..count).filter(|_| notifier.keeps(at_us)).count();
+        let mut kept = |count: u64, at_us: i64| {
+            (0..count).filter(|_| notifier.hear(Lane::Anybody, None, at_us) == Heard::Kept).count()
+        };
         assert_eq!((kept(1000, 5), kept(9000, 6), kept(90_000, 7), kept(900_000, 8)), (1000, 900, 900, 900));
         assert_eq!((kept(10, STEP_US), kept(10, STEP_US - 1)), (10, 10));
     }
 
     #[test]
-    fn an_inform_is_known_for_a_while() {
+    fn what_is_worth_less_thins_nothing_that_is_worth_more() {
         let mut notifier = Notifier::default();
-        assert!(!notifier.knows(b"a", 0) && notifier.knows(b"a", INFORM_WINDOW_MS));
-        assert!(!notifier.knows(b"a", INFORM_WINDOW_MS + 1) && notifier.knows(b"a", INFORM_WINDOW_MS + 2));
+        let mut kept = |lane: Lane| (0..10_000).filter(|_| notifier.hear(lane, None, 0) == Heard::Kept).count();
+        assert_eq!([Lane::Refused, Lane::Anybody, Lane::Authentic].map(&mut kept), [1900; 3]);
+    }
+
+    #[test]
+    fn a_sender_that_speaks_of_many_agents_has_a_storm_an_agent_and_one_in_all() {
+        let mut notifier = Notifier::default();
+        let mut kept = |agent: u8, count: u64| {
+            let agent = Some(IpAddr::from([10, 0, 0, agent]));
+            (0..count).filter(|_| notifier.hear(Lane::Anybody, agent, 0) == Heard::Kept).count()
+        };
+        assert_eq!((kept(1, 5000), kept(2, 1000)), (1400, 1000));
+        // Whatever addresses are invented, the sender's own room bounds them.
+        let all: usize = (0..=255).map(|agent| kept(agent, 1000)).sum();
+        assert!(all < 10_000, "{all}");
+    }
+
+    #[test]
+    fn an_inform_is_known_for_a_while_with_what_became_of_it() {
+        let mut notifier = Notifier::default();
+        let mut hear =
+            |body: &[u8], now_ms: i64| notifier.hear_inform(body, Lane::Anybody, None, now_ms * STEP_US, now_ms);
+        assert_eq!((hear(b"a", 0), hear(b"a", INFORM_WINDOW_MS)), (Heard::Kept, Heard::Again(true)));
+        let after = INFORM_WINDOW_MS + 1;
+        assert_eq!((hear(b"a", after), hear(b"a", after + 1)), (Heard::Kept, Heard::Again(true)));
         for n in 0..MAX_INFORMS {
-            assert!(!notifier.knows(&n.to_be_bytes(), INFORM_WINDOW_MS + 3));
+            assert_eq!(hear(&n.to_be_bytes(), after + 2), Heard::Kept);
         }
-        assert!(notifier.informs.len() == MAX_INFORMS && !notifier.knows(b"a", INFORM_WINDOW_MS + 4));
+        assert_eq!(hear(b"a", after + 3), Heard::Kept);
+        assert_eq!(notifier.informs.len(), MAX_INFORMS);
+        let mut shed = Notifier::default();
+        let of = |n: u64| n.to_be_bytes();
+        let heard: Vec<_> = (0..=WHOLE).map(|n| shed.hear_inform(&of(n), Lane::Anybody, None, 0, 0)).collect();
+        assert_eq!(heard[WHOLE as usize], Heard::Shed);
+        assert_eq!(shed.hear_inform(&of(WHOLE), Lane::Anybody, None, 0, 1), Heard::Again(false));
     }
 }

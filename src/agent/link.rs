@@ -218,7 +218,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                 agent.flush(&mut client).await?;
                 beats.reset();
             }
-            word = agent.words.next() => {
+            (number, word) = agent.words.next() => {
                 // Whoever reads that a run is done finds what it found.
                 if let Up::CommandResult(_) = &word {
                     for _ in 0..agent.waiting.len().div_ceil(BATCH) {
@@ -226,7 +226,7 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                     }
                 }
                 up.send(say(word)).await?;
-                agent.words.told();
+                agent.words.told(number);
             }
             () = stop.told() => return Ok(()),
         }

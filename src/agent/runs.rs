@@ -20,7 +20,7 @@ use super::{Agent, looks, now_us};
 
 /// Runs at a time.
 pub(super) const MAX_RUNS: usize = 4;
-/// What is said and waits; the oldest go first.
+/// What is said and waits. Where there is more, how far something is goes first, then that it came, and what came of it last.
 const MAX_WORDS: usize = 256;
 /// Results that are said again by the next connection.
 const MAX_TOLD: usize = 16;
@@ -36,9 +36,28 @@ pub(super) struct Words {
 
 #[derive(Default)]
 struct Inner {
-    waiting: VecDeque<Payload>,
+    /// By number, in the order in which they are told.
+    waiting: VecDeque<(u64, Payload)>,
+    said: u64,
     /// Results that were said, the newest last.
-    told: VecDeque<Payload>,
+    told: VecDeque<(u64, Payload)>,
+}
+
+impl Inner {
+    fn make_room(&mut self) {
+        if self.waiting.len() < MAX_WORDS {
+            return;
+        }
+        let worth = |word: &Payload| match word {
+            Payload::CommandResult(_) => 2,
+            Payload::CommandProgress(_) => 0,
+            _ => 1,
+        };
+        let least = self.waiting.iter().enumerate().min_by_key(|(_, (_, word))| worth(word));
+        if let Some(at) = least.map(|(at, _)| at) {
+            self.waiting.remove(at);
+        }
+    }
 }
 
 impl Words {
@@ -48,16 +67,15 @@ impl Words {
 
     fn say(&self, word: Payload) {
         self.with(|inner| {
-            if inner.waiting.len() == MAX_WORDS {
-                inner.waiting.pop_front();
-            }
-            inner.waiting.push_back(word);
+            inner.make_room();
+            inner.said += 1;
+            inner.waiting.push_back((inner.said, word));
         });
         self.more.notify_one();
     }
 
-    /// The next, which stays until it is told.
-    pub(super) async fn next(&self) -> Payload {
+    /// The next with its number, which stays until it is told.
+    pub(super) async fn next(&self) -> (u64, Payload) {
         loop {
             if let Some(word) = self.with(|inner| inner.waiting.front().cloned()) {
                 return word;
@@ -66,11 +84,12 @@ impl Words {
         }
     }
 
-    /// The next was told.
-    pub(super) fn told(&self) {
+    /// That of a number was told. It may have made room for others meanwhile.
+    pub(super) fn told(&self, number: u64) {
         self.with(|inner| {
-            let word = inner.waiting.pop_front().filter(|word| matches!(word, Payload::CommandResult(_)));
-            inner.told.extend(word);
+            let at = inner.waiting.iter().position(|(n, _)| *n == number);
+            let word = at.and_then(|at| inner.waiting.remove(at));
+            inner.told.extend(word.filter(|(_, word)| matches!(word, Payload::CommandResult(_))));
             while inner.told.len() > MAX_TOLD {
                 inner.told.pop_front();
             }
@@ -204,4 +223,28 @@ async fn look(agent: &Arc<Agent>, of: &Of, job: &AgentJob, asked: &[String]) -> 
     json!({"looks": ok + negative + unknown, "ok": ok, "negative": negative, "unknown": unknown})
         .to_string()
         .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_of_commands_is_told_whatever_else_is_said() {
+        let words = Words::default();
+        let of = |n: usize| Of { command_id: n.to_string(), command_type: RUN.to_owned() };
+        words.say(of(0).progress(1, String::new()));
+        // The word that is being told goes, and no other is taken for it.
+        let (first, _) = words.next().await;
+        for n in 1..=MAX_WORDS {
+            words.say(of(n).result(Err("no")));
+            words.say(of(n).progress(1, String::new()));
+        }
+        words.told(first);
+        for n in 1..=MAX_WORDS {
+            let (number, word) = words.next().await;
+            assert!(matches!(&word, Payload::CommandResult(result) if result.command_id == n.to_string()), "{n}: {word:?}");
+            words.told(number);
+        }
+    }
 }

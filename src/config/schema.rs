@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) receivers: Vec<ReceiverConfig>,
     /// Whether receivers that people state, not this file, may have addresses that not everybody can reach.
     pub(crate) private_receivers: bool,
+    /// Whether identity providers may have such addresses.
+    pub(crate) private_providers: bool,
     /// Rules that tell what devices are, and what is known of flows.
     pub(crate) enrichment: Enrichment,
     /// Files that say what the columns of pushed inventories mean, by name.
@@ -92,6 +94,7 @@ impl Default for Config {
             sinks: Sinks::default(),
             receivers: Vec::new(),
             private_receivers: false,
+            private_providers: false,
             enrichment: Enrichment::default(),
             mappings: BTreeMap::new(),
         }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use radarflow_connectors::http as outwards;
 use radarflow_connectors::mail::Mailer;
+use radarflow_connectors::reach::{self, Reach};
 use radarflow_connectors::sealing;
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
 use radarflow_connectors::sources::tls::Tls;
@@ -139,7 +140,7 @@ impl Connected<'_> {
             },
             public_url: self.config.http.public_url.clone(),
             mail: self.config.mail.as_ref().map(send_mail).transpose()?,
-            ask_server: ask_server()?,
+            ask_server: ask_server(Reach::of(self.config.private_providers))?,
             issuers: Issuers::default(),
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
@@ -188,13 +189,19 @@ fn send_mail(said: &Mail) -> Result<Arc<SendMail>> {
 }
 
 /// Asks servers of identity providers.
-fn ask_server() -> Result<Arc<AskServer>> {
+fn ask_server(reach: Reach) -> Result<Arc<AskServer>> {
     let none = reqwest::redirect::Policy::none;
-    let client = outwards::client(|client| client.timeout(PROVIDER_WAIT).redirect(none()))?;
+    let client = match reach {
+        Reach::Anywhere => outwards::client(|client| client.timeout(PROVIDER_WAIT).redirect(none()))?,
+        Reach::Public => reach::client(|client| client.timeout(PROVIDER_WAIT).redirect(none()))?,
+    };
     Ok(Arc::new(move |question: Question| {
         let client = client.clone();
         Box::pin(async move {
             let Question { url, form, authorization } = question;
+            if let Some(why) = reach::private_host(&url).filter(|_| reach == Reach::Public) {
+                return Err(format!("{why}: the configuration file allows it with private_providers = true"));
+            }
             outwards::ask(&client, &url, form.as_deref(), authorization.as_deref(), PROVIDER_BYTES).await
         })
     }))

@@ -10,10 +10,11 @@ use arrow_array::RecordBatch;
 use radarflow_connectors::clock::SystemClock;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::mail::Mailer;
+use radarflow_connectors::reach::Reach;
 use radarflow_connectors::sealing::Keyring;
 use radarflow_connectors::sinks::lake::Lake;
 use radarflow_connectors::sinks::postgres::{self, Postgres};
-use radarflow_connectors::sinks::webhook::{Outbox, Reach};
+use radarflow_connectors::sinks::webhook::Outbox;
 use radarflow_connectors::sinks::{Applied, armis};
 use radarflow_connectors::sources::{Stop, inventory};
 use radarflow_pipeline::{Opened, Replay};
@@ -85,7 +86,7 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let reach = if config.private_receivers { Reach::Anywhere } else { Reach::Public };
+    let reach = Reach::of(config.private_receivers);
     let outbox = Outbox::start(opened.appender().clone(), Arc::new(SystemClock), url.to_owned(), reach)?;
     let keys = Arc::new(Keyring::open(&**disk, &dir.path("sealing.keys"))?);
     let outbox = outbox.within(memory.outbox()).unsealing(keys.clone());

@@ -50,20 +50,33 @@ async fn flows_are_told_where_they_are_by_the_file_of_their_time() {
     assert_eq!(server.rows(&by.replace("in:flows", "in:flows src_country:FR")).await, of("FR"));
     std::fs::write(&own, "no such file").unwrap();
     server.hang_up();
+    let unread = "in:alerts rule:enrichment-file-unread";
+    server.until(unread, |rows| rows.len() == 1 && rows[0]["severity"] == "warning").await;
     server.send("netflow", &[netflow_v5(2)]);
     server.count("flows", 90).await;
 
-    // What is read again of the ledger says what it said, though the file is not there any more.
+    // Nor does one that is missing keep the server from starting.
     server.kill();
+    std::fs::remove_file(&own).unwrap();
+    let mut server = home.start();
+    server.send("netflow", &[netflow_v5(3)]);
+    server.count("flows", 120).await;
+    let french = server.rows("in:flows src_country:FR stats:\"count() as n\"").await;
+    assert_eq!(french, [json!({"n": 90})]);
+
+    // What is read again of the ledger says what it said, though the file is not there any more.
     places(&own, "IT");
+    server.hang_up();
+    server.until(&format!("{unread} status:resolved"), |rows| rows.len() == 1).await;
+    server.kill();
     let server = home.start();
     let countries = "in:flows stats:\"count() as n by src_country\" sort:src_country:asc";
     assert_eq!(
         server.rows(countries).await,
-        [json!({"src_country": "DE", "n": 30}), json!({"src_country": "FR", "n": 60})]
+        [json!({"src_country": "DE", "n": 30}), json!({"src_country": "FR", "n": 90})]
     );
-    server.send("netflow", &[netflow_v5(3)]);
-    server.count("flows", 120).await;
+    server.send("netflow", &[netflow_v5(4)]);
+    server.count("flows", 150).await;
     assert_eq!(server.rows("in:flows src_country:IT stats:\"count() as n\"").await, [json!({"n": 30})]);
     server.stop();
     let check = Command::new(env!("CARGO_BIN_EXE_radarflow"))

@@ -51,8 +51,9 @@ use self::payloads::alertmanager_payload;
 use self::receivers::Http;
 #[cfg(test)]
 use self::receivers::MAX_ANSWER;
-pub use self::receivers::{Post, Reach, Receivers, Reply};
+pub use self::receivers::{Post, Receivers, Reply};
 use crate::mail::{MailError, Mailer};
+use crate::reach::Reach;
 use crate::sealing::{Keyring, context};
 use crate::{retry, secret};
 

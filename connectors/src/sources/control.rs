@@ -1,7 +1,7 @@
 //! Control streams: an agent holds one open, and by it comes what it is told: its configuration when it changes, and commands.
 //!
 //! ```text
-//! dataflow ─► Waits ─► [every stream of the agent claims it] ─► ledger ─► dataflow ─► Granted to the first ─► the agent
+//! dataflow ─► Waits ─► [the newest stream of the agent claims it] ─► ledger ─► dataflow ─► Granted to the first ─► the agent
 //! ```
 //! That a command leaves is on disk before it does ([`radarflow_proto::ports::CommandTurn`]). A configuration that is due goes first:
 //! a command speaks of it.
@@ -79,6 +79,8 @@ struct Waiting {
     of: BTreeMap<AgentName, BTreeSet<String>>,
     /// By stream, of those that are open.
     granted: BTreeMap<String, Vec<Grant>>,
+    /// The streams of an agent, by the order in which they began. One that broke may look open for a while: only the newest claims.
+    streams: BTreeMap<AgentName, BTreeSet<u64>>,
 }
 
 impl Commands {
@@ -122,12 +124,13 @@ impl Commands {
     }
 
     /// One that waits for an agent and was not claimed yet; of those that do not wait any more nobody needs to know.
-    fn next(&self, agent: &AgentName, claimed: &mut BTreeSet<String>) -> Option<String> {
+    fn next(&self, open: &Open, claimed: &mut BTreeSet<String>) -> Option<String> {
         self.with(|waiting| {
             let none = BTreeSet::new();
-            let of = waiting.of.get(agent).unwrap_or(&none);
+            let of = waiting.of.get(&open.agent).unwrap_or(&none);
             claimed.retain(|id| of.contains(id));
-            of.iter().find(|id| !claimed.contains(*id)).cloned()
+            let newest = waiting.streams.get(&open.agent).and_then(|streams| streams.last());
+            of.iter().find(|id| newest == Some(&open.number) && !claimed.contains(*id)).cloned()
         })
     }
 
@@ -135,23 +138,39 @@ impl Commands {
         self.with(|waiting| waiting.granted.get_mut(stream).map(std::mem::take).unwrap_or_default())
     }
 
-    /// A stream begins; it has a name that none had before it.
-    fn open(self: &Arc<Self>) -> Open {
-        let name = format!("{}-{}", now_us(), self.streams.fetch_add(1, Ordering::Relaxed));
-        self.with(|waiting| waiting.granted.insert(name.clone(), Vec::new()));
-        Open { commands: self.clone(), name }
+    /// A stream of an agent begins; it has a name that none had before it.
+    fn open(self: &Arc<Self>, agent: &AgentName) -> Open {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", now_us());
+        self.with(|waiting| {
+            waiting.granted.insert(name.clone(), Vec::new());
+            waiting.streams.entry(agent.clone()).or_default().insert(number);
+        });
+        Open { commands: self.clone(), agent: agent.clone(), number, name }
     }
 }
 
 /// A stream that is open until this is dropped.
 struct Open {
     commands: Arc<Commands>,
+    agent: AgentName,
+    number: u64,
     name: String,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.commands.with(|waiting| waiting.granted.remove(&self.name));
+        self.commands.with(|waiting| {
+            waiting.granted.remove(&self.name);
+            if let Some(streams) = waiting.streams.get_mut(&self.agent) {
+                streams.remove(&self.number);
+                if streams.is_empty() {
+                    waiting.streams.remove(&self.agent);
+                }
+            }
+        });
+        // Another may be the newest now.
+        self.commands.changed.send_modify(|n| *n += 1);
     }
 }
 
@@ -200,7 +219,7 @@ impl Held {
     }
 
     async fn hold(self, mut incoming: Streaming<ControlStreamRequest>, end: Answers) {
-        let open = self.commands.open();
+        let open = self.commands.open(&self.agent);
         let life = self.life.clone().unwrap_or_else(|| open.name.clone());
         self.word(ControlWord::Opened { life: life.clone() }).await;
         self.serve(&open, &life, &mut incoming, &end).await;
@@ -226,7 +245,7 @@ impl Held {
                     return;
                 }
             }
-            if !due && let Some(command_id) = self.commands.next(&self.agent, &mut claimed) {
+            if !due && let Some(command_id) = self.commands.next(open, &mut claimed) {
                 let (stream, life) = (open.name.clone(), life.to_owned());
                 match self.word(ControlWord::Claimed { command_id: command_id.clone(), stream, life }).await {
                     true => drop(claimed.insert(command_id)),
@@ -321,17 +340,21 @@ mod tests {
         let commands = Arc::new(Commands::default());
         let agent = AgentName { tenant: "t".into(), partition: "dc1".into(), id: "a".into() };
         let other = AgentName { partition: "dc2".into(), ..agent.clone() };
-        let (one, two) = (commands.open(), commands.open());
-        assert_ne!(one.name, two.name);
+        let (one, elsewhere) = (commands.open(&agent), commands.open(&other));
+        assert_ne!(one.name, elsewhere.name);
         commands.learn(&[change("1", CommandTurn::Waits), change("2", CommandTurn::Waits)]);
         let mut claimed = BTreeSet::new();
-        assert_eq!(commands.next(&other, &mut BTreeSet::new()), None);
+        assert_eq!(commands.next(&elsewhere, &mut BTreeSet::new()), None);
         for expected in ["1", "2"] {
-            let next = commands.next(&agent, &mut claimed).unwrap();
+            let next = commands.next(&one, &mut claimed).unwrap();
             assert_eq!(next, expected);
             claimed.insert(next);
         }
-        assert_eq!(commands.next(&agent, &mut claimed), None);
+        assert_eq!(commands.next(&one, &mut claimed), None);
+        // A stream that came later claims; one that looks open still does not.
+        let two = commands.open(&agent);
+        assert_eq!(commands.next(&one, &mut BTreeSet::new()), None);
+        assert_eq!(commands.next(&two, &mut BTreeSet::new()).as_deref(), Some("1"));
         let granted = |stream: &str| CommandTurn::Granted {
             stream: stream.to_owned(),
             command_type: "x".to_owned(),
@@ -343,12 +366,18 @@ mod tests {
         assert_eq!(commands.granted(&two.name).len(), 0);
         assert_eq!(commands.granted(&one.name).len(), 1);
         assert_eq!(commands.granted(&one.name).len(), 0, "it leaves once");
-        assert_eq!(commands.next(&agent, &mut claimed), None);
+        assert_eq!(commands.next(&one, &mut claimed), None);
         assert_eq!(claimed.iter().collect::<Vec<_>>(), ["2"], "of what waits no more nothing is kept");
         let gone = two.name.clone();
         drop(two);
         commands.learn(&[change("2", CommandTurn::Withdrawn), change("2", granted(&gone))]);
         assert!(commands.granted(&gone).is_empty());
-        assert!(commands.with(|waiting| waiting.of.is_empty() && waiting.granted.len() == 1));
+        commands.learn(&[change("4", CommandTurn::Waits)]);
+        assert_eq!(commands.next(&one, &mut claimed).as_deref(), Some("4"), "it is the newest again");
+        commands.learn(&[change("4", CommandTurn::Withdrawn)]);
+        drop(elsewhere);
+        assert!(commands.with(|waiting| {
+            waiting.of.is_empty() && waiting.granted.len() == 1 && waiting.streams.len() == 1
+        }));
     }
 }

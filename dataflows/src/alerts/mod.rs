@@ -46,10 +46,11 @@ pub use letters::{LETTER_BYTES, LETTER_MS, LetterEvent, LetterKey, MAX_LETTERS};
 use letters::{LetterOut, Letters};
 pub use life::{AlertEvent, AlertStep, MAX_PAST};
 use life::{AlertOut, Alerts};
-pub(crate) use older::{alerts_with_levels, groups_of_addresses, pairs_with_measurements};
+pub(crate) use older::{
+    alerts_with_levels, groups_of_addresses, pairs_by_share, pairs_with_measurements, pairs_with_worth,
+};
 use pairs::Pairs;
-pub(crate) use pairs::pairs_by_share;
-pub use pairs::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS, PAIR_MS};
+pub use pairs::{MAX_PAIRS, MAX_PAIRS_OF_ADDRESS, PAIR_MS, Worth};
 use tolls::{Toll, TollEvent, Tolls};
 pub use traps::Notice;
 

@@ -2,7 +2,9 @@
 //!
 //! | collection | was | is |
 //! |---|---|---|
+//! | `pairs` | conditions by their alert, the address in the name of the thing | by share of senders |
 //! | `pairs`, `alerts` | conditions without measurements, lives without levels and times of suppression | with |
+//! | `pairs` | conditions, whoever said them | with what the word was worth |
 //! | `groups` | a receiver's, paced as it says | an address', with what holds each alert |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::groups::{GroupKey, Groups};
 use super::key::AlertKey;
 use super::life::{AlertState, Alerts};
-use super::pairs::{Begun, PairShare, Pairs};
+use super::pairs::{Begun, Held, PairShare, PairSubject, Pairs, Worth};
 use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
 
 /// A condition.
@@ -105,10 +107,56 @@ pub(crate) fn alerts_with_levels(state: &mut Restored, _: &Tick) -> Result<(), S
     Ok(())
 }
 
+/// What traps of a share began, and when it was last said.
+#[derive(Serialize, Deserialize)]
+struct OldBegun<C> {
+    conditions: BTreeMap<PairSubject, (C, i64)>,
+}
+
+impl<C> Default for OldBegun<C> {
+    fn default() -> Self {
+        OldBegun { conditions: BTreeMap::new() }
+    }
+}
+
+impl<C> OldBegun<C> {
+    fn map<D>(self, of: impl Fn(C, i64) -> D) -> BTreeMap<PairSubject, D> {
+        self.conditions.into_iter().map(|(subject, (condition, said_ms))| (subject, of(condition, said_ms))).collect()
+    }
+}
+
+/// The first release kept conditions by their alert; the address was in the name of the thing.
+pub(crate) fn pairs_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
+    let mut shares: BTreeMap<PairShare, OldBegun<OldCondition>> = BTreeMap::new();
+    for (_, (subject, condition)) in take_state::<AlertKey, (Subject, OldCondition)>(state, Pairs::NAME)? {
+        let address = subject.entity.split('/').next().and_then(|ip| ip.parse().ok());
+        let subject = (address.ok_or_else(|| format!("{} names no address", subject.entity))?, subject);
+        let begun = shares.entry(PairShare::of(&subject)).or_default();
+        begun.conditions.insert(subject, (condition, tick.live_ms));
+    }
+    put_state(state, Pairs::NAME, shares);
+    Ok(())
+}
+
 /// What traps began had no measurements.
 pub(crate) fn pairs_with_measurements(state: &mut Restored, _: &Tick) -> Result<(), String> {
-    let shares = take_state::<PairShare, Begun<OldCondition>>(state, Pairs::NAME)?;
-    put_state(state, Pairs::NAME, shares.into_iter().map(|(share, begun)| (share, begun.map(Condition::from))));
+    let shares = take_state::<PairShare, OldBegun<OldCondition>>(state, Pairs::NAME)?;
+    let measured = |begun: OldBegun<OldCondition>| OldBegun {
+        conditions: begun.map(|condition, said_ms| (Condition::from(condition), said_ms)),
+    };
+    put_state(state, Pairs::NAME, shares.into_iter().map(|(share, begun)| (share, measured(begun))));
+    Ok(())
+}
+
+/// Nobody asked what the word of a trap was worth: it is taken to have been anybody's.
+pub(crate) fn pairs_with_worth(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let shares = take_state::<PairShare, OldBegun<Condition>>(state, Pairs::NAME)?;
+    let held = |condition, said_ms| Held { condition, said_ms, worth: Worth::default() };
+    put_state(
+        state,
+        Pairs::NAME,
+        shares.into_iter().map(|(share, begun)| (share, Begun { conditions: begun.map(held) })),
+    );
     Ok(())
 }
 

@@ -1,4 +1,7 @@
 //! Clear pairs: conditions that one trap begins and another ends.
+//!
+//! Nothing proves who sent a trap of v1 or v2c. So what an authentic one began, no other ends; and where there are too many, what is
+//! worth the least gives way ([`Worth`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,8 +12,7 @@ use radarflow_reconcile::alert::{Condition, Subject};
 use serde::{Deserialize, Serialize};
 
 use super::key::{AlertKey, ConditionChange};
-use super::older::OldCondition;
-use crate::keyed::{Machine, Restored, Tick, put_state, take_state};
+use crate::keyed::{Machine, Tick};
 use crate::sizes::Sizes;
 use crate::strangers::{BUCKETS, bucket};
 
@@ -18,15 +20,24 @@ use crate::strangers::{BUCKETS, bucket};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum PairEvent {
     /// It begins.
-    Begin(PairSubject, Condition),
+    Begin(PairSubject, Condition, Worth),
     /// It ends.
-    End(PairSubject),
+    End(PairSubject, Worth),
     /// Nothing ends what the pair of that name began.
     Over(String),
 }
 
-/// Conditions of a share that traps began: 32,768 a tenant. Nothing proves who sent a trap, so what one more begins is not
-/// taken in while there are so many; the trap itself is in `traps`.
+/// How much the word of a trap is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Worth {
+    /// It is authentic: SNMPv3 with a key.
+    pub is_authentic: bool,
+    /// How long its sender had been of use before, milliseconds, at most [`crate::strangers::PATIENCE_MS`].
+    pub known_ms: i64,
+}
+
+/// Conditions of a share that traps began: 32,768 a tenant. One more takes the place of the least that is worth less, or is not taken
+/// in; the trap itself is in `traps`.
 pub const MAX_PAIRS: usize = 512;
 /// Conditions that traps about one address began.
 pub const MAX_PAIRS_OF_ADDRESS: usize = 256;
@@ -58,29 +69,37 @@ impl PairShare {
 /// Remembers what traps began.
 pub(super) struct Pairs(pub(super) Arc<Sizes>);
 
-/// What was begun, and when it was last said.
+/// A condition that was begun.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Begun<C = Condition> {
-    conditions: BTreeMap<PairSubject, (C, i64)>,
+pub(super) struct Held {
+    pub(super) condition: Condition,
+    /// When it was last said, live time.
+    pub(super) said_ms: i64,
+    /// What the best word for it was worth.
+    pub(super) worth: Worth,
 }
 
-impl<C> Default for Begun<C> {
-    fn default() -> Self {
-        Begun { conditions: BTreeMap::new() }
-    }
+/// What was begun.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Begun {
+    pub(super) conditions: BTreeMap<PairSubject, Held>,
 }
 
-impl<C> Begun<C> {
-    /// The same of other conditions.
-    pub(super) fn map<D>(self, of: impl Fn(C) -> D) -> Begun<D> {
-        let conditions = self.conditions.into_iter();
-        Begun { conditions: conditions.map(|(subject, (condition, said))| (subject, (of(condition), said))).collect() }
-    }
-
-    fn has_room(&self, subject: &PairSubject) -> bool {
-        let of_address = || self.conditions.keys().filter(|(source, _)| *source == subject.0).count();
-        self.conditions.contains_key(subject)
-            || (self.conditions.len() < MAX_PAIRS && of_address() < MAX_PAIRS_OF_ADDRESS)
+impl Begun {
+    /// Whether there is room for it, and what has to go for that.
+    fn room(&self, subject: &PairSubject, worth: Worth) -> Option<Option<PairSubject>> {
+        if self.conditions.contains_key(subject) {
+            return Some(None);
+        }
+        let of_address = || self.conditions.iter().filter(|((source, _), _)| *source == subject.0);
+        let is_of_address = of_address().count() >= MAX_PAIRS_OF_ADDRESS;
+        if !is_of_address && self.conditions.len() < MAX_PAIRS {
+            return Some(None);
+        }
+        let worst = |(_, held): &(&PairSubject, &Held)| (held.worth, held.said_ms);
+        let least =
+            if is_of_address { of_address().min_by_key(worst) } else { self.conditions.iter().min_by_key(worst) };
+        least.filter(|(_, held)| held.worth < worth).map(|(subject, _)| Some(subject.clone()))
     }
 }
 
@@ -101,21 +120,35 @@ impl Machine for Pairs {
     ) {
         let begun = state.get_or_insert_default();
         let mut before: BTreeMap<PairSubject, Option<Condition>> = BTreeMap::new();
-        let over = begun.conditions.iter().filter(|(_, (_, said))| said + PAIR_MS <= tick.live_ms);
-        let over: Vec<_> = over.map(|(subject, _)| PairEvent::End(subject.clone())).collect();
-        for event in over.into_iter().chain(events) {
-            let told = match event {
-                PairEvent::Begin(subject, _) if !begun.has_room(&subject) => {
-                    self.0.evicted().fetch_add(1, Ordering::Relaxed);
-                    continue;
+        let over = begun.conditions.extract_if(.., |_, held| held.said_ms + PAIR_MS <= tick.live_ms);
+        before.extend(over.map(|(subject, held)| (subject, Some(held.condition))));
+        for event in events {
+            let told: Vec<(PairSubject, Option<Held>)> = match event {
+                PairEvent::Begin(subject, condition, mut worth) => {
+                    let Some(goes) = begun.room(&subject, worth) else {
+                        self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    };
+                    let gone = goes.map(|goes| {
+                        self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                        let held = begun.conditions.remove(&goes);
+                        (goes, held)
+                    });
+                    if let Some(known) = begun.conditions.get(&subject) {
+                        if known.worth.is_authentic && !worth.is_authentic {
+                            continue;
+                        }
+                        worth = worth.max(known.worth);
+                    }
+                    let held = Held { condition, said_ms: tick.live_ms, worth };
+                    let old = begun.conditions.insert(subject.clone(), held);
+                    gone.into_iter().chain([(subject, old)]).collect()
                 }
-                PairEvent::Begin(subject, condition) => {
-                    let old = begun.conditions.insert(subject.clone(), (condition, tick.live_ms));
-                    vec![(subject, old)]
-                }
-                PairEvent::End(subject) => {
-                    let old = begun.conditions.remove(&subject);
-                    vec![(subject, old)]
+                PairEvent::End(subject, worth) => {
+                    let ends = |held: &Held| worth.is_authentic || !held.worth.is_authentic;
+                    let old =
+                        begun.conditions.get(&subject).is_some_and(ends).then(|| begun.conditions.remove(&subject));
+                    old.map(|old| (subject, old)).into_iter().collect()
                 }
                 PairEvent::Over(name) => {
                     let of = begun.conditions.extract_if(.., |(_, subject), _| subject.rule == name);
@@ -123,11 +156,11 @@ impl Machine for Pairs {
                 }
             };
             for (subject, old) in told {
-                before.entry(subject).or_insert(old.map(|(condition, _)| condition));
+                before.entry(subject).or_insert(old.map(|held| held.condition));
             }
         }
         for (subject, before) in before {
-            let after = begun.conditions.get(&subject).map(|(condition, _)| condition.clone());
+            let after = begun.conditions.get(&subject).map(|held| held.condition.clone());
             if before != after {
                 let key = AlertKey::of_subject(subject.1);
                 out.extend(before.map(|c| (key.clone(), c, -1)));
@@ -140,24 +173,11 @@ impl Machine for Pairs {
     }
 
     fn due_ms(&self, begun: &Begun) -> Option<i64> {
-        begun.conditions.values().map(|(_, said)| said + PAIR_MS).min()
+        begun.conditions.values().map(|held| held.said_ms + PAIR_MS).min()
     }
 
     fn restored(&mut self, _key: &PairShare, begun: &Begun, out: &mut Vec<ConditionChange>) {
         let said = begun.conditions.iter();
-        out.extend(said.map(|((_, s), (c, _))| (AlertKey::of_subject(s.clone()), c.clone(), 1)));
+        out.extend(said.map(|((_, s), held)| (AlertKey::of_subject(s.clone()), held.condition.clone(), 1)));
     }
-}
-
-/// The first release kept conditions by their alert; the address was in the name of the thing.
-pub(crate) fn pairs_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
-    let mut shares: BTreeMap<PairShare, Begun<OldCondition>> = BTreeMap::new();
-    for (_, (subject, condition)) in take_state::<AlertKey, (Subject, OldCondition)>(state, Pairs::NAME)? {
-        let address = subject.entity.split('/').next().and_then(|ip| ip.parse().ok());
-        let subject = (address.ok_or_else(|| format!("{} names no address", subject.entity))?, subject);
-        let begun = shares.entry(PairShare::of(&subject)).or_default();
-        begun.conditions.insert(subject, (condition, tick.live_ms));
-    }
-    put_state(state, Pairs::NAME, shares);
-    Ok(())
 }

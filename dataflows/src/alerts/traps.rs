@@ -15,7 +15,7 @@ use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::{Broadcast, Map};
 
-use super::pairs::{PairEvent, PairShare};
+use super::pairs::{PairEvent, PairShare, Worth};
 use crate::collection::Events;
 use crate::keyed::{Context, Keyed};
 
@@ -32,6 +32,8 @@ pub struct Notice {
     pub position: u64,
     /// What it says.
     pub trap: Arc<Trap>,
+    /// What its word is worth.
+    pub worth: Worth,
 }
 
 /// A pair that stands, or stands no more.
@@ -136,7 +138,7 @@ pub(super) fn told<'scope>(
                         out.extend(PairShare::all(&tenant).map(over));
                     }
                 }
-                for Notice { tenant, partition, source, position, trap } in notices {
+                for Notice { tenant, partition, source, position, trap, worth } in notices {
                     let pairs = tenants.entry(tenant.clone()).or_default();
                     let names = pairs.by_trap.get(&trap.trap_oid).into_iter().flatten();
                     for pair in names.filter_map(|name| pairs.counting.get(name)) {
@@ -146,8 +148,8 @@ pub(super) fn told<'scope>(
                         let subject = (source, subject);
                         let key = PairShare::of(&subject);
                         let event = match condition {
-                            Some(condition) => PairEvent::Begin(subject, condition),
-                            None => PairEvent::End(subject),
+                            Some(condition) => PairEvent::Begin(subject, condition, worth),
+                            None => PairEvent::End(subject, worth),
                         };
                         // What is stated comes first.
                         out.push(Keyed { key, position: position + 1, event });

@@ -4,8 +4,9 @@
 //! observations Δ ─► [a vantage in one place: how many it sees, how many it lost and when] ─► observations Δ, conditions Δ
 //! ```
 //! A vantage is sick once more than [`LOST_OF_100`] of a hundred targets that it saw within the last hour were lost to it within
-//! [`AT_ONCE_MS`]: it, or what it reaches them through, is gone, and not they. Nothing that it lost counts until it sees so many
-//! again that it is not; one alert stands for all of them. It needs [`MIN_TARGETS`]: of a handful all may well be down.
+//! [`AT_ONCE_MS`]: it, or what it reaches them through, is gone, and not they. Nothing that it lost counts until it sees half of them
+//! again, and no further one for [`SETTLE_MS`]: what it finds comes in parts, and what comes last was not lost longest. One alert stands
+//! for all of them. It needs [`MIN_TARGETS`]: of a handful all may well be down.
 //!
 //! What is kept follows from what is said of targets, and is counted again at a restart; only who is sick is in snapshots, because
 //! that ends otherwise than it begins.
@@ -24,7 +25,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 use super::{Observation, TargetKey};
 use crate::alerts::{AlertKey, ConditionChange};
 use crate::collection::Events;
-use crate::keyed::{Context, StateEntry, encode, route};
+use crate::keyed::{Context, Restored, StateEntry, Tick, encode, put_state, route, take_state};
 
 /// Of a hundred targets that a vantage saw, so many lost at once make it sick.
 pub const LOST_OF_100: usize = 80;
@@ -32,6 +33,8 @@ pub const LOST_OF_100: usize = 80;
 const SEEN_OF_100: u64 = 50;
 /// With fewer targets than these no vantage is.
 pub const MIN_TARGETS: usize = 10;
+/// So long after it saw the last one again it is well, milliseconds of live time.
+pub const SETTLE_MS: i64 = 60_000;
 /// Within how long they are lost at once, milliseconds.
 pub const AT_ONCE_MS: i64 = 10 * 60_000;
 /// How finely that is looked at, milliseconds.
@@ -52,6 +55,24 @@ struct Sick {
     lost: u64,
     /// Of so many.
     of: u64,
+    /// When it saw one more again, live time, where it sees enough of them.
+    settling_ms: Option<i64>,
+}
+
+/// As older builds kept it: well as soon as it saw enough.
+#[derive(Serialize, Deserialize)]
+struct FirstSick {
+    since_ms: i64,
+    lost: u64,
+    of: u64,
+}
+
+/// Vantages were well at once.
+pub(crate) fn sick_that_settle(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let sick = take_state::<Key, FirstSick>(state, NAME)?;
+    let settling = |FirstSick { since_ms, lost, of }| Sick { since_ms, lost, of, settling_ms: None };
+    put_state(state, NAME, sick.into_iter().map(|(key, first)| (key, settling(first))));
+    Ok(())
 }
 
 /// What is said.
@@ -107,17 +128,22 @@ impl Vantage {
         most
     }
 
-    /// Whether it is sick now, which it was or was not.
-    fn judge(&self, now_ms: i64) -> Option<Sick> {
+    /// Whether it is sick now, which it was or was not, having seen one again or not.
+    fn judge(&self, tick: &Tick, regained: bool) -> Option<Sick> {
         match &self.sick {
+            Some(_) if self.down == 0 => None,
             Some(sick) => {
                 let sees_few = (self.up as u64) * 100 < sick.of * SEEN_OF_100;
-                (self.down > 0 && sees_few).then(|| sick.clone())
+                let since = sick.settling_ms.filter(|_| !regained).unwrap_or(tick.live_ms);
+                let settling_ms = (!sees_few).then_some(since);
+                let is_well = settling_ms.is_some_and(|since| since + SETTLE_MS <= tick.live_ms);
+                (!is_well).then(|| Sick { settling_ms, ..sick.clone() })
             }
             None => {
                 let (lost, of) = (self.at_once(), self.up + self.lost_in_all);
                 let is = of >= MIN_TARGETS && lost * 100 > of * LOST_OF_100;
-                is.then_some(Sick { since_ms: now_ms, lost: lost as u64, of: of as u64 })
+                let since_ms = tick.clock_ms;
+                is.then_some(Sick { since_ms, lost: lost as u64, of: of as u64, settling_ms: None })
             }
         }
     }
@@ -164,6 +190,8 @@ fn condition((tenant, partition, vantage): &Key, sick: &Sick, diff: isize) -> Sa
 #[derive(Default)]
 struct Vantages {
     of: BTreeMap<Key, Vantage>,
+    /// Those that will be well, by when.
+    settling: BTreeSet<(i64, Key)>,
     /// Those that fell sick or are well again since the last snapshot.
     dirty: BTreeSet<Key>,
 }
@@ -172,11 +200,29 @@ struct Vantages {
 type Changes = BTreeMap<IpAddr, BTreeMap<(Word, bool), isize>>;
 
 impl Vantages {
-    /// What a vantage says otherwise; `now_ms` is missing where all is said again.
-    fn turn(&mut self, key: &Key, changes: Changes, now_ms: Option<i64>, out: &mut Vec<Said>) {
+    /// What an epoch changes.
+    fn step(&mut self, changes: BTreeMap<Key, Changes>, tick: Option<&Tick>, out: &mut Vec<Said>) {
+        let due = tick.map_or(0, |tick| self.settling.iter().take_while(|(due, _)| *due <= tick.live_ms).count());
+        let due: Vec<Key> = self.settling.iter().take(due).map(|(_, key)| key.clone()).collect();
+        let quiet = due.into_iter().filter(|key| !changes.contains_key(key)).map(|key| (key, Changes::new()));
+        let quiet: Vec<_> = quiet.collect();
+        for (key, changes) in changes.into_iter().chain(quiet) {
+            self.turn(&key, changes, tick, out);
+        }
+    }
+
+    /// A vantage that is sick, as it was known before.
+    fn resume(&mut self, key: Key, sick: Sick) {
+        self.settling.extend(sick.settling_ms.map(|since| (since + SETTLE_MS, key.clone())));
+        self.of.entry(key).or_default().sick = Some(sick);
+    }
+
+    /// What a vantage says otherwise; the tick is missing where all is said again.
+    fn turn(&mut self, key: &Key, changes: Changes, tick: Option<&Tick>, out: &mut Vec<Said>) {
         let vantage = self.of.entry(key.clone()).or_default();
         let was = vantage.sick.clone();
         let mut before: BTreeMap<IpAddr, Option<Word>> = BTreeMap::new();
+        let mut regained = false;
         for (ip, net) in changes {
             let gone = net.iter().find(|(_, diff)| **diff < 0).map(|(said, _)| *said);
             let come = net.iter().find(|(_, diff)| **diff > 0).map(|(said, _)| *said);
@@ -184,20 +230,27 @@ impl Vantages {
                 vantage.count(gone, false);
                 vantage.words.remove(&ip);
             }
+            let is_up = |said: &(Word, bool)| said.0.state == State::Available;
+            regained |= come.as_ref().is_some_and(is_up) && !gone.as_ref().is_some_and(is_up);
             if let Some(come) = come {
                 vantage.count(come, true);
                 vantage.words.insert(ip, come);
             }
             before.insert(ip, gone.map(|(word, _)| word));
         }
-        if let Some(now_ms) = now_ms {
-            vantage.sick = vantage.judge(now_ms);
+        if let Some(tick) = tick {
+            vantage.sick = vantage.judge(tick, regained);
         }
         let is = vantage.sick.clone();
+        if was != is {
+            let due = |sick: &Option<Sick>| Some((sick.as_ref()?.settling_ms? + SETTLE_MS, key.clone()));
+            due(&was).map(|due| self.settling.remove(&due));
+            self.settling.extend(due(&is));
+            self.dirty.insert(key.clone());
+        }
         if was.is_some() != is.is_some() {
             out.extend(was.iter().map(|sick| condition(key, sick, -1)));
             out.extend(is.iter().map(|sick| condition(key, sick, 1)));
-            self.dirty.insert(key.clone());
             for (ip, (word, _)) in &vantage.words {
                 before.entry(*ip).or_insert(Some(*word));
             }
@@ -236,7 +289,7 @@ pub(super) fn build<'scope>(
         let restored: BTreeMap<Key, Sick> = cx.restore_where(NAME, |key: &Key| route(key));
         for (key, sick) in restored {
             again.push(condition(&key, &sick, 1));
-            vantages.of.entry(key).or_default().sick = Some(sick);
+            vantages.resume(key, sick);
         }
         let mut waiting: BTreeMap<u64, BTreeMap<Key, Changes>> = BTreeMap::new();
         let mut next = first;
@@ -258,9 +311,7 @@ pub(super) fn build<'scope>(
                 // What stood at the snapshot is said again, and was judged.
                 let tick = (next > first).then(|| cx.tick(next).expect("every epoch is announced before its data"));
                 let mut out = std::mem::take(&mut again);
-                for (key, changes) in waiting.remove(&next).unwrap_or_default() {
-                    vantages.turn(&key, changes, tick.map(|tick| tick.clock_ms), &mut out);
-                }
+                vantages.step(waiting.remove(&next).unwrap_or_default(), tick.as_ref(), &mut out);
                 held.downgrade(&next);
                 output.session(held).give_iterator(out.into_iter());
                 if tick.is_some() && cx.wants_snapshot(next) {

@@ -54,6 +54,7 @@ use crate::resources::Stated;
 use crate::sizes::Sizes;
 use crate::topology::Neighbors;
 use enriched::Enrichment;
+pub(crate) use notifications::notifiers_with_lanes;
 use runs::{LedgerPosition, Runs, Staging};
 use senders::{Lost, SFlowSequence, Senders};
 pub(crate) use senders::{agents_with_reputation, exporters_with_names, exporters_with_reputation};

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::rows::{BatchBuilder, Trap as TrapRow};
 use radarflow_proto::snmp;
-use radarflow_reconcile::notifier::Notifier;
+use radarflow_reconcile::notifier::{FirstNotifier, Heard, Lane, Notifier};
 
 use super::messages::Object;
-use super::senders::{Memory, SenderKey};
-use super::{At, Decoder};
-use crate::alerts::Notice;
+use super::senders::{Memory, Sender, SenderKey};
+use super::{At, Decoder, NOTIFIERS};
+use crate::alerts::{Notice, Worth};
+use crate::keyed::{Restored, Tick, put_state, take_state};
 use crate::loss::Delta;
+use crate::strangers::PATIENCE_MS;
 
 impl Memory for Notifier {
     fn bytes(&self) -> usize {
@@ -32,25 +34,35 @@ impl Decoder {
         let key = SenderKey { tenant, partition, ip, domain: () };
         let mut sender = self.notifiers.take(&key).unwrap_or_default();
         let read = snmp::parse(body);
-        let is_known = matches!(&read, Ok(trap) if trap.inform && sender.memory.knows(body, self.now_ms));
-        let is_kept = is_known || sender.memory.keeps(at.received_us);
+        let is_authentic = matches!(&read, Ok(trap) if trap.is_authentic());
+        let lane = match &read {
+            Err(_) => Lane::Refused,
+            Ok(_) if is_authentic => Lane::Authentic,
+            Ok(_) => Lane::Anybody,
+        };
+        let agent = read.as_ref().ok().and_then(|trap| trap.agent_address).filter(|agent| *agent != ip);
+        let heard = match &read {
+            Ok(trap) if trap.inform => sender.memory.hear_inform(body, lane, agent, at.received_us, self.now_ms),
+            _ => sender.memory.hear(lane, agent, at.received_us),
+        };
+        let worth = Worth { is_authentic, known_ms: sender.reputation.known_ms() };
         sender.reputation.hear(self.now_ms, read.is_ok());
         // Who finds no place is read all the same: only what it sends again is not known.
         self.notifiers.put(&key, sender);
         let counted = Delta { received: 1, ..Delta::at(at.received_us) };
-        match read {
-            Ok(_) if is_known => self.count(at, Some(ip), Delta { stored: 1, ..counted }),
-            Ok(trap) => {
+        match (read, heard) {
+            (_, Heard::Again(true)) => self.count(at, Some(ip), Delta { stored: 1, ..counted }),
+            (_, Heard::Again(false)) | (Err(_), Heard::Shed) => self.count(at, Some(ip), Delta { shed: 1, ..counted }),
+            (Ok(trap), heard) => {
                 let source = source_of(at, &trap);
-                if is_kept {
+                if heard == Heard::Kept {
                     self.trap_row(at, &trap, source);
                 } else {
                     self.count(at, Some(ip), Delta { shed: 1, ..counted });
                 }
-                self.notice(at, source, trap.into());
+                self.notice(at, source, trap.into(), worth);
             }
-            Err(error) if is_kept => self.refuse(at, Some(ip), snmp::as_it_came(body), &error.to_string()),
-            Err(_) => self.count(at, Some(ip), Delta { shed: 1, ..counted }),
+            (Err(error), Heard::Kept) => self.refuse(at, Some(ip), snmp::as_it_came(body), &error.to_string()),
         }
     }
 
@@ -95,7 +107,8 @@ impl Decoder {
         };
         let source = source_of(at, &trap);
         self.trap_row(at, &trap, source);
-        self.notice(at, source, trap.into());
+        // Whoever may publish there was let in by its operator.
+        self.notice(at, source, trap.into(), Worth { is_authentic: false, known_ms: PATIENCE_MS });
     }
 
     fn trap_row(&mut self, at: &At<'_>, trap: &snmp::Trap, source: Option<IpAddr>) {
@@ -128,11 +141,18 @@ impl Decoder {
     }
 
     /// Tells whoever follows clear pairs.
-    fn notice(&mut self, at: &At<'_>, source: Option<IpAddr>, trap: Arc<snmp::Trap>) {
+    fn notice(&mut self, at: &At<'_>, source: Option<IpAddr>, trap: Arc<snmp::Trap>, worth: Worth) {
         let Some(source) = source else { return };
         let (tenant, partition) = at.scope();
-        self.out.notices.push(Notice { tenant, partition, source, position: at.order, trap });
+        self.out.notices.push(Notice { tenant, partition, source, position: at.order, trap, worth });
     }
+}
+
+/// All that one sender sends was one storm.
+pub(crate) fn notifiers_with_lanes(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let senders = take_state::<SenderKey<()>, Sender<FirstNotifier>>(state, NOTIFIERS)?;
+    put_state(state, NOTIFIERS, senders.into_iter().map(|(key, sender)| (key, sender.map(FirstNotifier::converted))));
+    Ok(())
 }
 
 /// Whose notification it is: the agent's that it names, or the sender's.

@@ -345,11 +345,8 @@ pub(crate) fn exporters_with_reputation(state: &mut Restored, tick: &Tick) -> Re
 /// What exporters name was applications, and nothing else.
 pub(crate) fn exporters_with_names(state: &mut Restored, _: &Tick) -> Result<(), String> {
     let exporters = take_state::<ExporterKey, Sender<SecondExporter>>(state, EXPORTERS)?;
-    let converted = |(key, sender): (ExporterKey, Sender<SecondExporter>)| {
-        let Sender { memory, reputation, heard, timer_ms, dirty } = sender;
-        (key, Sender { memory: memory.converted(), reputation, heard, timer_ms, dirty })
-    };
-    put_state(state, EXPORTERS, exporters.into_iter().map(converted));
+    let converted = exporters.into_iter().map(|(key, sender)| (key, sender.map(SecondExporter::converted)));
+    put_state(state, EXPORTERS, converted);
     Ok(())
 }
 
@@ -361,6 +358,12 @@ pub(crate) fn agents_with_reputation(state: &mut Restored, tick: &Tick) -> Resul
 }
 
 impl<S> Sender<S> {
+    /// The same with another memory.
+    pub(super) fn map<T>(self, of: impl FnOnce(S) -> T) -> Sender<T> {
+        let Sender { memory, reputation, heard, timer_ms, dirty } = self;
+        Sender { memory: of(memory), reputation, heard, timer_ms, dirty }
+    }
+
     /// One that was kept when nobody asked whether it was of use: it is taken to have been.
     fn kept(memory: S, tick: &Tick) -> Self {
         let mut reputation = Reputation::default();

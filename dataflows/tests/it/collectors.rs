@@ -165,22 +165,7 @@ fn what_an_earlier_release_kept_of_an_exporter_is_known_still() {
     assert_eq!(flows, [of((3, 4, 5), "10.0.0.1", ""), of((9, 0, 0), "10.0.0.3", "http")]);
 }
 
-/// A notification of v2c from this sender: a linkUp or linkDown of interface 3, or something else.
-fn notification(peer: &'static str, tag: u8, id: u16, trap: &[u8]) -> Input {
-    let tlv = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
-    let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
-    let bindings = [
-        binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
-        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, trap)),
-        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[3])),
-    ];
-    let id = tlv(2, &[&[0], &id.to_be_bytes()[..]].concat());
-    let pdu = [id, tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings.concat())].concat();
-    input(Kind::Trap, peer, tlv(0x30, &[tlv(2, &[1]), tlv(4, b"abcd1234"), tlv(tag, &pdu)].concat()))
-}
-
 const SOMETHING: &[u8] = &[0x2b, 6, 1, 4, 1, 9];
-const LINK_DOWN: &[u8] = &[0x2b, 6, 1, 6, 3, 1, 1, 5, 3];
 
 /// Received, stored, shed and rows of a sender.
 fn balance(run: &Run, exporter: &str) -> [i64; 4] {
@@ -195,7 +180,7 @@ fn balance(run: &Run, exporter: &str) -> [i64; 4] {
 #[test]
 fn an_inform_that_is_sent_again_is_one_row() {
     let mut run = Run::new(2);
-    let inform = |peer, id| notification(peer, 0xa6, id, SOMETHING);
+    let inform = |peer, id| notification(peer, 0xa6, id, SOMETHING, 3, None);
     run.tick(vec![inform("10.0.0.1:1000", 1), inform("10.0.0.1:1001", 1), inform("10.0.0.2:1000", 1)]);
     run.tick_after(2000, vec![inform("10.0.0.1:1000", 1), inform("10.0.0.1:1000", 2)]);
     // It is known over a restart, and not for ever.
@@ -214,9 +199,9 @@ fn an_inform_that_is_sent_again_is_one_row() {
 #[test]
 fn a_storm_is_thinned_and_its_conditions_are_right_all_the_same() {
     let mut run = Run::new(2);
-    let storm = (0..1_099).map(|n| notification("10.0.0.1:1000", 0xa7, n, SOMETHING));
-    let down = notification("10.0.0.1:1000", 0xa7, 7, LINK_DOWN);
-    let quiet = notification("10.0.0.2:1000", 0xa7, 1, SOMETHING);
+    let storm = (0..1_099).map(|n| notification("10.0.0.1:1000", 0xa7, n, SOMETHING, 3, None));
+    let down = notification("10.0.0.1:1000", 0xa7, 7, LINK_DOWN, 3, None);
+    let quiet = notification("10.0.0.2:1000", 0xa7, 1, SOMETHING, 3, None);
     let mut all: Vec<Input> = storm.chain([down, quiet]).collect();
     all.swap(1_095, 1_099);
     run.tick(all);

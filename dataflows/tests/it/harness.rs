@@ -13,6 +13,7 @@ use radarflow_proto::payload::{AgentPush, Listing, ServiceHead, StagedHead};
 use radarflow_proto::ports::{EpochOutput, FoundRecord, RecordQuery};
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::rows::{Device, IpOwnership, Row, StateRow, Table};
+use radarflow_proto::snmp::usm::Level;
 use radarflow_proto::wire::put_sized;
 
 /// 2024-01-01T00:00:00Z, the harness' beginning of time, milliseconds.
@@ -223,6 +224,30 @@ impl Drop for Run {
             workers.stop();
         }
     }
+}
+
+/// `linkDown`, as SNMP encodes it.
+pub const LINK_DOWN: &[u8] = &[0x2b, 6, 1, 6, 3, 1, 1, 5, 3];
+/// `linkUp`.
+pub const LINK_UP: &[u8] = &[0x2b, 6, 1, 6, 3, 1, 1, 5, 4];
+
+/// A notification about an interface: of v2c, or of v3 as it is kept when its level of security was found to be so.
+pub fn notification(peer: &'static str, tag: u8, id: u16, trap: &[u8], index: u8, level: Option<Level>) -> Input {
+    let tlv = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
+    let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
+    let bindings = [
+        binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
+        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, trap)),
+        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[index])),
+    ];
+    let id = tlv(2, &[&[0], &id.to_be_bytes()[..]].concat());
+    let pdu = tlv(tag, &[id, tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings.concat())].concat());
+    let head = match level {
+        None => [tlv(2, &[1]), tlv(4, b"abcd1234")].concat(),
+        Some(level) => [tlv(2, &[3]), tlv(4, b"ann"), tlv(4, b"engine"), tlv(2, &[level as u8]), tlv(4, b"")].concat(),
+    };
+    let body = tlv(0x30, &[head, pdu].concat()).into();
+    Input { kind: Kind::Trap, tenant: "t", partition: "default".into(), peer: Some(peer), body }
 }
 
 pub fn fact(fact: &Fact) -> Input {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use radarflow_proto::fact::{Actor, AlertStatus, Fact, Receiver, ReceiverKind, Role};
 use radarflow_proto::rows::{Alert, AlertHistory, HealthEvent, StateRow, Trap};
+use radarflow_proto::snmp::usm::Level;
 
 use crate::harness::*;
 
@@ -128,29 +129,12 @@ fn an_agent_falls_silent_and_speaks_again() {
     assert_eq!(states, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
 
-/// A v2c trap about interface 3, as net-snmp encodes it.
 fn link_trap(down: bool) -> Input {
-    about_interface(&[0x2b, 6, 1, 6, 3, 1, 1, 5, if down { 3 } else { 4 }], 3)
+    about_interface(if down { LINK_DOWN } else { LINK_UP }, 3)
 }
 
 fn about_interface(trap: &[u8], index: u8) -> Input {
-    let tlv = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
-    let binding = |oid: &[u8], value: Vec<u8>| tlv(0x30, &[tlv(6, oid), value].concat());
-    let bindings = [
-        binding(&[0x2b, 6, 1, 2, 1, 1, 3, 0], tlv(0x43, &[1])),
-        binding(&[0x2b, 6, 1, 6, 3, 1, 1, 4, 1, 0], tlv(6, trap)),
-        binding(&[0x2b, 6, 1, 2, 1, 2, 2, 1, 1, 3], tlv(2, &[index])),
-    ]
-    .concat();
-    let pdu = [tlv(2, &[1]), tlv(2, &[0]), tlv(2, &[0]), tlv(0x30, &bindings)].concat();
-    let message = tlv(0x30, &[tlv(2, &[1]), tlv(4, b"abcd1234"), tlv(0xa7, &pdu)].concat());
-    Input {
-        kind: radarflow_proto::frame::Kind::Trap,
-        tenant: "t",
-        partition: "default".into(),
-        peer: Some("10.0.0.1:50000"),
-        body: message.into(),
-    }
+    notification("10.0.0.1:50000", 0xa7, 1, trap, index, None)
 }
 
 #[test]
@@ -165,6 +149,29 @@ fn a_trap_begins_a_condition_and_its_pair_ends_it() {
     let traps = run.rows::<Trap>();
     assert_eq!((traps.len(), traps[0].trap_name.as_deref()), (2, Some("linkDown")));
     assert_eq!(traps[0].device_uid, Some(run.tables.uids()[0].clone()), "attributed by ownership");
+}
+
+#[test]
+fn what_an_authentic_trap_began_only_another_ends() {
+    let mut run = Run::new(2);
+    let said = |trap: &[u8], level| notification("10.0.0.1:161", 0xa7, 1, trap, 3, level);
+    let authentic = Some(Level::AuthNoPriv);
+    let burns = |run: &Run| alerts(run).iter().any(|alert| alert.status == "pending");
+    for (began, ended, burns_on) in [
+        (None, None, false),
+        (None, authentic, false),
+        (authentic, None, true),
+        (authentic, Some(Level::NoAuthNoPriv), true),
+        (authentic, authentic, false),
+    ] {
+        run.tick(vec![said(LINK_DOWN, began)]);
+        // What anybody says again changes nothing of what is known.
+        run.tick(vec![said(LINK_DOWN, None)]);
+        run.tick(vec![said(LINK_UP, ended)]);
+        assert_eq!(burns(&run), burns_on, "{began:?} {ended:?}");
+        run.tick(vec![said(LINK_UP, authentic)]);
+        assert!(!burns(&run));
+    }
 }
 
 #[test]

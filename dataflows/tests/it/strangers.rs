@@ -11,6 +11,7 @@ use radarflow_dataflows::worker::Start;
 use radarflow_proto::cell::RowId;
 use radarflow_proto::frame::Kind;
 use radarflow_proto::rows::{Flow, Source, StateRow};
+use radarflow_proto::snmp::usm::Level;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -295,6 +296,28 @@ fn link(ip: &str, interface: &str, is_up: bool) -> Input {
         r#"{{"source":"{ip}","trap_oid":"{oid}","varbinds":[{{"oid":"1.3.6.1.2.1.2.2.1.1.1","value":"INTEGER: {interface}"}}]}}"#
     );
     input(Kind::TrapJson, "t", &format!("{ip}:162"), body.into())
+}
+
+#[test]
+fn a_flood_of_invented_senders_does_not_keep_the_link_of_a_known_one_out() {
+    let mut run = Run::new(2);
+    let all = neighbours(MAX_PAIRS + 3);
+    let (known, strangers) = all.split_at(3);
+    let down = |ip: &str, level| notification(format!("{ip}:161").leak(), 0xa7, 1, LINK_DOWN, 3, level);
+    let is_down = |run: &Run, ip: &str| {
+        let is = |row: &StateRow| matches!(row, StateRow::Alert(a) if a.status != "resolved" && a.source_id == format!("{ip}/3"));
+        run.tables.state.values().any(is)
+    };
+    let up = |ip: &str| notification(format!("{ip}:161").leak(), 0xa7, 1, LINK_UP, 3, None);
+    run.tick(vec![up(&known[0])]);
+    run.tick_after(MINUTE_MS, vec![up(&known[0])]);
+    for ips in strangers.chunks(200) {
+        run.tick(ips.iter().map(|ip| down(ip, None)).collect());
+    }
+    assert!(strangers.iter().all(|ip| is_down(&run, ip)));
+    run.tick(vec![down(&known[0], None), down(&known[1], None), down(&known[2], Some(Level::AuthPriv))]);
+    assert_eq!([0, 1, 2].map(|n| is_down(&run, &known[n])), [true, false, true]);
+    assert_eq!(strangers.iter().filter(|ip| is_down(&run, ip)).count(), MAX_PAIRS - 2);
 }
 
 #[test]

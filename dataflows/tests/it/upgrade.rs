@@ -1,6 +1,7 @@
 //! State of older builds, converted.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use radarflow_dataflows::identity::How;
@@ -11,7 +12,8 @@ use radarflow_dataflows::records::{FirstSeen, Live, RunName};
 use radarflow_dataflows::upgrade::{UpgradeError, upgrade, versions};
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::{Actor, Fact, Role};
-use radarflow_proto::rows::StateRow;
+use radarflow_proto::rows::{StateRow, Trap};
+use radarflow_reconcile::alert::Condition;
 use radarflow_reconcile::brakes::Brakes;
 use radarflow_reconcile::identity::name::Name;
 use serde::{Deserialize, Serialize};
@@ -338,4 +340,53 @@ fn alerts_and_groups_of_before_there_were_routes_go_on() {
     after.tick_after(2000, vec![taken, condition(false)]);
     let told: Vec<bool> = after.outputs_seen.iter().flat_map(|o| &o.due).map(|due| due.firing()).collect();
     assert_eq!(told, [true, false], "it is told that it is over");
+}
+
+#[test]
+fn what_traps_began_and_who_sent_informs_is_known_on() {
+    /// What a sender of notifications is remembered by.
+    type Notifier = (i64, [(u64, [u64; 16]); 3], Vec<(u64, i64, bool)>);
+    type Subject = (IpAddr, radarflow_reconcile::alert::Subject);
+    type Begun = BTreeMap<Subject, (Condition, i64, (bool, i64))>;
+
+    let mut before = Run::new(2);
+    let inform = || notification("10.0.0.1:161", 0xa6, 7, LINK_DOWN, 3, None);
+    before.tick(vec![inform()]);
+    before.tick(vec![fact(&Fact::Snapshot)]);
+    let (mut old, mut new) = (before.snapshot.clone(), before.snapshot.clone());
+    for (_, value) in old.get_mut("pairs").expect("a trap began something") {
+        let begun: Begun = postcard::from_bytes(value).unwrap();
+        let begun: BTreeMap<_, _> = begun.into_iter().map(|(subject, (c, said, _))| (subject, (c, said))).collect();
+        *value = postcard::to_stdvec(&begun).unwrap();
+    }
+    let (of_old, of_new) = (old.get_mut("notifiers"), new.get_mut("notifiers"));
+    for ((_, old), (_, new)) in of_old.into_iter().flatten().zip(of_new.into_iter().flatten()) {
+        let ((step, _, informs), rest) = postcard::take_from_bytes::<Notifier>(new).unwrap();
+        let first: Vec<_> = informs.iter().map(|(hash, at, _)| (*hash, *at)).collect();
+        *old = [postcard::to_stdvec(&(step, 1u64, first)).unwrap(), rest.to_vec()].concat();
+        let storms = [(0u64, [0u64; 16]); 3];
+        *new = [postcard::to_stdvec(&(step, storms, informs)).unwrap(), rest.to_vec()].concat();
+    }
+    assert!(old["pairs"] != new["pairs"] && old["notifiers"] != new["notifiers"]);
+    let tick = Tick { epoch: before.epoch, clock_ms: before.clock_ms, live_ms: before.clock_ms };
+    let mut known = versions();
+    known.extend([("pairs".to_owned(), 3), ("notifiers".to_owned(), 1)]);
+    let converted = upgrade(old, &known, &tick).unwrap();
+    assert_eq!(converted, new);
+    let start = Start { epoch: before.epoch, state: converted, ..Start::default() };
+    let mut after = Run::from(2, start, before.clock_ms);
+    assert_eq!(after.tables.state, before.tables.state);
+    after.tick(vec![inform()]);
+    assert!(after.rows::<Trap>().is_empty(), "it was there before");
+}
+
+#[test]
+fn vantages_that_are_sick_are_sick_on() {
+    let key = postcard::to_stdvec(&("t", "default", "agent-7")).unwrap();
+    let old =
+        BTreeMap::from([("sick".to_owned(), vec![(key.clone(), postcard::to_stdvec(&(5i64, 8u64, 9u64)).unwrap())])]);
+    let mut known = versions();
+    known.insert("sick".to_owned(), 1);
+    let converted = upgrade(old, &known, &Tick { epoch: 1, clock_ms: 7, live_ms: 7 }).unwrap();
+    assert_eq!(converted["sick"], [(key, postcard::to_stdvec(&(5i64, 8u64, 9u64, None::<i64>)).unwrap())]);
 }

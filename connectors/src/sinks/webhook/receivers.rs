@@ -1,14 +1,12 @@
 //! Who is sent messages: receivers by HTTP ([`Http`]), or a model of them in a test.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::Value;
 
 use crate::http;
+use crate::reach::{self, Reach};
 
 /// Longest wait for the beginning of an answer's text, once its status is there.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
@@ -55,14 +53,8 @@ pub trait Receivers: Send + Sync + 'static {
     async fn post(&self, post: Post) -> Reply;
 }
 
-/// How far messages may go to receivers that the configuration file does not state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To any address.
-    Anywhere,
-    /// To addresses that everybody can reach: whoever states receivers must not have the host ask what only it can reach.
-    Public,
-}
+/// What is said of addresses that messages must not go to.
+const PRIVATE: &str = "only the configuration file may name one, or it says private_receivers = true";
 
 /// By HTTP. No redirect is followed.
 pub(super) struct Http {
@@ -74,74 +66,17 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn new(reach: Reach) -> Result<Http, reqwest::Error> {
         let anywhere = http::client(|client| client.redirect(reqwest::redirect::Policy::none()))?;
-        let public = || {
-            http::client(|client| {
-                // A proxy would resolve names by itself.
-                let client = client.redirect(reqwest::redirect::Policy::none()).no_proxy();
-                client.dns_resolver(Arc::new(PublicNames))
-            })
-        };
+        let public = || reach::client(|client| client.redirect(reqwest::redirect::Policy::none()));
         Ok(Http { anywhere, public: (reach == Reach::Public).then(public).transpose()? })
     }
-}
-
-/// Resolves names to public addresses.
-struct PublicNames;
-
-impl Resolve for PublicNames {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|addr| is_public(addr.ip())).collect();
-            if public.is_empty() {
-                return Err(format!("{} has no public address: {PRIVATE}", name.as_str()).into());
-            }
-            Ok(Box::new(public.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// What is said of addresses that messages must not go to.
-const PRIVATE: &str = "only the configuration file may name one, or it says private_receivers = true";
-
-/// Whether everybody can reach an address.
-fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = (a == 100 && (64..128).contains(&b)) || (a == 198 && (b == 18 || b == 19));
-            let own = ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified();
-            !(own || shared || ip.is_multicast() || ip.is_broadcast() || a == 0 || a >= 240)
-        }
-        IpAddr::V6(ip) => {
-            let own = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified();
-            // Of an address within another the inner one counts: 6to4, and the one for translation.
-            let [a, b, c, ..] = ip.segments();
-            let inner = match (a, b) {
-                (0x2002, _) => Some([b, c]),
-                (0x64, 0xff9b) => Some([ip.segments()[6], ip.segments()[7]]),
-                _ => None,
-            };
-            let inner = inner.map(|[high, low]| std::net::Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-            !(own || ip.is_multicast()) && inner.is_none_or(|ip| is_public(ip.into()))
-        }
-    }
-}
-
-/// The address that a URL names itself, if it is none that everybody can reach.
-fn private_host(url: &str) -> Option<String> {
-    let url = reqwest::Url::parse(url).ok()?;
-    let host = url.host_str()?;
-    let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
-    (!is_public(ip)).then(|| format!("{ip} is no public address: {PRIVATE}"))
 }
 
 #[async_trait]
 impl Receivers for Http {
     async fn post(&self, post: Post) -> Reply {
         let client = match &self.public {
-            Some(public) if !post.of_host => match private_host(&post.url) {
-                Some(why) => return Reply::Unusable(why),
+            Some(public) if !post.of_host => match reach::private_host(&post.url) {
+                Some(why) => return Reply::Unusable(format!("{why}: {PRIVATE}")),
                 None => public,
             },
             _ => &self.anywhere,
@@ -167,32 +102,6 @@ impl Receivers for Http {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_that_only_the_host_reaches_are_not_public_however_they_are_written() {
-        for url in [
-            "http://127.0.0.1:9/x",
-            "http://10.1.2.3/",
-            "http://169.254.169.254/latest/meta-data",
-            "http://100.64.0.1/",
-            "http://0x7f000001/",
-            "http://2130706433/",
-            "http://[::1]/",
-            "http://[::ffff:192.168.0.1]/",
-            "http://[fd00::1]/",
-            "http://[fe80::1]/",
-            "http://[2002:7f00:1::]/",
-            "http://[64:ff9b::a00:1]/",
-            "http://0.0.0.0/",
-        ] {
-            assert!(private_host(url).is_some(), "{url}");
-        }
-        for url in
-            ["http://8.8.8.8/", "https://[2001:4860:4860::8888]/", "https://hooks.example/x", "http://172.32.0.1/"]
-        {
-            assert_eq!(private_host(url), None, "{url}");
-        }
-    }
 
     #[tokio::test]
     async fn a_name_of_this_host_leads_nowhere_unless_the_configuration_file_says_it() {
