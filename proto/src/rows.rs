@@ -608,6 +608,8 @@ tables! {
         matchers: Vec<String>,
         /// After which time each level comes, from the beginning of the alert: `30m`, `2h`. Empty for never.
         levels: Vec<String>,
+        /// Who is told from each level on, beside those that routes name: a receiver, `oncall:ROTA`, or `-`.
+        receivers: Vec<String>,
         /// The set of files it belongs to, if any: nobody else changes it.
         owner: Option<String>,
         /// When it began.
@@ -618,6 +620,96 @@ tables! {
         updated_at: Time,
         /// Who changed it.
         updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// People who are on call in turn.
+    State Rota RotaBatch "rotas" postgres "rotas" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name; routes name whoever is on call `oncall:` and this.
+        name: String,
+        /// In the order of their turns: `PERSON=RECEIVER`, or a receiver that is called as the person is.
+        people: Vec<String>,
+        /// When the first turn begins.
+        starts_at: Time,
+        /// How long a turn is: `1w`, `1d`, `12h`.
+        shift: String,
+        /// Whose time of day turns of whole days end at.
+        time_zone: String,
+        /// Time intervals in which alone somebody is on call; empty for always.
+        time_intervals: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// People who take over in a rota for a while.
+    State RotaOverride RotaOverrideBatch "rota_overrides" postgres "rota_overrides" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// The rota.
+        rota: String,
+        /// Somebody of the rota, or `PERSON=RECEIVER`.
+        person: String,
+        /// When it begins.
+        starts_at: Time,
+        /// When it ends.
+        ends_at: Time,
+        /// Why.
+        comment: String,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Who is on call now: a row a rota. `at:` tells who was.
+    State OnCall OnCallBatch "oncall" postgres "oncall" key [tenant_id, partition, rota] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: rotas are the whole tenant's.
+        partition: String,
+        /// The rota.
+        rota: String,
+        /// Who; null while nobody is.
+        person: Option<String>,
+        /// The receiver by which they are told.
+        receiver: Option<String>,
+        /// Since when.
+        since: Time,
+        /// Until when, if that is known.
+        until: Option<Time>,
+        /// The override by which it is them and nobody else.
+        rota_override: Option<String>,
+        /// Who is next.
+        next_person: Option<String>,
+        /// From when on.
+        next_at: Option<Time>,
         /// Epoch of this version.
         epoch: i64,
     }

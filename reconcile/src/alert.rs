@@ -211,7 +211,11 @@ impl Life {
             partition: row.partition,
             device_uid: row.device_uid,
             suppressed: self.hold(),
-            taken: self.status == AlertStatus::Acknowledged,
+            taken_ms: self
+                .acknowledged
+                .as_ref()
+                .filter(|_| self.status == AlertStatus::Acknowledged)
+                .map(|(at, _)| at.ms()),
             level: self.level,
         }
     }

@@ -243,7 +243,10 @@ mod tests {
         words.told(first);
         for n in 1..=MAX_WORDS {
             let (number, word) = words.next().await;
-            assert!(matches!(&word, Payload::CommandResult(result) if result.command_id == n.to_string()), "{n}: {word:?}");
+            assert!(
+                matches!(&word, Payload::CommandResult(result) if result.command_id == n.to_string()),
+                "{n}: {word:?}"
+            );
             words.told(number);
         }
     }

@@ -58,7 +58,7 @@ async fn flows_are_told_where_they_are_by_the_file_of_their_time() {
     // Nor does one that is missing keep the server from starting.
     server.kill();
     std::fs::remove_file(&own).unwrap();
-    let mut server = home.start();
+    let server = home.start();
     server.send("netflow", &[netflow_v5(3)]);
     server.count("flows", 120).await;
     let french = server.rows("in:flows src_country:FR stats:\"count() as n\"").await;

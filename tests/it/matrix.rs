@@ -173,6 +173,11 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         ("time_intervals", json!({"periods": ["weekdays=monday"]})),
         ("maintenance_windows", json!({"condition": format!("hostname:{PLANTED}*"), "time_intervals": [named]})),
         ("escalation_policies", json!({"matchers": [format!("device={PLANTED}")], "levels": ["30m"]})),
+        ("rotas", json!({"people": [format!("{PLANTED}={named}")], "starts_at": "2026-01-05T08:00:00Z"})),
+        (
+            "rota_overrides",
+            json!({"rota": named, "person": PLANTED, "starts_at": "2026-01-06T08:00:00Z", "ends_at": "2099-01-01T00:00:00Z"}),
+        ),
         ("users", json!({"role": "viewer", "display_name": PLANTED, "password": format!("{PLANTED} password")})),
     ] {
         let body = json!({"data": {"type": kind, "id": named, "attributes": attributes}});
@@ -243,6 +248,8 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         "profiles",
         "receivers",
         "roles",
+        "rota_overrides",
+        "rotas",
         "routes",
         "rules",
         "silences",

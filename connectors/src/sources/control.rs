@@ -376,8 +376,9 @@ mod tests {
         assert_eq!(commands.next(&one, &mut claimed).as_deref(), Some("4"), "it is the newest again");
         commands.learn(&[change("4", CommandTurn::Withdrawn)]);
         drop(elsewhere);
-        assert!(commands.with(|waiting| {
-            waiting.of.is_empty() && waiting.granted.len() == 1 && waiting.streams.len() == 1
-        }));
+        assert!(
+            commands
+                .with(|waiting| { waiting.of.is_empty() && waiting.granted.len() == 1 && waiting.streams.len() == 1 })
+        );
     }
 }

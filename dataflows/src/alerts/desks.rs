@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use radarflow_proto::resource::{Resource, ResourceChange};
-use radarflow_proto::rows::Device;
+use radarflow_proto::rows::{Device, OnCall, StateRow};
 use radarflow_reconcile::routing::policy::READ;
 use radarflow_reconcile::routing::{Burning, Desk, Said};
 use serde::{Deserialize, Serialize};
@@ -61,13 +61,26 @@ fn take(desk: &mut Desk, parts: Vec<(Part, isize)>) {
     }
 }
 
-fn said(tenant: &str, said: Said) -> Keyed<GroupKey, GroupEvent> {
+/// What a desk says.
+#[derive(Clone)]
+enum Word {
+    /// To a group.
+    Group(Keyed<GroupKey, GroupEvent>),
+    /// Of who is on call.
+    Row(Arc<OnCall>, isize),
+}
+
+fn words(tenant: &str, said: Said) -> Vec<Word> {
     let (name, event) = match said {
         Said::Told(name, entry, elsewhere) => (name, GroupEvent::Told(entry, elsewhere)),
         Said::Gone(name, id, elsewhere) => (name, GroupEvent::Gone(id, elsewhere)),
+        Said::OnCall(before, after) => {
+            let before = before.map(|row| Word::Row(row, -1));
+            return before.into_iter().chain(after.map(|row| Word::Row(row, 1))).collect();
+        }
     };
     let key = GroupKey { tenant: tenant.to_owned(), receiver: name.receiver, group: name.group };
-    Keyed { key, position: 0, event }
+    vec![Word::Group(Keyed { key, position: 0, event })]
 }
 
 /// The desks of the tenants that this worker has.
@@ -78,25 +91,33 @@ struct Desks {
 }
 
 impl Desks {
-    fn turn(&mut self, tenant: String, parts: Vec<(Part, isize)>, now_ms: i64) -> Vec<Keyed<GroupKey, GroupEvent>> {
+    fn turn(&mut self, tenant: String, parts: Vec<(Part, isize)>, now_ms: i64) -> Vec<Word> {
         let desk = self.of.entry(tenant.clone()).or_default();
         if let Some(due) = desk.due_ms() {
             self.due.remove(&(due, tenant.clone()));
         }
         take(desk, parts);
-        let out = desk.turn(now_ms).into_iter().map(|word| said(&tenant, word)).collect();
+        let out = desk.turn(now_ms).into_iter().flat_map(|said| words(&tenant, said)).collect();
         self.due.extend(desk.due_ms().map(|due| (due, tenant)));
         out
     }
 }
 
-/// Builds it: what groups are told.
+/// What desks say.
+pub(super) struct Outputs<'scope> {
+    /// To groups.
+    pub(super) groups: Events<'scope, Keyed<GroupKey, GroupEvent>>,
+    /// Who is on call.
+    pub(super) on_call: Rel<'scope, StateRow>,
+}
+
+/// Builds it.
 pub(super) fn build<'scope>(
     cx: &Context,
     resources: Events<'scope, ResourceChange>,
     devices: Rel<'scope, Arc<Device>>,
     burning: Rel<'scope, (String, Burning)>,
-) -> Events<'scope, Keyed<GroupKey, GroupEvent>> {
+) -> Outputs<'scope> {
     let read = READ.map(radarflow_proto::rows::Table::name);
     let resources = collected(
         resources.flat_map(move |ResourceChange { before, after }| {
@@ -110,7 +131,7 @@ pub(super) fn build<'scope>(
     let cx = cx.clone();
     let first = cx.restored;
     let by_tenant = Exchange::new(|(part, _, _): &(Part, u64, isize)| route(part.tenant()));
-    parts.inner.unary_frontier(by_tenant, "Desks", move |capability, _| {
+    let said = parts.inner.unary_frontier(by_tenant, "Desks", move |capability, _| {
         let mut capability = Some(capability.delayed(&first));
         let mut desks = Desks::default();
         let clocks: BTreeMap<String, i64> = cx.restore_where(CLOCKS, |tenant: &String| route(tenant));
@@ -160,5 +181,15 @@ pub(super) fn build<'scope>(
             }
             held.downgrade(&upper.max(first));
         }
-    })
+    });
+    Outputs {
+        groups: said.clone().flat_map(|word| match word {
+            Word::Group(told) => Some(told),
+            Word::Row(..) => None,
+        }),
+        on_call: collected(said, |word| match word {
+            Word::Row(row, diff) => Some((StateRow::OnCall(row), diff)),
+            Word::Group(_) => None,
+        }),
+    }
 }

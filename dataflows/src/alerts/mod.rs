@@ -104,8 +104,8 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         _ => None,
     });
     let addresses = inputs.resources.clone();
-    let reached = desks::build(cx, inputs.resources, inputs.devices, burning);
-    let groups = machine(reached.concat(inputs.deliveries.clone()), cx, Groups);
+    let desks = desks::build(cx, inputs.resources, inputs.devices, burning);
+    let groups = machine(desks.groups.concat(inputs.deliveries.clone()), cx, Groups);
     let dead = groups.clone().flat_map(|out| match out {
         GroupOut::Dead(due, detail) => {
             let key = LetterKey { tenant: due.tenant.clone(), receiver: due.receiver.name.clone() };
@@ -161,7 +161,7 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         _ => None,
     });
     Outputs {
-        rows: counted(cx, alerts, groups).concat(notices).concat(dead_letters),
+        rows: counted(cx, alerts, groups).concat(notices).concat(dead_letters).concat(desks.on_call),
         events: of_alerts.concat(of_groups).concat(of_letters),
         outcomes: outcomes.concat(letters.clone().flat_map(|out| match out {
             LetterOut::Outcome(outcome) => Some(outcome),

@@ -6,10 +6,12 @@ use radarflow_proto::rows::Table;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
+use super::rotas::told;
 use super::silences::{matchers, of_matchers};
 use super::world::World;
 use crate::routing::Matcher;
 use crate::routing::matcher::{Labels, all_match};
+use crate::routing::policy::NOBODY;
 use crate::routing::times::duration_ms;
 
 /// Levels of a policy.
@@ -24,6 +26,7 @@ pub(super) static ESCALATION_POLICIES: ResourceKind = ResourceKind {
         Field::number("position", -1_000_000, 1_000_000, 0),
         of_matchers("matchers"),
         Field::texts("levels", MAX_LEVELS, 50),
+        Field::texts("receivers", MAX_LEVELS, 200),
     ],
     actions: &[],
     read: Role::Viewer,
@@ -38,6 +41,11 @@ pub(super) static ESCALATION_POLICIES: ResourceKind = ResourceKind {
 fn check(world: &World<'_>, policy: &Resource) -> Result<(), Wrong> {
     matchers(world, policy, "matchers")?;
     let levels = levels(policy).map_err(|why| Wrong::field("levels", why))?;
+    let receivers = policy.texts("receivers");
+    told(world, &receivers, NOBODY)?;
+    if receivers.len() > levels.len() {
+        return Err(Wrong::field("receivers", "there is one a level at most"));
+    }
     match levels.is_sorted_by(|a, b| a < b) {
         true => Ok(()),
         false => Err(Wrong::field("levels", "each comes after the one before it")),

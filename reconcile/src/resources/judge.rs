@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
-use super::{maintenance, named, of_table, profiles, providers, routes};
+use super::{maintenance, named, of_table, profiles, providers, rotas, routes};
 use crate::access::Permissions;
 
 /// Operations of a command at most.
@@ -420,12 +420,24 @@ impl Judge {
         }
         let mut routes = of(Table::Route);
         match key.0 {
-            Table::Receiver => return routes.find(|route| route.texts("receivers").contains(&key.1)),
+            Table::Receiver => {
+                let names = |of: &&Arc<Resource>| of.texts("receivers").contains(&key.1);
+                let policies = of(Table::EscalationPolicy).find(names);
+                let rotas = of(Table::Rota).find(|rota| rotas::leads_to(rota, &key.1));
+                let overrides = of(Table::RotaOverride).find(|over| rotas::names(over, &key.1));
+                return routes.find(names).or(policies).or(rotas).or(overrides);
+            }
+            Table::Rota => {
+                let policies = of(Table::EscalationPolicy).find(|policy| rotas::refers(policy, &key.1));
+                let overrides = of(Table::RotaOverride).find(|over| over.text("rota") == Some(&key.1));
+                return routes.find(|route| rotas::refers(route, &key.1)).or(policies).or(overrides);
+            }
             Table::Route => return routes.find(|route| route.text("parent") == Some(&key.1)),
             Table::TimeInterval => {
                 let windows = of(Table::MaintenanceWindow).find(|window| maintenance::refers(window, &key.1));
                 let profiles = of(Table::Profile).find(|profile| profiles::pauses_by(profile, &key.1));
-                return routes.find(|route| routes::refers(route, &key.1)).or(windows).or(profiles);
+                let rotas = of(Table::Rota).find(|rota| rota.texts("time_intervals").contains(&key.1));
+                return routes.find(|route| routes::refers(route, &key.1)).or(windows).or(profiles).or(rotas);
             }
             Table::Role => {}
             _ => return None,

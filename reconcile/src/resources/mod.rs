@@ -15,7 +15,7 @@
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
 //! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs` | the kinds |
-//! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation` | the kinds of who is told of alerts |
+//! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation`, `rotas` | the kinds of who is told of alerts |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod dependencies;
@@ -32,6 +32,7 @@ mod profiles;
 pub mod providers;
 mod receivers;
 mod roles;
+mod rotas;
 mod routes;
 mod rules;
 mod sessions;
@@ -64,6 +65,8 @@ pub static KINDS: &[&ResourceKind] = &[
     &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,
+    &rotas::ROTAS,
+    &rotas::ROTA_OVERRIDES,
     &rules::RULES,
     &routes::ROUTES,
     &sessions::SESSIONS,

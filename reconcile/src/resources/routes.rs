@@ -8,6 +8,7 @@ use radarflow_proto::resource::{RefusalCode, Resource};
 use radarflow_proto::rows::Table;
 
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
+use super::rotas::told;
 use super::silences::{matchers, of_matchers};
 use super::world::World;
 use crate::routing::policy::{ALL_LABELS, MAX_DEPTH, NOBODY};
@@ -49,10 +50,7 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
     };
     matchers(world, route, "matchers")?;
     let receivers = route.texts("receivers");
-    let known = |name: &&String| *name != NOBODY && world.get(Table::Receiver, name).is_none();
-    if let Some(name) = receivers.iter().find(known) {
-        return missing("receivers", "receiver", name);
-    }
+    told(world, &receivers, NOBODY)?;
     if receivers.len() > 1 && receivers.iter().any(|name| name == NOBODY) {
         return Err(Wrong::field("receivers", "- is nobody: nothing stands beside it"));
     }
@@ -66,10 +64,10 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
         return Err(Wrong::field("group_by", "... is all labels: nothing stands beside it"));
     }
     // Upwards: who is told, and that there is an end.
-    let (mut told, mut at, mut depth) = (!receivers.is_empty(), route.text("parent"), 1);
+    let (mut is_told, mut at, mut depth) = (!receivers.is_empty(), route.text("parent"), 1);
     while let Some(name) = at {
         let Some(parent) = world.get(Table::Route, name) else { return missing("parent", "route", name) };
-        told |= !parent.texts("receivers").is_empty();
+        is_told |= !parent.texts("receivers").is_empty();
         depth += 1;
         if name == route.id {
             return Err(Wrong::field("parent", "it would be above itself"));
@@ -79,7 +77,7 @@ fn check(world: &World<'_>, route: &Resource) -> Result<(), Wrong> {
         }
         at = parent.text("parent");
     }
-    match told {
+    match is_told {
         true => Ok(()),
         false => Err(Wrong::field("receivers", "neither it nor a route above it says who is told")),
     }

@@ -14,13 +14,14 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use radarflow_proto::cell::Time;
 use radarflow_proto::payload::NotifiedAlert;
 use radarflow_proto::resource::Resource;
-use radarflow_proto::rows::Device;
+use radarflow_proto::rows::{Device, OnCall};
 use serde::{Deserialize, Serialize};
 
 use super::matcher::all_match;
-use super::policy::{Address, Hold, Now, Policy};
+use super::policy::{Address, Destination, Hold, Now, Policy};
 
 /// An alert that burns, as whoever tells of it must know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,8 +34,8 @@ pub struct Burning {
     pub device_uid: Option<String>,
     /// Somebody does not want it: who, and until when.
     pub suppressed: Option<Hold>,
-    /// Somebody took it: it is not told again.
-    pub taken: bool,
+    /// When somebody took it, milliseconds since 1970: it is not told again.
+    pub taken_ms: Option<i64>,
     /// How often it was escalated.
     pub level: i64,
 }
@@ -68,6 +69,8 @@ pub enum Said {
     Told(GroupName, Arc<Entry>, bool),
     /// An alert belongs to it no more: it is over, or goes elsewhere; and whether another group of the receiver has it.
     Gone(GroupName, String, bool),
+    /// Who is on call in a rota, before and after.
+    OnCall(Option<Arc<OnCall>>, Option<Arc<OnCall>>),
 }
 
 /// A device, ordered by its name.
@@ -160,6 +163,7 @@ impl Sides {
 /// All that a tenant's notifications hang on.
 #[derive(Default)]
 pub struct Desk {
+    tenant: String,
     resources: BTreeMap<(String, String), Arc<Resource>>,
     policy: Policy,
     /// The policy is to be read again.
@@ -176,6 +180,8 @@ pub struct Desk {
     /// Addresses as they were said last: alerts of a group share one.
     shared: BTreeMap<GroupName, Arc<Address>>,
     dirty: BTreeSet<String>,
+    /// Who is on call, by rota, as it was said last.
+    on_call: BTreeMap<String, Arc<OnCall>>,
 }
 
 /// Addresses that are kept beyond those that are in use.
@@ -228,6 +234,7 @@ impl Desk {
     /// A resource stands so now, or no more.
     pub fn resource(&mut self, resource: Arc<Resource>, is: bool) {
         let key = (resource.resource.clone(), resource.id.clone());
+        self.tenant.clone_from(&resource.tenant);
         if is {
             self.resources.insert(key, resource);
         } else {
@@ -273,6 +280,7 @@ impl Desk {
 
     /// Says what is otherwise at an instant. It must be called at every epoch at which something was told, or that is due.
     pub fn turn(&mut self, now_ms: i64) -> Vec<Said> {
+        let looked = self.stale || self.next_ms.is_some_and(|at| at <= now_ms);
         if std::mem::take(&mut self.stale) {
             self.policy = Policy::of(self.resources.values());
             self.sides.clear();
@@ -294,7 +302,7 @@ impl Desk {
                 self.dirty.extend(sides.targets.iter().cloned());
             }
         }
-        let mut out = Vec::new();
+        let mut out = if looked { self.say_on_call() } else { Vec::new() };
         for id in std::mem::take(&mut self.dirty) {
             let mut after: BTreeMap<GroupName, Arc<Entry>> = BTreeMap::new();
             if let Some(burning) = self.burning.get(&id).cloned() {
@@ -308,7 +316,7 @@ impl Desk {
                             address
                         }
                     };
-                    let (alert, taken) = (burning.alert.clone(), burning.taken);
+                    let (alert, taken) = (burning.alert.clone(), burning.taken_ms.is_some());
                     after.insert(name, Arc::new(Entry { address, alert, taken, hold }));
                 }
             }
@@ -338,10 +346,38 @@ impl Desk {
     /// Where an alert goes, and what holds it back there.
     fn addressed(&self, burning: &Burning) -> Vec<(Address, Option<Hold>)> {
         let hold = self.hold(burning);
-        let held = |(address, mute, active): (Address, &[String], &[String])| {
-            (address, hold.clone().or_else(|| Policy::muted(&self.now, mute, active)))
+        let held = |destination: Destination<'_>| {
+            let hold = hold.clone().or_else(|| destination.hold(&self.now));
+            (destination.address, hold)
         };
-        self.policy.addresses(&burning.alert.labels, burning.level).into_iter().map(held).collect()
+        self.policy.destinations(&self.now, burning).into_iter().map(held).collect()
+    }
+
+    /// Who is on call otherwise than it was said.
+    fn say_on_call(&mut self) -> Vec<Said> {
+        let mut after: BTreeMap<String, Arc<OnCall>> = BTreeMap::new();
+        for rota in self.policy.rotas() {
+            let Some((now, next)) = self.policy.on_call(&self.now, rota) else { continue };
+            let instant = |ms: i64| Time::from_ms(ms);
+            let row = OnCall {
+                tenant_id: self.tenant.clone(),
+                partition: "default".to_owned(),
+                rota: rota.to_owned(),
+                person: now.person.as_ref().map(|person| person.name.clone()),
+                receiver: now.person.as_ref().map(|person| person.receiver.clone()),
+                since: instant(now.from_ms),
+                until: now.to_ms.map(instant),
+                rota_override: now.by.clone(),
+                next_at: next.as_ref().map(|next| instant(next.from_ms)),
+                next_person: next.and_then(|next| next.person).map(|person| person.name),
+                epoch: 0,
+            };
+            after.insert(rota.to_owned(), row.into());
+        }
+        let before = std::mem::replace(&mut self.on_call, after);
+        let rotas: BTreeSet<&String> = before.keys().chain(self.on_call.keys()).collect();
+        let said = rotas.into_iter().map(|rota| (before.get(rota).cloned(), self.on_call.get(rota).cloned()));
+        said.filter(|(before, after)| before != after).map(|(before, after)| Said::OnCall(before, after)).collect()
     }
 
     /// Why nothing is told of an alert, whoever would be told.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`matcher`] | what a label must be |
 //! | [`times`] | when a time interval holds, and when that changes |
+//! | [`oncall`] | who is on call |
 //! | [`policy`] | what a tenant states, read; where an alert goes, and what holds it back |
 //! | [`desk`] | all of it kept up to date for a tenant: what changes for which group |
 //! | [`rehearse`] | who would have been told of alerts of the past |
@@ -13,6 +14,7 @@
 pub mod desk;
 pub mod import;
 pub mod matcher;
+pub mod oncall;
 pub mod policy;
 pub mod rehearse;
 #[cfg(test)]

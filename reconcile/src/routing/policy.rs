@@ -10,7 +10,9 @@ use radarflow_proto::resource::Resource;
 use radarflow_proto::rows::{Device, Table};
 use serde::{Deserialize, Serialize};
 
+use super::desk::Burning;
 use super::matcher::{Labels, Matcher, all_match, quoted, spelled};
+use super::oncall::{BACK_MS, ONCALL, Rota, Stretch};
 use super::times::Interval;
 use crate::condition::Condition;
 use crate::resources::told;
@@ -132,11 +134,31 @@ pub struct Policy {
     windows: Vec<Window>,
     /// Rules of inhibition.
     pub inhibitions: Vec<Inhibition>,
+    rotas: BTreeMap<String, Rota>,
+    /// In order.
+    escalations: Vec<Escalated>,
+}
+
+/// Who is told of what nobody takes, beside those that routes name.
+struct Escalated {
+    name: String,
+    matchers: Vec<Matcher>,
+    /// By level, from the first on.
+    receivers: Vec<String>,
 }
 
 /// Kinds that it is read of.
-pub const READ: [Table; 6] =
-    [Table::Receiver, Table::Route, Table::Silence, Table::InhibitRule, Table::TimeInterval, Table::MaintenanceWindow];
+pub const READ: [Table; 9] = [
+    Table::Receiver,
+    Table::Route,
+    Table::Silence,
+    Table::InhibitRule,
+    Table::TimeInterval,
+    Table::MaintenanceWindow,
+    Table::EscalationPolicy,
+    Table::Rota,
+    Table::RotaOverride,
+];
 
 /// What of a policy hangs on the clock, and until when it is so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,6 +169,26 @@ pub struct Now {
     windows: BTreeMap<usize, Option<i64>>,
     /// Time intervals: whether they hold, and until when that is so.
     intervals: BTreeMap<String, (bool, Option<i64>)>,
+    /// Who is on call, and was lately.
+    duties: BTreeMap<String, Vec<Stretch>>,
+}
+
+/// Where an alert goes.
+pub struct Destination<'a> {
+    /// Whom to.
+    pub address: Address,
+    /// Time intervals in which it is not told, and in which alone it is.
+    mute: &'a [String],
+    active: &'a [String],
+    /// They were on call when it burnt, and are no more.
+    off_call: Option<Hold>,
+}
+
+impl Destination<'_> {
+    /// Why nothing is told there, whatever is told elsewhere.
+    pub fn hold(&self, now: &Now) -> Option<Hold> {
+        self.off_call.clone().or_else(|| Policy::muted(now, self.mute, self.active))
+    }
 }
 
 /// Why an alert is not told now.
@@ -166,6 +208,7 @@ impl Policy {
     /// Reads it.
     pub fn of<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> Self {
         let mut policy = Policy::default();
+        let (mut overrides, mut escalations) = (Vec::new(), Vec::new());
         let mut routes: BTreeMap<Option<String>, Vec<&Arc<Resource>>> = BTreeMap::new();
         for resource in resources {
             match resource.resource.as_str() {
@@ -182,13 +225,43 @@ impl Policy {
                     policy.intervals.extend(read.ok().map(|interval| (resource.id.clone(), interval)));
                 }
                 name if name == Table::MaintenanceWindow.name() => policy.window(resource),
+                name if name == Table::EscalationPolicy.name() => escalations.push(resource),
+                name if name == Table::Rota.name() => {
+                    policy.rotas.extend(Rota::read(resource).ok().map(|rota| (resource.id.clone(), rota)));
+                }
+                name if name == Table::RotaOverride.name() => overrides.push(resource),
                 _ => {}
             }
         }
+        for over in overrides {
+            if let Some(rota) = over.text("rota").and_then(|rota| policy.rotas.get_mut(rota)) {
+                rota.take(over);
+            }
+        }
+        escalations.sort_by_key(|of| (of.number("position").unwrap_or_default(), of.id.clone()));
+        for of in escalations {
+            let Ok(matchers) = Matcher::read_all(&of.texts("matchers")) else { continue };
+            policy.escalations.push(Escalated { name: of.id.clone(), matchers, receivers: of.texts("receivers") });
+        }
         policy.first = policy.grow(&mut routes, None, 0);
-        let named: BTreeSet<&String> = policy.nodes.values().flat_map(|node| &node.receivers).collect();
-        policy.unnamed = policy.receivers.keys().filter(|name| !named.contains(name)).cloned().collect();
+        let of_routes = policy.nodes.values().flat_map(|node| &node.receivers);
+        let of_levels = policy.escalations.iter().flat_map(|of| &of.receivers);
+        let on_call = policy.rotas.values().flat_map(Rota::receivers);
+        let named: BTreeSet<&str> = of_routes.chain(of_levels).map(String::as_str).chain(on_call).collect();
+        let unnamed = policy.receivers.keys().filter(|name| !named.contains(name.as_str())).cloned().collect();
+        policy.unnamed = unnamed;
         policy
+    }
+
+    /// Names of rotas.
+    pub fn rotas(&self) -> impl Iterator<Item = &str> {
+        self.rotas.keys().map(String::as_str)
+    }
+
+    /// Who is on call in a rota, and who is next.
+    pub fn on_call<'a>(&self, now: &'a Now, rota: &str) -> Option<(&'a Stretch, Option<Stretch>)> {
+        let stretch = now.duties.get(rota)?.last()?;
+        Some((stretch, self.rotas.get(rota)?.next(stretch, &self.intervals)))
     }
 
     /// Takes in the nodes below one; gives their names in order.
@@ -326,37 +399,73 @@ impl Policy {
                 now.windows.insert(nth, ends.into_iter().chain(over).min());
             }
         }
+        for (name, rota) in &self.rotas {
+            let duties = rota.stretches(now_ms - BACK_MS, now_ms, &self.intervals);
+            soon(duties.last().and_then(|duty| duty.to_ms));
+            now.duties.insert(name.clone(), duties);
+        }
         (now, next)
     }
 
     /// Where an alert goes; in the order of the tree, each group once. What no route takes goes to the receivers that no route
     /// names, at their own pace: so a first route takes nothing from anybody else.
-    pub fn addresses(&self, labels: &Labels, level: i64) -> Vec<(Address, &[String], &[String])> {
-        let mut found: Vec<(Address, &[String], &[String])> = Vec::new();
+    pub fn destinations(&self, now: &Now, burning: &Burning) -> Vec<Destination<'_>> {
+        let (labels, level) = (&burning.alert.labels, burning.level);
+        let mut found: Vec<Destination<'_>> = Vec::new();
         let mut matched = labels.clone();
         if level > 0 {
             matched.insert(ESCALATION.to_owned(), level.to_string());
         }
         let mut leaves = Vec::new();
         if !self.leaves(&self.first, &matched, &mut leaves) {
-            let unnamed = self.unnamed.iter().filter_map(|name| self.receivers.get(name)).map(|receiver| {
+            for receiver in self.unnamed.iter().filter_map(|name| self.receivers.get(name)) {
                 let key = format!("{{}}/{{receiver={}}}", quoted(&receiver.name));
-                (address(receiver, Pace::of(receiver), "", &key, &receiver.group_by, labels), &[][..], &[][..])
-            });
-            return unnamed.collect();
+                let address = address(receiver, Pace::of(receiver), "", &key, &receiver.group_by, labels);
+                found.push(Destination { address, mute: &[], active: &[], off_call: None });
+            }
         }
         for node in leaves {
-            for receiver in node.receivers.iter().filter_map(|name| self.receivers.get(name)) {
+            for (receiver, off_call) in node.receivers.iter().flat_map(|name| self.reached(now, burning, name)) {
                 let address = address(receiver, node.pace, &node.path, &node.key, &node.group_by, labels);
-                let same = |(other, _, _): &(Address, _, _)| {
-                    (&other.receiver.name, &other.group_key) == (&address.receiver.name, &address.group_key)
-                };
-                if !found.iter().any(same) {
-                    found.push((address, &node.mute, &node.active));
-                }
+                let (mute, active) = (node.mute.as_slice(), node.active.as_slice());
+                once(&mut found, Destination { address, mute, active, off_call });
+            }
+        }
+        let of_level = self.escalations.iter().find(|of| all_match(&of.matchers, labels)).filter(|_| level > 0);
+        if let Some(Escalated { name, receivers, .. }) = of_level {
+            let upto = usize::try_from(level).unwrap_or(usize::MAX).min(receivers.len());
+            for (receiver, off_call) in receivers[..upto].iter().flat_map(|name| self.reached(now, burning, name)) {
+                let route = format!("escalation_policies/{name}");
+                let key = format!("{{}}/{{escalation_policy={}}}", quoted(name));
+                let address = address(receiver, Pace::of(receiver), &route, &key, &receiver.group_by, labels);
+                once(&mut found, Destination { address, mute: &[], active: &[], off_call });
             }
         }
         found
+    }
+
+    /// Whom a name leads to: a receiver, or those who were on call while an alert burnt and nobody had taken it. Who is no more is
+    /// told its end, and nothing else.
+    fn reached<'a>(&'a self, now: &Now, burning: &Burning, name: &str) -> Vec<(&'a Receiver, Option<Hold>)> {
+        let Some(rota) = name.strip_prefix(ONCALL) else {
+            return self.receivers.get(name).map(|receiver| (receiver, None)).into_iter().collect();
+        };
+        let (began_ms, taken_ms) = (burning.alert.starts_at_ms, burning.taken_ms.unwrap_or(i64::MAX));
+        let burnt = |duty: &&Stretch| duty.to_ms.is_none_or(|to| to > began_ms) && duty.from_ms <= taken_ms;
+        let duties: Vec<&Stretch> = now.duties.get(rota).into_iter().flatten().filter(burnt).collect();
+        let on_call = duties.last().and_then(|duty| duty.person.as_ref());
+        let why = match on_call {
+            Some(person) => format!("{} is on call in {rota}", person.name),
+            None => format!("nobody is on call in {rota}"),
+        };
+        let until_ms = duties.last().filter(|_| on_call.is_none()).and_then(|duty| duty.to_ms);
+        let off_call = Hold { why, until_ms };
+        let mut reached: BTreeMap<&str, Option<Hold>> = BTreeMap::new();
+        for person in duties.iter().filter_map(|duty| duty.person.as_ref()) {
+            reached.insert(&person.receiver, (Some(person) != on_call).then(|| off_call.clone()));
+        }
+        let of = |(name, hold): (&str, Option<Hold>)| Some((self.receivers.get(name)?, hold));
+        reached.into_iter().filter_map(of).collect()
     }
 
     /// The nodes that take an alert.
@@ -414,6 +523,16 @@ impl Policy {
         let names: Vec<&str> = active.iter().map(|(name, _, _)| name.as_str()).collect();
         let until_ms = active.iter().filter_map(|(_, _, until)| *until).min();
         Some(Hold { why: format!("muted: it is not {}", names.join(" or ")), until_ms })
+    }
+}
+
+/// Adds a destination; where there is one of its receiver and group, the one that is told more counts.
+fn once<'a>(found: &mut Vec<Destination<'a>>, destination: Destination<'a>) {
+    let name = |of: &Destination<'_>| (of.address.receiver.name.clone(), of.address.group_key.clone());
+    match found.iter_mut().find(|other| name(other) == name(&destination)) {
+        Some(other) if other.off_call.is_some() && destination.off_call.is_none() => *other = destination,
+        Some(_) => {}
+        None => found.push(destination),
     }
 }
 

@@ -59,7 +59,7 @@ fn burning(n: u8, suppressed: bool) -> Burning {
         partition: labels_of(n)[1].1.to_owned(),
         device_uid: None,
         suppressed: suppressed.then(|| Hold { why: "suppressed by ann".into(), until_ms: None }),
-        taken: false,
+        taken_ms: None,
         level: 0,
     }
 }
@@ -298,6 +298,7 @@ proptest! {
                         prop_assert!(left || before != Some(entry), "only what is otherwise is said");
                     }
                     Said::Gone(name, id, _) => prop_assert!(said.remove(&(name, id)).is_some()),
+                    Said::OnCall(..) => prop_assert!(false, "there is no rota"),
                 }
             }
             prop_assert!(desk.due_ms().is_none_or(|due| due > now_ms));
@@ -337,7 +338,7 @@ fn without_routes_every_receiver_is_told_by_its_own_groups() {
         .into_iter()
         .map(|said| match said {
             Said::Told(name, ..) => name.group,
-            Said::Gone(..) => panic!("nothing was told before"),
+            Said::Gone(..) | Said::OnCall(..) => panic!("nothing was told before"),
         })
         .collect();
     let key = |name: &str| format!("{{}}/{{receiver=\"{name}\"}}:{{alertname=\"device\"}}");
@@ -354,6 +355,7 @@ fn what_no_route_takes_goes_to_the_receivers_that_no_route_names() {
         let told = desk.turn(T0).into_iter().map(|said| match said {
             Said::Told(name, entry, _) => format!("{} by {:?}", name.receiver, entry.address.route),
             Said::Gone(name, ..) => format!("-{}", name.receiver),
+            Said::OnCall(..) => "on call".to_owned(),
         });
         told.collect()
     };
@@ -405,6 +407,7 @@ fn an_escalated_alert_goes_where_escalated_ones_go_and_its_group_stays() {
                 name.receiver
             }
             Said::Gone(name, ..) => format!("-{}", name.receiver),
+            Said::OnCall(..) => "on call".to_owned(),
         });
         told.collect()
     };
@@ -439,4 +442,123 @@ fn maintenance_follows_what_a_device_is() {
     // The clock ends it.
     assert_eq!(desk.due_ms(), Some(T0 + 100_000));
     assert_eq!(held(&mut desk, T0 + 100_000), None);
+}
+
+/// Ann and bob in turn, a day each, from noon of T0's day on.
+fn rota(fields: &Value) -> Arc<Resource> {
+    let mut said = json!({"people": ["ann", "bob=bob-mail"], "shift": "1d", "starts_at": us(30), "time_zone": "UTC"});
+    said.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    resource("rotas", "net", &said, &[])
+}
+
+/// Who is told an alert, and what holds it back there.
+fn told(said: Vec<Said>) -> Vec<(String, Option<String>)> {
+    let told = said.into_iter().filter_map(|said| match said {
+        Said::Told(name, entry, _) => Some((name.receiver, entry.hold.clone().map(|hold| hold.why))),
+        Said::Gone(name, ..) => Some((format!("-{}", name.receiver), None)),
+        Said::OnCall(..) => None,
+    });
+    told.collect()
+}
+
+const DAY: i64 = 86_400_000;
+
+#[test]
+fn whoever_is_on_call_is_told_and_who_was_is_told_nothing_but_the_end() {
+    let mut desk = Desk::default();
+    for id in ["ann", "bob-mail", "boss"] {
+        desk.resource(receiver(id), true);
+    }
+    desk.resource(rota(&json!({})), true);
+    desk.resource(resource("routes", "all", &json!({"receivers": ["oncall:net"], "matchers": []}), &[]), true);
+    let noon = T0 + 30_000;
+    let of = |taken_ms| Burning {
+        alert: NotifiedAlert { starts_at_ms: noon, ..burning(1, false).alert },
+        taken_ms,
+        ..burning(1, false)
+    };
+    desk.alert("a1", Some(of(None)));
+    assert_eq!(told(desk.turn(noon)), [("ann".to_owned(), None)]);
+    // At the handover the other is told what burns; the first keeps it, and hears of nothing but its end.
+    assert_eq!(desk.due_ms(), Some(noon + DAY));
+    let off = Some("bob is on call in net".to_owned());
+    assert_eq!(told(desk.turn(noon + DAY)), [("ann".to_owned(), off.clone()), ("bob-mail".to_owned(), None)]);
+    // Computed again of what stands, it is the same.
+    let mut again = Desk::default();
+    for id in ["ann", "bob-mail", "boss"] {
+        again.resource(receiver(id), true);
+    }
+    again.resource(rota(&json!({})), true);
+    again.resource(resource("routes", "all", &json!({"receivers": ["oncall:net"], "matchers": []}), &[]), true);
+    again.alert("a1", Some(of(None)));
+    assert_eq!(told(again.turn(noon + DAY)), [("ann".to_owned(), off), ("bob-mail".to_owned(), None)]);
+    // What somebody took is nobody's but theirs at the next one.
+    desk.alert("a1", Some(of(Some(noon + DAY + 1))));
+    assert_eq!(told(desk.turn(noon + DAY + 1)).len(), 2);
+    let mut third = told(desk.turn(noon + 2 * DAY));
+    assert_eq!(third.drain(..).filter(|(_, hold)| hold.is_none()).count(), 0, "ann is not woken for it");
+    desk.alert("a1", None);
+    assert_eq!(told(desk.turn(noon + 2 * DAY)), [("-ann".to_owned(), None), ("-bob-mail".to_owned(), None)]);
+}
+
+#[test]
+fn who_is_on_call_is_said_when_it_is_otherwise() {
+    let mut desk = Desk::default();
+    for id in ["ann", "bob-mail"] {
+        desk.resource(receiver(id), true);
+    }
+    desk.resource(rota(&json!({})), true);
+    let noon = T0 + 30_000;
+    let row = |said: Vec<Said>| match said.as_slice() {
+        [Said::OnCall(_, Some(row))] => (
+            row.person.clone(),
+            row.receiver.clone(),
+            row.until.map(|until| until.ms() - noon),
+            row.next_person.clone(),
+            row.rota_override.clone(),
+        ),
+        other => panic!("{other:?}"),
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(row(desk.turn(T0)), (None, None, Some(0), text("ann"), None));
+    assert_eq!(row(desk.turn(noon)), (text("ann"), text("ann"), Some(DAY), text("bob"), None));
+    let over =
+        json!({"rota": "net", "person": "bob", "starts_at": (noon + 1000) * 1000, "ends_at": (noon + 2000) * 1000});
+    desk.resource(resource("rota_overrides", "swap", &over, &[]), true);
+    assert_eq!(row(desk.turn(noon)), (text("ann"), text("ann"), Some(1000), text("bob"), None));
+    assert_eq!(row(desk.turn(noon + 1000)), (text("bob"), text("bob-mail"), Some(2000), text("ann"), text("swap")));
+    assert_eq!(row(desk.turn(noon + 2000)), (text("ann"), text("ann"), Some(DAY), text("bob"), None));
+    desk.resource(rota(&json!({})), false);
+    assert!(matches!(desk.turn(noon + 2000).as_slice(), [Said::OnCall(Some(_), None)]));
+}
+
+#[test]
+fn each_level_of_escalation_tells_its_own_beside_those_before() {
+    let mut desk = Desk::default();
+    for id in ["ann", "bob-mail", "boss", "team"] {
+        desk.resource(receiver(id), true);
+    }
+    desk.resource(rota(&json!({})), true);
+    desk.resource(resource("routes", "all", &json!({"receivers": ["team"], "matchers": []}), &[]), true);
+    let policy = json!({"matchers": ["severity=critical"], "levels": ["5m", "30m", "1h"],
+        "receivers": ["oncall:net", "-", "boss"]});
+    desk.resource(resource("escalation_policies", "up", &policy, &[]), true);
+    let noon = T0 + 30_000;
+    let at = |level| Burning {
+        alert: NotifiedAlert { starts_at_ms: noon, ..burning(1, false).alert },
+        level,
+        ..burning(1, false)
+    };
+    let names = |said: Vec<Said>| told(said).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    desk.alert("a1", Some(at(0)));
+    assert_eq!(names(desk.turn(noon)), ["team"]);
+    desk.alert("a1", Some(at(1)));
+    assert_eq!(names(desk.turn(noon)), ["ann"]);
+    desk.alert("a1", Some(at(2)));
+    assert!(names(desk.turn(noon)).is_empty());
+    desk.alert("a1", Some(at(4)));
+    assert_eq!(names(desk.turn(noon)), ["boss"]);
+    // One that is no such alert goes where routes say, and nowhere else.
+    desk.alert("a5", Some(Burning { level: 2, ..burning(5, false) }));
+    assert_eq!(names(desk.turn(noon)), ["team"]);
 }
