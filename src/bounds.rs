@@ -21,6 +21,7 @@ use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
 use radarflow_reconcile::notifier::MAX_INFORMS;
+use radarflow_reconcile::parsing::{MAX_EXPRESSION, MAX_RULES};
 use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
 use radarflow_reconcile::routing::matcher::{EXPRESSION_BYTES, MAX_EXPRESSIONS};
 
@@ -41,7 +42,7 @@ const FRAME_COPIES: usize = 3;
 /// Decoders that keep state of who sends: of flows, and of sFlow.
 const DECODERS: usize = 2;
 /// What is kept of a sender of SNMP notifications: its informs, and its place.
-const NOTIFIER_BYTES: usize = MAX_INFORMS * 16 + 256;
+const NOTIFIER_BYTES: usize = MAX_INFORMS * 16 + 512;
 /// The same of a tenant's.
 const NOTIFIERS_BYTES: usize = NOTIFIER_BYTES * senders::MAX_SENDERS * BUCKETS as usize;
 
@@ -127,6 +128,15 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             2 * EXPRESSION_BYTES,
             "expression",
             MAX_EXPRESSIONS * tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            State,
+            "expressions of parsing rules",
+            // Likewise.
+            2 * MAX_EXPRESSION,
+            "rule and worker",
+            MAX_RULES * tenants.len() * config.workers,
             "dataflow_machine_keys",
         ),
         bound(

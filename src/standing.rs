@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use radarflow_connectors::sinks::armis;
+use radarflow_connectors::sources::pull::stated::source;
 use radarflow_connectors::sources::{entry, pull};
 use radarflow_proto::enrich::Rule;
 use radarflow_proto::fact::{Fact, IpLink, OwnCondition, Receiver};
@@ -14,6 +15,7 @@ use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, Appender, BoxFuture, NewInstances};
 use radarflow_proto::record::{IdKind, SourceKind};
 use radarflow_proto::resource::{Resource, ResourceChange};
+use radarflow_proto::rows::Table;
 use radarflow_query::actor::turns::Turns;
 use radarflow_query::tables::live::Live;
 use radarflow_reconcile::enrich::file;
@@ -40,6 +42,8 @@ pub(crate) struct Registry {
     flow_tables: Mutex<FlowTables>,
     /// Files that any of it named, since the snapshot that the start began with.
     files: Mutex<BTreeSet<String>>,
+    /// Sources that people state.
+    integrations: Mutex<BTreeSet<(String, String)>>,
     /// Partial sources.
     partial: Mutex<BTreeSet<(String, SourceKind, String)>>,
 }
@@ -83,8 +87,17 @@ impl Registry {
         }
     }
 
-    /// Takes in what became of resources: of receivers those that the configuration owns.
+    /// Takes in what became of resources: of receivers those that the configuration owns, and integrations.
     pub(crate) fn learn_resources(&self, changes: &[ResourceChange]) {
+        let mut integrations = self.integrations.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |of: &Resource| (of.resource == Table::Integration.name()).then(|| (of.tenant.clone(), source(of)));
+        for ResourceChange { before, after } in changes {
+            if let Some(gone) = before.as_deref().and_then(named) {
+                integrations.remove(&gone);
+            }
+            integrations.extend(after.as_deref().and_then(named));
+        }
+        drop(integrations);
         let mut receivers = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
         for ResourceChange { before, after } in changes {
             let configured = |resource: &Option<Arc<Resource>>| {
@@ -110,6 +123,8 @@ impl Registry {
             .filter(|i| i.is_automatic())
             .map(|i| (i.tenant().to_owned(), i.source()))
             .collect();
+        let stated = self.integrations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked: Vec<(String, String)> = asked.into_iter().chain(stated).collect();
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let told: Vec<(String, String)> = config
             .sources

@@ -167,6 +167,7 @@ pub(crate) fn build<'scope>(
         telemetry::Inputs {
             batches: inputs.batches.to_stream(scope),
             address_owners: identity.address_owners,
+            resources: resources.changes.clone(),
             links: topology.links,
         },
     );

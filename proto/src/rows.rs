@@ -624,6 +624,86 @@ tables! {
         epoch: i64,
     }
 
+    /// Rules that read fields out of log messages: of those that match a message the first counts.
+    State ParsingRule ParsingRuleBatch "parsing_rules" postgres "parsing_rules" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name.
+        name: String,
+        /// Whether it counts.
+        enabled: bool,
+        /// The first counts: by this, then by name.
+        position: i64,
+        /// Programs (`service_name`) whose messages it is about, `app*` by the beginning of the name; empty for all.
+        programs: Vec<String>,
+        /// Addresses and networks of senders that it is about; empty for all.
+        senders: Vec<String>,
+        /// A regular expression with named groups, each an attribute: `(?P<user>\S+)`, or `%{NOTSPACE:user}`.
+        pattern: String,
+        /// The severity of what matches: a word, or `{group}`; null for what it is.
+        severity: Option<String>,
+        /// The message of what matches, with `{group}`; null for what it is.
+        body: Option<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
+    /// Inventories that are asked: Armis, NetBox.
+    State Integration IntegrationBatch "integrations" postgres "integrations" key [tenant_id, partition, name] {
+        /// Customer.
+        tenant_id: String,
+        /// Always `default`: they are the whole tenant's.
+        partition: String,
+        /// Its name: the source instance of its records.
+        name: String,
+        /// `armis` or `netbox`.
+        inventory: String,
+        /// Where its API begins.
+        endpoint: String,
+        /// Whether it is asked by itself; otherwise only when somebody asks for a plan.
+        enabled: bool,
+        /// The partition of its devices.
+        into_partition: String,
+        /// Seconds between two runs.
+        interval_s: i64,
+        /// Seconds between two runs of everything, where it can tell what changed: a NetBox.
+        full_interval_s: i64,
+        /// Items of a page.
+        page_size: i64,
+        /// Searches of an Armis, in its query language; empty for every device.
+        queries: Vec<String>,
+        /// Partitions by the VRF of the primary address, for a NetBox: `VRF=PARTITION`.
+        vrfs: Vec<String>,
+        /// Whether interfaces of a NetBox are asked for their MACs.
+        interfaces: bool,
+        /// Networks whose addresses are left out; what has no other is left out itself.
+        leave_out: Vec<String>,
+        /// The set of files it belongs to, if any: nobody else changes it.
+        owner: Option<String>,
+        /// When it began.
+        created_at: Time,
+        /// Who began it.
+        created_by: String,
+        /// When it was last changed.
+        updated_at: Time,
+        /// Who changed it.
+        updated_by: String,
+        /// Epoch of this version.
+        epoch: i64,
+    }
+
     /// People who are on call in turn.
     State Rota RotaBatch "rotas" postgres "rotas" key [tenant_id, partition, name] {
         /// Customer.
@@ -1499,6 +1579,8 @@ tables! {
         parse_status: String,
         /// The bytes, where they are not simply the body.
         raw: Option<Vec<u8>>,
+        /// The parsing rule that read it, and in which version: `NAME@EPOCH`.
+        parsed_by: Option<String>,
         /// Device that owned the sender's address, by what was known at `epoch`.
         device_uid: Option<String>,
     }

@@ -55,6 +55,7 @@ pub mod mapping;
 pub mod notifier;
 pub mod notify;
 pub mod pairs;
+pub mod parsing;
 pub mod partial;
 pub mod reach;
 pub mod replace;

@@ -52,16 +52,29 @@ pub enum Heard {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Storm {
     taken: u64,
-    of_agents: [u64; AGENTS],
+    of_agents: [u32; AGENTS],
 }
 
 /// An inform that was there.
 #[derive(Debug, Serialize, Deserialize)]
 struct Inform {
-    /// Of what it says.
+    /// Of what it says; the lowest bit tells whether it was kept: there are many of these.
     hash: u64,
     at_ms: i64,
-    kept: bool,
+}
+
+impl Inform {
+    fn new(hash: u64, at_ms: i64, kept: bool) -> Self {
+        Inform { hash: hash & !1 | u64::from(kept), at_ms }
+    }
+
+    fn is(&self, hash: u64) -> bool {
+        self.hash | 1 == hash | 1
+    }
+
+    fn was_kept(&self) -> bool {
+        self.hash & 1 == 1
+    }
 }
 
 /// A sender of notifications.
@@ -84,7 +97,7 @@ pub struct FirstNotifier {
 impl FirstNotifier {
     /// As it is kept now.
     pub fn converted(self) -> Notifier {
-        let informs = self.informs.into_iter().map(|(hash, at_ms)| Inform { hash, at_ms, kept: true });
+        let informs = self.informs.into_iter().map(|(hash, at_ms)| Inform::new(hash, at_ms, true));
         Notifier { step: self.step, lanes: Default::default(), informs: informs.collect() }
     }
 }
@@ -120,9 +133,9 @@ impl Notifier {
             IpAddr::V6(ip) => hash_of(&ip.octets()),
         });
         let of_agent = &mut storm.of_agents[octets as usize % AGENTS];
-        *of_agent += 1;
+        *of_agent = of_agent.saturating_add(1);
         storm.taken += 1;
-        let kept = is_kept(*of_agent, WHOLE) && is_kept(storm.taken, WHOLE_OF_SENDER);
+        let kept = is_kept((*of_agent).into(), WHOLE) && is_kept(storm.taken, WHOLE_OF_SENDER);
         if kept { Heard::Kept } else { Heard::Shed }
     }
 
@@ -139,14 +152,14 @@ impl Notifier {
             self.informs.pop_front();
         }
         let hash = hash_of(body);
-        if let Some(known) = self.informs.iter().find(|inform| inform.hash == hash) {
-            return Heard::Again(known.kept);
+        if let Some(known) = self.informs.iter().find(|inform| inform.is(hash)) {
+            return Heard::Again(known.was_kept());
         }
         let heard = self.hear(lane, agent, received_us);
         if self.informs.len() >= MAX_INFORMS {
             self.informs.pop_front();
         }
-        self.informs.push_back(Inform { hash, at_ms: now_ms, kept: heard == Heard::Kept });
+        self.informs.push_back(Inform::new(hash, now_ms, heard == Heard::Kept));
         heard
     }
 }

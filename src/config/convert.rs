@@ -1,7 +1,9 @@
 //! What the parts take, made from what was configured.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use radarflow_connectors::reach::Reach;
 use radarflow_connectors::sinks::armis::WriteBack;
 use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::pull::{Common, Inventory, armis, netbox};
@@ -10,6 +12,7 @@ use radarflow_connectors::sources::{Listener, kafka, nats};
 use radarflow_proto::fact::Receiver;
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::snmp::usm::UserConfig;
+use radarflow_reconcile::flows::prefixes::{Prefix, Prefixes};
 use radarflow_reconcile::mapping::Whose;
 
 use super::defaults;
@@ -126,6 +129,8 @@ impl NetBox {
             pause: Duration::from_millis(self.pause_ms),
             page: self.page.max(1),
             automatic: self.automatic,
+            reach: Reach::Anywhere,
+            leave_out: left_out(&self.leave_out),
         };
         let (token, vrf) = (self.token.clone(), self.vrf.clone());
         Inventory::NetBox(netbox::Config { common, token, vrf, interfaces: self.interfaces })
@@ -155,9 +160,15 @@ impl Armis {
             pause: Duration::from_millis(self.pause_ms),
             page: self.page.max(1),
             automatic: self.automatic,
+            reach: Reach::Anywhere,
+            leave_out: left_out(&self.leave_out),
         };
-        armis::Config { common, secret_key: self.secret_key.clone(), aql: self.aql.clone() }
+        armis::Config { common, secret_key: self.secret_key.clone(), queries: self.aql.clone() }
     }
+}
+
+fn left_out(prefixes: &[Prefix]) -> Arc<Prefixes<()>> {
+    Arc::new(Prefixes::new(prefixes.iter().map(|prefix| (*prefix, ())).collect()))
 }
 
 impl Partial {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use radarflow_connectors::sources::pull::armis;
 use radarflow_connectors::sources::subjects;
 use radarflow_proto::fact::ReceiverKind;
 
@@ -52,8 +53,8 @@ pub(super) fn armis_page() -> usize {
     1000
 }
 
-pub(super) fn aql() -> String {
-    "in:devices".to_owned()
+pub(super) fn aql() -> Vec<String> {
+    vec![armis::EVERYTHING.to_owned()]
 }
 
 pub(super) fn write_back_interval_s() -> u64 {

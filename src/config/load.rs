@@ -505,7 +505,7 @@ mod tests {
         assert_eq!(netbox.full_interval_s, defaults::netbox_full_interval_s());
         assert_eq!((netbox.page, netbox.pause_ms), (defaults::netbox_page(), defaults::pause_ms()));
         assert_eq!((armis.interval_s, armis.page), (defaults::armis_interval_s(), defaults::armis_page()));
-        assert_eq!((armis.aql.as_str(), armis.pause_ms), (defaults::aql().as_str(), defaults::pause_ms()));
+        assert_eq!((armis.aql.clone(), armis.pause_ms), (defaults::aql(), defaults::pause_ms()));
         assert_eq!(example.sinks.lake.vacuum_after_hours, default.sinks.lake.vacuum_after_hours);
         let receiver = &example.receivers[0];
         assert_eq!(

@@ -8,6 +8,7 @@ use radarflow_connectors::sinks::lake::Keep;
 use radarflow_connectors::sources::tls::Files;
 use radarflow_proto::fact::ReceiverKind;
 use radarflow_proto::flow::tables::{ApplicationEntry, AsEntry, ExporterEntry, InterfaceRule, NetworkEntry};
+use radarflow_reconcile::flows::prefixes::Prefix;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -53,10 +54,9 @@ pub(crate) struct Config {
     pub(crate) sinks: Sinks,
     /// Who is told of alerts.
     pub(crate) receivers: Vec<ReceiverConfig>,
-    /// Whether receivers that people state, not this file, may have addresses that not everybody can reach.
-    pub(crate) private_receivers: bool,
-    /// Whether identity providers may have such addresses.
-    pub(crate) private_providers: bool,
+    /// Whether what people state, not this file, may have addresses that not everybody can reach: receivers, identity providers,
+    /// integrations.
+    pub(crate) private_addresses: bool,
     /// Rules that tell what devices are, and what is known of flows.
     pub(crate) enrichment: Enrichment,
     /// Files that say what the columns of pushed inventories mean, by name.
@@ -93,8 +93,7 @@ impl Default for Config {
             sources: Sources::default(),
             sinks: Sinks::default(),
             receivers: Vec::new(),
-            private_receivers: false,
-            private_providers: false,
+            private_addresses: false,
             enrichment: Enrichment::default(),
             mappings: BTreeMap::new(),
         }
@@ -308,6 +307,9 @@ pub(crate) struct NetBox {
     /// Items of a page.
     #[serde(default = "defaults::netbox_page")]
     pub(crate) page: usize,
+    /// Networks whose addresses are left out; what has no other is left out itself.
+    #[serde(default, deserialize_with = "values::prefixes")]
+    pub(crate) leave_out: Vec<Prefix>,
 }
 
 /// `[[sources.armis]]`: an Armis tenant that is asked.
@@ -323,9 +325,9 @@ pub(crate) struct Armis {
     /// The secret of its API.
     #[serde(deserialize_with = "values::secret")]
     pub(crate) secret_key: String,
-    /// Which devices are asked for.
-    #[serde(default = "defaults::aql")]
-    pub(crate) aql: String,
+    /// Which devices are asked for: a search, or several.
+    #[serde(default = "defaults::aql", deserialize_with = "values::one_or_more")]
+    pub(crate) aql: Vec<String>,
     /// The custom property that tells whether a device answers; nothing is written without it.
     pub(crate) write_back: Option<String>,
     /// How often it is written.
@@ -349,6 +351,9 @@ pub(crate) struct Armis {
     /// Items of a page.
     #[serde(default = "defaults::armis_page")]
     pub(crate) page: usize,
+    /// Networks whose addresses are left out; what has no other is left out itself.
+    #[serde(default, deserialize_with = "values::prefixes")]
+    pub(crate) leave_out: Vec<Prefix>,
 }
 
 /// `[[sources.nats]]`: a JetStream stream.

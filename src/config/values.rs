@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use radarflow_connectors::secret::{self, SecretError};
 use radarflow_connectors::sources::udp::MAX_SOCKETS;
+use radarflow_reconcile::flows::prefixes::Prefix;
 use radarflow_reconcile::identity::normalise;
 use radarflow_reconcile::resources::providers;
 use reqwest::Url;
@@ -46,6 +47,27 @@ pub(super) fn public_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<St
         return Err(Error::custom(format!("public_url {text:?}: {expected}")));
     }
     Ok(Some(text))
+}
+
+/// A text, or a list of them that is not empty.
+pub(super) fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        One(String),
+        More(Vec<String>),
+    }
+    match Said::deserialize(from).map_err(|_| Error::custom("a text, or a list of texts, is expected"))? {
+        Said::One(text) => Ok(vec![text]),
+        Said::More(texts) if !texts.is_empty() => Ok(texts),
+        Said::More(_) => Err(Error::custom("one at least is expected")),
+    }
+}
+
+/// Networks.
+pub(super) fn prefixes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Prefix>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| text.parse().map_err(Error::custom)).collect()
 }
 
 /// The name of a source instance.

@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use radarflow_connectors::reach::Reach;
+use radarflow_connectors::sealing;
 use radarflow_connectors::sources::grpc::{Commands, Configurations};
+use radarflow_connectors::sources::pull::stated::Stated;
 use radarflow_pipeline::Replay;
 use radarflow_pipeline::consumers::{Consumer, tap};
 use radarflow_proto::ports::{EpochOutput, Outcome};
+use radarflow_proto::resource::Resource;
 use radarflow_query::actor::Principals;
 use radarflow_query::http::judgements::Judgements;
 use tokio::sync::{broadcast, mpsc};
 
 use super::sinks::Sinks;
+use crate::config::Config;
 use crate::reap;
 use crate::standing::Registry;
 
@@ -28,12 +33,15 @@ pub(super) struct Heard {
     pub(super) configurations: Arc<Configurations>,
     /// What agents are to do at once.
     pub(super) commands: Arc<Commands>,
+    /// Inventories that people state.
+    pub(super) integrations: Arc<Stated>,
     /// Epochs that name records to let go.
     pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
 }
 
 /// All of them.
-pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
+pub(super) fn open(sinks: &Sinks, config: &Config, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
+    let integrations = Arc::new(integrations(sinks, config));
     let (principals, registry) = (Arc::new(Principals::default()), Arc::new(Registry::default()));
     let judgements = Arc::new(Judgements::default());
     let configurations = Arc::new(Configurations::default());
@@ -47,6 +55,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
         judgements: judgements.clone(),
         configurations: configurations.clone(),
         commands: commands.clone(),
+        integrations: integrations.clone(),
         to_reap,
     };
     let (live, replay) = (sinks.live.clone(), replay.clone());
@@ -54,6 +63,7 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
         principals.learn(&output.resources);
         registry.learn(&output.facts);
         registry.learn_resources(&output.resources);
+        integrations.learn(&output.resources);
     });
     let live = tap("live", move |output| live.apply(output));
     let outcomes = tap("outcomes", move |output| {
@@ -75,4 +85,16 @@ pub(super) fn open(sinks: &Sinks, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn C
     consumers.extend(sinks.postgres.clone().map(|postgres| postgres as Arc<dyn Consumer>));
     consumers.extend(sinks.lake.clone().map(|lake| Arc::new(lake) as Arc<dyn Consumer>));
     (heard, consumers)
+}
+
+/// Those that people state, and where they may be.
+fn integrations(sinks: &Sinks, config: &Config) -> Stated {
+    let keys = sinks.keys.clone();
+    let unseal = move |of: &Resource| {
+        let sealed = of.secrets.get("credential").map_or("", String::as_str);
+        let context = sealing::context(&of.tenant, &of.resource, &of.id, "credential");
+        keys.unseal(&context, sealed).map_err(|error| format!("its credential cannot be read: {error}"))
+    };
+    let configured = config.sources.inventories().map(|of| (of.tenant().to_owned(), of.source())).collect();
+    Stated::new(Reach::of(config.private_addresses), configured, Box::new(unseal))
 }

@@ -140,12 +140,13 @@ impl Connected<'_> {
             },
             public_url: self.config.http.public_url.clone(),
             mail: self.config.mail.as_ref().map(send_mail).transpose()?,
-            ask_server: ask_server(Reach::of(self.config.private_providers))?,
+            ask_server: ask_server(Reach::of(self.config.private_addresses))?,
             issuers: Issuers::default(),
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
             asked: Arc::new(pull::Asked::new(
                 self.config.sources.inventories().collect(),
+                self.heard.integrations.clone(),
                 self.rooms.feeds.clone(),
                 self.stop.clone(),
             )),
@@ -200,7 +201,7 @@ fn ask_server(reach: Reach) -> Result<Arc<AskServer>> {
         Box::pin(async move {
             let Question { url, form, authorization } = question;
             if let Some(why) = reach::private_host(&url).filter(|_| reach == Reach::Public) {
-                return Err(format!("{why}: the configuration file allows it with private_providers = true"));
+                return Err(format!("{why}: the configuration file allows it with private_addresses = true"));
             }
             outwards::ask(&client, &url, form.as_deref(), authorization.as_deref(), PROVIDER_BYTES).await
         })

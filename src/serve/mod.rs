@@ -104,7 +104,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sinks = sinks::open(config, &disk, &dir, &mut opened, &memory, public_url, migrate).await?;
     let (replay, first_epoch) = (opened.replay().clone(), opened.first_epoch());
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
-    let (heard, consumers) = consumers::open(&sinks, &replay);
+    let (heard, consumers) = consumers::open(&sinks, config, &replay);
     let mut pipeline = opened.start(consumers).await?;
     let appender: Arc<dyn Appender> = Arc::new(pipeline.intake().clone());
     let library = Library::new(disk.clone(), dir.path(ADDRESS_FILES));
@@ -119,6 +119,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         registry: heard.registry.clone(),
         configurations: heard.configurations.clone(),
         commands: heard.commands.clone(),
+        integrations: heard.integrations.clone(),
         backlog: pipeline.backlog().clone(),
         room: rooms.feeds.clone(),
         stop: stop.clone(),

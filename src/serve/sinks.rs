@@ -86,7 +86,7 @@ pub(super) async fn open(
         }
         None => None,
     };
-    let reach = Reach::of(config.private_receivers);
+    let reach = Reach::of(config.private_addresses);
     let outbox = Outbox::start(opened.appender().clone(), Arc::new(SystemClock), url.to_owned(), reach)?;
     let keys = Arc::new(Keyring::open(&**disk, &dir.path("sealing.keys"))?);
     let outbox = outbox.within(memory.outbox()).unsealing(keys.clone());

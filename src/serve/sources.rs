@@ -25,6 +25,8 @@ pub(super) struct World {
     /// What agents are told.
     pub(super) configurations: Arc<grpc::Configurations>,
     pub(super) commands: Arc<grpc::Commands>,
+    /// Inventories that people state.
+    pub(super) integrations: Arc<pull::stated::Stated>,
     /// What waits in staged runs.
     pub(super) backlog: Arc<Backlog>,
     /// Memory for what is read of feeds.
@@ -147,6 +149,7 @@ pub(super) async fn open(
     for inventory in config.sources.inventories().filter(pull::Inventory::is_automatic) {
         pull::start(inventory, runs.clone(), stop.clone())?;
     }
+    tokio::spawn(world.integrations.clone().run(runs.clone(), stop.clone()));
     Ok(Sources { listening, certificates, feeds, runs })
 }
 

@@ -173,6 +173,12 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         ("time_intervals", json!({"periods": ["weekdays=monday"]})),
         ("maintenance_windows", json!({"condition": format!("hostname:{PLANTED}*"), "time_intervals": [named]})),
         ("escalation_policies", json!({"matchers": [format!("device={PLANTED}")], "levels": ["30m"]})),
+        ("parsing_rules", json!({"pattern": format!("(?P<{PLANTED}>x)"), "body": format!("{PLANTED} {{{PLANTED}}}")})),
+        (
+            "integrations",
+            json!({"inventory": "netbox", "endpoint": format!("https://{PLANTED}.example"), "credential": PLANTED,
+                "enabled": false}),
+        ),
         ("rotas", json!({"people": [format!("{PLANTED}={named}")], "starts_at": "2026-01-05T08:00:00Z"})),
         (
             "rota_overrides",
@@ -244,7 +250,9 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         "escalation_policies",
         "identity_providers",
         "inhibit_rules",
+        "integrations",
         "maintenance_windows",
+        "parsing_rules",
         "profiles",
         "receivers",
         "roles",

@@ -9,6 +9,7 @@ use axum::extract::{Query, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::server::{Home, Server};
@@ -486,4 +487,93 @@ async fn a_wrong_secret_is_said_at_once() {
     std::fs::write(&file, "[[sources.armis]]\nname = \"a:b\"\nurl = \"https://x\"\nsecret_key = \"k\"\n").unwrap();
     let (_, said) = check(&file).await;
     assert!(said.contains("a source's name has no : and no /"), "{said}");
+}
+
+/// States an integration, or changes it.
+async fn integration(server: &Server, method: Method, attributes: &Value) -> (u16, Value) {
+    let path = if method == Method::POST { "/api/v2/integrations" } else { "/api/v2/integrations/dc1" };
+    let body = json!({"data": {"type": "integrations", "id": "dc1", "attributes": attributes}});
+    server.ask(method, path, &server.token, &body).await
+}
+
+#[tokio::test]
+async fn an_inventory_that_people_state_is_asked_as_one_of_the_file_is() {
+    let world = Shared::default();
+    put(&world, 1..=100);
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new("");
+    let server = home.start();
+    let stated = json!({"inventory": "netbox", "endpoint": format!("{url}/prefix"), "credential": "hush",
+        "page_size": 40, "interfaces": false});
+    let (status, told) = integration(&server, Method::POST, &stated).await;
+    assert_eq!(status, 201, "{told}");
+    assert!(!told.to_string().contains("hush"), "{told}");
+    devices(&server, 101).await;
+    let row = server.rows("in:integrations").await;
+    assert_eq!((&row[0]["name"], &row[0]["interval_s"]), (&json!("dc1"), &json!(3600)), "{row:?}");
+    assert!(!json!(row).to_string().contains("hush"));
+    assert!(sync(&server, &["plan", "netbox/dc1"]).await.1.contains("101 items: 0 new"));
+
+    // What is left out is gone with the next run, which comes at once.
+    let (status, told) = integration(&server, Method::PATCH, &json!({"leave_out": ["10.9.0.6", "10.9.0.8/30"]})).await;
+    assert_eq!(status, 200, "{told}");
+    devices(&server, 96).await;
+
+    // Another place is not told the token of this one; what cannot be read is an alert until it can.
+    let (status, told) = integration(&server, Method::PATCH, &json!({"endpoint": url})).await;
+    assert_eq!(
+        (status, told["errors"][0]["source"]["pointer"].as_str()),
+        (422, Some("/data/attributes/credential")),
+        "{told}"
+    );
+    integration(&server, Method::PATCH, &json!({"credential": "wrong"})).await;
+    let alert = server.until("in:alerts rule:sync-failed status:pending", |rows| rows.len() == 1).await;
+    assert!(alert[0]["description"].as_str().unwrap().contains("403"), "{alert:?}");
+    integration(&server, Method::PATCH, &json!({"credential": "hush"})).await;
+    server.until("in:alerts rule:sync-failed status:resolved", |rows| rows.len() == 1).await;
+
+    // It is asked again after a start, and no more once it is gone; what it said stays.
+    server.kill();
+    let asked = || world.lock().unwrap().asked["devices"];
+    let before = asked();
+    let server = home.start();
+    let again = async {
+        while asked() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("it is asked again");
+    integration(&server, Method::PATCH, &json!({"credential": "wrong"})).await;
+    server.until("in:alerts rule:sync-failed status:pending", |rows| rows.len() == 1).await;
+    let gone = server.ask(Method::DELETE, "/api/v2/integrations/dc1", &server.token, &json!(null)).await;
+    assert!((200..300).contains(&gone.0), "{gone:?}");
+    server.until("in:alerts rule:sync-failed status:pending", |rows| rows.is_empty()).await;
+    assert!(sync(&server, &["plan", "netbox/dc1"]).await.1.contains("no inventory netbox/dc1"));
+    devices(&server, 96).await;
+    server.stop();
+}
+
+#[tokio::test]
+async fn people_state_no_inventory_that_only_the_host_reaches_unless_it_says_so() {
+    let world = Shared::default();
+    let url = serve(netbox(&world)).await;
+    let mut home = Home::new("");
+    home.config = home.config.replace("private_addresses = true", "private_addresses = false");
+    let server = home.start();
+    for (attempt, url) in [url.clone(), url.replace("127.0.0.1", "localhost")].into_iter().enumerate() {
+        let method = if attempt == 0 { Method::POST } else { Method::PATCH };
+        let mut stated = json!({"endpoint": url, "credential": "hush"});
+        if attempt == 0 {
+            stated["inventory"] = json!("netbox");
+        }
+        let (status, told) = integration(&server, method, &stated).await;
+        assert!(status < 300, "{told}");
+        let found = server.until("in:alerts rule:sync-failed status:pending", |rows| rows.len() == 1).await;
+        let said = found[0]["description"].as_str().unwrap();
+        assert!(attempt > 0 || said.contains("private_addresses = true"), "{said}");
+    }
+    let (done, said) = sync(&server, &["plan", "netbox/dc1"]).await;
+    assert!(!done, "{said}");
+    assert!(world.lock().unwrap().asked.is_empty(), "nobody was asked");
+    server.stop();
 }

@@ -31,7 +31,7 @@ pub struct Home {
 impl Home {
     pub fn new(more: &str) -> Self {
         let addr = r#"addr = "127.0.0.1:0""#;
-        let mut config = "private_receivers = true\nprivate_providers = true\n".to_owned();
+        let mut config = "private_addresses = true\n".to_owned();
         for listener in ["netflow", "sflow", "syslog", "traps", "grpc"] {
             config.push_str(&format!("[[{listener}]]\n{addr}\n"));
         }

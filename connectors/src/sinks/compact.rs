@@ -268,6 +268,7 @@ mod tests {
             attributes: Default::default(),
             parse_status: "rfc5424".into(),
             raw: None,
+            parsed_by: None,
             device_uid: Some("sr:a".into()),
         }
     }

@@ -51,6 +51,7 @@ impl Decoder {
             attributes: Tags(m.attributes),
             parse_status: m.status.to_owned(),
             raw: m.keep_raw.then(|| body.to_vec()),
+            parsed_by: None,
             device_uid: None,
         };
         self.log(at, &row, m.severity);
@@ -117,6 +118,7 @@ impl Decoder {
             attributes: Tags(attributes),
             parse_status: "gelf".to_owned(),
             raw: None,
+            parsed_by: None,
             device_uid: None,
         };
         self.log(at, &row, severity);

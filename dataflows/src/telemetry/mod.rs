@@ -3,16 +3,18 @@
 //! ```text
 //! owners of addresses ─► [tenures: who had an address when] ─┬─► corrections
 //!          │                                                 └─► histories of addresses
-//! batches, links ─► [attribution] ◄── owners, histories
+//! batches ─► [parsing rules] ─► [attribution] ◄── owners, histories, links
 //! ```
 
 mod attribution;
 mod corrections;
 mod links;
+mod parsing;
 
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use radarflow_proto::resource::ResourceChange;
 use radarflow_proto::rows::{StateRow, Table, TopologyLink};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use timely::dataflow::operators::vec::Map;
@@ -32,6 +34,8 @@ pub struct Inputs<'scope> {
     pub batches: Events<'scope, EventBatch>,
     /// Who owns which address.
     pub address_owners: Rel<'scope, AddressOwner>,
+    /// What became of resources: rules that read messages.
+    pub resources: Events<'scope, ResourceChange>,
     /// Neighbours that polled devices report.
     pub links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
 }
@@ -58,7 +62,8 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         TenureOut::History(address, history) => Some((address, history)),
         TenureOut::Correction(_) => None,
     });
-    let attributed = attribution::attribute(inputs.batches, owners, histories, inputs.links);
+    let batches = parsing::parsed(inputs.batches, inputs.resources);
+    let attributed = attribution::attribute(batches, owners, histories, inputs.links);
     Outputs {
         batches: attributed.clone().flat_map(|out| match out {
             Attributed::Rows(table, tenant, batch) => Some((table, tenant, batch)),

@@ -30,6 +30,7 @@ mod lines;
 mod links;
 mod listen;
 mod openapi;
+mod parsing;
 mod plans;
 mod policies;
 mod problem;
@@ -188,6 +189,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(policies::set_ip_link))
         .routes(routes!(policies::set_brakes))
         .routes(routes!(imported::import_uids))
+        .routes(routes!(parsing::preview))
         .routes(routes!(profiles::preview_profile))
         .routes(routes!(profiles::explain_profile))
         .routes(routes!(rules::test))

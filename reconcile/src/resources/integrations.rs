@@ -6,7 +6,7 @@ use radarflow_proto::rows::Table;
 
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
 use super::world::World;
-use crate::flows::Prefix;
+use crate::flows::prefixes::Prefix;
 use crate::identity::normalise;
 
 /// Searches of one Armis.

@@ -14,7 +14,7 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs`, `integrations`, `parsing` | the kinds |
 //! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation`, `rotas` | the kinds of who is told of alerts |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
@@ -22,12 +22,14 @@ mod dependencies;
 pub mod escalation;
 mod groups;
 mod inhibition;
+mod integrations;
 pub mod judge;
 mod judges;
 pub mod kind;
 mod links;
 mod maintenance;
 mod pairs;
+mod parsing;
 mod profiles;
 pub mod providers;
 mod receivers;
@@ -61,7 +63,9 @@ pub static KINDS: &[&ResourceKind] = &[
     &escalation::ESCALATION_POLICIES,
     &providers::IDENTITY_PROVIDERS,
     &inhibition::INHIBIT_RULES,
+    &integrations::INTEGRATIONS,
     &maintenance::MAINTENANCE_WINDOWS,
+    &parsing::PARSING_RULES,
     &profiles::PROFILES,
     &receivers::RECEIVERS,
     &roles::ROLES,

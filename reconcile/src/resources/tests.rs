@@ -120,7 +120,8 @@ fn nobody_gives_what_they_have_not() {
     let mut court = Court::with_tokens();
     let manager = json!({"permissions": ["users:*", "tokens:*", "roles:*", "data:read", "device_groups:read", "profiles:read", "receivers:read",
         "routes:read", "silences:read", "inhibit_rules:read", "time_intervals:read", "maintenance_windows:read",
-        "escalation_policies:read", "rules:read", "dependencies:read", "clear_pairs:read", "rotas:read", "rota_overrides:read"]});
+        "escalation_policies:read", "rules:read", "dependencies:read", "clear_pairs:read", "rotas:read", "rota_overrides:read",
+        "integrations:read", "parsing_rules:read"]});
     let token = |id: &str, role: &str| create("tokens", id, json!({"name": id, "role": role, "sha256": id}));
     court.ask(by_token("admin"), vec![create("roles", "people", manager), token("people", "people")]).unwrap();
     let ask = |court: &mut Court, operation| court.ask(by_token("people"), vec![operation]);

@@ -646,7 +646,7 @@ pub(super) fn cut(mut text: String, most: usize) -> String {
 }
 
 /// A text with the words in braces filled in. What is filled in stands as it is: braces in it mean nothing.
-pub(crate) fn filled<'a>(text: &str, word: impl Fn(&str) -> &'a str) -> String {
+pub(crate) fn filled<'a>(text: &str, mut word: impl FnMut(&str) -> &'a str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {

@@ -54,7 +54,7 @@ pub trait Receivers: Send + Sync + 'static {
 }
 
 /// What is said of addresses that messages must not go to.
-const PRIVATE: &str = "only the configuration file may name one, or it says private_receivers = true";
+const PRIVATE: &str = "only the configuration file may name one, or it says private_addresses = true";
 
 /// By HTTP. No redirect is followed.
 pub(super) struct Http {

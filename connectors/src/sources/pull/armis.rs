@@ -2,7 +2,7 @@
 //!
 //! A secret key buys an access token, which ends; whatever then answers 401 is asked again with a new one, once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use radarflow_proto::payload::DeviceUpdate;
 use reqwest::{RequestBuilder, StatusCode, Url};
@@ -18,9 +18,12 @@ pub struct Config {
     pub common: Common,
     /// The API's secret key.
     pub secret_key: String,
-    /// What is asked for.
-    pub aql: String,
+    /// Searches, one after the other; what several find is there once.
+    pub queries: Vec<String>,
 }
+
+/// The search that finds every device.
+pub const EVERYTHING: &str = "in:devices";
 
 #[derive(Deserialize)]
 struct Answer<T> {
@@ -73,18 +76,25 @@ pub(crate) struct Session<'a> {
     token: Option<String>,
 }
 
-/// One search.
+/// The searches of one run.
 pub(super) struct Search<'a> {
     config: &'a Config,
     session: Session<'a>,
-    /// The offset of the next page; `None` after the last.
-    from: Option<u64>,
+    /// What is still to be searched for, the one under way first.
+    left: VecDeque<&'a str>,
+    /// The offset of its next page.
+    from: u64,
+    /// What it gave.
     tally: Tally,
+    /// What those before it gave.
+    before: BTreeSet<u64>,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(config: &'a Config, client: Client) -> Self {
-        Search { config, session: Session::new(config, client), from: Some(0), tally: Tally::default() }
+        let left = config.queries.iter().map(String::as_str).collect();
+        let session = Session::new(config, client);
+        Search { config, session, left, from: 0, tally: Tally::default(), before: BTreeSet::new() }
     }
 }
 
@@ -137,19 +147,28 @@ fn form(value: &str) -> String {
 
 impl Pages for Search<'_> {
     async fn next(&mut self) -> Result<Option<Vec<DeviceUpdate>>, PullError> {
-        let Some(from) = self.from else { return Ok(None) };
+        let Some(aql) = self.left.front().copied() else { return Ok(None) };
+        let from = self.from;
         let length = self.config.common.page.to_string();
-        let query = [("aql", self.config.aql.clone()), ("from", from.to_string()), ("length", length)];
+        let query = [("aql", aql.to_owned()), ("from", from.to_string()), ("length", length)];
         let url = self.session.client.url("/api/v1/search/", &query);
         let (status, said) = self.session.ask(&url, |http| http.get(url.clone())).await?;
         let found = read::<Answer<Found>>(&url, status, &said)?.data;
         self.tally.seen.extend(found.results.iter().map(|d| d.id));
         // A page that leads nowhere new would be asked for without end.
-        self.from = found.next.filter(|next| *next > from && !found.results.is_empty());
-        if self.from.is_none() {
-            self.tally.check(&url, found.total)?;
+        let next = found.next.filter(|next| *next > from && !found.results.is_empty());
+        let new = found.results.into_iter().filter(|device| !self.before.contains(&device.id));
+        let page = new.map(update).collect();
+        match next {
+            Some(next) => self.from = next,
+            None => {
+                self.tally.check(&url, found.total)?;
+                self.before.append(&mut self.tally.seen);
+                self.left.pop_front();
+                self.from = 0;
+            }
         }
-        Ok(Some(found.results.into_iter().map(update).collect()))
+        Ok(Some(page))
     }
 }
 

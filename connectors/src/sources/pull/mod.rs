@@ -10,6 +10,7 @@
 
 pub mod armis;
 pub mod netbox;
+pub mod stated;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,12 +25,15 @@ use radarflow_proto::payload::DeviceUpdate;
 use radarflow_proto::ports::{AppendError, AskedInventories, Ending, InventoryRun, ReadError, RunOf};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::room::{NoRoom, Room};
-use reqwest::{RequestBuilder, StatusCode, Url};
+use radarflow_reconcile::flows::prefixes::Prefixes;
+use reqwest::{ClientBuilder, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use self::stated::Stated;
 use super::inventory::Runs;
 use super::{Stop, now_us};
+use crate::reach::{self, Reach};
 use crate::{http, retry};
 
 /// The rule of the alert that an inventory cannot be read.
@@ -72,6 +76,25 @@ pub struct Common {
     pub page: usize,
     /// It is read by itself; otherwise only when somebody asks for a plan.
     pub automatic: bool,
+    /// Where it may be.
+    pub reach: Reach,
+    /// Addresses that are left out; what has no other is left out itself.
+    pub leave_out: Arc<Prefixes<()>>,
+}
+
+impl Common {
+    /// Takes out the addresses that are left out, and what has no others.
+    fn sift(&self, page: &mut Vec<DeviceUpdate>) {
+        page.retain_mut(|update| {
+            let is_out = |text: &str| text.trim().parse().is_ok_and(|ip| self.leave_out.find(ip).is_some());
+            if update.ip.split(',').any(is_out) {
+                let left: Vec<&str> = update.ip.split(',').filter(|text| !is_out(text)).collect();
+                update.ip = left.join(",");
+                return !update.ip.trim().is_empty();
+            }
+            true
+        });
+    }
 }
 
 /// An inventory.
@@ -157,6 +180,14 @@ pub enum PullError {
         /// Why.
         why: String,
     },
+    /// It is where this program does not go for people.
+    #[error("{url}: {why}: the configuration file allows it with private_addresses = true")]
+    Private {
+        /// What would have been asked.
+        url: String,
+        /// Why.
+        why: String,
+    },
     /// There is no memory for the answer.
     #[error("{url}: {why}; ask for smaller pages, or raise memory_limit_mib")]
     NoRoom {
@@ -199,14 +230,20 @@ pub(crate) struct Client {
     /// What its answers take, since it last asked for a page.
     memory: Memory,
     stop: Stop,
+    /// Why it is not asked at all.
+    private: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(common: &Common, tries: u32, room: &Arc<Room>, stop: Stop) -> Result<Self, reqwest::Error> {
         // A redirect would take the token elsewhere.
-        let http = http::client(|client| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()))?;
+        let said = |client: ClientBuilder| client.timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let (http, private) = match common.reach {
+            Reach::Anywhere => (http::client(said)?, None),
+            Reach::Public => (reach::client(said)?, reach::private_host(common.url.as_str())),
+        };
         let memory = Memory::new(room.hold_for(&common.tenant, &common.name));
-        Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, memory, stop })
+        Ok(Client { http, base: common.url.clone(), pause: common.pause, tries, memory, stop, private })
     }
 
     /// What was answered before is needed no more.
@@ -232,6 +269,9 @@ impl Client {
         request: impl Fn() -> RequestBuilder + Sync,
     ) -> Result<(StatusCode, Vec<u8>), PullError> {
         let shown = shown(url);
+        if let Some(why) = self.private.clone() {
+            return Err(PullError::Private { url: shown, why });
+        }
         let attempt = || async {
             if self.stop.is_told() {
                 return Err(Failed { error: PullError::Stopped, again: false, asked: None });
@@ -362,10 +402,7 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
 /// # Errors
 /// Where no HTTP client can be made.
 pub fn start(inventory: Inventory, runs: Runs, stop: Stop) -> Result<(), reqwest::Error> {
-    let common = inventory.common().clone();
-    let client = Client::new(&common, TRIES, runs.memory(), stop.clone())?;
-    let puller = Puller { inventory, common, client, runs };
-    tokio::spawn(puller.run(stop));
+    tokio::spawn(Puller::new(inventory, runs, stop.clone())?.run(stop));
     Ok(())
 }
 
@@ -379,18 +416,19 @@ async fn read_all(
 ) -> Result<(), PullError> {
     match inventory {
         Inventory::Armis(config) => {
-            read_pages(armis::Search::new(config, client.clone()), SourceKind::Armis, client, run, items).await
+            let search = armis::Search::new(config, client.clone());
+            read_pages(search, (SourceKind::Armis, &config.common), client, run, items).await
         }
         Inventory::NetBox(config) => {
             let lists = netbox::Lists::new(config, client.clone(), since_us);
-            read_pages(lists, SourceKind::NetBox, client, run, items).await
+            read_pages(lists, (SourceKind::NetBox, &config.common), client, run, items).await
         }
     }
 }
 
 async fn read_pages(
     mut pages: impl Pages,
-    kind: SourceKind,
+    (kind, common): (SourceKind, &Common),
     client: &Client,
     run: &mut dyn InventoryRun,
     items: &mut usize,
@@ -398,6 +436,7 @@ async fn read_pages(
     loop {
         client.forget();
         let Some(mut page) = pages.next().await? else { break };
+        common.sift(&mut page);
         *items += page.len();
         page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
         run.page(page).await?;
@@ -409,35 +448,38 @@ async fn read_pages(
     Ok(())
 }
 
-/// The inventories of the configuration, for whoever wants one read now.
+/// The inventories of the configuration, and those that people state, for whoever wants one read now.
 pub struct Asked {
     inventories: Vec<Inventory>,
+    stated: Arc<Stated>,
     room: Arc<Room>,
     stop: Stop,
 }
 
 impl Asked {
     /// These, whose answers have their memory of a room, until told to stop.
-    pub fn new(inventories: Vec<Inventory>, room: Arc<Room>, stop: Stop) -> Self {
-        Asked { inventories, room, stop }
+    pub fn new(inventories: Vec<Inventory>, stated: Arc<Stated>, room: Arc<Room>, stop: Stop) -> Self {
+        Asked { inventories, stated, room, stop }
     }
 
-    fn find(&self, tenant: &str, name: &str, instance: &str) -> Option<&Inventory> {
+    fn find(&self, tenant: &str, name: &str, instance: &str) -> Option<Result<Inventory, String>> {
         let is = |i: &&Inventory| (i.tenant(), i.kind().name(), i.common().name.as_str()) == (tenant, name, instance);
-        self.inventories.iter().find(is)
+        let configured = self.inventories.iter().find(is).cloned().map(Ok);
+        configured.or_else(|| self.stated.find(tenant, name, instance))
     }
 }
 
 #[async_trait]
 impl AskedInventories for Asked {
     fn run_of(&self, tenant: &str, name: &str, instance: &str) -> Option<RunOf> {
-        self.find(tenant, name, instance).map(Inventory::run_of)
+        self.find(tenant, name, instance)?.ok().map(|inventory| inventory.run_of())
     }
 
     async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError> {
         let Some(inventory) = self.find(&of.tenant, &of.name, &of.instance) else {
             return Err(ReadError::Source(format!("there is no inventory {}/{}", of.name, of.instance)));
         };
+        let inventory = &inventory.map_err(ReadError::Source)?;
         let client = Client::new(inventory.common(), ASKED_TRIES, &self.room, self.stop.clone())
             .map_err(|e| ReadError::Source(e.without_url().to_string()))?;
         read_all(inventory, &client, None, into, &mut 0).await.map_err(|error| match error {
@@ -455,7 +497,14 @@ struct Puller {
 }
 
 impl Puller {
-    async fn run(self, mut stop: Stop) {
+    fn new(inventory: Inventory, runs: Runs, stop: Stop) -> Result<Self, reqwest::Error> {
+        let common = inventory.common().clone();
+        let client = Client::new(&common, TRIES, runs.memory(), stop)?;
+        Ok(Puller { inventory, common, client, runs })
+    }
+
+    /// Asks until told to stop; says whether it failed last.
+    async fn run(self, mut stop: Stop) -> bool {
         // Since when changes are unknown; nothing is known at first.
         let mut known_us: Option<i64> = None;
         let mut full_due = Instant::now();
@@ -474,16 +523,17 @@ impl Puller {
                         full_due = Instant::now() + self.common.full_every;
                     }
                 }
-                Err(PullError::Stopped | PullError::Append(AppendError::Closed)) => return,
+                Err(PullError::Stopped | PullError::Append(AppendError::Closed)) => return failing == Some(true),
                 Err(error) => tracing::warn!(source, %error, full, "an inventory could not be read"),
             }
             let failed = result.as_ref().err().map(ToString::to_string);
-            if failing != Some(failed.is_some()) && self.tell(&source, failed.as_deref()).await {
+            let tell = tell(&self.runs, &self.common.tenant, &source, failed.as_deref());
+            if failing != Some(failed.is_some()) && tell.await {
                 failing = Some(failed.is_some());
             }
             tokio::select! {
                 () = tokio::time::sleep(self.common.every) => {}
-                () = stop.told() => return,
+                () = stop.told() => return failing == Some(true),
             }
         }
     }
@@ -500,18 +550,18 @@ impl Puller {
         }
         result.map(|()| items)
     }
+}
 
-    /// Says whether the inventory can be read; tells whether that is durable.
-    async fn tell(&self, source: &str, failed: Option<&str>) -> bool {
-        let condition = OwnCondition {
-            tenant: self.common.tenant.clone(),
-            rule: FAILED.to_owned(),
-            entity: source.to_owned(),
-            severity: "warning".to_owned(),
-            title: format!("{source} cannot be read"),
-            description: failed.unwrap_or_default().to_owned(),
-            holds: failed.is_some(),
-        };
-        self.runs.say(&self.common.tenant, &Fact::Condition(condition)).await.is_ok()
-    }
+/// Says whether an inventory can be read; tells whether that is durable.
+async fn tell(runs: &Runs, tenant: &str, source: &str, failed: Option<&str>) -> bool {
+    let condition = OwnCondition {
+        tenant: tenant.to_owned(),
+        rule: FAILED.to_owned(),
+        entity: source.to_owned(),
+        severity: "warning".to_owned(),
+        title: format!("{source} cannot be read"),
+        description: failed.unwrap_or_default().to_owned(),
+        holds: failed.is_some(),
+    };
+    runs.say(tenant, &Fact::Condition(condition)).await.is_ok()
 }

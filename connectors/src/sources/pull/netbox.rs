@@ -311,11 +311,14 @@ fn authorization(token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::sync::Arc;
     use std::time::Duration;
 
     use radarflow_proto::room::Room;
+    use radarflow_reconcile::flows::prefixes::Prefixes;
 
     use super::*;
+    use crate::reach::Reach;
     use crate::sources::Stop;
 
     #[tokio::test(flavor = "multi_thread")]
@@ -343,6 +346,8 @@ mod tests {
                 pause: Duration::from_millis(1),
                 page: 1,
                 automatic: false,
+                reach: Reach::Anywhere,
+                leave_out: Arc::new(Prefixes::new(vec![("10.0.0.0/8".parse().unwrap(), ())])),
             },
             token: "hush".into(),
             vrf: BTreeMap::new(),
@@ -351,7 +356,13 @@ mod tests {
         let (_tell, stop) = Stop::new();
         let client = Client::new(&config.common, 1, &Room::of(1 << 20), stop).unwrap();
         let mut lists = Lists::new(&config, client, None);
-        assert_eq!(lists.next().await.unwrap().unwrap().len(), 1);
+        let mut page = lists.next().await.unwrap().unwrap();
+        assert_eq!(page.len(), 1);
+        // What is left out is only what has no other address.
+        let of = |ip: &str| DeviceUpdate { ip: ip.to_owned(), ..DeviceUpdate::default() };
+        page.extend(["10.1.2.3", "10.1.2.3, 192.0.2.1", "192.0.2.2", "10.1.2.3,10.0.0.1"].map(of));
+        config.common.sift(&mut page);
+        assert_eq!(page.iter().map(|update| update.ip.trim()).collect::<Vec<_>>(), ["", "192.0.2.1", "192.0.2.2"]);
         let ended = tokio::time::timeout(Duration::from_secs(10), lists.next()).await.unwrap();
         assert!(matches!(ended, Err(PullError::Short { listed: 1, of: 3, .. })), "{:?}", ended.map(|_| ()));
     }

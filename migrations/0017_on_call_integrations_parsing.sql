@@ -63,5 +63,57 @@ CREATE TABLE radarflow.oncall (
 ALTER TABLE radarflow.oncall ENABLE ROW LEVEL SECURITY;
 CREATE POLICY reader ON radarflow.oncall FOR SELECT USING (tenant_id = radarflow.reader_tenant());
 
+CREATE TABLE radarflow.integrations (
+    "tenant_id" text NOT NULL,
+    "partition" text NOT NULL,
+    "name" text NOT NULL,
+    "inventory" text NOT NULL,
+    "endpoint" text NOT NULL,
+    "enabled" boolean NOT NULL,
+    "into_partition" text NOT NULL,
+    "interval_s" bigint NOT NULL,
+    "full_interval_s" bigint NOT NULL,
+    "page_size" bigint NOT NULL,
+    "queries" text[] NOT NULL,
+    "vrfs" text[] NOT NULL,
+    "interfaces" boolean NOT NULL,
+    "leave_out" text[] NOT NULL,
+    "owner" text,
+    "created_at" timestamptz NOT NULL,
+    "created_by" text NOT NULL,
+    "updated_at" timestamptz NOT NULL,
+    "updated_by" text NOT NULL,
+    "epoch" bigint NOT NULL,
+    PRIMARY KEY ("tenant_id", "partition", "name")
+);
+
+ALTER TABLE radarflow.integrations ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reader ON radarflow.integrations FOR SELECT USING (tenant_id = radarflow.reader_tenant());
+
+CREATE TRIGGER tenant_stays BEFORE UPDATE ON radarflow.integrations FOR EACH ROW EXECUTE FUNCTION radarflow.tenant_stays();
+CREATE TABLE radarflow.parsing_rules (
+    "tenant_id" text NOT NULL,
+    "partition" text NOT NULL,
+    "name" text NOT NULL,
+    "enabled" boolean NOT NULL,
+    "position" bigint NOT NULL,
+    "programs" text[] NOT NULL,
+    "senders" text[] NOT NULL,
+    "pattern" text NOT NULL,
+    "severity" text,
+    "body" text,
+    "owner" text,
+    "created_at" timestamptz NOT NULL,
+    "created_by" text NOT NULL,
+    "updated_at" timestamptz NOT NULL,
+    "updated_by" text NOT NULL,
+    "epoch" bigint NOT NULL,
+    PRIMARY KEY ("tenant_id", "partition", "name")
+);
+
+ALTER TABLE radarflow.parsing_rules ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reader ON radarflow.parsing_rules FOR SELECT USING (tenant_id = radarflow.reader_tenant());
+
+CREATE TRIGGER tenant_stays BEFORE UPDATE ON radarflow.parsing_rules FOR EACH ROW EXECUTE FUNCTION radarflow.tenant_stays();
 CREATE TRIGGER tenant_stays BEFORE UPDATE ON radarflow.rotas FOR EACH ROW EXECUTE FUNCTION radarflow.tenant_stays();
 CREATE TRIGGER tenant_stays BEFORE UPDATE ON radarflow.rota_overrides FOR EACH ROW EXECUTE FUNCTION radarflow.tenant_stays();
