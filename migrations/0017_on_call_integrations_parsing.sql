@@ -51,7 +51,7 @@ CREATE TABLE radarflow.oncall (
     "rota" text NOT NULL,
     "person" text,
     "receiver" text,
-    "since" timestamptz NOT NULL,
+    "since" timestamptz,
     "until" timestamptz,
     "rota_override" text,
     "next_person" text,

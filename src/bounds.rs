@@ -16,12 +16,13 @@ use radarflow_dataflows::decode::senders;
 use radarflow_dataflows::jobs::{COMMAND_BYTES, MAX_COMMANDS};
 use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
+use radarflow_proto::gelf;
 use radarflow_proto::snmp::usm;
 use radarflow_query::actor::passwords;
 use radarflow_query::tables::live::CORRECTIONS_BYTES;
 use radarflow_query::tables::recent::{RECENT_BYTES, RECENT_CHANGES};
 use radarflow_reconcile::notifier::MAX_INFORMS;
-use radarflow_reconcile::parsing::{MAX_EXPRESSION, MAX_RULES};
+use radarflow_reconcile::parsing;
 use radarflow_reconcile::resources::judge::MAX_ANSWERED_BYTES;
 use radarflow_reconcile::routing::matcher::{EXPRESSION_BYTES, MAX_EXPRESSIONS};
 
@@ -42,7 +43,7 @@ const FRAME_COPIES: usize = 3;
 /// Decoders that keep state of who sends: of flows, and of sFlow.
 const DECODERS: usize = 2;
 /// What is kept of a sender of SNMP notifications: its informs, and its place.
-const NOTIFIER_BYTES: usize = MAX_INFORMS * 16 + 512;
+const NOTIFIER_BYTES: usize = 2 * MAX_INFORMS * 16 + 512;
 /// The same of a tenant's.
 const NOTIFIERS_BYTES: usize = NOTIFIER_BYTES * senders::MAX_SENDERS * BUCKETS as usize;
 
@@ -77,6 +78,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
     let datagrams = [&config.netflow, &config.sflow, &config.syslog, &config.traps];
     let sockets: usize = datagrams.iter().copied().flatten().map(|socket| socket.sockets).sum();
     let of_traps: usize = config.traps.iter().map(|socket| socket.sockets).sum();
+    let of_syslog: usize = config.syslog.iter().map(|socket| socket.sockets).sum();
     let of_engines = usm::MAX_ENGINES * config.traps.iter().map(|s| s.tenant.as_str()).collect::<BTreeSet<_>>().len();
     // While one takes the place of another both are there.
     let of_files = 2 * config.enrichment.address_files.len();
@@ -89,6 +91,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
         one(State, "the program itself", IDLE, "process_resident_memory_bytes"),
         bound(State, "datagrams that are read", SOCKET_BYTES, "socket", sockets, "source_shed"),
         bound(State, "allowances of senders", SENDERS_BYTES, "socket", sockets, "source_shed"),
+        bound(State, "chunks of GELF that wait", gelf::MAX_BYTES, "syslog socket", of_syslog, "source_shed"),
         bound(State, "informs that wait", UNANSWERED_BYTES, "trap socket", of_traps, "source_shed"),
         bound(State, "SNMP engines that are known", usm::ENGINE_BYTES, "engine", of_engines, "source_rejected"),
         bound(
@@ -133,10 +136,9 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
         bound(
             State,
             "expressions of parsing rules",
-            // Likewise.
-            2 * MAX_EXPRESSION,
+            parsing::EXPRESSION_BYTES,
             "rule and worker",
-            MAX_RULES * tenants.len() * config.workers,
+            parsing::MAX_RULES * tenants.len() * config.workers,
             "dataflow_machine_keys",
         ),
         bound(

@@ -146,7 +146,10 @@ pub(crate) fn unread(bad: &[BadFile]) -> impl Iterator<Item = OwnCondition> {
         entity: path.display().to_string(),
         severity: "warning".to_owned(),
         title: format!("{} cannot be used", path.display()),
-        description: format!("{why}; what it said before holds. Mend it, then send the server SIGHUP"),
+        description: format!(
+            "{why}. What it said before holds, if it was read before; of files of networks, all networks are as they were. Mend it, \
+             then send the server SIGHUP"
+        ),
         holds: true,
     })
 }

@@ -90,7 +90,8 @@ impl Registry {
     /// Takes in what became of resources: of receivers those that the configuration owns, and integrations.
     pub(crate) fn learn_resources(&self, changes: &[ResourceChange]) {
         let mut integrations = self.integrations.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = |of: &Resource| (of.resource == Table::Integration.name()).then(|| (of.tenant.clone(), source(of)));
+        let is_asked = |of: &Resource| of.resource == Table::Integration.name() && of.flag("enabled");
+        let named = |of: &Resource| is_asked(of).then(|| (of.tenant.clone(), source(of)));
         for ResourceChange { before, after } in changes {
             if let Some(gone) = before.as_deref().and_then(named) {
                 integrations.remove(&gone);
@@ -203,12 +204,15 @@ impl Registry {
     fn enrichment_changes(&self, rules: Option<Vec<Rule>>, now: Vec<OwnCondition>) -> Vec<Fact> {
         let mut facts = Vec::new();
         let stood = self.enrichment.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_read = rules.is_some();
         // Those of the program hold at least.
         let rules = rules.or_else(|| stood.is_empty().then(file::builtin));
         facts.extend(rules.filter(|rules| *stood != *rules).map(|rules| Fact::EnrichmentRules { rules }));
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |c: &&OwnCondition| [enrichment::INVALID, enrichment::UNREAD].contains(&&*c.rule);
         let same = |c: &OwnCondition, n: &OwnCondition| n.entity == c.entity && n.rule == c.rule;
+        // What was wrong in files that were not read again is wrong still.
+        let known = |c: &&OwnCondition| known(c) && (is_read || c.rule != enrichment::INVALID);
         let over = conditions.values().filter(known).filter(|c| !now.iter().any(|n| same(c, n)));
         facts.extend(over.map(|c| Fact::Condition(OwnCondition { holds: false, ..c.clone() })));
         facts.extend(now.into_iter().filter(|n| !conditions.values().any(|c| c == n)).map(Fact::Condition));

@@ -26,6 +26,24 @@ pub fn client(said: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, E
     })
 }
 
+/// Why there is no answer, with what is behind it, and without the URL: what is asked may hold a secret.
+pub fn why(error: &Error) -> String {
+    // What is said of the request itself names the URL; what is behind it says why.
+    let mut behind: &dyn std::error::Error = error;
+    let mut said = Vec::new();
+    while let Some(source) = behind.source() {
+        let text = source.to_string();
+        if said.last() != Some(&text) {
+            said.push(text);
+        }
+        behind = source;
+    }
+    match said.is_empty() {
+        true => "it cannot be asked".to_owned(),
+        false => said.join(": "),
+    }
+}
+
 /// The whole of an answer's body; `None` where it is larger than `most`, of which no more is read, or where `takes` says
 /// that there is no memory for so many bytes more.
 pub(crate) async fn whole(
@@ -90,13 +108,12 @@ pub async fn ask(
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
     }
-    // What is asked may hold a secret: an error does not repeat it.
-    let response = request.send().await.map_err(|error| error.without_url().to_string())?;
+    let response = request.send().await.map_err(|error| why(&error))?;
     let status = response.status().as_u16();
     match whole(response, most, |_| true).await {
         Ok(Some(body)) => Ok((status, body)),
         Ok(None) => Err(format!("the answer is larger than {most} bytes")),
-        Err(error) => Err(error.without_url().to_string()),
+        Err(error) => Err(why(&error)),
     }
 }
 

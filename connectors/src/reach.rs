@@ -36,6 +36,9 @@ pub fn client(said: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, E
     http::client(|client| said(client).no_proxy().dns_resolver(Arc::new(PublicNames)))
 }
 
+/// What is said of a name that is not asked.
+pub const ONLY_PRIVATE: &str = "has private addresses only";
+
 /// Resolves names to public addresses.
 struct PublicNames;
 
@@ -45,7 +48,8 @@ impl Resolve for PublicNames {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<SocketAddr> = found.filter(|addr| is_public(addr.ip())).collect();
             if public.is_empty() {
-                return Err(format!("{} has no public address", name.as_str()).into());
+                let why = "which the configuration file allows with private_addresses = true";
+                return Err(format!("{} {ONLY_PRIVATE}, {why}", name.as_str()).into());
             }
             Ok(Box::new(public.into_iter()) as Addrs)
         })
@@ -58,20 +62,25 @@ fn is_public(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
             let shared = (a == 100 && (64..128).contains(&b)) || (a == 198 && (b == 18 || b == 19));
+            // Protocol assignments, and what a cloud's host alone answers its guests by.
+            let of_host = ip.octets()[..3] == [192, 0, 0] || ip.octets() == [168, 63, 129, 16];
             let own = ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified();
-            !(own || shared || ip.is_multicast() || ip.is_broadcast() || a == 0 || a >= 240)
+            !(own || shared || of_host || ip.is_multicast() || ip.is_broadcast() || a == 0 || a >= 240)
         }
         IpAddr::V6(ip) => {
             let own = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified();
-            // Of an address within another the inner one counts: 6to4, and the one for translation.
-            let [a, b, c, ..] = ip.segments();
+            // Of an address within another the inner one counts: 6to4, the one for translation, and the oldest form. Where it is
+            // hidden (Teredo, translation of a site) nobody can tell; what sites had before there were unique local ones is theirs.
+            let [a, b, c, d, e, f, g, h] = ip.segments();
             let inner = match (a, b) {
                 (0x2002, _) => Some([b, c]),
-                (0x64, 0xff9b) => Some([ip.segments()[6], ip.segments()[7]]),
+                (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => Some([g, h]),
+                (0, 0) if [c, d, e, f] == [0; 4] => Some([g, h]),
                 _ => None,
             };
             let inner = inner.map(|[high, low]| std::net::Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-            !(own || ip.is_multicast()) && inner.is_none_or(|ip| is_public(ip.into()))
+            let hidden = (a, b) == (0x2001, 0) || (a, b) == (0x64, 0xff9b) && inner.is_none() || a & 0xffc0 == 0xfec0;
+            !(own || hidden || ip.is_multicast()) && inner.is_none_or(|ip| is_public(ip.into()))
         }
     }
 }
@@ -103,6 +112,12 @@ mod tests {
             "http://[fe80::1]/",
             "http://[2002:7f00:1::]/",
             "http://[64:ff9b::a00:1]/",
+            "http://[64:ff9b:1:a00::1:808:808]/",
+            "http://[::127.0.0.1]/",
+            "http://[2001:0:1::1]/",
+            "http://[fec0::1]/",
+            "http://192.0.0.192/",
+            "http://168.63.129.16/",
             "http://0.0.0.0/",
         ] {
             assert!(private_host(url).is_some(), "{url}");

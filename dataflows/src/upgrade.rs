@@ -24,6 +24,7 @@ struct Schema {
 const SCHEMAS: &[Schema] = &[
     Schema { collection: "alerts", steps: &[alerts::alerts_with_levels] },
     Schema { collection: "bursts", steps: &[health::bursts_by_share] },
+    Schema { collection: "desks", steps: &[alerts::desks_that_remember] },
     Schema { collection: "exporters", steps: &[decode::exporters_with_reputation, decode::exporters_with_names] },
     Schema { collection: "facts", steps: &[resources::resources_of_facts] },
     Schema { collection: "gate", steps: &[identity::gate_of_relations] },

@@ -44,6 +44,7 @@ pub mod fact;
 pub mod flow;
 pub mod frame;
 pub mod framing;
+pub mod gelf;
 pub mod lake;
 pub mod netflow;
 pub mod offsets;

@@ -780,9 +780,9 @@ tables! {
         person: Option<String>,
         /// The receiver by which they are told.
         receiver: Option<String>,
-        /// Since when.
-        since: Time,
-        /// Until when, if that is known.
+        /// Since when, as far as the turn or the override goes back; null before the first turn.
+        since: Option<Time>,
+        /// Until when at least, if it ends.
         until: Option<Time>,
         /// The override by which it is them and nobody else.
         rota_override: Option<String>,

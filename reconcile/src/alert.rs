@@ -211,11 +211,7 @@ impl Life {
             partition: row.partition,
             device_uid: row.device_uid,
             suppressed: self.hold(),
-            taken_ms: self
-                .acknowledged
-                .as_ref()
-                .filter(|_| self.status == AlertStatus::Acknowledged)
-                .map(|(at, _)| at.ms()),
+            taken: self.status == AlertStatus::Acknowledged,
             level: self.level,
         }
     }

@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 
 /// How long an inform is known to have been there, milliseconds.
 pub const INFORM_WINDOW_MS: i64 = 5 * 60_000;
-/// Informs of one sender that are known.
-pub const MAX_INFORMS: usize = 256;
+/// Informs of one sender that are known, of anybody's and of authentic ones each.
+pub const MAX_INFORMS: usize = 128;
 /// A step of the time by which a storm is counted, microseconds.
 pub const STEP_US: i64 = 10_000_000;
 /// Notifications of one agent in a step that are all kept.
@@ -83,7 +83,8 @@ pub struct Notifier {
     /// Which step of time.
     step: i64,
     lanes: [Storm; 3],
-    informs: VecDeque<Inform>,
+    /// Of anybody, and authentic ones: neither drives out the other.
+    informs: [VecDeque<Inform>; 2],
 }
 
 /// As older builds kept it: one storm, and informs by the hash of what they say, with their time.
@@ -98,7 +99,7 @@ impl FirstNotifier {
     /// As it is kept now.
     pub fn converted(self) -> Notifier {
         let informs = self.informs.into_iter().map(|(hash, at_ms)| Inform::new(hash, at_ms, true));
-        Notifier { step: self.step, lanes: Default::default(), informs: informs.collect() }
+        Notifier { step: self.step, lanes: Default::default(), informs: [informs.collect(), VecDeque::new()] }
     }
 }
 
@@ -118,7 +119,7 @@ fn hash_of(bytes: &[u8]) -> u64 {
 impl Notifier {
     /// What it takes, about.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.informs.len() * size_of::<Inform>()
+        size_of::<Self>() + self.informs.iter().map(VecDeque::len).sum::<usize>() * size_of::<Inform>()
     }
 
     /// The next one, received at an instant, about an agent other than the sender.
@@ -134,9 +135,12 @@ impl Notifier {
         });
         let of_agent = &mut storm.of_agents[octets as usize % AGENTS];
         *of_agent = of_agent.saturating_add(1);
+        if !is_kept((*of_agent).into(), WHOLE) {
+            return Heard::Shed;
+        }
+        // Of what the agents' rooms leave.
         storm.taken += 1;
-        let kept = is_kept((*of_agent).into(), WHOLE) && is_kept(storm.taken, WHOLE_OF_SENDER);
-        if kept { Heard::Kept } else { Heard::Shed }
+        if is_kept(storm.taken, WHOLE_OF_SENDER) { Heard::Kept } else { Heard::Shed }
     }
 
     /// The same of an inform, that may have been there before.
@@ -148,18 +152,19 @@ impl Notifier {
         received_us: i64,
         now_ms: i64,
     ) -> Heard {
-        while self.informs.front().is_some_and(|inform| now_ms - inform.at_ms > INFORM_WINDOW_MS) {
-            self.informs.pop_front();
+        let informs = &mut self.informs[usize::from(lane == Lane::Authentic)];
+        while informs.front().is_some_and(|inform| now_ms - inform.at_ms > INFORM_WINDOW_MS) {
+            informs.pop_front();
         }
         let hash = hash_of(body);
-        if let Some(known) = self.informs.iter().find(|inform| inform.is(hash)) {
+        if let Some(known) = informs.iter().find(|inform| inform.is(hash)) {
             return Heard::Again(known.was_kept());
         }
-        let heard = self.hear(lane, agent, received_us);
-        if self.informs.len() >= MAX_INFORMS {
-            self.informs.pop_front();
+        if informs.len() >= MAX_INFORMS {
+            informs.pop_front();
         }
-        self.informs.push_back(Inform::new(hash, now_ms, heard == Heard::Kept));
+        let heard = self.hear(lane, agent, received_us);
+        self.informs[usize::from(lane == Lane::Authentic)].push_back(Inform::new(hash, now_ms, heard == Heard::Kept));
         heard
     }
 }
@@ -193,9 +198,17 @@ mod tests {
             (0..count).filter(|_| notifier.hear(Lane::Anybody, agent, 0) == Heard::Kept).count()
         };
         assert_eq!((kept(1, 5000), kept(2, 1000)), (1400, 1000));
+        // However they take turns, none is left out.
+        let mut in_turn = Notifier::default();
+        let mut of = [0; 20];
+        for n in 0..40_000usize {
+            let agent = Some(IpAddr::from([10, 0, 0, (n % 20) as u8]));
+            of[n % 20] += usize::from(in_turn.hear(Lane::Anybody, agent, 0) == Heard::Kept);
+        }
+        assert!(of.iter().all(|kept| *kept >= 300), "{of:?}");
         // Whatever addresses are invented, the sender's own room bounds them.
         let all: usize = (0..=255).map(|agent| kept(agent, 1000)).sum();
-        assert!(all < 10_000, "{all}");
+        assert!(all < 20_000, "{all}");
     }
 
     #[test]
@@ -210,7 +223,12 @@ mod tests {
             assert_eq!(hear(&n.to_be_bytes(), after + 2), Heard::Kept);
         }
         assert_eq!(hear(b"a", after + 3), Heard::Kept);
-        assert_eq!(notifier.informs.len(), MAX_INFORMS);
+        assert_eq!(notifier.informs[0].len(), MAX_INFORMS);
+        assert_eq!(notifier.hear_inform(b"a", Lane::Authentic, None, 0, 0), Heard::Kept);
+        for n in 0..2 * MAX_INFORMS {
+            notifier.hear_inform(&n.to_be_bytes(), Lane::Anybody, None, 0, 0);
+        }
+        assert_eq!(notifier.hear_inform(b"a", Lane::Authentic, None, 0, 0), Heard::Again(true));
         let mut shed = Notifier::default();
         let of = |n: u64| n.to_be_bytes();
         let heard: Vec<_> = (0..=WHOLE).map(|n| shed.hear_inform(&of(n), Lane::Anybody, None, 0, 0)).collect();

@@ -44,19 +44,23 @@ struct Inner {
 }
 
 impl Inner {
-    fn make_room(&mut self) {
-        if self.waiting.len() < MAX_WORDS {
-            return;
-        }
+    /// Adds a word, where there is room for it or something that is worth no more.
+    fn add(&mut self, word: Payload) {
         let worth = |word: &Payload| match word {
             Payload::CommandResult(_) => 2,
             Payload::CommandProgress(_) => 0,
             _ => 1,
         };
-        let least = self.waiting.iter().enumerate().min_by_key(|(_, (_, word))| worth(word));
-        if let Some(at) = least.map(|(at, _)| at) {
+        if self.waiting.len() >= MAX_WORDS {
+            let least = self.waiting.iter().enumerate().min_by_key(|(_, (_, word))| worth(word));
+            let Some((at, (_, least))) = least else { return };
+            if worth(least) > worth(&word) {
+                return;
+            }
             self.waiting.remove(at);
         }
+        self.said += 1;
+        self.waiting.push_back((self.said, word));
     }
 }
 
@@ -66,11 +70,7 @@ impl Words {
     }
 
     fn say(&self, word: Payload) {
-        self.with(|inner| {
-            inner.make_room();
-            inner.said += 1;
-            inner.waiting.push_back((inner.said, word));
-        });
+        self.with(|inner| inner.add(word));
         self.more.notify_one();
     }
 

@@ -4,6 +4,8 @@
 //! Several sockets may share an address (`SO_REUSEPORT`). The kernel gives each to one of them by who sends it, so that what
 //! an exporter sends from one port stays in order.
 //!
+//! A message of GELF that comes in chunks is one input ([`gelf`]); one whose chunks do not all come is shed.
+//!
 //! A datagram cannot be acknowledged. What is beyond a sender's allowance, and what the queue before the ledger has no room for,
 //! is shed, and counted in the ledger of its sender ([`senders`]); what the kernel dropped is read from it, and counted in the
 //! feed's. An SNMP inform *is* acknowledged: it is answered after its frame is durable, and not at all when it is not, so that the
@@ -23,6 +25,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
 use nix::sys::stat::fstat;
 use radarflow_proto::frame::{Entry, Kind, Origin};
+use radarflow_proto::gelf::{self, Chunks, Taken};
 use radarflow_proto::payload::FeedCounters;
 use radarflow_proto::ports::Appender;
 use radarflow_proto::snmp;
@@ -231,6 +234,9 @@ struct Reader {
     kernel_drops: u64,
     /// Names the socket in the kernel's table.
     inode: u64,
+    /// Messages of GELF that wait for their chunks, since the socket was opened.
+    chunks: Chunks,
+    opened: Instant,
 }
 
 impl Reader {
@@ -257,6 +263,8 @@ impl Reader {
             senders: Senders::default(),
             kernel_drops,
             inode,
+            chunks: Chunks::default(),
+            opened: Instant::now(),
         }
     }
 
@@ -293,6 +301,15 @@ impl Reader {
 
     fn take(&mut self, bytes: &[u8], peer: SocketAddr, batch: &mut Vec<Entry>) {
         if !self.senders.admit(peer.ip().to_canonical(), now_us) {
+            return;
+        }
+        if matches!(self.what, Datagrams::Syslog) && gelf::is_chunk(bytes) {
+            match self.chunks.take(peer, bytes, since(self.opened)) {
+                Ok(Taken::Waits) => {}
+                Ok(Taken::Whole(message)) => batch.push(entry(Some(peer), message)),
+                // What it is is told where it is read.
+                Err(_) => batch.push(entry(Some(peer), Bytes::copy_from_slice(bytes))),
+            }
             return;
         }
         let Datagrams::Traps(Notifications { key, usm, started }) = &self.what else {
@@ -379,6 +396,9 @@ impl Reader {
     fn count(&mut self) {
         let drops = kernel_drops(self.inode);
         let new_drops = drops.saturating_sub(self.kernel_drops);
+        for (ip, lost) in self.chunks.expire(since(self.opened)) {
+            self.senders.shed(Some(ip.to_canonical()), lost);
+        }
         let mut counted = Vec::new();
         let mut of = |ip: Option<IpAddr>, counters: FeedCounters| {
             let body = serde_json::to_vec(&counters).unwrap_or_default();
@@ -398,6 +418,11 @@ impl Reader {
             shed.into_iter().for_each(|(ip, n)| self.senders.shed(ip, n));
         }
     }
+}
+
+/// Milliseconds since then.
+fn since(then: Instant) -> i64 {
+    i64::try_from(then.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Datagrams that the kernel dropped at a socket, from `/proc/net/udp` and `udp6`; 0 where there is none.

@@ -1,7 +1,8 @@
 //! Each tenant's desk in one place, stepped epoch by epoch: [`radarflow_reconcile::routing::desk`].
 //!
-//! A desk is no state: it is a function of what burns, of what devices are and of what stands, and is computed again of these at a
-//! restart. Only the clock at which that was said last is in snapshots, so that what is computed again is what was said.
+//! What a desk says is a function of what burns, of what devices are and of what stands, and is computed again of these at a restart.
+//! Only the clock at which that was said last is in snapshots, so that what is computed again is what was said, and which groups keep
+//! an alert though their receiver is not on call any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use radarflow_proto::resource::{Resource, ResourceChange};
 use radarflow_proto::rows::{Device, OnCall, StateRow};
 use radarflow_reconcile::routing::policy::READ;
-use radarflow_reconcile::routing::{Burning, Desk, Said};
+use radarflow_reconcile::routing::{Burning, Desk, Left, Said};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::operator::Operator;
@@ -17,10 +18,17 @@ use timely::dataflow::operators::vec::Map;
 
 use super::groups::{GroupEvent, GroupKey};
 use crate::collection::{Events, Rel, collected};
-use crate::keyed::{Context, Keyed, StateEntry, encode, route};
+use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode, put_state, route, take_state};
 
-/// Clocks in snapshots, by tenant.
-const CLOCKS: &str = "desks";
+/// In snapshots, by tenant: the clock, and what was left to who was on call.
+const DESKS: &str = "desks";
+
+/// Desks remembered nothing but their clock.
+pub(crate) fn desks_that_remember(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let clocks = take_state::<String, i64>(state, DESKS)?;
+    put_state(state, DESKS, clocks.into_iter().map(|(tenant, clock)| (tenant, (clock, Left::new()))));
+    Ok(())
+}
 
 /// What a desk is told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -134,7 +142,12 @@ pub(super) fn build<'scope>(
     let said = parts.inner.unary_frontier(by_tenant, "Desks", move |capability, _| {
         let mut capability = Some(capability.delayed(&first));
         let mut desks = Desks::default();
-        let clocks: BTreeMap<String, i64> = cx.restore_where(CLOCKS, |tenant: &String| route(tenant));
+        let restored: BTreeMap<String, (i64, Left)> = cx.restore_where(DESKS, |tenant: &String| route(tenant));
+        let clocks: BTreeMap<String, i64> =
+            restored.iter().map(|(tenant, (clock, _))| (tenant.clone(), *clock)).collect();
+        for (tenant, (_, left)) in restored {
+            desks.of.entry(tenant).or_default().resume(left);
+        }
         let mut waiting: BTreeMap<u64, BTreeMap<String, Vec<(Part, isize)>>> = BTreeMap::new();
         let mut next = first;
         move |(input, frontier), output| {
@@ -170,12 +183,12 @@ pub(super) fn build<'scope>(
                 held.downgrade(&next);
                 output.session(held).give_iterator(out.into_iter());
                 if let Some(tick) = tick.filter(|_| cx.wants_snapshot(next)) {
-                    let clock = |tenant: &String| StateEntry {
-                        collection: CLOCKS,
+                    let entry = |(tenant, desk): (&String, &Desk)| StateEntry {
+                        collection: DESKS,
                         key: encode(tenant),
-                        value: Some(encode(&tick.clock_ms)),
+                        value: Some(encode(&(tick.clock_ms, desk.left()))),
                     };
-                    cx.save(next, desks.of.keys().map(clock).collect());
+                    cx.save(next, desks.of.iter().map(entry).collect());
                 }
                 next += 1;
             }

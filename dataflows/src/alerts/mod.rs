@@ -39,6 +39,7 @@ use timely::dataflow::operators::vec::Map;
 use crate::collection::{Events, Rel, changes, collected};
 use crate::keyed::{Context, Keyed, machine};
 use crate::output::DerivedRow;
+pub(crate) use desks::desks_that_remember;
 pub use groups::{GroupEvent, GroupKey, Settled};
 use groups::{GroupOut, Groups};
 pub use key::{AlertKey, ConditionChange, Conditions};

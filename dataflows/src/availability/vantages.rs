@@ -5,8 +5,8 @@
 //! ```
 //! A vantage is sick once more than [`LOST_OF_100`] of a hundred targets that it saw within the last hour were lost to it within
 //! [`AT_ONCE_MS`]: it, or what it reaches them through, is gone, and not they. Nothing that it lost counts until it sees half of them
-//! again, and no further one for [`SETTLE_MS`]: what it finds comes in parts, and what comes last was not lost longest. One alert stands
-//! for all of them. It needs [`MIN_TARGETS`]: of a handful all may well be down.
+//! again, and no further one for [`SETTLE_MS`], or [`SETTLED_MS`] long: what it finds comes in parts, and what comes last was not lost
+//! longest. One alert stands for all of them. It needs [`MIN_TARGETS`]: of a handful all may well be down.
 //!
 //! What is kept follows from what is said of targets, and is counted again at a restart; only who is sick is in snapshots, because
 //! that ends otherwise than it begins.
@@ -35,6 +35,8 @@ const SEEN_OF_100: u64 = 50;
 pub const MIN_TARGETS: usize = 10;
 /// So long after it saw the last one again it is well, milliseconds of live time.
 pub const SETTLE_MS: i64 = 60_000;
+/// So long after it saw enough it is, whatever comes and goes.
+pub const SETTLED_MS: i64 = 10 * 60_000;
 /// Within how long they are lost at once, milliseconds.
 pub const AT_ONCE_MS: i64 = 10 * 60_000;
 /// How finely that is looked at, milliseconds.
@@ -55,8 +57,15 @@ struct Sick {
     lost: u64,
     /// Of so many.
     of: u64,
-    /// When it saw one more again, live time, where it sees enough of them.
-    settling_ms: Option<i64>,
+    /// Since when it sees enough of them, and when it saw one more again, live time.
+    settling_ms: Option<(i64, i64)>,
+}
+
+impl Sick {
+    /// When it will be well.
+    fn well_ms(&self) -> Option<i64> {
+        self.settling_ms.map(|(since, last)| (last + SETTLE_MS).min(since + SETTLED_MS))
+    }
 }
 
 /// As older builds kept it: well as soon as it saw enough.
@@ -134,10 +143,10 @@ impl Vantage {
             Some(_) if self.down == 0 => None,
             Some(sick) => {
                 let sees_few = (self.up as u64) * 100 < sick.of * SEEN_OF_100;
-                let since = sick.settling_ms.filter(|_| !regained).unwrap_or(tick.live_ms);
-                let settling_ms = (!sees_few).then_some(since);
-                let is_well = settling_ms.is_some_and(|since| since + SETTLE_MS <= tick.live_ms);
-                (!is_well).then(|| Sick { settling_ms, ..sick.clone() })
+                let (since, last) = sick.settling_ms.unwrap_or((tick.live_ms, tick.live_ms));
+                let settling = (since, if regained { tick.live_ms } else { last });
+                let sick = Sick { settling_ms: (!sees_few).then_some(settling), ..sick.clone() };
+                Some(sick).filter(|sick| sick.well_ms().is_none_or(|well| well > tick.live_ms))
             }
             None => {
                 let (lost, of) = (self.at_once(), self.up + self.lost_in_all);
@@ -213,7 +222,7 @@ impl Vantages {
 
     /// A vantage that is sick, as it was known before.
     fn resume(&mut self, key: Key, sick: Sick) {
-        self.settling.extend(sick.settling_ms.map(|since| (since + SETTLE_MS, key.clone())));
+        self.settling.extend(sick.well_ms().map(|due| (due, key.clone())));
         self.of.entry(key).or_default().sick = Some(sick);
     }
 
@@ -243,7 +252,7 @@ impl Vantages {
         }
         let is = vantage.sick.clone();
         if was != is {
-            let due = |sick: &Option<Sick>| Some((sick.as_ref()?.settling_ms? + SETTLE_MS, key.clone()));
+            let due = |sick: &Option<Sick>| Some((sick.as_ref()?.well_ms()?, key.clone()));
             due(&was).map(|due| self.settling.remove(&due));
             self.settling.extend(due(&is));
             self.dirty.insert(key.clone());

@@ -1,11 +1,13 @@
 //! Syslog and GELF to `logs` rows, and to what rules look at.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use chrono_tz::Tz;
 use radarflow_proto::cell::{Tags, Time};
+use radarflow_proto::gelf::{self, GelfError};
 use radarflow_proto::rows::{BatchBuilder, Log};
 use radarflow_proto::syslog;
 
@@ -24,6 +26,15 @@ pub(super) type Object = serde_json::Map<String, serde_json::Value>;
 impl Decoder {
     /// A message of syslog; senders of GELF send it here, too.
     pub(super) fn syslog(&mut self, at: &At<'_>, body: &Bytes) {
+        let body = &match gelf::inflated(body) {
+            // What merely begins as if it were compressed is a line like any other.
+            Ok(Cow::Borrowed(_)) | Err(GelfError::Compressed) => body.clone(),
+            Ok(Cow::Owned(text)) => text.into(),
+            Err(error) => return self.refuse(at, at.ip(), body, &error.to_string()),
+        };
+        if gelf::is_chunk(body) {
+            return self.refuse(at, at.ip(), body, "a chunk of GELF that is none, or of too long a message");
+        }
         let object = Some(body)
             .filter(|body| body.starts_with(b"{"))
             .and_then(|body| serde_json::from_slice::<Object>(body).ok());

@@ -367,6 +367,16 @@ fn a_vantage_that_loses_nearly_all_at_once_is_sick_and_one_alert_stands_for_all(
             run.tick_after(1000, vec![]);
             assert_eq!((is(run, 2).0, is(run, 12).0), (Some(true), Some(false)));
             assert_eq!(burning(run), vec!["device-offline"; 4]);
+            // One that comes and goes all the time does not keep it sick for ever.
+            for _ in 0..2 {
+                dozen(run, |_| false);
+            }
+            dozen(run, |_| false);
+            assert_eq!(burning(run), ["vantage-sick"]);
+            for n in 0..12 {
+                dozen(run, |target| target <= 8 || target == 9 && n % 3 == 0);
+            }
+            assert_eq!(is(run, 12).0, Some(false));
         }
         assert_eq!(again.tables.state, run.tables.state);
     }

@@ -468,3 +468,65 @@ fn on_any_number_of_workers_and_out_of_any_snapshot_the_same_is_told_and_what_wa
     }
     assert!(messages > seeds as usize * 5, "{messages} messages are no test");
 }
+
+#[test]
+fn at_a_handover_the_next_one_is_told_and_both_hear_of_the_end() {
+    for (workers, restarts) in [(1, false), (2, true), (3, true)] {
+        let mut run = Run::new(workers);
+        let first = run.clock_ms;
+        let hour = 3_600_000;
+        let rota = json!({"people": ["ann", "bob"], "starts_at": first * 1000, "shift": "1h"});
+        run.tick(vec![
+            receiver("ann"),
+            receiver("bob"),
+            command("t", "", None, vec![put("rotas", "net", rota)]),
+            route("all", None, &[], Some("oncall:net"), false),
+        ]);
+        run.tick(vec![holds("link-down", "a", "warning", true)]);
+        let by = |due: &DueNotification| (due.receiver.name.clone(), due.firing());
+        let settle_all = |run: &mut Run| {
+            let all: Vec<Input> = open(run).iter().map(|due| settled(due, true)).collect();
+            run.tick(all);
+        };
+        let mut messages = due(&run);
+        assert_eq!(messages.iter().map(by).collect::<Vec<_>>(), [("ann".to_owned(), true)]);
+        settle_all(&mut run);
+        let on_call = |run: &Run| {
+            let of = |row: &StateRow| {
+                if let StateRow::OnCall(row) = row { Some((row.person.clone(), row.next_person.clone())) } else { None }
+            };
+            rows(run, of)
+        };
+        let is = |person: &str, next: &str| vec![(Some(person.to_owned()), Some(next.to_owned()))];
+        assert_eq!(on_call(&run), is("ann", "bob"));
+        let mut restarted = |run: Run, messages: &mut Vec<DueNotification>| {
+            let mut run = run;
+            run.tick(vec![fact(&Fact::Snapshot)]);
+            messages.extend(due(&run));
+            if !restarts {
+                return run;
+            }
+            let start = Start { epoch: run.epoch, state: run.snapshot.clone(), ..Start::default() };
+            let again = Run::from(4 - workers, start, run.clock_ms);
+            assert_eq!(again.tables.state, run.tables.state);
+            again
+        };
+        let mut run = restarted(run, &mut messages);
+        run.tick_after(hour, vec![]);
+        run.tick_after(1000, vec![]);
+        assert_eq!(on_call(&run), is("bob", "ann"));
+        settle_all(&mut run);
+        // Long after, out of another snapshot, what was left to who was on call is known.
+        let mut run = restarted(run, &mut messages);
+        run.tick_after(1000, vec![holds("link-down", "a", "warning", false)]);
+        run.tick_after(2000, vec![]);
+        run.tick_after(2000, vec![]);
+        messages.extend(due(&run));
+        let mut seen = BTreeSet::new();
+        messages.retain(|due| seen.insert(due.id.clone()));
+        let mut told: Vec<_> = messages.iter().map(by).collect();
+        told[2..].sort();
+        let expected = [("ann", true), ("bob", true), ("ann", false), ("bob", false)];
+        assert_eq!(told, expected.map(|(name, firing)| (name.to_owned(), firing)), "{workers} workers");
+    }
+}

@@ -173,7 +173,7 @@ pub(super) fn since_us(said: Option<&str>, most: i64) -> Result<i64, Response> {
 
 /// What became of an alert, as its row tells.
 fn changes(alert: &Alert) -> Vec<Change> {
-    let burning = |taken: Option<Time>, level, suppressed| Burning {
+    let burning = |taken, level, suppressed| Burning {
         alert: NotifiedAlert {
             id: alert.id.clone(),
             fingerprint: alert.fingerprint.clone(),
@@ -185,17 +185,17 @@ fn changes(alert: &Alert) -> Vec<Change> {
         partition: alert.partition.clone(),
         device_uid: alert.device_uid.clone(),
         suppressed,
-        taken_ms: taken.map(Time::ms),
+        taken,
         level,
     };
-    let mut steps = vec![(alert.triggered_at, Some(burning(None, 0, None)))];
-    let taken = alert.acknowledged_at.filter(|at| alert.escalated_at.is_none_or(|escalated| escalated <= *at));
-    steps.extend(alert.escalated_at.map(|at| (at, Some(burning(None, alert.escalation_level, None)))));
+    let mut steps = vec![(alert.triggered_at, Some(burning(false, 0, None)))];
+    let taken = alert.acknowledged_at.is_some_and(|at| alert.escalated_at.is_none_or(|escalated| escalated <= at));
+    steps.extend(alert.escalated_at.map(|at| (at, Some(burning(false, alert.escalation_level, None)))));
     steps.extend(alert.acknowledged_at.map(|at| (at, Some(burning(taken, alert.escalation_level, None)))));
     if let Some(by) = &alert.suppressed_by {
         let hold = Hold { why: format!("suppressed by {by}"), until_ms: alert.suppressed_until.map(Time::ms) };
         let last = steps.iter().map(|(at, _)| *at).max().unwrap_or(alert.triggered_at);
-        steps.push((last, Some(burning(None, alert.escalation_level, Some(hold)))));
+        steps.push((last, Some(burning(false, alert.escalation_level, Some(hold)))));
     }
     if alert.status == AlertStatus::Resolved.name() {
         steps.extend(alert.resolved_at.map(|at| (at, None)));

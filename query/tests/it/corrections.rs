@@ -40,6 +40,7 @@ fn line(epoch: u64, index: u32, ip: Option<&str>, second: i64, uid: Option<&str>
         attributes: Tags::default(),
         parse_status: "rfc5424".into(),
         raw: None,
+        parsed_by: None,
         device_uid: uid.map(str::to_owned),
     }
 }

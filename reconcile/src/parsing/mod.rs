@@ -4,8 +4,9 @@
 //! named group of a kind that is known ([`grok`]); what its named groups find becomes attributes. It may say what the severity is, and
 //! what the message. Of the rules that match a line the first one counts.
 //!
-//! Expressions take time that is linear in what they look at, which is [`MAX_LOOKED`] octets of a message; each has its memory
-//! ([`MAX_EXPRESSION`]). They are found by the program that sent the line, so that a rule costs those that it is not about nothing.
+//! What an expression costs is bounded: it looks at [`MAX_LOOKED`] octets of a message, is compiled to [`MAX_EXPRESSION`] bytes, and has
+//! few groups, named or not ([`MAX_GROUPS`]), since the engine that finds groups keeps all of them for each of its states. Rules are found by
+//! the program that sent the line: one costs those that it is not about nothing.
 
 pub mod grok;
 
@@ -20,15 +21,22 @@ use crate::flows::prefixes::{Prefix, Prefixes};
 use crate::rules::rule::filled;
 
 /// Octets of a message that are looked at.
-pub const MAX_LOOKED: usize = 8192;
-/// Memory of an expression, bytes; as much again for what it remembers while it looks.
-pub const MAX_EXPRESSION: usize = 128 << 10;
+pub const MAX_LOOKED: usize = 4096;
+/// Memory of an expression, bytes.
+pub const MAX_EXPRESSION: usize = 48 << 10;
+/// The least that a state of it takes.
+const STATE: usize = 32;
+/// What an expression takes, with what it remembers while it looks: its automata forwards and backwards, what each of them caches, the
+/// places that are visited, and of each state where each group begins and ends, twice.
+pub const EXPRESSION_BYTES: usize =
+    6 * MAX_EXPRESSION + (256 << 10) + MAX_EXPRESSION / STATE * 2 * (MAX_GROUPS + 1) * 8 * 2;
 /// Rules of a tenant.
 pub const MAX_RULES: usize = 50;
-/// Named groups of a rule.
-pub const MAX_GROUPS: usize = 50;
-/// Octets of a value.
+/// Groups of a rule, named or not.
+pub const MAX_GROUPS: usize = 24;
+/// Octets of a value, and of all values of a message.
 const MAX_VALUE: usize = 4096;
+const MAX_VALUES: usize = 2 * MAX_LOOKED;
 
 /// A rule, read.
 pub struct ParsingRule {
@@ -91,8 +99,9 @@ impl ParsingRule {
         if groups.is_empty() {
             return Err(("pattern", "it names no group: `%{IP:client}`, or `(?P<client>…)`".to_owned()));
         }
-        if groups.len() > MAX_GROUPS {
-            return Err(("pattern", format!("it has at most {MAX_GROUPS} named groups")));
+        if pattern.captures_len() > MAX_GROUPS + 1 {
+            let why = format!("it has at most {MAX_GROUPS} groups; those that need no name are written (?:…)");
+            return Err(("pattern", why));
         }
         let is_known = |name: &str| groups.iter().any(|(_, group)| group == name);
         for field in ["severity", "body"] {
@@ -151,18 +160,27 @@ impl ParsingRule {
     pub fn parse(&self, body: &str) -> Option<Parsed> {
         let looked = &body[..body.floor_char_boundary(MAX_LOOKED)];
         let found = self.pattern.captures(looked)?;
-        let value = |n: usize| found.get(n).map(|found| cut(found.as_str()));
-        let attributes: BTreeMap<String, String> =
-            self.groups.iter().filter_map(|(n, name)| Some((name.clone(), value(*n)?.to_owned()))).collect();
-        let said = |text: &String| filled(text, |name| attributes.get(name).map_or("", String::as_str));
+        let mut room = MAX_VALUES;
+        let mut attributes = BTreeMap::new();
+        for (n, name) in &self.groups {
+            let Some(value) = found.get(*n).map(|found| found.as_str()) else { continue };
+            let value = &value[..value.floor_char_boundary(MAX_VALUE.min(room))];
+            room -= value.len();
+            attributes.insert(name.clone(), value.to_owned());
+        }
+        let mut room = MAX_VALUE;
+        let mut said = |text: &String| {
+            filled(text, |name| {
+                let value = attributes.get(name).map_or("", String::as_str);
+                let value = &value[..value.floor_char_boundary(room)];
+                room -= value.len();
+                value
+            })
+        };
         let severity = self.severity.as_ref().and_then(|text| severity_of(&said(text)));
-        let body = self.body.as_ref().map(|text| cut(&said(text)).to_owned());
+        let body = self.body.as_ref().map(said);
         Some(Parsed { severity, body, attributes })
     }
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_VALUE)]
 }
 
 /// The rules of a tenant.
@@ -310,10 +328,32 @@ mod tests {
 
     #[test]
     fn what_is_looked_at_is_bounded_and_nothing_takes_longer_than_it_is_long() {
-        let rules = rules(&[("a", json!({"pattern": "(?P<a>(x+x+)+y)"}))]);
-        assert!(rules.parse("", None, &"x".repeat(1 << 20)).is_none());
-        let rules = self::rules(&[("a", json!({"pattern": "(?P<a>z)"}))]);
+        let rules = rules(&[("a", json!({"pattern": "(?P<a>z)"}))]);
         assert!(rules.parse("", None, &format!("{}z", "ä".repeat(MAX_LOOKED))).is_none());
+        // Groups within groups say no more than so much together.
+        let nested = (0..20).fold("(?s:.*)".to_owned(), |inner, n| format!("(?P<g{n}>{inner})"));
+        let nested = self::rules(&[("a", json!({"pattern": nested, "body": "{g0}{g1}{g2}"}))]);
+        let (_, parsed) = nested.parse("", None, &"x".repeat(100_000)).unwrap();
+        assert_eq!(parsed.attributes.values().map(String::len).sum::<usize>(), MAX_VALUES);
+        assert_eq!((parsed.attributes.len(), parsed.body.map(|body| body.len())), (20, Some(MAX_VALUE)));
+        // Neither groups nor states are without bound, whatever they are called.
+        for hostile in [format!("(?P<a>x){}.*", "()".repeat(1300)), r"(?P<a>(?:\w{50}){50})".to_owned()] {
+            let read = ParsingRule::read(&resource("a", &json!({"pattern": hostile})));
+            assert_eq!(read.err().map(|(field, _)| field), Some("pattern"), "{hostile:.40}");
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_every_day_fit() {
+        for pattern in [
+            SSHD,
+            r#"^%{IPORHOST:client} \S+ %{NOTSPACE:user} \[[^\]]+\] "%{WORD:method} %{NOTSPACE:path} HTTP/%{NUMBER:version}" %{INT:status} (?:%{INT:bytes}|-)"#,
+            r"^%{TIMESTAMP_ISO8601:at} %{LOGLEVEL:level} \[%{DATA:thread}\] %{HOSTNAME:host} %{GREEDYDATA:text}$",
+            r"Deny %{WORD:protocol} src %{WORD:src_zone}:%{IP:src}/%{INT:src_port} dst %{WORD:dst_zone}:%{IP:dst}/%{INT:dst_port}",
+            r"lease %{IP:address} to %{MAC:mac}(?: \(%{HOSTNAME:name}\))?",
+        ] {
+            assert!(ParsingRule::read(&resource("a", &json!({"pattern": pattern}))).is_ok(), "{pattern}");
+        }
     }
 
     #[test]

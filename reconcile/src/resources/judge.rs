@@ -424,7 +424,11 @@ impl Judge {
                 let names = |of: &&Arc<Resource>| of.texts("receivers").contains(&key.1);
                 let policies = of(Table::EscalationPolicy).find(names);
                 let rotas = of(Table::Rota).find(|rota| rotas::leads_to(rota, &key.1));
-                let overrides = of(Table::RotaOverride).find(|over| rotas::names(over, &key.1));
+                let rota = |over: &Resource| {
+                    let name = over.text("rota")?;
+                    of(Table::Rota).find(|rota| rota.id == name).map(|rota| &**rota)
+                };
+                let overrides = of(Table::RotaOverride).find(|over| rotas::names(over, rota(over), &key.1));
                 return routes.find(names).or(policies).or(rotas).or(overrides);
             }
             Table::Rota => {

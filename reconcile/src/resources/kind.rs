@@ -15,6 +15,8 @@ use crate::access::Permission;
 
 /// The partition of what is the whole tenant's.
 const WHOLE: &str = "default";
+/// Instants that may be stated, microseconds since 1970: calendars reckon with these everywhere.
+const INSTANTS: std::ops::Range<i64> = 0..253_402_214_400_000_000;
 /// Bytes of an id.
 pub const MAX_ID: usize = 200;
 
@@ -278,10 +280,15 @@ impl Field {
                 _ => Err(format!("it is a whole number from {least} to {most}")),
             },
             Holds::Instant => match (value.as_i64(), value.as_str()) {
-                (Some(_), _) => Ok(value.clone()),
+                (Some(us), _) if !bounds || INSTANTS.contains(&us) => Ok(value.clone()),
+                (Some(_), _) => Err("it is an instant of the years 1970 to 9999".to_owned()),
                 (_, Some(text)) => {
-                    let instant = DateTime::parse_from_rfc3339(text);
-                    instant.map(|at| json!(at.timestamp_micros())).map_err(|_| "it is an instant, RFC 3339".to_owned())
+                    let instant = DateTime::parse_from_rfc3339(text).map(|at| at.timestamp_micros());
+                    match instant {
+                        Ok(us) if !bounds || INSTANTS.contains(&us) => Ok(json!(us)),
+                        Ok(_) => Err("it is an instant of the years 1970 to 9999".to_owned()),
+                        Err(_) => Err("it is an instant, RFC 3339".to_owned()),
+                    }
                 }
                 _ => Err("it is an instant, RFC 3339".to_owned()),
             },

@@ -5,6 +5,7 @@ use radarflow_proto::resource::{RefusalCode, Resource};
 use radarflow_proto::rows::Table;
 
 use super::kind::{Field, MadeBy, ResourceKind, Wrong};
+use super::silences::ends_after;
 use super::world::World;
 use crate::routing::oncall::{ONCALL, Person, Rota};
 
@@ -35,7 +36,7 @@ pub(super) static ROTAS: ResourceKind = ResourceKind {
     derived: |_| Vec::new(),
 };
 
-/// The declaration of overrides. One that is over stays: it says who was on call.
+/// The declaration of overrides. Who was on call by one that is over is told by `in:oncall at:…`.
 pub(super) static ROTA_OVERRIDES: ResourceKind = ResourceKind {
     table: Table::RotaOverride,
     singular: "rota_override",
@@ -51,8 +52,8 @@ pub(super) static ROTA_OVERRIDES: ResourceKind = ResourceKind {
     read: Role::Viewer,
     write: Role::Operator,
     made_by: MadeBy::People,
-    most: 2000,
-    expires: None,
+    most: 500,
+    expires: Some("ends_at"),
     check: check_override,
     derived: |_| Vec::new(),
 };
@@ -72,6 +73,15 @@ fn check_rota(world: &World<'_>, rota: &Resource) -> Result<(), Wrong> {
         let person = Person::read(&text).map_err(|why| Wrong::field("people", why))?;
         reached(world, "people", &person)?;
     }
+    // Overrides may name its people: they must go on to lead somewhere.
+    for over in world.all(Table::RotaOverride).filter(|over| over.text("rota") == Some(&rota.id)) {
+        let said = over.text("person").unwrap_or_default();
+        let person = Person::of(said, &rota.texts("people")).map_err(|why| Wrong::field("people", why))?;
+        if world.get(Table::Receiver, &person.receiver).is_none() {
+            let why = format!("override {} names {said}, who would lead to no receiver", over.id);
+            return Err(Wrong::field("people", why).of(RefusalCode::Reference));
+        }
+    }
     match rota.texts("time_intervals").iter().find(|name| world.get(Table::TimeInterval, name).is_none()) {
         Some(name) => {
             let why = format!("there is no time interval {name}");
@@ -82,18 +92,14 @@ fn check_rota(world: &World<'_>, rota: &Resource) -> Result<(), Wrong> {
 }
 
 fn check_override(world: &World<'_>, of: &Resource) -> Result<(), Wrong> {
-    if of.number("starts_at") >= of.number("ends_at") {
-        return Err(Wrong::field("ends_at", "it ends after it begins"));
-    }
+    ends_after(world, of)?;
     let name = of.text("rota").unwrap_or_default();
     let Some(rota) = world.get(Table::Rota, name) else {
         return Err(Wrong::field("rota", format!("there is no rota {name}")).of(RefusalCode::Reference));
     };
     let said = of.text("person").unwrap_or_default();
-    let people = rota.texts("people");
-    let mut people = people.iter().filter_map(|text| Person::read(text).ok());
-    let person = people.find(|person| person.name == said).map_or_else(|| Person::read(said), Ok);
-    reached(world, "person", &person.map_err(|why| Wrong::field("person", why))?)
+    let person = Person::of(said, &rota.texts("people")).map_err(|why| Wrong::field("person", why))?;
+    reached(world, "person", &person)
 }
 
 /// Whether a rota leads to a receiver.
@@ -101,9 +107,10 @@ pub(super) fn leads_to(rota: &Resource, receiver: &str) -> bool {
     rota.texts("people").iter().any(|text| Person::read(text).is_ok_and(|person| person.receiver == receiver))
 }
 
-/// Whether an override says a receiver that its rota does not.
-pub(super) fn names(of: &Resource, receiver: &str) -> bool {
-    of.text("person").is_some_and(|text| Person::read(text).is_ok_and(|person| person.receiver == receiver))
+/// Whether an override of a rota leads to a receiver.
+pub(super) fn names(of: &Resource, rota: Option<&Resource>, receiver: &str) -> bool {
+    let people = rota.map(|rota| rota.texts("people")).unwrap_or_default();
+    of.text("person").is_some_and(|text| Person::of(text, &people).is_ok_and(|person| person.receiver == receiver))
 }
 
 /// Whether a list of receivers says whoever is on call in a rota.

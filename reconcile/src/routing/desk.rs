@@ -7,7 +7,8 @@
 //! said(alert) = addresses(labels) × hold          hold = the first of: suppressed by a person, maintenance, a silence,
 //!                                                 an alert that inhibits it, the times of the route
 //! ```
-//! An alert that is told nothing of is held, not over: who was told that it burns believes it rightly.
+//! An alert that is told nothing of is held, not over: who was told that it burns believes it rightly. So it is with who was on call
+//! and is no more while it burns: their group keeps the alert, held, until it is over ([`Left`]). That is what a desk remembers.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -34,8 +35,8 @@ pub struct Burning {
     pub device_uid: Option<String>,
     /// Somebody does not want it: who, and until when.
     pub suppressed: Option<Hold>,
-    /// When somebody took it, milliseconds since 1970: it is not told again.
-    pub taken_ms: Option<i64>,
+    /// Somebody took it: it is not told again.
+    pub taken: bool,
     /// How often it was escalated.
     pub level: i64,
 }
@@ -71,6 +72,20 @@ pub enum Said {
     Gone(GroupName, String, bool),
     /// Who is on call in a rota, before and after.
     OnCall(Option<Arc<OnCall>>, Option<Arc<OnCall>>),
+}
+
+/// Of alerts that burn, the groups that have them though nobody of these is on call any more.
+pub type Left = BTreeMap<String, BTreeMap<GroupName, Arc<Address>>>;
+
+/// Why a group has an alert.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Because {
+    /// A route leads there, or a level of escalation.
+    Routed,
+    /// Its receiver is on call.
+    OnCall,
+    /// It was on call.
+    Left,
 }
 
 /// A device, ordered by its name.
@@ -176,7 +191,9 @@ pub struct Desk {
     sides: BTreeMap<SideKey, Sides>,
     /// Sides that alerts came to or left since the last turn, with who kept others back before: looked at once a turn.
     moved: BTreeMap<SideKey, Keepers>,
-    said: BTreeMap<String, BTreeMap<GroupName, Arc<Entry>>>,
+    said: BTreeMap<String, BTreeMap<GroupName, (Arc<Entry>, Because)>>,
+    /// Of before this desk was made.
+    left: Left,
     /// Addresses as they were said last: alerts of a group share one.
     shared: BTreeMap<GroupName, Arc<Address>>,
     dirty: BTreeSet<String>,
@@ -243,6 +260,21 @@ impl Desk {
         self.stale = true;
     }
 
+    /// What it must be told when it is made again: [`Desk::resume`].
+    pub fn left(&self) -> Left {
+        let of = |said: &BTreeMap<GroupName, (Arc<Entry>, Because)>| {
+            let left = said.iter().filter(|(_, (_, because))| *because == Because::Left);
+            left.map(|(name, (entry, _))| (name.clone(), entry.address.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let all = self.said.iter().map(|(id, said)| (id.clone(), of(said)));
+        all.filter(|(_, left)| !left.is_empty()).collect()
+    }
+
+    /// What it was told is told again from here on; this was left.
+    pub fn resume(&mut self, left: Left) {
+        self.left = left;
+    }
+
     /// When the clock alone may make something otherwise, milliseconds since 1970.
     pub fn due_ms(&self) -> Option<i64> {
         self.next_ms
@@ -304,9 +336,11 @@ impl Desk {
         }
         let mut out = if looked { self.say_on_call() } else { Vec::new() };
         for id in std::mem::take(&mut self.dirty) {
-            let mut after: BTreeMap<GroupName, Arc<Entry>> = BTreeMap::new();
+            let mut after: BTreeMap<GroupName, (Arc<Entry>, Because)> = BTreeMap::new();
+            let before = self.said.remove(&id).unwrap_or_default();
+            let left = self.left.remove(&id).unwrap_or_default();
             if let Some(burning) = self.burning.get(&id).cloned() {
-                for (address, hold) in self.addressed(&burning) {
+                for (address, hold, because) in self.addressed(&burning) {
                     let name = GroupName { receiver: address.receiver.name.clone(), group: address.group_key.clone() };
                     let address = match self.shared.get(&name).filter(|known| ***known == address) {
                         Some(known) => known.clone(),
@@ -316,20 +350,30 @@ impl Desk {
                             address
                         }
                     };
-                    let (alert, taken) = (burning.alert.clone(), burning.taken_ms.is_some());
-                    after.insert(name, Arc::new(Entry { address, alert, taken, hold }));
+                    let (alert, taken) = (burning.alert.clone(), burning.taken);
+                    after.insert(name, (Arc::new(Entry { address, alert, taken, hold }), because));
+                }
+                let were = before.iter().filter(|(_, (_, because))| *because != Because::Routed);
+                let were = were.map(|(name, (entry, _))| (name.clone(), entry.address.clone()));
+                for (name, address) in were.chain(left) {
+                    // Where the receiver has it otherwise, it moves.
+                    if !after.keys().any(|other| other.receiver == name.receiver) {
+                        let hold = Some(Hold { why: "not on call any more".to_owned(), until_ms: None });
+                        let (alert, taken) = (burning.alert.clone(), burning.taken);
+                        let entry = Arc::new(Entry { address, alert, taken, hold });
+                        after.insert(name, (entry, Because::Left));
+                    }
                 }
             }
-            let before = self.said.remove(&id).unwrap_or_default();
             let gone: Vec<&GroupName> = before.keys().filter(|name| !after.contains_key(name)).collect();
             for name in &gone {
                 let elsewhere = after.keys().any(|other| other.receiver == name.receiver);
                 out.push(Said::Gone((*name).clone(), id.clone(), elsewhere));
             }
             // Those that stay owe the end that the one that left may have owed.
-            for (name, entry) in &after {
+            for (name, (entry, _)) in &after {
                 let left = gone.iter().any(|other| other.receiver == name.receiver);
-                if left || before.get(name) != Some(entry) {
+                if left || before.get(name).is_none_or(|(known, _)| known != entry) {
                     out.push(Said::Told(name.clone(), entry.clone(), left));
                 }
             }
@@ -344,11 +388,12 @@ impl Desk {
     }
 
     /// Where an alert goes, and what holds it back there.
-    fn addressed(&self, burning: &Burning) -> Vec<(Address, Option<Hold>)> {
+    fn addressed(&self, burning: &Burning) -> Vec<(Address, Option<Hold>, Because)> {
         let hold = self.hold(burning);
         let held = |destination: Destination<'_>| {
             let hold = hold.clone().or_else(|| destination.hold(&self.now));
-            (destination.address, hold)
+            let because = if destination.on_call { Because::OnCall } else { Because::Routed };
+            (destination.address, hold, because)
         };
         self.policy.destinations(&self.now, burning).into_iter().map(held).collect()
     }
@@ -365,11 +410,11 @@ impl Desk {
                 rota: rota.to_owned(),
                 person: now.person.as_ref().map(|person| person.name.clone()),
                 receiver: now.person.as_ref().map(|person| person.receiver.clone()),
-                since: instant(now.from_ms),
-                until: now.to_ms.map(instant),
+                since: now.since_ms.map(instant),
+                until: now.until_ms.map(instant),
                 rota_override: now.by.clone(),
-                next_at: next.as_ref().map(|next| instant(next.from_ms)),
-                next_person: next.and_then(|next| next.person).map(|person| person.name),
+                next_at: next.as_ref().map(|(_, at_ms)| instant(*at_ms)),
+                next_person: next.map(|(person, _)| person.name),
                 epoch: 0,
             };
             after.insert(rota.to_owned(), row.into());

@@ -21,6 +21,6 @@ pub mod rehearse;
 mod tests;
 pub mod times;
 
-pub use self::desk::{Burning, Desk, Entry, GroupName, Said};
+pub use self::desk::{Burning, Desk, Entry, GroupName, Left, Said};
 pub use self::matcher::Matcher;
 pub use self::policy::{Address, Hold, Pace, Policy};

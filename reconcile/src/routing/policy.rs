@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desk::Burning;
 use super::matcher::{Labels, Matcher, all_match, quoted, spelled};
-use super::oncall::{BACK_MS, ONCALL, Rota, Stretch};
+use super::oncall::{Duty, ONCALL, Person, Rota};
 use super::times::Interval;
 use crate::condition::Condition;
 use crate::resources::told;
@@ -169,8 +169,8 @@ pub struct Now {
     windows: BTreeMap<usize, Option<i64>>,
     /// Time intervals: whether they hold, and until when that is so.
     intervals: BTreeMap<String, (bool, Option<i64>)>,
-    /// Who is on call, and was lately.
-    duties: BTreeMap<String, Vec<Stretch>>,
+    /// Who is on call, by rota.
+    duties: BTreeMap<String, Duty>,
 }
 
 /// Where an alert goes.
@@ -180,14 +180,16 @@ pub struct Destination<'a> {
     /// Time intervals in which it is not told, and in which alone it is.
     mute: &'a [String],
     active: &'a [String],
-    /// They were on call when it burnt, and are no more.
-    off_call: Option<Hold>,
+    /// They are told because they are on call.
+    pub on_call: bool,
+    /// Somebody took it: nobody is called for it.
+    taken: Option<Hold>,
 }
 
 impl Destination<'_> {
     /// Why nothing is told there, whatever is told elsewhere.
     pub fn hold(&self, now: &Now) -> Option<Hold> {
-        self.off_call.clone().or_else(|| Policy::muted(now, self.mute, self.active))
+        self.taken.clone().or_else(|| Policy::muted(now, self.mute, self.active))
     }
 }
 
@@ -246,8 +248,10 @@ impl Policy {
         policy.first = policy.grow(&mut routes, None, 0);
         let of_routes = policy.nodes.values().flat_map(|node| &node.receivers);
         let of_levels = policy.escalations.iter().flat_map(|of| &of.receivers);
-        let on_call = policy.rotas.values().flat_map(Rota::receivers);
-        let named: BTreeSet<&str> = of_routes.chain(of_levels).map(String::as_str).chain(on_call).collect();
+        let named: BTreeSet<&str> = of_routes.chain(of_levels).map(String::as_str).collect();
+        // Whoever is on call somewhere is told by name only where somebody says so.
+        let rotas = named.iter().filter_map(|name| policy.rotas.get(name.strip_prefix(ONCALL)?));
+        let named: BTreeSet<&str> = rotas.flat_map(Rota::receivers).chain(named.iter().copied()).collect();
         let unnamed = policy.receivers.keys().filter(|name| !named.contains(name.as_str())).cloned().collect();
         policy.unnamed = unnamed;
         policy
@@ -259,9 +263,9 @@ impl Policy {
     }
 
     /// Who is on call in a rota, and who is next.
-    pub fn on_call<'a>(&self, now: &'a Now, rota: &str) -> Option<(&'a Stretch, Option<Stretch>)> {
-        let stretch = now.duties.get(rota)?.last()?;
-        Some((stretch, self.rotas.get(rota)?.next(stretch, &self.intervals)))
+    pub fn on_call<'a>(&self, now: &'a Now, rota: &str) -> Option<(&'a Duty, Option<(Person, i64)>)> {
+        let duty = now.duties.get(rota)?;
+        Some((duty, self.rotas.get(rota)?.next(duty, &self.intervals)))
     }
 
     /// Takes in the nodes below one; gives their names in order.
@@ -400,9 +404,9 @@ impl Policy {
             }
         }
         for (name, rota) in &self.rotas {
-            let duties = rota.stretches(now_ms - BACK_MS, now_ms, &self.intervals);
-            soon(duties.last().and_then(|duty| duty.to_ms));
-            now.duties.insert(name.clone(), duties);
+            let duty = rota.duty(now_ms, &self.intervals);
+            soon(duty.until_ms);
+            now.duties.insert(name.clone(), duty);
         }
         (now, next)
     }
@@ -421,51 +425,38 @@ impl Policy {
             for receiver in self.unnamed.iter().filter_map(|name| self.receivers.get(name)) {
                 let key = format!("{{}}/{{receiver={}}}", quoted(&receiver.name));
                 let address = address(receiver, Pace::of(receiver), "", &key, &receiver.group_by, labels);
-                found.push(Destination { address, mute: &[], active: &[], off_call: None });
+                found.push(Destination { address, mute: &[], active: &[], on_call: false, taken: None });
             }
         }
         for node in leaves {
-            for (receiver, off_call) in node.receivers.iter().flat_map(|name| self.reached(now, burning, name)) {
+            for (receiver, on_call) in node.receivers.iter().filter_map(|name| self.reached(now, name)) {
+                let taken = taken(burning, on_call);
                 let address = address(receiver, node.pace, &node.path, &node.key, &node.group_by, labels);
                 let (mute, active) = (node.mute.as_slice(), node.active.as_slice());
-                once(&mut found, Destination { address, mute, active, off_call });
+                once(&mut found, Destination { address, mute, active, on_call, taken });
             }
         }
         let of_level = self.escalations.iter().find(|of| all_match(&of.matchers, labels)).filter(|_| level > 0);
         if let Some(Escalated { name, receivers, .. }) = of_level {
             let upto = usize::try_from(level).unwrap_or(usize::MAX).min(receivers.len());
-            for (receiver, off_call) in receivers[..upto].iter().flat_map(|name| self.reached(now, burning, name)) {
+            for (receiver, on_call) in receivers[..upto].iter().filter_map(|name| self.reached(now, name)) {
+                let taken = taken(burning, on_call);
                 let route = format!("escalation_policies/{name}");
                 let key = format!("{{}}/{{escalation_policy={}}}", quoted(name));
                 let address = address(receiver, Pace::of(receiver), &route, &key, &receiver.group_by, labels);
-                once(&mut found, Destination { address, mute: &[], active: &[], off_call });
+                once(&mut found, Destination { address, mute: &[], active: &[], on_call, taken });
             }
         }
         found
     }
 
-    /// Whom a name leads to: a receiver, or those who were on call while an alert burnt and nobody had taken it. Who is no more is
-    /// told its end, and nothing else.
-    fn reached<'a>(&'a self, now: &Now, burning: &Burning, name: &str) -> Vec<(&'a Receiver, Option<Hold>)> {
+    /// Whom a name leads to: a receiver, or whoever is on call; and which of both.
+    fn reached<'a>(&'a self, now: &Now, name: &str) -> Option<(&'a Receiver, bool)> {
         let Some(rota) = name.strip_prefix(ONCALL) else {
-            return self.receivers.get(name).map(|receiver| (receiver, None)).into_iter().collect();
+            return self.receivers.get(name).map(|receiver| (receiver, false));
         };
-        let (began_ms, taken_ms) = (burning.alert.starts_at_ms, burning.taken_ms.unwrap_or(i64::MAX));
-        let burnt = |duty: &&Stretch| duty.to_ms.is_none_or(|to| to > began_ms) && duty.from_ms <= taken_ms;
-        let duties: Vec<&Stretch> = now.duties.get(rota).into_iter().flatten().filter(burnt).collect();
-        let on_call = duties.last().and_then(|duty| duty.person.as_ref());
-        let why = match on_call {
-            Some(person) => format!("{} is on call in {rota}", person.name),
-            None => format!("nobody is on call in {rota}"),
-        };
-        let until_ms = duties.last().filter(|_| on_call.is_none()).and_then(|duty| duty.to_ms);
-        let off_call = Hold { why, until_ms };
-        let mut reached: BTreeMap<&str, Option<Hold>> = BTreeMap::new();
-        for person in duties.iter().filter_map(|duty| duty.person.as_ref()) {
-            reached.insert(&person.receiver, (Some(person) != on_call).then(|| off_call.clone()));
-        }
-        let of = |(name, hold): (&str, Option<Hold>)| Some((self.receivers.get(name)?, hold));
-        reached.into_iter().filter_map(of).collect()
+        let person = now.duties.get(rota)?.person.as_ref()?;
+        self.receivers.get(&person.receiver).map(|receiver| (receiver, true))
     }
 
     /// The nodes that take an alert.
@@ -526,11 +517,16 @@ impl Policy {
     }
 }
 
+/// What keeps from calling somebody for what somebody took.
+fn taken(burning: &Burning, on_call: bool) -> Option<Hold> {
+    (on_call && burning.taken).then(|| Hold { why: "somebody took it".to_owned(), until_ms: None })
+}
+
 /// Adds a destination; where there is one of its receiver and group, the one that is told more counts.
 fn once<'a>(found: &mut Vec<Destination<'a>>, destination: Destination<'a>) {
     let name = |of: &Destination<'_>| (of.address.receiver.name.clone(), of.address.group_key.clone());
     match found.iter_mut().find(|other| name(other) == name(&destination)) {
-        Some(other) if other.off_call.is_some() && destination.off_call.is_none() => *other = destination,
+        Some(other) if other.taken.is_some() && destination.taken.is_none() => *other = destination,
         Some(_) => {}
         None => found.push(destination),
     }

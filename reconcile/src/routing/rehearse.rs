@@ -221,14 +221,8 @@ mod tests {
             starts_at_ms: T0 + minutes * MINUTE,
             ends_at_ms: None,
         };
-        let burning = Burning {
-            alert,
-            partition: "default".into(),
-            device_uid: None,
-            suppressed: None,
-            taken_ms: None,
-            level: 0,
-        };
+        let burning =
+            Burning { alert, partition: "default".into(), device_uid: None, suppressed: None, taken: false, level: 0 };
         Change { at_ms: T0 + minutes * MINUTE, id: id.into(), burning: burns.then_some(burning) }
     }
 

@@ -59,7 +59,7 @@ fn burning(n: u8, suppressed: bool) -> Burning {
         partition: labels_of(n)[1].1.to_owned(),
         device_uid: None,
         suppressed: suppressed.then(|| Hold { why: "suppressed by ann".into(), until_ms: None }),
-        taken_ms: None,
+        taken: false,
         level: 0,
     }
 }
@@ -463,42 +463,67 @@ fn told(said: Vec<Said>) -> Vec<(String, Option<String>)> {
 
 const DAY: i64 = 86_400_000;
 
-#[test]
-fn whoever_is_on_call_is_told_and_who_was_is_told_nothing_but_the_end() {
+/// A desk whose route leads to whoever is on call.
+fn on_call() -> Desk {
     let mut desk = Desk::default();
-    for id in ["ann", "bob-mail", "boss"] {
+    for id in ["ann", "bob-mail", "boss", "unasked"] {
         desk.resource(receiver(id), true);
     }
     desk.resource(rota(&json!({})), true);
     desk.resource(resource("routes", "all", &json!({"receivers": ["oncall:net"], "matchers": []}), &[]), true);
+    desk
+}
+
+#[test]
+fn whoever_is_on_call_is_told_and_who_was_is_told_nothing_but_the_end() {
     let noon = T0 + 30_000;
-    let of = |taken_ms| Burning {
-        alert: NotifiedAlert { starts_at_ms: noon, ..burning(1, false).alert },
-        taken_ms,
-        ..burning(1, false)
-    };
-    desk.alert("a1", Some(of(None)));
-    assert_eq!(told(desk.turn(noon)), [("ann".to_owned(), None)]);
+    let held = |name: &str, why: &str| (name.to_owned(), Some(why.to_owned()));
+    let free = |name: &str| (name.to_owned(), None);
+    let mut desk = on_call();
+    desk.alert("a1", Some(burning(1, false)));
+    assert_eq!(told(desk.turn(noon)), [free("ann")]);
     // At the handover the other is told what burns; the first keeps it, and hears of nothing but its end.
     assert_eq!(desk.due_ms(), Some(noon + DAY));
-    let off = Some("bob is on call in net".to_owned());
-    assert_eq!(told(desk.turn(noon + DAY)), [("ann".to_owned(), off.clone()), ("bob-mail".to_owned(), None)]);
-    // Computed again of what stands, it is the same.
-    let mut again = Desk::default();
-    for id in ["ann", "bob-mail", "boss"] {
-        again.resource(receiver(id), true);
-    }
-    again.resource(rota(&json!({})), true);
-    again.resource(resource("routes", "all", &json!({"receivers": ["oncall:net"], "matchers": []}), &[]), true);
-    again.alert("a1", Some(of(None)));
-    assert_eq!(told(again.turn(noon + DAY)), [("ann".to_owned(), off), ("bob-mail".to_owned(), None)]);
-    // What somebody took is nobody's but theirs at the next one.
-    desk.alert("a1", Some(of(Some(noon + DAY + 1))));
-    assert_eq!(told(desk.turn(noon + DAY + 1)).len(), 2);
-    let mut third = told(desk.turn(noon + 2 * DAY));
-    assert_eq!(third.drain(..).filter(|(_, hold)| hold.is_none()).count(), 0, "ann is not woken for it");
+    let (off, took) = ("not on call any more", "somebody took it");
+    assert_eq!(told(desk.turn(noon + DAY)), [held("ann", off), free("bob-mail")]);
+    // Made again of what stands and of what was left, at any later time, it is the same.
+    let resumed = |left: Left, taken, at_ms| {
+        let mut again = on_call();
+        again.resume(left);
+        again.alert("a1", Some(Burning { taken, ..burning(1, false) }));
+        told(again.turn(at_ms))
+    };
+    assert_eq!(resumed(desk.left(), false, noon + DAY + 5), [held("ann", off), free("bob-mail")]);
+    // For what somebody took nobody is called; whoever was called hears of its end.
+    desk.alert("a1", Some(Burning { taken: true, ..burning(1, false) }));
+    assert_eq!(told(desk.turn(noon + DAY + 1)), [held("ann", off), held("bob-mail", took)]);
+    assert_eq!(told(desk.turn(noon + 2 * DAY)), [held("ann", took), held("bob-mail", off)]);
+    assert_eq!(resumed(desk.left(), true, noon + 2 * DAY), [held("ann", took), held("bob-mail", off)]);
+    // Other people, and nobody: it stays theirs until it is over.
+    desk.resource(rota(&json!({})), false);
+    desk.resource(rota(&json!({"people": ["boss"]})), true);
+    desk.alert("a1", Some(burning(1, false)));
+    assert_eq!(told(desk.turn(noon + 2 * DAY)), [held("ann", off), held("bob-mail", off), free("boss")]);
+    desk.resource(resource("routes", "all", &json!({"receivers": ["oncall:net"], "matchers": []}), &[]), false);
+    desk.turn(noon + 2 * DAY);
     desk.alert("a1", None);
-    assert_eq!(told(desk.turn(noon + 2 * DAY)), [("-ann".to_owned(), None), ("-bob-mail".to_owned(), None)]);
+    let gone = told(desk.turn(noon + 2 * DAY));
+    assert!(["-ann", "-bob-mail", "-boss"].iter().all(|name| gone.contains(&free(name))), "{gone:?}");
+    assert!(desk.left().is_empty());
+}
+
+#[test]
+fn a_rota_that_nobody_names_takes_nothing_from_anybody() {
+    let mut desk = Desk::default();
+    for id in ["ann", "bob-mail"] {
+        desk.resource(receiver(id), true);
+    }
+    desk.resource(rota(&json!({})), true);
+    let over = json!({"rota": "net", "person": "cho=bob-mail", "starts_at": 0, "ends_at": i64::MAX});
+    desk.resource(resource("rota_overrides", "swap", &over, &[]), true);
+    desk.alert("a1", Some(burning(1, false)));
+    let names: Vec<String> = told(desk.turn(T0)).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["ann", "bob-mail"]);
 }
 
 #[test]
@@ -544,11 +569,7 @@ fn each_level_of_escalation_tells_its_own_beside_those_before() {
         "receivers": ["oncall:net", "-", "boss"]});
     desk.resource(resource("escalation_policies", "up", &policy, &[]), true);
     let noon = T0 + 30_000;
-    let at = |level| Burning {
-        alert: NotifiedAlert { starts_at_ms: noon, ..burning(1, false).alert },
-        level,
-        ..burning(1, false)
-    };
+    let at = |level| Burning { level, ..burning(1, false) };
     let names = |said: Vec<Said>| told(said).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     desk.alert("a1", Some(at(0)));
     assert_eq!(names(desk.turn(noon)), ["team"]);

@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 
+use super::oncall::instant;
+
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
 /// Days ahead in which a change is looked for.
@@ -67,12 +69,12 @@ impl Interval {
 
     /// Whether it holds at an instant, milliseconds since 1970.
     pub fn holds(&self, at_ms: i64) -> bool {
-        DateTime::from_timestamp_millis(at_ms).is_some_and(|at| self.0.iter().any(|period| period.holds(at)))
+        instant(at_ms).is_some_and(|at| self.0.iter().any(|period| period.holds(at)))
     }
 
     /// When that is otherwise for the first time after an instant; `None` where it is not within a year.
     pub fn next_change_ms(&self, at_ms: i64) -> Option<i64> {
-        let now = DateTime::from_timestamp_millis(at_ms)?;
+        let now = instant(at_ms)?;
         let holds = self.holds(at_ms);
         let today = now.date_naive();
         (0..AHEAD).find_map(|ahead| {

@@ -88,7 +88,7 @@ impl Receivers for Http {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) if error.is_builder() => return Reply::Unusable(error.without_url().to_string()),
-            Err(error) => return Reply::Unreachable(error.without_url().to_string()),
+            Err(error) => return Reply::Unreachable(http::why(&error)),
         };
         let status = response.status();
         let asked = response.headers().get("Retry-After").and_then(|v| v.to_str().ok()?.parse().ok());

@@ -52,6 +52,8 @@ const ALONE: usize = 4 << 30;
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Items of a run: a listing without end is none.
+const MAX_ITEMS: usize = 5_000_000;
 /// Changes are asked for from this long before the last run began: clocks differ, and transactions take time.
 const OVERLAP_US: i64 = 60_000_000;
 
@@ -86,7 +88,9 @@ impl Common {
     /// Takes out the addresses that are left out, and what has no others.
     fn sift(&self, page: &mut Vec<DeviceUpdate>) {
         page.retain_mut(|update| {
-            let is_out = |text: &str| text.trim().parse().is_ok_and(|ip| self.leave_out.find(ip).is_some());
+            // A NetBox writes the length of the network behind an address.
+            let address = |text: &str| text.trim().split('/').next()?.parse().ok();
+            let is_out = |text: &str| address(text).is_some_and(|ip| self.leave_out.find(ip).is_some());
             if update.ip.split(',').any(is_out) {
                 let left: Vec<&str> = update.ip.split(',').filter(|text| !is_out(text)).collect();
                 update.ip = left.join(",");
@@ -155,12 +159,12 @@ impl Inventory {
 #[derive(Debug, Error)]
 pub enum PullError {
     /// Nobody answers, or breaks off.
-    #[error("{url}: {source}")]
+    #[error("{url}: {why}")]
     Network {
         /// What was asked.
         url: String,
         /// Why.
-        source: reqwest::Error,
+        why: String,
     },
     /// The answer is a refusal.
     #[error("{url} answers {status}: {said}")]
@@ -284,7 +288,8 @@ impl Client {
                 Ok((status, _, said)) => Ok((status, said)),
                 Err(error) => {
                     let no_room = matches!(error, PullError::NoRoom { why: NoRoom::Own | NoRoom::Others, .. });
-                    let again = no_room || matches!(error, PullError::Network { .. });
+                    let broke = matches!(&error, PullError::Network { why, .. } if !why.contains(reach::ONLY_PRIVATE));
+                    let again = no_room || broke;
                     Err(Failed { again, error, asked: None })
                 }
             }
@@ -304,8 +309,7 @@ impl Client {
         shown: &str,
         request: RequestBuilder,
     ) -> Result<(StatusCode, Option<Duration>, Vec<u8>), PullError> {
-        let network =
-            |source: reqwest::Error| PullError::Network { url: shown.to_owned(), source: source.without_url() };
+        let network = |error: reqwest::Error| PullError::Network { url: shown.to_owned(), why: http::why(&error) };
         let response = request.send().await.map_err(network)?;
         let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
@@ -390,7 +394,7 @@ pub async fn check(inventory: &Inventory) -> Result<(), PullError> {
     let (_tell, stop) = Stop::new();
     let room = Room::of(ALONE);
     let client = Client::new(common, 1, &room, stop)
-        .map_err(|source| PullError::Network { url: shown(&common.url), source: source.without_url() })?;
+        .map_err(|error| PullError::Network { url: shown(&common.url), why: http::why(&error) })?;
     match &inventory {
         Inventory::Armis(config) => armis::Search::new(config, client).next().await.map(drop),
         Inventory::NetBox(config) => netbox::Lists::new(config, client, None).next().await.map(drop),
@@ -433,13 +437,23 @@ async fn read_pages(
     run: &mut dyn InventoryRun,
     items: &mut usize,
 ) -> Result<(), PullError> {
+    let (mut listed, mut stop) = (0, client.stop.clone());
     loop {
         client.forget();
         let Some(mut page) = pages.next().await? else { break };
+        listed += page.len();
+        if listed > MAX_ITEMS {
+            let why = format!("it lists more than {MAX_ITEMS} items");
+            return Err(PullError::Unreadable { url: shown(&common.url), why });
+        }
         common.sift(&mut page);
         *items += page.len();
         page.iter_mut().for_each(|update| kind.name().clone_into(&mut update.source));
-        run.page(page).await?;
+        // There may be no room for a while.
+        tokio::select! {
+            taken = run.page(page) => taken?,
+            () = stop.told() => return Err(PullError::Stopped),
+        }
         if client.stop.is_told() {
             return Err(PullError::Stopped);
         }
@@ -481,7 +495,7 @@ impl AskedInventories for Asked {
         };
         let inventory = &inventory.map_err(ReadError::Source)?;
         let client = Client::new(inventory.common(), ASKED_TRIES, &self.room, self.stop.clone())
-            .map_err(|e| ReadError::Source(e.without_url().to_string()))?;
+            .map_err(|error| ReadError::Source(http::why(&error)))?;
         read_all(inventory, &client, None, into, &mut 0).await.map_err(|error| match error {
             PullError::Append(error) => ReadError::Append(error),
             error => ReadError::Source(error.to_string()),
@@ -503,8 +517,8 @@ impl Puller {
         Ok(Puller { inventory, common, client, runs })
     }
 
-    /// Asks until told to stop; says whether it failed last.
-    async fn run(self, mut stop: Stop) -> bool {
+    /// Asks until told to stop.
+    async fn run(self, mut stop: Stop) {
         // Since when changes are unknown; nothing is known at first.
         let mut known_us: Option<i64> = None;
         let mut full_due = Instant::now();
@@ -523,7 +537,7 @@ impl Puller {
                         full_due = Instant::now() + self.common.full_every;
                     }
                 }
-                Err(PullError::Stopped | PullError::Append(AppendError::Closed)) => return failing == Some(true),
+                Err(PullError::Stopped | PullError::Append(AppendError::Closed)) => return,
                 Err(error) => tracing::warn!(source, %error, full, "an inventory could not be read"),
             }
             let failed = result.as_ref().err().map(ToString::to_string);
@@ -533,7 +547,7 @@ impl Puller {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.common.every) => {}
-                () = stop.told() => return failing == Some(true),
+                () = stop.told() => return,
             }
         }
     }
@@ -544,6 +558,11 @@ impl Puller {
         let mut run = Box::new(self.runs.run(self.inventory.run_of()));
         let mut items = 0;
         let result = read_all(&self.inventory, &self.client, since_us, &mut *run, &mut items).await;
+        // What was told to stop may be asked otherwise from now on.
+        if matches!(result, Err(PullError::Stopped)) {
+            run.discard().await?;
+            return Err(PullError::Stopped);
+        }
         // A listing without items is one, too; a part without any is nothing.
         if items > 0 || (full && result.is_ok()) {
             run.end(if full && result.is_ok() { Ending::Whole } else { Ending::Part }, None).await?;

@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(page.len(), 1);
         // What is left out is only what has no other address.
         let of = |ip: &str| DeviceUpdate { ip: ip.to_owned(), ..DeviceUpdate::default() };
-        page.extend(["10.1.2.3", "10.1.2.3, 192.0.2.1", "192.0.2.2", "10.1.2.3,10.0.0.1"].map(of));
+        page.extend(["10.1.2.3/24", "10.1.2.3, 192.0.2.1", "192.0.2.2", "10.1.2.3,10.0.0.1"].map(of));
         config.common.sift(&mut page);
         assert_eq!(page.iter().map(|update| update.ip.trim()).collect::<Vec<_>>(), ["", "192.0.2.1", "192.0.2.2"]);
         let ended = tokio::time::timeout(Duration::from_secs(10), lists.next()).await.unwrap();

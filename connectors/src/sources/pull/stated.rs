@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Common, Inventory, Puller, armis, netbox, tell};
+use crate::http;
 use crate::reach::Reach;
 use crate::sources::Stop;
 use crate::sources::inventory::Runs;
@@ -42,7 +43,7 @@ pub struct Stated {
 struct Asked {
     resource: Arc<Resource>,
     end: watch::Sender<bool>,
-    task: JoinHandle<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Stated {
@@ -77,20 +78,36 @@ impl Stated {
         self.of.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The sources that are asked, by tenant.
-    pub fn sources(&self) -> Vec<(String, String)> {
-        let enabled = self.standing().into_values().filter(|of| of.flag("enabled"));
-        enabled.map(|of| (of.tenant.clone(), source(&of))).collect()
-    }
-
     /// An inventory, for whoever wants it read now.
     pub(super) fn find(&self, tenant: &str, kind: &str, name: &str) -> Option<Result<Inventory, String>> {
         let resource = self.standing().remove(&(tenant.to_owned(), name.to_owned()))?;
         (resource.text("inventory") == Some(kind)).then(|| self.inventory(&resource))
     }
 
+    fn is_configured(&self, of: &Resource) -> bool {
+        self.configured.contains(&(of.tenant.clone(), source(of)))
+    }
+
+    /// Asks one until it ends.
+    async fn ask(&self, of: &Resource, runs: Runs, mut stop: Stop) {
+        let puller = self.inventory(of).and_then(|inventory| {
+            Puller::new(inventory, runs.clone(), stop.clone()).map_err(|error| http::why(&error))
+        });
+        match puller {
+            Ok(puller) => puller.run(stop).await,
+            Err(why) => {
+                tracing::warn!(source = source(of), %why, "an integration cannot be asked");
+                // How the source of the file fares is for that to tell.
+                if !self.is_configured(of) {
+                    tell(&runs, &of.tenant, &source(of), Some(&why)).await;
+                }
+                stop.told().await;
+            }
+        }
+    }
+
     fn inventory(&self, of: &Resource) -> Result<Inventory, String> {
-        if self.configured.contains(&(of.tenant.clone(), source(of))) {
+        if self.is_configured(of) {
             return Err("the configuration file has a source of that name, which counts".to_owned());
         }
         let seconds = |field| Duration::from_secs(of.number(field).and_then(|s| u64::try_from(s).ok()).unwrap_or(3600));
@@ -128,7 +145,10 @@ impl Stated {
     pub async fn run(self: Arc<Self>, runs: Runs, mut stop: Stop) {
         let mut changed = self.changed.subscribe();
         let mut asked: BTreeMap<Key, Asked> = BTreeMap::new();
+        // Those that were told to end: whoever comes after one waits for it.
+        let mut ending: BTreeMap<Key, JoinHandle<()>> = BTreeMap::new();
         loop {
+            ending.retain(|_, task| !task.is_finished());
             let mut standing = self.standing();
             standing.retain(|_, of| of.flag("enabled"));
             let is_otherwise = |key: &Key, asked: &Asked| {
@@ -140,21 +160,29 @@ impl Stated {
                 asked.iter().filter(|(key, of)| is_otherwise(key, of)).map(|(key, _)| key.clone()).collect();
             for key in gone {
                 let Some(Asked { resource, end, task }) = asked.remove(&key) else { continue };
-                let stays = standing.contains_key(&key);
+                let stays = standing.contains_key(&key) || self.is_configured(&resource);
                 let runs = runs.clone();
                 end.send_replace(true);
                 // It may wait for an answer meanwhile.
-                tokio::spawn(async move {
-                    let failing = task.await.unwrap_or(false);
-                    if failing && !stays {
+                let ends = tokio::spawn(async move {
+                    let _ = task.await;
+                    if !stays {
                         tell(&runs, &resource.tenant, &source(&resource), None).await;
                     }
                 });
+                ending.insert(key, ends);
             }
             for (key, resource) in standing {
                 if !asked.contains_key(&key) {
                     let (end, ends) = Stop::new();
-                    let task = tokio::spawn(ask(self.inventory(&resource), resource.clone(), runs.clone(), ends));
+                    let (before, this) = (ending.remove(&key), self.clone());
+                    let (of, runs) = (resource.clone(), runs.clone());
+                    let task = tokio::spawn(async move {
+                        if let Some(before) = before {
+                            let _ = before.await;
+                        }
+                        this.ask(&of, runs, ends).await;
+                    });
                     asked.insert(key, Asked { resource, end, task });
                 }
             }
@@ -167,22 +195,6 @@ impl Stated {
                     return;
                 }
             }
-        }
-    }
-}
-
-/// Asks one until it ends; says whether it could not be asked last.
-async fn ask(inventory: Result<Inventory, String>, of: Arc<Resource>, runs: Runs, mut stop: Stop) -> bool {
-    let puller = inventory.and_then(|inventory| {
-        Puller::new(inventory, runs.clone(), stop.clone()).map_err(|error| error.without_url().to_string())
-    });
-    match puller {
-        Ok(puller) => puller.run(stop).await,
-        Err(why) => {
-            tracing::warn!(source = source(&of), %why, "an integration cannot be asked");
-            tell(&runs, &of.tenant, &source(&of), Some(&why)).await;
-            stop.told().await;
-            true
         }
     }
 }
