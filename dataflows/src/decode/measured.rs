@@ -39,17 +39,23 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Things of one payload that cannot be used, by why.
 #[derive(Default)]
 pub(super) struct Refusals<'a> {
-    why: BTreeMap<&'static str, (u64, &'a [u8], String)>,
+    why: BTreeMap<&'static str, Refused<'a>>,
+}
+
+/// Those that are wrong alike: how many were looked at, the first of them, and how many were not.
+struct Refused<'a> {
+    n: u64,
+    bytes: &'a [u8],
+    detail: String,
+    others: u64,
 }
 
 impl<'a> Refusals<'a> {
+    /// One more.
     pub(super) fn add(&mut self, why: &'static str, detail: &str, bytes: &'a [u8]) {
-        self.more(why, detail, bytes, 1);
-    }
-
-    fn more(&mut self, why: &'static str, detail: &str, bytes: &'a [u8], n: u64) {
-        let known = self.why.entry(why).or_insert_with(|| (0, bytes, detail.to_owned()));
-        known.0 += n;
+        let known =
+            self.why.entry(why).or_insert_with(|| Refused { n: 0, bytes, detail: detail.to_owned(), others: 0 });
+        known.n += 1;
     }
 
     /// Goes through a list; what is no list, or too long, is refused.
@@ -64,7 +70,11 @@ impl<'a> Refusals<'a> {
         let (none, long) = what;
         match each(list, most, |item| take(self, item)) {
             Ok(0) => {}
-            Ok(others) => self.more(long, &format!("there are {others} more than {most}"), &[], others as u64),
+            Ok(others) => {
+                let (bytes, others): (&[u8], _) = (&[], others as u64);
+                let detail = format!("{others} more than {most}");
+                self.why.entry(long).or_insert(Refused { n: 0, bytes, detail, others: 0 }).others += others;
+            }
             Err(error) => self.add(none, &error.to_string(), list.get().as_bytes()),
         }
     }
@@ -81,19 +91,27 @@ impl<'a> Refusals<'a> {
     /// A row for each way of being wrong; how much was wrong.
     pub(super) fn tell(self, decoder: &mut Decoder, at: &At<'_>) -> u64 {
         let mut all = 0;
-        for (why, (n, bytes, detail)) in self.why {
-            all += n;
-            let others = if n > 1 { format!("; {} more like it", n - 1) } else { String::new() };
+        for (why, Refused { n, bytes, detail, others }) in self.why {
+            all += n + others;
+            let alike = if n > 1 { format!("; {} more like it", n - 1) } else { String::new() };
             let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
-            decoder.reject(at, bytes, &format!("{why}{detail}{others}"));
+            decoder.reject(at, bytes, &format!("{why}{detail}{alike}"));
         }
         all
     }
 }
 
+/// Reads a payload that is an object: a list would be read as the fields in their order.
+pub(super) fn payload<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<T, String> {
+    match message.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(message).map_err(|error| error.to_string()),
+        _ => Err("it is no object".to_owned()),
+    }
+}
+
 /// When something was measured: by the agent's clock, and as rows say it.
 pub(super) fn when(at: &At<'_>, push: &AgentPush, written: Option<&RawValue>) -> Result<(i64, Time), &'static str> {
-    let pushed = (push.timestamp_us > 0).then_some(push.timestamp_us).unwrap_or(at.received_us);
+    let pushed = if push.timestamp_us > 0 { push.timestamp_us } else { at.received_us };
     let us = match written {
         None => pushed,
         Some(written) => instant(written).ok_or("its time cannot be read")?,
@@ -180,10 +198,8 @@ fn some(text: &str) -> Option<String> {
 impl Decoder {
     /// A sample of an agent's host.
     pub(super) fn sysmon(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8]) -> (u64, u64) {
-        let sample = match serde_json::from_slice::<SysmonPayload<'_>>(message) {
-            Ok(payload) => payload.status.ok_or_else(|| "it has no status".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
+        let sample = payload::<SysmonPayload<'_>>(message);
+        let sample = sample.and_then(|payload| payload.status.ok_or_else(|| "it has no status".to_owned()));
         let host = sample.as_ref().map_err(Clone::clone).and_then(|sample| {
             let (at_us, time) = when(at, push, sample.timestamp)?;
             let said = sample.host_ip.as_ref().and_then(|ip| normalise::ip(&ip.0));
@@ -379,7 +395,7 @@ impl Decoder {
 
     /// What was read by SNMP.
     pub(super) fn snmp(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8]) -> (u64, u64) {
-        let results: Results<'_> = match serde_json::from_slice(message) {
+        let results: Results<'_> = match payload(message) {
             Ok(results) => results,
             Err(error) => {
                 self.reject(at, message, &format!("not what was read by SNMP: {error}"));

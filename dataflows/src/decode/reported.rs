@@ -9,7 +9,7 @@ use radarflow_proto::rows::{BatchBuilder, MtrHop, MtrTrace, PluginResult, Timese
 use radarflow_reconcile::identity::normalise;
 use serde_json::value::RawValue;
 
-use super::measured::{MAX_TEXT, Refusals, blank, named, text, when};
+use super::measured::{MAX_TEXT, Refusals, blank, named, payload, text, when};
 use super::{At, Decoder};
 use crate::health::{AgentKey, ServiceSaid};
 use crate::keyed::Keyed;
@@ -93,11 +93,7 @@ impl Decoder {
 
     /// What a plugin found.
     pub(super) fn plugin(&mut self, at: &At<'_>, push: &AgentPush, of: &ServiceHead, message: &[u8]) -> (u64, u64) {
-        let read = serde_json::from_slice::<Plugin<'_>>(message).map_err(|error| error.to_string());
-        let read = read.and_then(|plugin| {
-            if !message.trim_ascii_start().starts_with(b"{") {
-                return Err("it is no object".to_owned());
-            }
+        let read = payload::<Plugin<'_>>(message).and_then(|plugin| {
             let (_, time) = when(at, push, plugin.observed_at)?;
             let agent_id = normalise::agent_id(&push.agent_id).ok_or("no agent is named")?;
             Ok((plugin, time, agent_id))
@@ -174,7 +170,7 @@ impl Decoder {
 
     /// Ways to targets.
     pub(super) fn traces(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8]) -> (u64, u64) {
-        let read = serde_json::from_slice::<Results<'_>>(message).map_err(|error| error.to_string());
+        let read = payload::<Results<'_>>(message);
         let agent_id = normalise::agent_id(&push.agent_id).ok_or_else(|| "no agent is named".to_owned());
         let (results, agent_id) = match read.and_then(|results| Ok((results, agent_id?))) {
             Ok(read) => read,

@@ -4,7 +4,7 @@
 //! there would be no rate anyway; so is a counter that is not among what is read of its target any more. Where there are too
 //! many counters, the target that was heard longest ago goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -151,11 +151,32 @@ impl Targets {
     }
 
     fn read(&mut self, read: Samples, now_ms: i64, places: &mut Places, out: &mut BTreeMap<String, Site>) {
-        let Samples { target, samples } = read;
+        let Samples { target, mut samples } = read;
         let of = name(&target);
         self.heard(of, now_ms, places);
+        // What is said at once is read as if it were said poll by poll: a poll reads each object once.
+        samples.sort_by_key(|sample| sample.at_us);
+        let mut samples = samples.into_iter().peekable();
+        let site = out.entry(target.partition).or_default();
+        while samples.peek().is_some() {
+            let (mut poll, mut seen) = (Vec::new(), BTreeSet::new());
+            while let Some(sample) = samples.next_if(|sample| seen.insert(key_of(sample))) {
+                poll.push(sample);
+            }
+            self.poll(of, poll, places, site);
+        }
+        if let Some(known) = self.targets.get_mut(&of) {
+            let oldest = known.newest_us.saturating_sub(LONGEST_US);
+            let before = known.series.len();
+            known.series.retain(|_, series| series.newest_us().is_some_and(|newest| newest >= oldest));
+            places.taken -= before - known.series.len();
+        }
+    }
+
+    /// Fills in the rates of a poll.
+    fn poll(&mut self, of: Name, samples: Vec<Sample>, places: &mut Places, site: &mut Site) {
         // What is said of the device and its interfaces counts for all that is said with it.
-        for sample in &samples {
+        for sample in samples.iter().filter(|sample| !sample.delta) {
             let (Some(count), Some(known)) = (sample.count, self.targets.get_mut(&of)) else { continue };
             match sample.object {
                 Object::UpTime => known.lives.read_up_time(sample.at_us, i64::try_from(count).unwrap_or(i64::MAX)),
@@ -183,15 +204,8 @@ impl Targets {
                 let reading = count.filter(|_| !delta).map(|count| Reading { at_us, count });
                 self.rate(&mut row, of, key, (reading, width, octets), places);
             }
-            let site = out.entry(target.partition.clone()).or_default();
             site.ips.push(row.target_device_ip);
             site.rows.push(&row);
-        }
-        if let Some(known) = self.targets.get_mut(&of) {
-            let oldest = known.newest_us.saturating_sub(LONGEST_US);
-            let before = known.series.len();
-            known.series.retain(|_, series| series.newest_us().is_some_and(|newest| newest >= oldest));
-            places.taken -= before - known.series.len();
         }
     }
 
