@@ -14,6 +14,7 @@ use radarflow_connectors::sources::udp::{SENDERS_BYTES, SOCKET_BYTES, UNANSWERED
 use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
 use radarflow_dataflows::jobs::{COMMAND_BYTES, MAX_COMMANDS};
+use radarflow_dataflows::metrics::{PATHS_BYTES_OF_SHARE, RATES_BYTES_OF_SHARE};
 use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
 use radarflow_proto::gelf;
@@ -165,6 +166,22 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             tenants.len(),
             "dataflow_machine_keys",
         ),
+        bound(
+            State,
+            "counters with rates",
+            RATES_BYTES_OF_SHARE * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            State,
+            "paths to targets",
+            PATHS_BYTES_OF_SHARE * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
         bound(Live, "late corrections", CORRECTIONS_BYTES, "tenant", tenants.len(), "attribution_corrections"),
         one(Fresh, "rows that wait for the lake", memory.fresh(), "live_fresh_bytes"),
         one(Fresh, "a commit", memory.fresh() / COMMIT_SHARE * COMMIT_FACTOR, "lake_table_epoch"),
@@ -253,6 +270,7 @@ mod tests {
             + MAX_ANSWERED_BYTES
             + COMMAND_BYTES * MAX_COMMANDS
             + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize
+            + (RATES_BYTES_OF_SHARE + PATHS_BYTES_OF_SHARE) * BUCKETS as usize
             + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
         assert_eq!(after - before, 7 * (SOCKET_BYTES + SENDERS_BYTES) + tenant);
     }

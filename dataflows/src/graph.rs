@@ -17,20 +17,21 @@ use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::decode::{Decoded, EventBatch};
 use crate::facts::StandingFact;
-use crate::health::{AgentKey, Beat, LogShare, LogSource};
+use crate::health::{AgentKey, Beat, LogShare, LogSource, ServiceSaid};
 use crate::identity::{Inspect, RunEvent};
 use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
+use crate::metrics::{Share, Spoken, Walked};
 use crate::output::WorkerEpoch;
 use crate::records::Sighting;
 use crate::resources::Stated;
 use crate::sizes::Marks;
-use crate::topology::Neighbors;
+use crate::topology::{Listed, Neighbors};
 use crate::{
     alerts, aliases, audit, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges,
-    output, reach, records, resources, rules, steps, telemetry, topology,
+    metrics, output, reach, records, resources, rules, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -83,6 +84,10 @@ inputs! {
     replays: Keyed<LetterKey, LetterEvent>,
     results: Keyed<JobKey, JobEvent>,
     words: Keyed<String, CommandEvent>,
+    samples: Keyed<Share, Spoken>,
+    walked: Keyed<Share, Walked>,
+    services: Keyed<AgentKey, ServiceSaid>,
+    interfaces: Keyed<Name, Listed>,
     batches: EventBatch,
 }
 
@@ -148,7 +153,11 @@ pub(crate) fn build<'scope>(
     marks.part(scope, "alerts");
     let health = health::build(
         cx,
-        health::Inputs { beats: inputs.beats.to_stream(scope), log_hits: inputs.log_hits.to_stream(scope) },
+        health::Inputs {
+            beats: inputs.beats.to_stream(scope),
+            log_hits: inputs.log_hits.to_stream(scope),
+            services: inputs.services.to_stream(scope),
+        },
     );
     let jobs = jobs::build(
         cx,
@@ -161,14 +170,22 @@ pub(crate) fn build<'scope>(
             words: inputs.words.to_stream(scope),
         },
     );
-    let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
+    let topology = topology::build(
+        cx,
+        topology::Inputs { polls: inputs.neighbors.to_stream(scope), interfaces: inputs.interfaces.to_stream(scope) },
+    );
+    let metrics = metrics::build(
+        cx,
+        metrics::Inputs { samples: inputs.samples.to_stream(scope), walked: inputs.walked.to_stream(scope) },
+    );
     let telemetry = telemetry::build(
         cx,
         telemetry::Inputs {
             batches: inputs.batches.to_stream(scope),
             address_owners: identity.address_owners,
             resources: resources.changes.clone(),
-            links: topology.links,
+            rated: metrics.rows,
+            told: topology.told,
         },
     );
     let behind = reach::build(
@@ -197,6 +214,7 @@ pub(crate) fn build<'scope>(
                 health.events.clone(),
                 of_devices.events.clone(),
                 jobs.events.clone(),
+                metrics.events.clone(),
                 merges.events.clone(),
                 audit.clone(),
             ]),
@@ -248,6 +266,7 @@ pub(crate) fn build<'scope>(
                 health.events,
                 of_devices.events,
                 jobs.events,
+                metrics.events,
                 alerts.events,
                 merges.events,
                 telemetry.corrections,

@@ -8,6 +8,7 @@
 //! | [`fact`] | operator facts and configuration facts |
 //! | [`record`] | what a source says about one item: the input of identity |
 //! | [`payload`] | the JSON payloads agents push: sync, sweep, ICMP, heartbeats |
+//! | [`measured`] | what agents measure: hosts, SNMP, traces, plugins; read without copies |
 //! | [`netflow`], [`sflow`], [`packet`] | flow decoders |
 //! | [`syslog`], [`snmp`] | message decoders |
 //! | [`sequence`] | what sequence numbers say of loss |
@@ -46,6 +47,7 @@ pub mod frame;
 pub mod framing;
 pub mod gelf;
 pub mod lake;
+pub mod measured;
 pub mod netflow;
 pub mod offsets;
 pub mod packet;

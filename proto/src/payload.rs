@@ -106,6 +106,32 @@ pub struct InterfaceRow {
     /// Addresses of the interface.
     #[serde(deserialize_with = "or_default")]
     pub ip_addresses: Vec<String>,
+    /// Its number; 0 where nothing is said.
+    #[serde(deserialize_with = "or_default")]
+    pub if_index: i64,
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub if_name: String,
+    /// What it is.
+    #[serde(deserialize_with = "or_default")]
+    pub if_descr: String,
+    /// What people call it.
+    #[serde(deserialize_with = "or_default")]
+    pub if_alias: String,
+    /// Bits per second.
+    #[serde(alias = "speed_bps", deserialize_with = "or_default")]
+    pub if_speed: u64,
+    /// Kind of interface, by IANA's number.
+    pub if_type: Option<i64>,
+    /// What it is meant to be.
+    pub if_admin_status: Option<i64>,
+    /// What it is.
+    pub if_oper_status: Option<i64>,
+    /// What can be measured of it.
+    pub available_metrics: Option<Box<serde_json::value::RawValue>>,
+    /// Everything else.
+    #[serde(deserialize_with = "strings")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// One neighbour of a `results/mapper_topology` payload, as LLDP, CDP and their like tell it.

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::rows::{
     Agent, Alert, AlertNotification, ApiToken, ClearPair, Command, DeadLetter, Dependency, Device, DeviceGroup,
     DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, Integration,
-    IpOwnership, Job, Link, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Role, Rota, RotaOverride, Route,
-    Rule, Session, SignInLink, Silence, Source, Table, TimeInterval, TopologyLink, User,
+    Interface, IpOwnership, Job, Link, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Role, Rota,
+    RotaOverride, Route, Rule, ServiceState, Session, SignInLink, Silence, Source, Table, TimeInterval, TopologyLink,
+    User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -113,6 +114,7 @@ macro_rules! states {
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
     SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Command, Route, Silence, InhibitRule, TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter, Rule, Dependency, ClearPair, Rota, RotaOverride, OnCall, Integration, ParsingRule,
+    ServiceState, Interface,
 }
 
 /// What happened to one key of a state table at one epoch.

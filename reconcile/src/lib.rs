@@ -23,6 +23,7 @@
 //! | [`reach`] | which devices cannot be seen because another is down |
 //! | [`jobs`] | which agent looks at what |
 //! | [`rules`] | queries whose answers are alerts |
+//! | [`rates`] | how fast a counter rises |
 //!
 //! One failed probe does not make a device unavailable; two in a row do:
 //!
@@ -57,6 +58,7 @@ pub mod notify;
 pub mod pairs;
 pub mod parsing;
 pub mod partial;
+pub mod rates;
 pub mod reach;
 pub mod replace;
 pub mod resources;

@@ -66,6 +66,7 @@ async fn people_are_told_as_the_page_says() {
 #[tokio::test]
 async fn devices_are_looked_at_when_and_as_the_page_says() {
     play("watching.md").await;
+    play("telemetry.md").await;
 }
 
 #[tokio::test]

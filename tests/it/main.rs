@@ -34,5 +34,6 @@ mod resources;
 mod rules;
 mod signin;
 mod sinks;
+mod telemetry;
 mod tokens;
 mod tools;

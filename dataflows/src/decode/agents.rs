@@ -33,8 +33,9 @@ use crate::jobs::{CommandEvent, JobEvent, JobKey, Tally, Word};
 use crate::keyed::{Keyed, Tick};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::Delta;
+use crate::metrics::{Spoken, Target};
 use crate::records::{RunName, Sighting, Version};
-use crate::topology::{MAX_NEIGHBORS, Neighbors};
+use crate::topology::{Listed, MAX_NEIGHBORS, Neighbors};
 
 /// What counts as one run of a source that names none.
 const MINUTE_US: i64 = 60_000_000;
@@ -77,12 +78,20 @@ impl Decoder {
             None => (0, 0),
             Some(service) => match (service.source.as_str(), service.kind.as_str()) {
                 ("results", "sync" | "mapper") => self.sync(at, message, &received),
-                ("results", "mapper_interfaces") => self.interfaces(at, message, &received),
+                ("results", "mapper_interfaces") => self.interfaces(at, &push, message, &received),
                 ("results", "mapper_topology") => self.topology(at, message, &received),
                 ("results", "sweep") => self.sweep(at, &push, message, &received),
                 ("results", "icmp") => self.icmp(at, &push, message, &received),
                 ("results", "probes") => self.probes(at, &push, message),
-                ("status", _) | (_, "status") => (0, 0),
+                ("results", "mtr") => self.traces(at, &push, message),
+                ("sysmon-metrics", _) => self.sysmon(at, &push, message),
+                ("snmp-metrics", _) => self.snmp(at, &push, message),
+                ("plugin-result", _) => self.plugin(at, &push, service, message),
+                ("status" | "plugin-telemetry", _) => {
+                    self.service_status(at, &push, service, message);
+                    (0, 0)
+                }
+                (_, "status") => (0, 0),
                 (source, kind) => {
                     self.reject(at, message, &format!("nothing reads {source}/{kind} payloads"));
                     (0, 1)
@@ -186,11 +195,15 @@ impl Decoder {
         (rows, rejected)
     }
 
-    /// Interfaces of polled devices: a poll a device, run and payload.
-    fn interfaces(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
+    /// Interfaces of polled devices: a poll a device, run and payload. ServiceRadar's agents name no run and give each interface a
+    /// time of its own: those of a device in one payload are one poll then, named by its newest.
+    fn interfaces(&mut self, at: &At<'_>, push: &AgentPush, message: &[u8], received: &Received<'_>) -> (u64, u64) {
         let Some(items) = self.items(at, message, "interfaces") else { return (0, 1) };
         let (mut rows, mut rejected) = (0, 0);
-        let mut polls: BTreeMap<(Name, u32), Poll> = BTreeMap::new();
+        let mut polls: BTreeMap<(Name, Option<u32>), Poll> = BTreeMap::new();
+        let mut listed: BTreeMap<Name, Listed> = BTreeMap::new();
+        let mut speeds: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
+        let agent_id = normalise::agent_id(&push.agent_id).unwrap_or_default();
         for item in items {
             let interface =
                 object::<InterfaceRow>(&item).map_err(|e| format!("not an interface: {e}")).and_then(|row| {
@@ -208,11 +221,22 @@ impl Decoder {
                 }
             };
             rows += 1;
-            let run = poll_name(&row.run_id, &row.timestamp, at);
-            let poll = polls.entry((name(&interface.device), run)).or_insert_with(|| Poll {
+            let device = name(&interface.device);
+            let scope = Scope::of(&interface.device.tenant, &interface.partition);
+            if row.if_index > 0 {
+                if row.if_speed > 0 {
+                    let bps = i64::try_from(row.if_speed).unwrap_or(i64::MAX);
+                    speeds.entry(interface.device.key.clone()).or_default().insert(row.if_index, bps);
+                }
+                let of = || Listed { scope: scope.clone(), interfaces: BTreeMap::new() };
+                let row = sources::interface_row(&row, &interface, &agent_id);
+                listed.entry(device).or_insert_with(of).interfaces.insert(row.if_index, row);
+            }
+            let run = (!row.run_id.trim().is_empty()).then(|| poll_name(&row.run_id, &row.timestamp, at));
+            let poll = polls.entry((device, run)).or_insert_with(|| Poll {
                 at: interface.at,
-                run,
-                scope: Scope::of(&interface.device.tenant, &interface.partition),
+                run: 0,
+                scope,
                 ips: Vec::new(),
                 macs: Vec::new(),
             });
@@ -220,9 +244,17 @@ impl Decoder {
             poll.ips.extend(interface.ips);
             poll.macs.extend(interface.mac);
         }
-        for ((device, _), mut poll) in polls {
+        for ((device, run), mut poll) in polls {
+            poll.run = run.unwrap_or_else(|| name(&poll.at.0).short() as u32);
             poll.tidy();
             self.out.polls.push(Keyed { key: device, position: at.order, event: poll });
+        }
+        for (key, event) in listed {
+            self.out.interfaces.push(Keyed { key, position: at.order, event });
+        }
+        for (name, speeds) in speeds {
+            let target = Target { partition: at.partition().to_owned(), agent_id: agent_id.clone(), name };
+            self.spoken(at, &target, Spoken::Speeds(target.clone(), speeds));
         }
         (rows, rejected)
     }
@@ -230,18 +262,21 @@ impl Decoder {
     fn topology(&mut self, at: &At<'_>, message: &[u8], received: &Received<'_>) -> (u64, u64) {
         let Some(items) = self.items(at, message, "neighbours") else { return (0, 1) };
         let (mut rows, mut rejected) = (0, 0);
-        let mut polls: BTreeMap<(Name, u32), Neighbors> = BTreeMap::new();
+        let mut polls: BTreeMap<(Name, Option<u32>), Neighbors> = BTreeMap::new();
         for item in items {
             let neighbor = object::<NeighborRow>(&item).map_err(|e| format!("not a neighbour: {e}")).and_then(|row| {
                 match sources::neighbor(&row, received) {
-                    Ok(neighbor) => Ok((poll_name(&row.run_id, &row.timestamp, at), neighbor)),
+                    Ok(neighbor) => {
+                        let run = (!row.run_id.trim().is_empty()).then(|| poll_name(&row.run_id, &row.timestamp, at));
+                        Ok((run, neighbor))
+                    }
                     Err(error) => Err(error.to_string()),
                 }
             });
             let taken = neighbor.and_then(|(run, neighbor)| {
                 let scope = Scope::of(&at.origin.tenant, &neighbor.partition);
                 let key = (ip_name(scope.name, neighbor.polled), run);
-                let poll = polls.entry(key).or_insert_with(|| Neighbors::new(scope, run));
+                let poll = polls.entry(key).or_insert_with(|| Neighbors::new(scope, run.unwrap_or_default()));
                 if poll.take(neighbor) { Ok(()) } else { Err(format!("more than {MAX_NEIGHBORS} neighbours")) }
             });
             match taken {
@@ -252,7 +287,10 @@ impl Decoder {
                 }
             }
         }
-        for ((key, _), event) in polls {
+        for ((key, run), mut event) in polls {
+            if run.is_none() {
+                event.name_by_time();
+            }
             self.out.neighbors.push(Keyed { key, position: at.order, event });
         }
         (rows, rejected)

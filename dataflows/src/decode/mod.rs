@@ -10,8 +10,10 @@ mod agents;
 mod enriched;
 mod facts;
 mod flows;
+mod measured;
 mod messages;
 mod notifications;
+mod reported;
 pub mod runs;
 pub mod senders;
 pub mod shelf;
@@ -33,7 +35,9 @@ use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
-    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, ProbeBatch, Reject, RejectBatch, Table, TrapBatch,
+    Audit, BatchBuilder, CpuMetricBatch, DiskMetricBatch, FlowBatch, InterfaceCountersBatch, LogBatch,
+    MemoryMetricBatch, MtrHopBatch, MtrTraceBatch, PluginResultBatch, ProbeBatch, ProcessMetricBatch, Reject,
+    RejectBatch, Table, TimeseriesMetricBatch, TrapBatch,
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
@@ -43,16 +47,17 @@ use crate::alerts::{AlertEvent, AlertKey, GroupEvent, GroupKey, LetterEvent, Let
 use crate::aliases::Poll;
 use crate::availability::{ProbeResult, TargetKey};
 use crate::facts::{FrameFacts, StandingFact};
-use crate::health::{AgentKey, Beat, LogShare, LogSource};
+use crate::health::{AgentKey, Beat, LogShare, LogSource, ServiceSaid};
 use crate::identity::RunEvent;
 use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
+use crate::metrics::{Share, Spoken, Walked};
 use crate::records::Sighting;
 use crate::resources::Stated;
 use crate::sizes::Sizes;
-use crate::topology::Neighbors;
+use crate::topology::{Listed, Neighbors};
 use enriched::Enrichment;
 pub(crate) use notifications::notifiers_with_lanes;
 use runs::{LedgerPosition, Runs, Staging};
@@ -121,6 +126,14 @@ pub struct Decoded {
     pub results: Vec<Keyed<JobKey, JobEvent>>,
     /// What gateways and agents say of commands, by tenant.
     pub words: Vec<Keyed<String, CommandEvent>>,
+    /// What agents read, and what is known of interfaces.
+    pub samples: Vec<Keyed<Share, Spoken>>,
+    /// Ways to targets.
+    pub walked: Vec<Keyed<Share, Walked>>,
+    /// What agents say of services.
+    pub services: Vec<Keyed<AgentKey, ServiceSaid>>,
+    /// Interfaces that polls list, by the polled device.
+    pub interfaces: Vec<Keyed<Name, Listed>>,
     /// Rows of event tables.
     pub batches: Vec<EventBatch>,
 }
@@ -137,6 +150,21 @@ struct Builders {
     trap_ips: Vec<Option<IpAddr>>,
     probes: ProbeBatch,
     probe_ips: Vec<Option<IpAddr>>,
+    cpus: CpuMetricBatch,
+    cpu_ips: Vec<Option<IpAddr>>,
+    memory: MemoryMetricBatch,
+    memory_ips: Vec<Option<IpAddr>>,
+    disks: DiskMetricBatch,
+    disk_ips: Vec<Option<IpAddr>>,
+    processes: ProcessMetricBatch,
+    process_ips: Vec<Option<IpAddr>>,
+    series: TimeseriesMetricBatch,
+    series_ips: Vec<Option<IpAddr>>,
+    traces: MtrTraceBatch,
+    trace_ips: Vec<Option<IpAddr>>,
+    hops: MtrHopBatch,
+    hop_ips: Vec<Option<IpAddr>>,
+    plugins: PluginResultBatch,
     rejects: RejectBatch,
 }
 
@@ -402,6 +430,14 @@ impl Decoder {
             push(Table::Log, b.logs.finish(), vec![b.log_ips]);
             push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
             push(Table::Probe, b.probes.finish(), vec![b.probe_ips]);
+            push(Table::CpuMetric, b.cpus.finish(), vec![b.cpu_ips]);
+            push(Table::MemoryMetric, b.memory.finish(), vec![b.memory_ips]);
+            push(Table::DiskMetric, b.disks.finish(), vec![b.disk_ips]);
+            push(Table::ProcessMetric, b.processes.finish(), vec![b.process_ips]);
+            push(Table::TimeseriesMetric, b.series.finish(), vec![b.series_ips]);
+            push(Table::MtrTrace, b.traces.finish(), vec![b.trace_ips]);
+            push(Table::MtrHop, b.hops.finish(), vec![b.hop_ips]);
+            push(Table::PluginResult, b.plugins.finish(), vec![]);
             push(Table::Reject, b.rejects.finish(), vec![]);
         }
     }

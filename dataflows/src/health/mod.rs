@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! beats    ─► [agents: silence timer]   ─► agent rows Δ, conditions Δ, health events
+//! words    ─► [services: silence timer] ─► service rows Δ, health events
 //! devices, behind ─► [transitions]      ─► health events ─► [flapping: come and go] ─► conditions Δ
 //! devices  ─► those offline that stand behind none and do not come and go ─► conditions Δ
 //! log hits ─► [bursts: buckets of time] ─► conditions Δ
@@ -12,6 +13,7 @@
 mod agents;
 mod bursts;
 mod devices;
+mod services;
 
 use std::sync::Arc;
 
@@ -32,6 +34,8 @@ pub(crate) use bursts::bursts_by_share;
 pub use bursts::{BURST_THRESHOLD, BURST_WINDOW_MS, LogShare, LogSource, MAX_LOG_SOURCES};
 use devices::{DeviceAvailability, Flapped, Flapping, Hidden, Transition, Transitions};
 pub use devices::{FLAP_QUIET_MS, FLAP_WINDOW_MS, FLAPS, RETURN_MS};
+pub use services::{MAX_SERVICES_OF_AGENT, SERVICE_SILENCE_MS, ServiceSaid};
+use services::{ServiceOut, Services};
 
 /// What health is read of.
 pub struct Inputs<'scope> {
@@ -39,11 +43,13 @@ pub struct Inputs<'scope> {
     pub beats: Events<'scope, Keyed<AgentKey, Beat>>,
     /// Log lines that count towards a burst.
     pub log_hits: Events<'scope, Keyed<LogShare, LogSource>>,
+    /// What agents say of services.
+    pub services: Events<'scope, Keyed<AgentKey, ServiceSaid>>,
 }
 
 /// What is said of health.
 pub struct Outputs<'scope> {
-    /// Rows of the table of agents.
+    /// Rows of the tables of agents and services.
     pub rows: Rel<'scope, StateRow>,
     /// The same, as agents.
     pub agents: Rel<'scope, Arc<Agent>>,
@@ -57,6 +63,15 @@ pub struct Outputs<'scope> {
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
     let agents = machine(inputs.beats, cx, Agents);
     let bursts = machine(inputs.log_hits, cx, Bursts(cx.shared_sizes()));
+    let services = machine(inputs.services, cx, Services(cx.shared_sizes()));
+    let of_services = services.clone().flat_map(|out| match out {
+        ServiceOut::Happened(row) => Some(row),
+        ServiceOut::Row(..) => None,
+    });
+    let service_rows = collected(services, |out| match out {
+        ServiceOut::Row(row, diff) => Some((row, diff)),
+        ServiceOut::Happened(_) => None,
+    });
     let silent = agents.clone().flat_map(|out| match out {
         AgentOut::Condition(change) => Some(change),
         _ => None,
@@ -73,9 +88,10 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         rows: collected(agents, |out| match out {
             AgentOut::Row(row, diff) => Some((row, diff)),
             _ => None,
-        }),
+        })
+        .concat(service_rows),
         conditions: silent.concat(bursts),
-        events,
+        events: events.concat(of_services),
     }
 }
 

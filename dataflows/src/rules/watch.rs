@@ -69,6 +69,8 @@ fn tenant_of(row: &StateRow) -> Option<(&str, Table)> {
         StateRow::Job(row) => (&row.tenant_id, Table::Job),
         StateRow::Command(row) => (&row.tenant_id, Table::Command),
         StateRow::TopologyLink(row) => (&row.tenant_id, Table::TopologyLink),
+        StateRow::ServiceState(row) => (&row.tenant_id, Table::ServiceState),
+        StateRow::Interface(row) => (&row.tenant_id, Table::Interface),
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@
 //! ```
 //! Every worker holds every owner (they are broadcast), so that batches stay where they were decoded. A batch waits
 //! until all that its epoch says of owners is there. Addresses that changed hands lately have their past beside them
-//! ([`super::corrections`]). Links between devices become rows ([`super::links`]) here, too, because here the owners are.
+//! ([`super::corrections`]). What polls report of devices becomes rows ([`super::links`]) here, too, because here the owners are.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{ArrayRef, RecordBatch};
-use radarflow_proto::rows::{Table, TopologyLink};
+use radarflow_proto::rows::Table;
 use radarflow_reconcile::identity::assertions::Scope;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::channels::pact::Pipeline;
@@ -28,6 +28,7 @@ use super::links::AttributedLinks;
 use crate::collection::{Events, Rel, collected};
 use crate::decode::EventBatch;
 use crate::identity::{Address, AddressOwner};
+use crate::topology::Told;
 
 /// Something becomes known of an address, or of a link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,8 +37,8 @@ enum Update {
     Owner(Address, Arc<str>, i64),
     /// Who had it lately.
     History(Address, Option<OwnerHistory>),
-    /// A neighbour is reported, or is not any more.
-    Link(Arc<Scope>, Box<TopologyLink>, isize),
+    /// Something is reported of a device, or is not any more.
+    Told(Arc<Scope>, Box<Told>, isize),
 }
 
 /// What comes out.
@@ -45,8 +46,8 @@ enum Update {
 pub(super) enum Attributed {
     /// Events of a table and tenant.
     Rows(Table, String, RecordBatch),
-    /// A link came (1) or went (-1).
-    Link(Box<TopologyLink>, isize),
+    /// What is reported of a device came (1) or went (-1).
+    Told(Box<Told>, isize),
 }
 
 /// What is known of the addresses of one scope.
@@ -78,7 +79,7 @@ impl ScopeOwners {
             Update::History((_, ip), None) => {
                 self.histories.remove(&ip);
             }
-            Update::Link(..) => {}
+            Update::Told(..) => {}
         }
     }
 
@@ -99,7 +100,7 @@ pub(super) fn attribute<'scope>(
     batches: Events<'scope, EventBatch>,
     owners: Rel<'scope, AddressOwner>,
     histories: Events<'scope, (Address, Option<OwnerHistory>)>,
-    links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+    told: Events<'scope, (Arc<Scope>, Told, isize)>,
 ) -> Events<'scope, Attributed> {
     let owners = owners.inner.flat_map(|(owner, epoch, diff)| {
         let uid = owner.uid?;
@@ -107,10 +108,10 @@ pub(super) fn attribute<'scope>(
     });
     let histories = collected(histories, |(address, history)| Some((Update::History(address, history), 1)));
     let histories = histories.inner.map(|(update, epoch, _)| (update, epoch));
-    let links = collected(links, |(scope, link, diff)| Some((Update::Link(scope, link.into(), diff), 1)));
-    let links = links.inner.map(|(update, epoch, _)| (update, epoch));
-    // A link is told where it was reported; everybody hears of owners.
-    let updates = owners.concat(histories).broadcast().concat(links);
+    let told = collected(told, |(scope, told, diff)| Some((Update::Told(scope, told.into(), diff), 1)));
+    let told = told.inner.map(|(update, epoch, _)| (update, epoch));
+    // What is reported is told where it was; everybody hears of owners.
+    let updates = owners.concat(histories).broadcast().concat(told);
     batches.binary_frontier(updates, Pipeline, Pipeline, "Attribute", |_, _| {
         let mut known: BTreeMap<(String, String), ScopeOwners> = BTreeMap::new();
         let mut links = AttributedLinks::default();
@@ -143,17 +144,18 @@ pub(super) fn attribute<'scope>(
                                 scope
                             }
                             Update::History((scope, _), _) => scope,
-                            Update::Link(scope, link, diff) => {
-                                links.report(scope, (**link).clone(), *diff);
+                            Update::Told(scope, told, diff) => {
+                                links.report(scope, (**told).clone(), *diff);
                                 continue;
                             }
                         };
                         known.entry((scope.tenant.clone(), scope.partition.clone())).or_default().update(update);
                     }
-                    let owner = |link: &TopologyLink, ip| {
-                        known.get(&(link.tenant_id.clone(), link.partition.clone()))?.owner_now(ip)
+                    let owner = |told: &Told, ip| {
+                        let (tenant, partition) = told.of();
+                        known.get(&(tenant.to_owned(), partition.to_owned()))?.owner_now(ip)
                     };
-                    let rows = links.settle(owner).into_iter().map(|(link, diff)| Attributed::Link(link.into(), diff));
+                    let rows = links.settle(owner).into_iter().map(|(told, diff)| Attributed::Told(told.into(), diff));
                     output.session(&capability).give_iterator(rows);
                 }
                 if let Some((capability, batches)) = stash.remove(&epoch) {

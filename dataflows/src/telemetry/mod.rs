@@ -3,7 +3,8 @@
 //! ```text
 //! owners of addresses ─► [tenures: who had an address when] ─┬─► corrections
 //!          │                                                 └─► histories of addresses
-//! batches ─► [parsing rules] ─► [attribution] ◄── owners, histories, links
+//! batches ─► [parsing rules] ─┬─► [attribution] ◄── owners, histories
+//! rated, told ────────────────┘
 //! ```
 
 mod attribution;
@@ -15,15 +16,18 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use radarflow_proto::resource::ResourceChange;
-use radarflow_proto::rows::{StateRow, Table, TopologyLink};
+use radarflow_proto::rows::{StateRow, Table};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use crate::collection::{Events, Rel, changes, collected};
 use crate::decode::EventBatch;
 use crate::identity::AddressOwner;
 use crate::keyed::{Context, Keyed, machine};
+use crate::metrics::Rated;
 use crate::output::DerivedRow;
+use crate::topology::Told;
 use attribution::Attributed;
 pub use corrections::HORIZON_MS;
 use corrections::{TenureOut, Tenures};
@@ -36,15 +40,17 @@ pub struct Inputs<'scope> {
     pub address_owners: Rel<'scope, AddressOwner>,
     /// What became of resources: rules that read messages.
     pub resources: Events<'scope, ResourceChange>,
-    /// Neighbours that polled devices report.
-    pub links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+    /// Rows that have their rates.
+    pub rated: Events<'scope, Rated>,
+    /// Neighbours and interfaces that polled devices report.
+    pub told: Events<'scope, (Arc<Scope>, Told, isize)>,
 }
 
 /// What comes of it.
 pub struct Outputs<'scope> {
     /// Rows of event tables, by table and tenant, with the devices that they are about.
     pub batches: Events<'scope, (Table, String, RecordBatch)>,
-    /// Links as rows, with the devices that own their addresses now.
+    /// These as rows, with the devices that own their addresses now.
     pub link_rows: Rel<'scope, StateRow>,
     /// What is learnt late.
     pub corrections: Events<'scope, DerivedRow>,
@@ -63,14 +69,21 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         TenureOut::Correction(_) => None,
     });
     let batches = parsing::parsed(inputs.batches, inputs.resources);
-    let attributed = attribution::attribute(batches, owners, histories, inputs.links);
+    let rated = inputs.rated.map(|Rated { tenant, partition, rows, ips }| EventBatch {
+        table: Table::TimeseriesMetric,
+        tenant,
+        partition,
+        rows,
+        lookups: vec![ips],
+    });
+    let attributed = attribution::attribute(batches.concat(rated), owners, histories, inputs.told);
     Outputs {
         batches: attributed.clone().flat_map(|out| match out {
             Attributed::Rows(table, tenant, batch) => Some((table, tenant, batch)),
-            Attributed::Link(..) => None,
+            Attributed::Told(..) => None,
         }),
         link_rows: collected(attributed, |out| match out {
-            Attributed::Link(link, diff) => Some((StateRow::from(*link), diff)),
+            Attributed::Told(told, diff) => Some((StateRow::from(*told), diff)),
             Attributed::Rows(..) => None,
         }),
         corrections: tenures.flat_map(|out| match out {

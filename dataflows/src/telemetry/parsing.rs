@@ -25,7 +25,8 @@ struct Stated {
     rule: Option<Arc<Resource>>,
 }
 
-/// Reads fields out of messages.
+/// Reads fields out of messages. Batches come here as they are decoded, with nothing between: those of an epoch are there before what it
+/// states is settled.
 pub(super) fn parsed<'scope>(
     batches: Events<'scope, EventBatch>,
     resources: Events<'scope, ResourceChange>,

@@ -30,6 +30,7 @@ mod runs;
 mod sizes;
 mod spill;
 mod strangers;
+mod telemetry;
 mod topology;
 mod traces;
 mod upgrade;

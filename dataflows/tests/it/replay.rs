@@ -7,6 +7,7 @@ use radarflow_proto::record::{IdKind, Identifier};
 
 use crate::harness::*;
 use crate::lifecycle::step;
+use crate::telemetry::some_of_each;
 
 fn netflow_v9(template: bool, n: u32) -> Input {
     let words = |w: &[u16]| w.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
@@ -47,6 +48,8 @@ fn script() -> Vec<Vec<Input>> {
     let anchor = || Identifier { kind: IdKind::Armis, namespace: String::new(), value: "X".into() };
     script.push(vec![step(anchor(), Stage::Identified, DeviceAct::Manage, "c")]);
     script.push(vec![step(anchor(), Stage::Managed, DeviceAct::Delete, "d")]);
+    script.push(some_of_each(1));
+    script.push([some_of_each(3), some_of_each(2), some_of_each(4)].concat());
     script.push(vec![]);
     script.push(vec![sync(&[armis("X", "10.0.0.3", 6, "")])]);
     script.push(vec![sync(&[netbox("N", "10.0.0.2", 8, r#","_deleted":"true""#)])]);

@@ -38,7 +38,10 @@ pub const ENTITY_ALIASES: &[(&str, &[&str])] = &[
     ("disk", &["disk_metrics"]),
     ("processes", &["process_metrics"]),
     ("timeseries", &["timeseries_metrics"]),
-    ("snmp", &["snmp_metrics"]),
+    ("snmp", &["timeseries_metrics"]),
+    ("snmp_metrics", &["timeseries_metrics"]),
+    ("service_state", &["services"]),
+    ("mtr", &["mtr_traces"]),
     ("rperf", &["rperf_metrics"]),
 ];
 
@@ -60,23 +63,11 @@ pub const NOT_AVAILABLE: &[&str] = &[
 ];
 
 /// Entities of the language that nothing fills yet.
-pub const NOT_BUILT: &[&str] = &[
-    "interfaces",
-    "services",
-    "gateways",
-    "schedules",
-    "device_updates",
-    "cpu_metrics",
-    "memory_metrics",
-    "disk_metrics",
-    "process_metrics",
-    "timeseries_metrics",
-    "snmp_metrics",
-    "rperf_metrics",
-    "otel_traces",
-    "otel_metrics",
-    "trace_summaries",
-];
+pub const NOT_BUILT: &[&str] =
+    &["gateways", "schedules", "device_updates", "rperf_metrics", "otel_traces", "otel_metrics", "trace_summaries"];
+
+/// Names of entities that mean some of the rows of an entity: the name, a field, and the value that these have in it.
+pub const KINDS: &[(&str, &str, &str)] = &[("snmp", "metric_type", "snmp"), ("snmp_metrics", "metric_type", "snmp")];
 
 /// Other names of fields: (entity or empty for all, other name, name). Where an entity lacks one, the next is meant.
 pub const ALIASES: &[(&str, &str, &str)] = &[
@@ -157,6 +148,39 @@ pub const ALIASES: &[(&str, &str, &str)] = &[
     ("audit", "timestamp", "time"),
     ("rejects", "timestamp", "time"),
     ("agents", "uid", "agent_id"),
+    ("cpu_metrics", "timestamp", "time"),
+    ("memory_metrics", "timestamp", "time"),
+    ("disk_metrics", "timestamp", "time"),
+    ("process_metrics", "timestamp", "time"),
+    ("timeseries_metrics", "timestamp", "time"),
+    ("timeseries_metrics", "metric", "metric_name"),
+    ("timeseries_metrics", "rate", "rate_per_second"),
+    ("timeseries_metrics", "utilization", "utilization_percent"),
+    ("timeseries_metrics", "host", "target_device_ip"),
+    ("timeseries_metrics", "metadata", "tags"),
+    ("mtr_traces", "timestamp", "time"),
+    ("mtr_traces", "id", "trace_id"),
+    ("mtr_hops", "timestamp", "time"),
+    ("mtr_hops", "addr", "hop_ip"),
+    ("mtr_hops", "loss_pct", "loss_percent"),
+    ("plugin_results", "timestamp", "time"),
+    ("plugin_results", "message", "summary"),
+    ("services", "name", "service_name"),
+    ("services", "type", "service_type"),
+    ("services", "timestamp", "last_seen"),
+    ("services", "last_observed_at", "last_seen"),
+    ("interfaces", "timestamp", "last_seen"),
+    ("interfaces", "ip", "device_ip"),
+    ("interfaces", "mac", "if_mac"),
+    ("interfaces", "if_phys_address", "if_mac"),
+    ("interfaces", "if_speed", "if_speed_bps"),
+    ("interfaces", "speed", "if_speed_bps"),
+    ("interfaces", "speed_bps", "if_speed_bps"),
+    ("interfaces", "description", "if_descr"),
+    ("interfaces", "admin_status", "if_admin_status"),
+    ("interfaces", "oper_status", "if_oper_status"),
+    ("interfaces", "status", "if_oper_status"),
+    ("interfaces", "ip_address", "ip_addresses"),
 ];
 
 /// Fields that the language has and nothing collects yet: (entity, name).
@@ -202,13 +226,16 @@ pub fn unit(field: &str) -> Option<&'static str> {
     let field = field.rsplit('.').next().unwrap_or(field);
     Some(match field {
         "uptime" => "centiseconds",
-        _ if field.starts_with("bytes") => "bytes",
+        "memory_usage" => "bytes",
+        "cpu_usage" => "percent",
+        _ if field.starts_with("bytes") || field.ends_with("_bytes") => "bytes",
         _ if field.starts_with("packets") => "packets",
         _ if field.ends_with("_seconds") => "seconds",
         _ if field.ends_with("_ms") => "milliseconds",
         _ if field.ends_with("_us") => "microseconds",
         _ if field.ends_with("_percent") => "percent",
         _ if field.ends_with("_bps") => "bits/s",
+        _ if field.ends_with("_hz") => "hertz",
         _ => return None,
     })
 }

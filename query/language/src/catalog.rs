@@ -78,7 +78,9 @@ pub struct Entity {
     pub sort: &'static str,
 }
 
-pub use crate::aliases::{ALIASES, ENTITY_ALIASES, NESTED, NOT_AVAILABLE, NOT_BUILT, meant, not_collected, unit};
+pub use crate::aliases::{
+    ALIASES, ENTITY_ALIASES, KINDS, NESTED, NOT_AVAILABLE, NOT_BUILT, meant, not_collected, unit,
+};
 
 /// A field of devices that hangs on the clock: it is computed where it is asked for.
 pub const STATUS_COLOR: &str = "status_color";
@@ -111,14 +113,16 @@ fn entity(table: Table) -> Entity {
     };
     let seen = match table {
         Table::Device => Some("last_seen_time"),
-        Table::Agent | Table::Source | Table::TopologyLink => Some("last_seen"),
+        Table::Agent | Table::Source | Table::TopologyLink | Table::ServiceState | Table::Interface => {
+            Some("last_seen")
+        }
         Table::Alert => Some("triggered_at"),
         _ => None,
     };
     let sort = time.unwrap_or(match table {
         Table::Device => "last_seen_time",
         Table::Alert => "triggered_at",
-        Table::Agent | Table::Source | Table::TopologyLink => "last_seen",
+        Table::Agent | Table::Source | Table::TopologyLink | Table::ServiceState | Table::Interface => "last_seen",
         Table::IpOwnership => "valid_from",
         _ => "epoch",
     });
@@ -138,6 +142,11 @@ fn kind(name: &str, data_type: &DataType) -> Kind {
                     | "peer_ip"
                     | "local_ip"
                     | "neighbor_ip"
+                    | "host_ip"
+                    | "target_device_ip"
+                    | "target_ip"
+                    | "hop_ip"
+                    | "device_ip"
             ) || name.ends_with("_endpoint_ip")
                 || name.ends_with("_nat_ip") =>
         {

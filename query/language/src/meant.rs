@@ -1,13 +1,14 @@
-//! Terms that stand for others, and are turned into them: either end of a flow, what is deleted.
+//! Terms that stand for others, and are turned into them: either end of a flow, what is deleted, some rows of an entity.
 //!
 //! ```text
 //! ip:X        on flows     src_endpoint_ip:X OR dst_endpoint_ip:X
 //! device_id:X on flows     the same of its source, its destination and its exporter
 //! deleted:true on devices  deleted_at:*, and include_deleted:true
+//! in:snmp_metrics          in:timeseries_metrics metric_type:snmp
 //! ```
 
-use crate::ast::{Expr, Key, Query, Value};
-use crate::catalog::{self, Entity, NESTED};
+use crate::ast::{Expr, Key, Literal, Query, Value};
+use crate::catalog::{self, Entity, KINDS, NESTED};
 use crate::parse::plain;
 
 /// Names of several fields of flows, any of which may be meant.
@@ -27,6 +28,7 @@ pub fn either(entity: &Entity, name: &str) -> Option<&'static [&'static str]> {
 
 /// Replaces them.
 pub fn expand(query: &mut Query) {
+    kinds(query);
     // An unknown entity is told of where the query is planned.
     let entities: Vec<&Entity> = query.entities.iter().filter_map(|(name, _)| catalog::find(name)).collect();
     let mut deleted = None;
@@ -35,6 +37,37 @@ pub fn expand(query: &mut Query) {
         expr(only, &entities, &mut deleted);
     }
     query.include_deleted = query.include_deleted.or(deleted);
+}
+
+/// Names of entities that mean some of the rows of one.
+fn kinds(query: &mut Query) {
+    let kind = |name: &str| KINDS.iter().find(|(kind, ..)| kind.eq_ignore_ascii_case(name));
+    let mut only = Vec::new();
+    for (name, span) in &mut query.entities {
+        if let (Some((_, field, value)), [entity]) = (kind(name), catalog::meant(name)) {
+            only.push((*entity, *field, *value, *span));
+            *name = (*entity).to_owned();
+        }
+    }
+    for (entity, field, value, span) in only {
+        let mut same = 0;
+        query.entities.retain(|(name, _)| {
+            let is_same = name.eq_ignore_ascii_case(entity);
+            same += usize::from(is_same);
+            !is_same || same == 1
+        });
+        if same > 1 {
+            // All of them are asked for beside.
+            continue;
+        }
+        let key = || Key { path: vec![field.to_owned()], span };
+        let literal = Literal { text: value.to_owned(), quoted: true, verbatim: true, span };
+        let is = Expr::Filter(key(), Value::Is(literal));
+        // Of several entities the others have no such field.
+        let is = if query.entities.len() > 1 { Expr::Or(vec![is, Expr::Filter(key(), Value::Null)]) } else { is };
+        let filter = std::mem::replace(&mut query.filter, Expr::And(Vec::new()));
+        query.filter = Expr::And(vec![is, filter]);
+    }
 }
 
 fn expr(it: &mut Expr, entities: &[&Entity], deleted: &mut Option<crate::ast::Span>) {

@@ -7,7 +7,7 @@ use crate::srql::parse::{MAX_DEPTH, MAX_ITEMS, MAX_QUERIES, MAX_QUERY, MAX_SUBQU
 use crate::srql::plan::series::MAX_FILLED;
 use crate::srql::plan::{MAX_CONDITIONS, MAX_LIMIT};
 use crate::srql::words::{CLAUSES, EXAMPLES, FORMS, FUNCTIONS};
-use crate::tables::catalog::{ALIASES, ENTITIES, ENTITY_ALIASES, NOT_AVAILABLE, NOT_BUILT};
+use crate::tables::catalog::{ALIASES, ENTITIES, ENTITY_ALIASES, KINDS, NOT_AVAILABLE, NOT_BUILT};
 use crate::tables::codes;
 
 fn rows(out: &mut String, head: [&str; 2], rows: &[(&str, &str)]) {
@@ -60,7 +60,7 @@ pub fn srql() -> String {
         };
         let others: Vec<String> = ENTITY_ALIASES
             .iter()
-            .filter(|(_, names)| *names == [entity.name])
+            .filter(|(alias, names)| *names == [entity.name] && !KINDS.iter().any(|(kind, ..)| kind == alias))
             .map(|(alias, _)| format!("`{alias}`"))
             .collect();
         let others = if others.is_empty() { String::new() } else { format!(" Also called {}.", others.join(", ")) };
@@ -88,6 +88,10 @@ pub fn srql() -> String {
     }
     for (alias, names) in ENTITY_ALIASES.iter().filter(|(_, names)| names.len() > 1) {
         let _ = writeln!(out, "`{alias}` is `in:({})`.\n", names.join(","));
+    }
+    for (kind, field, value) in KINDS {
+        let of = ENTITY_ALIASES.iter().find(|(alias, _)| alias == kind).map(|(_, names)| names.join(","));
+        let _ = writeln!(out, "`in:{kind}` is `in:{} {field}:{value}`.\n", of.unwrap_or_default());
     }
     let later: Vec<String> = NOT_BUILT.iter().map(|name| format!("`{name}`")).collect();
     let _ = writeln!(out, "Entities that are not collected yet: {}.\n", later.join(", "));

@@ -26,6 +26,19 @@ const BRIEF: &[(&str, &[&str])] = &[
     ("merge_audit", &["time", "record", "from_uid", "to_uid", "reason"]),
     ("audit", &["time", "actor", "action", "subject", "reason"]),
     ("rejects", &["time", "source", "peer", "reason", "bytes_total"]),
+    ("cpu_metrics", &["time", "host_id", "core_id", "usage_percent", "frequency_hz", "device_uid"]),
+    ("memory_metrics", &["time", "host_id", "used_bytes", "total_bytes", "usage_percent", "device_uid"]),
+    ("disk_metrics", &["time", "host_id", "mount_point", "used_bytes", "total_bytes", "usage_percent"]),
+    ("process_metrics", &["time", "host_id", "pid", "name", "cpu_usage", "memory_usage", "status"]),
+    (
+        "timeseries_metrics",
+        &["time", "target", "if_index", "metric_name", "value", "rate_per_second", "utilization_percent"],
+    ),
+    ("mtr_traces", &["time", "agent_id", "target", "target_reached", "total_hops", "loss_percent", "avg_us", "error"]),
+    ("mtr_hops", &["time", "target", "hop_number", "hop_ip", "hostname", "loss_percent", "avg_us"]),
+    ("plugin_results", &["time", "agent_id", "service_name", "status", "summary"]),
+    ("services", &["agent_id", "service_type", "service_name", "state", "since", "message"]),
+    ("interfaces", &["device_ip", "if_index", "if_name", "if_alias", "if_speed_bps", "if_oper_status", "last_seen"]),
     ("topology_links", &["local_ip", "local_if_name", "neighbor_system_name", "neighbor_ip", "protocol", "last_seen"]),
 ];
 

@@ -6,7 +6,8 @@ use arrow_array::RecordBatch;
 use radarflow_proto::cell::IpBytes;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{
-    Alert, BatchBuilder, Change, Device, DeviceGroup, Event, Flow, HealthEvent, Log, Row, StateRow, Table,
+    Alert, BatchBuilder, Change, CpuMetric, Device, DeviceGroup, Event, Flow, HealthEvent, Log, Row, ServiceState,
+    StateRow, Table, TimeseriesMetric,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -220,6 +221,45 @@ fn health() -> RecordBatch {
     batch(&[event(21, 50, "connected", "disconnected"), event(22, 40, "disconnected", "connected")])
 }
 
+fn cpus() -> RecordBatch {
+    let base = json!({"tenant_id": "t", "partition": "default", "epoch": 3, "received_at": ago(1), "agent_id": "agent-web1",
+        "host_id": "web1", "host_ip": "10.0.0.10", "device_uid": "sr:web1"});
+    let core = |n: i64, minutes: i64, core: i64, busy: f64| {
+        row::<CpuMetric>(&base, &json!({"row_id": n, "time": ago(minutes), "core_id": core, "usage_percent": busy}))
+    };
+    batch(&[core(31, 3, 0, 10.5), core(32, 3, 1, 95.25), core(33, 2, 0, 20.0), core(34, 1, 0, 99.5)])
+}
+
+fn series() -> RecordBatch {
+    let base = json!({"tenant_id": "t", "partition": "default", "epoch": 3, "received_at": ago(1), "agent_id": "agent-1",
+        "metric_type": "snmp", "metric_name": "ifHCInOctets", "target": "core1", "target_device_ip": "10.0.0.1",
+        "if_index": 3, "tags": {}, "device_uid": "sr:core1"});
+    let sample = |n: i64, minutes: i64, more: Value| {
+        let at = json!({"row_id": n, "time": ago(minutes), "value": 1e12 + n as f64});
+        row::<TimeseriesMetric>(&row(&base, &at), &more)
+    };
+    batch(&[
+        sample(41, 3, json!({"rate_missing": "first"})),
+        sample(42, 2, json!({"rate_per_second": 1_250_000.5, "interval_seconds": 60.0, "utilization_percent": 10.0})),
+        sample(43, 1, json!({"rate_per_second": 6.25e6, "interval_seconds": 60.0, "utilization_percent": 50.0})),
+        sample(44, 1, json!({"metric_type": "plugin", "metric_name": "ms", "value": -0.5, "target": "check"})),
+    ])
+}
+
+fn services() -> Vec<StateRow> {
+    let base = json!({"tenant_id": "t", "partition": "default", "agent_id": "agent-1", "service_type": "sweep",
+        "since": ago(50), "last_seen": ago(5), "epoch": 3});
+    let service = |name: &str, available: Option<bool>, state: &str| {
+        let more = json!({"service_name": name, "available": available, "state": state});
+        StateRow::from(row::<ServiceState>(&base, &more))
+    };
+    vec![
+        service("network_sweep", Some(true), "available"),
+        service("lab", Some(false), "unavailable"),
+        service("old", None, "unknown"),
+    ]
+}
+
 /// A device as it was three days ago.
 fn earlier(row: &StateRow) -> StateRow {
     let StateRow::Device(now) = row else { unreachable!("a device") };
@@ -253,12 +293,14 @@ pub(crate) fn epochs() -> Vec<EpochOutput> {
         EpochOutput {
             epoch: 3,
             clock_ms: NOW,
-            changes: changes(3, alerts().into_iter().chain(groups()).collect()),
+            changes: changes(3, alerts().into_iter().chain(groups()).chain(services()).collect()),
             events: vec![
                 (Table::Flow, flows()),
                 (Table::Log, logs()),
                 (Table::Event, events()),
                 (Table::HealthEvent, health()),
+                (Table::CpuMetric, cpus()),
+                (Table::TimeseriesMetric, series()),
             ],
             ..EpochOutput::default()
         },

@@ -12,10 +12,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use radarflow_proto::cell::Time;
+use radarflow_proto::cell::{Tags, Time};
 use radarflow_proto::payload::{AgentPush, DeviceUpdate, InterfaceRow, NeighborRow, instant_us};
 use radarflow_proto::record::{IdKind, Identifier, Record, RecordKey, SourceKind};
-use radarflow_proto::rows::TopologyLink;
+use radarflow_proto::rows::{self, TopologyLink};
 use thiserror::Error;
 
 use super::normalise::{self, Mac};
@@ -321,6 +321,41 @@ pub fn interface(row: &InterfaceRow, at: &Received<'_>) -> Result<Interface, Rec
         ips: row.ip_addresses.iter().filter_map(|ip| normalise::ip(ip)).filter(|ip| *ip != polled).collect(),
         mac: normalise::mac(&row.if_phys_address).ok().and_then(|mac| u64::from_str_radix(&mac.hex, 16).ok()),
     })
+}
+
+/// An interface as it is shown; its device is left out.
+pub fn interface_row(row: &InterfaceRow, of: &Interface, agent_id: &str) -> rows::Interface {
+    let some = |text: &str| Some(cut(text.trim())).filter(|text| !text.is_empty());
+    let metrics = row.available_metrics.as_ref().map(|metrics| metrics.get());
+    rows::Interface {
+        tenant_id: of.device.tenant.clone(),
+        partition: of.partition.clone(),
+        device_ip: of.device.key.clone(),
+        if_index: row.if_index,
+        interface_uid: format!("ifindex:{}", row.if_index),
+        agent_id: agent_id.to_owned(),
+        if_name: some(&row.if_name),
+        if_descr: some(&row.if_descr),
+        if_alias: some(&row.if_alias),
+        if_speed_bps: i64::try_from(row.if_speed).ok().filter(|bps| *bps > 0),
+        if_type: row.if_type,
+        if_mac: of.mac.map(|mac| format!("{mac:012X}")),
+        ip_addresses: row
+            .ip_addresses
+            .iter()
+            .filter_map(|ip| normalise::ip(ip))
+            .take(MAX_IPS)
+            .map(|ip| ip.to_string())
+            .collect(),
+        if_admin_status: row.if_admin_status,
+        if_oper_status: row.if_oper_status,
+        available_metrics: metrics.filter(|json| json.len() <= MAX_VALUE && *json != "null").map(str::to_owned),
+        metadata: Tags(row.metadata.iter().take(MAX_SHOWN).map(|(k, v)| (cut_at(k, MAX_ID), cut(v))).collect()),
+        first_seen: of.at,
+        last_seen: of.at,
+        device_uid: None,
+        epoch: 0,
+    }
 }
 
 /// A neighbour that a polled device reports.

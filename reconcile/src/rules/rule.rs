@@ -39,8 +39,16 @@ const NOWHERE: &str = "default";
 const MAX_TITLE: usize = 1000;
 const MAX_DESCRIPTION: usize = 16_000;
 /// Current state that rules may ask.
-pub const FOLLOWED: &[Table] =
-    &[Table::Device, Table::Agent, Table::Source, Table::Job, Table::Command, Table::TopologyLink];
+pub const FOLLOWED: &[Table] = &[
+    Table::Device,
+    Table::Agent,
+    Table::Source,
+    Table::Job,
+    Table::Command,
+    Table::TopologyLink,
+    Table::ServiceState,
+    Table::Interface,
+];
 /// What alerts make: a rule over it would speak of itself.
 const OWN: &[Table] = &[Table::Alert, Table::AlertHistory, Table::Notification];
 

@@ -62,7 +62,9 @@ pub(in crate::sinks) struct Writer {
 }
 
 fn is_busy(table: LakeTable) -> bool {
-    matches!(table, LakeTable::Events(Table::Flow | Table::Log | Table::Probe | Table::Trap | Table::Reject))
+    let LakeTable::Events(table) = table else { return false };
+    matches!(table, Table::Flow | Table::Log | Table::Probe | Table::Trap | Table::Reject)
+        || matches!(table, Table::CpuMetric | Table::ProcessMetric | Table::TimeseriesMetric)
 }
 
 impl Writer {

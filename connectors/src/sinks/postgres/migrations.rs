@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = files![
     "0012_rules",
     "0013_clear_pairs",
     "0014_commands",
+    "0015_telemetry",
     "0017_on_call_integrations_parsing",
 ];
 

@@ -68,6 +68,8 @@ impl Parser<'_> {
                     // One name may stand for another, or for several.
                     let meant = match catalog::meant(&name) {
                         [] => vec![name],
+                        // It means some of its rows, which is said once the query is read.
+                        _ if catalog::KINDS.iter().any(|(kind, ..)| kind.eq_ignore_ascii_case(&name)) => vec![name],
                         meant => meant.iter().map(|name| (*name).to_owned()).collect(),
                     };
                     for name in meant {

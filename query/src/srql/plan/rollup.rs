@@ -1,8 +1,9 @@
 //! `rollup_stats:`: the numbers that dashboards show of an entity, in one row with one column, `payload`.
 
-use datafusion::functions::core::expr_fn::named_struct;
+use arrow_schema::DataType;
+use datafusion::functions::core::expr_fn::{named_struct, nullif};
 use datafusion::functions_aggregate::expr_fn as agg;
-use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, ident, lit};
+use datafusion::logical_expr::{Expr as Df, ExprFunctionExt, cast, ident, lit};
 use datafusion::prelude::DataFrame;
 use radarflow_proto::rows::Table;
 
@@ -17,6 +18,7 @@ pub const ROLLUPS: &[(Table, &str)] = &[
     (Table::Log, "severity"),
     (Table::Flow, "traffic"),
     (Table::Alert, "states"),
+    (Table::ServiceState, "availability"),
 ];
 
 fn count(only: Option<Df>) -> Result<Df> {
@@ -29,6 +31,13 @@ fn count(only: Option<Df>) -> Result<Df> {
 
 fn sum(column: &str) -> Df {
     datafusion::functions::core::expr_fn::coalesce(vec![agg::sum(ident(column)), lit(0i64)])
+}
+
+/// How many of some rows are such, percent; 0 where there is none.
+fn percent(such: Df, of: Df) -> Result<Df> {
+    let (such, of) = (count(Some(such))?, count(Some(of))?);
+    let share = cast(such, DataType::Float64) * lit(100.0) / nullif(cast(of, DataType::Float64), lit(0.0));
+    Ok(datafusion::functions::core::expr_fn::coalesce(vec![share, lit(0.0)]))
 }
 
 impl Names<'_> {
@@ -74,6 +83,13 @@ impl Names<'_> {
                 ("sources", agg::count_distinct(ident("src_endpoint_ip"))),
                 ("destinations", agg::count_distinct(ident("dst_endpoint_ip"))),
                 ("exporters", agg::count_distinct(ident("sampler_address"))),
+            ],
+            Table::ServiceState => vec![
+                ("total", count(None)?),
+                ("available", count(Some(ident("available").is_true()))?),
+                ("unavailable", count(Some(ident("available").is_false()))?),
+                ("unknown", count(Some(ident("available").is_null()))?),
+                ("availability_pct", percent(ident("available").is_true(), ident("available").is_not_null())?),
             ],
             _ => {
                 let mut numbers = vec![("total", count(None)?)];

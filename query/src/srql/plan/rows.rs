@@ -82,6 +82,23 @@ impl Names<'_> {
             Table::InterfaceCounters => &["partition", "sampler_address", "observation_domain", "if_index"],
             Table::Log | Table::Trap => &["partition", "source_ip"],
             Table::Probe => &["partition", "agent_id", "profile", "target", "port"],
+            Table::CpuMetric => &["partition", "agent_id", "core_id", "cluster"],
+            Table::MemoryMetric => &["partition", "agent_id"],
+            Table::DiskMetric => &["partition", "agent_id", "mount_point"],
+            Table::ProcessMetric => &["partition", "agent_id", "pid"],
+            Table::TimeseriesMetric => &[
+                "partition",
+                "agent_id",
+                "target",
+                "target_device_ip",
+                "metric_name",
+                "oid",
+                "if_index",
+                "interface_uid",
+            ],
+            Table::MtrTrace => &["partition", "agent_id", "target"],
+            Table::MtrHop => &["partition", "agent_id", "target", "hop_number"],
+            Table::PluginResult => &["partition", "agent_id", "service_name"],
             Table::MergeAudit => &["partition", "record"],
             _ => {
                 let detail = format!("{} has no key to take the newest row of", self.entity.name);

@@ -1,44 +1,116 @@
-//! Neighbours that polled devices report.
+//! Neighbours and interfaces that polled devices report.
 //!
 //! ```text
 //! polls ─► link(device, interface, neighbour, first, last)
+//!       └► interface(device, index, …)
 //! ```
 //! The newest poll of a device says which neighbours it has; a poll that says nothing of neighbours changes nothing. After
 //! a week without a poll they are not known any more. They say nothing of identity.
 
+mod interfaces;
+
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use radarflow_proto::cell::Time;
-use radarflow_proto::rows::TopologyLink;
+use radarflow_proto::rows::{Interface, StateRow, TopologyLink};
 use radarflow_reconcile::identity::assertions::Scope;
-use radarflow_reconcile::identity::name::Name;
+use radarflow_reconcile::identity::name::{Name, name};
 use radarflow_reconcile::identity::sources::Neighbor;
 use serde::{Deserialize, Serialize};
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::vec::Map;
 
 use crate::collection::Events;
 use crate::keyed::{Context, Keyed, Machine, Tick, machine};
+pub use interfaces::{Listed, MAX_INTERFACES};
 
 /// Neighbours of one device.
 pub const MAX_NEIGHBORS: usize = 4096;
-/// How long after its last poll a device's neighbours are known, milliseconds.
+/// How long after its last poll a device's neighbours and interfaces are known, milliseconds.
 const STALE_MS: i64 = 7 * 86_400_000;
 
 /// What neighbours are read of.
 pub struct Inputs<'scope> {
     /// Polls that list neighbours, by the polled address.
     pub polls: Events<'scope, Keyed<Name, Neighbors>>,
+    /// Interfaces that polls list, by the polled device.
+    pub interfaces: Events<'scope, Keyed<Name, Listed>>,
 }
 
-/// What is known of neighbours.
+/// What is known of them.
 pub struct Outputs<'scope> {
-    /// A neighbour is reported (1), or is not any more (-1).
-    pub links: Events<'scope, (Arc<Scope>, TopologyLink, isize)>,
+    /// Something is reported (1), or is not any more (-1).
+    pub told: Events<'scope, (Arc<Scope>, Told, isize)>,
 }
 
 /// Builds it.
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
-    Outputs { links: machine(inputs.polls, cx, Topology) }
+    let links = machine(inputs.polls, cx, Topology).map(|(scope, link, diff)| (scope, Told::Link(link), diff));
+    Outputs { told: links.concat(machine(inputs.interfaces, cx, interfaces::Interfaces)) }
+}
+
+/// What is reported of a device, and which devices own its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Told {
+    /// A neighbour.
+    Link(TopologyLink),
+    /// An interface.
+    Interface(Interface),
+}
+
+/// What tells apart what is reported of one device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ToldKey {
+    /// A neighbour.
+    Link(NeighborKey),
+    /// An interface.
+    Interface(i64),
+}
+
+impl Told {
+    /// What tells it apart.
+    pub fn key(&self) -> ToldKey {
+        match self {
+            Told::Link(link) => ToldKey::Link(neighbor_key(link)),
+            Told::Interface(interface) => ToldKey::Interface(interface.if_index),
+        }
+    }
+
+    /// Whose: customer and site.
+    pub fn of(&self) -> (&str, &str) {
+        match self {
+            Told::Link(link) => (&link.tenant_id, &link.partition),
+            Told::Interface(interface) => (&interface.tenant_id, &interface.partition),
+        }
+    }
+
+    /// The address of the device, and of the other end where it has one.
+    pub fn addresses(&self) -> (Option<IpAddr>, Option<IpAddr>) {
+        match self {
+            Told::Link(link) => (link.local_ip.parse().ok(), link.neighbor_ip.as_ref().and_then(|ip| ip.parse().ok())),
+            Told::Interface(interface) => (interface.device_ip.parse().ok(), None),
+        }
+    }
+
+    /// The same, with the devices that own these addresses.
+    #[must_use]
+    pub fn owned(self, device: Option<String>, other: Option<String>) -> Self {
+        match self {
+            Told::Link(link) => Told::Link(TopologyLink { device_uid: device, neighbor_device_uid: other, ..link }),
+            Told::Interface(interface) => Told::Interface(Interface { device_uid: device, ..interface }),
+        }
+    }
+}
+
+impl From<Told> for StateRow {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Link(link) => StateRow::from(link),
+            Told::Interface(interface) => StateRow::from(interface),
+        }
+    }
 }
 
 /// What tells neighbours of a device apart: interface, protocol, chassis, port.
@@ -63,6 +135,11 @@ impl Neighbors {
     /// A poll that lists nothing yet.
     pub fn new(scope: Arc<Scope>, run: u32) -> Self {
         Neighbors { at: Time(i64::MIN), run, scope, links: BTreeMap::new() }
+    }
+
+    /// Names a poll that has no run by its newest time.
+    pub fn name_by_time(&mut self) {
+        self.run = name(&self.at.0).short() as u32;
     }
 
     /// Takes in a neighbour; not if there are too many.
