@@ -23,6 +23,7 @@ use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
+use crate::otel::{Counted, Share, SpanHeard};
 use crate::output::WorkerEpoch;
 use crate::records::Sighting;
 use crate::resources::Stated;
@@ -30,7 +31,7 @@ use crate::sizes::Marks;
 use crate::topology::Neighbors;
 use crate::{
     alerts, aliases, audit, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges,
-    output, reach, records, resources, rules, steps, telemetry, topology,
+    otel, output, reach, records, resources, rules, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -83,6 +84,8 @@ inputs! {
     replays: Keyed<LetterKey, LetterEvent>,
     results: Keyed<JobKey, JobEvent>,
     words: Keyed<String, CommandEvent>,
+    spans: Keyed<Share, SpanHeard>,
+    points: Keyed<Share, Counted>,
     batches: EventBatch,
 }
 
@@ -162,10 +165,13 @@ pub(crate) fn build<'scope>(
         },
     );
     let topology = topology::build(cx, topology::Inputs { polls: inputs.neighbors.to_stream(scope) });
+    let otel =
+        otel::build(cx, otel::Inputs { spans: inputs.spans.to_stream(scope), points: inputs.points.to_stream(scope) });
     let telemetry = telemetry::build(
         cx,
         telemetry::Inputs {
             batches: inputs.batches.to_stream(scope),
+            points: otel.points,
             address_owners: identity.address_owners,
             links: topology.links,
         },
@@ -239,6 +245,7 @@ pub(crate) fn build<'scope>(
                 sources.rows,
                 health.rows,
                 jobs.rows,
+                otel.rows,
                 alerts.rows,
             ],
             batches: telemetry.batches,

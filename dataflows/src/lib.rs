@@ -99,6 +99,7 @@ pub mod lifecycle;
 pub mod listings;
 pub mod loss;
 pub mod merges;
+pub mod otel;
 pub mod output;
 pub mod reach;
 pub mod records;

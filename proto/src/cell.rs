@@ -10,10 +10,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, Decimal128Builder, Int64Builder, ListBuilder, MapBuilder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, ListBuilder, MapBuilder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow_array::{Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Int64Array, ListArray, MapArray};
+use arrow_array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray,
+};
 use arrow_array::{StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, TimeUnit};
@@ -60,6 +62,37 @@ impl RowId {
     /// The `index`-th row made from the input at `position` of the frame of `epoch`.
     pub fn new(epoch: u64, position: u32, index: u32) -> Self {
         RowId((i128::from(epoch) << 64) | (i128::from(position) << 32) | i128::from(index))
+    }
+}
+
+/// A number with a fraction, ordered as numbers are. It is finite: JSON and Postgres' aggregates know no others.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Real(pub f64);
+
+impl Ord for Real {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Real {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Real {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Real {}
+
+impl std::hash::Hash for Real {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
     }
 }
 
@@ -168,6 +201,26 @@ impl Cell for i64 {
     }
     fn read(array: &ArrayRef, row: usize) -> Self {
         downcast::<Int64Array>(array).value(row)
+    }
+}
+
+impl Cell for Real {
+    type Builder = Float64Builder;
+    const POSTGRES: &'static str = "double precision";
+    fn data_type() -> DataType {
+        DataType::Float64
+    }
+    fn builder() -> Float64Builder {
+        Float64Builder::with_capacity(0)
+    }
+    fn append(&self, builder: &mut Float64Builder) {
+        builder.append_value(self.0);
+    }
+    fn copy(&self, out: &mut String) {
+        let _ = write!(out, "{}", self.0);
+    }
+    fn read(array: &ArrayRef, row: usize) -> Self {
+        Real(downcast::<Float64Array>(array).value(row))
     }
 }
 
@@ -455,6 +508,7 @@ macro_rules! builders {
 builders! {
     StringBuilder, |b, n| b.append_nulls(n);
     Int64Builder, |b, n| b.append_nulls(n);
+    Float64Builder, |b, n| b.append_nulls(n);
     BooleanBuilder, |b, n| b.append_nulls(n);
     TimestampMicrosecondBuilder, |b, n| b.append_nulls(n);
     BinaryBuilder, |b, n| b.append_nulls(n);
@@ -591,6 +645,7 @@ mod tests {
     fn missing_values_are_missing_wherever_they_stand() {
         check(&"text".to_owned());
         check(&7i64);
+        check(&Real(-0.5));
         check(&true);
         check(&Time(8));
         check(&RowId(9));

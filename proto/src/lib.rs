@@ -10,6 +10,7 @@
 //! | [`payload`] | the JSON payloads agents push: sync, sweep, ICMP, heartbeats |
 //! | [`netflow`], [`sflow`], [`packet`] | flow decoders |
 //! | [`syslog`], [`snmp`] | message decoders |
+//! | [`otlp`] | logs, traces and metrics of OpenTelemetry |
 //! | [`sequence`] | what sequence numbers say of loss |
 //! | [`flow`] | one flow, whatever protocol brought it |
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
@@ -47,6 +48,7 @@ pub mod framing;
 pub mod lake;
 pub mod netflow;
 pub mod offsets;
+pub mod otlp;
 pub mod packet;
 pub mod payload;
 pub mod ports;

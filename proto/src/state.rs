@@ -9,7 +9,7 @@ use crate::rows::{
     Agent, Alert, AlertNotification, ApiToken, ClearPair, Command, DeadLetter, Dependency, Device, DeviceGroup,
     DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, IpOwnership, Job,
     Link, MaintenanceWindow, Profile, Receiver, Role, Route, Rule, Session, SignInLink, Silence, Source, Table,
-    TimeInterval, TopologyLink, User,
+    TimeInterval, TopologyLink, TraceSummary, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -113,6 +113,7 @@ macro_rules! states {
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
     SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Command, Route, Silence, InhibitRule, TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter, Rule, Dependency, ClearPair,
+    TraceSummary,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -204,7 +204,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::builder::{ListBuilder, MapBuilder, StringBuilder};
-    use arrow_array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow_schema::DataType;
 
     use super::*;
@@ -216,6 +216,7 @@ mod tests {
             match column.data_type {
                 DataType::Utf8 => Arc::new(StringArray::from(vec![text(column.name)])),
                 DataType::Int64 => Arc::new(Int64Array::from(vec![7])),
+                DataType::Float64 => Arc::new(Float64Array::from(vec![0.5])),
                 DataType::Boolean => Arc::new(BooleanArray::from(vec![true])),
                 DataType::Timestamp(..) => Arc::new(TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC")),
                 DataType::List(_) => {

@@ -12,6 +12,7 @@ mod facts;
 mod flows;
 mod messages;
 mod notifications;
+mod otlp;
 pub mod runs;
 pub mod senders;
 pub mod shelf;
@@ -29,11 +30,13 @@ use radarflow_proto::fact::{DeviceStep, Fact};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
+use radarflow_proto::otlp::Signal;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
-    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, ProbeBatch, Reject, RejectBatch, Table, TrapBatch,
+    Audit, BatchBuilder, FlowBatch, InterfaceCountersBatch, LogBatch, OtelMetric, OtelMetricBatch, OtelTraceBatch,
+    ProbeBatch, Reject, RejectBatch, Table, TrapBatch,
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
@@ -49,6 +52,7 @@ use crate::jobs::{CommandEvent, JobEvent, JobKey};
 use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
+use crate::otel::{Counted, Share, SpanHeard};
 use crate::records::Sighting;
 use crate::resources::Stated;
 use crate::sizes::Sizes;
@@ -120,6 +124,10 @@ pub struct Decoded {
     pub results: Vec<Keyed<JobKey, JobEvent>>,
     /// What gateways and agents say of commands, by tenant.
     pub words: Vec<Keyed<String, CommandEvent>>,
+    /// Spans, by trace.
+    pub spans: Vec<Keyed<Share, SpanHeard>>,
+    /// Points of sums that are counted from a beginning on, by series.
+    pub points: Vec<Keyed<Share, Counted>>,
     /// Rows of event tables.
     pub batches: Vec<EventBatch>,
 }
@@ -136,6 +144,10 @@ struct Builders {
     trap_ips: Vec<Option<IpAddr>>,
     probes: ProbeBatch,
     probe_ips: Vec<Option<IpAddr>>,
+    spans: OtelTraceBatch,
+    span_ips: Vec<Option<IpAddr>>,
+    metrics: OtelMetricBatch,
+    metric_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
 }
 
@@ -337,6 +349,9 @@ impl Decoder {
             Kind::FlowMessage => self.flow_message(at, &entry.body),
             Kind::Gelf => self.gelf(at, &entry.body),
             Kind::TrapJson => self.trap_json(at, &entry.body),
+            Kind::OtlpLogs => self.otlp(at, Signal::Logs, &entry.body),
+            Kind::OtlpTraces => self.otlp(at, Signal::Traces, &entry.body),
+            Kind::OtlpMetrics => self.otlp(at, Signal::Metrics, &entry.body),
         }
     }
 
@@ -401,6 +416,8 @@ impl Decoder {
             push(Table::Log, b.logs.finish(), vec![b.log_ips]);
             push(Table::Trap, b.traps.finish(), vec![b.trap_ips]);
             push(Table::Probe, b.probes.finish(), vec![b.probe_ips]);
+            push(Table::OtelTrace, b.spans.finish(), vec![b.span_ips]);
+            push(Table::OtelMetric, b.metrics.finish(), vec![b.metric_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);
         }
     }
@@ -424,6 +441,23 @@ impl Decoder {
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
     }
+}
+
+/// Rows of `otel_metrics` that were decoded before, by partition; they are of one tenant.
+pub(crate) fn batches_of_points(rows: Vec<OtelMetric>) -> impl Iterator<Item = EventBatch> {
+    let mut by_partition: BTreeMap<(String, String), (OtelMetricBatch, Vec<Option<IpAddr>>)> = BTreeMap::new();
+    for row in rows {
+        let (batch, ips) = by_partition.entry((row.tenant_id.clone(), row.partition.clone())).or_default();
+        batch.push(&row);
+        ips.push(row.source_ip);
+    }
+    by_partition.into_iter().map(|((tenant, partition), (mut batch, ips))| EventBatch {
+        table: Table::OtelMetric,
+        tenant,
+        partition,
+        rows: batch.finish(),
+        lookups: vec![ips],
+    })
 }
 
 /// What a snapshot says is durable of feeds with offsets of their own.

@@ -3,7 +3,7 @@
 //! ```text
 //! owners of addresses ─► [tenures: who had an address when] ─┬─► corrections
 //!          │                                                 └─► histories of addresses
-//! batches, links ─► [attribution] ◄── owners, histories
+//! batches, points, links ─► [attribution] ◄── owners, histories
 //! ```
 
 mod attribution;
@@ -13,12 +13,13 @@ mod links;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use radarflow_proto::rows::{StateRow, Table, TopologyLink};
+use radarflow_proto::rows::{OtelMetric, StateRow, Table, TopologyLink};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use crate::collection::{Events, Rel, changes, collected};
-use crate::decode::EventBatch;
+use crate::decode::{EventBatch, batches_of_points};
 use crate::identity::AddressOwner;
 use crate::keyed::{Context, Keyed, machine};
 use crate::output::DerivedRow;
@@ -30,6 +31,8 @@ use corrections::{TenureOut, Tenures};
 pub struct Inputs<'scope> {
     /// Rows of event tables.
     pub batches: Events<'scope, EventBatch>,
+    /// Points of sums with what was added.
+    pub points: Events<'scope, Vec<OtelMetric>>,
     /// Who owns which address.
     pub address_owners: Rel<'scope, AddressOwner>,
     /// Neighbours that polled devices report.
@@ -58,7 +61,8 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         TenureOut::History(address, history) => Some((address, history)),
         TenureOut::Correction(_) => None,
     });
-    let attributed = attribution::attribute(inputs.batches, owners, histories, inputs.links);
+    let batches = inputs.batches.concat(inputs.points.flat_map(batches_of_points));
+    let attributed = attribution::attribute(batches, owners, histories, inputs.links);
     Outputs {
         batches: attributed.clone().flat_map(|out| match out {
             Attributed::Rows(table, tenant, batch) => Some((table, tenant, batch)),

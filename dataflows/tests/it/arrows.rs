@@ -32,6 +32,7 @@ const ORDER: &[&str] = &[
     "jobs",
     "topology",
     "loss",
+    "otel",
     // Frames are read for all parts; what events are about is told last.
     "decode",
     "telemetry",

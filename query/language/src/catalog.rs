@@ -113,6 +113,7 @@ fn entity(table: Table) -> Entity {
         Table::Device => Some("last_seen_time"),
         Table::Agent | Table::Source | Table::TopologyLink => Some("last_seen"),
         Table::Alert => Some("triggered_at"),
+        Table::TraceSummary => Some("time"),
         _ => None,
     };
     let sort = time.unwrap_or(match table {
@@ -120,6 +121,7 @@ fn entity(table: Table) -> Entity {
         Table::Alert => "triggered_at",
         Table::Agent | Table::Source | Table::TopologyLink => "last_seen",
         Table::IpOwnership => "valid_from",
+        Table::TraceSummary => "time",
         _ => "epoch",
     });
     let lasts = (table == Table::IpOwnership).then_some(("valid_from", "valid_to"));

@@ -62,7 +62,18 @@ pub(in crate::sinks) struct Writer {
 }
 
 fn is_busy(table: LakeTable) -> bool {
-    matches!(table, LakeTable::Events(Table::Flow | Table::Log | Table::Probe | Table::Trap | Table::Reject))
+    matches!(
+        table,
+        LakeTable::Events(
+            Table::Flow
+                | Table::Log
+                | Table::OtelMetric
+                | Table::OtelTrace
+                | Table::Probe
+                | Table::Trap
+                | Table::Reject
+        )
+    )
 }
 
 impl Writer {

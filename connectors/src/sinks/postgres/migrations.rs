@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = files![
     "0012_rules",
     "0013_clear_pairs",
     "0014_commands",
+    "0016_otel",
 ];
 
 /// What brings a schema up to date.
