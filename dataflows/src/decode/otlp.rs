@@ -46,7 +46,7 @@ fn severity(number: u8, word: Option<&str>) -> Option<u8> {
     Some(match number {
         0 => {
             let named = |name: &&str| word.is_some_and(|word| word.eq_ignore_ascii_case(name));
-            return syslog::SEVERITIES.iter().position(|name| named(&name)).map(|n| n as u8);
+            return syslog::SEVERITIES.iter().position(named).map(|n| n as u8);
         }
         1..=8 => 7,
         9 => 6,

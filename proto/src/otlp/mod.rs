@@ -9,7 +9,7 @@
 //! the dataflow.
 //!
 //! Every row repeats what its resource and scope say, so rows take more than the request does. They are bounded:
-//! [`MAX_ROWS_BYTES`] of one request, [`value::MAX_ATTRIBUTES`], [`value::MAX_DEPTH`], [`records::MAX_OF_SPAN`]. Texts that are no
+//! [`ROWS_FACTOR`] times the request and [`MAX_ROWS_BYTES`], [`value::MAX_ATTRIBUTES`], [`value::MAX_DEPTH`], [`records::MAX_OF_SPAN`]. Texts that are no
 //! UTF-8 have what is wrong in them replaced.
 
 pub mod fields;
@@ -34,8 +34,12 @@ use value::{Attributes, attribute};
 pub const MAX_REQUEST: usize = 16 << 20;
 /// What the rows of one request may take, bytes; records beyond it are refused.
 pub const MAX_ROWS_BYTES: usize = 64 << 20;
+/// What they may take for each of its bytes: of points of 60 bytes whose resource has 3,000, it is 55.
+pub const ROWS_FACTOR: usize = 64;
+/// What they may take however small it is.
+const LEAST_ROWS_BYTES: usize = 1 << 10;
 /// What a row takes beside what is said in it, about.
-const ROW_BYTES: usize = 512;
+const ROW_BYTES: usize = 256;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +105,8 @@ pub enum Record<'m> {
 /// Why a record is refused.
 pub type Refused = Malformed;
 
-const TOO_MUCH: Malformed = Malformed("the rows of one request take 64 MiB at most: send less at once");
+const TOO_MUCH: Malformed =
+    Malformed("the rows of a request take 64 times as much as it, and 64 MiB, at most: send less at once");
 
 /// A record of a request, its bytes, and who says it.
 pub struct Said<'a, 'r> {
@@ -154,7 +159,7 @@ pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a,
             messages(of_scope, 2).try_for_each(|record| record.map(drop))?;
         }
     }
-    let mut left = MAX_ROWS_BYTES;
+    let mut left = (request.len() * ROWS_FACTOR).clamp(LEAST_ROWS_BYTES, MAX_ROWS_BYTES);
     for of_resource in messages(request, 1) {
         let of_resource = of_resource?;
         let by = last(of_resource, 1)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use radarflow_proto::cell::{RowId, Tags, Time};
+use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{AttributionCorrection, BatchBuilder, Log, Row, Table};
 use radarflow_query::engine::Engine;

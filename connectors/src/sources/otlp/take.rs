@@ -122,7 +122,7 @@ impl Receiver {
         let worked = tokio::task::spawn_blocking(move || {
             let body = unpack(body, form, &mut held)?;
             // JSON becomes protobuf to be counted.
-            held.grow(body.len())?;
+            held.grow(if body.starts_with(b"{") { body.len() } else { 0 })?;
             let counted = otlp::count(signal, &body);
             Ok::<_, Refusal>((body, counted, held))
         });
@@ -178,7 +178,14 @@ async fn read(body: Body, held: &mut Held) -> Result<Bytes, Refusal> {
         held.grow(data.len() * FACTOR)?;
         read.extend_from_slice(data);
     }
-    Ok(read.into())
+    Ok(whole(read, held))
+}
+
+/// What was read, without what a buffer has beyond it.
+fn whole(mut read: Vec<u8>, held: &mut Held) -> Bytes {
+    read.shrink_to_fit();
+    held.shrink(read.len() * (FACTOR - 1));
+    read.into()
 }
 
 /// The message of a request.
@@ -198,7 +205,13 @@ fn unpack(body: Bytes, form: Form, held: &mut Held) -> Result<Bytes, Refusal> {
             (body.slice(5..), flag == 1)
         }
     };
-    let message = if compressed { inflate(&message, held)? } else { message };
+    let message = if compressed {
+        let inflated = inflate(&message, held)?;
+        held.shrink(message.len());
+        inflated
+    } else {
+        message
+    };
     if message.len() > MAX_REQUEST {
         return Err(too_large());
     }
@@ -214,7 +227,7 @@ fn inflate(message: &[u8], held: &mut Held) -> Result<Bytes, Refusal> {
     loop {
         let n = inflating.read(&mut piece).map_err(|error| Refusal::Malformed(format!("not gzip: {error}")))?;
         if n == 0 {
-            return Ok(out.into());
+            return Ok(whole(out, held));
         }
         if out.len() + n > MAX_REQUEST {
             return Err(too_large());
