@@ -12,6 +12,7 @@ use radarflow_proto::otlp::{self, LogRecord, Metric, Point, Record, Resource, Sc
 use radarflow_proto::room::of_address;
 use radarflow_proto::rows::{BatchBuilder, Log, OtelMetric, OtelTrace};
 use radarflow_proto::syslog;
+use radarflow_reconcile::rules::foreign;
 use sha2::{Digest, Sha256};
 
 use super::messages::{ABSURD_US, sane};
@@ -41,22 +42,13 @@ fn some((attributes, _): &Attributes) -> Option<Tags> {
     (!attributes.is_empty()).then(|| Tags(attributes.clone()))
 }
 
-/// The severity of syslog that one of OpenTelemetry is (its data model, appendix B), or that the sender's word names.
+/// The severity of syslog that one of OpenTelemetry is, or that the sender's word names where it is unknown.
 fn severity(number: u8, word: Option<&str>) -> Option<u8> {
-    Some(match number {
-        0 => {
-            let named = |name: &&str| word.is_some_and(|word| word.eq_ignore_ascii_case(name));
-            return syslog::SEVERITIES.iter().position(named).map(|n| n as u8);
-        }
-        1..=8 => 7,
-        9 => 6,
-        10..=12 => 5,
-        13..=16 => 4,
-        17 => 3,
-        18 => 2,
-        19..=20 => 1,
-        _ => 0,
-    })
+    if number > 0 {
+        return Some(foreign::syslog(number.into()) as u8);
+    }
+    let named = |name: &&str| word.is_some_and(|word| word.eq_ignore_ascii_case(name));
+    syslog::SEVERITIES.iter().position(named).map(|n| n as u8)
 }
 
 /// Who sent it, as far as places are charged to somebody.
