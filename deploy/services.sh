@@ -14,7 +14,7 @@ kafka_jars="$cache/kafka-$kafka_version"
 jdbc_version=42.7.7
 jdbc_jars="$cache/jdbc-$jdbc_version"
 # Another list of packages is another folder.
-python="$cache/python-4"
+python="$cache/python-5"
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
@@ -54,7 +54,7 @@ make_python() {
     "$python.unfinished/bin/python" -m pip install -q --disable-pip-version-check \
         deltalake duckdb pyarrow grpcio grpcio-tools websockets schemathesis \
         adbc-driver-manager adbc-driver-flightsql "psycopg[binary]" sqlalchemy \
-        oidc-provider-mock aiosmtpd >&2
+        oidc-provider-mock aiosmtpd opentelemetry-sdk opentelemetry-exporter-otlp >&2
     mv -T "$python.unfinished" "$python"
 }
 

@@ -15,6 +15,7 @@ use radarflow_connectors::sources::{kafka, nats};
 use radarflow_dataflows::decode::senders;
 use radarflow_dataflows::jobs::{COMMAND_BYTES, MAX_COMMANDS};
 use radarflow_dataflows::metrics::{PATHS_BYTES_OF_SHARE, RATES_BYTES_OF_SHARE};
+use radarflow_dataflows::otel::{MAX_SERIES_BYTES, MAX_TRACES_BYTES};
 use radarflow_dataflows::rules;
 use radarflow_dataflows::strangers::BUCKETS;
 use radarflow_proto::gelf;
@@ -83,7 +84,8 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
     let of_engines = usm::MAX_ENGINES * config.traps.iter().map(|s| s.tenant.as_str()).collect::<BTreeSet<_>>().len();
     // While one takes the place of another both are there.
     let of_files = 2 * config.enrichment.address_files.len();
-    let tenants: BTreeSet<&str> = datagrams.iter().copied().flatten().map(|socket| socket.tenant.as_str()).collect();
+    let tenants = datagrams.iter().copied().flatten().map(|socket| socket.tenant.as_str());
+    let tenants: BTreeSet<&str> = tenants.chain(config.otlp.iter().map(|otlp| otlp.tenant.as_str())).collect();
     let (subjects, clusters) =
         (config.sources.nats.iter().map(|nats| nats.subjects.len()).sum(), config.sources.kafka.len());
     let (intake, rooms) = (memory.intake(), memory.rooms());
@@ -176,8 +178,25 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
         ),
         bound(
             State,
+            "series of counters",
+            MAX_SERIES_BYTES * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            State,
             "paths to targets",
             PATHS_BYTES_OF_SHARE * BUCKETS as usize,
+            "tenant",
+            tenants.len(),
+            "dataflow_machine_keys",
+        ),
+        bound(
+            Live,
+            "summaries of traces",
+            // As rows, and what they are made of.
+            2 * MAX_TRACES_BYTES * BUCKETS as usize,
             "tenant",
             tenants.len(),
             "dataflow_machine_keys",
@@ -267,6 +286,7 @@ mod tests {
         let tenant = senders::MAX_BYTES * BUCKETS as usize * DECODERS
             + NOTIFIERS_BYTES
             + CORRECTIONS_BYTES
+            + (2 * MAX_TRACES_BYTES + MAX_SERIES_BYTES) * BUCKETS as usize
             + MAX_ANSWERED_BYTES
             + COMMAND_BYTES * MAX_COMMANDS
             + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize

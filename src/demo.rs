@@ -47,6 +47,10 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
         .iter()
         .map(|t| config::Grpc { addr: any, tenant: (*t).to_owned(), partition: String::new(), tls: None })
         .collect();
+    config.otlp = TENANTS
+        .iter()
+        .map(|t| config::Otlp { addr: any, tenant: (*t).to_owned(), partition: "default".to_owned(), tls: None })
+        .collect();
     config.receivers = TENANTS.iter().map(|t| config::ReceiverConfig::local(&format!("{t}-ops"), t, &hook)).collect();
     config.agent.enabled = true;
     let server = serve::start(&config, false).await?;

@@ -85,6 +85,7 @@ async fn metrics() -> Result<String> {
         sockets.truncate(1);
         sockets.iter_mut().for_each(|socket| socket.addr = any);
     }
+    config.otlp.iter_mut().for_each(|otlp| otlp.addr = any);
     let server = serve::start(&config, false).await?;
     // Some are told of once something happened.
     let at = At { url: server.url.clone(), token: server.first_token.clone() };

@@ -21,7 +21,7 @@ use radarflow_connectors::ledger::intake;
 use radarflow_connectors::sinks::lake::COMMIT_SHARE;
 use radarflow_connectors::sinks::webhook::ALL_BYTES;
 use radarflow_connectors::sources::accept::ConnectionSlots;
-use radarflow_connectors::sources::{grpc, tcp};
+use radarflow_connectors::sources::{grpc, otlp, tcp};
 use radarflow_proto::room::Room;
 use radarflow_query::{http, postgres};
 
@@ -200,14 +200,15 @@ impl Rooms {
         ]
     }
 
-    /// Slots for the connections of HTTP, gRPC, syslog, IPFIX and clients of Postgres.
-    pub(crate) fn slots(&self) -> [Arc<ConnectionSlots>; 5] {
+    /// Slots for the connections of HTTP, gRPC, syslog, IPFIX, clients of Postgres and OTLP.
+    pub(crate) fn slots(&self) -> [Arc<ConnectionSlots>; 6] {
         let kinds = [
             ("http", http::CONNECTION_BYTES),
             ("grpc", grpc::CONNECTION_BYTES),
             ("syslog", tcp::CONNECTION_BYTES),
             ("ipfix", tcp::CONNECTION_BYTES),
             ("postgres", postgres::limits::CONNECTION_BYTES),
+            ("otlp", otlp::CONNECTION_BYTES),
         ];
         kinds.map(|(what, bytes)| ConnectionSlots::new(what, self.connections.clone(), bytes))
     }

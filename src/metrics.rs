@@ -101,8 +101,14 @@ impl Collector for Watched {
             ("ledger_shed_inputs", "Inputs given up because the disk refused", read(&intake.shed)),
             (
                 "dataflow_evicted_senders",
-                "Senders that made place for others or found none: exporters, ledgers, counts of log lines, conditions of traps",
+                "Senders that made place for others or found none: exporters, ledgers, counts of log lines, conditions of traps, \
+                 traces, series of counters",
                 read(self.sizes.evicted()),
+            ),
+            (
+                "otel_late_spans",
+                "Spans that came an hour late, when their trace was forgotten: rows, and in no summary",
+                read(self.sizes.late_spans()),
             ),
             ("identity_mended_rows", "Rows of identity that its checks found to be wrong", read(self.sizes.mended())),
         ] {

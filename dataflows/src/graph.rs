@@ -24,6 +24,7 @@ use crate::keyed::{Context, Keyed};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
 use crate::metrics::{Share, Spoken, Walked};
+use crate::otel::{Counted, Share as OtelShare, SpanHeard};
 use crate::output::WorkerEpoch;
 use crate::records::Sighting;
 use crate::resources::Stated;
@@ -31,7 +32,7 @@ use crate::sizes::Marks;
 use crate::topology::{Listed, Neighbors};
 use crate::{
     alerts, aliases, audit, availability, facts, health, identity, inventory, jobs, lifecycle, listings, loss, merges,
-    metrics, output, reach, records, resources, rules, steps, telemetry, topology,
+    metrics, otel, output, reach, records, resources, rules, steps, telemetry, topology,
 };
 
 macro_rules! inputs {
@@ -88,6 +89,8 @@ inputs! {
     walked: Keyed<Share, Walked>,
     services: Keyed<AgentKey, ServiceSaid>,
     interfaces: Keyed<Name, Listed>,
+    spans: Keyed<OtelShare, SpanHeard>,
+    points: Keyed<OtelShare, Counted>,
     batches: EventBatch,
 }
 
@@ -178,10 +181,13 @@ pub(crate) fn build<'scope>(
         cx,
         metrics::Inputs { samples: inputs.samples.to_stream(scope), walked: inputs.walked.to_stream(scope) },
     );
+    let otel =
+        otel::build(cx, otel::Inputs { spans: inputs.spans.to_stream(scope), points: inputs.points.to_stream(scope) });
     let telemetry = telemetry::build(
         cx,
         telemetry::Inputs {
             batches: inputs.batches.to_stream(scope),
+            points: otel.points,
             address_owners: identity.address_owners,
             resources: resources.changes.clone(),
             rated: metrics.rows,
@@ -258,6 +264,7 @@ pub(crate) fn build<'scope>(
                 sources.rows,
                 health.rows,
                 jobs.rows,
+                otel.rows,
                 alerts.rows,
             ],
             batches: telemetry.batches,

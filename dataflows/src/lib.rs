@@ -100,6 +100,7 @@ pub mod listings;
 pub mod loss;
 pub mod merges;
 pub mod metrics;
+pub mod otel;
 pub mod output;
 pub mod reach;
 pub mod records;

@@ -41,6 +41,8 @@ pub struct Sizes {
     evicted: AtomicU64,
     /// Rows of identity that checks found to be wrong.
     mended: AtomicU64,
+    /// Spans that came when their trace was forgotten.
+    late_spans: AtomicU64,
 }
 
 impl Sizes {
@@ -75,6 +77,11 @@ impl Sizes {
     /// Senders that made place for others or found none, in what decoders remember, in ledgers, counts and conditions.
     pub fn evicted(&self) -> &AtomicU64 {
         &self.evicted
+    }
+
+    /// Spans that came when their trace was forgotten: no summary has them.
+    pub fn late_spans(&self) -> &AtomicU64 {
+        &self.late_spans
     }
 
     /// Rows of identity that checks found to be wrong, and mended.

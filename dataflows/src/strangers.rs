@@ -82,6 +82,11 @@ pub fn bucket_of_text(text: &str) -> u64 {
     bucket_of(text.bytes())
 }
 
+/// The bucket of what has an id.
+pub fn bucket_of_bytes(id: &[u8]) -> u64 {
+    bucket_of(id.iter().copied())
+}
+
 /// Stable: the same in every build, as what is kept depends on it. FNV-1a of 64 bits; as the last bytes reach only some of
 /// its bits, these are mixed as `MurmurHash3` ends.
 fn bucket_of(bytes: impl Iterator<Item = u8>) -> u64 {

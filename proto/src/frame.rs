@@ -55,15 +55,36 @@ pub enum Kind {
     TrapJson = 11,
     /// [`crate::payload::FeedCounters`] as JSON: what was shed or lost before the ledger.
     Counters = 12,
+    /// An export request of OTLP: protobuf, or JSON, which begins with a brace. Of log records.
+    OtlpLogs = 16,
+    /// The same, of spans.
+    OtlpTraces = 17,
+    /// The same, of metrics.
+    OtlpMetrics = 18,
 }
 
 impl Kind {
     /// The kind of that number.
     pub fn from_u8(kind: u8) -> Option<Kind> {
         use Kind::*;
-        [NetFlow, SFlow, Syslog, Trap, Status, Staged, Release, Fact, FlowMessage, Gelf, TrapJson, Counters]
-            .into_iter()
-            .find(|k| *k as u8 == kind)
+        let known = [
+            NetFlow,
+            SFlow,
+            Syslog,
+            Trap,
+            Status,
+            Staged,
+            Release,
+            Fact,
+            FlowMessage,
+            Gelf,
+            TrapJson,
+            Counters,
+            OtlpLogs,
+            OtlpTraces,
+            OtlpMetrics,
+        ];
+        known.into_iter().find(|k| *k as u8 == kind)
     }
 }
 

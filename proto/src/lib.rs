@@ -11,6 +11,7 @@
 //! | [`measured`] | what agents measure: hosts, SNMP, traces, plugins; read without copies |
 //! | [`netflow`], [`sflow`], [`packet`] | flow decoders |
 //! | [`syslog`], [`snmp`] | message decoders |
+//! | [`otlp`] | logs, traces and metrics of OpenTelemetry |
 //! | [`sequence`] | what sequence numbers say of loss |
 //! | [`flow`] | one flow, whatever protocol brought it |
 //! | [`rows`] | every output table: Rust type, Arrow schema, documentation |
@@ -50,6 +51,7 @@ pub mod lake;
 pub mod measured;
 pub mod netflow;
 pub mod offsets;
+pub mod otlp;
 pub mod packet;
 pub mod payload;
 pub mod ports;

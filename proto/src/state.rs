@@ -10,7 +10,7 @@ use crate::rows::{
     DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, Integration,
     Interface, IpOwnership, Job, Link, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Role, Rota,
     RotaOverride, Route, Rule, ServiceState, Session, SignInLink, Silence, Source, Table, TimeInterval, TopologyLink,
-    User,
+    TraceSummary, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -113,8 +113,7 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    SignInLink, IdentityProvider, Receiver, Agent, Alert, Source, TopologyLink, Profile, Job, Command, Route, Silence, InhibitRule, TimeInterval, MaintenanceWindow, EscalationPolicy, AlertNotification, DeadLetter, Rule, Dependency, ClearPair, Rota, RotaOverride, OnCall, Integration, ParsingRule,
-    ServiceState, Interface,
+    Agent, Alert, AlertNotification, ClearPair, Command, DeadLetter, Dependency, EscalationPolicy, IdentityProvider, InhibitRule, Integration, Interface, Job, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Rota, RotaOverride, Route, Rule, ServiceState, SignInLink, Silence, Source, TimeInterval, TopologyLink, TraceSummary,
 }
 
 /// What happened to one key of a state table at one epoch.

@@ -103,6 +103,9 @@ impl Config {
         for (n, socket) in self.syslog_tls.iter().enumerate() {
             add(format!("syslog_tls.{n}.addr"), socket.addr, &["tcp"]);
         }
+        for (n, otlp) in self.otlp.iter().enumerate() {
+            add(format!("otlp.{n}.addr"), otlp.addr, &["tcp"]);
+        }
         all
     }
 
@@ -132,7 +135,8 @@ impl Config {
         let postgres = self.postgres.iter().filter_map(|p| p.tls.as_ref()).map(|tls| ("postgres.tls".to_owned(), tls));
         let grpc = self.grpc.iter().enumerate().filter_map(|(n, g)| Some((format!("grpc.{n}.tls"), g.tls.as_ref()?)));
         let syslog = self.syslog_tls.iter().enumerate().map(|(n, s)| (format!("syslog_tls.{n}.tls"), &s.tls));
-        for (key, files) in files.chain(postgres).chain(grpc).chain(syslog) {
+        let otlp = self.otlp.iter().enumerate().filter_map(|(n, o)| Some((format!("otlp.{n}.tls"), o.tls.as_ref()?)));
+        for (key, files) in files.chain(postgres).chain(grpc).chain(syslog).chain(otlp) {
             let Files { certificate, key: private, client_ca } = files;
             let unread =
                 [("certificate", Some(certificate)), ("key", Some(private)), ("client_ca", client_ca.as_ref())];
@@ -185,6 +189,9 @@ impl Config {
         }
         for (n, s) in self.syslog_tls.iter().enumerate() {
             named.push((format!("syslog_tls.{n}"), &s.tenant, &s.partition));
+        }
+        for (n, o) in self.otlp.iter().enumerate() {
+            named.push((format!("otlp.{n}"), &o.tenant, &o.partition));
         }
         // An agent says its own where the listener says none.
         for (n, g) in self.grpc.iter().enumerate() {
@@ -408,6 +415,8 @@ mod tests {
                 "line 2, column 15: `http.tls.certificate`",
                 "/none.pem",
             ),
+            ("[[otlp]]\naddr = \"127.0.0.1:8080\"", "line 2, column 8: `otlp.addr`", "[http]"),
+            ("[[otlp]]\naddr = \"127.0.0.1:1\"\ntenant = \"\"", "`otlp.tenant`", "a tenant has a name"),
             ("[[grpc]]\naddr = \"0.0.0.0:1\"", "line 2, column 8: `grpc.addr`", "[grpc.tls]"),
             ("[postgres]\naddr = \"0.0.0.0:1\"", "line 2, column 8: `postgres.addr`", "[postgres.tls]"),
             ("[[receivers]]\nname = \"a\"\nurl = \"alertmanager\"", "line 3, column 7: `receivers.url`", "no URL"),

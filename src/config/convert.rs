@@ -17,8 +17,8 @@ use radarflow_reconcile::mapping::Whose;
 
 use super::defaults;
 use super::schema::{
-    Armis, Config, Enrichment, Grpc, Kafka, LakeConfig, Nats, NetBox, Partial, ReceiverConfig, SecureSocket, SnmpUser,
-    Socket, Sources,
+    Armis, Config, Enrichment, Grpc, Kafka, LakeConfig, Nats, NetBox, Otlp, Partial, ReceiverConfig, SecureSocket,
+    SnmpUser, Socket, Sources,
 };
 
 impl Config {
@@ -26,7 +26,7 @@ impl Config {
     pub(crate) fn is_local(&self) -> bool {
         let sockets = [&self.netflow, &self.sflow, &self.syslog, &self.traps].into_iter().flatten().map(|s| s.addr);
         let others = self.grpc.iter().map(|g| g.addr).chain(self.syslog_tls.iter().map(|s| s.addr));
-        let others = others.chain(self.postgres.iter().map(|p| p.addr));
+        let others = others.chain(self.postgres.iter().map(|p| p.addr)).chain(self.otlp.iter().map(|o| o.addr));
         sockets.chain(others).chain([self.http.addr]).all(|addr| addr.ip().is_loopback())
     }
 
@@ -72,6 +72,12 @@ impl SnmpUser {
 }
 
 impl SecureSocket {
+    pub(crate) fn listener(&self) -> Listener {
+        Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
+    }
+}
+
+impl Otlp {
     pub(crate) fn listener(&self) -> Listener {
         Listener { addr: self.addr, tenant: self.tenant.clone(), partition: self.partition.clone() }
     }

@@ -166,7 +166,7 @@ fn missed(said: &str, section: &str) -> Option<String> {
 }
 
 /// Sections that there is one of.
-const ONCE: [&str; 14] = [
+const ONCE: [&str; 15] = [
     "http",
     "http.tls",
     "mail",
@@ -181,6 +181,7 @@ const ONCE: [&str; 14] = [
     "mappings",
     "grpc.tls",
     "syslog_tls.tls",
+    "otlp.tls",
 ];
 
 /// Makes one of what was written as a list of sections and is one; tells which, and where.
@@ -498,6 +499,8 @@ mod tests {
         ] {
             assert_eq!(ports(said), ports(is));
         }
+        let addrs = |config: &Config| config.otlp.iter().map(|otlp| otlp.addr).collect::<Vec<_>>();
+        assert_eq!(addrs(&example), addrs(&default));
         assert_eq!(example.sources.nats[0].subjects, defaults::subjects());
         assert_eq!(example.sources.kafka[0].topics, defaults::subjects());
         let (netbox, armis) = (&example.sources.netbox[0], &example.sources.armis[0]);

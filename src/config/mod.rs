@@ -18,5 +18,5 @@ mod values;
 pub(crate) use load::{FILE, Read, data_dir, file, load, look, mapping};
 pub(crate) use mistakes::{Mistake, Places};
 pub(crate) use schema::{
-    Armis, Config, Enrichment, Grpc, Http, Mail, Partial, Postgres, ReceiverConfig, SnmpUser, Socket,
+    Armis, Config, Enrichment, Grpc, Http, Mail, Otlp, Partial, Postgres, ReceiverConfig, SnmpUser, Socket,
 };

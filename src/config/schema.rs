@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) syslog_tls: Vec<SecureSocket>,
     /// SNMP notifications.
     pub(crate) traps: Vec<Socket>,
+    /// OTLP, by gRPC and by HTTP.
+    pub(crate) otlp: Vec<Otlp>,
     /// Who may send those of SNMPv3.
     pub(crate) snmp_users: Vec<SnmpUser>,
     /// Brokers and inventories to read from.
@@ -74,6 +76,12 @@ impl Default for Config {
         };
         let gateway =
             Grpc { addr: defaults::local(50052), tenant: defaults::name(), partition: String::new(), tls: None };
+        let otlp = |port| Otlp {
+            addr: defaults::local(port),
+            tenant: defaults::name(),
+            partition: defaults::name(),
+            tls: None,
+        };
         Config {
             data_dir: PathBuf::from("radarflow-data"),
             disk_reserve_mib: 256,
@@ -89,6 +97,7 @@ impl Default for Config {
             syslog: vec![socket(5514)],
             syslog_tls: Vec::new(),
             traps: vec![socket(1162)],
+            otlp: vec![otlp(4317), otlp(4318)],
             snmp_users: Vec::new(),
             sources: Sources::default(),
             sinks: Sinks::default(),
@@ -205,6 +214,22 @@ pub(crate) struct SecureSocket {
     pub(crate) partition: String,
     /// Its certificates.
     pub(crate) tls: Files,
+}
+
+/// `[[otlp]]`: one address for OTLP; each takes gRPC and HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Otlp {
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+    /// Whom its input belongs to.
+    #[serde(default = "defaults::name")]
+    pub(crate) tenant: String,
+    /// The site of its input.
+    #[serde(default = "defaults::name")]
+    pub(crate) partition: String,
+    /// Its certificates; plaintext without them.
+    pub(crate) tls: Option<Files>,
 }
 
 /// `[[grpc]]`: one gateway for agents.

@@ -90,7 +90,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let dir = DataDir::take(&config.data_dir)?;
     let rooms = memory.rooms();
     let slots = rooms.slots();
-    let [of_http, of_grpc, of_syslog, of_ipfix, of_postgres] = slots.clone();
+    let [of_http, of_grpc, of_syslog, of_ipfix, of_postgres, of_otlp] = slots.clone();
     let http = http::open(&config.http, of_http).await?;
     let clients = match &config.postgres {
         Some(postgres) => Some(Clients::open(postgres).await?),
@@ -125,7 +125,8 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         stop: stop.clone(),
     };
     let speakers = Speakers::open(config, &*disk, &dir, &key)?;
-    let mut sources = sources::open(config, &world, offsets, &speakers, [of_grpc, of_syslog, of_ipfix]).await?;
+    let slots_of_sources = [of_grpc, of_syslog, of_ipfix, of_otlp];
+    let mut sources = sources::open(config, &world, offsets, &speakers, slots_of_sources).await?;
     sinks.write_back(config, &disk, &heard.registry, &replay, &sources.runs, &stop)?;
     agents::start(config, &sources.listening, &stop)?;
     let mut certificates: Vec<Arc<Tls>> = http.tls.iter().cloned().collect();

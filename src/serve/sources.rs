@@ -8,7 +8,7 @@ use anyhow::Result;
 use radarflow_connectors::sources::accept::ConnectionSlots;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::udp::Datagrams;
-use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, pull, stage, tcp, udp};
+use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, otlp, pull, stage, tcp, udp};
 use radarflow_dataflows::worker::Backlog;
 use radarflow_proto::offsets::Offsets;
 use radarflow_proto::ports::Appender;
@@ -52,6 +52,7 @@ pub(crate) struct Listening {
     pub(crate) traps: Vec<SocketAddr>,
     pub(crate) grpc: Vec<SocketAddr>,
     pub(crate) postgres: Vec<SocketAddr>,
+    otlp: Vec<SocketAddr>,
     syslog_tcp: Vec<SocketAddr>,
     syslog_tls: Vec<SocketAddr>,
     ipfix_tcp: Vec<SocketAddr>,
@@ -69,6 +70,7 @@ impl Listening {
             ("ipfix-tcp", &self.ipfix_tcp),
             ("traps", &self.traps),
             ("grpc", &self.grpc),
+            ("otlp", &self.otlp),
             ("postgres", &self.postgres),
         ];
         kinds.into_iter().flat_map(|(name, addrs)| addrs.iter().map(move |addr| (name, *addr)))
@@ -104,7 +106,7 @@ pub(super) async fn open(
     world: &World,
     offsets: BTreeMap<String, Offsets>,
     speakers: &Speakers,
-    [of_grpc, of_syslog, of_ipfix]: [Arc<ConnectionSlots>; 3],
+    [of_grpc, of_syslog, of_ipfix, of_otlp]: [Arc<ConnectionSlots>; 4],
 ) -> Result<Sources> {
     let World { appender, registry, room: memory, stop, .. } = world;
     let into = tcp::Into { appender: appender.clone(), room: memory.clone() };
@@ -127,6 +129,12 @@ pub(super) async fn open(
     for socket in &config.netflow {
         let (slots, into) = (of_ipfix.clone(), into.clone());
         listening.ipfix_tcp.push(tcp::ipfix(&socket.listener(), slots, into, stop.clone()).await?);
+    }
+    for one in &config.otlp {
+        let tls = one.tls.as_ref().map(|files| Tls::read(files.clone(), otlp::PROTOCOLS)).transpose()?;
+        certificates.extend(tls.clone());
+        let (slots, into) = (of_otlp.clone(), into.clone());
+        listening.otlp.push(otlp::start(&one.listener(), tls, slots, into, stop.clone()).await?);
     }
     let staged = world.backlog.clone();
     let space: stage::StagingSpace = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);

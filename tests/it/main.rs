@@ -25,6 +25,7 @@ mod matrix;
 mod memory;
 mod mtls;
 mod notify;
+mod otlp;
 mod pipeline;
 mod pull;
 mod push;

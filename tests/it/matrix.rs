@@ -150,6 +150,11 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
     assert!(pushed.send().await.unwrap().status().is_success());
     server.count("devices", 1).await;
     let uid = server.rows("in:devices fields:uid").await[0]["uid"].as_str().unwrap().to_owned();
+    let span = json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": PLANTED});
+    let spans = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+    let to = format!("http://{}/v1/traces", server.port("otlp"));
+    assert!(reqwest::Client::new().post(to).json(&spans).send().await.unwrap().status().is_success());
+    server.count("trace_summaries", 1).await;
     let (token_id, _) = token(&format!("{PLANTED}-token"), None).await;
     let named = format!("{PLANTED}-thing");
     for (kind, attributes) in [

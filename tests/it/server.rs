@@ -32,7 +32,7 @@ impl Home {
     pub fn new(more: &str) -> Self {
         let addr = r#"addr = "127.0.0.1:0""#;
         let mut config = "private_addresses = true\n".to_owned();
-        for listener in ["netflow", "sflow", "syslog", "traps", "grpc"] {
+        for listener in ["netflow", "sflow", "syslog", "traps", "grpc", "otlp"] {
             config.push_str(&format!("[[{listener}]]\n{addr}\n"));
         }
         config.push_str(&format!("[http]\n{addr}\n{more}\n"));

@@ -28,8 +28,8 @@ impl Measured {
     /// Starts it; `more` is added to its configuration.
     pub(crate) fn start(&self, dir: &Path, more: &str) -> Result<Program> {
         let config = dir.join("radarflow.toml");
-        let listeners =
-            ["netflow", "sflow", "syslog", "traps", "grpc"].map(|l| format!("[[{l}]]\naddr = \"127.0.0.1:0\"\n"));
+        let listeners = ["netflow", "sflow", "syslog", "traps", "grpc", "otlp"]
+            .map(|l| format!("[[{l}]]\naddr = \"127.0.0.1:0\"\n"));
         std::fs::write(&config, format!("{}[http]\naddr = \"127.0.0.1:0\"\n{more}", listeners.concat()))?;
         let child = Command::new(&self.path)
             .args(["serve", "--workers", "2", "--config"])

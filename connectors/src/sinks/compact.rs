@@ -254,22 +254,12 @@ mod tests {
             row_id: RowId::new(epoch, 0, 0),
             epoch: epoch as i64,
             time: Time(at_us),
-            device_time: None,
             received_at: Time(at_us),
             source_ip: Some("10.0.0.1".parse().unwrap()),
-            hostname: None,
-            service_name: None,
-            process_id: None,
-            message_id: None,
-            facility: None,
-            severity_number: None,
-            severity: None,
             body: format!("line {epoch}"),
-            attributes: Default::default(),
             parse_status: "rfc5424".into(),
-            raw: None,
-            parsed_by: None,
             device_uid: Some("sr:a".into()),
+            ..Log::default()
         }
     }
 

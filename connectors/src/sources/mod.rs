@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod inventory;
 pub mod kafka;
 pub mod nats;
+pub mod otlp;
 pub mod pull;
 pub mod serviceradar;
 pub mod stage;

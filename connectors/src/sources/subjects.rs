@@ -14,6 +14,12 @@ pub fn kind(subject: &str) -> Option<Kind> {
         Some(Kind::Gelf)
     } else if is("logs.snmp") {
         Some(Kind::TrapJson)
+    } else if is("logs.otel") {
+        Some(Kind::OtlpLogs)
+    } else if is("otel.traces.raw") {
+        Some(Kind::OtlpTraces)
+    } else if is("otel.metrics.raw") {
+        Some(Kind::OtlpMetrics)
     } else {
         None
     }
@@ -27,6 +33,8 @@ mod tests {
     fn a_prefix_is_a_whole_token() {
         assert!(DEFAULT.iter().all(|s| kind(s).is_some()));
         assert_eq!(kind("site7.logs.snmp"), Some(Kind::TrapJson));
+        assert_eq!(kind("site7.otel.traces.raw"), Some(Kind::OtlpTraces));
+        assert_eq!((kind("logs.otel"), kind("otel.metrics.raw")), (Some(Kind::OtlpLogs), Some(Kind::OtlpMetrics)));
         assert_eq!(kind("catalogs.syslog"), None);
         assert_eq!(kind("logs.syslog.processed"), None);
     }

@@ -17,7 +17,7 @@ use crate::keyed::Keyed;
 use crate::loss::Delta;
 
 /// A device's clock may be off by this much before its time is taken for nonsense, microseconds: a day.
-const ABSURD_US: u64 = 86_400_000_000;
+pub(super) const ABSURD_US: u64 = 86_400_000_000;
 /// Log lines of this severity or a worse one count towards a burst: `error`.
 const BURST_SEVERITY: u8 = 3;
 
@@ -62,15 +62,20 @@ impl Decoder {
             attributes: Tags(m.attributes),
             parse_status: m.status.to_owned(),
             raw: m.keep_raw.then(|| body.to_vec()),
-            parsed_by: None,
-            device_uid: None,
+            ..Log::default()
         };
         self.log(at, &row, m.severity);
     }
 
     fn log(&mut self, at: &At<'_>, row: &Log, severity: u8) {
+        self.log_row(at, row, Some(severity));
+        self.count(at, row.source_ip, Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
+    }
+
+    /// A row of `logs`; its input is counted by whoever read it.
+    pub(super) fn log_row(&mut self, at: &At<'_>, row: &Log, severity: Option<u8>) {
         let ip = row.source_ip;
-        if severity <= BURST_SEVERITY
+        if severity.is_some_and(|severity| severity <= BURST_SEVERITY)
             && let Some(ip) = ip
         {
             let key = LogSource { tenant: row.tenant_id.clone(), partition: row.partition.clone(), ip };
@@ -79,7 +84,6 @@ impl Decoder {
         let builders = self.builders(at);
         builders.log_ips.push(ip);
         builders.logs.push(row);
-        self.count(at, ip, Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
     }
 
     /// GELF 1.1 as collectors put it on `logs.syslog`; `_remote_addr` is `<partition>:<ip>`.
@@ -129,14 +133,13 @@ impl Decoder {
             attributes: Tags(attributes),
             parse_status: "gelf".to_owned(),
             raw: None,
-            parsed_by: None,
-            device_uid: None,
+            ..Log::default()
         };
         self.log(at, &row, severity);
     }
 }
 
 /// The device's time, or receipt where it gives none or nonsense.
-fn sane(device_us: Option<i64>, received_us: i64) -> Time {
+pub(super) fn sane(device_us: Option<i64>, received_us: i64) -> Time {
     Time(device_us.filter(|at| at.abs_diff(received_us) <= ABSURD_US).unwrap_or(received_us))
 }

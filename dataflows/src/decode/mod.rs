@@ -13,6 +13,7 @@ mod flows;
 mod measured;
 mod messages;
 mod notifications;
+mod otlp;
 mod reported;
 pub mod runs;
 pub mod senders;
@@ -31,13 +32,14 @@ use radarflow_proto::fact::{DeviceStep, Fact};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::netflow::{Domain, Exporter};
 use radarflow_proto::offsets::Offsets;
+use radarflow_proto::otlp::Signal;
 use radarflow_proto::payload::{FeedCounters, Listing};
 use radarflow_proto::ports::Outcome;
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::rows::{
     Audit, BatchBuilder, CpuMetricBatch, DiskMetricBatch, FlowBatch, InterfaceCountersBatch, LogBatch,
-    MemoryMetricBatch, MtrHopBatch, MtrTraceBatch, PluginResultBatch, ProbeBatch, ProcessMetricBatch, Reject,
-    RejectBatch, Table, TimeseriesMetricBatch, TrapBatch,
+    MemoryMetricBatch, MtrHopBatch, MtrTraceBatch, OtelMetric, OtelMetricBatch, OtelTraceBatch, PluginResultBatch,
+    ProbeBatch, ProcessMetricBatch, Reject, RejectBatch, Table, TimeseriesMetricBatch, TrapBatch,
 };
 use radarflow_reconcile::identity::name::Name;
 use radarflow_reconcile::identity::sources::Instances;
@@ -54,6 +56,7 @@ use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
 use crate::metrics::{Share, Spoken, Walked};
+use crate::otel::{Counted, Share as OtelShare, SpanHeard};
 use crate::records::Sighting;
 use crate::resources::Stated;
 use crate::sizes::Sizes;
@@ -134,6 +137,10 @@ pub struct Decoded {
     pub services: Vec<Keyed<AgentKey, ServiceSaid>>,
     /// Interfaces that polls list, by the polled device.
     pub interfaces: Vec<Keyed<Name, Listed>>,
+    /// Spans, by trace.
+    pub spans: Vec<Keyed<OtelShare, SpanHeard>>,
+    /// Points of sums that are counted from a beginning on, by series.
+    pub points: Vec<Keyed<OtelShare, Counted>>,
     /// Rows of event tables.
     pub batches: Vec<EventBatch>,
 }
@@ -165,6 +172,10 @@ struct Builders {
     hops: MtrHopBatch,
     hop_ips: Vec<Option<IpAddr>>,
     plugins: PluginResultBatch,
+    spans: OtelTraceBatch,
+    span_ips: Vec<Option<IpAddr>>,
+    metrics: OtelMetricBatch,
+    metric_ips: Vec<Option<IpAddr>>,
     rejects: RejectBatch,
 }
 
@@ -366,6 +377,9 @@ impl Decoder {
             Kind::FlowMessage => self.flow_message(at, &entry.body),
             Kind::Gelf => self.gelf(at, &entry.body),
             Kind::TrapJson => self.trap_json(at, &entry.body),
+            Kind::OtlpLogs => self.otlp(at, Signal::Logs, &entry.body),
+            Kind::OtlpTraces => self.otlp(at, Signal::Traces, &entry.body),
+            Kind::OtlpMetrics => self.otlp(at, Signal::Metrics, &entry.body),
         }
     }
 
@@ -438,6 +452,8 @@ impl Decoder {
             push(Table::MtrTrace, b.traces.finish(), vec![b.trace_ips]);
             push(Table::MtrHop, b.hops.finish(), vec![b.hop_ips]);
             push(Table::PluginResult, b.plugins.finish(), vec![]);
+            push(Table::OtelTrace, b.spans.finish(), vec![b.span_ips]);
+            push(Table::OtelMetric, b.metrics.finish(), vec![b.metric_ips]);
             push(Table::Reject, b.rejects.finish(), vec![]);
         }
     }
@@ -461,6 +477,23 @@ impl Decoder {
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
     }
+}
+
+/// Rows of `otel_metrics` that were decoded before, by partition; they are of one tenant.
+pub(crate) fn batches_of_points(rows: Vec<OtelMetric>) -> impl Iterator<Item = EventBatch> {
+    let mut by_partition: BTreeMap<(String, String), (OtelMetricBatch, Vec<Option<IpAddr>>)> = BTreeMap::new();
+    for row in rows {
+        let (batch, ips) = by_partition.entry((row.tenant_id.clone(), row.partition.clone())).or_default();
+        batch.push(&row);
+        ips.push(row.source_ip);
+    }
+    by_partition.into_iter().map(|((tenant, partition), (mut batch, ips))| EventBatch {
+        table: Table::OtelMetric,
+        tenant,
+        partition,
+        rows: batch.finish(),
+        lookups: vec![ips],
+    })
 }
 
 /// What a snapshot says is durable of feeds with offsets of their own.

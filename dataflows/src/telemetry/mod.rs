@@ -4,7 +4,7 @@
 //! owners of addresses ─► [tenures: who had an address when] ─┬─► corrections
 //!          │                                                 └─► histories of addresses
 //! batches ─► [parsing rules] ─┬─► [attribution] ◄── owners, histories
-//! rated, told ────────────────┘
+//! rated, told, points ────────┘
 //! ```
 
 mod attribution;
@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use radarflow_proto::resource::ResourceChange;
-use radarflow_proto::rows::{StateRow, Table};
+use radarflow_proto::rows::{OtelMetric, StateRow, Table};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
 use crate::collection::{Events, Rel, changes, collected};
-use crate::decode::EventBatch;
+use crate::decode::{EventBatch, batches_of_points};
 use crate::identity::AddressOwner;
 use crate::keyed::{Context, Keyed, machine};
 use crate::metrics::Rated;
@@ -36,6 +36,8 @@ use corrections::{TenureOut, Tenures};
 pub struct Inputs<'scope> {
     /// Rows of event tables.
     pub batches: Events<'scope, EventBatch>,
+    /// Points of sums with what was added.
+    pub points: Events<'scope, Vec<OtelMetric>>,
     /// Who owns which address.
     pub address_owners: Rel<'scope, AddressOwner>,
     /// What became of resources: rules that read messages.
@@ -76,7 +78,8 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         rows,
         lookups: vec![ips],
     });
-    let attributed = attribution::attribute(batches.concat(rated), owners, histories, inputs.told);
+    let points = inputs.points.flat_map(batches_of_points);
+    let attributed = attribution::attribute(batches.concat(rated).concat(points), owners, histories, inputs.told);
     Outputs {
         batches: attributed.clone().flat_map(|out| match out {
             Attributed::Rows(table, tenant, batch) => Some((table, tenant, batch)),

@@ -33,6 +33,7 @@ const ORDER: &[&str] = &[
     "topology",
     "loss",
     "metrics",
+    "otel",
     // Frames are read for all parts; what events are about is told last.
     "decode",
     "telemetry",

@@ -60,6 +60,9 @@ fn whatever_is_refused_is_counted_where_it_came_from() {
         Kind::FlowMessage,
         Kind::Gelf,
         Kind::TrapJson,
+        Kind::OtlpLogs,
+        Kind::OtlpTraces,
+        Kind::OtlpMetrics,
     ];
     for workers in [1, 3] {
         let mut run = Run::new(workers);

@@ -21,6 +21,7 @@ mod lifecycle;
 mod listings;
 mod notify;
 mod oracle;
+mod otlp;
 mod parsing;
 mod reach;
 mod replay;

@@ -63,8 +63,7 @@ pub const NOT_AVAILABLE: &[&str] = &[
 ];
 
 /// Entities of the language that nothing fills yet.
-pub const NOT_BUILT: &[&str] =
-    &["gateways", "schedules", "device_updates", "rperf_metrics", "otel_traces", "otel_metrics", "trace_summaries"];
+pub const NOT_BUILT: &[&str] = &["gateways", "schedules", "device_updates", "rperf_metrics"];
 
 /// Names of entities that mean some of the rows of an entity: the name, a field, and the value that these have in it.
 pub const KINDS: &[(&str, &str, &str)] = &[("snmp", "metric_type", "snmp"), ("snmp_metrics", "metric_type", "snmp")];
@@ -133,6 +132,19 @@ pub const ALIASES: &[(&str, &str, &str)] = &[
     ("logs", "source", "source_ip"),
     ("logs", "service", "service_name"),
     ("logs", "id", "row_id"),
+    ("logs", "observed_timestamp", "observed_time"),
+    ("otel_traces", "timestamp", "time"),
+    ("otel_traces", "kind", "span_kind"),
+    ("otel_traces", "span_name", "name"),
+    ("otel_traces", "service", "service_name"),
+    ("otel_metrics", "timestamp", "time"),
+    ("otel_metrics", "service", "service_name"),
+    ("otel_metrics", "type", "metric_type"),
+    ("otel_metrics", "name", "metric_name"),
+    ("trace_summaries", "timestamp", "time"),
+    ("trace_summaries", "service_name", "root_service_name"),
+    ("trace_summaries", "service", "root_service_name"),
+    ("trace_summaries", "services", "service_set"),
     ("traps", "timestamp", "time"),
     ("events", "timestamp", "time"),
     ("events", "event_timestamp", "time"),
@@ -189,12 +201,6 @@ const NOT_COLLECTED: &[(&str, &str)] = &[
     ("flows", "packets_in"),
     ("flows", "traffic_bytes_in"),
     ("flows", "traffic_packets_in"),
-    ("logs", "trace_id"),
-    ("logs", "span_id"),
-    ("logs", "service_version"),
-    ("logs", "service_instance"),
-    ("logs", "scope_name"),
-    ("logs", "scope_version"),
     ("events", "trace_id"),
     ("events", "span_id"),
     ("devices", "type_id"),

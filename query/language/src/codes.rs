@@ -45,6 +45,9 @@ const OCSF_SEVERITIES: &[(&str, i64)] = &[
     ("other", 99),
 ];
 
+/// Kinds of spans (OpenTelemetry).
+const SPAN_KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
+
 /// Other forms of the severities of syslog. OpenTelemetry's `fatal` is every one worse than an error.
 const SEVERITY_FORMS: &[(&str, &[&str])] = &[
     ("emerg", &["emergency"]),
@@ -112,6 +115,9 @@ pub fn of(field: &str) -> Option<Codes> {
             |label| numbers(ETHER_TYPES, label),
             || ETHER_TYPES.iter().map(|(label, _)| (*label).to_owned()).collect(),
         ),
+        "span_kind" | "root_span_kind" => {
+            Codes::Labels(|label| place(&SPAN_KINDS, label).into_iter().collect(), || texts(&SPAN_KINDS))
+        }
         "tcp_flags" => Codes::Flags(TCP_FLAGS),
         _ => return None,
     })
@@ -158,7 +164,9 @@ mod tests {
 
     #[test]
     fn every_label_has_its_number() {
-        for field in ["protocol_num", "severity_number", "severity_id", "facility", "ether_type", "tcp_flags"] {
+        for field in
+            ["protocol_num", "severity_number", "severity_id", "facility", "ether_type", "span_kind", "tcp_flags"]
+        {
             let codes = of(field).unwrap();
             assert!(codes.labels().iter().all(|label| codes.numbers(&label.to_uppercase()).len() == 1), "{field}");
         }

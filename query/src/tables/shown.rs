@@ -9,6 +9,12 @@ const BRIEF: &[(&str, &[&str])] = &[
     ("flows", &["time", "src_endpoint_ip", "dst_endpoint_ip", "dst_endpoint_port", "app", "bytes_total"]),
     ("interface_counters", &["time", "sampler_address", "if_index", "is_oper_up", "in_bytes", "out_bytes"]),
     ("logs", &["time", "severity", "source_ip", "body"]),
+    ("otel_traces", &["time", "service_name", "name", "span_kind", "status_code", "duration_ms", "trace_id"]),
+    ("otel_metrics", &["time", "service_name", "metric_name", "metric_type", "unit", "value", "rate"]),
+    (
+        "trace_summaries",
+        &["time", "root_service_name", "root_span_name", "duration_ms", "span_count", "error_count", "trace_id"],
+    ),
     ("traps", &["time", "source_ip", "trap_oid", "trap_name"]),
     ("events", &["time", "activity_name", "entity_type", "entity_id", "message"]),
     ("alerts", &["triggered_at", "severity", "status", "title", "device_uid"]),

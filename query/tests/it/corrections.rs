@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use radarflow_proto::cell::{RowId, Tags, Time};
+use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{AttributionCorrection, BatchBuilder, Log, Row, Table};
 use radarflow_query::engine::Engine;
@@ -26,22 +26,12 @@ fn line(epoch: u64, index: u32, ip: Option<&str>, second: i64, uid: Option<&str>
         row_id: RowId::new(epoch, 0, index),
         epoch: epoch as i64,
         time: at(second),
-        device_time: None,
         received_at: at(second),
         source_ip: ip.map(|ip| ip.parse().unwrap()),
-        hostname: None,
-        service_name: None,
-        process_id: None,
-        message_id: None,
-        facility: None,
-        severity_number: None,
-        severity: None,
         body: format!("{epoch}/{index}"),
-        attributes: Tags::default(),
         parse_status: "rfc5424".into(),
-        raw: None,
-        parsed_by: None,
         device_uid: uid.map(str::to_owned),
+        ..Log::default()
     }
 }
 

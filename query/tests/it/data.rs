@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use radarflow_proto::cell::IpBytes;
 use radarflow_proto::ports::EpochOutput;
 use radarflow_proto::rows::{
-    Alert, BatchBuilder, Change, CpuMetric, Device, DeviceGroup, Event, Flow, HealthEvent, Log, Row, ServiceState,
-    StateRow, Table, TimeseriesMetric,
+    Alert, BatchBuilder, Change, CpuMetric, Device, DeviceGroup, Event, Flow, HealthEvent, Log, OtelMetric, OtelTrace,
+    Row, ServiceState, StateRow, Table, TimeseriesMetric, TraceSummary,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -260,6 +260,63 @@ fn services() -> Vec<StateRow> {
     ]
 }
 
+/// The trace that two spans are of.
+const TRACE: &str = "5b8efff798038103d269b633813fc60c";
+
+fn spans() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "source_ip": "10.0.0.10",
+        "device_uid": "sr:web1", "trace_id": TRACE, "start_time_unix_nano": 1, "end_time_unix_nano": 2, "status_code": 0,
+        "dropped_attributes_count": 0, "dropped_events_count": 0, "dropped_links_count": 0, "resource_attributes": {},
+    });
+    let span = |n: u64, minutes: i64, name: &str, kind: u64, ms: Option<f64>, more: Value| {
+        let own = json!({"row_id": n, "time": ago(minutes), "span_id": format!("{n:016x}"), "name": name, "span_kind": kind,
+            "duration_ms": ms, "service_name": if kind == 2 { "shop" } else { "bank" }, "attributes": more});
+        row::<OtelTrace>(&base, &own)
+    };
+    let failed = |span: OtelTrace| OtelTrace { status_code: 2, status_message: Some("declined".into()), ..span };
+    batch(&[
+        span(31, 5, "GET /orders", 2, Some(120.5), json!({"http.status_code": "500"})),
+        failed(span(32, 5, "pay", 3, Some(80.25), json!({}))),
+        OtelTrace { trace_id: TRACE.replace('5', "6"), ..span(33, 50, "GET /", 2, None, json!({})) },
+    ])
+}
+
+fn metrics() -> RecordBatch {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "epoch": 2, "received_at": ago(1), "time_unix_nano": 1,
+        "service_name": "shop", "attributes": {"shop": "north"}, "resource_attributes": {},
+    });
+    let point = |n: u64, minutes: i64, name: &str, kind: &str, more: Value| {
+        let own = json!({"row_id": n, "time": ago(minutes), "metric_name": name, "metric_type": kind});
+        row::<OtelMetric>(&row::<Value>(&base, &own), &more)
+    };
+    batch(&[
+        point(
+            41,
+            3,
+            "orders",
+            "sum",
+            json!({"value": 150.0, "value_int": 150, "delta": 50.0, "rate": 0.5, "is_monotonic": true}),
+        ),
+        point(42, 4, "orders", "sum", json!({"value": 100.0, "value_int": 100, "is_monotonic": true})),
+        point(43, 3, "load", "gauge", json!({"value": 0.75})),
+        point(44, 3, "sizes", "histogram", json!({"count": 3, "sum": 6.5, "min": 1.0, "max": 4.0, "unit": "By"})),
+    ])
+}
+
+fn traces() -> Vec<StateRow> {
+    let base = json!({
+        "tenant_id": "t", "partition": "default", "trace_id": TRACE, "time": ago(5), "end_time": ago(5),
+        "start_time_unix_nano": 1, "end_time_unix_nano": 2, "duration_ms": 120.5, "root_span_name": "GET /orders",
+        "root_service_name": "shop", "root_span_kind": 2, "status_code": 0, "service_set": ["bank", "shop"], "span_count": 2,
+        "error_count": 1, "is_closed": true, "epoch": 2,
+    });
+    let other = json!({"trace_id": TRACE.replace('5', "6"), "time": ago(50), "duration_ms": 3.0, "service_set": ["shop"],
+        "root_span_name": "GET /", "span_count": 1, "error_count": 0});
+    [json!({}), other].iter().map(|more| StateRow::from(row::<TraceSummary>(&base, more))).collect()
+}
+
 /// A device as it was three days ago.
 fn earlier(row: &StateRow) -> StateRow {
     let StateRow::Device(now) = row else { unreachable!("a device") };
@@ -293,7 +350,7 @@ pub(crate) fn epochs() -> Vec<EpochOutput> {
         EpochOutput {
             epoch: 3,
             clock_ms: NOW,
-            changes: changes(3, alerts().into_iter().chain(groups()).chain(services()).collect()),
+            changes: changes(3, alerts().into_iter().chain(groups()).chain(services()).chain(traces()).collect()),
             events: vec![
                 (Table::Flow, flows()),
                 (Table::Log, logs()),
@@ -301,6 +358,8 @@ pub(crate) fn epochs() -> Vec<EpochOutput> {
                 (Table::HealthEvent, health()),
                 (Table::CpuMetric, cpus()),
                 (Table::TimeseriesMetric, series()),
+                (Table::OtelTrace, spans()),
+                (Table::OtelMetric, metrics()),
             ],
             ..EpochOutput::default()
         },

@@ -284,8 +284,8 @@ fn any(value: &Value, write: impl Fn(&str) -> String) -> Result<String, String> 
     }
 }
 
-/// A severity of OpenTelemetry as one of syslog.
-fn syslog(otel: i64) -> i64 {
+/// A severity of OpenTelemetry, 1 (trace) to 24 (fatal), as one of syslog.
+pub fn syslog(otel: i64) -> i64 {
     match otel {
         ..=8 => 7,
         9..=10 => 6,

@@ -64,6 +64,7 @@ pub(in crate::sinks) struct Writer {
 fn is_busy(table: LakeTable) -> bool {
     let LakeTable::Events(table) = table else { return false };
     matches!(table, Table::Flow | Table::Log | Table::Probe | Table::Trap | Table::Reject)
+        || matches!(table, Table::OtelMetric | Table::OtelTrace)
         || matches!(table, Table::CpuMetric | Table::ProcessMetric | Table::TimeseriesMetric)
 }
 

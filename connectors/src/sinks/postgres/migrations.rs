@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = files![
     "0013_clear_pairs",
     "0014_commands",
     "0015_telemetry",
+    "0016_otel",
     "0017_on_call_integrations_parsing",
 ];
 

@@ -11,11 +11,14 @@ use super::super::ast::{Query, Span};
 use super::names::Names;
 use super::{Planned, Result, defect};
 use crate::error::SrqlError;
+use crate::srql::percentile::percentile;
 
 /// The roll-ups there are: entity, name.
 pub const ROLLUPS: &[(Table, &str)] = &[
     (Table::Device, "inventory_summary"),
     (Table::Log, "severity"),
+    (Table::OtelTrace, "summary"),
+    (Table::OtelMetric, "summary"),
     (Table::Flow, "traffic"),
     (Table::Alert, "states"),
     (Table::ServiceState, "availability"),
@@ -38,6 +41,11 @@ fn percent(such: Df, of: Df) -> Result<Df> {
     let (such, of) = (count(Some(such))?, count(Some(of))?);
     let share = cast(such, DataType::Float64) * lit(100.0) / nullif(cast(of, DataType::Float64), lit(0.0));
     Ok(datafusion::functions::core::expr_fn::coalesce(vec![share, lit(0.0)]))
+}
+
+/// A number with a fraction, zero where there is none.
+fn real(expr: Df) -> Df {
+    datafusion::functions::core::expr_fn::coalesce(vec![expr, lit(0.0)])
 }
 
 impl Names<'_> {
@@ -76,6 +84,23 @@ impl Names<'_> {
                 }
                 numbers
             }
+            Table::OtelTrace => {
+                let error = || ident("status_code").eq(lit(2i64));
+                vec![
+                    ("total", count(None)?),
+                    ("errors", count(Some(error()))?),
+                    ("traces", agg::count_distinct(ident("trace_id"))),
+                    ("services", agg::count_distinct(ident("service_name"))),
+                    ("avg_duration_ms", real(agg::avg(ident("duration_ms")))),
+                    ("p95_duration_ms", real(percentile(ident("duration_ms"), 0.95))),
+                    ("max_duration_ms", real(agg::max(ident("duration_ms")))),
+                ]
+            }
+            Table::OtelMetric => vec![
+                ("total", count(None)?),
+                ("metrics", agg::count_distinct(ident("metric_name"))),
+                ("services", agg::count_distinct(ident("service_name"))),
+            ],
             Table::Flow => vec![
                 ("total", count(None)?),
                 ("bytes_total", sum("bytes_total")),

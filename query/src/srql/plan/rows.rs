@@ -81,6 +81,8 @@ impl Names<'_> {
             Table::Flow => &["partition", "sampler_address", "src_endpoint_ip", "dst_endpoint_ip"],
             Table::InterfaceCounters => &["partition", "sampler_address", "observation_domain", "if_index"],
             Table::Log | Table::Trap => &["partition", "source_ip"],
+            Table::OtelTrace => &["partition", "trace_id", "span_id", "span_kind"],
+            Table::OtelMetric => &["partition", "service_name", "service_instance", "metric_name", "attributes"],
             Table::Probe => &["partition", "agent_id", "profile", "target", "port"],
             Table::CpuMetric => &["partition", "agent_id", "core_id", "cluster"],
             Table::MemoryMetric => &["partition", "agent_id"],
