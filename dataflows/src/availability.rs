@@ -41,7 +41,7 @@ pub struct Outputs<'scope> {
 }
 
 pub(crate) use self::vantages::sick_that_settle;
-pub use self::vantages::{AT_ONCE_MS, LOST_OF_100, MIN_TARGETS, SETTLE_MS};
+pub use self::vantages::{AT_ONCE_MS, LOST_OF_100, MIN_TARGETS, SETTLE_MS, SETTLED_MS};
 
 /// Builds the relation.
 pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {

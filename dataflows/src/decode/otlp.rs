@@ -116,6 +116,7 @@ impl Decoder {
             body: log.body,
             attributes: Tags(log.attributes.0),
             parse_status: "otlp".to_owned(),
+            parsed_by: None,
             raw: None,
             device_uid: None,
             observed_time: observed.map(Time),
