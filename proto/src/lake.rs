@@ -65,7 +65,9 @@ impl LakeTable {
 
     /// The history of a state table, if it has one.
     pub fn history_of(table: Table) -> Option<LakeTable> {
-        (table.nature() == Nature::State && table != Table::Source).then_some(LakeTable::History(table))
+        // Summaries change with every span, and are made again of spans.
+        let is_kept = table.nature() == Nature::State && !matches!(table, Table::Source | Table::TraceSummary);
+        is_kept.then_some(LakeTable::History(table))
     }
 
     /// Its folder and name.

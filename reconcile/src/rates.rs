@@ -253,8 +253,8 @@ fn rise(before: &Kept, now: Reading, width: Width, lives: &Lives, most: Option<f
     };
     let believed = match (could_be, began) {
         (Some(could_be), _) => by as f64 <= could_be,
-        // It did not begin again: what counts to 2^32 has wrapped.
-        (None, Some(false)) if narrow => true,
+        // It did not begin again: what counts to 2^32 has wrapped. Of what may count to more nobody knows.
+        (None, Some(false)) if width == Width::Bits32 => true,
         (None, _) => by as f64 <= range / 4.0,
     };
     if believed { Answer::Rose { by, over_us } } else { Answer::None(Why::Reset) }

@@ -41,6 +41,8 @@ use crate::topology::{Listed, MAX_NEIGHBORS, Neighbors};
 const MINUTE_US: i64 = 60_000_000;
 /// Bytes of a text of a probe's result, and of what was wrong.
 const MAX_PROBE_TEXT: usize = 300;
+/// Octets of the name of a gateway.
+const MAX_GATEWAY: usize = 255;
 const MAX_PROBE_ERROR: usize = 2000;
 /// What was found longer ago is not believed: agents keep results for so long at most. Microseconds.
 const OLDEST_PROBE_US: i64 = 31 * 24 * 3600 * 1_000_000;
@@ -65,9 +67,13 @@ fn poll_name(run: &str, timestamp: &serde_json::Value, at: &At<'_>) -> u32 {
 
 impl Decoder {
     pub(super) fn status(&mut self, at: &At<'_>, body: &[u8]) {
-        let Some((push, message)) = head::<AgentPush>(body) else {
+        let Some((mut push, message)) = head::<AgentPush>(body) else {
             return self.refuse(at, None, body, "not an agent push");
         };
+        // It is in every row: what is too long is nobody's name.
+        if push.gateway_id.len() > MAX_GATEWAY {
+            push.gateway_id.clear();
+        }
         let partition = (!at.origin.partition.is_empty()).then_some(at.origin.partition.as_str());
         let received = Received { tenant: &at.origin.tenant, partition, at_us: at.received_us };
         self.beat(at, &push, &received);

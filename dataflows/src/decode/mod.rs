@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::cell::{RowId, Tags, Time};
 use radarflow_proto::fact::{DeviceStep, Fact};
 use radarflow_proto::frame::{Entry, Frame, Kind, Origin, Slice};
 use radarflow_proto::netflow::{Domain, Exporter};
@@ -56,7 +56,7 @@ use crate::keyed::{Context, Keyed, Restored, StateEntry, Tick, encode};
 use crate::listings::{ListingEvent, ListingKey};
 use crate::loss::{Delta, SourceKey};
 use crate::metrics::{Share, Spoken, Walked};
-use crate::otel::{Counted, Share as OtelShare, SpanHeard};
+use crate::otel::{Added, Counted, Share as OtelShare, SpanHeard};
 use crate::records::Sighting;
 use crate::resources::Stated;
 use crate::sizes::Sizes;
@@ -85,6 +85,9 @@ pub struct EventBatch {
     /// For each of the table's [`Table::attributed`] columns the address of each row.
     pub lookups: Vec<Vec<Option<IpAddr>>>,
 }
+
+/// Bytes of rows after which a batch is handed on.
+const MAX_BUILT: usize = 64 << 20;
 
 /// What one worker read in one frame.
 #[derive(Default)]
@@ -176,6 +179,8 @@ struct Builders {
     span_ips: Vec<Option<IpAddr>>,
     metrics: OtelMetricBatch,
     metric_ips: Vec<Option<IpAddr>>,
+    /// What inputs that may make much of little said that their rows take, bytes.
+    grown: usize,
     rejects: RejectBatch,
 }
 
@@ -431,8 +436,24 @@ impl Decoder {
         self.builders.entry(at.scope()).or_default()
     }
 
+    /// An input made so many bytes of rows. Columns of one batch have an end: what is large is not kept until the frame's.
+    fn grown(&mut self, at: &At<'_>, bytes: usize) {
+        let builders = self.builders(at);
+        builders.grown += bytes;
+        if builders.grown > MAX_BUILT {
+            let scope = at.scope();
+            let large = self.builders.remove(&scope);
+            self.finish(large.map(|large| (scope, large)));
+        }
+    }
+
     fn finish_batches(&mut self) {
-        for ((tenant, partition), mut b) in std::mem::take(&mut self.builders) {
+        let all = std::mem::take(&mut self.builders);
+        self.finish(all);
+    }
+
+    fn finish(&mut self, builders: impl IntoIterator<Item = ((String, String), Builders)>) {
+        for ((tenant, partition), mut b) in builders {
             let mut push = |table, rows: RecordBatch, lookups| {
                 if rows.num_rows() > 0 {
                     let (tenant, partition) = (tenant.clone(), partition.clone());
@@ -480,9 +501,11 @@ impl Decoder {
 }
 
 /// Rows of `otel_metrics` that were decoded before, by partition; they are of one tenant.
-pub(crate) fn batches_of_points(rows: Vec<OtelMetric>) -> impl Iterator<Item = EventBatch> {
+pub(crate) fn batches_of_points(rows: Vec<Added>) -> impl Iterator<Item = EventBatch> {
     let mut by_partition: BTreeMap<(String, String), (OtelMetricBatch, Vec<Option<IpAddr>>)> = BTreeMap::new();
-    for row in rows {
+    for Added { row, resource, scope } in rows {
+        let scope_attributes = Some(&scope.0).filter(|scope| !scope.is_empty()).map(|scope| Tags(scope.clone()));
+        let row = OtelMetric { resource_attributes: Tags(resource.0.clone()), scope_attributes, ..row };
         let (batch, ips) = by_partition.entry((row.tenant_id.clone(), row.partition.clone())).or_default();
         batch.push(&row);
         ips.push(row.source_ip);

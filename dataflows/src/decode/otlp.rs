@@ -83,8 +83,9 @@ impl Decoder {
                 }
             }
         });
-        if let Err(malformed) = read {
-            return self.refuse(at, at.ip(), body, &malformed.to_string());
+        match read {
+            Ok(grown) => self.grown(at, grown),
+            Err(malformed) => return self.refuse(at, at.ip(), body, &malformed.to_string()),
         }
         if let Some(more @ 1..) = rejected.checked_sub(MAX_REJECTS) {
             self.reject(at, &[], &format!("{more} more records of the request cannot be used"));
@@ -201,6 +202,8 @@ impl Decoder {
 
     fn point(&mut self, at: &At<'_>, index: u32, resource: &Resource, scope: &Scope, of: &Metric, point: Point) {
         let adds = of.is_monotonic == Some(true);
+        let near = |ns: u64| ((ns / 1000) as i64).abs_diff(at.received_us) <= ABSURD_US;
+        let is_near = near(point.time_ns);
         let mut row = OtelMetric {
             tenant_id: at.origin.tenant.clone(),
             partition: at.partition().to_owned(),
@@ -242,7 +245,12 @@ impl Decoder {
         match (of.temporality, point.value) {
             (Some("cumulative"), Some(value)) if adds => {
                 let series = series(&row);
+                // Many of them wait for each other: what all of a resource say they share.
+                (row.resource_attributes, row.scope_attributes) = (Tags::default(), None);
                 let counted = Counted {
+                    resource: resource.attributes.clone(),
+                    scope: scope.attributes.clone(),
+                    is_near,
                     series,
                     start_ns: point.start_ns,
                     time_ns: point.time_ns,

@@ -56,7 +56,7 @@ fn labels(object: Option<&RawValue>) -> Tags {
 struct Traced {
     row: MtrTrace,
     hops: Vec<MtrHop>,
-    path: Vec<BTreeSet<String>>,
+    path: BTreeMap<u32, BTreeSet<String>>,
 }
 
 impl Decoder {
@@ -138,13 +138,17 @@ impl Decoder {
             details: details.map(str::to_owned),
         };
         let mut nth = 1;
+        // All its labels are in its row; what tells it apart is with each of its numbers.
+        let names = ["plugin_id", "assignment_id"].into_iter();
+        let own = names.filter_map(|name| Some((name.to_owned(), labels.0.get(name)?.clone())));
+        let own = Tags(own.collect());
         let builders = self.builders(at);
         builders.plugins.push(&row);
         let what = ("no list of numbers", "too many numbers");
         refusals.each(what, plugin.metrics, MAX_METRICS, |refusals, item| {
             let Some(metric) = refusals.item::<PluginMetric<'_>>("not a number of a plugin", item) else { return };
             let row = named(Some(metric.name)).and_then(|name| {
-                let mut tags = labels.clone();
+                let mut tags = own.clone();
                 let limits = [("warn", metric.warn), ("crit", metric.crit)];
                 tags.0.extend(limits.into_iter().filter_map(|(limit, n)| Some((limit.to_owned(), n?.to_string()))));
                 Ok(TimeseriesMetric {
@@ -275,7 +279,7 @@ fn hops<'a>(
             found.insert(hop.hop_number, hop);
         }
     });
-    let (mut rows, mut path) = (Vec::with_capacity(found.len()), Vec::new());
+    let (mut rows, mut path) = (Vec::with_capacity(found.len()), BTreeMap::new());
     for (nth, hop) in (from..).zip(found.into_values()) {
         let ip = hop.addr.as_ref().and_then(|addr| addr.0.trim().parse().ok()).filter(|_| hop.received > 0);
         let others = hop.ecmp_addrs.into_iter().flatten().take(MAX_OF_HOP);
@@ -283,7 +287,7 @@ fn hops<'a>(
             others.filter_map(|ip| Some(ip.0.trim().parse::<std::net::IpAddr>().ok()?.to_string())).collect();
         if let Some(ip) = ip {
             let ip: std::net::IpAddr = ip;
-            path.push(ecmp.iter().cloned().chain([ip.to_string()]).collect());
+            path.insert(u32::from(hop.hop_number), ecmp.iter().cloned().chain([ip.to_string()]).collect());
         }
         let lost = hop
             .loss_pct

@@ -128,10 +128,11 @@ impl ServicesOf {
             heard_ms: live_ms,
             newest: Time(i64::MIN),
         });
-        service.heard_ms = live_ms;
-        if said.at < service.newest {
+        // A word of before says nothing, unless its agent has said nothing else for so long: its clock was set back.
+        if said.at < service.newest && live_ms - service.heard_ms < SERVICE_SILENCE_MS {
             return true;
         }
+        service.heard_ms = live_ms;
         service.newest = said.at;
         service.row.gateway_id = said.gateway_id;
         let reason = said.message.as_deref().unwrap_or("as its agent says").to_owned();

@@ -1,8 +1,8 @@
 //! Paths to targets, and that they are others than before.
 //!
-//! A path is who answered, hop by hop; a hop that nobody answered is no part of it. Where several routers share the load, a hop is
-//! all of them: it is the same as long as one of them is. A trace that comes late says nothing, and so does one that nobody
-//! answered.
+//! A path is who answered, hop by hop. Where several routers share the load, a hop is all of them: it is the same as long as one of
+//! them is. A hop that does not answer says nothing: routers answer as often as they like, so what was known of it stays. A trace that
+//! comes late says nothing, and so does one that nobody answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::keyed::{Machine, Tick};
 use crate::output::DerivedRow;
 use crate::sizes::Sizes;
 
-/// Paths of a share: 4,096 a tenant. The one heard longest ago makes room, and is metered as evicted.
+/// Paths of a share: 4,096 a tenant. Of one more no change is told, and it is metered as evicted.
 pub const MAX_PATHS_OF_SHARE: usize = 64;
 /// Hops of a path.
 pub const MAX_HOPS: usize = 255;
 /// Addresses of a path that are remembered; hops beyond are not compared.
 const MAX_ADDRESSES: usize = 128;
 /// Bytes that a share's paths take, about: addresses as text.
-pub const MAX_BYTES_OF_SHARE: usize = MAX_PATHS_OF_SHARE * MAX_ADDRESSES * 64;
+pub const MAX_BYTES_OF_SHARE: usize = MAX_PATHS_OF_SHARE * MAX_ADDRESSES * 320;
 /// How long a path is remembered that is not traced, milliseconds of live time.
 const FORGET_MS: i64 = 7 * 86_400_000;
 /// OCSF: network activity.
@@ -39,15 +39,15 @@ pub struct Walked {
     pub at: Time,
     /// Names it.
     pub trace_id: String,
-    /// Who answered: at each hop that did the first of them, and who else.
-    pub path: Vec<BTreeSet<String>>,
+    /// Who answered, by the number of the hop.
+    pub path: BTreeMap<u32, BTreeSet<String>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Path {
     heard_ms: i64,
     at: Time,
-    hops: Vec<BTreeSet<String>>,
+    hops: BTreeMap<u32, BTreeSet<String>>,
 }
 
 /// The paths of a share.
@@ -59,19 +59,19 @@ pub(super) struct Known {
 /// Paths and their changes.
 pub(super) struct Paths(pub(super) Arc<Sizes>);
 
-fn same(a: &[BTreeSet<String>], b: &[BTreeSet<String>]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| !a.is_disjoint(b))
+/// The first hop at which others answered than before.
+fn differs(path: &BTreeMap<u32, BTreeSet<String>>, before: &Path) -> Option<u32> {
+    let other = |(n, hop): &(&u32, &BTreeSet<String>)| before.hops.get(n).is_some_and(|known| known.is_disjoint(hop));
+    path.iter().find(other).map(|(n, _)| *n)
 }
 
-fn written(path: &[BTreeSet<String>]) -> String {
+fn written(path: &BTreeMap<u32, BTreeSet<String>>) -> String {
     let hop = |hop: &BTreeSet<String>| hop.iter().map(String::as_str).collect::<Vec<_>>().join("|");
-    path.iter().map(hop).collect::<Vec<_>>().join(" ")
+    path.values().map(hop).collect::<Vec<_>>().join(" ")
 }
 
-fn changed(tenant: &str, walked: &Walked, before: &Path) -> Event {
+fn changed(tenant: &str, walked: &Walked, hop: u32, before: &Path) -> Event {
     let Walked { target, at, trace_id, path } = walked;
-    let differs = path.iter().zip(&before.hops).position(|(a, b)| a.is_disjoint(b));
-    let hop = differs.unwrap_or(path.len().min(before.hops.len())) + 1;
     let more = [
         ("agent_id", target.agent_id.clone()),
         ("target", target.name.clone()),
@@ -114,22 +114,23 @@ impl Machine for Paths {
         let known = state.get_or_insert_default();
         for mut walked in events.into_iter().filter(|walked| !walked.path.is_empty()) {
             let mut addresses = 0;
-            walked.path.retain(|hop| {
+            walked.path.retain(|_, hop| {
                 addresses += hop.len();
                 addresses <= MAX_ADDRESSES
             });
             match known.paths.get(&walked.target) {
                 Some(before) if walked.at <= before.at => continue,
-                Some(before) if !same(&before.hops, &walked.path) => {
-                    out.push(DerivedRow::from(changed(&key.tenant, &walked, before)));
-                }
-                Some(_) => {}
-                None if known.paths.len() >= MAX_PATHS_OF_SHARE => {
-                    let quiet = known.paths.iter().min_by_key(|(_, path)| path.heard_ms);
-                    if let Some(quiet) = quiet.map(|(target, _)| target.clone()) {
-                        known.paths.remove(&quiet);
-                        self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                Some(before) => match differs(&walked.path, before) {
+                    Some(hop) => out.push(DerivedRow::from(changed(&key.tenant, &walked, hop, before))),
+                    None => {
+                        let silent = before.hops.iter().filter(|(n, _)| !walked.path.contains_key(n));
+                        let silent: Vec<_> = silent.map(|(n, hop)| (*n, hop.clone())).collect();
+                        walked.path.extend(silent);
                     }
+                },
+                None if known.paths.len() >= MAX_PATHS_OF_SHARE => {
+                    self.0.evicted().fetch_add(1, Ordering::Relaxed);
+                    continue;
                 }
                 None => {}
             }

@@ -2,7 +2,7 @@
 //!
 //! A target is what one agent reads of one device. It is forgotten when nothing was read of it for [`FORGET_MS`], after which
 //! there would be no rate anyway; so is a counter that is not among what is read of its target any more. Where there are too
-//! many counters, the target that was heard longest ago goes.
+//! many counters, further ones have no rate until places are free: who is new never takes the place of who is polled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,6 +94,16 @@ struct Places {
     evicted: u64,
 }
 
+impl Places {
+    /// Takes one more, where there is one.
+    fn take(&mut self) -> bool {
+        let is_free = self.taken < MAX_SERIES_OF_SHARE;
+        self.taken += usize::from(is_free);
+        self.evicted += u64::from(!is_free);
+        is_free
+    }
+}
+
 /// Counters and their rates.
 pub(super) struct Rates(pub(super) Arc<Sizes>);
 
@@ -114,36 +124,17 @@ impl Targets {
         Places { taken: self.targets.values().map(Known::len).sum(), evicted: 0 }
     }
 
-    /// Takes one more place for a target; false where it has all there are.
-    fn take(&mut self, of: Name, places: &mut Places) -> bool {
-        while places.taken >= MAX_SERIES_OF_SHARE {
-            let others = self.targets.iter().filter(|(target, _)| **target != of);
-            let Some(quiet) = others.min_by_key(|(_, known)| known.heard_ms).map(|(target, _)| *target) else {
-                places.evicted += 1;
-                return false;
-            };
-            let gone = self.targets.remove(&quiet).map_or(0, |known| known.len());
-            places.taken -= gone;
-            places.evicted += gone as u64;
-        }
-        places.taken += 1;
-        true
-    }
-
     /// A target that is heard now.
-    fn heard(&mut self, of: Name, now_ms: i64, places: &mut Places) -> Option<&mut Known> {
-        if !self.targets.contains_key(&of) && !self.take(of, places) {
-            return None;
+    fn heard(&mut self, of: Name, now_ms: i64, places: &mut Places) {
+        if self.targets.contains_key(&of) || places.take() {
+            self.targets.entry(of).or_default().heard_ms = now_ms;
         }
-        let known = self.targets.entry(of).or_default();
-        known.heard_ms = now_ms;
-        Some(known)
     }
 
     fn speed(&mut self, of: Name, index: i64, bps: i64, places: &mut Places) {
         let is_known = self.targets.get(&of).is_some_and(|known| known.speeds.contains_key(&index));
         if (1..=MAX_SPEED).contains(&bps)
-            && (is_known || self.take(of, places))
+            && (is_known || places.take())
             && let Some(known) = self.targets.get_mut(&of)
         {
             known.speeds.insert(index, bps);
@@ -175,26 +166,37 @@ impl Targets {
 
     /// Fills in the rates of a poll.
     fn poll(&mut self, of: Name, samples: Vec<Sample>, places: &mut Places, site: &mut Site) {
+        let (mut fell, mut rose) = (Vec::new(), false);
         // What is said of the device and its interfaces counts for all that is said with it.
         for sample in samples.iter().filter(|sample| !sample.delta) {
             let (Some(count), Some(known)) = (sample.count, self.targets.get_mut(&of)) else { continue };
             match sample.object {
+                // TimeTicks have 32 bits.
+                Object::UpTime if count > u64::from(u32::MAX) => {}
                 Object::UpTime => known.lives.read_up_time(sample.at_us, i64::try_from(count).unwrap_or(i64::MAX)),
+                // The largest ifSpeed says that ifHighSpeed tells it (RFC 2863).
                 Object::Speed(unit) => {
-                    if let Some(index) = sample.row.if_index {
+                    if let Some(index) = sample.row.if_index.filter(|_| unit > 1 || count < u64::from(u32::MAX)) {
                         let bps = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(unit);
                         self.speed(of, index, bps, places);
                     }
                 }
                 Object::Counter(width, _) => {
                     let reading = Reading { at_us: sample.at_us, count };
-                    let fell = known.series.get(&key_of(sample)).and_then(|series| series.falls(reading, width));
-                    if let Some((after, at)) = fell {
-                        known.lives.fell(after, at);
+                    let Some(series) = known.series.get(&key_of(sample)) else { continue };
+                    match series.falls(reading, width) {
+                        Some(between) => fell.push(between),
+                        None => {
+                            rose |= width != Width::Bits32 && series.newest_us().is_some_and(|at| at < sample.at_us)
+                        }
                     }
                 }
                 Object::Gauge => {}
             }
+        }
+        // Where others went on, an interface was made anew, and not the device.
+        if let Some(known) = self.targets.get_mut(&of).filter(|_| !rose) {
+            fell.into_iter().for_each(|(after, at)| known.lives.fell(after, at));
         }
         for sample in samples {
             let key = key_of(&sample);
@@ -223,7 +225,7 @@ impl Targets {
             return;
         };
         let is_known = self.targets.get(&of).is_some_and(|known| known.series.contains_key(&key));
-        let has_place = is_known || (self.targets.contains_key(&of) && self.take(of, places));
+        let has_place = is_known || (self.targets.contains_key(&of) && places.take());
         let Some(known) = self.targets.get_mut(&of).filter(|_| has_place) else {
             row.rate_missing = Some("full".to_owned());
             return;
@@ -244,7 +246,7 @@ fn tell(row: &mut TimeseriesMetric, answer: Answer, speed: Option<i64>, octets: 
         Answer::Rose { over_us, .. } => {
             let per_second = answer.per_second().unwrap_or_default();
             let scale = row.scale.map_or(1.0, |scale| scale.0);
-            row.rate_per_second = Some(Real(per_second * scale));
+            row.rate_per_second = Some(per_second * scale).filter(|rate| rate.is_finite()).map(Real);
             row.interval_seconds = Some(Real(over_us as f64 / 1e6));
             row.utilization_percent = speed.filter(|_| octets).map(|bps| Real(per_second * 800.0 / bps as f64));
         }
@@ -273,8 +275,9 @@ impl Machine for Rates {
             match event {
                 Spoken::Read(samples) => known.read(samples, tick.live_ms, &mut places, &mut sites),
                 Spoken::Speeds(target, speeds) => {
+                    // Of what nobody polls nothing is kept.
                     let of = name(&target);
-                    if known.heard(of, tick.live_ms, &mut places).is_some() {
+                    if known.targets.contains_key(&of) {
                         speeds.into_iter().for_each(|(index, bps)| known.speed(of, index, bps, &mut places));
                     }
                 }

@@ -9,7 +9,7 @@ mod places;
 mod series;
 mod traces;
 
-use radarflow_proto::rows::{OtelMetric, StateRow};
+use radarflow_proto::rows::StateRow;
 use serde::{Deserialize, Serialize};
 
 use crate::collection::{Events, Rel, collected};
@@ -17,7 +17,7 @@ use crate::keyed::{Context, Keyed, machine};
 use crate::strangers::bucket_of_bytes;
 use series::Sums;
 pub(crate) use series::per_second;
-pub use series::{Counted, MAX_BYTES as MAX_SERIES_BYTES};
+pub use series::{Added, Counted, MAX_BYTES as MAX_SERIES_BYTES};
 use traces::Summaries;
 pub use traces::{KEPT_MS, MAX_BYTES as MAX_TRACES_BYTES, MAX_SERVICES, MAX_SPANS, QUIET_MS, Root, SpanHeard};
 
@@ -51,7 +51,7 @@ pub struct Outputs<'scope> {
     /// Summaries of traces.
     pub rows: Rel<'scope, StateRow>,
     /// Points with what was added.
-    pub points: Events<'scope, Vec<OtelMetric>>,
+    pub points: Events<'scope, Vec<Added>>,
 }
 
 /// Builds it.

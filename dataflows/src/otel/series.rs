@@ -7,6 +7,7 @@
 //! n.start = p.start or unknown, n.value < p.value: it did, too  n              n.time - p.time
 //! n.start = n.time: a beginning that is not known               nothing is known
 //! n.time ≤ p.time: late, or it came twice                       nothing, and p stays
+//! n.start < p.start: of one that began before                   nothing, and p stays
 //! ```
 //! Of the first point of a series nothing is known: what it counted before may be told already. A series is its resource, scope,
 //! metric and attributes, whoever sends it. It is forgotten [`QUIET_MS`] after its last point, or before that where its
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use radarflow_proto::cell::Real;
+use radarflow_proto::otlp::value::Attributes;
 use radarflow_proto::rows::OtelMetric;
 use serde::{Deserialize, Serialize};
 
@@ -40,10 +42,24 @@ pub struct Counted {
     pub time_ns: u64,
     /// Its value.
     pub value: f64,
+    /// Whether it was measured about when it came: what lies far from that changes nothing that is known.
+    pub is_near: bool,
     /// Who sent it.
     pub from: String,
-    /// Its row, without what was added.
+    /// Its row, without what was added, and without what its resource and scope say.
     pub row: Box<OtelMetric>,
+    /// What its resource says.
+    pub resource: Arc<Attributes>,
+    /// What its scope says.
+    pub scope: Arc<Attributes>,
+}
+
+/// A row, with what was added, and what its resource and scope say.
+#[derive(Clone, Debug)]
+pub struct Added {
+    pub(crate) row: OtelMetric,
+    pub(crate) resource: Arc<Attributes>,
+    pub(crate) scope: Arc<Attributes>,
 }
 
 /// The newest point of a series.
@@ -59,14 +75,20 @@ fn added(last: Last, next: Last) -> Option<(f64, u64)> {
     if next.start_ns != 0 && next.start_ns == next.time_ns {
         return None;
     }
-    let same = next.start_ns <= last.start_ns || next.start_ns == 0 || last.start_ns == 0;
-    Some(if !same {
+    let same = next.start_ns == last.start_ns || next.start_ns == 0 || last.start_ns == 0;
+    let (delta, over_ns) = if !same {
         (next.value, next.time_ns.saturating_sub(next.start_ns))
     } else if next.value >= last.value {
         (next.value - last.value, next.time_ns - last.time_ns)
     } else {
         (next.value, next.time_ns - last.time_ns)
-    })
+    };
+    delta.is_finite().then_some((delta, over_ns))
+}
+
+/// Whether a point follows another.
+fn follows(last: Last, next: Last) -> bool {
+    next.time_ns > last.time_ns && (next.start_ns == 0 || next.start_ns >= last.start_ns)
 }
 
 /// A number a second.
@@ -86,7 +108,7 @@ impl Machine for Sums {
     type Key = Share;
     type Event = Counted;
     type State = SeriesOfShare;
-    type Output = Vec<OtelMetric>;
+    type Output = Vec<Added>;
     const NAME: &'static str = "series";
 
     fn step(
@@ -95,19 +117,19 @@ impl Machine for Sums {
         _: &Share,
         state: &mut Option<SeriesOfShare>,
         events: Vec<Counted>,
-        out: &mut Vec<Vec<OtelMetric>>,
+        out: &mut Vec<Vec<Added>>,
     ) {
         let SeriesOfShare(known) = state.get_or_insert_default();
         let mut rows = Vec::with_capacity(events.len());
-        for Counted { series, start_ns, time_ns, value, from, mut row } in events {
+        for Counted { series, start_ns, time_ns, value, is_near, from, mut row, resource, scope } in events {
             let (last, next) = (known.get(&series).copied(), Last { start_ns, time_ns, value });
-            if last.is_none_or(|last| time_ns > last.time_ns) {
+            if is_near && last.is_none_or(|last| follows(last, next)) {
                 if let Some((delta, over_ns)) = last.and_then(|last| added(last, next)) {
                     (row.delta, row.rate) = (Some(Real(delta)), per_second(delta, over_ns));
                 }
                 known.hear(series, (&from, tick.live_ms), || next, |last| *last = next, |_| size_of::<Last>());
             }
-            rows.push(*row);
+            rows.push(Added { row: *row, resource, scope });
         }
         let over = known.iter().filter(|(_, at)| at.heard_ms <= tick.live_ms - QUIET_MS).map(|(key, _)| *key);
         let mut goes: Vec<_> = over.collect();
@@ -127,5 +149,5 @@ impl Machine for Sums {
         known.iter().map(|(_, at)| at.heard_ms + QUIET_MS).min()
     }
 
-    fn restored(&mut self, _: &Share, _: &SeriesOfShare, _: &mut Vec<Vec<OtelMetric>>) {}
+    fn restored(&mut self, _: &Share, _: &SeriesOfShare, _: &mut Vec<Vec<Added>>) {}
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use radarflow_proto::resource::ResourceChange;
-use radarflow_proto::rows::{OtelMetric, StateRow, Table};
+use radarflow_proto::rows::{StateRow, Table};
 use radarflow_reconcile::identity::assertions::{Scope, ip_name};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
@@ -26,6 +26,7 @@ use crate::decode::{EventBatch, batches_of_points};
 use crate::identity::AddressOwner;
 use crate::keyed::{Context, Keyed, machine};
 use crate::metrics::Rated;
+use crate::otel::Added;
 use crate::output::DerivedRow;
 use crate::topology::Told;
 use attribution::Attributed;
@@ -37,7 +38,7 @@ pub struct Inputs<'scope> {
     /// Rows of event tables.
     pub batches: Events<'scope, EventBatch>,
     /// Points of sums with what was added.
-    pub points: Events<'scope, Vec<OtelMetric>>,
+    pub points: Events<'scope, Vec<Added>>,
     /// Who owns which address.
     pub address_owners: Rel<'scope, AddressOwner>,
     /// What became of resources: rules that read messages.

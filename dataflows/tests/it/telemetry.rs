@@ -388,7 +388,7 @@ fn what_is_no_measurement_is_rejected_once_a_reason_and_counted() {
 }
 
 #[test]
-fn more_counters_than_may_be_have_no_rate_and_drive_out_the_quiet() {
+fn more_counters_than_may_be_have_no_rate_and_drive_out_nobody() {
     let mut run = Run::new(2);
     let counters = |target: &str, at: i64, n: usize| {
         let one = |n: usize| {
@@ -401,7 +401,12 @@ fn more_counters_than_may_be_have_no_rate_and_drive_out_the_quiet() {
     let full = |run: &Run| series(run).iter().filter(|r| r.rate_missing.as_deref() == Some("full")).count();
     assert_eq!(full(&run), 3000 - 2047, "one place is the target's own");
     run.tick(vec![counters("big", 60, 3000)]);
-    assert_eq!(series(&run).iter().filter(|r| r.rate_per_second.is_some()).count(), 2047);
+    let rates = |run: &Run| series(run).iter().filter(|r| r.rate_per_second.is_some()).count();
+    assert_eq!(rates(&run), 2047);
+    // However many others come, those that are polled keep theirs.
+    run.tick((0..3000).map(|n| counters(&format!("other-{n}"), 60, 1)).collect());
+    run.tick(vec![counters("big", 120, 3000)]);
+    assert_eq!(rates(&run), 2 * 2047);
     // An hour without a word, and its places are free.
     run.tick_after(3_600_000, vec![]);
     run.tick(vec![fact(&Fact::Snapshot)]);

@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::Signal;
 use super::fields::{put_bytes, put_eight, put_four, put_message, put_number};
+use super::{MAX_REQUEST, Signal};
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug)]
@@ -262,11 +262,20 @@ impl<'de> DeserializeSeed<'de> for Member<'_> {
 }
 
 impl Member<'_> {
+    /// A number in a list may take more than it is written with.
+    fn bounded<E: Error>(&self) -> Result<(), E> {
+        match self.out.len() > MAX_REQUEST {
+            true => Err(E::custom(format!("it says more than {MAX_REQUEST} bytes: send less at once"))),
+            false => Ok(()),
+        }
+    }
+
     fn wrong<E: Error>(&self, is: &str) -> E {
         E::custom(format!("{is} in {:?}, where it does not belong", self.field.0))
     }
 
     fn whole<E: Error>(self, n: i128) -> Result<(), E> {
+        self.bounded()?;
         let Field(_, number, _, holds) = self.field;
         let bits = i64::try_from(n).map(|n| n as u64).or(u64::try_from(n));
         let Ok(bits) = bits else { return Err(self.wrong("a number of more than 64 bits")) };
@@ -310,6 +319,7 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 
     fn visit_f64<E: Error>(self, n: f64) -> Result<(), E> {
+        self.bounded()?;
         match self.field.3 {
             Double => put_eight(self.out, self.field.1, n.to_bits()),
             _ if n.fract() == 0.0 && n.abs() < 2f64.powi(100) => return self.whole(n as i128),
@@ -319,6 +329,7 @@ impl<'de> Visitor<'de> for Member<'_> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.bounded()?;
         let Field(_, number, _, holds) = self.field;
         match holds {
             Text => put_bytes(self.out, number, text.as_bytes()),

@@ -9,7 +9,7 @@
 //! the dataflow.
 //!
 //! Every row repeats what its resource and scope say, so rows take more than the request does. They are bounded:
-//! [`ROWS_FACTOR`] times the request and [`MAX_ROWS_BYTES`], [`value::MAX_ATTRIBUTES`], [`value::MAX_DEPTH`], [`records::MAX_OF_SPAN`]. Texts that are no
+//! [`ROWS_FACTOR`] times the request and [`MAX_ROWS_BYTES`], as they are when they are decoded, [`value::MAX_ATTRIBUTES`], [`value::MAX_DEPTH`], [`records::MAX_OF_SPAN`]. Texts that are no
 //! UTF-8 have what is wrong in them replaced.
 
 pub mod fields;
@@ -22,6 +22,7 @@ pub mod value;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::frame::Kind;
 pub use fields::Malformed;
@@ -34,12 +35,20 @@ use value::{Attributes, attribute};
 pub const MAX_REQUEST: usize = 16 << 20;
 /// What the rows of one request may take, bytes; records beyond it are refused.
 pub const MAX_ROWS_BYTES: usize = 64 << 20;
-/// What they may take for each of its bytes: of points of 60 bytes whose resource has 3,000, it is 55.
-pub const ROWS_FACTOR: usize = 64;
+/// What they may take for each of its bytes: of points of 60 bytes whose resource has 3,000, it is about 80.
+pub const ROWS_FACTOR: usize = 128;
 /// What they may take however small it is.
 const LEAST_ROWS_BYTES: usize = 1 << 10;
 /// What a row takes beside what is said in it, about.
 const ROW_BYTES: usize = 256;
+/// What an attribute takes beside its name and value: of a resource or scope in a row, of a record while it is decoded.
+const COLUMN_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 96;
+
+/// What attributes take, each so much beside what it says.
+fn taken((attributes, _): &Attributes, each: usize) -> usize {
+    attributes.iter().map(|(name, value)| name.len() + value.len() + each).sum()
+}
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +79,7 @@ impl Signal {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resource {
     /// Names and values.
-    pub attributes: Attributes,
+    pub attributes: Arc<Attributes>,
 }
 
 impl Resource {
@@ -88,7 +97,7 @@ pub struct Scope {
     /// Its version.
     pub version: Option<String>,
     /// Names and values.
-    pub attributes: Attributes,
+    pub attributes: Arc<Attributes>,
 }
 
 /// One thing that a request says.
@@ -102,11 +111,32 @@ pub enum Record<'m> {
     Point(&'m Metric, Point),
 }
 
+impl Record<'_> {
+    /// What it takes in a row, and while it is decoded.
+    fn bytes(&self) -> usize {
+        let some = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        match self {
+            Record::Log(log) => {
+                let texts = [&log.severity_text, &log.trace_id, &log.span_id, &log.event_name];
+                log.body.len() + texts.into_iter().map(some).sum::<usize>() + taken(&log.attributes, ENTRY_BYTES)
+            }
+            Record::Span(span) => {
+                let texts = [&span.trace_state, &span.events, &span.links, &span.status_message];
+                span.name.len() + texts.into_iter().map(some).sum::<usize>() + taken(&span.attributes, ENTRY_BYTES)
+            }
+            Record::Point(metric, point) => {
+                let texts = [&metric.description, &metric.unit, &point.distribution, &point.exemplars];
+                metric.name.len() + texts.into_iter().map(some).sum::<usize>() + taken(&point.attributes, ENTRY_BYTES)
+            }
+        }
+    }
+}
+
 /// Why a record is refused.
 pub type Refused = Malformed;
 
 const TOO_MUCH: Malformed =
-    Malformed("the rows of a request take 64 times as much as it, and 64 MiB, at most: send less at once");
+    Malformed("the rows of a request take 128 times as much as it, and 64 MiB, at most: send less at once");
 
 /// A record of a request, its bytes, and who says it.
 pub struct Said<'a, 'r> {
@@ -144,11 +174,11 @@ fn last(message: &[u8], wanted: u32) -> Result<&[u8], Malformed> {
     messages(message, wanted).try_fold(&[][..], |_, next| next)
 }
 
-/// Goes through a request of protobuf.
+/// Goes through a request of protobuf; gives what its rows take.
 ///
 /// # Errors
 /// [`Malformed`] where its records cannot be told apart; then none was given.
-pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a, '_>)) -> Result<(), Malformed> {
+pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a, '_>)) -> Result<usize, Malformed> {
     // The whole of it before any record of it.
     for of_resource in messages(request, 1) {
         let of_resource = of_resource?;
@@ -159,7 +189,8 @@ pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a,
             messages(of_scope, 2).try_for_each(|record| record.map(drop))?;
         }
     }
-    let mut left = (request.len() * ROWS_FACTOR).clamp(LEAST_ROWS_BYTES, MAX_ROWS_BYTES);
+    let room = (request.len() * ROWS_FACTOR).clamp(LEAST_ROWS_BYTES, MAX_ROWS_BYTES);
+    let mut left = room;
     for of_resource in messages(request, 1) {
         let of_resource = of_resource?;
         let by = last(of_resource, 1)?;
@@ -171,31 +202,37 @@ pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a,
             let wrong = resource.as_ref().err().or(scope.as_ref().err()).copied();
             let (nobody, nothing) = (Resource::default(), Scope::default());
             let (resource, scope) = (resource.as_ref().unwrap_or(&nobody), scope.as_ref().unwrap_or(&nothing));
-            let around = ROW_BYTES + by.len() + with.len();
-            let mut one = |bytes: &'a [u8], around: usize, read: Result<Record<'_>, Malformed>| {
-                let record = match (wrong, left.checked_sub(around + bytes.len())) {
-                    (Some(wrong), _) => Err(wrong),
-                    (None, None) => Err(TOO_MUCH),
-                    (None, Some(rest)) => read.inspect(|_| left = rest),
+            let names = scope.name.as_ref().map_or(0, String::len) + scope.version.as_ref().map_or(0, String::len);
+            let around =
+                ROW_BYTES + names + taken(&resource.attributes, COLUMN_BYTES) + taken(&scope.attributes, COLUMN_BYTES);
+            let mut one = |bytes: &'a [u8], read: Result<Record<'_>, Malformed>| {
+                let record = match (wrong, read) {
+                    (Some(wrong), _) | (None, Err(wrong)) => Err(wrong),
+                    (None, Ok(record)) => match left.checked_sub(around + record.bytes()) {
+                        Some(rest) => {
+                            left = rest;
+                            Ok(record)
+                        }
+                        None => Err(TOO_MUCH),
+                    },
                 };
                 each(Said { resource, scope, bytes, record });
             };
             for record in messages(of_scope, 2) {
                 let bytes = record?;
                 match signal {
-                    Signal::Logs => one(bytes, around, records::log(bytes).map(Record::Log)),
-                    Signal::Traces => one(bytes, around, records::span(bytes).map(Record::Span)),
+                    Signal::Logs => one(bytes, records::log(bytes).map(Record::Log)),
+                    Signal::Traces => one(bytes, records::span(bytes).map(Record::Span)),
                     Signal::Metrics => match points::metric(bytes) {
-                        Err(error) => one(bytes, around, Err(error)),
+                        Err(error) => one(bytes, Err(error)),
                         Ok((metric, data)) => {
-                            let said = metric.name.len() + metric.description.as_ref().map_or(0, String::len);
                             for point in messages(data, 1) {
                                 match point {
                                     Ok(bytes) => {
                                         let point = points::point(metric.kind, bytes);
-                                        one(bytes, around + said, point.map(|point| Record::Point(&metric, point)));
+                                        one(bytes, point.map(|point| Record::Point(&metric, point)));
                                     }
-                                    Err(error) => one(bytes, around, Err(error)),
+                                    Err(error) => one(bytes, Err(error)),
                                 }
                             }
                         }
@@ -204,7 +241,7 @@ pub fn read<'a>(signal: Signal, request: &'a [u8], each: &mut dyn FnMut(Said<'a,
             }
         }
     }
-    Ok(())
+    Ok(room - left)
 }
 
 /// What becomes of the records of a request.
@@ -237,30 +274,30 @@ pub fn count(signal: Signal, body: &[u8]) -> Result<Counted, String> {
 }
 
 fn resource(message: &[u8]) -> Result<Resource, Malformed> {
-    let mut resource = Resource::default();
+    let mut attributes = Attributes::default();
     for field in Fields::of(message) {
         match field? {
-            (1, pair) => attribute(pair, &mut resource.attributes)?,
-            (2, dropped) => more(&mut resource.attributes, dropped)?,
+            (1, pair) => attribute(pair, &mut attributes)?,
+            (2, dropped) => more(&mut attributes, dropped)?,
             _ => {}
         }
     }
-    Ok(resource)
+    Ok(Resource { attributes: attributes.into() })
 }
 
 fn scope(message: &[u8]) -> Result<Scope, Malformed> {
-    let mut scope = Scope::default();
+    let (mut scope, mut attributes) = (Scope::default(), Attributes::default());
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     for field in Fields::of(message) {
         match field? {
             (1, name) => scope.name = some(name.text()?),
             (2, version) => scope.version = some(version.text()?),
-            (3, pair) => attribute(pair, &mut scope.attributes)?,
-            (4, dropped) => more(&mut scope.attributes, dropped)?,
+            (3, pair) => attribute(pair, &mut attributes)?,
+            (4, dropped) => more(&mut attributes, dropped)?,
             _ => {}
         }
     }
-    Ok(scope)
+    Ok(Scope { attributes: attributes.into(), ..scope })
 }
 
 fn more((_, dropped): &mut (BTreeMap<String, String>, u64), value: Value<'_>) -> Result<(), Malformed> {

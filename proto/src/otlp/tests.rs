@@ -261,9 +261,44 @@ fn rows_of_one_request_are_bounded() {
     let request = logs(&vec![Vec::new(); 100], &resource);
     let counted = count(Signal::Logs, &request).unwrap();
     assert_eq!((counted.accepted, counted.rejected, counted.why), (63, 37, Some(TOO_MUCH)));
+    // So is whatever else is in every row, and what it becomes when it is read: a unit, a text that JSON escapes.
+    let text = |byte: u8| vec![byte; 1 << 20];
+    let mut nested = Vec::new();
+    put_bytes(&mut nested, 1, &text(1));
+    let list = |item: &[u8]| {
+        let (mut items, mut any, mut pair, mut resource) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        put_bytes(&mut items, 1, item);
+        put_bytes(&mut any, 5, &items);
+        put_bytes(&mut pair, 1, b"k");
+        put_bytes(&mut pair, 2, &any);
+        put_bytes(&mut resource, 1, &pair);
+        resource
+    };
+    let escaped = logs(&vec![Vec::new(); 100], &list(&nested));
+    assert_eq!(count(Signal::Logs, &escaped).unwrap().accepted, 10);
+    let mut points = Vec::new();
+    (0..100).for_each(|_| put_bytes(&mut points, 1, &[]));
+    let mut metric = Vec::new();
+    put_bytes(&mut metric, 1, b"m");
+    put_bytes(&mut metric, 3, &text(b'u'));
+    put_bytes(&mut metric, 5, &points);
+    let (mut of_scope, mut of_resource, mut request) = (Vec::new(), Vec::new(), Vec::new());
+    put_bytes(&mut of_scope, 2, &metric);
+    put_bytes(&mut of_resource, 2, &of_scope);
+    put_bytes(&mut request, 1, &of_resource);
+    assert_eq!(count(Signal::Metrics, &request).unwrap().accepted, 63);
+    // JSON that becomes more than a request may be is none.
+    let zeros = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"name":"m","histogram":{{"dataPoints":[{{"bucketCounts":[{}0]}}]}}}}]}}]}}]}}"#,
+        "0,".repeat(MAX_REQUEST / 4)
+    );
+    assert!(zeros.len() < MAX_REQUEST && json::to_protobuf(Signal::Metrics, zeros.as_bytes()).is_err());
     // What says hardly anything is no row of its own.
     let empty = logs(&vec![Vec::new(); 1 << 18], &[]);
-    assert_eq!(count(Signal::Logs, &empty).unwrap().accepted as usize, empty.len() * ROWS_FACTOR / ROW_BYTES);
+    assert_eq!(
+        count(Signal::Logs, &empty).unwrap().accepted as usize,
+        (empty.len() * ROWS_FACTOR).min(MAX_ROWS_BYTES) / ROW_BYTES
+    );
     assert_eq!(count(Signal::Logs, &logs(&[Vec::new()], &[])).unwrap().accepted, 1);
 }
 
