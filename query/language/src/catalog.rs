@@ -113,7 +113,7 @@ fn entity(table: Table) -> Entity {
         Table::Device => Some("last_seen_time"),
         Table::Agent | Table::Source | Table::TopologyLink => Some("last_seen"),
         Table::Alert => Some("triggered_at"),
-        Table::TraceSummary => Some("time"),
+        Table::TraceSummary => Some("start_time"),
         _ => None,
     };
     let sort = time.unwrap_or(match table {
@@ -121,7 +121,7 @@ fn entity(table: Table) -> Entity {
         Table::Alert => "triggered_at",
         Table::Agent | Table::Source | Table::TopologyLink => "last_seen",
         Table::IpOwnership => "valid_from",
-        Table::TraceSummary => "time",
+        Table::TraceSummary => "start_time",
         _ => "epoch",
     });
     let lasts = (table == Table::IpOwnership).then_some(("valid_from", "valid_to"));
