@@ -4,7 +4,7 @@ CREATE TABLE radarflow.otel_trace_summaries (
     "tenant_id" text NOT NULL,
     "partition" text NOT NULL,
     "trace_id" text NOT NULL,
-    "time" timestamptz NOT NULL,
+    "start_time" timestamptz NOT NULL,
     "end_time" timestamptz NOT NULL,
     "start_time_unix_nano" bigint NOT NULL,
     "end_time_unix_nano" bigint NOT NULL,

@@ -2538,7 +2538,7 @@ tables! {
         /// The trace, 32 hex digits.
         trace_id: String,
         /// When its first span began.
-        time: Time,
+        start_time: Time,
         /// When its last span ended.
         end_time: Time,
         /// The same, nanoseconds since 1970.

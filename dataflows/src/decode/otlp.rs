@@ -78,7 +78,7 @@ impl Decoder {
                 Err(why) => {
                     rejected += 1;
                     if rejected <= MAX_REJECTS {
-                        self.reject(at, said.bytes, &why.to_string());
+                        self.reject(at, said.bytes, why.0);
                     }
                 }
             }

@@ -143,7 +143,7 @@ impl Trace {
             tenant_id: tenant.to_owned(),
             partition: partition.clone(),
             trace_id: hex::encode(trace),
-            time: Time(start.div_euclid(1000)),
+            start_time: Time(start.div_euclid(1000)),
             end_time: Time(end.div_euclid(1000)),
             start_time_unix_nano: start,
             end_time_unix_nano: end,

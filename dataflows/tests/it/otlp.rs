@@ -129,16 +129,16 @@ fn who_floods_takes_nobody_elses_place() {
     let mut run = Run::new(2);
     let quiet: Vec<_> = (1..=64).map(|trace| span(trace, 1, 0, (0, 10), 0)).collect();
     run.tick(vec![spans("10.0.0.1:1", "shop", &quiet)]);
-    for round in 1..=20u32 {
-        let flood: Vec<_> = (0..5000).map(|n| span(round * 100_000 + n, 1, 0, (0, 10), 0)).collect();
+    for round in 1..=12u32 {
+        let flood: Vec<_> = (0..4000).map(|n| span(round * 100_000 + n, 1, 0, (0, 10), 0)).collect();
         run.tick(vec![spans("10.6.6.6:1", "flood", &flood)]);
     }
     let kept = summaries(&run);
     let of = |service: &str| kept.iter().filter(|row| row.root_service_name.as_deref() == Some(service)).count();
     assert_eq!(of("shop"), 64);
-    // A hundred thousand came; what is kept is bounded, and is not little.
-    assert!((10_000..60_000).contains(&of("flood")), "{}", of("flood"));
-    assert_eq!(run.rows::<OtelTrace>().len(), 64 + 100_000);
+    // Many more came; what is kept is bounded, and is not little.
+    assert!((10_000..45_000).contains(&of("flood")), "{}", of("flood"));
+    assert_eq!(run.rows::<OtelTrace>().len(), 64 + 48_000);
 }
 
 fn sum(service: &str, monotonic: bool, temporality: u8, points: &[(i64, i64, f64)]) -> Input {
@@ -188,7 +188,7 @@ fn log_records_are_rows_of_logs_and_the_ledger_balances_to_the_record() {
     let mut run = Run::new(2);
     let record = |severity: u8, text: &str| json!({"severityNumber": severity, "severityText": text, "body": {"stringValue": "x"}});
     let records: Vec<_> =
-        [(0, "warning"), (0, "?"), (1, "TRACE"), (9, "INFO"), (10, "NOTE"), (13, "W"), (17, "E"), (24, "F")]
+        [(0, "warning"), (0, "?"), (1, "TRACE"), (9, "INFO"), (11, "NOTE"), (13, "W"), (17, "E"), (24, "F")]
             .map(|(n, t)| record(n, t))
             .into();
     let body = json!({"resourceLogs": [{"resource": resource("shop"), "scopeLogs": [{"logRecords": records}]}]});
@@ -217,12 +217,10 @@ fn log_records_are_rows_of_logs_and_the_ledger_balances_to_the_record() {
     let rejects = run.rows::<Reject>();
     let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
     assert_eq!(rejects.len(), 103);
-    assert!(reasons[..100].iter().all(|why| why.ends_with("a span without a trace")));
-    assert_eq!(reasons[100], "50 more records of the request cannot be used");
-    assert!(
-        reasons[101].contains("a number in \"resourceSpans\"") && reasons[102].contains("does not end"),
-        "{reasons:?}"
-    );
+    let count = |part: &str| reasons.iter().filter(|why| why.contains(part)).count();
+    assert_eq!(reasons.iter().filter(|why| **why == "a span without a trace").count(), 100);
+    let others = ["50 more records of the request cannot be used", "a number in \"resourceSpans\"", "does not end"];
+    assert_eq!(others.map(count), [1; 3], "{reasons:?}");
 }
 
 /// Some of everything, in epochs.

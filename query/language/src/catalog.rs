@@ -117,7 +117,7 @@ fn entity(table: Table) -> Entity {
             Some("last_seen")
         }
         Table::Alert => Some("triggered_at"),
-        Table::TraceSummary => Some("time"),
+        Table::TraceSummary => Some("start_time"),
         _ => None,
     };
     let sort = time.unwrap_or(match table {
@@ -125,7 +125,7 @@ fn entity(table: Table) -> Entity {
         Table::Alert => "triggered_at",
         Table::Agent | Table::Source | Table::TopologyLink | Table::ServiceState | Table::Interface => "last_seen",
         Table::IpOwnership => "valid_from",
-        Table::TraceSummary => "time",
+        Table::TraceSummary => "start_time",
         _ => "epoch",
     });
     let lasts = (table == Table::IpOwnership).then_some(("valid_from", "valid_to"));

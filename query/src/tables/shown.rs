@@ -13,7 +13,7 @@ const BRIEF: &[(&str, &[&str])] = &[
     ("otel_metrics", &["time", "service_name", "metric_name", "metric_type", "unit", "value", "rate"]),
     (
         "trace_summaries",
-        &["time", "root_service_name", "root_span_name", "duration_ms", "span_count", "error_count", "trace_id"],
+        &["start_time", "root_service_name", "root_span_name", "duration_ms", "span_count", "error_count", "trace_id"],
     ),
     ("traps", &["time", "source_ip", "trap_oid", "trap_name"]),
     ("events", &["time", "activity_name", "entity_type", "entity_id", "message"]),

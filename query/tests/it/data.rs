@@ -307,12 +307,12 @@ fn metrics() -> RecordBatch {
 
 fn traces() -> Vec<StateRow> {
     let base = json!({
-        "tenant_id": "t", "partition": "default", "trace_id": TRACE, "time": ago(5), "end_time": ago(5),
+        "tenant_id": "t", "partition": "default", "trace_id": TRACE, "start_time": ago(5), "end_time": ago(5),
         "start_time_unix_nano": 1, "end_time_unix_nano": 2, "duration_ms": 120.5, "root_span_name": "GET /orders",
         "root_service_name": "shop", "root_span_kind": 2, "status_code": 0, "service_set": ["bank", "shop"], "span_count": 2,
         "error_count": 1, "is_closed": true, "epoch": 2,
     });
-    let other = json!({"trace_id": TRACE.replace('5', "6"), "time": ago(50), "duration_ms": 3.0, "service_set": ["shop"],
+    let other = json!({"trace_id": TRACE.replace('5', "6"), "start_time": ago(50), "duration_ms": 3.0, "service_set": ["shop"],
         "root_span_name": "GET /", "span_count": 1, "error_count": 0});
     [json!({}), other].iter().map(|more| StateRow::from(row::<TraceSummary>(&base, more))).collect()
 }
