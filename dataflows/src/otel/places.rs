@@ -80,6 +80,11 @@ impl<K: Ord + Clone, V> Places<K, V> {
         }
     }
 
+    /// What has to go until all of it takes so much, once it takes more than a limit.
+    pub(super) fn excess_of(&self, limit: usize, most: usize) -> Vec<K> {
+        if self.bytes > limit { self.excess(most) } else { Vec::new() }
+    }
+
     /// What has to go where all of it may take so much.
     pub(super) fn excess(&self, most: usize) -> Vec<K> {
         if self.bytes <= most {

@@ -205,6 +205,12 @@ impl Machine for Summaries {
             let from = span.from.clone();
             let new = || Trace::new(tick.clock_ms);
             traces.0.hear(key, (&from, tick.live_ms), new, |trace| trace.hear(span), Trace::bytes);
+            // Nor do those of one epoch take more.
+            for key in traces.0.excess_of(2 * MAX_BYTES, MAX_BYTES) {
+                before.entry(key.clone()).or_insert_with(|| traces.row(&share.tenant, &key));
+                traces.0.forget(&key);
+                self.0.evicted().fetch_add(1, Ordering::Relaxed);
+            }
         }
         let quiet = |ms: i64| tick.live_ms - ms;
         let closes = traces.0.iter().filter(|(_, at)| !at.value.is_closed && at.heard_ms <= quiet(QUIET_MS));
