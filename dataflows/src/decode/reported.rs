@@ -265,7 +265,7 @@ fn hops<'a>(
     of: &MtrTrace,
     trace: &Trace<'a>,
     refusals: &mut Refusals<'a>,
-) -> (Vec<MtrHop>, Vec<BTreeSet<String>>) {
+) -> (Vec<MtrHop>, BTreeMap<u32, BTreeSet<String>>) {
     let mut found: BTreeMap<u16, Hop<'a>> = BTreeMap::new();
     refusals.each(("no list of hops", "too many hops"), trace.hops, MAX_HOPS, |refusals, item| {
         if let Some(hop) = refusals.item::<Hop<'_>>("not a hop", item) {
