@@ -351,7 +351,8 @@ impl Decoder {
             let Some(counted) = refusals.item::<Network<'_>>("not an interface", item) else { return };
             match named(Some(counted.interface.clone())) {
                 Ok(name) => {
-                    samples.extend(counted.counters().map(|(metric, unit, count)| (name.clone(), metric, unit, count)))
+                    let counters = counted.counters();
+                    samples.extend(counters.map(|(metric, unit, count)| (name.clone(), metric, unit, count)));
                 }
                 Err(why) => refusals.add("not an interface", why, item.get().as_bytes()),
             }

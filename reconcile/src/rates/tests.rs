@@ -202,8 +202,9 @@ proptest! {
                 },
             };
             prop_assert_eq!(answer, naive);
-            let late = naive == Answer::None(Why::Late);
-            if !all.iter().any(|(at, ..)| *at == at_us) && !(late && known.len() == KEPT) {
+            let is_known = all.iter().any(|(at, ..)| *at == at_us);
+            let is_too_late = naive == Answer::None(Why::Late) && known.len() == KEPT;
+            if !is_known && !is_too_late {
                 all.push((at_us, count, naive));
             }
         }
