@@ -499,7 +499,7 @@ fn at_a_handover_the_next_one_is_told_and_both_hear_of_the_end() {
         };
         let is = |person: &str, next: &str| vec![(Some(person.to_owned()), Some(next.to_owned()))];
         assert_eq!(on_call(&run), is("ann", "bob"));
-        let mut restarted = |run: Run, messages: &mut Vec<DueNotification>| {
+        let restarted = |run: Run, messages: &mut Vec<DueNotification>| {
             let mut run = run;
             run.tick(vec![fact(&Fact::Snapshot)]);
             messages.extend(due(&run));
