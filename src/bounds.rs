@@ -169,7 +169,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "dataflow_machine_keys",
         ),
         bound(
-            State,
+            Live,
             "counters with rates",
             RATES_BYTES_OF_SHARE * BUCKETS as usize,
             "tenant",
@@ -185,7 +185,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "dataflow_machine_keys",
         ),
         bound(
-            State,
+            Live,
             "paths to targets",
             PATHS_BYTES_OF_SHARE * BUCKETS as usize,
             "tenant",
