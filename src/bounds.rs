@@ -137,7 +137,7 @@ pub(crate) fn bounds(memory: &Budget, config: &Config) -> Vec<Bound> {
             "dataflow_machine_keys",
         ),
         bound(
-            State,
+            Live,
             "expressions of parsing rules",
             parsing::EXPRESSION_BYTES,
             "rule and worker",

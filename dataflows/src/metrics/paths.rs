@@ -22,7 +22,7 @@ pub const MAX_PATHS_OF_SHARE: usize = 64;
 /// Hops of a path.
 pub const MAX_HOPS: usize = 255;
 /// Addresses of a path that are remembered; hops beyond are not compared.
-const MAX_ADDRESSES: usize = 128;
+const MAX_ADDRESSES: usize = 64;
 /// Bytes that a share's paths take, about: addresses as text.
 pub const MAX_BYTES_OF_SHARE: usize = MAX_PATHS_OF_SHARE * MAX_ADDRESSES * 320;
 /// How long a path is remembered that is not traced, milliseconds of live time.

@@ -23,7 +23,7 @@ use crate::rules::rule::filled;
 /// Octets of a message that are looked at.
 pub const MAX_LOOKED: usize = 4096;
 /// Memory of an expression, bytes.
-pub const MAX_EXPRESSION: usize = 48 << 10;
+pub const MAX_EXPRESSION: usize = 32 << 10;
 /// The least that a state of it takes.
 const STATE: usize = 32;
 /// What an expression takes, with what it remembers while it looks: its automata forwards and backwards, what each of them caches, the
@@ -31,9 +31,9 @@ const STATE: usize = 32;
 pub const EXPRESSION_BYTES: usize =
     6 * MAX_EXPRESSION + (256 << 10) + MAX_EXPRESSION / STATE * 2 * (MAX_GROUPS + 1) * 8 * 2;
 /// Rules of a tenant.
-pub const MAX_RULES: usize = 50;
+pub const MAX_RULES: usize = 30;
 /// Groups of a rule, named or not.
-pub const MAX_GROUPS: usize = 24;
+pub const MAX_GROUPS: usize = 16;
 /// Octets of a value, and of all values of a message.
 const MAX_VALUE: usize = 4096;
 const MAX_VALUES: usize = 2 * MAX_LOOKED;
@@ -331,11 +331,11 @@ mod tests {
         let rules = rules(&[("a", json!({"pattern": "(?P<a>z)"}))]);
         assert!(rules.parse("", None, &format!("{}z", "ä".repeat(MAX_LOOKED))).is_none());
         // Groups within groups say no more than so much together.
-        let nested = (0..20).fold("(?s:.*)".to_owned(), |inner, n| format!("(?P<g{n}>{inner})"));
+        let nested = (0..12).fold("(?s:.*)".to_owned(), |inner, n| format!("(?P<g{n}>{inner})"));
         let nested = self::rules(&[("a", json!({"pattern": nested, "body": "{g0}{g1}{g2}"}))]);
         let (_, parsed) = nested.parse("", None, &"x".repeat(100_000)).unwrap();
         assert_eq!(parsed.attributes.values().map(String::len).sum::<usize>(), MAX_VALUES);
-        assert_eq!((parsed.attributes.len(), parsed.body.map(|body| body.len())), (20, Some(MAX_VALUE)));
+        assert_eq!((parsed.attributes.len(), parsed.body.map(|body| body.len())), (12, Some(MAX_VALUE)));
         // Neither groups nor states are without bound, whatever they are called.
         for hostile in [format!("(?P<a>x){}.*", "()".repeat(1300)), r"(?P<a>(?:\w{50}){50})".to_owned()] {
             let read = ParsingRule::read(&resource("a", &json!({"pattern": hostile})));
