@@ -205,7 +205,7 @@ mod tests {
             let agent = Some(IpAddr::from([10, 0, 0, (n % 20) as u8]));
             of[n % 20] += usize::from(in_turn.hear(Lane::Anybody, agent, 0) == Heard::Kept);
         }
-        assert!(of.iter().all(|kept| *kept >= 300), "{of:?}");
+        assert!(of.iter().all(|kept| *kept >= 200), "{of:?}");
         // Whatever addresses are invented, the sender's own room bounds them.
         let all: usize = (0..=255).map(|agent| kept(agent, 1000)).sum();
         assert!(all < 20_000, "{all}");

@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_subquery_is_completed_as_a_query() {
         assert_eq!(at("in:devices uid:(in:fl|").1, ["flows"]);
-        assert_eq!(at("in:devices uid:(in:logs serv|").1, ["service_name"]);
+        assert_eq!(at("in:devices uid:(in:logs serv|").1, ["service_name", "service_version", "service_instance"]);
         assert_eq!(at("in:devices uid:(in:flows app:d|) limit:5").2, values("flows.app", None, "d"));
         assert_eq!(at("in:devices uid:(in:flows fields:src_device_u|").1, ["src_device_uid"]);
         assert_eq!(

@@ -332,7 +332,7 @@ mod tests {
         assert!(rules.parse("", None, &format!("{}z", "ä".repeat(MAX_LOOKED))).is_none());
         // Groups within groups say no more than so much together.
         let nested = (0..12).fold("(?s:.*)".to_owned(), |inner, n| format!("(?P<g{n}>{inner})"));
-        let nested = self::rules(&[("a", json!({"pattern": nested, "body": "{g0}{g1}{g2}"}))]);
+        let nested = self::rules(&[("a", json!({"pattern": nested, "body": "{g11}{g10}{g9}"}))]);
         let (_, parsed) = nested.parse("", None, &"x".repeat(100_000)).unwrap();
         assert_eq!(parsed.attributes.values().map(String::len).sum::<usize>(), MAX_VALUES);
         assert_eq!((parsed.attributes.len(), parsed.body.map(|body| body.len())), (12, Some(MAX_VALUE)));

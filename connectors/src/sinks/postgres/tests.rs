@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::builder::{ListBuilder, MapBuilder, StringBuilder};
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::DataType;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::ports::{BoxFuture, EpochOutput};
@@ -482,6 +484,7 @@ fn row(table: Table, text: impl Fn(&str) -> String) -> StateRow {
         match column.data_type {
             DataType::Utf8 => Arc::new(StringArray::from(vec![text(column.name)])),
             DataType::Int64 => Arc::new(Int64Array::from(vec![7])),
+            DataType::Float64 => Arc::new(Float64Array::from(vec![0.5])),
             DataType::Boolean => Arc::new(BooleanArray::from(vec![true])),
             DataType::Timestamp(..) => Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]).with_timezone("UTC")),
             DataType::List(_) => {
