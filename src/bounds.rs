@@ -3,7 +3,7 @@
 //!
 //! The bounds of a pool add up to no more than its share, and the shares to the limit; a test does the sum. What is left of
 //! `state` and `live` is for what the network is: arrangements and tables. Below [`ADDS_UP_FROM`] the fixed bounds of
-//! `state` are more than its share; then what holds is the limit itself, which stops telemetry.
+//! `state` and `live` are more than their shares; then what holds is the limit itself, which stops telemetry.
 
 use std::collections::BTreeSet;
 
@@ -265,7 +265,7 @@ mod tests {
             assert!(shares <= memory.limit());
             for pool in Pool::ALL {
                 let (sum, share) = (sum(&bounds, pool), memory.of(pool));
-                let is_fixed = pool == Pool::State && memory.limit() < ADDS_UP_FROM;
+                let is_fixed = matches!(pool, Pool::State | Pool::Live) && memory.limit() < ADDS_UP_FROM;
                 assert!(sum > 0 && (sum <= share || is_fixed), "{pool:?} of {}: {sum} > {share}", memory.limit());
             }
             if memory.limit() >= ADDS_UP_FROM {
@@ -291,7 +291,8 @@ mod tests {
             + COMMAND_BYTES * MAX_COMMANDS
             + rules::MAX_BYTES_OF_SHARE * BUCKETS as usize
             + (RATES_BYTES_OF_SHARE + PATHS_BYTES_OF_SHARE) * BUCKETS as usize
-            + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS;
+            + 2 * EXPRESSION_BYTES * MAX_EXPRESSIONS
+            + parsing::EXPRESSION_BYTES * parsing::MAX_RULES * config.workers;
         assert_eq!(after - before, 7 * (SOCKET_BYTES + SENDERS_BYTES) + tenant);
     }
 }
