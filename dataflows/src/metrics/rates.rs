@@ -22,6 +22,8 @@ use crate::strangers::BUCKETS;
 
 /// Counters of a share, and interfaces whose speed is known: 131,072 a tenant. One more has no rate, and is metered as evicted.
 pub const MAX_SERIES_OF_SHARE: usize = 2048;
+/// What discovery finds takes no more places than these: the others are for what is polled.
+const MAX_FOUND_OF_SHARE: usize = MAX_SERIES_OF_SHARE / 2;
 /// Bytes that a share's counters take, about: a name, [`radarflow_reconcile::rates::KEPT`] samples, and their places.
 pub const MAX_BYTES_OF_SHARE: usize = MAX_SERIES_OF_SHARE * 320;
 /// How long a target is remembered of which nothing is read, milliseconds of live time.
@@ -91,13 +93,15 @@ pub(super) struct Targets {
 /// What is taken of a share's places.
 struct Places {
     taken: usize,
+    /// How many may be.
+    most: usize,
     evicted: u64,
 }
 
 impl Places {
     /// Takes one more, where there is one.
     fn take(&mut self) -> bool {
-        let is_free = self.taken < MAX_SERIES_OF_SHARE;
+        let is_free = self.taken < self.most;
         self.taken += usize::from(is_free);
         self.evicted += u64::from(!is_free);
         is_free
@@ -121,7 +125,7 @@ fn key_of(sample: &Sample) -> Name {
 
 impl Targets {
     fn places(&self) -> Places {
-        Places { taken: self.targets.values().map(Known::len).sum(), evicted: 0 }
+        Places { taken: self.targets.values().map(Known::len).sum(), most: MAX_SERIES_OF_SHARE, evicted: 0 }
     }
 
     /// A target that is heard now.
@@ -273,13 +277,15 @@ impl Machine for Rates {
         let mut places = known.places();
         for event in events {
             match event {
-                Spoken::Read(samples) => known.read(samples, tick.live_ms, &mut places, &mut sites),
+                Spoken::Read(samples) => {
+                    places.most = MAX_SERIES_OF_SHARE;
+                    known.read(samples, tick.live_ms, &mut places, &mut sites);
+                }
                 Spoken::Speeds(target, speeds) => {
-                    // Of what nobody polls nothing is kept.
                     let of = name(&target);
-                    if known.targets.contains_key(&of) {
-                        speeds.into_iter().for_each(|(index, bps)| known.speed(of, index, bps, &mut places));
-                    }
+                    places.most = MAX_FOUND_OF_SHARE;
+                    known.heard(of, tick.live_ms, &mut places);
+                    speeds.into_iter().for_each(|(index, bps)| known.speed(of, index, bps, &mut places));
                 }
             }
         }
