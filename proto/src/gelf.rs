@@ -7,6 +7,7 @@
 //! sender's chunks never drive out another's unless it has the most of all.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -100,16 +101,15 @@ impl Chunks {
         if self.waiting.get(&key).is_some_and(|waiting| waiting.of != of) {
             return Err(GelfError::Chunk("another of its message says that there are more, or fewer"));
         }
-        if !self.waiting.contains_key(&key) {
-            let waiting = Waiting { parts: BTreeMap::new(), of, bytes: 0, since_ms: now_ms };
-            self.waiting.insert(key, waiting);
+        if let Entry::Vacant(place) = self.waiting.entry(key) {
+            place.insert(Waiting { parts: BTreeMap::new(), of, bytes: 0, since_ms: now_ms });
             self.order.push_back((now_ms, key));
             self.grow(peer.ip(), 1, OVERHEAD);
         }
         let Some(waiting) = self.waiting.get_mut(&key) else { return Ok(Taken::Waits) };
         // One that comes twice is the one that was there.
-        if !waiting.parts.contains_key(&number) {
-            waiting.parts.insert(number, part.into());
+        if let Entry::Vacant(place) = waiting.parts.entry(number) {
+            place.insert(part.into());
             waiting.bytes += part.len();
             let (whole, long) = (waiting.parts.len() == usize::from(of), waiting.bytes > MAX_MESSAGE);
             self.grow(peer.ip(), 0, part.len());

@@ -191,7 +191,7 @@ impl Targets {
                     match series.falls(reading, width) {
                         Some(between) => fell.push(between),
                         None => {
-                            rose |= width != Width::Bits32 && series.newest_us().is_some_and(|at| at < sample.at_us)
+                            rose |= width != Width::Bits32 && series.newest_us().is_some_and(|at| at < sample.at_us);
                         }
                     }
                 }

@@ -3,6 +3,7 @@
 //! One is asked by a task of its own, which ends when the integration goes, is switched off, or is stated otherwise. Of a source that the
 //! configuration file has as well, the file counts.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -173,9 +174,9 @@ impl Stated {
                 ending.insert(key, ends);
             }
             for (key, resource) in standing {
-                if !asked.contains_key(&key) {
+                if let Entry::Vacant(place) = asked.entry(key) {
                     let (end, ends) = Stop::new();
-                    let (before, this) = (ending.remove(&key), self.clone());
+                    let (before, this) = (ending.remove(place.key()), self.clone());
                     let (of, runs) = (resource.clone(), runs.clone());
                     let task = tokio::spawn(async move {
                         if let Some(before) = before {
@@ -183,7 +184,7 @@ impl Stated {
                         }
                         this.ask(&of, runs, ends).await;
                     });
-                    asked.insert(key, Asked { resource, end, task });
+                    place.insert(Asked { resource, end, task });
                 }
             }
             tokio::select! {

@@ -37,7 +37,8 @@ pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<
     match of.kind.table {
         Table::User => user(api, of, fields).await,
         Table::Receiver => receiver(api, of, fields),
-        Table::IdentityProvider => provider(api, of, fields),
+        Table::IdentityProvider => texts(api, of, fields, &["client_secret"]),
+        Table::Integration => texts(api, of, fields, &["credential"]),
         _ => Ok(()),
     }
 }
@@ -70,26 +71,23 @@ fn sealed(api: &Api, of: &Of<'_>, field: &str, text: &str) -> Result<String, Res
     (api.seal)([of.tenant, of.kind.name(), of.id, field], text).ok_or_else(failed)
 }
 
+/// Seals secrets that are text. An empty one is none.
 #[allow(clippy::result_large_err)]
-fn provider(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
-    let Some(secret) = fields.get("client_secret").filter(|secret| !secret.is_null()) else { return Ok(()) };
-    let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
-    let secret = secret.ok_or_else(|| invalid("client_secret", "it is text of at most 2000 bytes"))?;
-    let secret = if secret.is_empty() { Value::Null } else { json!(sealed(api, of, "client_secret", secret)?) };
-    fields.insert("client_secret".to_owned(), secret);
+fn texts(api: &Api, of: &Of<'_>, fields: &mut Fields, names: &[&str]) -> Result<(), Response> {
+    for field in names {
+        let Some(secret) = fields.get(*field).filter(|secret| !secret.is_null()) else { continue };
+        let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
+        let secret = secret.ok_or_else(|| invalid(field, "it is text of at most 2000 bytes"))?;
+        let secret = if secret.is_empty() { Value::Null } else { json!(sealed(api, of, field, secret)?) };
+        fields.insert((*field).to_owned(), secret);
+    }
     Ok(())
 }
 
 #[allow(clippy::result_large_err)]
 fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
     let sealed = |field: &str, text: &str| sealed(api, of, field, text);
-    for field in ["credential", "signing_key"] {
-        let Some(secret) = fields.get(field).filter(|secret| !secret.is_null()) else { continue };
-        let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
-        let secret = secret.ok_or_else(|| invalid(field, "it is text of at most 2000 bytes"))?;
-        let secret = if secret.is_empty() { Value::Null } else { json!(sealed(field, secret)?) };
-        fields.insert(field.to_owned(), secret);
-    }
+    texts(api, of, fields, &["credential", "signing_key"])?;
     if let Some(target) = fields.get("target").filter(|target| !target.is_null()) {
         let url = target.as_str().filter(|url| url.len() <= 2000);
         let known = ["http://", "https://", "mailto:"];
