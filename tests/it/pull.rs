@@ -545,7 +545,7 @@ async fn an_inventory_that_people_state_is_asked_as_one_of_the_file_is() {
     tokio::time::timeout(Duration::from_secs(30), again).await.expect("it is asked again");
     integration(&server, Method::PATCH, &json!({"credential": "wrong"})).await;
     server.until("in:alerts rule:sync-failed status:pending", |rows| rows.len() == 1).await;
-    let gone = server.ask(Method::DELETE, "/api/v2/integrations/dc1", &server.token, &json!(null)).await;
+    let gone = server.ask(Method::DELETE, "/api/v2/integrations/dc1", &server.token, &json!({})).await;
     assert!((200..300).contains(&gone.0), "{gone:?}");
     server.until("in:alerts rule:sync-failed status:pending", |rows| rows.is_empty()).await;
     assert!(sync(&server, &["plan", "netbox/dc1"]).await.1.contains("no inventory netbox/dc1"));
@@ -572,7 +572,7 @@ async fn people_state_no_inventory_that_only_the_host_reaches_unless_it_says_so(
         };
         let failed = "in:alerts rule:sync-failed";
         server.until(failed, |rows| rows.iter().any(is)).await;
-        let gone = server.ask(Method::DELETE, "/api/v2/integrations/dc1", &server.token, &json!(null)).await;
+        let gone = server.ask(Method::DELETE, "/api/v2/integrations/dc1", &server.token, &json!({})).await;
         assert_eq!(gone.0, 200);
         server.until(&format!("{failed} status:pending"), |rows| rows.is_empty()).await;
     }
