@@ -107,8 +107,8 @@ async fn what_agents_measure_is_asked_for_and_rules_hold_of_it() {
         ),
         ("in:memory stats:\"max(used_bytes) as most\"", json!({"most": 419_774_464})),
         (
-            "in:disk mount_point:/ usage_percent:>13.5 fields:usage_percent sort:usage_percent:desc limit:1",
-            json!({"usage_percent": 13.518_374_882_505_372}),
+            "in:disk mount_point:/ usage_percent:13.518..13.519 fields:used_bytes limit:1",
+            json!({"used_bytes": 36_574_392_320_u64}),
         ),
         ("in:processes cpu_usage:0.5 stats:\"count() as n by name\"", json!({"name": "init", "n": 2})),
         (
