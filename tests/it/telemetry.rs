@@ -73,10 +73,11 @@ async fn what_agents_measure_is_asked_for_and_rules_hold_of_it() {
         "value": 1, "timestamp": ago(90), "data_type": "gauge"});
     let read = json!({"results": [octets(90, 0), speed, octets(30, 6_000_000)]});
     stream(&server, vec![service("snmp", "snmp", "snmp-metrics", &read)]).await;
+    let now_ns = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
     let trace = json!({"results": [{"check_id": "c", "check_name": "core", "target": "198.51.100.9", "available": true,
         "trace": {"target": "198.51.100.9", "target_ip": "198.51.100.9", "target_reached": true, "total_hops": 1,
             "protocol": "icmp", "ip_version": 4, "hops": [{"hop_number": 1, "addr": "198.51.100.9", "sent": 3, "received": 3,
-            "loss_pct": 0, "avg_us": 900}]}, "timestamp": 0}]});
+            "loss_pct": 0, "avg_us": 900}]}, "timestamp": now_ns}]});
     let plugin = json!({"status": "WARNING", "summary": "slow", "labels": {"plugin_id": "p"}, "metrics": [{"name": "ms", "value": 7}]});
     let interface = json!([{"device_ip": "10.0.0.1", "if_index": 3, "if_name": "Gi0/3", "if_speed": 1_000_000,
         "if_admin_status": 1, "if_oper_status": 2, "metadata": null, "timestamp": ago(1)}]);
@@ -115,10 +116,7 @@ async fn what_agents_measure_is_asked_for_and_rules_hold_of_it() {
             "in:timeseries_metrics metric_type:sysmon metric_name:bytes_recv rate:>0 fields:interface_uid,rate_missing",
             json!({"interface_uid": "eth0", "rate_missing": null}),
         ),
-        (
-            "in:snmp metric:ifHCInOctets stats:\"max(utilization) as share by if_index\"",
-            json!({"if_index": 3, "share": 80.0}),
-        ),
+        ("in:snmp metric:ifHCInOctets utilization:79.9..80.1 fields:if_index limit:1", json!({"if_index": 3})),
         ("in:snmp_metrics stats:\"count() as n\"", json!({"n": 3})),
         ("in:timeseries stats:\"count() as n\"", json!({"n": 10})),
         ("in:mtr_traces target_reached:true fields:path,avg_us", json!({"path": ["198.51.100.9"], "avg_us": 900})),
@@ -144,7 +142,9 @@ async fn what_agents_measure_is_asked_for_and_rules_hold_of_it() {
         server.until(&format!("in:alerts rule:{rule} status:pending"), |rows| rows.len() == 1).await;
     }
     let titles = server.rows("in:alerts rule:busy fields:title").await;
-    assert_eq!(titles, [json!({"title": "go-1 is 96.5 percent busy"})]);
+    // It began with the first sample, or with both.
+    let began = |busy: &str| titles == [json!({"title": format!("go-1 is {busy} percent busy")})];
+    assert!(began("95.5") || began("96.5"), "{titles:?}");
 
     // What is no payload is told of, and harms nobody.
     stream(&server, vec![service("sysmon", "sysmon", "sysmon-metrics", &json!({"status": 7})), sample(0, 1.0, 6000)])
