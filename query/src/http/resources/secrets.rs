@@ -37,9 +37,12 @@ pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<
     match of.kind.table {
         Table::User => user(api, of, fields).await,
         Table::Receiver => receiver(api, of, fields),
-        Table::IdentityProvider => texts(api, of, fields, &["client_secret"]),
-        Table::Integration => texts(api, of, fields, &["credential"]),
-        _ => Ok(()),
+        // Of a token its hash is stated.
+        Table::ApiToken => Ok(()),
+        _ => {
+            let secrets = of.kind.fields.iter().filter(|field| field.secret.is_some());
+            texts(api, of, fields, secrets.map(|field| field.name))
+        }
     }
 }
 
@@ -73,13 +76,18 @@ fn sealed(api: &Api, of: &Of<'_>, field: &str, text: &str) -> Result<String, Res
 
 /// Seals secrets that are text. An empty one is none.
 #[allow(clippy::result_large_err)]
-fn texts(api: &Api, of: &Of<'_>, fields: &mut Fields, names: &[&str]) -> Result<(), Response> {
+fn texts<'a>(
+    api: &Api,
+    of: &Of<'_>,
+    fields: &mut Fields,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<(), Response> {
     for field in names {
-        let Some(secret) = fields.get(*field).filter(|secret| !secret.is_null()) else { continue };
+        let Some(secret) = fields.get(field).filter(|secret| !secret.is_null()) else { continue };
         let secret = secret.as_str().filter(|secret| secret.len() <= 2000);
         let secret = secret.ok_or_else(|| invalid(field, "it is text of at most 2000 bytes"))?;
         let secret = if secret.is_empty() { Value::Null } else { json!(sealed(api, of, field, secret)?) };
-        fields.insert((*field).to_owned(), secret);
+        fields.insert(field.to_owned(), secret);
     }
     Ok(())
 }
@@ -87,7 +95,7 @@ fn texts(api: &Api, of: &Of<'_>, fields: &mut Fields, names: &[&str]) -> Result<
 #[allow(clippy::result_large_err)]
 fn receiver(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<(), Response> {
     let sealed = |field: &str, text: &str| sealed(api, of, field, text);
-    texts(api, of, fields, &["credential", "signing_key"])?;
+    texts(api, of, fields, ["credential", "signing_key"])?;
     if let Some(target) = fields.get("target").filter(|target| !target.is_null()) {
         let url = target.as_str().filter(|url| url.len() <= 2000);
         let known = ["http://", "https://", "mailto:"];
