@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -17,22 +17,31 @@ const MIB: u64 = 1 << 20;
 #[tokio::test]
 async fn intake_stops_before_the_disk_is_full_and_goes_on_by_itself() {
     let mut home = Home::new("");
-    let stat = nix::sys::statvfs::statvfs(home.dir.path()).unwrap();
-    let free = stat.blocks_available() * stat.fragment_size() / MIB;
-    // Others write meanwhile; what is taken here is more than they take.
-    let taken = 1024;
-    assert!(free > 3 * taken, "the test needs {} MiB of disk", 3 * taken);
+    // Others write and delete meanwhile: what is free is asked anew, and the margins are more than they move.
+    let free = |home: &Home| {
+        let stat = nix::sys::statvfs::statvfs(home.dir.path()).unwrap();
+        stat.blocks_available() * stat.fragment_size() / MIB
+    };
+    let before = free(&home);
+    assert!(before > 4096, "the test needs 4 GiB of disk");
+    let taken = before / 8;
     // Enough is left now, and would be again with half as much more.
-    let reserve = (free - taken / 2) * 2 / 3 - taken;
+    let reserve = (before - taken / 2) * 2 / 3 - taken;
     home.config = format!("disk_reserve_mib = {reserve}\n{}", home.config);
     let server = home.start();
     server.push("runner", "sync", &format!("[{}]", armis(1, "10.1.0.1", 1))).await.unwrap();
     server.count("devices", 1).await;
 
     let ballast = std::fs::File::create(home.dir.path().join("ballast")).unwrap();
-    nix::fcntl::posix_fallocate(&ballast, 0, ((free - reserve + taken / 4) * MIB) as i64).unwrap();
-    ballast.write_all_at(&[0], 0).unwrap();
-    server.metric("radarflow_ledger_disk_short 1").await;
+    let mut size = 0;
+    let end = Instant::now() + Duration::from_secs(60);
+    while !server.metrics().await.lines().any(|line| line == "radarflow_ledger_disk_short 1") {
+        assert!(Instant::now() < end, "{} MiB are free, {reserve} are reserved", free(&home));
+        size += (free(&home) + taken / 4).saturating_sub(reserve);
+        nix::fcntl::posix_fallocate(&ballast, 0, (size * MIB) as i64).unwrap();
+        ballast.write_all_at(&[0], 0).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let refused = server.push("runner", "sync", &format!("[{}]", armis(2, "10.1.0.2", 1))).await.unwrap_err();
     assert!(refused.message().contains("nearly full"), "{refused}");
     let alerts = server.until("in:alerts rule:disk-full", |rows| rows.len() == 1).await;
@@ -79,7 +88,7 @@ async fn over_its_memory_the_process_takes_no_more_telemetry_and_keeps_state() {
     server.count("devices", 1).await;
     assert_eq!(server.rows("in:logs time:last_1d").await.len(), 0);
 
-    let metrics = reqwest::get(format!("{}/metrics", server.http)).await.unwrap().text().await.unwrap();
+    let metrics = server.metrics().await;
     let value = |name: &str| -> i64 {
         let line =
             metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));

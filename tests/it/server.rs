@@ -154,11 +154,15 @@ impl Server {
         .await;
     }
 
+    pub async fn metrics(&self) -> String {
+        reqwest::get(format!("{}/metrics", self.http)).await.unwrap().text().await.unwrap()
+    }
+
     /// Waits until a metric's line is there.
     pub async fn metric(&self, line: &str) {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
-            let text = reqwest::get(format!("{}/metrics", self.http)).await.unwrap().text().await.unwrap();
+            let text = self.metrics().await;
             if text.lines().any(|l| l == line) {
                 return;
             }
