@@ -2,7 +2,8 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/monitoring.proto"], ["proto"]).expect("the .proto files compile");
+    let files = protox::compile(["proto/monitoring.proto", "proto/enrolment.proto"], ["proto"])
+        .expect("the .proto files compile");
     tonic_prost_build::configure()
         .bytes(".monitoring.GatewayServiceStatus.message")
         .compile_fds(files)

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -11,6 +12,7 @@ use radarflow_connectors::ledger::{self, DataDir, LedgerError};
 use radarflow_connectors::sinks::postgres;
 use radarflow_connectors::sources::{SourceError, Stop};
 use reqwest::Method;
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
 use crate::alerts::{AlertmanagerCommand, AlertsCommand, ReceiversCommand, SilenceCommand};
@@ -18,6 +20,7 @@ use crate::audit::AuditCommand;
 use crate::backup::{Backup, Restore};
 use crate::clock::ClockCommand;
 use crate::docs::{ConfigCommand, Docs};
+use crate::edge::EdgeCommand;
 use crate::import::{Import, ServiceRadar};
 use crate::jobs::JobsCommand;
 use crate::people::{Login, UserCommand};
@@ -73,11 +76,13 @@ enum Command {
         migrate: bool,
     },
     /// Run an agent: it does what the profiles say, and tells a gateway what it finds.
-    #[command(after_help = "Example: radarflow agent --gateway http://127.0.0.1:50052 --id edge-1 --partition dc1")]
-    Agent {
-        #[command(flatten)]
-        settings: agent::Settings,
-    },
+    #[command(
+        after_help = "Examples:\n  radarflow agent --data-dir /var/lib/radarflow-agent\n  radarflow agent --gateway http://127.0.0.1:50052 --id edge-1 --partition dc1"
+    )]
+    Agent(agent::AgentCommand),
+    /// Agents at other places: packages by which they are enrolled.
+    #[command(subcommand)]
+    Edge(EdgeCommand),
     /// Run a server on a temporary directory with a simulated network that sends real packets to it.
     #[command(after_help = "Example: radarflow demo --devices 1000")]
     Demo {
@@ -457,7 +462,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             };
             runtime.block_on(serve_until_told(load, migrate))?;
         }
-        Command::Agent { settings } => runtime.block_on(agent_until_told(settings))?,
+        Command::Agent(agent::AgentCommand { step: Some(agent::Step::Enroll(enroll)), .. }) => {
+            say(&runtime.block_on(enroll.run())?)?;
+        }
+        Command::Agent(agent::AgentCommand { step: None, said }) => {
+            runtime.block_on(agent_until_told(said.settings()?))?;
+        }
+        Command::Edge(command) => say(&runtime.block_on(command.run())?)?,
         Command::Demo { devices, speed, seconds } => runtime.block_on(demo::run(devices, speed, seconds))?,
         Command::Query { srql, format, live: true, at, .. } => {
             let ndjson = format.map_or(!std::io::stdout().is_terminal(), |f| f != Output::Table);
@@ -582,11 +593,16 @@ async fn serve_until_told(load: impl Fn() -> Result<config::Config>, migrate: bo
 async fn agent_until_told(settings: agent::Settings) -> Result<()> {
     let (tell, stop) = Stop::new();
     let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut running = tokio::spawn(agent::run(settings, stop));
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = ended.recv() => {}
-        done = &mut running => return done?,
+    let mut hung_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    let renew = Arc::new(Notify::new());
+    let mut running = tokio::spawn(agent::run(settings, renew.clone(), stop));
+    loop {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            _ = ended.recv() => break,
+            Some(()) = hung_up.recv() => renew.notify_one(),
+            done = &mut running => return done?,
+        }
     }
     let _ = tell.send(true);
     running.await?

@@ -45,7 +45,13 @@ pub(crate) async fn run(devices: usize, speed: f64, seconds: Option<u64>) -> Res
     }
     config.grpc = TENANTS
         .iter()
-        .map(|t| config::Grpc { addr: any, tenant: (*t).to_owned(), partition: String::new(), tls: None })
+        .map(|t| config::Grpc {
+            addr: any,
+            tenant: (*t).to_owned(),
+            partition: String::new(),
+            tls: None,
+            names: Vec::new(),
+        })
         .collect();
     config.otlp = TENANTS
         .iter()

@@ -14,6 +14,7 @@ mod clock;
 mod config;
 mod demo;
 mod docs;
+mod edge;
 mod enrichment;
 mod explain;
 mod follow;

@@ -72,3 +72,9 @@ pub mod wire;
 pub mod grpc {
     tonic::include_proto!("monitoring");
 }
+
+/// How an enrolled agent keeps its certificate, on the same connection.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::missing_errors_doc)]
+pub mod enrolment {
+    tonic::include_proto!("enrolment");
+}

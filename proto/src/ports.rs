@@ -371,6 +371,61 @@ pub trait AskedInventories: Send + Sync + 'static {
     async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError>;
 }
 
+/// A certificate that was made for an agent.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// PEM.
+    pub certificate: String,
+    /// Its key, PEM, where it was made with it.
+    pub key: Option<String>,
+    /// The authorities that are believed, PEM.
+    pub authorities: String,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// When it ends, microseconds since 1970.
+    pub not_after_us: i64,
+}
+
+/// An authority that was made.
+pub struct NewAuthority {
+    /// PEM.
+    pub certificate: String,
+    /// Its key, PEM, sealed.
+    pub sealed_key: String,
+    /// SHA-256 of the certificate as DER, hexadecimal.
+    pub fingerprint: String,
+    /// When it ends, microseconds since 1970.
+    pub not_after_us: i64,
+}
+
+/// What agents are enrolled with: authorities of tenants, certificates that these sign, and packages that stand.
+pub trait Authorities: Send + Sync + 'static {
+    /// Whether a tenant has an authority.
+    fn has(&self, tenant: &str) -> bool;
+
+    /// An authority of that id for a tenant, which has none until it is stated.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    fn make(&self, tenant: &str, id: &str) -> Result<NewAuthority, String>;
+
+    /// A certificate for an agent: of the key that asks for it (PKCS #10, PEM), or of one that is made with it. It lets nobody in
+    /// until its serial number stands in a package.
+    ///
+    /// # Errors
+    /// Why there is none: the request is none, or the tenant has no authority whose key can be read.
+    fn certify(&self, tenant: &str, agent_id: &str, site: &str, request: Option<&str>) -> Result<Certified, String>;
+
+    /// The package of that id, and its tenant with it.
+    fn package(&self, id: &str) -> Option<Arc<crate::resource::Resource>>;
+
+    /// A signature (Ed25519) that tells tokens of this server from others.
+    fn sign(&self, text: &[u8]) -> Vec<u8>;
+
+    /// What such signatures are verified with.
+    fn public_key(&self) -> Vec<u8>;
+}
+
 /// What must be in the ledger before a sync payload can be read: the source instances that it speaks for.
 pub trait NewInstances: Send + Sync + 'static {
     /// Makes durable what `payloads`, JSON arrays of device updates of the origin's tenant, need and the ledger lacks. An

@@ -6,11 +6,11 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::rows::{
-    Agent, Alert, AlertNotification, ApiToken, ClearPair, Command, DeadLetter, Dependency, Device, DeviceGroup,
-    DeviceIdentifier, DeviceRedirect, EscalationPolicy, IdentityProvider, ImportedUid, InhibitRule, Integration,
-    Interface, IpOwnership, Job, Link, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Role, Rota,
-    RotaOverride, Route, Rule, ServiceState, Session, SignInLink, Silence, Source, Table, TimeInterval, TopologyLink,
-    TraceSummary, User,
+    Agent, Alert, AlertNotification, ApiToken, CertificateAuthority, ClearPair, Command, DeadLetter, Dependency,
+    Device, DeviceGroup, DeviceIdentifier, DeviceRedirect, EdgePackage, EscalationPolicy, IdentityProvider,
+    ImportedUid, InhibitRule, Integration, Interface, IpOwnership, Job, Link, MaintenanceWindow, OnCall, ParsingRule,
+    Profile, Receiver, Role, Rota, RotaOverride, Route, Rule, ServiceState, Session, SignInLink, Silence, Source,
+    Table, TimeInterval, TopologyLink, TraceSummary, User,
 };
 use crate::table::{BatchBuilder, Row};
 
@@ -113,7 +113,10 @@ macro_rules! states {
 
 states! {
     Device, DeviceIdentifier, DeviceRedirect, IpOwnership, Link, ImportedUid, DeviceGroup, User, Role, ApiToken, Session,
-    Agent, Alert, AlertNotification, ClearPair, Command, DeadLetter, Dependency, EscalationPolicy, IdentityProvider, InhibitRule, Integration, Interface, Job, MaintenanceWindow, OnCall, ParsingRule, Profile, Receiver, Rota, RotaOverride, Route, Rule, ServiceState, SignInLink, Silence, Source, TimeInterval, TopologyLink, TraceSummary,
+    Agent, Alert, AlertNotification, CertificateAuthority, ClearPair, Command, DeadLetter, Dependency, EdgePackage,
+    EscalationPolicy, IdentityProvider, InhibitRule, Integration, Interface, Job, MaintenanceWindow, OnCall, ParsingRule,
+    Profile, Receiver, Rota, RotaOverride, Route, Rule, ServiceState, SignInLink, Silence, Source, TimeInterval,
+    TopologyLink, TraceSummary,
 }
 
 /// What happened to one key of a state table at one epoch.

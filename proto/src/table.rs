@@ -1,5 +1,5 @@
-//! What a table is: its columns, and how rows become batches of Arrow and lines of Postgres COPY text. [`tables!`] makes all
-//! of it from one declaration of each table, in [`crate::rows`].
+//! What a table is: its columns, and how rows become batches of Arrow and lines of Postgres COPY text. [`rows!`] makes
+//! all of it from one declaration of each table, in a file of [`crate::rows`]; [`tables!`] lists them.
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -26,6 +26,16 @@ pub struct Column {
 pub trait Row: Sized {
     /// Which table.
     const TABLE: Table;
+    /// Its name in SRQL and in the lake.
+    const NAME: &'static str;
+    /// Its name in Postgres; empty where it is not kept there.
+    const POSTGRES: &'static str;
+    /// State or event.
+    const NATURE: Nature;
+    /// What a row is, a line a line.
+    const DOC: &'static str;
+    /// The columns of the primary key.
+    const KEY: &'static [&'static str];
     /// Builds record batches of such rows.
     type Batch: BatchBuilder<Self>;
     /// The columns, in order.
@@ -75,33 +85,27 @@ pub enum Nature {
 }
 
 macro_rules! tables {
-    ($(
-        $(#[doc = $table_doc:literal])+
-        $nature:ident $row:ident $batch:ident $name:literal postgres $postgres:literal key [$($key:ident),*] {
-            $( $(#[doc = $doc:literal])+ $column:ident: $type:ty, )*
-        }
-    )*) => {
-        /// The tables.
+    ($($row:ident),* $(,)?) => {
+        /// The tables: each is documented at its row, which has the same name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Table { $( $(#[doc = $table_doc])+ $row, )* }
+        #[allow(missing_docs)]
+        pub enum Table { $($row,)* }
 
         impl Table {
             /// Every table.
             pub const ALL: &'static [Table] = &[$(Table::$row),*];
 
             /// Its name in SRQL and in the lake.
-            pub fn name(self) -> &'static str { match self { $(Table::$row => $name,)* } }
+            pub fn name(self) -> &'static str { match self { $(Table::$row => $row::NAME,)* } }
 
             /// Its name in Postgres; empty where it is not kept there.
-            pub fn postgres(self) -> &'static str { match self { $(Table::$row => $postgres,)* } }
+            pub fn postgres(self) -> &'static str { match self { $(Table::$row => $row::POSTGRES,)* } }
 
             /// State or event.
-            pub fn nature(self) -> Nature { match self { $(Table::$row => Nature::$nature,)* } }
+            pub fn nature(self) -> Nature { match self { $(Table::$row => $row::NATURE,)* } }
 
             /// What a row is.
-            pub fn doc(self) -> &'static str {
-                match self { $(Table::$row => concat!($($table_doc, "\n"),+).trim_ascii(),)* }
-            }
+            pub fn doc(self) -> &'static str { match self { $(Table::$row => $row::DOC.trim_ascii(),)* } }
 
             /// The columns, in order.
             pub fn columns(self) -> Vec<Column> { match self { $(Table::$row => <$row as Row>::columns(),)* } }
@@ -115,55 +119,67 @@ macro_rules! tables {
             }
 
             /// The columns of the primary key.
-            pub fn key(self) -> &'static [&'static str] {
-                match self { $(Table::$row => &[$(stringify!($key)),*],)* }
-            }
+            pub fn key(self) -> &'static [&'static str] { match self { $(Table::$row => $row::KEY,)* } }
         }
+    };
+}
 
+macro_rules! rows {
+    ($(
+        $(#[doc = $table_doc:literal])+
+        $nature:ident $row:ident $batch:ident $name:literal postgres $postgres:literal key [$($key:ident),*] {
+            $( $(#[doc = $doc:literal])+ $column:ident: $type:ty, )*
+        }
+    )*) => {
         $(
             $(#[doc = $table_doc])+
-            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
             pub struct $row { $( $(#[doc = $doc])+ pub $column: $type, )* }
 
             #[doc = concat!("Collects [`", stringify!($row), "`] rows into a record batch.")]
-            pub struct $batch { pub(crate) len: usize, $( pub(crate) $column: <$type as Cell>::Builder, )* }
+            pub struct $batch { pub(crate) len: usize, $( pub(crate) $column: <$type as $crate::cell::Cell>::Builder, )* }
 
             impl Default for $batch {
-                fn default() -> Self { Self { len: 0, $( $column: <$type as Cell>::builder(), )* } }
+                fn default() -> Self { Self { len: 0, $( $column: <$type as $crate::cell::Cell>::builder(), )* } }
             }
 
-            impl BatchBuilder<$row> for $batch {
+            impl $crate::table::BatchBuilder<$row> for $batch {
                 fn push(&mut self, row: &$row) {
                     self.len += 1;
                     $( row.$column.append(&mut self.$column); )*
                 }
                 fn len(&self) -> usize { self.len }
-                fn finish(&mut self) -> RecordBatch {
+                fn finish(&mut self) -> arrow_array::RecordBatch {
                     self.len = 0;
                     let columns: Vec<arrow_array::ArrayRef> =
                         vec![$( $crate::cell::ColumnBuilder::finish(&mut self.$column), )*];
-                    RecordBatch::try_new(<$row as Row>::schema(), columns).expect("the columns are the schema's")
+                    arrow_array::RecordBatch::try_new(<$row as $crate::table::Row>::schema(), columns).expect("the columns are the schema's")
                 }
             }
 
-            impl Row for $row {
-                const TABLE: Table = Table::$row;
+            impl $crate::table::Row for $row {
+                const TABLE: $crate::rows::Table = $crate::rows::Table::$row;
+                const NAME: &'static str = $name;
+                const POSTGRES: &'static str = $postgres;
+                const NATURE: $crate::table::Nature = $crate::table::Nature::$nature;
+                const DOC: &'static str = concat!($($table_doc, "\n"),+);
+                const KEY: &'static [&'static str] = &[$(stringify!($key)),*];
                 type Batch = $batch;
 
-                fn columns() -> Vec<Column> {
-                    vec![$( Column {
+                fn columns() -> Vec<$crate::table::Column> {
+                    vec![$( $crate::table::Column {
                         name: stringify!($column).trim_start_matches("r#"),
                         doc: concat!($($doc, "\n"),+).trim_ascii(),
-                        data_type: <$type as Cell>::data_type(),
-                        nullable: <$type as Cell>::NULLABLE,
-                        postgres: <$type as Cell>::POSTGRES,
+                        data_type: <$type as $crate::cell::Cell>::data_type(),
+                        nullable: <$type as $crate::cell::Cell>::NULLABLE,
+                        postgres: <$type as $crate::cell::Cell>::POSTGRES,
                     }, )*]
                 }
 
-                fn schema() -> SchemaRef {
-                    static SCHEMA: std::sync::OnceLock<SchemaRef> = std::sync::OnceLock::new();
+                fn schema() -> arrow_schema::SchemaRef {
+                    static SCHEMA: std::sync::OnceLock<arrow_schema::SchemaRef> = std::sync::OnceLock::new();
                     SCHEMA.get_or_init(|| {
-                        let fields: Vec<_> = <$row as Row>::columns()
+                        let fields: Vec<_> = <$row as $crate::table::Row>::columns()
                             .into_iter()
                             .map(|c| arrow_schema::Field::new(c.name, c.data_type, c.nullable))
                             .collect();
@@ -184,9 +200,9 @@ macro_rules! tables {
                     out.push('\n');
                 }
 
-                fn read(batch: &RecordBatch, row: usize) -> Self {
+                fn read(batch: &arrow_array::RecordBatch, row: usize) -> Self {
                     let mut columns = batch.columns().iter();
-                    $row { $( $column: <$type as Cell>::read(columns.next().expect("one array a column"), row), )* }
+                    $row { $( $column: <$type as $crate::cell::Cell>::read(columns.next().expect("one array a column"), row), )* }
                 }
 
                 fn bytes(&self) -> usize {
@@ -197,7 +213,7 @@ macro_rules! tables {
     };
 }
 
-pub(crate) use tables;
+pub(crate) use {rows, tables};
 
 #[cfg(test)]
 mod tests {

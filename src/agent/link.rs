@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{Agent, Told, now_us, runs};
+use super::{Agent, Told, enrolment, now_us, runs};
 
 /// Results of one push at most.
 const BATCH: usize = 1000;
@@ -153,9 +153,9 @@ async fn deliver(agent: &Arc<Agent>, client: &mut Client) -> Result<()> {
 /// # Errors
 /// Why it broke.
 pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
-    let channel =
-        agent.endpoint.connect().await.with_context(|| format!("{} does not answer", agent.settings.gateway))?;
-    let mut client = AgentGatewayServiceClient::new(channel);
+    let endpoint = agent.settings.endpoint()?;
+    let channel = endpoint.connect().await.with_context(|| format!("{} does not answer", agent.settings.gateway))?;
+    let mut client = AgentGatewayServiceClient::new(channel.clone());
     let hello = AgentHelloRequest {
         agent_id: agent.settings.id.clone(),
         version: VERSION.to_owned(),
@@ -228,6 +228,11 @@ pub(super) async fn hold(agent: &Arc<Agent>, mut stop: Stop) -> Result<()> {
                 up.send(say(word)).await?;
                 agent.words.told(number);
             }
+            () = enrolment::due(agent) => match enrolment::renew(agent, &channel).await {
+                // The next connection shows it.
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the certificate is not renewed"),
+            },
             () = stop.told() => return Ok(()),
         }
     }

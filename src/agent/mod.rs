@@ -9,12 +9,14 @@
 //!
 //! | file | says |
 //! |---|---|
+//! | `enrolment` | who it is: the certificate that it gets for a token, and renews |
 //! | `link` | the connection: Hello, configuration, results |
 //! | `schedule` | which look is due when |
 //! | `runs` | what somebody wants looked at now |
 //! | `looks` | what a look is: `ping`, `tcp`, `http`, `dns`, `tls` |
 //! | `waiting`, `spool` | results that wait: in memory, on disk |
 
+mod enrolment;
 mod link;
 mod looks;
 mod runs;
@@ -24,17 +26,19 @@ mod waiting;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::DataDir;
 use radarflow_connectors::sources::Stop;
 use radarflow_proto::payload::AgentJob;
-use tokio::sync::{Semaphore, watch};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tokio::sync::{Notify, Semaphore, watch};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
+use self::enrolment::Identity;
+pub(crate) use self::enrolment::{Enroll, says_url};
 use self::looks::Clients;
 use self::runs::{MAX_RUNS, Words};
 use self::spool::Spool;
@@ -54,46 +58,125 @@ const ASIDE: Duration = Duration::from_secs(1);
 /// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
+/// `radarflow agent`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AgentCommand {
+    #[command(subcommand)]
+    pub(crate) step: Option<Step>,
+    #[command(flatten)]
+    pub(crate) said: Said,
+}
+
+/// What is done in place of running it.
+#[derive(Subcommand)]
+pub(crate) enum Step {
+    /// Enrol: get a certificate for a key that never leaves this host, with the token of an edge package.
+    #[command(after_help = "Example: radarflow agent enroll edgepkg-v2:… --data-dir /var/lib/radarflow-agent")]
+    Enroll(Enroll),
+}
+
 /// What an agent is told on the command line.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Settings {
-    /// The gateway: http://… on this host, https://… with certificates.
-    #[arg(long, env = "RADARFLOW_GATEWAY", default_value = "http://127.0.0.1:50052")]
-    pub(crate) gateway: String,
-    /// What the agent is called.
+#[derive(Args)]
+pub(crate) struct Said {
+    /// The gateway: http://… on this host, https://… with certificates. Of an agent that is enrolled its package says it.
+    #[arg(long, env = "RADARFLOW_GATEWAY")]
+    gateway: Option<String>,
+    /// What the agent is called. Of one that is enrolled its package says it.
     #[arg(long, env = "RADARFLOW_AGENT")]
-    pub(crate) id: String,
+    id: Option<String>,
     /// Its partition, where neither its certificate nor the listener says.
     #[arg(long, default_value = "default")]
-    pub(crate) partition: String,
+    partition: String,
     /// The authority that signs the gateway's certificate.
     #[arg(long)]
-    pub(crate) ca: Option<PathBuf>,
+    ca: Option<PathBuf>,
     /// Its own certificate; it names the agent.
     #[arg(long, requires = "key")]
-    pub(crate) certificate: Option<PathBuf>,
+    certificate: Option<PathBuf>,
     /// The key of its certificate.
     #[arg(long, requires = "certificate")]
-    pub(crate) key: Option<PathBuf>,
+    key: Option<PathBuf>,
     /// The name in the gateway's certificate, where it is not that of the address.
     #[arg(long)]
-    pub(crate) server_name: Option<String>,
-    /// Where results wait while the gateway is away. Without it they wait in memory.
+    server_name: Option<String>,
+    /// Where results wait while the gateway is away, and where the identity of an enrolled agent is. Without it they wait in
+    /// memory.
     #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+/// The gateway of an agent that is told none.
+const GATEWAY: &str = "http://127.0.0.1:50052";
+
+impl Said {
+    /// What was said, or what the agent was enrolled as.
+    pub(crate) fn settings(self) -> Result<Settings> {
+        let Said { gateway, id, partition, ca, certificate, key, server_name, data_dir } = self;
+        let identity = data_dir.as_deref().map(Identity::read).transpose()?.flatten();
+        match (id, identity) {
+            (Some(id), _) => Ok(Settings {
+                gateway: gateway.unwrap_or_else(|| GATEWAY.to_owned()),
+                id,
+                partition,
+                shows: match (ca, certificate, server_name) {
+                    (None, None, None) => Shows::Nothing,
+                    (ca, certificate, server_name) => Shows::Files { ca, certificate, key, server_name },
+                },
+                data_dir,
+            }),
+            (None, Some(identity)) => Ok(Settings {
+                gateway: gateway.unwrap_or_else(|| format!("https://{}", identity.gateway)),
+                id: identity.agent_id.clone(),
+                partition: identity.partition.clone(),
+                shows: Shows::Identity(Arc::new(Mutex::new(identity))),
+                data_dir,
+            }),
+            (None, None) => bail!(
+                "nothing says which agent this is: enrol it (`radarflow agent enroll TOKEN --data-dir DIR`, then \
+                 `radarflow agent --data-dir DIR`), or say --id"
+            ),
+        }
+    }
+}
+
+/// How an agent runs.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The gateway.
+    pub(crate) gateway: String,
+    /// What the agent is called.
+    pub(crate) id: String,
+    /// Its partition, where neither its certificate nor the listener says.
+    pub(crate) partition: String,
+    /// What it shows the gateway.
+    pub(crate) shows: Shows,
+    /// Where results wait while the gateway is away. Without it they wait in memory.
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// What an agent shows a gateway, and by what it knows it.
+#[derive(Clone)]
+pub(crate) enum Shows {
+    /// Nothing: it is on the same host.
+    Nothing,
+    /// What files say; they are read for each connection.
+    Files { ca: Option<PathBuf>, certificate: Option<PathBuf>, key: Option<PathBuf>, server_name: Option<String> },
+    /// What it was enrolled as.
+    Identity(Arc<Mutex<Identity>>),
 }
 
 impl Settings {
     /// How the gateway is reached.
     fn endpoint(&self) -> Result<Endpoint> {
-        let mut endpoint = Endpoint::from_shared(self.gateway.clone())
+        let endpoint = Endpoint::from_shared(self.gateway.clone())
             .with_context(|| format!("{} is no address of a gateway", self.gateway))?
             .connect_timeout(Duration::from_secs(10))
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
         if !self.gateway.starts_with("https://") {
-            if self.certificate.is_some() || self.ca.is_some() {
+            if !matches!(self.shows, Shows::Nothing) {
                 bail!("certificates are for https://, and the gateway is {}", self.gateway);
             }
             let url = reqwest::Url::parse(&self.gateway)?;
@@ -104,24 +187,37 @@ impl Settings {
         }
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
         let mut tls = ClientTlsConfig::new();
-        if let Some(ca) = &self.ca {
-            tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+        match &self.shows {
+            Shows::Nothing => {}
+            Shows::Files { ca, certificate, key, server_name } => {
+                if let Some(ca) = ca {
+                    tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+                }
+                if let (Some(certificate), Some(key)) = (certificate, key) {
+                    tls = tls.identity(tonic::transport::Identity::from_pem(read(certificate)?, read(key)?));
+                }
+                if let Some(name) = server_name {
+                    tls = tls.domain_name(name.clone());
+                }
+            }
+            Shows::Identity(identity) => {
+                let identity = identity.lock().unwrap_or_else(PoisonError::into_inner);
+                tls = tls
+                    .ca_certificate(Certificate::from_pem(&identity.authorities))
+                    .identity(tonic::transport::Identity::from_pem(&identity.certificate, &identity.key));
+            }
         }
-        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
-            tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
-        }
-        if let Some(name) = &self.server_name {
-            tls = tls.domain_name(name.clone());
-        }
-        endpoint = endpoint.tls_config(tls).context("the certificates cannot be used")?;
-        Ok(endpoint)
+        endpoint.tls_config(tls).context("the certificates cannot be used")
     }
 }
 
 /// What the parts of an agent share.
 struct Agent {
     settings: Settings,
-    endpoint: Endpoint,
+    /// Somebody wants its certificate renewed now.
+    renew: Arc<Notify>,
+    /// When it was tried last.
+    renewed: Mutex<Option<Instant>>,
     /// What it can do here.
     capabilities: Vec<String>,
     /// What it was told last.
@@ -147,12 +243,13 @@ struct Told {
     jobs: Arc<Vec<AgentJob>>,
 }
 
-/// Runs an agent until it is told to stop.
+/// Runs an agent until it is told to stop; its certificate is renewed in time, and when `renew` says so.
 ///
 /// # Errors
 /// Where what it was told on the command line cannot be used.
-pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
-    let endpoint = settings.endpoint()?;
+pub(crate) async fn run(settings: Settings, renew: Arc<Notify>, stop: Stop) -> Result<()> {
+    // What cannot be used is told before anything begins.
+    settings.endpoint()?;
     let mut capabilities: Vec<String> = ["probes", "tcp", "http", "dns", "tls"].map(str::to_owned).to_vec();
     match looks::icmp::permitted() {
         Ok(()) => capabilities.push("icmp".to_owned()),
@@ -171,7 +268,8 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> Result<()> {
         .map(Mutex::new);
     let agent = Arc::new(Agent {
         settings,
-        endpoint,
+        renew,
+        renewed: Mutex::default(),
         capabilities,
         told,
         life: format!("{:032x}", rand::random::<u128>()),

@@ -10,9 +10,10 @@ use radarflow_connectors::sources::tls::{Files, Tls};
 use radarflow_proto::snmp::usm::MAX_USERS;
 use radarflow_reconcile::identity::normalise;
 use reqwest::Url;
+use rustls::pki_types::ServerName;
 
 use super::mistakes::{At, Mistake, Places};
-use super::schema::Config;
+use super::schema::{Config, Grpc};
 use crate::memory::Budget;
 
 /// Mistakes, and what is allowed but hardly meant.
@@ -73,7 +74,7 @@ impl Config {
         {
             judge.wrong("mail", error.to_string());
         }
-        if self.agent.enabled && !self.grpc.iter().any(|gateway| gateway.tls.is_none()) {
+        if self.agent.enabled && !self.grpc.iter().any(Grpc::is_open) {
             judge.wrong("agent.enabled", "it needs a [[grpc]] listener without certificates, which is on loopback");
         }
         judge.judged
@@ -156,12 +157,21 @@ impl Config {
         }
         let public = |addr: SocketAddr| !addr.ip().is_loopback();
         for (n, gateway) in self.grpc.iter().enumerate() {
-            if public(gateway.addr) && gateway.tls.is_none() {
+            if public(gateway.addr) && gateway.is_open() {
                 let said = format!(
-                    "{} is reached from other hosts: it needs [grpc.tls], or an address of loopback",
+                    "{} is reached from other hosts: it needs names for enrolled agents, [grpc.tls], or an address of loopback",
                     gateway.addr
                 );
                 judge.wrong(&format!("grpc.{n}.addr"), said);
+            }
+            if gateway.tls.is_some() && !gateway.names.is_empty() {
+                let said =
+                    "it is for enrolled agents, whose authority is the tenant's own: take [grpc.tls] away, or names";
+                judge.wrong(&format!("grpc.{n}.names"), said);
+            }
+            let odd = |name: &&String| ServerName::try_from(name.as_str()).is_err();
+            if let Some(odd) = gateway.names.iter().find(odd) {
+                judge.wrong(&format!("grpc.{n}.names"), format!("{odd:?} is no name of a host and no address"));
             }
         }
         if let Some(postgres) = self.postgres.as_ref().filter(|p| public(p.addr) && p.tls.is_none() && !p.plaintext) {

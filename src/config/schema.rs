@@ -74,8 +74,13 @@ impl Default for Config {
             tenant: defaults::name(),
             partition: defaults::name(),
         };
-        let gateway =
-            Grpc { addr: defaults::local(50052), tenant: defaults::name(), partition: String::new(), tls: None };
+        let gateway = Grpc {
+            addr: defaults::local(50052),
+            tenant: defaults::name(),
+            partition: String::new(),
+            tls: None,
+            names: Vec::new(),
+        };
         let otlp = |port| Otlp {
             addr: defaults::local(port),
             tenant: defaults::name(),
@@ -244,8 +249,19 @@ pub(crate) struct Grpc {
     /// The site of its input; the payload's counts where nothing is said.
     #[serde(default)]
     pub(crate) partition: String,
-    /// Its certificates; needed beyond loopback.
+    /// Its certificates; needed beyond loopback, or `names`.
     pub(crate) tls: Option<Files>,
+    /// It is for enrolled agents, who call it so (names of hosts, addresses): the tenant's own authority signs its certificate
+    /// and theirs.
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
+}
+
+impl Grpc {
+    /// Whether everybody on this host may speak to it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.tls.is_none() && self.names.is_empty()
+    }
 }
 
 /// `[agent]`: the agent inside, which does what profiles say from this host.

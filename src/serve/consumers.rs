@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use radarflow_connectors::reach::Reach;
 use radarflow_connectors::sealing;
+use radarflow_connectors::sources::enrolled::Enrolled;
 use radarflow_connectors::sources::grpc::{Commands, Configurations};
 use radarflow_connectors::sources::pull::stated::Stated;
 use radarflow_pipeline::Replay;
@@ -35,12 +36,20 @@ pub(super) struct Heard {
     pub(super) commands: Arc<Commands>,
     /// Inventories that people state.
     pub(super) integrations: Arc<Stated>,
+    /// Agents that are enrolled, and what signs their certificates.
+    pub(super) enrolled: Arc<Enrolled>,
     /// Epochs that name records to let go.
     pub(super) to_reap: mpsc::Receiver<Arc<EpochOutput>>,
 }
 
 /// All of them.
-pub(super) fn open(sinks: &Sinks, config: &Config, replay: &Arc<Replay>) -> (Heard, Vec<Arc<dyn Consumer>>) {
+pub(super) fn open(
+    sinks: &Sinks,
+    config: &Config,
+    key: &[u8; 32],
+    replay: &Arc<Replay>,
+) -> (Heard, Vec<Arc<dyn Consumer>>) {
+    let enrolled = Arc::new(Enrolled::new(sinks.keys.clone(), key));
     let integrations = Arc::new(integrations(sinks, config));
     let (principals, registry) = (Arc::new(Principals::default()), Arc::new(Registry::default()));
     let judgements = Arc::new(Judgements::default());
@@ -56,6 +65,7 @@ pub(super) fn open(sinks: &Sinks, config: &Config, replay: &Arc<Replay>) -> (Hea
         configurations: configurations.clone(),
         commands: commands.clone(),
         integrations: integrations.clone(),
+        enrolled: enrolled.clone(),
         to_reap,
     };
     let (live, replay) = (sinks.live.clone(), replay.clone());
@@ -64,6 +74,7 @@ pub(super) fn open(sinks: &Sinks, config: &Config, replay: &Arc<Replay>) -> (Hea
         registry.learn(&output.facts);
         registry.learn_resources(&output.resources);
         integrations.learn(&output.resources);
+        enrolled.learn(&output.resources);
     });
     let live = tap("live", move |output| live.apply(output));
     let outcomes = tap("outcomes", move |output| {

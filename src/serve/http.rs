@@ -1,5 +1,6 @@
 //! HTTP: a door that answers from the first moment on, and the API behind it once everything is ready.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,8 @@ pub(super) struct Connected<'a> {
     pub(super) stop: &'a Stop,
     /// Where clients of Postgres are served.
     pub(super) clients: Option<&'a Clients>,
+    /// Where gateways listen, in the order of the configuration.
+    pub(super) gateways: &'a [SocketAddr],
 }
 
 impl Connected<'_> {
@@ -142,6 +145,11 @@ impl Connected<'_> {
             mail: self.config.mail.as_ref().map(send_mail).transpose()?,
             ask_server: ask_server(Reach::of(self.config.private_addresses))?,
             issuers: Issuers::default(),
+            authorities: self.heard.enrolled.clone(),
+            gateways: {
+                let gateways = gateways(self.config, self.gateways);
+                Arc::new(move |tenant: &str| gateways.get(tenant).cloned())
+            },
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
             asked: Arc::new(pull::Asked::new(
@@ -176,6 +184,18 @@ impl Connected<'_> {
         };
         Ok((api, clients))
     }
+}
+
+/// Where the enrolled agents of each tenant connect: the first name of its first gateway for them.
+fn gateways(config: &Config, listening: &[SocketAddr]) -> BTreeMap<String, String> {
+    let mut gateways = BTreeMap::new();
+    for (gateway, addr) in config.grpc.iter().zip(listening) {
+        if let Some(name) = gateway.names.first() {
+            let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+            gateways.entry(gateway.tenant.clone()).or_insert_with(|| format!("{host}:{}", addr.port()));
+        }
+    }
+    gateways
 }
 
 /// Sends mail through the server of the configuration.

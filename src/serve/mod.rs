@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{DataDir, key};
 use radarflow_connectors::library::Library;
@@ -43,6 +43,7 @@ use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::flow::tables::ADDRESS_FILES;
 use radarflow_proto::ports::Appender;
 use radarflow_query::http::door::Door;
+use radarflow_query::http::edge;
 use radarflow_query::postgres;
 use radarflow_query::tables::live::Live;
 
@@ -104,7 +105,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     let sinks = sinks::open(config, &disk, &dir, &mut opened, &memory, public_url, migrate).await?;
     let (replay, first_epoch) = (opened.replay().clone(), opened.first_epoch());
     http.door.replaying(opened.start_epoch(), replay.reached.clone(), replay.last);
-    let (heard, consumers) = consumers::open(&sinks, config, &replay);
+    let (heard, consumers) = consumers::open(&sinks, config, &key, &replay);
     let mut pipeline = opened.start(consumers).await?;
     let appender: Arc<dyn Appender> = Arc::new(pipeline.intake().clone());
     let library = Library::new(disk.clone(), dir.path(ADDRESS_FILES));
@@ -120,6 +121,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         configurations: heard.configurations.clone(),
         commands: heard.commands.clone(),
         integrations: heard.integrations.clone(),
+        enrolled: heard.enrolled.clone(),
         backlog: pipeline.backlog().clone(),
         room: rooms.feeds.clone(),
         stop: stop.clone(),
@@ -147,6 +149,7 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         runs: sources.runs,
         stop: &stop,
         clients: clients.as_ref(),
+        gateways: &sources.listening.grpc,
     };
     let (api, serving) = connected.api(&slots)?;
     if let (Some(clients), Some(server)) = (clients, &serving) {
@@ -161,14 +164,17 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         reserve: config.disk_reserve_mib << 20,
         memory,
         snapshots_fail: pipeline.snapshots_fail().clone(),
-        certificates: certificates.iter().map(|tls| tls.files().certificate.clone()).collect(),
+        certificates: certificates.iter().filter_map(|tls| Some(tls.files()?.certificate.clone())).collect(),
         pace: config.sinks.lake.keep().quiet,
     };
     tokio::spawn(watch.run(heard.registry.conditions(), stop.clone()));
     tokio::spawn(reap::run(heard.to_reap, appender));
+    let api = Arc::new(api);
+    let tenants = config.grpc.iter().filter(|gateway| !gateway.names.is_empty()).map(|gateway| &*gateway.tenant);
+    edge::authorities(&api, tenants).await.map_err(|why| anyhow!("no certificate authority for agents: {why}"))?;
     // Every listener is open: who reads the token can use it.
     let first_token = tokens::first(config, &api, &sinks.live).await?;
-    http.door.open(Arc::new(api));
+    http.door.open(api);
     Ok(Server {
         http: http.addr,
         url: http.url,
@@ -201,7 +207,8 @@ impl Server {
         let mut changes: Vec<String> = facts.iter().map(told).collect();
         for (tls, exchange) in self.certificates.iter().zip(read) {
             if let Some(exchange) = exchange {
-                changes.push(format!("certificate {}", tls.files().certificate.display()));
+                let file = tls.files().map(|files| files.certificate.display().to_string()).unwrap_or_default();
+                changes.push(format!("certificate {file}"));
                 tls.exchange(exchange);
             }
         }

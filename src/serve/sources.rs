@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use radarflow_connectors::sources::accept::ConnectionSlots;
+use radarflow_connectors::sources::enrolled::Enrolled;
 use radarflow_connectors::sources::tls::Tls;
 use radarflow_connectors::sources::udp::Datagrams;
 use radarflow_connectors::sources::{Durable, Stop, grpc, inventory, kafka, nats, otlp, pull, stage, tcp, udp};
@@ -27,6 +28,8 @@ pub(super) struct World {
     pub(super) commands: Arc<grpc::Commands>,
     /// Inventories that people state.
     pub(super) integrations: Arc<pull::stated::Stated>,
+    /// Agents that are enrolled.
+    pub(super) enrolled: Arc<Enrolled>,
     /// What waits in staged runs.
     pub(super) backlog: Arc<Backlog>,
     /// Memory for what is read of feeds.
@@ -139,7 +142,11 @@ pub(super) async fn open(
     let staged = world.backlog.clone();
     let space: stage::StagingSpace = Arc::new(move || staged.bytes() < stage::STAGED_BYTES);
     for gateway in &config.grpc {
-        let tls = gateway.tls.as_ref().map(|files| Tls::read(files.clone(), grpc::PROTOCOLS)).transpose()?;
+        let tls = match &gateway.tls {
+            Some(files) => Some(Tls::read(files.clone(), grpc::PROTOCOLS)?),
+            None if gateway.names.is_empty() => None,
+            None => Some(Tls::enrolled(world.enrolled.clone(), &gateway.tenant, &gateway.names, grpc::PROTOCOLS)),
+        };
         certificates.extend(tls.clone());
         let (appender, instances, space, room) = (appender.clone(), registry.clone(), space.clone(), memory.clone());
         let (configurations, commands) = (world.configurations.clone(), world.commands.clone());

@@ -19,7 +19,10 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 
 /// Runs the commands of a page against a server of its own.
 async fn play(name: &str) -> (Home, tempfile::TempDir) {
-    let mut home = Home::new("");
+    play_in(Home::new(""), name).await
+}
+
+async fn play_in(mut home: Home, name: &str) -> (Home, tempfile::TempDir) {
     let server = home.start();
     let script = blocks(&page(name), "sh").join("\n");
     assert!(!script.is_empty(), "{name} has commands");
@@ -67,6 +70,11 @@ async fn people_are_told_as_the_page_says() {
 async fn devices_are_looked_at_when_and_as_the_page_says() {
     play("watching.md").await;
     play("telemetry.md").await;
+}
+
+#[tokio::test]
+async fn agents_are_enrolled_and_kept_out_as_the_page_says() {
+    play_in(crate::edge::home(), "edge.md").await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod damage;
 mod deploy;
 mod devices;
 mod disk;
+mod edge;
 mod explain;
 mod hour;
 mod jobs;

@@ -195,6 +195,12 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         let (status, made) = server.post(&format!("/api/v2/{kind}"), &admin, &body).await;
         assert_eq!(status, 201, "{made}");
     }
+    // Its id is the program's.
+    let package = json!({"name": PLANTED, "agent_id": PLANTED, "notes": PLANTED});
+    let body = json!({"data": {"type": "edge_packages", "attributes": package}});
+    let (status, package) = server.post("/api/v2/edge_packages", &admin, &body).await;
+    assert_eq!(status, 201, "{package}");
+    let package = package["data"]["id"].as_str().unwrap().to_owned();
     let body = json!({"user": named, "password": format!("{PLANTED} password")});
     let (status, session) = server.post("/api/v2/sign-in", "", &body).await;
     assert_eq!(status, 201, "{session}");
@@ -219,6 +225,10 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         ("/api/tokens/{id} id", token_id.clone()),
         ("/api/v2/tokens/{id} id", token_id),
         ("/api/v2/sessions/{id} id", session),
+        ("/api/v2/edge_packages/{id} id", package.clone()),
+        ("/api/v2/edge_packages/{id}/actions/revoke id", package.clone()),
+        ("/api/edge-packages/{id}/bundle id", package.clone()),
+        ("/api/edge-packages/{id}/enroll id", package.clone()),
     ]);
     let calls = calls(&document, &values);
     assert!(calls.len() > 50, "{}", calls.len());
@@ -273,6 +283,9 @@ async fn nobody_learns_anything_of_what_is_not_theirs() {
         let (status, read) = server.ask(Method::GET, &format!("/api/v2/{kind}/{named}"), &admin, &json!(null)).await;
         assert_eq!(status, 200, "{read}");
     }
+    let path = format!("/api/v2/edge_packages/{package}");
+    let (_, read) = server.ask(Method::GET, &path, &admin, &json!(null)).await;
+    assert_eq!(read["data"]["attributes"]["status"], "created", "{read}");
     let others =
         server.rows("in:audit actor:(viewer,helpdesk,operator,admin) subject:planted* action:!'tokens:*'").await;
     assert!(others.iter().all(|row| row["actor"] == "admin"), "{others:?}");

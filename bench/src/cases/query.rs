@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use radarflow_connectors::sinks::lake::{Keep, Lake, open_table};
 use radarflow_connectors::sources::accept::{self, ConnectionSlots};
+use radarflow_connectors::sources::enrolled::Enrolled;
 use radarflow_network::devices::Network;
 use radarflow_proto::cell::{RowId, Time};
 use radarflow_proto::fact::{Fact, IpLink, Role, Token};
@@ -312,6 +313,8 @@ pub(crate) fn run() -> Result<()> {
         mail: None,
         ask_server: Arc::new(|_| Box::pin(async { Err("nobody is asked".to_owned()) })),
         issuers: Issuers::default(),
+        authorities: Arc::new(Enrolled::new(Arc::default(), &[1; 32])),
+        gateways: Arc::new(|_| None),
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
         records: Arc::new(Nobody),

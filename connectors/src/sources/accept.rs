@@ -5,6 +5,7 @@
 //! closed. A connection whose other end has vanished (a host without power says no goodbye) is found by probes and closed. Handshakes are bounded in number
 //! and time, so that who connects and says nothing keeps nobody else waiting for long.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::enrolled::Cut;
 use super::tls::Tls;
 
 /// Connections of one kind of listener at once; more wait to be accepted.
@@ -80,12 +82,20 @@ impl ConnectionSlots {
 }
 
 /// One connection.
-#[derive(Debug)]
 pub struct Connection {
     io: Io,
     peer: SocketAddr,
     held: Held,
+    /// It is closed when this is over.
+    cut: Option<Cut>,
+    is_cut: bool,
     _slot: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -121,10 +131,10 @@ impl Connection {
     /// # Errors
     /// The handshake fails or takes too long, or there is TLS already.
     pub async fn secured(self, tls: &Tls) -> io::Result<Connection> {
-        let Connection { io, peer, held, _slot } = self;
+        let Connection { io, peer, held, cut, is_cut, _slot } = self;
         let Io::Plain(stream) = io else { return Err(io::ErrorKind::InvalidInput.into()) };
         let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)).await??;
-        Ok(Connection { io: Io::Secure(stream.into()), peer, held, _slot })
+        Ok(Connection { io: Io::Secure(stream.into()), peer, held, cut, is_cut, _slot })
     }
 }
 
@@ -134,14 +144,27 @@ impl Connected for Connection {
     fn connect_info(&self) -> Peer {
         let certificate = match &self.io {
             Io::Plain(_) => None,
-            Io::Secure(stream) => stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()),
+            Io::Secure(stream) => shown(stream),
         };
         Peer { addr: self.peer, certificate: certificate.map(|c| c.clone().into_owned()) }
     }
 }
 
+/// The certificate that the other end shows.
+fn shown(stream: &TlsStream<TcpStream>) -> Option<&CertificateDer<'static>> {
+    stream.get_ref().1.peer_certificates().and_then(|chain| chain.first())
+}
+
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(cut) = &mut self.cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            (self.cut, self.is_cut) = (None, true);
+        }
+        if self.is_cut {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         match &mut self.io {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Secure(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -229,17 +252,20 @@ pub fn connections(
             tune(&stream);
             let Some(held) = slots.memory(peer) else { continue };
             let Some(tls) = &tls else {
-                let _ = made.send(Ok(Connection { io: Io::Plain(stream), peer, held, _slot: slot })).await;
+                let _ = made
+                    .send(Ok(Connection { io: Io::Plain(stream), peer, held, cut: None, is_cut: false, _slot: slot }))
+                    .await;
                 continue;
             };
             let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-            let (made, acceptor) = (made.clone(), tls.acceptor());
+            let (made, acceptor, gate) = (made.clone(), tls.acceptor(), tls.gate().cloned());
             tokio::spawn(async move {
                 match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         drop(permit);
+                        let cut = gate.and_then(|gate| Some(gate.cut(shown(&stream)?)));
                         let io = Io::Secure(stream.into());
-                        let _ = made.send(Ok(Connection { io, peer, held, _slot: slot })).await;
+                        let _ = made.send(Ok(Connection { io, peer, held, cut, is_cut: false, _slot: slot })).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),

@@ -1,8 +1,10 @@
 //! The agents' gateway: `monitoring.AgentGatewayService`, all five calls, answered after the frame is durable.
 //!
 //! With TLS a client certificate is required: `CN=<agent>.<partition>.…` or a SAN `spiffe://<domain>/<type>/<partition>/
-//! <id>` names the agent and its partition, and a request that names another agent is refused. Without TLS the listener
-//! must be on loopback, and the payload's partition counts.
+//! <id>` names the agent and its partition, and a request that names another agent is refused. Who signs these certificates the
+//! configuration says; or the tenant's own authority does, and then only enrolled agents are let in ([`super::enrolled`]), whose
+//! certificates are renewed on the same connection. Without TLS the listener must be on loopback, and the payload's partition
+//! counts.
 //!
 //! A stream is checked whole and applied whole: its chunks become durable as they come, staged under their run, and the
 //! final one releases them. A stream that breaks, or breaks a rule, is discarded. The same run sent again changes nothing,
@@ -22,6 +24,8 @@ use axum::extract::Request as HttpRequest;
 use axum::middleware::{Next, from_fn};
 use futures::Stream;
 use radarflow_proto::body::{Memory, Messages, PATIENCE, Patience, Prompt};
+use radarflow_proto::enrolment::enrolment_server::{Enrolment, EnrolmentServer};
+use radarflow_proto::enrolment::{RenewRequest, RenewResponse};
 use radarflow_proto::frame::{Entry, Kind, Origin};
 use radarflow_proto::grpc::agent_gateway_service_server::{AgentGatewayService, AgentGatewayServiceServer};
 use radarflow_proto::grpc::control_stream_request::Payload;
@@ -30,7 +34,8 @@ use radarflow_proto::grpc::{
     ControlStreamResponse, GatewayServiceStatus, GatewayStatusChunk, GatewayStatusRequest, GatewayStatusResponse,
 };
 use radarflow_proto::payload::{AgentPush, ServiceHead, magnitude_us};
-use radarflow_proto::ports::{AppendError, Appender, NewInstances};
+use radarflow_proto::ports::{AppendError, Appender, Certified, NewInstances};
+use radarflow_proto::resource::Resource;
 use radarflow_proto::room::{Room, of_address};
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -39,6 +44,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::accept::{ConnectionSlots, Peer, connections};
 use super::configurations::{Configuration, Partitions, called};
 use super::control::{AgentName, Held};
+use super::enrolled::{Gate, MAX_REQUEST, Renewal};
 use super::stage::{self, PIECE_BYTES, Staging, StagingSpace};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
@@ -108,7 +114,7 @@ pub async fn start(
         )));
     }
     // Without it anybody could be any agent.
-    if tls.as_ref().is_some_and(|tls| tls.files().client_ca.is_none()) {
+    if tls.as_ref().is_some_and(|tls| !tls.asks_clients()) {
         return Err(SourceError::Tls(format!(
             "agents of the gRPC listener {} are known by their certificates; configure client_ca in [grpc.tls]",
             listener.addr
@@ -127,7 +133,10 @@ pub async fn start(
     let origin = origin(Kind::Status, "grpc", &Listener { addr, ..listener.clone() });
     let (gateway_id, stopped) = ("radarflow".to_owned(), stop.clone());
     let partitions = Partitions::default();
+    let gate = tls.as_ref().and_then(|tls| tls.gate().cloned());
+    let renewals = gate.clone().map(|gate| EnrolmentServer::new(Renewals { gate, appender: appender.clone() }));
     let gateway = Gateway {
+        gate,
         configurations,
         commands,
         partitions,
@@ -155,7 +164,12 @@ pub async fn start(
         }
     });
     let mut server = server;
-    let server = server.add_routes(Routes::from(Routes::new(service).into_axum_router().layer(bounded)));
+    let routes = Routes::new(service);
+    let routes = match renewals {
+        Some(renewals) => routes.add_service(renewals.max_decoding_message_size(2 * MAX_REQUEST)),
+        None => routes,
+    };
+    let server = server.add_routes(Routes::from(routes.into_axum_router().layer(bounded)));
     tokio::spawn(async move {
         let told = async move { stopped.told().await };
         if let Err(error) = server.serve_with_incoming_shutdown(connections(socket, tls, slots), told).await {
@@ -174,6 +188,8 @@ fn within(body: Body, memory: Memory, waits: bool) -> Body {
 }
 
 struct Gateway {
+    /// Who is enrolled, where only these are let in.
+    gate: Option<Gate>,
     configurations: Arc<Configurations>,
     commands: Arc<Commands>,
     partitions: Partitions,
@@ -187,10 +203,12 @@ struct Gateway {
 }
 
 /// Who calls.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct Caller {
     /// From the certificate: the agent and its partition. `None` without TLS.
     certified: Option<(String, String)>,
+    /// What it was enrolled by.
+    package: Option<Arc<Resource>>,
     peer: Option<SocketAddr>,
 }
 
@@ -209,6 +227,41 @@ impl Caller {
                 Err(Status::permission_denied(format!("the certificate is {certified}'s, the request says {agent_id}")))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// The certificate of who calls.
+fn shown<T>(request: &Request<T>) -> Result<&[u8], Status> {
+    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_deref());
+    certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))
+}
+
+impl Gate {
+    /// The package of a certificate that lets somebody in.
+    fn admitted(&self, certificate: &[u8]) -> Result<Arc<Resource>, Status> {
+        let out = || Status::unauthenticated("this certificate is not that of an enrolled agent, or was revoked");
+        self.admits(certificate).ok_or_else(out)
+    }
+}
+
+/// Renews the certificates of enrolled agents.
+struct Renewals {
+    gate: Gate,
+    appender: Arc<dyn Appender>,
+}
+
+#[tonic::async_trait]
+impl Enrolment for Renewals {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let package = self.gate.admitted(shown(&request)?)?;
+        let made = self.gate.enrolled().renew(&self.appender, &package, &request.into_inner().request).await;
+        match made {
+            Ok(Certified { certificate, authorities, .. }) => {
+                Ok(Response::new(RenewResponse { certificate, authorities }))
+            }
+            Err(Renewal::Refused(why)) => Err(Status::invalid_argument(why)),
+            Err(Renewal::Later(why)) => Err(Status::unavailable(why)),
         }
     }
 }
@@ -298,16 +351,16 @@ impl Gateway {
         let other = request.extensions().get::<Peer>();
         let peer = other.map(|other| other.addr);
         if !self.secure {
-            return Ok(Caller { certified: None, peer });
+            return Ok(Caller { peer, ..Caller::default() });
         }
-        let certificate = other.and_then(|other| other.certificate.as_ref());
-        let certificate = certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
+        let certificate = shown(request)?;
+        let package = self.gate.as_ref().map(|gate| gate.admitted(certificate)).transpose()?;
         let named = certified(certificate).ok_or_else(|| {
             Status::unauthenticated(
                 "the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN",
             )
         })?;
-        Ok(Caller { certified: Some(named), peer })
+        Ok(Caller { certified: Some(named), package, peer })
     }
 
     /// The origin of a caller's inputs: the certificate's partition, else what the payload says, else left to each item.
@@ -507,6 +560,9 @@ impl AgentGatewayService for Gateway {
             arch: &r.arch,
         };
         self.beat(&caller, &said, &r.capabilities).await?;
+        if let (Some(gate), Some(package)) = (&self.gate, &caller.package) {
+            gate.enrolled().installed(&self.appender, package).await;
+        }
         self.partitions.say(&r.agent_id, &r.partition);
         let version = self.told(&caller, &r.partition, &r.agent_id).map(|told| told.version.clone());
         Ok(Response::new(AgentHelloResponse {

@@ -7,6 +7,7 @@ pub mod accept;
 mod configurations;
 mod control;
 pub mod engine;
+pub mod enrolled;
 pub mod grpc;
 pub mod inventory;
 pub mod kafka;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
 
 use super::SourceError;
+use super::enrolled::{Enrolled, Gate};
 
 /// Files of a listener's certificates, PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -70,9 +71,17 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError
 /// Certificates in use.
 #[derive(Debug)]
 pub struct Tls {
-    files: Files,
+    whence: Whence,
     protocols: &'static [&'static [u8]],
     used: RwLock<Used>,
+}
+
+/// Where certificates come from.
+#[derive(Debug)]
+enum Whence {
+    Files(Files),
+    /// The authority of a tenant, for its agents.
+    Gate(Gate),
 }
 
 #[derive(Debug)]
@@ -92,12 +101,41 @@ impl Tls {
     /// [`SourceError`] where a file cannot be read, or certificate and key are no pair.
     pub fn read(files: Files, protocols: &'static [&'static [u8]]) -> Result<Arc<Tls>, SourceError> {
         let used = Used { text: files.text(), config: Arc::new(files.config(protocols)?) };
-        Ok(Arc::new(Tls { files, protocols, used: RwLock::new(used) }))
+        Ok(Arc::new(Tls { whence: Whence::Files(files), protocols, used: RwLock::new(used) }))
     }
 
-    /// Where they are.
-    pub fn files(&self) -> &Files {
-        &self.files
+    /// For the enrolled agents of a tenant, who call this host by these names.
+    pub fn enrolled(
+        enrolled: Arc<Enrolled>,
+        tenant: &str,
+        names: &[String],
+        protocols: &'static [&'static [u8]],
+    ) -> Arc<Tls> {
+        let gate = Gate::new(enrolled, tenant.to_owned(), names.to_vec());
+        let mut config = gate.config();
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        let used = Used { text: Vec::new(), config: Arc::new(config) };
+        Arc::new(Tls { whence: Whence::Gate(gate), protocols, used: RwLock::new(used) })
+    }
+
+    /// The files that they are in, if they are in files.
+    pub fn files(&self) -> Option<&Files> {
+        match &self.whence {
+            Whence::Files(files) => Some(files),
+            Whence::Gate(_) => None,
+        }
+    }
+
+    /// Whether who connects must show a certificate.
+    pub(super) fn asks_clients(&self) -> bool {
+        self.files().is_none_or(|files| files.client_ca.is_some())
+    }
+
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        match &self.whence {
+            Whence::Files(_) => None,
+            Whence::Gate(gate) => Some(gate),
+        }
     }
 
     /// Reads the files again; nothing where they say what they said.
@@ -105,11 +143,12 @@ impl Tls {
     /// # Errors
     /// [`SourceError`] as for [`Tls::read`]; what was read before stays in use.
     pub fn again(&self) -> Result<Option<Exchange>, SourceError> {
-        let text = self.files.text();
+        let Whence::Files(files) = &self.whence else { return Ok(None) };
+        let text = files.text();
         if self.used.read().unwrap_or_else(PoisonError::into_inner).text == text {
             return Ok(None);
         }
-        let config = Arc::new(self.files.config(self.protocols)?);
+        let config = Arc::new(files.config(self.protocols)?);
         Ok(Some(Exchange(Used { text, config })))
     }
 

@@ -19,6 +19,7 @@ mod alerts;
 mod commands;
 mod devices;
 pub mod door;
+pub mod edge;
 mod explain;
 mod flight;
 mod groups;
@@ -61,7 +62,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use radarflow_proto::clock::LedgerClock;
 use radarflow_proto::fact::IpLink;
-use radarflow_proto::ports::{Appender, AskedInventories, FindRecords, InventoryRuns, Outcome};
+use radarflow_proto::ports::{Appender, AskedInventories, Authorities, FindRecords, InventoryRuns, Outcome};
 use radarflow_proto::record::SourceKind;
 use radarflow_proto::room::Room;
 use radarflow_reconcile::identity::sources::Instances;
@@ -117,6 +118,10 @@ pub struct Api {
     pub ask_server: Arc<AskServer>,
     /// What these say of themselves.
     pub issuers: Issuers,
+    /// What agents are enrolled with.
+    pub authorities: Arc<dyn Authorities>,
+    /// Where the enrolled agents of a tenant connect, `host:port`.
+    pub gateways: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     /// Finds records, for explanations.
     pub records: Arc<dyn FindRecords>,
     /// Takes inventories.
@@ -175,6 +180,9 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(alerts::preview_silence))
         .routes(routes!(alerts::replay))
         .routes(routes!(devices::device))
+        .routes(routes!(edge::public_key))
+        .routes(routes!(edge::enroll))
+        .routes(routes!(edge::bundle))
         .routes(routes!(explain::explain_device))
         .routes(routes!(explain::why_not))
         .routes(routes!(devices::step_device))

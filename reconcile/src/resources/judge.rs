@@ -24,7 +24,7 @@ use radarflow_proto::rows::Table;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::kind::{MadeBy, ResourceKind, Wrong, check_id};
+use super::kind::{MadeBy, ResourceAction, ResourceKind, Wrong, check_id};
 use super::told::CONFIGURATION;
 use super::world::{self, Standing, World};
 use super::{maintenance, named, of_table, profiles, providers, rotas, routes};
@@ -568,8 +568,8 @@ fn stepped(
             said.extend(fields.clone());
             made(at, command, operation, of_host, kind, said, Some(stands)).map(Some)
         }
-        (Act::Do { action, .. }, Some(stands)) => match kind.actions.iter().find(|declared| declared.name == action) {
-            Some(declared) => Ok(Some(without(at, command, stands, declared.clears))),
+        (Act::Do { action, fields }, Some(stands)) => match kind.actions.iter().find(|known| known.name == action) {
+            Some(declared) => Ok(Some(done_to(at, command, stands, declared, fields))),
             None => {
                 let known: Vec<_> = kind.actions.iter().map(|action| action.name).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -579,14 +579,18 @@ fn stepped(
     }
 }
 
-/// The resource, less some of its secrets.
-fn without(at: At, command: &Command, stands: &Arc<Resource>, secrets: &[&str]) -> Arc<Resource> {
-    if !secrets.iter().any(|name| stands.secrets.contains_key(*name)) {
+/// The resource after a step: less some of its secrets, with what the step sets.
+fn done_to(at: At, command: &Command, stands: &Arc<Resource>, action: &ResourceAction, said: &Fields) -> Arc<Resource> {
+    let by = &command.principal.name;
+    // What is wrong with what was said is told when all is done, and then nothing is.
+    let sets = action.read(said).map(|said| (action.sets)(at, by, stands, &said)).unwrap_or_default();
+    if sets.is_empty() && !action.clears.iter().any(|name| stands.secrets.contains_key(*name)) {
         return stands.clone();
     }
     let mut after = Resource::clone(stands);
-    after.secrets.retain(|name, _| !secrets.contains(&name.as_str()));
-    (after.updated_us, after.updated_by, after.epoch) = (at.now_us, command.principal.name.clone(), at.epoch);
+    after.secrets.retain(|name, _| !action.clears.contains(&name.as_str()));
+    after.fields.0.extend(sets);
+    (after.updated_us, after.updated_by, after.epoch) = (at.now_us, by.clone(), at.epoch);
     Arc::new(after)
 }
 

@@ -10,6 +10,7 @@ use radarflow_proto::resource::{Fields, RefusalCode, Resource};
 use radarflow_proto::rows::{StateRow, Table};
 use serde_json::{Map, Value, json};
 
+use super::judge::At;
 use super::world::World;
 use crate::access::Permission;
 
@@ -69,6 +70,8 @@ pub struct ResourceAction {
     pub clears: &'static [&'static str],
     /// What it is told.
     pub fields: &'static [Field],
+    /// What it changes, by whom, of how it stood, as told.
+    pub sets: fn(At, &str, &Resource, &Fields) -> Fields,
     /// Whether it can be taken, as things stand.
     pub check: fn(&World<'_>, &Resource, &Fields) -> Result<(), Wrong>,
 }
@@ -76,7 +79,8 @@ pub struct ResourceAction {
 impl ResourceAction {
     /// One that is told nothing and can always be taken.
     pub const fn new(name: &'static str, doc: &'static str, least: Role) -> Self {
-        ResourceAction { name, doc, least, clears: &[], fields: &[], check: |_, _, _| Ok(()) }
+        let (clears, fields) = (&[], &[]);
+        ResourceAction { name, doc, least, clears, fields, sets: |_, _, _, _| Fields::new(), check: |_, _, _| Ok(()) }
     }
 
     /// What it is told, each read, what is not said by default.

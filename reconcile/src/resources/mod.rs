@@ -14,11 +14,12 @@
 //! | [`kind`] | what is declared of a kind |
 //! | [`world`] | what stands in a tenant while a command is judged |
 //! | [`judge`], `judges` | what becomes of a command: of one tenant, of all |
-//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs`, `integrations`, `parsing` | the kinds |
+//! | `users`, `roles`, `tokens`, `sessions`, `links`, `providers`, `receivers`, `groups`, `profiles`, `rules`, `dependencies`, `pairs`, `integrations`, `parsing`, `edge` | the kinds |
 //! | `routes`, `silences`, `inhibition`, `times`, `maintenance`, `escalation`, `rotas` | the kinds of who is told of alerts |
 //! | [`told`] | resources as facts of old, and facts of old as commands |
 
 mod dependencies;
+pub mod edge;
 pub mod escalation;
 mod groups;
 mod inhibition;
@@ -57,9 +58,11 @@ use crate::access::{Action, Permission};
 
 /// Every kind of resource, by name.
 pub static KINDS: &[&ResourceKind] = &[
+    &edge::CERTIFICATE_AUTHORITIES,
     &pairs::CLEAR_PAIRS,
     &dependencies::DEPENDENCIES,
     &groups::DEVICE_GROUPS,
+    &edge::EDGE_PACKAGES,
     &escalation::ESCALATION_POLICIES,
     &providers::IDENTITY_PROVIDERS,
     &inhibition::INHIBIT_RULES,

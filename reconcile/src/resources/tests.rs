@@ -623,3 +623,75 @@ fn an_administrator_forgets_the_second_factor_of_who_lost_it() {
     assert_eq!(ann.secrets.keys().collect::<Vec<_>>(), ["password"]);
     assert!(!court.judge.standing().contains_key(&(Table::Session, "s".to_owned())));
 }
+
+#[test]
+fn a_package_is_downloaded_once_and_what_is_revoked_stays_out() {
+    let mut court = Court::with_tokens();
+    let made =
+        json!({"name": "north", "agent_id": "edge-1", "site": "dc7", "sha256": "s", "expires_at": 1_000_000_000});
+    let make = |id: &str| create("edge_packages", id, made.clone());
+    assert_eq!(court.ask(by_token("operator"), vec![make("p")]), Err(RefusalCode::Forbidden));
+    court.ask(by_token("admin"), vec![make("p")]).unwrap();
+    let read = court.epoch;
+    assert_eq!(court.ask(by_token("admin"), vec![make("q")]), Err(RefusalCode::Conflict));
+    for (field, wrong) in
+        [("agent_id", "a.b"), ("site", "a/b"), ("gateway", "host"), ("gateway", "h:0"), ("gateway", "u@h:1")]
+    {
+        let mut said = made.clone();
+        (said["agent_id"], said[field]) = (json!("edge-2"), json!(wrong));
+        let asked = court.ask(by_token("admin"), vec![create("edge_packages", "q", said)]);
+        assert_eq!(asked, Err(RefusalCode::Invalid), "{field} {wrong}");
+    }
+    let said = json!({"agent_id": "edge-2"});
+    assert_eq!(court.ask(by_token("admin"), vec![update("edge_packages", "p", said)]), Err(RefusalCode::Immutable));
+
+    // Two who download it at once read the same.
+    let download = |serial: &str| Operation {
+        condition: Condition::Epoch(read),
+        ..update("edge_packages", "p", json!({"serial": serial, "downloaded_at": 7, "expires_at": null}))
+    };
+    let system = || Principal::of_host(PrincipalKind::System, "enrolment");
+    let row = |changes: &[ResourceChange]| {
+        let after = changes[0].after.as_ref().unwrap();
+        match edge::EDGE_PACKAGES.row(after).unwrap() {
+            StateRow::EdgePackage(row) => row,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = row(&court.ask(system(), vec![download("01")]).unwrap());
+    assert_eq!(
+        (first.status.as_str(), first.serial.as_deref(), first.site.as_str()),
+        ("downloaded", Some("01"), "dc7")
+    );
+    assert_eq!(court.ask(system(), vec![download("02")]), Err(RefusalCode::PreconditionFailed));
+    // It does not go by itself any more.
+    assert!(court.judge.expire(i64::MAX).0.iter().all(|change| change.before.as_ref().unwrap().id != "p"));
+
+    let revoke = |reason: Value| {
+        let action = "revoke".to_owned();
+        operation("edge_packages", "p", Act::Do { action, fields: fields(json!({"reason": reason})) })
+    };
+    assert_eq!(court.ask(by_token("operator"), vec![revoke(json!("x"))]), Err(RefusalCode::Forbidden));
+    assert_eq!(court.ask(by_token("admin"), vec![revoke(json!("x".repeat(1001)))]), Err(RefusalCode::Invalid));
+    let revoked = row(&court.ask(by_token("admin"), vec![revoke(json!("lost"))]).unwrap());
+    assert_eq!((revoked.status.as_str(), revoked.revoked_by.as_deref()), ("revoked", Some("admin")));
+    assert_eq!(revoked.revoked_because.as_deref(), Some("lost"));
+    // Once is for good, and the name is free.
+    assert!(court.ask(by_token("admin"), vec![revoke(json!("again"))]).unwrap().is_empty());
+    court.ask(by_token("admin"), vec![make("q")]).unwrap();
+    // What nobody downloads in time goes.
+    let (gone, _) = court.judge.expire(1_000_000_000);
+    assert_eq!(gone.iter().map(|change| change.before.as_ref().unwrap().id.as_str()).collect::<Vec<_>>(), ["q"]);
+}
+
+#[test]
+fn authorities_are_made_by_the_program_and_ended_by_people() {
+    let mut court = Court::with_tokens();
+    let made = json!({"certificate": "c", "fingerprint": "f", "not_after": 2_000_000_000_000_i64, "key": "sealed:k"});
+    let make = || create("certificate_authorities", "agents", made.clone());
+    assert_eq!(court.ask(by_token("admin"), vec![make()]), Err(RefusalCode::Forbidden));
+    court.ask(Principal::of_host(PrincipalKind::System, "enrolment"), vec![make()]).unwrap();
+    let end = || operation("certificate_authorities", "agents", Act::Delete);
+    assert_eq!(court.ask(by_token("operator"), vec![end()]), Err(RefusalCode::Forbidden));
+    court.ask(by_token("admin"), vec![end()]).unwrap();
+}

@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = files![
     "0015_telemetry",
     "0016_otel",
     "0017_on_call_integrations_parsing",
+    "0018_edge_packages",
 ];
 
 /// What brings a schema up to date.

@@ -37,8 +37,8 @@ pub(super) async fn kept(api: &Api, of: &Of<'_>, fields: &mut Fields) -> Result<
     match of.kind.table {
         Table::User => user(api, of, fields).await,
         Table::Receiver => receiver(api, of, fields),
-        // Of a token its hash is stated.
-        Table::ApiToken => Ok(()),
+        // Of what lets somebody in its hash is stated.
+        Table::ApiToken | Table::EdgePackage => Ok(()),
         _ => {
             let secrets = of.kind.fields.iter().filter(|field| field.secret.is_some());
             texts(api, of, fields, secrets.map(|field| field.name))

@@ -27,10 +27,10 @@ use super::{PREFIX, kind, secrets};
 use crate::actor::Actor;
 use crate::error::{QueryError, SrqlError};
 use crate::http::commands::command_id;
-use crate::http::groups;
 use crate::http::problem::{bad, problem, refuse};
 use crate::http::reading::{Sender, typed};
 use crate::http::{Api, MAX_BODY, Shared};
+use crate::http::{edge, groups};
 
 /// Names a request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -362,6 +362,11 @@ impl Api {
                 let (id, token) = secrets::token(&mut fields);
                 (id.clone(), Some(Told { id, name: "token", value: token }))
             }
+            // Nor an edge package, of which only a hash of what lets it be downloaded is stated.
+            Table::EdgePackage => {
+                let (id, token) = edge::package(self, &mut fields);
+                (id.clone(), Some(Told { id, name: "token", value: token }))
+            }
             _ => (id.unwrap_or_default(), None),
         };
         let of = secrets::Of { tenant: &actor.tenant, kind, id: &id };
@@ -497,6 +502,11 @@ pub(super) async fn act(
         return Err(pointed(StatusCode::CONFLICT, &detail, "/data/type"));
     }
     let fields = data.map(|data| data.attributes.into_iter().collect()).unwrap_or_default();
+    // As for the fields of a resource: what is wrong however it stands is told first.
+    if let Some(Err(wrong)) = kind.actions.iter().find(|known| known.name == action).map(|known| known.read(&fields)) {
+        let more = wrong.field.map_or_else(|| json!({}), |f| json!({"pointer": format!("/data/attributes/{f}")}));
+        return Err(problem(StatusCode::UNPROCESSABLE_ENTITY, wrong.code.name(), &wrong.detail, more));
+    }
     let runs = kind.table == Table::Profile && action == "run";
     let operation =
         operation(kind, id.clone(), Act::Do { action, fields }, sent.headers.condition, &sent.headers.owner);

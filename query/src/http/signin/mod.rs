@@ -113,7 +113,7 @@ fn csrf(session: &str) -> String {
 }
 
 /// Whether two texts are equal, in a time that does not tell where they differ.
-fn same(a: &str, b: &str) -> bool {
+pub(in crate::http) fn same(a: &str, b: &str) -> bool {
     let key: [u8; 32] = rand::random();
     let digest = |text: &str| {
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("a key of any length");
@@ -176,19 +176,24 @@ fn first_tenant() -> String {
 
 /// Where somebody comes from.
 #[derive(Clone)]
-struct From {
+pub(in crate::http) struct From {
     address: Option<IpAddr>,
     user_agent: Option<String>,
 }
 
 impl From {
-    fn of(request: &Request) -> Self {
+    /// Who does something of its own accord.
+    pub(in crate::http) fn nowhere() -> Self {
+        From { address: None, user_agent: None }
+    }
+
+    pub(in crate::http) fn of(request: &Request) -> Self {
         let agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         let cut = |agent: &str| agent.chars().filter(|c| !c.is_control()).take(USER_AGENT / 4).collect();
         From { address: request.extensions().get::<Sender>().map(|sender| sender.0), user_agent: agent.map(cut) }
     }
 
-    fn address(&self) -> Option<String> {
+    pub(in crate::http) fn address(&self) -> Option<String> {
         self.address.map(|address| address.to_string())
     }
 
@@ -276,7 +281,7 @@ fn too_many(seconds: i64) -> Response {
 }
 
 /// Tells a failure in the audit: so many a minute, of tenants that there are. Nobody waits for it.
-fn tell_failure(api: &Shared, from: &From, tenant: &str, user: &str, reason: String) {
+pub(in crate::http) fn tell_failure(api: &Shared, from: &From, tenant: &str, user: &str, reason: String) {
     if api.principals.knows(tenant) && api.attempts.is_told(tenant, api.now_ms()) {
         let user = user.chars().take(MAX_NAME).collect();
         let fact = Fact::SignInFailed { tenant: tenant.to_owned(), user, address: from.address(), reason };
