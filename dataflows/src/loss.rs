@@ -6,6 +6,10 @@
 //!                              │ of those that end
 //! deltas of feeds ────────────►┴─► [feeds] ─────────────► ledgers Δ
 //! ```
+//! Each ledger learns how often its feed or sender speaks ([`radarflow_reconcile::rhythm`]). One that is quiet for longer is
+//! `silent`: its row and an event say so, and one alert of the feed says how many are and who. A condition a sender would be
+//! thousands where a network is gone, and whatever anybody wants to claim to be on UDP; rules over `sources` make finer ones.
+//!
 //! A row is said again at most every [`PACE_MS`], because a ledger moves with every datagram. A sender's ledger ends when
 //! the sender is quiet, and when there are more than [`MAX_SENDERS`] in its share ([`crate::strangers`]); what it counted is
 //! counted by its feed from then on, so that the ledgers of a feed together tell of all that came in.
@@ -14,14 +18,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use radarflow_proto::cell::Time;
-use radarflow_proto::rows::{Source, StateRow};
+use radarflow_proto::cell::{RowId, Time};
+use radarflow_proto::rows::{HealthEvent, Source, StateRow};
+use radarflow_reconcile::alert::{Condition, Subject};
+use radarflow_reconcile::rhythm::Rhythm;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 
-use crate::collection::{Events, Rel, collected};
+use crate::alerts::{AlertKey, Conditions};
+use crate::collection::{Events, Rel, changes, collected};
 use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine, put_state, take_state};
+use crate::output::DerivedRow;
 use crate::sizes::Sizes;
 use crate::strangers::{Reputation, bucket_of_text};
 
@@ -29,6 +37,11 @@ use crate::strangers::{Reputation, bucket_of_text};
 pub const PACE_MS: i64 = 1000;
 /// Senders of a feed's share that have a ledger of their own: 16,384 a feed.
 pub const MAX_SENDERS: usize = 256;
+/// Feeds whose senders speak by themselves and often, so that quiet means something. Traps come when something happens, agents have
+/// a health of their own ([`crate::health`]), and what people push comes when they do.
+const RHYTHMIC: &[&str] = &["netflow", "sflow", "syslog", "otlp", "nats", "kafka"];
+/// Silent senders that an alert names; it counts all of them.
+const NAMED: usize = 10;
 
 /// Which ledger.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +108,18 @@ struct Ledger {
     /// What was said of it, and when.
     said: Option<(Source, i64)>,
     unsaid: bool,
+    rhythm: Rhythm,
+}
+
+/// What a ledger says.
+#[derive(Clone, Debug)]
+enum Said {
+    /// A row appears or goes.
+    Row(StateRow, isize),
+    /// Something happened.
+    Happened(DerivedRow),
+    /// It is silent, or is no more.
+    Silent(SourceKey, isize),
 }
 
 impl Ledger {
@@ -114,7 +139,62 @@ impl Ledger {
             waiting_sets: n(self.total.waiting_sets.unwrap_or(0)),
             waiting: self.total.waiting.clone(),
             last_seen: Time(self.total.at_us),
+            state: is_rhythmic(&key.source).then(|| self.state().to_owned()),
+            patience_s: self.rhythm.patience_ms().map(|patience| patience / 1000),
             epoch: 0,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.rhythm.patience_ms() {
+            _ if self.rhythm.is_silent() => "silent",
+            None => "learning",
+            Some(_) => "active",
+        }
+    }
+
+    /// What it does is heard: what was silent speaks.
+    fn hear(&mut self, key: &SourceKey, tick: &Tick, out: &mut impl FnMut(Said)) {
+        if !is_rhythmic(&key.source) {
+            return;
+        }
+        if let Some(silent_ms) = self.rhythm.hear(tick.live_ms) {
+            out(Said::Silent(key.clone(), -1));
+            out(happened(key, tick, ["silent", "active"], "it is heard again", Some(silent_ms / 1000)));
+        }
+    }
+
+    /// The time passes: what is quiet for too long is silent.
+    fn wait(&mut self, key: &SourceKey, tick: &Tick, out: &mut impl FnMut(Said)) {
+        if self.rhythm.wait(tick.live_ms) {
+            let patience = self.rhythm.patience_ms().unwrap_or_default() / 1000;
+            out(Said::Silent(key.clone(), 1));
+            out(happened(
+                key,
+                tick,
+                ["active", "silent"],
+                &format!("nothing for {patience} s, which is beyond its rhythm"),
+                None,
+            ));
+            self.unsaid = true;
+        }
+    }
+
+    /// It ends: nothing is said of it any more.
+    fn end(&mut self, key: &SourceKey, out: &mut impl FnMut(Said)) {
+        if self.rhythm.is_silent() {
+            out(Said::Silent(key.clone(), -1));
+        }
+        self.unsay(out);
+    }
+
+    /// What it said, as a restart finds it.
+    fn restored(&self, key: &SourceKey, out: &mut impl FnMut(Said)) {
+        if let Some((row, _)) = &self.said {
+            out(Said::Row(StateRow::from(row.clone()), 1));
+        }
+        if self.rhythm.is_silent() {
+            out(Said::Silent(key.clone(), 1));
         }
     }
 
@@ -126,28 +206,89 @@ impl Ledger {
     }
 
     /// Says the row if that is due.
-    fn say(&mut self, key: &SourceKey, live_ms: i64, out: impl FnMut(StateRow, isize)) {
-        if self.due_ms().is_some_and(|due| due <= live_ms) {
+    fn say(&mut self, key: &SourceKey, live_ms: i64, out: &mut impl FnMut(Said)) {
+        if self.row_due_ms().is_some_and(|due| due <= live_ms) {
             self.say_now(key, live_ms, out);
         }
     }
 
-    fn say_now(&mut self, key: &SourceKey, live_ms: i64, mut out: impl FnMut(StateRow, isize)) {
+    fn say_now(&mut self, key: &SourceKey, live_ms: i64, out: &mut impl FnMut(Said)) {
         let row = self.row(key);
-        self.unsay(&mut out);
-        out(StateRow::from(row.clone()), 1);
+        self.unsay(out);
+        out(Said::Row(StateRow::from(row.clone()), 1));
         (self.said, self.unsaid) = (Some((row, live_ms)), false);
     }
 
-    fn unsay(&mut self, mut out: impl FnMut(StateRow, isize)) {
+    fn unsay(&mut self, out: &mut impl FnMut(Said)) {
         if let Some((old, _)) = self.said.take() {
-            out(StateRow::from(old), -1);
+            out(Said::Row(StateRow::from(old), -1));
         }
     }
 
-    fn due_ms(&self) -> Option<i64> {
+    fn row_due_ms(&self) -> Option<i64> {
         self.unsaid.then(|| self.said.as_ref().map_or(i64::MIN, |(_, at)| at + PACE_MS))
     }
+
+    /// When it has something to say.
+    fn due_ms(&self) -> Option<i64> {
+        self.row_due_ms().into_iter().chain(self.rhythm.silent_from_ms()).min()
+    }
+}
+
+/// Whether quiet means something of a feed.
+fn is_rhythmic(source: &str) -> bool {
+    RHYTHMIC.contains(&source.split(':').next().unwrap_or_default())
+}
+
+/// That a feed or a sender fell silent, or is heard again.
+fn happened(key: &SourceKey, tick: &Tick, [old, new]: [&str; 2], reason: &str, seconds: Option<i64>) -> Said {
+    let (kind, id) = match key.exporter.as_str() {
+        "" => ("source", key.source.clone()),
+        exporter => ("exporter", format!("{}/{exporter}", key.source)),
+    };
+    Said::Happened(DerivedRow::from(HealthEvent {
+        tenant_id: key.tenant.clone(),
+        partition: key.partition.clone(),
+        row_id: RowId::default(),
+        epoch: 0,
+        entity_type: kind.to_owned(),
+        entity_id: id,
+        old_state: old.to_owned(),
+        new_state: new.to_owned(),
+        reason: reason.to_owned(),
+        duration_seconds: seconds,
+        recorded_at: Time::from_ms(tick.clock_ms),
+        device_uid: None,
+    }))
+}
+
+/// What is told of a feed some of which is silent: so many, these first.
+fn silence(key: &SourceKey, silent: usize, named: &[&str]) -> (AlertKey, Condition) {
+    let subject = Subject {
+        tenant: key.tenant.clone(),
+        partition: key.partition.clone(),
+        rule: "source-silent".to_owned(),
+        entity: key.source.clone(),
+    };
+    let who = named.iter().map(|exporter| if exporter.is_empty() { "the feed as a whole" } else { exporter });
+    let mut description = who.collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = silent.checked_sub(named.len()) {
+        description.push_str(&format!(" and {more} more"));
+    }
+    let condition = Condition {
+        rule: subject.rule.clone(),
+        severity: "warning".to_owned(),
+        title: match named {
+            [""] if silent == 1 => format!("{} is silent", key.source),
+            _ => format!("{silent} of what {} hears {} silent", key.source, if silent == 1 { "is" } else { "are" }),
+        },
+        description: format!("quiet beyond their own rhythm: {description}"),
+        source_type: "source".to_owned(),
+        source_id: key.source.clone(),
+        labels: BTreeMap::from([("source".to_owned(), key.source.clone())]),
+        ..Condition::default()
+    };
+    (AlertKey::of_subject(subject), condition)
 }
 
 /// A share of the senders of a feed.
@@ -174,7 +315,7 @@ impl ShareKey {
 /// What the ledgers of senders say.
 #[derive(Clone, Debug)]
 enum Out {
-    Row(StateRow, isize),
+    Said(Said),
     /// The feed counts it from now on.
     Ended(SourceKey, Delta),
 }
@@ -196,8 +337,9 @@ impl Share {
         ended.map(|(exporter, _)| exporter.clone()).collect()
     }
 
-    fn remove(&mut self, exporters: &[String]) -> Vec<Ledger> {
-        exporters.iter().filter_map(|exporter| self.senders.remove(exporter)).map(|(ledger, _)| ledger).collect()
+    fn remove(&mut self, exporters: &[String]) -> Vec<(String, Ledger)> {
+        let removed = exporters.iter().filter_map(|exporter| self.senders.remove_entry(exporter));
+        removed.map(|(exporter, (ledger, _))| (exporter, ledger)).collect()
     }
 
     /// Who is one too many.
@@ -226,11 +368,13 @@ impl Machine for Senders {
     ) {
         let share = state.get_or_insert_default();
         for (exporter, delta) in events {
+            let of = key.ledger(&exporter);
             let (ledger, reputation) = share.senders.entry(exporter).or_default();
             ledger.add(&delta);
             // What is only told of it later is no sign of life.
             if delta.received > 0 || reputation.is_new() {
                 reputation.hear(tick.live_ms, delta.rows > 0);
+                ledger.hear(&of, tick, &mut |said| out.push(Out::Said(said)));
             }
         }
         let mut ended = share.remove(&share.quiet(tick.live_ms));
@@ -238,16 +382,18 @@ impl Machine for Senders {
         self.sizes.evicted().fetch_add(excess.len() as u64, Ordering::Relaxed);
         ended.extend(share.remove(&excess));
         let mut counted: Option<Delta> = None;
-        for mut ledger in ended {
-            ledger.unsay(|row, diff| out.push(Out::Row(row, diff)));
+        for (exporter, mut ledger) in ended {
+            ledger.end(&key.ledger(&exporter), &mut |said| out.push(Out::Said(said)));
             // Nothing waits in it any more.
             let total = Delta { waiting_sets: None, waiting: None, ..ledger.total };
             counted.get_or_insert_default().add(&total);
         }
         out.extend(counted.map(|total| Out::Ended(key.ledger(""), total)));
         for (exporter, (ledger, _)) in &mut share.senders {
-            if ledger.unsaid {
-                ledger.say(&key.ledger(exporter), tick.live_ms, |row, diff| out.push(Out::Row(row, diff)));
+            if ledger.due_ms().is_some_and(|due| due <= tick.live_ms) {
+                let (of, mut out) = (key.ledger(exporter), |said| out.push(Out::Said(said)));
+                ledger.wait(&of, tick, &mut out);
+                ledger.say(&of, tick.live_ms, &mut out);
             }
         }
         if share.senders.is_empty() {
@@ -262,9 +408,10 @@ impl Machine for Senders {
         share.senders.values().map(due).min()
     }
 
-    fn restored(&mut self, _key: &ShareKey, share: &Share, out: &mut Vec<Out>) {
-        let said = share.senders.values().filter_map(|(ledger, _)| ledger.said.as_ref());
-        out.extend(said.map(|(row, _)| Out::Row(StateRow::from(row.clone()), 1)));
+    fn restored(&mut self, key: &ShareKey, share: &Share, out: &mut Vec<Out>) {
+        for (exporter, (ledger, _)) in &share.senders {
+            ledger.restored(&key.ledger(exporter), &mut |said| out.push(Out::Said(said)));
+        }
     }
 }
 
@@ -276,7 +423,7 @@ impl Machine for Feeds {
     /// And whether it is what a sender's ledger said until now.
     type Event = (Delta, bool);
     type State = Ledger;
-    type Output = (StateRow, isize);
+    type Output = Said;
     const NAME: &'static str = "feeds";
 
     fn step(
@@ -285,11 +432,17 @@ impl Machine for Feeds {
         key: &SourceKey,
         state: &mut Option<Ledger>,
         events: Vec<(Delta, bool)>,
-        out: &mut Vec<(StateRow, isize)>,
+        out: &mut Vec<Said>,
     ) {
         let ledger = state.get_or_insert_default();
-        events.iter().for_each(|(delta, _)| ledger.add(delta));
-        let mut say = |row, diff| out.push((row, diff));
+        let mut say = |said| out.push(said);
+        for (delta, is_of_sender) in &events {
+            ledger.add(delta);
+            if delta.stored > 0 && !is_of_sender {
+                ledger.hear(key, tick, &mut say);
+            }
+        }
+        ledger.wait(key, tick, &mut say);
         // At once: the sum over the feed's ledgers never goes back.
         if events.iter().any(|(_, ended)| *ended) {
             ledger.say_now(key, tick.live_ms, &mut say);
@@ -302,8 +455,8 @@ impl Machine for Feeds {
         ledger.due_ms()
     }
 
-    fn restored(&mut self, _key: &SourceKey, ledger: &Ledger, out: &mut Vec<(StateRow, isize)>) {
-        out.extend(ledger.said.clone().map(|(row, _)| (StateRow::from(row), 1)));
+    fn restored(&mut self, key: &SourceKey, ledger: &Ledger, out: &mut Vec<Said>) {
+        ledger.restored(key, &mut |said| out.push(said));
     }
 }
 
@@ -317,6 +470,10 @@ pub struct Inputs<'scope> {
 pub struct Outputs<'scope> {
     /// Their rows.
     pub rows: Rel<'scope, StateRow>,
+    /// Feeds of which some are silent.
+    pub conditions: Conditions<'scope>,
+    /// Who fell silent, and who is heard again.
+    pub events: Events<'scope, DerivedRow>,
 }
 
 /// Builds the relation.
@@ -328,35 +485,100 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
     let senders = machine(of_senders, cx, Senders { sizes: cx.shared_sizes() });
     let ended = senders.clone().flat_map(|out| match out {
         Out::Ended(key, total) => Some(Keyed { key, position: u64::MAX, event: (total, true) }),
-        Out::Row(..) => None,
+        Out::Said(_) => None,
     });
     let of_feeds = deltas.flat_map(|Keyed { key, position, event }| {
         key.exporter.is_empty().then_some(Keyed { key, position, event: (event, false) })
     });
     let feeds = machine(of_feeds.concat(ended), cx, Feeds);
-    let rows = senders.flat_map(|out| match out {
-        Out::Row(row, diff) => Some((row, diff)),
+    let said = senders.flat_map(|out| match out {
+        Out::Said(said) => Some(said),
         Out::Ended(..) => None,
     });
-    Outputs { rows: collected(rows.concat(feeds), Some) }
+    let said = said.concat(feeds);
+    let rows = collected(said.clone(), |said| match said {
+        Said::Row(row, diff) => Some((row, diff)),
+        _ => None,
+    });
+    let silent = collected(said.clone(), |said| match said {
+        Said::Silent(key, diff) => {
+            let feed = SourceKey { exporter: String::new(), ..key.clone() };
+            Some(((feed, key.exporter), diff))
+        }
+        _ => None,
+    });
+    let silent = silent.reduce_named("Silent", |_: &SourceKey, silent, out| {
+        let named: Vec<String> = silent.iter().take(NAMED).map(|(exporter, _)| (*exporter).clone()).collect();
+        out.push(((silent.len(), named), 1));
+    });
+    let conditions = changes(silent.consolidate(), |(feed, (silent, named)), diff| {
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        let (key, condition) = silence(&feed, silent, &named);
+        (key, condition, diff)
+    });
+    let events = said.flat_map(|said| match said {
+        Said::Happened(row) => Some(row),
+        _ => None,
+    });
+    Outputs { rows, conditions, events }
+}
+
+/// A row of a ledger before it told of silence.
+#[derive(Serialize, Deserialize)]
+struct FirstSource {
+    tenant_id: String,
+    partition: String,
+    source: String,
+    exporter: String,
+    received: i64,
+    stored: i64,
+    rejected: i64,
+    shed: i64,
+    lost: i64,
+    rows: i64,
+    waiting_sets: i64,
+    waiting: Option<String>,
+    last_seen: Time,
+    epoch: i64,
 }
 
 /// A ledger of the first release, of a feed or of a sender.
 #[derive(Deserialize)]
 struct FirstLedger {
     total: Delta,
-    said: Option<Source>,
+    said: Option<FirstSource>,
     said_ms: i64,
     unsaid: bool,
 }
 
+/// A ledger before it learned a rhythm.
+#[derive(Serialize, Deserialize)]
+struct MuteLedger {
+    total: Delta,
+    said: Option<(FirstSource, i64)>,
+    unsaid: bool,
+}
+
+/// A share of such ledgers.
+#[derive(Default, Serialize, Deserialize)]
+struct MuteShare {
+    senders: BTreeMap<String, (MuteLedger, Reputation)>,
+}
+
+impl From<MuteLedger> for Ledger {
+    /// What was said of it is said anew, since it says more.
+    fn from(MuteLedger { total, .. }: MuteLedger) -> Self {
+        Ledger { total, said: None, unsaid: true, rhythm: Rhythm::default() }
+    }
+}
+
 /// The first release kept a ledger a sender, for ever.
 pub(crate) fn senders_by_share(state: &mut Restored, tick: &Tick) -> Result<(), String> {
-    let mut shares: BTreeMap<ShareKey, Share> = BTreeMap::new();
+    let mut shares: BTreeMap<ShareKey, MuteShare> = BTreeMap::new();
     let mut feeds = Vec::new();
     for (key, first) in take_state::<SourceKey, FirstLedger>(state, Senders::NAME)? {
         let FirstLedger { total, said, said_ms, unsaid } = first;
-        let ledger = Ledger { total, said: said.map(|row| (row, said_ms)), unsaid };
+        let ledger = MuteLedger { total, said: said.map(|row| (row, said_ms)), unsaid };
         if key.exporter.is_empty() {
             feeds.push((key, ledger));
             continue;
@@ -367,5 +589,22 @@ pub(crate) fn senders_by_share(state: &mut Restored, tick: &Tick) -> Result<(), 
     }
     put_state(state, Senders::NAME, shares);
     put_state(state, Feeds::NAME, feeds);
+    Ok(())
+}
+
+/// Ledgers of senders learned no rhythm.
+pub(crate) fn senders_with_rhythm(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let shares = take_state::<ShareKey, MuteShare>(state, Senders::NAME)?;
+    let learns = |share: MuteShare| Share {
+        senders: share.senders.into_iter().map(|(name, (ledger, worth))| (name, (ledger.into(), worth))).collect(),
+    };
+    put_state(state, Senders::NAME, shares.into_iter().map(|(key, share)| (key, learns(share))));
+    Ok(())
+}
+
+/// Nor did those of feeds.
+pub(crate) fn feeds_with_rhythm(state: &mut Restored, _: &Tick) -> Result<(), String> {
+    let feeds = take_state::<SourceKey, MuteLedger>(state, Feeds::NAME)?;
+    put_state(state, Feeds::NAME, feeds.into_iter().map(|(key, ledger)| (key, Ledger::from(ledger))));
     Ok(())
 }

@@ -37,7 +37,9 @@ const SCHEMAS: &[Schema] = &[
     },
     Schema { collection: "sflow", steps: &[decode::agents_with_reputation] },
     Schema { collection: "sick", steps: &[availability::sick_that_settle] },
-    Schema { collection: "sources", steps: &[loss::senders_by_share] },
+    Schema { collection: "sources", steps: &[loss::senders_by_share, loss::senders_with_rhythm] },
+    // After `sources`, which the ledgers of feeds were part of.
+    Schema { collection: "feeds", steps: &[loss::feeds_with_rhythm] },
     Schema { collection: "targets", steps: &[availability::vantages_that_age] },
 ];
 

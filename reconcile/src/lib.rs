@@ -22,6 +22,7 @@
 //! | [`condition`] | which devices a condition holds of |
 //! | [`reach`] | which devices cannot be seen because another is down |
 //! | [`jobs`] | which agent looks at what |
+//! | [`rhythm`] | how often a sender speaks, and when it is silent |
 //! | [`rules`] | queries whose answers are alerts |
 //! | [`rates`] | how fast a counter rises |
 //!
@@ -62,6 +63,7 @@ pub mod rates;
 pub mod reach;
 pub mod replace;
 pub mod resources;
+pub mod rhythm;
 pub mod routing;
 pub mod rules;
 pub mod template;

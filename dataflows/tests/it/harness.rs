@@ -102,6 +102,8 @@ pub struct Run {
     /// Time the process was down before the next frame, milliseconds; and all told.
     pub gap_ms: i64,
     pub gaps_ms: i64,
+    /// Where inputs come in.
+    pub feed: String,
 }
 
 impl Run {
@@ -125,6 +127,7 @@ impl Run {
             clock_ms,
             gap_ms: 0,
             gaps_ms,
+            feed: "test".to_owned(),
         };
         run.collect(epoch);
         run
@@ -184,7 +187,7 @@ impl Run {
                     kind: input.kind,
                     tenant: input.tenant.to_owned(),
                     partition: input.partition,
-                    feed: "test".to_owned(),
+                    feed: self.feed.clone(),
                 };
                 let peer = input.peer.map(|p| p.parse().expect("a socket address"));
                 let entry = Entry { peer, received_us: self.clock_ms * 1000, body: input.body };

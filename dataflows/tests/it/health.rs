@@ -2,6 +2,7 @@
 
 use radarflow_dataflows::worker::Start;
 use radarflow_proto::fact::Fact;
+use radarflow_proto::frame::Kind;
 use radarflow_proto::rows::{Alert, Device, HealthEvent, StateRow};
 use radarflow_reconcile::identity::name::uid;
 
@@ -380,4 +381,104 @@ fn a_vantage_that_loses_nearly_all_at_once_is_sick_and_one_alert_stands_for_all(
         }
         assert_eq!(again.tables.state, run.tables.state);
     }
+}
+
+/// A line of a sender.
+fn line(ip: &str) -> Input {
+    let (kind, tenant, partition) = (Kind::Syslog, "t", "default".to_owned());
+    let peer: &'static str = Box::leak(format!("{ip}:514").into_boxed_str());
+    Input { kind, tenant, partition, peer: Some(peer), body: "<13>Jan  1 00:00:00 host app: well".into() }
+}
+
+#[test]
+fn who_is_quiet_beyond_its_own_rhythm_is_silent_and_one_alert_of_the_feed_says_so() {
+    const FEED: &str = "syslog:127.0.0.1:514";
+    let ip = |n: usize| format!("10.0.0.{n}");
+    let senders = |run: &Run| -> Vec<(String, Option<String>, Option<i64>)> {
+        let of = |row: &StateRow| match row {
+            StateRow::Source(s) if !s.exporter.is_empty() => Some((s.exporter.clone(), s.state.clone(), s.patience_s)),
+            _ => None,
+        };
+        run.tables.state.values().filter_map(of).collect()
+    };
+    let in_state =
+        |run: &Run, state: &str| senders(run).iter().filter(|(_, of, _)| of.as_deref() == Some(state)).count();
+    let alert = |run: &Run| -> Option<(String, String, String)> {
+        let of = |row: &StateRow| match row {
+            StateRow::Alert(a) if a.rule == "source-silent" => {
+                Some((a.status.clone(), a.title.clone(), a.description.clone()))
+            }
+            _ => None,
+        };
+        run.tables.state.values().find_map(of)
+    };
+    let turns = |run: &Run| -> Vec<HealthEvent> {
+        run.rows::<HealthEvent>().into_iter().filter(|event| event.entity_type == "exporter").collect()
+    };
+    for workers in [1, 2] {
+        let mut run = Run::new(workers);
+        run.feed = FEED.to_owned();
+        // A dozen speak each minute, one each half hour.
+        for minute in 0..180 {
+            let each = (1..=12).map(|n| line(&ip(n)));
+            let rare = (minute % 30 == 0).then(|| line(&ip(99)));
+            run.tick_after(MINUTE, each.chain(rare).collect());
+            if minute == 30 {
+                assert_eq!(in_state(&run, "learning"), 13);
+            }
+        }
+        assert_eq!((in_state(&run, "active"), alert(&run)), (13, None));
+        let patience = |run: &Run, n: usize| senders(run).into_iter().find(|s| s.0 == ip(n)).unwrap().2;
+        assert_eq!((patience(&run, 1), patience(&run, 99)), (Some(300), Some(5400)));
+        // The server is down for half a day: nobody was heard, and nobody is called silent for it.
+        run.gap_ms = 12 * 60 * MINUTE;
+        run.tick_after(MINUTE, vec![line(&ip(1))]);
+        assert_eq!((in_state(&run, "active"), alert(&run)), (13, None));
+        // Eleven fall silent.
+        for _ in 0..6 {
+            run.tick_after(MINUTE, vec![line(&ip(1))]);
+        }
+        assert_eq!((in_state(&run, "active"), in_state(&run, "silent")), (2, 11));
+        let (status, title, description) = alert(&run).unwrap();
+        assert_eq!((status.as_str(), title.as_str()), ("pending", "11 of what syslog:127.0.0.1:514 hears are silent"));
+        assert!(description.contains("10.0.0.10, ") && description.ends_with("and 1 more"), "{description}");
+        let fell = turns(&run);
+        assert_eq!(fell.len(), 11);
+        assert_eq!((fell[0].old_state.as_str(), fell[0].new_state.as_str()), ("active", "silent"));
+        assert!(fell.iter().any(|event| event.entity_id == format!("{FEED}/10.0.0.2")), "{fell:?}");
+
+        // Out of a snapshot they are silent as before, and are heard again.
+        run.tick_after(0, vec![fact(&Fact::Snapshot)]);
+        let start = Start { epoch: run.epoch, gap_ms: run.gaps_ms, state: run.snapshot.clone(), ..Default::default() };
+        let mut again = Run::from(3 - workers, start, run.clock_ms);
+        again.feed = FEED.to_owned();
+        assert_eq!(again.tables.state, run.tables.state);
+        let before = turns(&run).len();
+        for (run, before) in [(&mut run, before), (&mut again, 0)] {
+            run.tick_after(MINUTE, (2..=11).map(|n| line(&ip(n))).chain([line(&ip(1))]).collect());
+            assert_eq!(alert(run).unwrap().1, "1 of what syslog:127.0.0.1:514 hears is silent");
+            run.tick_after(MINUTE, (1..=12).map(|n| line(&ip(n))).collect());
+            run.tick_after(2000, vec![]);
+            assert_eq!((in_state(run, "silent"), alert(run).unwrap().0.as_str()), (0, "resolved"));
+            let spoke: Vec<_> = turns(run).split_off(before);
+            assert_eq!(spoke.len(), 11);
+            let seconds: Vec<_> = spoke.iter().filter_map(|event| event.duration_seconds).collect();
+            assert!(seconds.iter().all(|s| (400..=560).contains(s)) && seconds.len() == 11, "{seconds:?}");
+            // Half an hour's silence of the rare one is nothing; beyond its patience it is told.
+            run.tick_after(40 * MINUTE, (1..=12).map(|n| line(&ip(n))).collect());
+            run.tick_after(2000, vec![]);
+            assert_eq!(in_state(run, "silent"), 0);
+            run.tick_after(4 * MINUTE, (1..=12).map(|n| line(&ip(n))).collect());
+            run.tick_after(5 * MINUTE, (1..=12).map(|n| line(&ip(n))).collect());
+            assert_eq!((in_state(run, "silent"), alert(run).unwrap().0.as_str()), (1, "pending"));
+        }
+    }
+    // What comes when something happens has no rhythm.
+    let mut run = Run::new(1);
+    run.feed = "traps:127.0.0.1:162".to_owned();
+    for _ in 0..90 {
+        run.tick_after(MINUTE, vec![line("10.0.0.1")]);
+    }
+    run.tick_after(600 * MINUTE, vec![]);
+    assert_eq!((senders(&run)[0].1.as_deref(), alert(&run)), (None, None));
 }

@@ -112,6 +112,11 @@ rows! {
         waiting: Option<String>,
         /// Receipt of its newest input.
         last_seen: Time,
+        /// `learning` until it was heard for an hour, `active`, or `silent`: quiet beyond its own rhythm. Null of what speaks when
+        /// it has a reason to: traps, agents, inventories.
+        state: Option<String>,
+        /// How long it may be quiet, seconds: three times its second longest daily pause of two weeks, at least five minutes.
+        patience_s: Option<i64>,
         /// Epoch of this version.
         epoch: i64,
     }

@@ -1,0 +1,3 @@
+ALTER TABLE radarflow.sources
+    ADD COLUMN "state" text,
+    ADD COLUMN "patience_s" bigint;
