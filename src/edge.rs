@@ -67,7 +67,7 @@ impl EdgeCommand {
                 let id = answer["data"]["id"].as_str().unwrap_or_default();
                 let url = if token_says_url(&answer) { String::new() } else { format!(" --url {}", at.url) };
                 Ok(format!(
-                    "package {id}\ntoken: {token}\non the agent's host, within a day: radarflow agent enroll TOKEN --data-dir DIR{url}"
+                    "package {id}\ntoken: {token}\non the agent's host, within a day: radarflow agent enroll - --data-dir DIR{url}, which reads the token"
                 ))
             }
             EdgeCommand::List { at } => {
@@ -79,8 +79,9 @@ impl EdgeCommand {
             }
             EdgeCommand::Revoke { package_id, reason, at } => {
                 let path = ["api", "v2", "edge_packages", &package_id, "actions", "revoke"];
+                let why = Some(&reason).filter(|reason| !reason.is_empty());
                 let body = json!({
-                    "data": {"type": "edge_packages", "attributes": {"reason": reason}},
+                    "data": {"type": "edge_packages", "attributes": {"reason": why}},
                     "meta": {"reason": reason},
                 });
                 let answer = api::answer(&at, resources::document_of(&at, Method::POST, &path, &body)?).await?;

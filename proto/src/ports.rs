@@ -371,8 +371,8 @@ pub trait AskedInventories: Send + Sync + 'static {
     async fn read(&self, of: &RunOf, into: &mut dyn InventoryRun) -> Result<(), ReadError>;
 }
 
-/// A certificate that was made for an agent.
-#[derive(Clone, Debug)]
+/// A certificate that was made for an agent. It may hold a key: it is not for logs.
+#[derive(Clone)]
 pub struct Certified {
     /// PEM.
     pub certificate: String,
@@ -382,6 +382,10 @@ pub struct Certified {
     pub authorities: String,
     /// Serial number, hexadecimal.
     pub serial: String,
+    /// SHA-256 of it as DER, hexadecimal.
+    pub fingerprint: String,
+    /// SHA-256 of its public key, hexadecimal.
+    pub of_key: String,
     /// When it ends, microseconds since 1970.
     pub not_after_us: i64,
 }
@@ -400,7 +404,7 @@ pub struct NewAuthority {
 
 /// What agents are enrolled with: authorities of tenants, certificates that these sign, and packages that stand.
 pub trait Authorities: Send + Sync + 'static {
-    /// Whether a tenant has an authority.
+    /// Whether a tenant has an authority that lasts long enough.
     fn has(&self, tenant: &str) -> bool;
 
     /// An authority of that id for a tenant, which has none until it is stated.
@@ -410,7 +414,7 @@ pub trait Authorities: Send + Sync + 'static {
     fn make(&self, tenant: &str, id: &str) -> Result<NewAuthority, String>;
 
     /// A certificate for an agent: of the key that asks for it (PKCS #10, PEM), or of one that is made with it. It lets nobody in
-    /// until its serial number stands in a package.
+    /// until its hash stands in a package.
     ///
     /// # Errors
     /// Why there is none: the request is none, or the tenant has no authority whose key can be read.

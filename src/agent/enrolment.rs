@@ -28,6 +28,8 @@ use super::{Agent, Shows};
 
 /// The file.
 const FILE: &str = "identity.json";
+/// The key for which a certificate was asked, until it is there.
+const PENDING: &str = "enrolment.key";
 /// What tokens begin with: one that we make, and those of later versions of ServiceRadar.
 const PREFIXES: [&str; 2] = ["edgepkg-v2:", "edgepkg-v3:"];
 /// Bytes of an answer.
@@ -97,8 +99,7 @@ impl Identity {
 }
 
 /// A key, and a request for a certificate of it.
-fn request() -> Result<(KeyPair, String)> {
-    let key = KeyPair::generate().context("no key can be made")?;
+fn request(key: KeyPair) -> Result<(KeyPair, String)> {
     let request = CertificateParams::default().serialize_request(&key)?.pem()?;
     Ok((key, request))
 }
@@ -144,6 +145,18 @@ pub(crate) fn says_url(token: &str) -> bool {
 }
 
 impl Enroll {
+    /// The key: that for which an answer was lost, or another, which is kept before anybody is asked.
+    fn key(dir: &Path) -> Result<KeyPair> {
+        let file = dir.join(PENDING);
+        if let Ok(pem) = std::fs::read_to_string(&file) {
+            return KeyPair::from_pem(&pem).with_context(|| format!("{} is no key", file.display()));
+        }
+        let key = KeyPair::generate().context("no key can be made")?;
+        let kept = disk::os().keep_secret(&file, key.serialize_pem().as_bytes());
+        kept.with_context(|| format!("{} cannot be written", file.display()))?;
+        Ok(key)
+    }
+
     pub(crate) async fn run(self) -> Result<String> {
         let mut text = self.token;
         if text == "-" {
@@ -169,8 +182,9 @@ impl Enroll {
             let dir = self.data_dir.display();
             bail!("agent {} was enrolled in {dir} already; --force puts another in its place", before.agent_id);
         }
-        let (key, request) = request()?;
-        let client = http::client(|client| client.timeout(PATIENCE))?;
+        let (key, request) = request(Enroll::key(&self.data_dir)?)?;
+        // What the token lets somebody have is for that server alone.
+        let client = http::client(|client| client.timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()))?;
         let asked = client.post(address).header("x-serviceradar-download-token", &token.dl);
         let mut answer =
             asked.json(&json!({"request": request})).send().await.with_context(|| format!("{url} does not answer"))?;
@@ -194,6 +208,7 @@ impl Enroll {
         ensure!(!identity.agent_id.is_empty() && !identity.gateway.is_empty(), "{url} answers no identity");
         identity.takes(&key, text("certificate"), text("authorities"))?;
         identity.keep(&self.data_dir)?;
+        let _ = std::fs::remove_file(self.data_dir.join(PENDING));
         let Identity { agent_id, partition, gateway, .. } = &identity;
         let dir = self.data_dir.display();
         Ok(format!(
@@ -230,7 +245,7 @@ pub(super) async fn renew(agent: &Arc<Agent>, channel: &Channel) -> Result<()> {
     let Shows::Identity(identity) = &agent.settings.shows else { return Ok(()) };
     *agent.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::time::Instant::now());
     let dir = agent.settings.data_dir.as_deref().context("an enrolled agent has a data directory")?;
-    let (key, request) = request()?;
+    let (key, request) = request(KeyPair::generate().context("no key can be made")?)?;
     let mut client = EnrolmentClient::new(channel.clone());
     let answer = tokio::time::timeout(PATIENCE, client.renew(RenewRequest { request })).await;
     let answer = answer.context("Renew was not answered")?.context("Renew was refused")?.into_inner();
@@ -272,7 +287,7 @@ mod tests {
             (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 1, 31));
             params.self_signed(key).unwrap().pem()
         };
-        let (key, _) = request().unwrap();
+        let (key, _) = request(KeyPair::generate().unwrap()).unwrap();
         let text = String::new;
         let mut identity = Identity {
             agent_id: text(),

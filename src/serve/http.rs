@@ -148,7 +148,7 @@ impl Connected<'_> {
             authorities: self.heard.enrolled.clone(),
             gateways: {
                 let gateways = gateways(self.config, self.gateways);
-                Arc::new(move |tenant: &str| gateways.get(tenant).cloned())
+                Arc::new(move |tenant: &str, said: Option<&str>| gateway(gateways.get(tenant), said))
             },
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
@@ -186,16 +186,39 @@ impl Connected<'_> {
     }
 }
 
-/// Where the enrolled agents of each tenant connect: the first name of its first gateway for them.
-fn gateways(config: &Config, listening: &[SocketAddr]) -> BTreeMap<String, String> {
+/// A tenant's first gateway for enrolled agents: what these may call it, and where it is.
+struct Gateway {
+    names: Vec<String>,
+    addr: String,
+}
+
+/// Those of each tenant.
+fn gateways(config: &Config, listening: &[SocketAddr]) -> BTreeMap<String, Gateway> {
     let mut gateways = BTreeMap::new();
     for (gateway, addr) in config.grpc.iter().zip(listening) {
         if let Some(name) = gateway.names.first() {
             let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
-            gateways.entry(gateway.tenant.clone()).or_insert_with(|| format!("{host}:{}", addr.port()));
+            let of = Gateway { names: gateway.names.clone(), addr: format!("{host}:{}", addr.port()) };
+            gateways.entry(gateway.tenant.clone()).or_insert(of);
         }
     }
     gateways
+}
+
+/// Where an agent connects: there, if the gateway's certificate has that name, or where its first name says.
+fn gateway(gateway: Option<&Gateway>, said: Option<&str>) -> Result<String, String> {
+    let Some(Gateway { names, addr }) = gateway else {
+        return Err("no [[grpc]] listener of this tenant has names: nothing would let the agent in".to_owned());
+    };
+    let Some(said) = said else { return Ok(addr.clone()) };
+    let host = said.rsplit_once(':').map_or(said, |(host, _)| host).trim_matches(['[', ']']);
+    match names.iter().any(|name| name == host) {
+        true => Ok(said.to_owned()),
+        false => Err(format!(
+            "the gateway of the package is {said}, and the certificate of the [[grpc]] listener has the names {}",
+            names.join(", ")
+        )),
+    }
 }
 
 /// Sends mail through the server of the configuration.

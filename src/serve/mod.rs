@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use radarflow_connectors::disk;
 use radarflow_connectors::ledger::{DataDir, key};
 use radarflow_connectors::library::Library;
@@ -171,7 +171,9 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     tokio::spawn(reap::run(heard.to_reap, appender));
     let api = Arc::new(api);
     let tenants = config.grpc.iter().filter(|gateway| !gateway.names.is_empty()).map(|gateway| &*gateway.tenant);
-    edge::authorities(&api, tenants).await.map_err(|why| anyhow!("no certificate authority for agents: {why}"))?;
+    if let Err(why) = edge::authorities(&api, tenants).await {
+        tracing::warn!(why, "a gateway for enrolled agents has no certificate authority yet");
+    }
     // Every listener is open: who reads the token can use it.
     let first_token = tokens::first(config, &api, &sinks.live).await?;
     http.door.open(api);

@@ -314,7 +314,7 @@ pub(crate) fn run() -> Result<()> {
         ask_server: Arc::new(|_| Box::pin(async { Err("nobody is asked".to_owned()) })),
         issuers: Issuers::default(),
         authorities: Arc::new(Enrolled::new(Arc::default(), &[1; 32])),
-        gateways: Arc::new(|_| None),
+        gateways: Arc::new(|_, _| Err("nobody is enrolled".to_owned())),
         sink: Arc::new(Nobody),
         outcomes: tokio::sync::broadcast::channel(1).0,
         records: Arc::new(Nobody),

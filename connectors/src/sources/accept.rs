@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::enrolled::Cut;
+use super::enrolled::{Admission, Cut};
 use super::tls::Tls;
 
 /// Connections of one kind of listener at once; more wait to be accepted.
@@ -89,6 +89,7 @@ pub struct Connection {
     /// It is closed when this is over.
     cut: Option<Cut>,
     is_cut: bool,
+    admission: Option<Arc<Admission>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -111,6 +112,8 @@ pub struct Peer {
     pub addr: SocketAddr,
     /// Its certificate, where it was asked for one.
     pub certificate: Option<CertificateDer<'static>>,
+    /// What lets it in, where only enrolled agents are.
+    pub admission: Option<Arc<Admission>>,
 }
 
 impl Connection {
@@ -131,10 +134,10 @@ impl Connection {
     /// # Errors
     /// The handshake fails or takes too long, or there is TLS already.
     pub async fn secured(self, tls: &Tls) -> io::Result<Connection> {
-        let Connection { io, peer, held, cut, is_cut, _slot } = self;
+        let Connection { io, peer, held, cut, is_cut, admission, _slot } = self;
         let Io::Plain(stream) = io else { return Err(io::ErrorKind::InvalidInput.into()) };
         let stream = tokio::time::timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)).await??;
-        Ok(Connection { io: Io::Secure(stream.into()), peer, held, cut, is_cut, _slot })
+        Ok(Connection { io: Io::Secure(stream.into()), peer, held, cut, is_cut, admission, _slot })
     }
 }
 
@@ -144,15 +147,16 @@ impl Connected for Connection {
     fn connect_info(&self) -> Peer {
         let certificate = match &self.io {
             Io::Plain(_) => None,
-            Io::Secure(stream) => shown(stream),
+            Io::Secure(stream) => chain(stream).first(),
         };
-        Peer { addr: self.peer, certificate: certificate.map(|c| c.clone().into_owned()) }
+        let certificate = certificate.map(|c| c.clone().into_owned());
+        Peer { addr: self.peer, certificate, admission: self.admission.clone() }
     }
 }
 
-/// The certificate that the other end shows.
-fn shown(stream: &TlsStream<TcpStream>) -> Option<&CertificateDer<'static>> {
-    stream.get_ref().1.peer_certificates().and_then(|chain| chain.first())
+/// The certificate that the other end shows, and those between it and an authority.
+fn chain(stream: &TlsStream<TcpStream>) -> &[CertificateDer<'static>] {
+    stream.get_ref().1.peer_certificates().unwrap_or_default()
 }
 
 impl AsyncRead for Connection {
@@ -253,7 +257,15 @@ pub fn connections(
             let Some(held) = slots.memory(peer) else { continue };
             let Some(tls) = &tls else {
                 let _ = made
-                    .send(Ok(Connection { io: Io::Plain(stream), peer, held, cut: None, is_cut: false, _slot: slot }))
+                    .send(Ok(Connection {
+                        io: Io::Plain(stream),
+                        peer,
+                        held,
+                        cut: None,
+                        is_cut: false,
+                        admission: None,
+                        _slot: slot,
+                    }))
                     .await;
                 continue;
             };
@@ -263,9 +275,17 @@ pub fn connections(
                 match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         drop(permit);
-                        let cut = gate.and_then(|gate| Some(gate.cut(shown(&stream)?)));
+                        // What let it in during the handshake may be over already.
+                        let admission = gate.as_ref().map(|gate| gate.admit(chain(&stream)).map(Arc::new));
+                        let Some(admission) = admission.map_or(Some(None), |admitted| admitted.map(Some)) else {
+                            return;
+                        };
+                        let cut = gate.zip(admission.clone());
+                        let cut = cut.map(|(gate, admission)| gate.enrolled().cut(admission));
                         let io = Io::Secure(stream.into());
-                        let _ = made.send(Ok(Connection { io, peer, held, cut, is_cut: false, _slot: slot })).await;
+                        let _ = made
+                            .send(Ok(Connection { io, peer, held, cut, is_cut: false, admission, _slot: slot }))
+                            .await;
                     }
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),

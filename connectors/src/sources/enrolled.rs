@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! certificate_authorities, edge_packages (resources) ─► [Enrolled] ─┬─► a gateway's own certificate, made when it is needed
-//!                                                                   ├─► who is let in: a serial number of a package that stands
-//!                                                                   └─► connections whose package is revoked: cut at once
+//!                                                                   ├─► who is let in: a certificate of a package that stands
+//!                                                                   └─► connections that nothing lets in any more: cut at once
 //! ```
 //! An agent is let in while three things hold: an authority of its tenant that stands signed its certificate, the certificate is
-//! not over, and its serial number stands in a package that is not revoked. So nobody waits for a list of revocations, and whoever
-//! has an authority's key, and not the ledger, lets nobody in.
+//! not over, and it is, by its hash, that of a package that is not revoked. They hold for each call and as long as a connection lasts,
+//! not at its beginning alone. So nobody waits for a list of revocations, and whoever has an authority's key, and not the ledger, lets
+//! nobody in. Who an agent is its package says.
 //!
-//! A gateway's certificate is never on disk: it is made at the first handshake, and again when two thirds of its time are over
+//! **Authorities follow each other.** A tenant's next one is made when a tenth of the time of the last is left. It signs agents'
+//! certificates at once, and agents believe both as soon as they renew; gateways show a certificate of the eldest as long as that lasts.
+//!
+//! A gateway's certificate is never on disk: it is made at a handshake, and again when two thirds of its time are over
 //! or the authority is another.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +21,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -29,8 +33,8 @@ use radarflow_proto::resource::{
 };
 use radarflow_proto::rows::Table;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
@@ -38,9 +42,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -63,6 +65,12 @@ const EARLIER: Duration = Duration::from_secs(3600);
 pub const MAX_REQUEST: usize = 16 << 10;
 /// How long it is waited until what was stated stands.
 const STANDS_WITHIN: Duration = Duration::from_secs(10);
+/// A package's certificate is renewed at most this often.
+const RENEWED_EACH: Duration = Duration::from_secs(60);
+/// So often a package is stated anew that somebody else changes meanwhile.
+const TRIES: usize = 3;
+/// How often a connection looks whether its certificate is over, at least: clocks are set.
+const LOOKS: Duration = Duration::from_secs(3600);
 
 /// What a connection lives until.
 pub(super) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -75,51 +83,85 @@ pub struct Enrolled {
     /// The tenants of packages.
     packages: RwLock<HashMap<String, String>>,
     changed: watch::Sender<u64>,
+    /// When certificates of packages were renewed last.
+    renewed: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Default)]
 struct Tenant {
     authorities: BTreeMap<String, Arc<Authority>>,
     packages: BTreeMap<String, Arc<Resource>>,
-    /// The packages of serial numbers that let somebody in.
-    serials: HashMap<String, String>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// The packages of certificates that let somebody in, by their SHA-256.
+    certificates: HashMap<String, String>,
 }
 
+/// An authority.
 struct Authority {
     resource: Arc<Resource>,
     der: CertificateDer<'static>,
+    not_after_us: i64,
+    /// Verifies what it signed.
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Authority {
+    fn of(resource: &Arc<Resource>) -> Result<Self, String> {
+        let pem = resource.text("certificate").unwrap_or_default();
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| error.to_string())?;
+        let mut roots = RootCertStore::empty();
+        roots.add(der.clone()).map_err(|error| error.to_string())?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|error| error.to_string())?;
+        let not_after_us = resource.number("not_after").unwrap_or_default();
+        Ok(Authority { resource: resource.clone(), der, not_after_us, verifier })
+    }
+}
+
+/// What let a connection in.
+#[derive(Debug)]
+pub struct Admission {
+    tenant: String,
+    /// SHA-256 of the certificate.
+    fingerprint: String,
+    /// The authority that signed it, and the epoch of that.
+    authority: (String, u64),
+    not_after_us: i64,
 }
 
 impl Tenant {
-    /// The one that signs: that which was made last.
+    /// The one that signs agents' certificates: that which was made last.
     fn newest(&self) -> Option<&Arc<Authority>> {
         self.authorities.values().max_by_key(|authority| (authority.resource.created_us, authority.resource.epoch))
+    }
+
+    /// The one that signs gateways': the eldest that lasts as long as that, which all agents know.
+    fn eldest(&self, now_us: i64) -> Option<&Arc<Authority>> {
+        let lasts = |authority: &&Arc<Authority>| authority.not_after_us > now_us + micros(GATEWAY);
+        let eldest = self.authorities.values().filter(lasts);
+        eldest.min_by_key(|authority| (authority.resource.created_us, authority.resource.epoch)).or(self.newest())
     }
 
     fn believed(&self) -> String {
         self.authorities.values().filter_map(|authority| authority.resource.text("certificate")).collect()
     }
 
-    /// Takes in who may be believed now.
-    fn verify(&mut self) {
-        let mut roots = RootCertStore::empty();
-        for authority in self.authorities.values() {
-            if let Err(error) = roots.add(authority.der.clone()) {
-                tracing::error!(%error, authority = authority.resource.id, "an authority cannot be believed");
+    fn index(&mut self) {
+        self.certificates.clear();
+        for package in self.packages.values().filter(|package| package.number("revoked_at").is_none()) {
+            for known in ["fingerprint", "previous_fingerprint"].into_iter().filter_map(|field| package.text(field)) {
+                self.certificates.insert(known.to_owned(), package.id.clone());
             }
         }
-        self.verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().ok();
     }
 
-    fn index(&mut self) {
-        self.serials.clear();
-        for package in self.packages.values().filter(|package| package.number("revoked_at").is_none()) {
-            for serial in ["serial", "previous_serial"].into_iter().filter_map(|field| package.text(field)) {
-                self.serials.insert(serial.to_owned(), package.id.clone());
-            }
-        }
+    fn stands(&self, admission: &Admission) -> Option<&Arc<Resource>> {
+        let (id, epoch) = &admission.authority;
+        self.authorities.get(id).filter(|authority| authority.resource.epoch == *epoch)?;
+        self.packages.get(self.certificates.get(&admission.fingerprint)?)
     }
+}
+
+fn micros(of: Duration) -> i64 {
+    of.as_micros() as i64
 }
 
 impl Enrolled {
@@ -127,56 +169,45 @@ impl Enrolled {
     pub fn new(keys: Arc<Keyring>, secret: &[u8; 32]) -> Self {
         let seed = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"tokens of edge packages");
         let signer = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).expect("32 bytes are a seed of Ed25519");
-        Enrolled { keys, signer, of: RwLock::default(), packages: RwLock::default(), changed: watch::channel(0).0 }
+        let (of, packages, renewed) = (RwLock::default(), RwLock::default(), Mutex::default());
+        Enrolled { keys, signer, of, packages, changed: watch::channel(0).0, renewed }
     }
 
     /// Takes in what an epoch says.
     pub fn learn(&self, changes: &[ResourceChange]) {
-        let (mut of, mut packages) = (write(&self.of), write(&self.packages));
-        let mut touched = BTreeMap::new();
-        for ResourceChange { before, after } in changes {
-            let Some(resource) = after.as_ref().or(before.as_ref()) else { continue };
-            let (is_authority, is_package) = (
-                resource.resource == Table::CertificateAuthority.name(),
-                resource.resource == Table::EdgePackage.name(),
-            );
-            if !is_authority && !is_package {
-                continue;
-            }
-            let tenant = of.entry(resource.tenant.clone()).or_default();
-            *touched.entry(resource.tenant.clone()).or_insert(false) |= is_authority;
-            match after {
-                Some(after) if is_package => {
-                    packages.insert(after.id.clone(), after.tenant.clone());
-                    tenant.packages.insert(after.id.clone(), after.clone());
-                }
-                None if is_package => {
-                    packages.remove(&resource.id);
-                    tenant.packages.remove(&resource.id);
-                }
-                Some(after) => {
-                    let pem = after.text("certificate").unwrap_or_default();
-                    match CertificateDer::from_pem_slice(pem.as_bytes()) {
-                        Ok(der) => {
-                            let authority = Authority { resource: after.clone(), der };
-                            tenant.authorities.insert(after.id.clone(), Arc::new(authority));
-                        }
-                        Err(error) => tracing::error!(%error, id = after.id, "an authority has no certificate"),
-                    }
-                }
-                None => drop(tenant.authorities.remove(&resource.id)),
-            }
-        }
-        if touched.is_empty() {
+        let concerns = |change: &&ResourceChange| {
+            let resource = change.after.as_ref().or(change.before.as_ref());
+            let names = [Table::CertificateAuthority.name(), Table::EdgePackage.name()];
+            resource.is_some_and(|resource| names.contains(&resource.resource.as_str()))
+        };
+        if !changes.iter().any(|change| concerns(&change)) {
             return;
         }
-        for (tenant, authorities) in touched {
-            let Some(tenant) = of.get_mut(&tenant) else { continue };
-            tenant.index();
-            if authorities {
-                tenant.verify();
+        let (mut of, mut packages) = (write(&self.of), write(&self.packages));
+        for ResourceChange { before, after } in changes.iter().filter(concerns) {
+            let Some(resource) = after.as_ref().or(before.as_ref()) else { continue };
+            let tenant = of.entry(resource.tenant.clone()).or_default();
+            if resource.resource == Table::EdgePackage.name() {
+                match after {
+                    Some(after) => {
+                        packages.insert(after.id.clone(), after.tenant.clone());
+                        tenant.packages.insert(after.id.clone(), after.clone());
+                    }
+                    None => {
+                        packages.remove(&resource.id);
+                        tenant.packages.remove(&resource.id);
+                    }
+                }
+                continue;
+            }
+            tenant.authorities.remove(&resource.id);
+            match after.as_ref().map(Authority::of) {
+                Some(Ok(authority)) => drop(tenant.authorities.insert(resource.id.clone(), Arc::new(authority))),
+                Some(Err(error)) => tracing::error!(error, id = resource.id, "an authority cannot be believed"),
+                None => {}
             }
         }
+        of.values_mut().for_each(Tenant::index);
         drop((of, packages));
         self.changed.send_modify(|n| *n += 1);
     }
@@ -186,60 +217,123 @@ impl Enrolled {
         self.of.read().unwrap_or_else(PoisonError::into_inner).get(tenant).and_then(of)
     }
 
-    /// The package that lets a certificate in; `None` where nothing does.
-    pub(super) fn admits(&self, tenant: &str, certificate: &[u8]) -> Option<Arc<Resource>> {
-        let serial = serial(certificate)?;
-        self.with(tenant, |of| of.packages.get(of.serials.get(&serial)?).cloned())
+    /// What a certificate is let in by.
+    ///
+    /// # Errors
+    /// Nothing lets it in.
+    pub(super) fn admit(
+        &self,
+        tenant: &str,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Admission, rustls::Error> {
+        let authorities: Vec<_> =
+            self.with(tenant, |of| Some(of.authorities.values().cloned().collect())).unwrap_or_default();
+        let mut refused = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        for authority in authorities {
+            match authority.verifier.verify_client_cert(certificate, between, now) {
+                Ok(_) => {
+                    let (_, read) = X509Certificate::from_der(certificate)
+                        .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+                    let admission = Admission {
+                        tenant: tenant.to_owned(),
+                        fingerprint: hex::encode(Sha256::digest(certificate)),
+                        authority: (authority.resource.id.clone(), authority.resource.epoch),
+                        not_after_us: read.validity().not_after.timestamp() * 1_000_000,
+                    };
+                    return match self.stands(&admission) {
+                        Some(_) => Ok(admission),
+                        None => Err(rustls::Error::InvalidCertificate(CertificateError::Revoked)),
+                    };
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
     }
 
-    /// Waits until a certificate is not let in any more.
-    pub(super) fn cut(self: &Arc<Self>, tenant: &str, certificate: &CertificateDer<'_>) -> Cut {
-        let (enrolled, tenant, der) = (self.clone(), tenant.to_owned(), certificate.clone().into_owned());
+    /// The package that lets somebody in, as long as it does.
+    pub(super) fn stands(&self, admission: &Admission) -> Option<Arc<Resource>> {
+        let package = self.with(&admission.tenant, |of| of.stands(admission).cloned())?;
+        (super::now_us() < admission.not_after_us).then_some(package)
+    }
+
+    /// Waits until nothing lets somebody in any more.
+    pub(super) fn cut(self: &Arc<Self>, admission: Arc<Admission>) -> Cut {
+        let enrolled = self.clone();
         let mut changed = self.changed.subscribe();
-        Box::pin(async move { while enrolled.admits(&tenant, &der).is_some() && changed.changed().await.is_ok() {} })
+        Box::pin(async move {
+            while enrolled.stands(&admission).is_some() {
+                let left = u64::try_from(admission.not_after_us - super::now_us()).unwrap_or(0);
+                tokio::select! {
+                    told = changed.changed() => if told.is_err() { return },
+                    () = tokio::time::sleep(Duration::from_micros(left).min(LOOKS)) => {}
+                }
+            }
+        })
     }
 
-    /// The authority that signs, with its key.
-    fn issuer(&self, tenant: &str) -> Result<(Arc<Authority>, Issuer<'static, KeyPair>), String> {
-        let none = || format!("tenant {tenant} has no certificate authority yet");
-        let authority = self.with(tenant, |of| of.newest().cloned()).ok_or_else(none)?;
+    /// An authority's key.
+    fn issuer(&self, authority: &Authority) -> Result<Issuer<'static, KeyPair>, String> {
         let of = &authority.resource;
         let sealed = of.secrets.get("key").map_or("", String::as_str);
         let key = self.keys.unseal(&context(&of.tenant, &of.resource, &of.id, "key"), sealed);
         let key = key.map_err(|error| format!("the key of the certificate authority cannot be read: {error}"))?;
         let key = KeyPair::from_pem(&key).map_err(|error| error.to_string())?;
-        let issuer = Issuer::from_ca_cert_der(&authority.der, key).map_err(|error| error.to_string())?;
-        Ok((authority, issuer))
+        Issuer::from_ca_cert_der(&authority.der, key).map_err(|error| error.to_string())
     }
 
-    /// Gives an enrolled agent another certificate; returns when it is let in with it.
+    /// Gives an enrolled agent another certificate; returns when it is let in with it. That which it shows lets it in as well, so
+    /// that an answer which is lost locks nobody out.
     pub(super) async fn renew(
         self: &Arc<Self>,
         appender: &Arc<dyn Appender>,
-        package: &Resource,
+        admission: &Admission,
+        package: Arc<Resource>,
         request: &str,
     ) -> Result<Certified, Renewal> {
-        let (agent, site) = (package.text("agent_id").unwrap_or_default(), package.text("site").unwrap_or_default());
-        let made = self.certify(&package.tenant, agent, site, Some(request)).map_err(Renewal::Refused)?;
-        let fields = [
-            ("previous_serial", json!(package.text("serial"))),
-            ("serial", json!(made.serial)),
-            ("certificate_expires_at", json!(made.not_after_us)),
-        ];
-        let mut changed = self.changed.subscribe();
-        self.state(appender, package, fields, "the agent renews its certificate").await?;
-        let stands = async {
-            while self.with(&package.tenant, |of| of.serials.get(&made.serial).cloned()).is_none() {
-                if changed.changed().await.is_err() {
-                    return;
-                }
+        {
+            let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+            renewed.retain(|_, at| at.elapsed() < RENEWED_EACH);
+            if renewed.contains_key(&package.id) {
+                return Err(Renewal::Later("its certificate was renewed less than a minute ago".to_owned()));
             }
-        };
-        match tokio::time::timeout(STANDS_WITHIN, stands).await {
-            Ok(()) => Ok(made),
-            // Somebody else changed the package first, or it is revoked: the agent comes again.
-            Err(_) => Err(Renewal::Later("the package was changed meanwhile".to_owned())),
+            renewed.insert(package.id.clone(), Instant::now());
         }
+        let text = |field| package.text(field).unwrap_or_default();
+        let made = self.certify(&package.tenant, text("agent_id"), text("site"), Some(request));
+        let made = made.map_err(Renewal::Refused)?;
+        let mut package = package.clone();
+        for _ in 0..TRIES {
+            let fields = [
+                ("serial", json!(made.serial)),
+                ("fingerprint", json!(made.fingerprint)),
+                ("previous_fingerprint", json!(admission.fingerprint)),
+                ("certificate_expires_at", json!(made.not_after_us)),
+            ];
+            let mut changed = self.changed.subscribe();
+            self.state(appender, &package, fields, "the agent renews its certificate").await?;
+            let moved = async {
+                loop {
+                    let now = self.package(&package.id).filter(|now| now.number("revoked_at").is_none());
+                    match now {
+                        None => return None,
+                        Some(now) if now.epoch != package.epoch => return Some(now),
+                        Some(_) if changed.changed().await.is_err() => return None,
+                        Some(_) => {}
+                    }
+                }
+            };
+            match tokio::time::timeout(STANDS_WITHIN, moved).await {
+                Ok(Some(now)) if now.text("fingerprint") == Some(&made.fingerprint) => return Ok(made),
+                // Somebody else changed it first.
+                Ok(Some(now)) => package = now,
+                Ok(None) => return Err(Renewal::Refused("it was revoked".to_owned())),
+                Err(_) => break,
+            }
+        }
+        Err(Renewal::Later("the package was changed meanwhile".to_owned()))
     }
 
     /// Says that the agent of a package has connected, where nobody said it yet.
@@ -308,31 +402,29 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The serial number of a certificate, hexadecimal.
-fn serial(der: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some(hex::encode(certificate.raw_serial()))
-}
-
-/// A certificate that is signed from an hour ago on.
-fn lasting(names: &[String], lasts: Duration) -> Result<(CertificateParams, i64, String), String> {
+/// A certificate that holds from an hour ago on, and no longer than what signs it.
+fn lasting(names: &[String], lasts: Duration, most_us: i64) -> Result<(CertificateParams, i64, String), String> {
     let mut params = CertificateParams::new(names).map_err(|error| error.to_string())?;
-    let now = OffsetDateTime::from_unix_timestamp(super::now_us() / 1_000_000).map_err(|error| error.to_string())?;
-    (params.not_before, params.not_after) = (now - EARLIER, now + lasts);
+    params.distinguished_name = DistinguishedName::new();
+    let at = |us: i64| OffsetDateTime::from_unix_timestamp(us / 1_000_000).map_err(|error| error.to_string());
+    let now_us = super::now_us();
+    let not_after_us = (now_us + micros(lasts)).min(most_us) / 1_000_000 * 1_000_000;
+    (params.not_before, params.not_after) = (at(now_us - micros(EARLIER))?, at(not_after_us)?);
     let mut bytes: [u8; 16] = rand::random();
     // Positive, and as many bytes as there are.
     bytes[0] = bytes[0] & 0x3f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&bytes));
-    Ok((params, (now + lasts).unix_timestamp() * 1_000_000, hex::encode(bytes)))
+    Ok((params, not_after_us, hex::encode(bytes)))
 }
 
 impl Authorities for Enrolled {
     fn has(&self, tenant: &str) -> bool {
-        self.with(tenant, |of| of.newest().map(|_| ())).is_some()
+        let enough = super::now_us() + micros(AUTHORITY) / 10;
+        self.with(tenant, |of| of.newest().filter(|newest| newest.not_after_us > enough).map(|_| ())).is_some()
     }
 
     fn make(&self, tenant: &str, id: &str) -> Result<NewAuthority, String> {
-        let (mut params, not_after_us, _) = lasting(&[], AUTHORITY)?;
+        let (mut params, not_after_us, _) = lasting(&[], AUTHORITY, i64::MAX)?;
         let name = format!("Radarflow agents of {tenant}");
         params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -346,9 +438,11 @@ impl Authorities for Enrolled {
     }
 
     fn certify(&self, tenant: &str, agent_id: &str, site: &str, request: Option<&str>) -> Result<Certified, String> {
-        let (_, issuer) = self.issuer(tenant)?;
+        let none = || format!("tenant {tenant} has no certificate authority");
+        let authority = self.with(tenant, |of| of.newest().cloned()).ok_or_else(none)?;
+        let issuer = self.issuer(&authority)?;
         let lasts = if request.is_some() { RENEWED } else { STANDING };
-        let (mut params, not_after_us, serial) = lasting(&[], lasts)?;
+        let (mut params, not_after_us, serial) = lasting(&[], lasts, authority.not_after_us)?;
         // The name that ServiceRadar's gateway reads as well; it has at most 64 characters.
         let name = format!("{agent_id}.{site}.serviceradar");
         if name.len() <= 64 {
@@ -359,7 +453,7 @@ impl Authorities for Enrolled {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let (certificate, key) = match request {
+        let (certificate, public_key, key) = match request {
             Some(request) if request.len() > MAX_REQUEST => {
                 return Err(format!("a certificate signing request has at most {MAX_REQUEST} bytes"));
             }
@@ -368,16 +462,19 @@ impl Authorities for Enrolled {
                     .map_err(|error| format!("this is no certificate signing request (PKCS #10, PEM): {error}"))?;
                 // Only its key counts.
                 asked.params = params;
-                (asked.signed_by(&issuer).map_err(|error| error.to_string())?, None)
+                let certificate = asked.signed_by(&issuer).map_err(|error| error.to_string())?;
+                (certificate, asked.public_key.der_bytes().to_vec(), None)
             }
             None => {
                 let key = KeyPair::generate().map_err(|error| error.to_string())?;
                 let certificate = params.signed_by(&key, &issuer).map_err(|error| error.to_string())?;
-                (certificate, Some(key.serialize_pem()))
+                (certificate, key.public_key_raw().to_vec(), Some(key.serialize_pem()))
             }
         };
+        let fingerprint = hex::encode(Sha256::digest(certificate.der()));
+        let of_key = hex::encode(Sha256::digest(&public_key));
         let authorities = self.with(tenant, |of| Some(of.believed())).unwrap_or_default();
-        Ok(Certified { certificate: certificate.pem(), key, authorities, serial, not_after_us })
+        Ok(Certified { certificate: certificate.pem(), key, authorities, serial, fingerprint, of_key, not_after_us })
     }
 
     fn package(&self, id: &str) -> Option<Arc<Resource>> {
@@ -409,8 +506,8 @@ struct Own {
     key: Arc<CertifiedKey>,
     /// The authority that signed it.
     authority: Arc<Authority>,
-    /// When another is made, microseconds since 1970.
-    until_us: i64,
+    /// When it was made, microseconds since 1970.
+    made_us: i64,
 }
 
 impl fmt::Debug for Gate {
@@ -428,12 +525,10 @@ impl Gate {
         &self.enrolled
     }
 
-    pub(super) fn admits(&self, certificate: &[u8]) -> Option<Arc<Resource>> {
-        self.enrolled.admits(&self.tenant, certificate)
-    }
-
-    pub(super) fn cut(&self, certificate: &CertificateDer<'_>) -> Cut {
-        self.enrolled.cut(&self.tenant, certificate)
+    /// What the chain that somebody showed is let in by.
+    pub(super) fn admit(&self, chain: &[CertificateDer<'_>]) -> Option<Admission> {
+        let (certificate, between) = chain.split_first()?;
+        self.enrolled.admit(&self.tenant, certificate, between, UnixTime::now()).ok()
     }
 
     /// What connections are accepted with.
@@ -449,15 +544,17 @@ impl Gate {
 
     fn own(&self) -> Result<Arc<CertifiedKey>, String> {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = self.enrolled.with(&self.tenant, |of| of.newest().cloned());
-        if let (Some(own), Some(newest)) = (&*shown, &newest)
-            && Arc::ptr_eq(&own.authority, newest)
-            && super::now_us() < own.until_us
-        {
+        let now_us = super::now_us();
+        let none = || format!("tenant {} has no certificate authority", self.tenant);
+        let eldest = self.enrolled.with(&self.tenant, |of| of.eldest(now_us).cloned()).ok_or_else(none)?;
+        // Whatever becomes of the clock, it has begun and is not over.
+        let lasts =
+            |own: &&Own| (own.made_us - micros(EARLIER)..own.made_us + micros(GATEWAY) / 3 * 2).contains(&now_us);
+        if let Some(own) = shown.as_ref().filter(|own| Arc::ptr_eq(&own.authority, &eldest)).filter(lasts) {
             return Ok(own.key.clone());
         }
-        let (authority, issuer) = self.enrolled.issuer(&self.tenant)?;
-        let (mut params, ..) = lasting(&self.names, GATEWAY)?;
+        let issuer = self.enrolled.issuer(&eldest)?;
+        let (mut params, ..) = lasting(&self.names, GATEWAY, eldest.not_after_us)?;
         params.distinguished_name.push(DnType::CommonName, "gateway.serviceradar");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -467,8 +564,7 @@ impl Gate {
         let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(str::to_owned)?;
         let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|error| error.to_string())?;
         let key = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing));
-        let until_us = super::now_us() + (GATEWAY.as_micros() * 2 / 3) as i64;
-        *shown = Some(Own { key: key.clone(), authority, until_us });
+        *shown = Some(Own { key: key.clone(), authority: eldest, made_us: now_us });
         Ok(key)
     }
 }
@@ -480,7 +576,7 @@ impl ResolvesServerCert for Gate {
 }
 
 impl ClientCertVerifier for Gate {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
         &[]
     }
 
@@ -490,13 +586,7 @@ impl ClientCertVerifier for Gate {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verifier = self.enrolled.with(&self.tenant, |of| of.verifier.clone());
-        let verifier = verifier.ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let verified = verifier.verify_client_cert(certificate, between, now)?;
-        match self.enrolled.admits(&self.tenant, certificate) {
-            Some(_) => Ok(verified),
-            None => Err(rustls::Error::InvalidCertificate(CertificateError::Revoked)),
-        }
+        self.enrolled.admit(&self.tenant, certificate, between, now).map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -562,18 +652,24 @@ mod tests {
         let enrolled = Arc::new(Enrolled::new(Arc::new(keys), &[7; 32]));
         for tenant in ["t", "u"] {
             assert!(!enrolled.has(tenant) && enrolled.certify(tenant, "a", "s", None).is_err());
-            let made = enrolled.make(tenant, "agents").unwrap();
-            assert!(!made.sealed_key.contains("PRIVATE"));
-            let fields = json!({"certificate": made.certificate, "not_after": made.not_after_us});
-            let key = [("key", made.sealed_key.as_str())];
-            enrolled.learn(&[change(&resource(tenant, Table::CertificateAuthority, "agents", fields, &key))]);
+            enrolled.learn(&[change(&authority(&enrolled, tenant, "agents", 1))]);
             assert!(enrolled.has(tenant));
         }
         enrolled
     }
 
-    fn package(tenant: &str, serial: &str, revoked: Option<i64>) -> Arc<Resource> {
-        let fields = json!({"agent_id": "a", "site": "s", "serial": serial, "revoked_at": revoked});
+    /// An authority that was made at an instant.
+    fn authority(enrolled: &Enrolled, tenant: &str, id: &str, created_us: i64) -> Arc<Resource> {
+        let made = enrolled.make(tenant, id).unwrap();
+        assert!(!made.sealed_key.contains("PRIVATE"));
+        let fields = json!({"certificate": made.certificate, "not_after": made.not_after_us});
+        let key = [("key", made.sealed_key.as_str())];
+        let made = resource(tenant, Table::CertificateAuthority, id, fields, &key);
+        Arc::new(Resource { created_us, ..Resource::clone(&made) })
+    }
+
+    fn package(tenant: &str, fingerprint: &str, revoked: Option<i64>) -> Arc<Resource> {
+        let fields = json!({"agent_id": "a", "site": "s", "fingerprint": fingerprint, "revoked_at": revoked});
         resource(tenant, Table::EdgePackage, "p", fields, &[])
     }
 
@@ -621,9 +717,9 @@ mod tests {
         // Signed by the authority, and in no package: whoever has its key alone lets nobody in.
         assert!(shake(&server, &agent, "gateway.test").is_err());
         // In that of another tenant as little.
-        enrolled.learn(&[change(&package("u", &made.serial, None))]);
+        enrolled.learn(&[change(&package("u", &made.fingerprint, None))]);
         assert!(shake(&server, &agent, "gateway.test").is_err());
-        enrolled.learn(&[change(&package("t", &made.serial, None))]);
+        enrolled.learn(&[change(&package("t", &made.fingerprint, None))]);
         for name in ["gateway.test", "127.0.0.1"] {
             assert_eq!(shake(&server, &agent, name), Ok(false));
         }
@@ -634,12 +730,12 @@ mod tests {
         assert!(shake(&gate(&enrolled, "u"), &agent, "gateway.test").is_err());
         // A gateway's own certificate is no agent's.
         let own = Gate::new(enrolled.clone(), "t".to_owned(), vec!["x".to_owned()]).own().unwrap();
-        assert!(enrolled.admits("t", &own.cert[0]).is_none());
+        assert!(enrolled.admit("t", &own.cert[0], &[], UnixTime::now()).is_err());
 
-        enrolled.learn(&[change(&package("t", &made.serial, Some(1)))]);
+        enrolled.learn(&[change(&package("t", &made.fingerprint, Some(1)))]);
         assert!(shake(&server, &agent, "gateway.test").is_err());
         // Nor where the package or the authority is gone.
-        let stands = package("t", &made.serial, None);
+        let stands = package("t", &made.fingerprint, None);
         enrolled.learn(&[change(&stands)]);
         assert!(shake(&server, &agent, "gateway.test").is_ok());
         enrolled.learn(&[ResourceChange { before: Some(stands.clone()), after: None }]);
@@ -677,16 +773,71 @@ mod tests {
         let enrolled = enrolled();
         let made = enrolled.certify("t", "a", "s", None).unwrap();
         let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
-        enrolled.learn(&[change(&package("t", &made.serial, None))]);
-        let cut = tokio::spawn(enrolled.cut("t", &der));
+        enrolled.learn(&[change(&package("t", &made.fingerprint, None))]);
+        let admission = Arc::new(enrolled.admit("t", &der, &[], UnixTime::now()).unwrap());
+        let cut = tokio::spawn(enrolled.cut(admission.clone()));
         // What does not concern it does not end it; a renewal keeps what was before.
         enrolled.learn(&[change(&package("u", "00", None))]);
-        let fields = json!({"agent_id": "a", "site": "s", "serial": "99", "previous_serial": made.serial});
+        let fields =
+            json!({"agent_id": "a", "site": "s", "fingerprint": "99", "previous_fingerprint": made.fingerprint});
         enrolled.learn(&[change(&resource("t", Table::EdgePackage, "p", fields, &[]))]);
         tokio::task::yield_now().await;
-        assert!(!cut.is_finished() && enrolled.admits("t", &der).is_some());
-        enrolled.learn(&[change(&package("t", &made.serial, Some(1)))]);
+        assert!(!cut.is_finished() && enrolled.stands(&admission).is_some());
+        enrolled.learn(&[change(&package("t", &made.fingerprint, Some(1)))]);
         cut.await.unwrap();
+        // Nor without its authority, though another has come, nor when it is over.
+        enrolled.learn(&[change(&package("t", &made.fingerprint, None))]);
+        let cut = tokio::spawn(enrolled.cut(admission.clone()));
+        enrolled.learn(&[change(&authority(&enrolled, "t", "next", 2))]);
+        tokio::task::yield_now().await;
+        assert!(!cut.is_finished() && enrolled.stands(&admission).is_some());
+        let gone = authority(&enrolled, "t", "agents", 1);
+        enrolled.learn(&[ResourceChange { before: Some(gone), after: None }]);
+        cut.await.unwrap();
+        assert!(enrolled.stands(&admission).is_none() && enrolled.admit("t", &der, &[], UnixTime::now()).is_err());
+        let over = Admission { not_after_us: super::super::now_us() - 1, ..Arc::into_inner(admission).unwrap() };
+        enrolled.cut(Arc::new(over)).await;
+    }
+
+    #[test]
+    fn who_has_the_key_of_an_authority_alone_is_nobody() {
+        let enrolled = enrolled();
+        let made = enrolled.certify("t", "a", "s", None).unwrap();
+        enrolled.learn(&[change(&package("t", &made.fingerprint, None))]);
+        // The same serial number, of another agent.
+        let authority = enrolled.with("t", |of| of.newest().cloned()).unwrap();
+        let issuer = enrolled.issuer(&authority).unwrap();
+        let (mut params, ..) = lasting(&[], RENEWED, i64::MAX).unwrap();
+        params.serial_number = Some(SerialNumber::from_slice(&hex::decode(&made.serial).unwrap()));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names.push(SanType::URI("spiffe://radarflow/agent/s/other".try_into().unwrap()));
+        let forged = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let refused = enrolled.admit("t", forged.der(), &[], UnixTime::now()).unwrap_err();
+        assert_eq!(refused, rustls::Error::InvalidCertificate(CertificateError::Revoked));
+    }
+
+    #[test]
+    fn authorities_follow_each_other_and_agents_know_both() {
+        let enrolled = enrolled();
+        let own = |names: &str| {
+            let gate = Gate::new(enrolled.clone(), "t".to_owned(), vec![names.to_owned()]);
+            gate.own().unwrap().cert[0].clone()
+        };
+        let old = enrolled.certify("t", "a", "s", None).unwrap();
+        enrolled.learn(&[change(&package("t", &old.fingerprint, None))]);
+        enrolled.learn(&[change(&authority(&enrolled, "t", "next", 2))]);
+        // Who knows the eldest alone believes the gateway still; who comes now is signed by the newest, and knows both.
+        let server = gate(&enrolled, "t");
+        assert_eq!(shake(&server, &Arc::new(client(&old)), "gateway.test"), Ok(false));
+        let new = enrolled.certify("t", "a", "s", None).unwrap();
+        assert_eq!(new.authorities.matches("BEGIN CERTIFICATE").count(), 2);
+        let admitted = |made: &Certified| {
+            let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
+            enrolled.learn(&[change(&package("t", &made.fingerprint, None))]);
+            enrolled.admit("t", &der, &[], UnixTime::now()).unwrap().authority.0
+        };
+        assert_eq!((admitted(&old).as_str(), admitted(&new).as_str()), ("agents", "next"));
+        assert_ne!(own("x"), own("y"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::accept::{ConnectionSlots, Peer, connections};
 use super::configurations::{Configuration, Partitions, called};
 use super::control::{AgentName, Held};
-use super::enrolled::{Gate, MAX_REQUEST, Renewal};
+use super::enrolled::{Admission, Gate, MAX_REQUEST, Renewal};
 use super::stage::{self, PIECE_BYTES, Staging, StagingSpace};
 use super::tls::Tls;
 use super::{Listener, SourceError, Stop, entry, origin};
@@ -231,18 +231,11 @@ impl Caller {
     }
 }
 
-/// The certificate of who calls.
-fn shown<T>(request: &Request<T>) -> Result<&[u8], Status> {
-    let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_deref());
-    certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))
-}
-
-impl Gate {
-    /// The package of a certificate that lets somebody in.
-    fn admitted(&self, certificate: &[u8]) -> Result<Arc<Resource>, Status> {
-        let out = || Status::unauthenticated("this certificate is not that of an enrolled agent, or was revoked");
-        self.admits(certificate).ok_or_else(out)
-    }
+/// What lets an enrolled agent in, and its package.
+fn admitted<'r, T>(gate: &Gate, request: &'r Request<T>) -> Result<(&'r Admission, Arc<Resource>), Status> {
+    let admission = request.extensions().get::<Peer>().and_then(|peer| peer.admission.as_deref());
+    let package = admission.and_then(|admission| Some((admission, gate.enrolled().stands(admission)?)));
+    package.ok_or_else(|| Status::unauthenticated("this certificate is not that of an enrolled agent, or was revoked"))
 }
 
 /// Renews the certificates of enrolled agents.
@@ -254,8 +247,9 @@ struct Renewals {
 #[tonic::async_trait]
 impl Enrolment for Renewals {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
-        let package = self.gate.admitted(shown(&request)?)?;
-        let made = self.gate.enrolled().renew(&self.appender, &package, &request.into_inner().request).await;
+        let (admission, package) = admitted(&self.gate, &request)?;
+        let asked = &request.get_ref().request;
+        let made = self.gate.enrolled().renew(&self.appender, admission, package, asked).await;
         match made {
             Ok(Certified { certificate, authorities, .. }) => {
                 Ok(Response::new(RenewResponse { certificate, authorities }))
@@ -353,14 +347,20 @@ impl Gateway {
         if !self.secure {
             return Ok(Caller { peer, ..Caller::default() });
         }
-        let certificate = shown(request)?;
-        let package = self.gate.as_ref().map(|gate| gate.admitted(certificate)).transpose()?;
+        // Who an enrolled agent is its package says.
+        if let Some(gate) = &self.gate {
+            let (_, package) = admitted(gate, request)?;
+            let text = |field| package.text(field).unwrap_or_default().to_owned();
+            return Ok(Caller { certified: Some((text("agent_id"), text("site"))), package: Some(package), peer });
+        }
+        let certificate = other.and_then(|other| other.certificate.as_ref());
+        let certificate = certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
         let named = certified(certificate).ok_or_else(|| {
             Status::unauthenticated(
                 "the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN",
             )
         })?;
-        Ok(Caller { certified: Some(named), package, peer })
+        Ok(Caller { certified: Some(named), package: None, peer })
     }
 
     /// The origin of a caller's inputs: the certificate's partition, else what the payload says, else left to each item.

@@ -145,14 +145,14 @@ rows! {
         agent_id: String,
         /// The partition of the agent and of what it finds.
         site: String,
-        /// Where the agent connects, `host:port`; null for what the configuration says.
+        /// Where the agent connects, `host:port`, as it is told when it is enrolled; null for what the configuration says.
         gateway: Option<String>,
         /// What people say of it.
         notes: Option<String>,
         /// `created`; `downloaded`: its certificate was handed out; `installed`: its agent has connected; `revoked`: nothing
         /// lets it in any more.
         status: String,
-        /// Until when it can be downloaded; one that nobody downloaded goes by itself then. Null once it was.
+        /// When it goes by itself: one that nobody downloaded after a day, one that was revoked after 90. Null of others.
         expires_at: Option<Time>,
         /// When its certificate was handed out.
         downloaded_at: Option<Time>,
@@ -166,10 +166,12 @@ rows! {
         revoked_by: Option<String>,
         /// Why.
         revoked_because: Option<String>,
-        /// Serial number of the certificate that lets its agent in, hexadecimal.
+        /// Serial number of its certificate, hexadecimal.
         serial: Option<String>,
-        /// That of the one before, which lets it in as well.
-        previous_serial: Option<String>,
+        /// SHA-256 of the certificate that lets its agent in, as DER, hexadecimal.
+        fingerprint: Option<String>,
+        /// That of the one that was shown when it was renewed, which lets it in as well.
+        previous_fingerprint: Option<String>,
         /// When its certificate ends.
         certificate_expires_at: Option<Time>,
         /// The set of files it belongs to, if any: nobody else changes it.

@@ -3,6 +3,7 @@
 //! Two ways lead there. Our own agent makes its key itself and sends a request for a certificate; the key never leaves its host.
 //! ServiceRadar's command line, and whoever unpacks an archive by hand, get a key that was made here with the certificate; it is
 //! kept nowhere else. Which of two requests at once gets it is decided in the dataflow: the package must stand as it was read.
+//! Whoever asks with the same key again, within a day and before the agent has connected, lost the answer, and gets another.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,8 +34,10 @@ use crate::http::{Api, Shared};
 const TOKEN: HeaderName = HeaderName::from_static("x-serviceradar-download-token");
 /// How long a package can be downloaded, microseconds: a day.
 const DOWNLOAD_US: i64 = 24 * 3600 * 1_000_000;
-/// The authority that the program makes where a tenant has none.
+/// What the ids of authorities begin with.
 const AUTHORITY: &str = "agents";
+/// So often a package is read anew that somebody changes meanwhile.
+const TRIES: usize = 3;
 /// What tokens of packages begin with.
 const PREFIX: &str = "edgepkg-v2:";
 
@@ -118,9 +121,9 @@ pub(crate) async fn enroll(
     request: Request,
 ) -> Result<Response, Response> {
     let from = From::of(&request);
-    let package = shown(&api, &id, request.headers(), &from)?;
+    let package = shown(&api, &id, request.headers())?;
     let asked: Enrolling = body(request).await?;
-    let (gateway, made) = handed(&api, &package, &from, Some(&asked.request)).await?;
+    let (gateway, made) = handed(&api, package.clone(), &from, Some(&asked.request)).await?;
     let text = |field| package.text(field).unwrap_or_default().to_owned();
     let Certified { certificate, authorities, .. } = made;
     let (agent_id, partition) = (text("agent_id"), text("site"));
@@ -141,8 +144,8 @@ pub(crate) async fn bundle(
     request: Request,
 ) -> Result<Response, Response> {
     let from = From::of(&request);
-    let package = shown(&api, &id, request.headers(), &from)?;
-    let (gateway, made) = handed(&api, &package, &from, None).await?;
+    let package = shown(&api, &id, request.headers())?;
+    let (gateway, made) = handed(&api, package.clone(), &from, None).await?;
     let name = format!("edge-package-{}", &package.id[..8.min(package.id.len())]);
     let archive = archive(&name, &package, &gateway, &made);
     let archive = archive.map_err(|error| {
@@ -155,79 +158,99 @@ pub(crate) async fn bundle(
 
 /// The package whose token a request shows.
 #[allow(clippy::result_large_err)]
-fn shown(api: &Shared, id: &str, headers: &HeaderMap, from: &From) -> Result<Arc<Resource>, Response> {
+fn shown(api: &Shared, id: &str, headers: &HeaderMap) -> Result<Arc<Resource>, Response> {
     let token = headers.get(&TOKEN).and_then(|token| token.to_str().ok()).unwrap_or_default();
     let package = api.authorities.package(id);
     let package = package.filter(|package| {
         package.secrets.get("sha256").is_some_and(|kept| !token.is_empty() && same(kept, &hash(token)))
     });
-    let Some(package) = package else {
-        let detail = "there is no such package that this token downloads: it is another, or its time is over";
-        return Err(problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({})));
-    };
-    let gone = |code, detail: &str| {
-        let agent = package.text("agent_id").unwrap_or_default();
-        tell_failure(api, from, &package.tenant, agent, format!("edge package {id}: {detail}"));
-        Err(problem(StatusCode::CONFLICT, code, detail, json!({})))
-    };
-    match status(&package) {
-        "created" if package.number("expires_at").is_some_and(|at| at > now_us()) => Ok(package),
-        "created" => Err(problem(StatusCode::GONE, "expired", "this package was not downloaded in time", json!({}))),
-        "revoked" => gone("revoked", "it was revoked"),
-        _ => gone("downloaded", "it was downloaded already; revoke it if that was not you"),
-    }
+    let detail = "there is no such package that this token downloads: it is another, or its time is over";
+    package.ok_or_else(|| problem(StatusCode::UNAUTHORIZED, "unauthorized", detail, json!({})))
 }
 
 /// Hands out the certificate of a package: who comes second gets none. Told is also where its agent connects.
 async fn handed(
     api: &Shared,
-    package: &Resource,
+    mut package: Arc<Resource>,
     from: &From,
     request: Option<&str>,
 ) -> Result<(String, Certified), Response> {
-    let tenant = &package.tenant;
-    let gateway = package.text("gateway").map(str::to_owned).or_else(|| (api.gateways)(tenant));
-    let Some(gateway) = gateway else {
-        let detail =
-            "nothing says where the agent connects: say gateway of the package, or names of a [[grpc]] listener";
-        return Err(problem(StatusCode::CONFLICT, "no_gateway", detail, json!({})));
-    };
-    authority(api, tenant).await?;
-    let text = |field| package.text(field).unwrap_or_default();
-    let made = api.authorities.certify(tenant, text("agent_id"), text("site"), request);
-    let made = made.map_err(|detail| problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &detail, json!({})))?;
-    let fields = [
-        ("downloaded_at", json!(now_us())),
-        ("downloaded_by", json!(from.address())),
-        ("expires_at", Value::Null),
-        ("serial", json!(made.serial)),
-        ("certificate_expires_at", json!(made.not_after_us)),
-    ];
-    let operation = Operation {
-        resource: Table::EdgePackage.name().to_owned(),
-        id: package.id.clone(),
-        act: Act::Update { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() },
-        condition: Condition::Epoch(package.epoch),
-        owner: package.owner.clone(),
-    };
-    let judgement = stated(api, tenant, from, "its package is downloaded", operation).await?;
-    match judgement {
-        Ok(()) => Ok((gateway, made)),
-        Err(refusal) if refusal.status() == StatusCode::PRECONDITION_FAILED => {
-            let detail = "somebody else downloaded or changed it at the same time";
-            Err(problem(StatusCode::CONFLICT, "downloaded", detail, json!({})))
+    let tenant = package.tenant.clone();
+    let no_gateway = |detail: String| problem(StatusCode::CONFLICT, "no_gateway", &detail, json!({}));
+    let gateway = (api.gateways)(&tenant, package.text("gateway")).map_err(no_gateway)?;
+    for _ in 0..TRIES {
+        authority(api, &tenant).await?;
+        let text = |field| package.text(field).unwrap_or_default();
+        let made = api.authorities.certify(&tenant, text("agent_id"), text("site"), request);
+        let made = made.map_err(|detail| problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &detail, json!({})))?;
+        let downloaded_us = allowed(api, from, &package, request.map(|_| made.of_key.as_str()))?;
+        let fields = [
+            ("downloaded_at", json!(downloaded_us)),
+            ("downloaded_by", json!(from.address())),
+            ("expires_at", Value::Null),
+            ("serial", json!(made.serial)),
+            ("fingerprint", json!(made.fingerprint)),
+            ("of_key", json!(made.of_key)),
+            ("certificate_expires_at", json!(made.not_after_us)),
+        ];
+        let operation = Operation {
+            resource: Table::EdgePackage.name().to_owned(),
+            id: package.id.clone(),
+            act: Act::Update { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() },
+            condition: Condition::Epoch(package.epoch),
+            owner: package.owner.clone(),
+        };
+        let told = stated(api, &tenant, from, "its package is downloaded", operation).await.map_err(|unknown| {
+            let detail = "what became of it is not known yet: run the same command again; of an archive, look whether the \
+                          package is downloaded, and revoke it if you have not got it";
+            if unknown.status() != StatusCode::SERVICE_UNAVAILABLE {
+                return unknown;
+            }
+            problem(StatusCode::SERVICE_UNAVAILABLE, "catching_up", detail, json!({}))
+        })?;
+        match told {
+            Ok(()) => return Ok((gateway, made)),
+            // Somebody changed it meanwhile: as it stands now it can be downloaded, or not.
+            Err(refusal) if refusal.status() == StatusCode::PRECONDITION_FAILED => {
+                let gone = || problem(StatusCode::GONE, "expired", "this package is gone", json!({}));
+                package = api.authorities.package(&package.id).ok_or_else(gone)?;
+            }
+            Err(refusal) => return Err(refusal),
         }
-        Err(refusal) => Err(refusal),
+    }
+    Err(problem(StatusCode::CONFLICT, "conflict", "it is changed again and again; try again", json!({})))
+}
+
+/// Whether a package can be downloaded as it stands, for a key where the agent made it: when it was first, microseconds since 1970.
+#[allow(clippy::result_large_err)]
+fn allowed(api: &Shared, from: &From, package: &Resource, of_key: Option<&str>) -> Result<i64, Response> {
+    let now_us = now_us();
+    let gone = |code, detail: &str| {
+        let agent = package.text("agent_id").unwrap_or_default();
+        tell_failure(api, from, &package.tenant, agent, format!("edge package {}: {detail}", package.id));
+        Err(problem(StatusCode::CONFLICT, code, detail, json!({})))
+    };
+    let same_key = of_key.is_some() && package.secrets.get("of_key").map(String::as_str) == of_key;
+    match (status(package), package.number("downloaded_at")) {
+        ("created", _) if package.number("expires_at").is_some_and(|at| at > now_us) => Ok(now_us),
+        ("created", _) => {
+            Err(problem(StatusCode::GONE, "expired", "this package was not downloaded in time", json!({})))
+        }
+        ("downloaded", Some(at)) if same_key && at + DOWNLOAD_US > now_us => Ok(at),
+        ("revoked", _) => gone("revoked", "it was revoked"),
+        _ => gone("downloaded", "it was downloaded already; revoke it if that was not you"),
     }
 }
 
-/// Makes a tenant's authority, where it has none.
+/// Makes a tenant's authority, where it has none that lasts.
 async fn authority(api: &Shared, tenant: &str) -> Result<(), Response> {
     if api.authorities.has(tenant) {
         return Ok(());
     }
     let unable = |detail: String| problem(StatusCode::SERVICE_UNAVAILABLE, "no_authority", &detail, json!({}));
-    let made = api.authorities.make(tenant, AUTHORITY).map_err(unable)?;
+    // Of several at once that make one, one does: they are called alike within a day.
+    let id = format!("{AUTHORITY}-{}", now_us() / DOWNLOAD_US);
+    let made = api.authorities.make(tenant, &id).map_err(unable)?;
     let fields = [
         ("certificate", json!(made.certificate)),
         ("fingerprint", json!(made.fingerprint)),
@@ -236,7 +259,7 @@ async fn authority(api: &Shared, tenant: &str) -> Result<(), Response> {
     ];
     let operation = Operation {
         resource: Table::CertificateAuthority.name().to_owned(),
-        id: AUTHORITY.to_owned(),
+        id,
         act: Act::Create { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() },
         condition: Condition::Absent,
         owner: String::new(),

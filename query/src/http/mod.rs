@@ -120,8 +120,9 @@ pub struct Api {
     pub issuers: Issuers,
     /// What agents are enrolled with.
     pub authorities: Arc<dyn Authorities>,
-    /// Where the enrolled agents of a tenant connect, `host:port`.
-    pub gateways: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Where an enrolled agent of a tenant connects, `host:port`: there, where something is said, or where the configuration says;
+    /// or why it cannot.
+    pub gateways: Arc<dyn Fn(&str, Option<&str>) -> Result<String, String> + Send + Sync>,
     /// Finds records, for explanations.
     pub records: Arc<dyn FindRecords>,
     /// Takes inventories.

@@ -4,7 +4,7 @@
 //! created ─► downloaded ─► installed        any of them ─► revoked
 //!    └─► gone, when nobody downloaded it in time
 //! ```
-//! A certificate lets an agent in while its serial number stands in a package that is not revoked: what is not in the ledger lets
+//! A certificate lets an agent in while its hash stands in a package that is not revoked: what is not in the ledger lets
 //! nobody in, whoever signed it. The program makes keys and certificates (`connectors::sources::enrolled`); only what they are
 //! known by is stated here.
 
@@ -38,7 +38,7 @@ pub(super) static CERTIFICATE_AUTHORITIES: ResourceKind = ResourceKind {
     write: Role::Admin,
     made_by: MadeBy::Program,
     most: 8,
-    expires: Some("not_after"),
+    expires: None,
     check: |_, _| Ok(()),
     derived: |_| Vec::new(),
 };
@@ -62,15 +62,16 @@ pub(super) static EDGE_PACKAGES: ResourceKind = ResourceKind {
         Field::text("revoked_by", 300).server(),
         Field::text("revoked_because", MAX_REASON).server(),
         Field::text("serial", 64).server(),
-        Field::text("previous_serial", 64).server(),
+        Field::text("fingerprint", 64).server(),
+        Field::text("previous_fingerprint", 64).server(),
         Field::instant("certificate_expires_at").server(),
         Field::text("sha256", 64)
             .server()
             .secret("SHA-256 of the token that it is downloaded with, made by the program."),
     ],
     actions: &[ResourceAction {
-        clears: &["sha256"],
         fields: &[Field::text("reason", MAX_REASON)],
+        whosever: true,
         sets: revoked,
         ..ResourceAction::new(
             "revoke",
@@ -87,6 +88,8 @@ pub(super) static EDGE_PACKAGES: ResourceKind = ResourceKind {
     derived: |package| vec![("status", json!(status(package)))],
 };
 
+/// How long a package is shown that was revoked, microseconds: 90 days.
+const REVOKED_US: i64 = 90 * 86_400_000_000;
 /// Bytes of a reason.
 const MAX_REASON: usize = 1000;
 
@@ -109,7 +112,7 @@ fn revoked(at: At, by: &str, package: &Resource, said: &Fields) -> Fields {
         ("revoked_at", json!(at.now_us)),
         ("revoked_by", json!(by)),
         ("revoked_because", said.get("reason").cloned().unwrap_or(Value::Null)),
-        ("expires_at", Value::Null),
+        ("expires_at", json!(at.now_us.saturating_add(REVOKED_US))),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -546,7 +546,11 @@ fn stepped(
         let detail = format!("{CONFIGURATION} is the configuration file's");
         return wrong(RefusalCode::Forbidden, detail);
     }
-    let owned = |owner: &&String| !owner.is_empty() && **owner != operation.owner && !of_host;
+    let whosever = match &operation.act {
+        Act::Do { action, .. } => kind.actions.iter().any(|known| known.name == action && known.whosever),
+        _ => false,
+    };
+    let owned = |owner: &&String| !owner.is_empty() && **owner != operation.owner && !of_host && !whosever;
     if let Some(owner) = stands.map(|stands| &stands.owner).filter(owned) {
         let detail = format!("{called} belongs to {owner}: change it there");
         return wrong(RefusalCode::Owned, detail);

@@ -70,17 +70,27 @@ pub struct ResourceAction {
     pub clears: &'static [&'static str],
     /// What it is told.
     pub fields: &'static [Field],
+    /// Whether it is taken of what belongs to a set of files as well.
+    pub whosever: bool,
     /// What it changes, by whom, of how it stood, as told.
     pub sets: fn(At, &str, &Resource, &Fields) -> Fields,
-    /// Whether it can be taken, as things stand.
+    /// Whether it can be taken, on what it and everything beside it leave.
     pub check: fn(&World<'_>, &Resource, &Fields) -> Result<(), Wrong>,
 }
 
 impl ResourceAction {
     /// One that is told nothing and can always be taken.
     pub const fn new(name: &'static str, doc: &'static str, least: Role) -> Self {
-        let (clears, fields) = (&[], &[]);
-        ResourceAction { name, doc, least, clears, fields, sets: |_, _, _, _| Fields::new(), check: |_, _, _| Ok(()) }
+        ResourceAction {
+            name,
+            doc,
+            least,
+            clears: &[],
+            fields: &[],
+            whosever: false,
+            sets: |_, _, _, _| Fields::new(),
+            check: |_, _, _| Ok(()),
+        }
     }
 
     /// What it is told, each read, what is not said by default.

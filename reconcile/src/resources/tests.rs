@@ -665,7 +665,7 @@ fn a_package_is_downloaded_once_and_what_is_revoked_stays_out() {
     );
     assert_eq!(court.ask(system(), vec![download("02")]), Err(RefusalCode::PreconditionFailed));
     // It does not go by itself any more.
-    assert!(court.judge.expire(i64::MAX).0.iter().all(|change| change.before.as_ref().unwrap().id != "p"));
+    assert!(court.judge.expire(10_000_000_000_000).0.iter().all(|change| change.before.as_ref().unwrap().id != "p"));
 
     let revoke = |reason: Value| {
         let action = "revoke".to_owned();
@@ -679,9 +679,21 @@ fn a_package_is_downloaded_once_and_what_is_revoked_stays_out() {
     // Once is for good, and the name is free.
     assert!(court.ask(by_token("admin"), vec![revoke(json!("again"))]).unwrap().is_empty());
     court.ask(by_token("admin"), vec![make("q")]).unwrap();
-    // What nobody downloads in time goes.
-    let (gone, _) = court.judge.expire(1_000_000_000);
-    assert_eq!(gone.iter().map(|change| change.before.as_ref().unwrap().id.as_str()).collect::<Vec<_>>(), ["q"]);
+    // What nobody downloads in time goes; what was revoked later.
+    let gone = |court: &mut Court, at: i64| -> Vec<String> {
+        court.judge.expire(at).0.iter().map(|change| change.before.as_ref().unwrap().id.clone()).collect()
+    };
+    assert_eq!(gone(&mut court, 1_000_000_000), ["q"]);
+    assert_eq!(gone(&mut court, 100 * 86_400_000_000), ["p"]);
+
+    // What belongs to a set of files is revoked all the same, and nothing else of it.
+    let owned = Operation { owner: "files".to_owned(), ..make("r") };
+    court.ask(by_token("admin"), vec![owned]).unwrap();
+    let notes = update("edge_packages", "r", json!({"notes": "x"}));
+    assert_eq!(court.ask(by_token("admin"), vec![notes]), Err(RefusalCode::Owned));
+    let revoke = operation("edge_packages", "r", Act::Do { action: "revoke".to_owned(), fields: Fields::new() });
+    let changes = court.ask(by_token("admin"), vec![revoke]).unwrap();
+    assert_eq!(changes[0].after.as_ref().unwrap().owner, "files");
 }
 
 #[test]

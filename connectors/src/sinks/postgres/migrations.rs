@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = files![
     "0016_otel",
     "0017_on_call_integrations_parsing",
     "0018_edge_packages",
+    "0019_silent_sources",
 ];
 
 /// What brings a schema up to date.
