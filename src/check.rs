@@ -38,6 +38,23 @@ pub(crate) async fn check(named: Option<&Path>, offline: bool) -> Result<String>
     }
 }
 
+/// What a configuration leaves open, to whom, and what closes it.
+pub(crate) fn hardening(named: Option<&Path>) -> Result<String> {
+    let config::Read { config, mistakes, places } = config::look(named)?;
+    if let Some(first) = mistakes.first() {
+        bail!("the configuration has mistakes, which `radarflow check-config` tells: {first}");
+    }
+    let file = config::file(named);
+    let mut open: Vec<String> = config.open(&places).iter().map(ToString::to_string).collect();
+    open.extend(config::on_disk(file.as_deref(), &config.data_dir, nix::unistd::geteuid().is_root()));
+    let lines: String = open.iter().map(|open| format!("\n  {open}")).collect();
+    Ok(match open.len() {
+        0 => "nothing is open".to_owned(),
+        1 => format!("one thing is open:{lines}"),
+        n => format!("{n} things are open:{lines}"),
+    })
+}
+
 fn mistake(places: &Places, key: &str, said: String) -> Mistake {
     Mistake { at: places.at(key), said }
 }

@@ -322,7 +322,9 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Say everything that is wrong with the configuration, with line and column; see whether what it names answers.
-    #[command(after_help = "Example: radarflow check-config --config radarflow.toml")]
+    #[command(
+        after_help = "Examples:\n  radarflow check-config --config radarflow.toml\n  radarflow check-config --hardening"
+    )]
     CheckConfig {
         /// Configuration file (TOML); without it ./radarflow.toml, if it is there.
         #[arg(long)]
@@ -330,6 +332,9 @@ enum Command {
         /// Ask nobody over the network.
         #[arg(long)]
         offline: bool,
+        /// Say what is open, to whom, and what closes it, in place of what is wrong.
+        #[arg(long, conflicts_with = "offline")]
+        hardening: bool,
     },
     /// Copy the data directory as it is at one epoch, while the server runs.
     #[command(after_help = "Example: radarflow backup /backup/monday --data-dir /var/lib/radarflow")]
@@ -537,7 +542,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(postgres::migrate(&url))?;
             say("the schema is up to date")?;
         }
-        Command::CheckConfig { config, offline } => {
+        Command::CheckConfig { config, hardening: true, .. } => say(&check::hardening(config.as_deref())?)?,
+        Command::CheckConfig { config, offline, .. } => {
             say(&runtime.block_on(check::check(config.as_deref(), offline))?)?;
         }
         Command::Backup(backup) => say(&runtime.block_on(backup.run())?)?,

@@ -100,6 +100,11 @@ impl Collector for Watched {
             ("ledger_input_bytes", "Bytes of input written", read(&intake.bytes)),
             ("ledger_shed_inputs", "Inputs given up because the disk refused", read(&intake.shed)),
             (
+                "ledger_given_up",
+                "Submissions whose sender had left before they were written: told nothing, it says them again",
+                read(&intake.given_up),
+            ),
+            (
                 "dataflow_evicted_senders",
                 "Senders that made place for others or found none: exporters, ledgers, counts of log lines, conditions of traps, \
                  traces, series of counters",

@@ -7,8 +7,9 @@
 //! deltas of feeds ────────────►┴─► [feeds] ─────────────► ledgers Δ
 //! ```
 //! Each ledger learns how often its feed or sender speaks ([`radarflow_reconcile::rhythm`]). One that is quiet for longer is
-//! `silent`: its row and an event say so, and one alert of the feed says how many are and who. A condition a sender would be
-//! thousands where a network is gone, and whatever anybody wants to claim to be on UDP; rules over `sources` make finer ones.
+//! `silent`: its row and an event say so, and an alert of its own. Where more than [`SILENT_ALONE`] of a feed are, one alert of the
+//! feed says how many are and who, in place of theirs: an alert a sender would be thousands where a network is gone, and whatever
+//! anybody wants to claim to be on UDP. A silence ends when it is heard again or forgotten.
 //!
 //! A row is said again at most every [`PACE_MS`], because a ledger moves with every datagram. A sender's ledger ends when
 //! the sender is quiet, and when there are more than [`MAX_SENDERS`] in its share ([`crate::strangers`]); what it counted is
@@ -31,16 +32,18 @@ use crate::collection::{Events, Rel, changes, collected};
 use crate::keyed::{Context, Keyed, Machine, Restored, Tick, machine, put_state, take_state};
 use crate::output::DerivedRow;
 use crate::sizes::Sizes;
-use crate::strangers::{Reputation, bucket_of_text};
+use crate::strangers::{PROVEN_MS, Reputation, bucket_of_text};
 
 /// Least time between two versions of a row, milliseconds.
 pub const PACE_MS: i64 = 1000;
 /// Senders of a feed's share that have a ledger of their own: 16,384 a feed.
 pub const MAX_SENDERS: usize = 256;
 /// Feeds whose senders speak by themselves and often, so that quiet means something. Traps come when something happens, agents have
-/// a health of their own ([`crate::health`]), and what people push comes when they do.
-const RHYTHMIC: &[&str] = &["netflow", "sflow", "syslog", "otlp", "nats", "kafka"];
-/// Silent senders that an alert names; it counts all of them.
+/// a health of their own ([`crate::health`]), what sends OTLP comes and goes with what it tells of, and people push when they do.
+const RHYTHMIC: &[&str] = &["netflow", "sflow", "syslog", "nats", "kafka"];
+/// So many silent senders of a feed have an alert each; of more there is one.
+pub const SILENT_ALONE: usize = 20;
+/// Silent senders that this names; it counts all of them.
 const NAMED: usize = 10;
 
 /// Which ledger.
@@ -75,6 +78,9 @@ pub struct Delta {
     pub waiting: Option<String>,
     /// Receipt of the newest input, microseconds since 1970.
     pub at_us: i64,
+    /// It came when something happened: it shows no rhythm.
+    #[serde(skip)]
+    pub by_chance: bool,
 }
 
 impl Delta {
@@ -99,6 +105,7 @@ impl Delta {
             self.waiting.clone_from(&other.waiting);
         }
         self.at_us = self.at_us.max(other.at_us);
+        self.by_chance &= other.by_chance;
     }
 }
 
@@ -139,7 +146,8 @@ impl Ledger {
             waiting_sets: n(self.total.waiting_sets.unwrap_or(0)),
             waiting: self.total.waiting.clone(),
             last_seen: Time(self.total.at_us),
-            state: is_rhythmic(&key.source).then(|| self.state().to_owned()),
+            // Of a feed whose senders are known, they are heard, and not it.
+            state: self.rhythm.is_heard().then(|| self.state().to_owned()),
             patience_s: self.rhythm.patience_ms().map(|patience| patience / 1000),
             epoch: 0,
         }
@@ -147,7 +155,7 @@ impl Ledger {
 
     fn state(&self) -> &'static str {
         match self.rhythm.patience_ms() {
-            _ if self.rhythm.is_silent() => "silent",
+            _ if self.rhythm.silent_ms().is_some() => "silent",
             None => "learning",
             Some(_) => "active",
         }
@@ -166,6 +174,10 @@ impl Ledger {
 
     /// The time passes: what is quiet for too long is silent.
     fn wait(&mut self, key: &SourceKey, tick: &Tick, out: &mut impl FnMut(Said)) {
+        if self.forgotten_ms().is_some_and(|at| at <= tick.live_ms) {
+            self.forget(key, tick, out);
+            self.unsaid = true;
+        }
         if self.rhythm.wait(tick.live_ms) {
             let patience = self.rhythm.patience_ms().unwrap_or_default() / 1000;
             out(Said::Silent(key.clone(), 1));
@@ -180,11 +192,19 @@ impl Ledger {
         }
     }
 
-    /// It ends: nothing is said of it any more.
-    fn end(&mut self, key: &SourceKey, out: &mut impl FnMut(Said)) {
-        if self.rhythm.is_silent() {
+    /// It is not waited for any more.
+    fn forget(&mut self, key: &SourceKey, tick: &Tick, out: &mut impl FnMut(Said)) {
+        if let Some(since) = self.rhythm.silent_ms() {
             out(Said::Silent(key.clone(), -1));
+            let seconds = Some((tick.live_ms - since) / 1000);
+            out(happened(key, tick, ["silent", "forgotten"], "it is not waited for any more", seconds));
         }
+        self.rhythm = Rhythm::default();
+    }
+
+    /// It ends: nothing is said of it any more.
+    fn end(&mut self, key: &SourceKey, tick: &Tick, out: &mut impl FnMut(Said)) {
+        self.forget(key, tick, out);
         self.unsay(out);
     }
 
@@ -193,7 +213,7 @@ impl Ledger {
         if let Some((row, _)) = &self.said {
             out(Said::Row(StateRow::from(row.clone()), 1));
         }
-        if self.rhythm.is_silent() {
+        if self.rhythm.silent_ms().is_some() {
             out(Said::Silent(key.clone(), 1));
         }
     }
@@ -229,9 +249,15 @@ impl Ledger {
         self.unsaid.then(|| self.said.as_ref().map_or(i64::MIN, |(_, at)| at + PACE_MS))
     }
 
+    /// When it is not waited for any more, if it stays silent.
+    fn forgotten_ms(&self) -> Option<i64> {
+        self.rhythm.silent_ms().map(|since| since + PROVEN_MS)
+    }
+
     /// When it has something to say.
     fn due_ms(&self) -> Option<i64> {
-        self.row_due_ms().into_iter().chain(self.rhythm.silent_from_ms()).min()
+        let of_rhythm = self.rhythm.silent_from_ms().or(self.forgotten_ms());
+        self.row_due_ms().into_iter().chain(of_rhythm).min()
     }
 }
 
@@ -262,33 +288,52 @@ fn happened(key: &SourceKey, tick: &Tick, [old, new]: [&str; 2], reason: &str, s
     }))
 }
 
-/// What is told of a feed some of which is silent: so many, these first.
-fn silence(key: &SourceKey, silent: usize, named: &[&str]) -> (AlertKey, Condition) {
-    let subject = Subject {
-        tenant: key.tenant.clone(),
-        partition: key.partition.clone(),
-        rule: "source-silent".to_owned(),
-        entity: key.source.clone(),
-    };
-    let who = named.iter().map(|exporter| if exporter.is_empty() { "the feed as a whole" } else { exporter });
-    let mut description = who.collect::<Vec<_>>().join(", ");
-    if let Some(more @ 1..) = silent.checked_sub(named.len()) {
-        description.push_str(&format!(" and {more} more"));
+/// What is told of those of a feed that are silent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Silence {
+    /// One of them; the feed itself where nothing is named.
+    Of(String),
+    /// So many, these first.
+    Many(usize, Vec<String>),
+}
+
+impl Silence {
+    fn condition(self, feed: &SourceKey) -> (AlertKey, Condition) {
+        let source = &feed.source;
+        let mut labels = BTreeMap::from([("source".to_owned(), source.clone())]);
+        let (rule, entity, severity, title, description) = match self {
+            Silence::Of(exporter) if exporter.is_empty() => {
+                ("source-silent", source.clone(), "warning", format!("{source} is silent"), String::new())
+            }
+            Silence::Of(exporter) => {
+                labels.insert("exporter".to_owned(), exporter.clone());
+                let title = format!("{exporter} is silent at {source}");
+                ("source-silent", format!("{source}/{exporter}"), "warning", title, String::new())
+            }
+            Silence::Many(silent, named) => {
+                let more = silent - named.len();
+                let title = format!("{silent} senders of {source} are silent");
+                ("feed-silent", source.clone(), "critical", title, format!(": {} and {more} more", named.join(", ")))
+            }
+        };
+        let subject = Subject {
+            tenant: feed.tenant.clone(),
+            partition: feed.partition.clone(),
+            rule: rule.to_owned(),
+            entity: entity.clone(),
+        };
+        let condition = Condition {
+            rule: subject.rule.clone(),
+            severity: severity.to_owned(),
+            title,
+            description: format!("quiet beyond what its own pauses show{description}"),
+            source_type: "source".to_owned(),
+            source_id: entity,
+            labels,
+            ..Condition::default()
+        };
+        (AlertKey::of_subject(subject), condition)
     }
-    let condition = Condition {
-        rule: subject.rule.clone(),
-        severity: "warning".to_owned(),
-        title: match named {
-            [""] if silent == 1 => format!("{} is silent", key.source),
-            _ => format!("{silent} of what {} hears {} silent", key.source, if silent == 1 { "is" } else { "are" }),
-        },
-        description: format!("quiet beyond their own rhythm: {description}"),
-        source_type: "source".to_owned(),
-        source_id: key.source.clone(),
-        labels: BTreeMap::from([("source".to_owned(), key.source.clone())]),
-        ..Condition::default()
-    };
-    (AlertKey::of_subject(subject), condition)
 }
 
 /// A share of the senders of a feed.
@@ -374,6 +419,8 @@ impl Machine for Senders {
             // What is only told of it later is no sign of life.
             if delta.received > 0 || reputation.is_new() {
                 reputation.hear(tick.live_ms, delta.rows > 0);
+            }
+            if delta.received > 0 && !delta.by_chance {
                 ledger.hear(&of, tick, &mut |said| out.push(Out::Said(said)));
             }
         }
@@ -383,7 +430,7 @@ impl Machine for Senders {
         ended.extend(share.remove(&excess));
         let mut counted: Option<Delta> = None;
         for (exporter, mut ledger) in ended {
-            ledger.end(&key.ledger(&exporter), &mut |said| out.push(Out::Said(said)));
+            ledger.end(&key.ledger(&exporter), tick, &mut |said| out.push(Out::Said(said)));
             // Nothing waits in it any more.
             let total = Delta { waiting_sets: None, waiting: None, ..ledger.total };
             counted.get_or_insert_default().add(&total);
@@ -438,7 +485,7 @@ impl Machine for Feeds {
         let mut say = |said| out.push(said);
         for (delta, is_of_sender) in &events {
             ledger.add(delta);
-            if delta.stored > 0 && !is_of_sender {
+            if delta.stored > 0 && !is_of_sender && !delta.by_chance {
                 ledger.hear(key, tick, &mut say);
             }
         }
@@ -508,12 +555,15 @@ pub fn build<'scope>(cx: &Context, inputs: Inputs<'scope>) -> Outputs<'scope> {
         _ => None,
     });
     let silent = silent.reduce_named("Silent", |_: &SourceKey, silent, out| {
-        let named: Vec<String> = silent.iter().take(NAMED).map(|(exporter, _)| (*exporter).clone()).collect();
-        out.push(((silent.len(), named), 1));
+        let names = silent.iter().map(|(exporter, _)| (*exporter).clone());
+        if silent.len() > SILENT_ALONE {
+            out.push((Silence::Many(silent.len(), names.take(NAMED).collect()), 1));
+        } else {
+            out.extend(names.map(|exporter| (Silence::Of(exporter), 1)));
+        }
     });
-    let conditions = changes(silent.consolidate(), |(feed, (silent, named)), diff| {
-        let named: Vec<&str> = named.iter().map(String::as_str).collect();
-        let (key, condition) = silence(&feed, silent, &named);
+    let conditions = changes(silent.consolidate(), |(feed, silence), diff| {
+        let (key, condition) = silence.condition(&feed);
         (key, condition, diff)
     });
     let events = said.flat_map(|said| match said {

@@ -3,7 +3,8 @@
 //! What is kept of a sender is its longest pause on each of the last [`DAYS`] days. Its *patience* follows: three times
 //! the second longest of these, so that one day that was out of the ordinary, an outage, teaches nothing, and what comes again (a
 //! night, a weekend within two weeks) does. While there are fewer than two whole days it is three times the longest. A sender whose patience is
-//! over is silent until it speaks again. Before it was heard for [`LEARN_MS`] nothing is said of it: who speaks once is no sender.
+//! over is silent until it speaks again. Before it was heard for [`LEARN_MS`], in
+//! [`LEARN_MINUTES`] minutes, nothing is said of it: who speaks once is no sender.
 //!
 //! All of it is on the live clock, which stands still while nobody could have heard anything: a server that was down calls nobody
 //! silent for it.
@@ -12,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 /// Days of which the longest pause is kept: two weekends are in them.
 pub const DAYS: usize = 15;
-/// A sender is known once it was heard for this long, milliseconds.
+/// A sender is known once it was heard for this long, milliseconds;
 pub const LEARN_MS: i64 = 3_600_000;
+/// and in so many minutes: who speaks now and then is no sender.
+pub const LEARN_MINUTES: u32 = 10;
 /// Nobody is silent sooner, milliseconds.
 pub const MIN_PATIENCE_MS: i64 = 5 * 60_000;
 /// Whoever is quiet for longer is silent, whatever its rhythm, milliseconds: before it is forgotten.
@@ -21,15 +24,20 @@ pub const MAX_PATIENCE_MS: i64 = 6 * DAY_MS;
 /// So many of its pauses a sender is given.
 const FACTOR: i64 = 3;
 const DAY_MS: i64 = 86_400_000;
+const MINUTE_MS: i64 = 60_000;
 
 /// What a sender's pauses show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rhythm {
     /// When it was first and last heard, live time.
     heard_ms: Option<(i64, i64)>,
+    /// In how many minutes it was heard, as many as matter.
+    minutes: u32,
     /// The day of the last pause, and the longest pause of each day from that backwards, milliseconds.
     day: i64,
     longest: [u32; DAYS],
+    /// How long it may be quiet, milliseconds.
+    patience_ms: Option<i64>,
     /// Since when it is silent, live time.
     silent_ms: Option<i64>,
 }
@@ -39,9 +47,13 @@ impl Rhythm {
     pub fn hear(&mut self, live_ms: i64) -> Option<i64> {
         let Some((first, last)) = self.heard_ms else {
             (self.heard_ms, self.day) = (Some((live_ms, live_ms)), live_ms.div_euclid(DAY_MS));
+            self.minutes = 1;
             return None;
         };
         let now = live_ms.max(last);
+        if now.div_euclid(MINUTE_MS) > last.div_euclid(MINUTE_MS) {
+            self.minutes = (self.minutes + 1).min(LEARN_MINUTES);
+        }
         let today = now.div_euclid(DAY_MS);
         // Days without a pause that ended on them had none of their own.
         let days = usize::try_from(today - self.day).unwrap_or(0).min(DAYS);
@@ -49,8 +61,12 @@ impl Rhythm {
         self.longest[..days].fill(0);
         self.day = self.day.max(today);
         let pause = u32::try_from(now - last).unwrap_or(u32::MAX);
+        let is_longer = pause > self.longest[0];
         self.longest[0] = self.longest[0].max(pause);
         self.heard_ms = Some((first, now));
+        if days > 0 || is_longer || self.patience_ms.is_none() {
+            self.patience_ms = self.learned_ms(first, now);
+        }
         self.silent_ms.take().map(|since| now - since)
     }
 
@@ -63,20 +79,31 @@ impl Rhythm {
         is_over
     }
 
-    /// Whether it is silent.
-    pub fn is_silent(&self) -> bool {
-        self.silent_ms.is_some()
+    /// Whether it was ever heard.
+    pub fn is_heard(&self) -> bool {
+        self.heard_ms.is_some()
+    }
+
+    /// Since when it is silent, live time, if it is.
+    pub fn silent_ms(&self) -> Option<i64> {
+        self.silent_ms
     }
 
     /// When it will be silent unless it speaks; `None` where it is, or is not known yet.
     pub fn silent_from_ms(&self) -> Option<i64> {
         let (_, last) = self.heard_ms.filter(|_| self.silent_ms.is_none())?;
-        self.patience_ms().map(|patience| last + patience)
+        self.patience_ms.map(|patience| last + patience)
     }
 
     /// How long it may be quiet, milliseconds; `None` while that is learned.
     pub fn patience_ms(&self) -> Option<i64> {
-        let (first, last) = self.heard_ms.filter(|(first, last)| last - first >= LEARN_MS)?;
+        self.patience_ms
+    }
+
+    fn learned_ms(&self, first: i64, last: i64) -> Option<i64> {
+        if last - first < LEARN_MS || self.minutes < LEARN_MINUTES {
+            return None;
+        }
         let mut pauses = self.longest;
         pauses.sort_unstable();
         // The day of the first word is none of the whole days, nor is today.
@@ -126,9 +153,9 @@ mod tests {
         assert_eq!(wait(&mut rhythm, last + MIN_PATIENCE_MS - 1), None);
         assert_eq!(wait(&mut rhythm, last + HOUR), Some(last + MIN_PATIENCE_MS));
         // It is silent once, and speaks again.
-        assert!(rhythm.is_silent() && wait(&mut rhythm, last + 2 * HOUR).is_none());
+        assert!(rhythm.silent_ms().is_some() && wait(&mut rhythm, last + 2 * HOUR).is_none());
         assert_eq!(rhythm.hear(last + 3 * HOUR), Some(3 * HOUR));
-        assert!(!rhythm.is_silent());
+        assert!(rhythm.silent_ms().is_none());
     }
 
     #[test]

@@ -148,8 +148,14 @@ impl Enroll {
     /// The key: that for which an answer was lost, or another, which is kept before anybody is asked.
     fn key(dir: &Path) -> Result<KeyPair> {
         let file = dir.join(PENDING);
-        if let Ok(pem) = std::fs::read_to_string(&file) {
-            return KeyPair::from_pem(&pem).with_context(|| format!("{} is no key", file.display()));
+        match std::fs::read_to_string(&file) {
+            Ok(pem) => {
+                if let Ok(key) = KeyPair::from_pem(&pem) {
+                    return Ok(key);
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| file.display().to_string()),
         }
         let key = KeyPair::generate().context("no key can be made")?;
         let kept = disk::os().keep_secret(&file, key.serialize_pem().as_bytes());

@@ -5,16 +5,18 @@
 //! RADARFLOW__SECTION__KEY ─┘
 //! ```
 //! A variable of the environment counts before the file. Unknown keys are errors. Every mistake is told at once, with the line
-//! of the file or the variable, and the field; what is wrong beyond single keys is told by [`check`].
+//! of the file or the variable, and the field; what is wrong beyond single keys is told by [`check`], what is open and to whom by [`hardening`].
 
 mod check;
 mod convert;
 mod defaults;
+mod hardening;
 mod load;
 mod mistakes;
 mod schema;
 mod values;
 
+pub(crate) use hardening::on_disk;
 pub(crate) use load::{FILE, Read, data_dir, file, load, look, mapping};
 pub(crate) use mistakes::{Mistake, Places};
 pub(crate) use schema::{

@@ -148,7 +148,9 @@ impl Connected<'_> {
             authorities: self.heard.enrolled.clone(),
             gateways: {
                 let gateways = gateways(self.config, self.gateways);
-                Arc::new(move |tenant: &str, said: Option<&str>| gateway(gateways.get(tenant), said))
+                Arc::new(move |tenant: &str, said: Option<&str>| {
+                    gateway(gateways.get(tenant).map_or(&[], Vec::as_slice), said)
+                })
             },
             records: Arc::new(Records(self.pipeline.finder())),
             inventories: Arc::new(self.runs),
@@ -186,36 +188,37 @@ impl Connected<'_> {
     }
 }
 
-/// A tenant's first gateway for enrolled agents: what these may call it, and where it is.
+/// A gateway for enrolled agents: what these may call it, and where it is.
 struct Gateway {
     names: Vec<String>,
     addr: String,
 }
 
 /// Those of each tenant.
-fn gateways(config: &Config, listening: &[SocketAddr]) -> BTreeMap<String, Gateway> {
-    let mut gateways = BTreeMap::new();
+fn gateways(config: &Config, listening: &[SocketAddr]) -> BTreeMap<String, Vec<Gateway>> {
+    let mut gateways: BTreeMap<String, Vec<Gateway>> = BTreeMap::new();
     for (gateway, addr) in config.grpc.iter().zip(listening) {
         if let Some(name) = gateway.names.first() {
             let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
             let of = Gateway { names: gateway.names.clone(), addr: format!("{host}:{}", addr.port()) };
-            gateways.entry(gateway.tenant.clone()).or_insert(of);
+            gateways.entry(gateway.tenant.clone()).or_default().push(of);
         }
     }
     gateways
 }
 
-/// Where an agent connects: there, if the gateway's certificate has that name, or where its first name says.
-fn gateway(gateway: Option<&Gateway>, said: Option<&str>) -> Result<String, String> {
-    let Some(Gateway { names, addr }) = gateway else {
+/// Where an agent connects: there, if a gateway's certificate has that name, or where the first name of the first says.
+fn gateway(gateways: &[Gateway], said: Option<&str>) -> Result<String, String> {
+    let Some(first) = gateways.first() else {
         return Err("no [[grpc]] listener of this tenant has names: nothing would let the agent in".to_owned());
     };
-    let Some(said) = said else { return Ok(addr.clone()) };
+    let Some(said) = said else { return Ok(first.addr.clone()) };
     let host = said.rsplit_once(':').map_or(said, |(host, _)| host).trim_matches(['[', ']']);
-    match names.iter().any(|name| name == host) {
+    let names: Vec<&str> = gateways.iter().flat_map(|gateway| &gateway.names).map(String::as_str).collect();
+    match names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         true => Ok(said.to_owned()),
         false => Err(format!(
-            "the gateway of the package is {said}, and the certificate of the [[grpc]] listener has the names {}",
+            "the gateway of the package is {said}, and the certificates of [[grpc]] listeners have the names {}",
             names.join(", ")
         )),
     }

@@ -28,6 +28,7 @@ mod snmp;
 mod sources;
 pub(crate) mod tokens;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use radarflow_pipeline::Pipeline;
 use radarflow_proto::fact::{Fact, Role};
 use radarflow_proto::flow::tables::ADDRESS_FILES;
 use radarflow_proto::ports::Appender;
+use radarflow_query::http::Api;
 use radarflow_query::http::door::Door;
 use radarflow_query::http::edge;
 use radarflow_query::postgres;
@@ -58,6 +60,7 @@ use crate::reap;
 use crate::standing::{Registry, append, settle, told};
 use crate::watch::Watch;
 
+const A_DAY: Duration = Duration::from_secs(86_400);
 /// How long requests under way may take once everything else has ended.
 const ANSWERED: Duration = Duration::from_secs(1);
 
@@ -170,9 +173,11 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
     tokio::spawn(watch.run(heard.registry.conditions(), stop.clone()));
     tokio::spawn(reap::run(heard.to_reap, appender));
     let api = Arc::new(api);
-    let tenants = config.grpc.iter().filter(|gateway| !gateway.names.is_empty()).map(|gateway| &*gateway.tenant);
-    if let Err(why) = edge::authorities(&api, tenants).await {
-        tracing::warn!(why, "a gateway for enrolled agents has no certificate authority yet");
+    let tenants: BTreeSet<String> =
+        config.grpc.iter().filter(|gateway| !gateway.names.is_empty()).map(|gateway| gateway.tenant.clone()).collect();
+    if !tenants.is_empty() {
+        authorities(&api, &tenants).await;
+        tokio::spawn(keep_authorities(api.clone(), tenants, stop.clone()));
     }
     // Every listener is open: who reads the token can use it.
     let first_token = tokens::first(config, &api, &sinks.live).await?;
@@ -195,6 +200,23 @@ pub(crate) async fn start(config: &Config, migrate: bool) -> Result<Server> {
         clients: serving,
         _dir: dir,
     })
+}
+
+/// Makes the authorities of tenants that listen for enrolled agents, where they have none that lasts.
+async fn authorities(api: &Arc<Api>, tenants: &BTreeSet<String>) {
+    if let Err(why) = edge::authorities(api, tenants.iter().map(String::as_str)).await {
+        tracing::warn!(why, "a gateway for enrolled agents has no certificate authority that lasts");
+    }
+}
+
+/// The same every day.
+async fn keep_authorities(api: Arc<Api>, tenants: BTreeSet<String>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(A_DAY) => authorities(&api, &tenants).await,
+            () = stop.told() => return,
+        }
+    }
 }
 
 impl Server {

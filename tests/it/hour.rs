@@ -166,6 +166,20 @@ fn every_mistake_of_a_configuration_is_told_at_once_with_its_place() {
     assert!(!said.contains('\u{1b}'), "no colours where nobody sees them");
     let offline = told(&check(&["--offline"]));
     assert!(offline.contains("4 mistakes"), "{offline}");
+    // What is open is told of what can be read.
+    assert!(told(&check(&["--hardening"])).contains("the configuration has mistakes"));
+    let file = "private_addresses = true\n[[netflow]]\naddr = \"0.0.0.0:2055\"\n";
+    std::fs::write(dir.path().join("radarflow.toml"), file).unwrap();
+    let output = check(&["--hardening"]);
+    let said = told(&output);
+    assert!(output.status.success() && said.contains("things are open:"), "{said}");
+    for wanted in [
+        "line 1, column 21: `private_addresses`: whoever may state receivers",
+        "line 3, column 8: `netflow.addr`: whoever reaches 0.0.0.0:2055 can send flows as any exporter",
+        "radarflow.toml has mode 644: others read its secrets",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} is not in\n{said}");
+    }
 }
 
 #[tokio::test]

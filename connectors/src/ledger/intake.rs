@@ -237,8 +237,10 @@ impl Appender for Intake {
             let permit = room.acquire_many(bytes as u32).await.map_err(|_| AppendError::Closed)?;
             let (done, answer) = oneshot::channel();
             let submission = Submission { parts, ranges, bytes, size, done: Some(done) };
+            // Whoever leaves from here on has taken all of it with them, or nothing.
+            let place = urgent.reserve().await.map_err(|_| AppendError::Closed)?;
             stats.awaited_bytes.fetch_add(bytes, Ordering::Relaxed);
-            urgent.send(submission).await.map_err(|_| AppendError::Closed)?;
+            place.send(submission);
             permit.forget();
             answer.await.map_err(|_| AppendError::Closed)?
         })

@@ -336,16 +336,21 @@ impl Enrolled {
         Err(Renewal::Later("the package was changed meanwhile".to_owned()))
     }
 
-    /// Says that the agent of a package has connected, where nobody said it yet.
-    pub(super) async fn installed(&self, appender: &Arc<dyn Appender>, package: &Resource) {
-        if package.number("installed_at").is_some() {
+    /// The agent of a package says hello by a certificate: by its first, it is installed; by its newest, that before lets nobody in
+    /// any more.
+    pub(super) async fn greeted(&self, appender: &Arc<dyn Appender>, admission: &Admission, package: &Resource) {
+        let is_newest = package.text("fingerprint") == Some(&admission.fingerprint);
+        let ends_previous = is_newest && package.text("previous_fingerprint").is_some();
+        if package.number("installed_at").is_some() && !ends_previous {
             return;
         }
-        let fields = [("installed_at", json!(super::now_us()))];
+        let installed_us = package.number("installed_at").unwrap_or_else(super::now_us);
+        let previous = package.text("previous_fingerprint").filter(|_| !is_newest);
+        let fields = [("installed_at", json!(installed_us)), ("previous_fingerprint", json!(previous))];
         if let Err(Renewal::Later(error) | Renewal::Refused(error)) =
-            self.state(appender, package, fields, "the agent connects for the first time").await
+            self.state(appender, package, fields, "the agent connects").await
         {
-            tracing::warn!(%error, package = package.id, "a package is not marked as installed");
+            tracing::warn!(%error, package = package.id, "that an agent has connected is not stated");
         }
     }
 

@@ -207,8 +207,8 @@ struct Gateway {
 struct Caller {
     /// From the certificate: the agent and its partition. `None` without TLS.
     certified: Option<(String, String)>,
-    /// What it was enrolled by.
-    package: Option<Arc<Resource>>,
+    /// What lets it in, and what it was enrolled by, where only enrolled agents are let in.
+    admitted: Option<(Arc<Admission>, Arc<Resource>)>,
     peer: Option<SocketAddr>,
 }
 
@@ -232,9 +232,10 @@ impl Caller {
 }
 
 /// What lets an enrolled agent in, and its package.
-fn admitted<'r, T>(gate: &Gate, request: &'r Request<T>) -> Result<(&'r Admission, Arc<Resource>), Status> {
-    let admission = request.extensions().get::<Peer>().and_then(|peer| peer.admission.as_deref());
-    let package = admission.and_then(|admission| Some((admission, gate.enrolled().stands(admission)?)));
+fn admitted<T>(gate: &Gate, request: &Request<T>) -> Result<(Arc<Admission>, Arc<Resource>), Status> {
+    let admission = request.extensions().get::<Peer>().and_then(|peer| peer.admission.clone());
+    let package =
+        admission.and_then(|admission| gate.enrolled().stands(&admission).map(|package| (admission, package)));
     package.ok_or_else(|| Status::unauthenticated("this certificate is not that of an enrolled agent, or was revoked"))
 }
 
@@ -249,7 +250,7 @@ impl Enrolment for Renewals {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let (admission, package) = admitted(&self.gate, &request)?;
         let asked = &request.get_ref().request;
-        let made = self.gate.enrolled().renew(&self.appender, admission, package, asked).await;
+        let made = self.gate.enrolled().renew(&self.appender, &admission, package, asked).await;
         match made {
             Ok(Certified { certificate, authorities, .. }) => {
                 Ok(Response::new(RenewResponse { certificate, authorities }))
@@ -349,9 +350,10 @@ impl Gateway {
         }
         // Who an enrolled agent is its package says.
         if let Some(gate) = &self.gate {
-            let (_, package) = admitted(gate, request)?;
+            let (admission, package) = admitted(gate, request)?;
             let text = |field| package.text(field).unwrap_or_default().to_owned();
-            return Ok(Caller { certified: Some((text("agent_id"), text("site"))), package: Some(package), peer });
+            let certified = Some((text("agent_id"), text("site")));
+            return Ok(Caller { certified, admitted: Some((admission, package)), peer });
         }
         let certificate = other.and_then(|other| other.certificate.as_ref());
         let certificate = certificate.ok_or_else(|| Status::unauthenticated("a client certificate is required"))?;
@@ -360,7 +362,7 @@ impl Gateway {
                 "the certificate names no agent: CN=<agent>.<partition>.<domain> or a spiffe:// SAN",
             )
         })?;
-        Ok(Caller { certified: Some(named), package: None, peer })
+        Ok(Caller { certified: Some(named), admitted: None, peer })
     }
 
     /// The origin of a caller's inputs: the certificate's partition, else what the payload says, else left to each item.
@@ -560,8 +562,8 @@ impl AgentGatewayService for Gateway {
             arch: &r.arch,
         };
         self.beat(&caller, &said, &r.capabilities).await?;
-        if let (Some(gate), Some(package)) = (&self.gate, &caller.package) {
-            gate.enrolled().installed(&self.appender, package).await;
+        if let (Some(gate), Some((admission, package))) = (&self.gate, &caller.admitted) {
+            gate.enrolled().greeted(&self.appender, admission, package).await;
         }
         self.partitions.say(&r.agent_id, &r.partition);
         let version = self.told(&caller, &r.partition, &r.agent_id).map(|told| told.version.clone());

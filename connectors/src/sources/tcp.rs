@@ -119,7 +119,7 @@ async fn read(
                 if let Err(error) = result {
                     // The sender learns by the closed connection that what follows was not taken.
                     tracing::warn!(%error, %peer, feed = origin.feed, "connection closed");
-                    return;
+                    break;
                 }
             }
             n = stream.read(&mut buffer), if waits.is_none() && appends.len() < OUTSTANDING => {

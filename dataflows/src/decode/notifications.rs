@@ -137,7 +137,8 @@ impl Decoder {
         let builders = self.builders(at);
         builders.trap_ips.push(source);
         builders.traps.push(&row);
-        self.count(at, at.ip(), Delta { received: 1, stored: 1, rows: 1, ..Delta::at(at.received_us) });
+        let counted = Delta { received: 1, stored: 1, rows: 1, by_chance: true, ..Delta::at(at.received_us) };
+        self.count(at, at.ip(), counted);
     }
 
     /// Tells whoever follows clear pairs.

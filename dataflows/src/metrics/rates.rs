@@ -28,6 +28,8 @@ const MAX_FOUND_OF_SHARE: usize = MAX_SERIES_OF_SHARE / 2;
 pub const MAX_BYTES_OF_SHARE: usize = MAX_SERIES_OF_SHARE * 320;
 /// How long a target is remembered of which nothing is read, milliseconds of live time.
 pub const FORGET_MS: i64 = LONGEST_US / 1000;
+/// A clock that is further ahead of receipt is wrong, microseconds.
+const AHEAD_US: i64 = 60_000_000;
 /// No interface has more, bits per second.
 const MAX_SPEED: i64 = 1 << 50;
 
@@ -78,6 +80,17 @@ struct Known {
 }
 
 impl Known {
+    /// What was read while the agent's clock was ahead is before nothing that is read since it is right: the counters begin anew.
+    /// Gives how many places are free then.
+    fn set_right(&mut self, at_us: i64, received_us: i64) -> usize {
+        let ahead = |at_us: i64| at_us > received_us.saturating_add(AHEAD_US);
+        if ahead(at_us) || !ahead(self.newest_us) {
+            return 0;
+        }
+        (self.lives, self.newest_us) = (Lives::default(), 0);
+        std::mem::take(&mut self.series).len()
+    }
+
     /// Places that it takes: its own, and one each.
     fn len(&self) -> usize {
         1 + self.series.len() + self.speeds.len()
@@ -151,6 +164,9 @@ impl Targets {
         self.heard(of, now_ms, places);
         // What is said at once is read as if it were said poll by poll: a poll reads each object once.
         samples.sort_by_key(|sample| sample.at_us);
+        if let (Some(last), Some(known)) = (samples.last(), self.targets.get_mut(&of)) {
+            places.taken -= known.set_right(last.at_us, last.row.received_at.0);
+        }
         let mut samples = samples.into_iter().peekable();
         let site = out.entry(target.partition).or_default();
         while samples.peek().is_some() {

@@ -163,6 +163,30 @@ fn counters_read_by_snmp_have_rates_and_shares_of_the_line() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_and_is_set_right_has_rates_again_at_once() {
+    let mut run = Run::new(2);
+    let rates = |run: &Run| -> Vec<(Option<f64>, Option<String>)> {
+        series(run).into_iter().map(|row| (row.rate_per_second.map(|n| n.0), row.rate_missing)).collect()
+    };
+    // Half an hour ahead, all the time: rates are rates.
+    let ahead = 1800;
+    for n in 0..3_i64 {
+        run.tick_after(60_000, vec![snmp(&json!([octets(60 * (n + 1) + ahead, 6000 * n as u64)]))]);
+    }
+    assert_eq!(rates(&run)[1..], [(Some(100.0), None), (Some(100.0), None)]);
+    // It is set right: one poll is the first, the next has a rate.
+    for n in 3..6_i64 {
+        run.tick_after(60_000, vec![snmp(&json!([octets(60 * (n + 1), 6000 * n as u64)]))]);
+    }
+    let after = rates(&run);
+    assert_eq!((after[3].0, after[4].clone(), after[5].clone()), (None, (Some(100.0), None), (Some(100.0), None)));
+    // What comes late of a clock that is right changes nothing.
+    run.tick_after(60_000, vec![snmp(&json!([octets(150, 9000)]))]);
+    run.tick_after(60_000, vec![snmp(&json!([octets(480, 42_000)]))]);
+    assert_eq!(rates(&run)[7], (Some(100.0), None));
+}
+
+#[test]
 fn a_line_whose_speed_discovery_found_is_known() {
     let mut run = Run::new(2);
     let interface = json!({"device_ip": "10.0.0.1", "if_index": 3, "if_name": "Gi0/3", "if_descr": "GigabitEthernet0/3",

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use radarflow_proto::fact::Fact;
 use radarflow_proto::frame::{Entry, Kind, Origin};
-use radarflow_proto::ports::Outcome;
+use radarflow_proto::ports::{AppendError, Outcome};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -70,7 +70,9 @@ impl Api {
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
         let body = |fact| serde_json::to_vec(fact).unwrap_or_default().into();
         let entries = facts.iter().map(|fact| Entry { peer: None, received_us: now_us, body: body(fact) }).collect();
-        self.sink.append(origin, entries).await.map_err(|error| not_durable(&error))
+        // What somebody has said is done, though they leave before it is.
+        let appended = tokio::spawn(self.sink.append(origin, entries)).await;
+        appended.unwrap_or(Err(AppendError::Closed)).map_err(|error| not_durable(&error))
     }
 
     /// Makes a fact durable; the answer comes when it is visible.

@@ -68,6 +68,7 @@ pub(super) static EDGE_PACKAGES: ResourceKind = ResourceKind {
         Field::text("sha256", 64)
             .server()
             .secret("SHA-256 of the token that it is downloaded with, made by the program."),
+        Field::text("of_key", 64).server().secret("SHA-256 of the public key that it was downloaded for."),
     ],
     actions: &[ResourceAction {
         fields: &[Field::text("reason", MAX_REASON)],

@@ -121,7 +121,7 @@ fn nobody_gives_what_they_have_not() {
     let manager = json!({"permissions": ["users:*", "tokens:*", "roles:*", "data:read", "device_groups:read", "profiles:read", "receivers:read",
         "routes:read", "silences:read", "inhibit_rules:read", "time_intervals:read", "maintenance_windows:read",
         "escalation_policies:read", "rules:read", "dependencies:read", "clear_pairs:read", "rotas:read", "rota_overrides:read",
-        "integrations:read", "parsing_rules:read"]});
+        "integrations:read", "parsing_rules:read", "certificate_authorities:read", "edge_packages:read"]});
     let token = |id: &str, role: &str| create("tokens", id, json!({"name": id, "role": role, "sha256": id}));
     court.ask(by_token("admin"), vec![create("roles", "people", manager), token("people", "people")]).unwrap();
     let ask = |court: &mut Court, operation| court.ask(by_token("people"), vec![operation]);
@@ -648,7 +648,11 @@ fn a_package_is_downloaded_once_and_what_is_revoked_stays_out() {
     // Two who download it at once read the same.
     let download = |serial: &str| Operation {
         condition: Condition::Epoch(read),
-        ..update("edge_packages", "p", json!({"serial": serial, "downloaded_at": 7, "expires_at": null}))
+        ..update(
+            "edge_packages",
+            "p",
+            json!({"serial": serial, "of_key": serial, "downloaded_at": 7, "expires_at": null}),
+        )
     };
     let system = || Principal::of_host(PrincipalKind::System, "enrolment");
     let row = |changes: &[ResourceChange]| {

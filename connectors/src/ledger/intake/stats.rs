@@ -15,6 +15,8 @@ pub struct IntakeStats {
     pub bytes: AtomicU64,
     /// Inputs given up because the disk refused.
     pub shed: AtomicU64,
+    /// Submissions that nobody waited for any more when their frame was made: they are in none.
+    pub given_up: AtomicU64,
     /// Microseconds spent writing and syncing.
     pub write_us: AtomicU64,
     /// The newest durable epoch.

@@ -66,6 +66,34 @@ fn origin(kind: Kind) -> Arc<Origin> {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_is_in_no_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let (seen, mut frames) = mpsc::unbounded_channel();
+    let (progress, paced) = watch::channel(Progress::default());
+    let bounds = Bounds { in_flight: 0, ..Bounds::default() };
+    let log = Segments::open(crate::disk::os(), dir.path(), 0).unwrap();
+    let (intake, running) = start(log, paced, move |f| seen.send(f).unwrap(), || None, bounds, time(&dir));
+    // A frame that the dataflow is not done with holds up the next.
+    let first = intake.append(origin(Kind::Status), vec![entry("first")]).await.unwrap();
+    let gone = tokio::time::timeout(TICK, intake.append(origin(Kind::OtlpLogs), vec![entry("gone")])).await;
+    assert!(gone.is_err() && intake.stats().awaited_bytes.load(Ordering::Relaxed) > 0);
+    let stays = tokio::spawn(intake.append(origin(Kind::OtlpLogs), vec![entry("gone")]));
+    progress.send_replace(Progress { epoch: first, released: false });
+    let kept = loop {
+        let frame: Arc<Frame> = frames.recv().await.unwrap();
+        progress.send_replace(Progress { epoch: frame.epoch, released: false });
+        if frame.epoch > first && frame.entries() > 0 {
+            break frame.entries();
+        }
+    };
+    assert_eq!((kept, intake.stats().given_up.load(Ordering::Relaxed)), (1, 1));
+    assert!(stays.await.unwrap().unwrap() > first);
+    assert_eq!(intake.stats().awaited_bytes.load(Ordering::Relaxed), 0);
+    drop(intake);
+    tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn no_more_frames_are_closed_than_the_dataflow_may_be_behind() {
     let dir = tempfile::tempdir().unwrap();
     let (seen, mut frames) = mpsc::unbounded_channel();

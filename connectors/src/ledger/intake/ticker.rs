@@ -155,13 +155,24 @@ impl Ticker {
             self.time.accept(accepted_ms);
         }
         let (follower, told) = self.time.next(self.clock_ms);
-        let FrameTime { clock_ms, gap_ms, .. } = told;
+        let FrameTime { clock_ms, mut gap_ms, .. } = told;
+        // Whom nothing is taken of nobody could have heard: no time passes for them.
+        if self.stats.disk_short.load(Ordering::Relaxed) || self.stats.record_full.load(Ordering::Relaxed) {
+            gap_ms = gap_ms.max(clock_ms - self.clock_ms);
+        }
         let mut slices: Vec<Slice> = Vec::new();
         let mut by_origin: BTreeMap<Arc<Origin>, usize> = BTreeMap::new();
         let mut ranges = Vec::new();
         let mut answers = Vec::new();
         let (mut bytes, mut entries, mut unanswered) = (0usize, 0u64, 0u64);
         for submission in waiting {
+            // Who waited for it has left, was told nothing, and says it again: it is not said twice.
+            if submission.done.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                self.room.add_permits(submission.bytes);
+                self.stats.awaited_bytes.fetch_sub(submission.bytes, Ordering::Relaxed);
+                self.stats.given_up.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             bytes += submission.bytes;
             let count = submission.parts.iter().map(|(_, entries)| entries.len() as u64).sum::<u64>();
             entries += count;
