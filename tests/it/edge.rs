@@ -101,11 +101,19 @@ async fn an_agent_is_enrolled_once_renews_its_certificate_and_is_out_when_it_is_
     let enrolled = said(&server, &enroll);
     assert!(enrolled.contains("enrolled as edge-1 of partition dc7"), "{enrolled}");
     let package = stands(&server, &id, |package| package["status"] == "downloaded").await;
-    let serial = package["serial"].as_str().unwrap().to_owned();
     assert!(package["expires_at"].is_null() && package["certificate_expires_at"].is_string(), "{package}");
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.join("identity.json")).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+
+    // Whose answer was lost asks again with the key that it kept.
+    let lost: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("identity.json")).unwrap()).unwrap();
+    std::fs::write(dir.join("enrolment.key"), lost["key"].as_str().unwrap()).unwrap();
+    std::fs::remove_file(dir.join("identity.json")).unwrap();
+    said(&server, &enroll);
+    let package = stands(&server, &id, |now| now["fingerprint"] != package["fingerprint"]).await;
+    let serial = package["serial"].as_str().unwrap().to_owned();
+    assert!(!dir.join("enrolment.key").exists());
 
     // The token is spent, for whoever has it, and somebody is told so.
     let other = home.dir.path().join("other");
@@ -113,18 +121,23 @@ async fn an_agent_is_enrolled_once_renews_its_certificate_and_is_out_when_it_is_
     assert!(spent.contains("downloaded already"), "{spent}");
     assert!(refused(&server, &enroll).contains("enrolled in"));
     server
-        .until("in:audit action:sign_in outcome:refused", |rows| {
-            rows.iter().any(|row| row.to_string().contains("downloaded already"))
-        })
+        .until("in:audit subject:edge-1", |rows| rows.iter().any(|row| row.to_string().contains("downloaded already")))
         .await;
 
+    let first = std::fs::read_to_string(dir.join("identity.json")).unwrap();
     let agent = Agent::start(&dir);
     until_state(&server, "edge-1", "connected").await;
     stands(&server, &id, |package| package["status"] == "installed").await;
     // Renewed while it runs: the agent comes again with the new one.
     agent.hang_up();
     let renewed = stands(&server, &id, |package| package["serial"] != json!(serial)).await;
-    assert_eq!(renewed["previous_fingerprint"], package["fingerprint"]);
+    assert!(renewed["fingerprint"] != package["fingerprint"], "{renewed}");
+    // Once it has used that, the one before lets nobody in.
+    stands(&server, &id, |package| package["previous_fingerprint"].is_null()).await;
+    let before: Value = serde_json::from_str(&first).unwrap();
+    let text = |name: &str| before[name].as_str().unwrap();
+    let old = greet(&server, "edge-1", text("certificate"), text("key"), text("authorities")).await;
+    assert!(old.is_err(), "{old:?}");
     let identity = std::fs::read_to_string(dir.join("identity.json")).unwrap();
     server.metric("radarflow_connections{listener=\"grpc\"} 1").await;
 
