@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,14 +44,28 @@ pub struct ConnectionSlots {
     room: Arc<Room>,
     /// What one takes of it.
     bytes: usize,
+    /// Connections that were accepted and are there.
+    there: AtomicUsize,
     refused: AtomicU64,
+}
+
+/// The slot of a connection that was accepted.
+struct Slot {
+    of: Arc<ConnectionSlots>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.of.there.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ConnectionSlots {
     /// All of them, of connections that take so many bytes of a room each.
     pub fn new(what: &'static str, room: Arc<Room>, bytes: usize) -> Arc<ConnectionSlots> {
         let free = Arc::new(Semaphore::new(CONNECTIONS));
-        Arc::new(ConnectionSlots { what, free, room, bytes, refused: AtomicU64::new(0) })
+        Arc::new(ConnectionSlots { what, free, room, bytes, there: AtomicUsize::new(0), refused: AtomicU64::new(0) })
     }
 
     /// The kind of listener.
@@ -59,9 +73,14 @@ impl ConnectionSlots {
         self.what
     }
 
-    /// How many are taken.
+    /// How many connections there are. That for which a listener waits is none yet.
     pub fn taken(&self) -> usize {
-        CONNECTIONS - self.free.available_permits()
+        self.there.load(Ordering::Relaxed)
+    }
+
+    fn slot(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Slot {
+        self.there.fetch_add(1, Ordering::Relaxed);
+        Slot { of: self.clone(), _permit: permit }
     }
 
     /// How many were closed because there was no memory for them.
@@ -90,7 +109,7 @@ pub struct Connection {
     cut: Option<Cut>,
     is_cut: bool,
     admission: Option<Arc<Admission>>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl fmt::Debug for Connection {
@@ -253,6 +272,7 @@ pub fn connections(
                     continue;
                 }
             };
+            let slot = slots.slot(slot);
             tune(&stream);
             let Some(held) = slots.memory(peer) else { continue };
             let Some(tls) = &tls else {
