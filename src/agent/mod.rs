@@ -72,7 +72,7 @@ pub(crate) struct AgentCommand {
 #[derive(Subcommand)]
 pub(crate) enum Step {
     /// Enrol: get a certificate for a key that never leaves this host, with the token of an edge package.
-    #[command(after_help = "Example: radarflow agent enroll edgepkg-v2:… --data-dir /var/lib/radarflow-agent")]
+    #[command(after_help = "Example: radarflow agent enroll - --data-dir /var/lib/radarflow-agent < token")]
     Enroll(Enroll),
 }
 
