@@ -169,7 +169,9 @@ fn every_mistake_of_a_configuration_is_told_at_once_with_its_place() {
     // What is open is told of what can be read.
     assert!(told(&check(&["--hardening"])).contains("the configuration has mistakes"));
     let file = "private_addresses = true\n[[netflow]]\naddr = \"0.0.0.0:2055\"\n";
-    std::fs::write(dir.path().join("radarflow.toml"), file).unwrap();
+    let path = dir.path().join("radarflow.toml");
+    std::fs::write(&path, file).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let output = check(&["--hardening"]);
     let said = told(&output);
     assert!(output.status.success() && said.contains("things are open:"), "{said}");
