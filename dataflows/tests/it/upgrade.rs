@@ -389,3 +389,71 @@ fn vantages_that_are_sick_are_sick_on() {
     let converted = upgrade(old, &known, &Tick { epoch: 1, clock_ms: 7, live_ms: 7 }).unwrap();
     assert_eq!(converted["sick"], [(key, postcard::to_stdvec(&(5i64, 8u64, 9u64, None::<(i64, i64)>)).unwrap())]);
 }
+
+#[test]
+fn ledgers_that_learned_no_rhythm_go_on_where_they_were() {
+    use radarflow_dataflows::loss::Delta;
+    use radarflow_dataflows::strangers::Reputation;
+    use radarflow_proto::cell::Time;
+    use radarflow_proto::frame::Kind;
+    use radarflow_proto::rows::Source as Row;
+    use radarflow_reconcile::rhythm::Rhythm;
+
+    type Counts = (i64, i64, i64, i64, i64, i64, i64);
+    /// A row as it was: whose, what was counted, what it waits for, when it was seen, its epoch.
+    type Was = ((String, String, String, String), Counts, Option<String>, Time, i64);
+    type Before = (Delta, Option<(Was, i64)>, bool);
+    type Now = (Delta, Option<(Row, i64)>, bool, Rhythm);
+    let was = |row: Row| -> Was {
+        let counts = (row.received, row.stored, row.rejected, row.shed, row.lost, row.rows, row.waiting_sets);
+        ((row.tenant_id, row.partition, row.source, row.exporter), counts, row.waiting, row.last_seen, row.epoch)
+    };
+    let before = |(total, said, unsaid, _): Now| -> Before { (total, said.map(|(row, at)| (was(row), at)), unsaid) };
+    let line = |peer: Option<&'static str>| {
+        let (kind, tenant, partition) = (Kind::Syslog, "t", "default".to_owned());
+        Input { kind, tenant, partition, peer, body: "<13>Jan  1 00:00:00 host app: well".into() }
+    };
+    let counted = |run: &Run| -> BTreeMap<String, (i64, i64)> {
+        let of = |row: &StateRow| match row {
+            StateRow::Source(row) => Some((row.exporter.clone(), (row.received, row.stored))),
+            _ => None,
+        };
+        run.tables.state.values().filter_map(of).collect()
+    };
+
+    let mut run = Run::new(2);
+    run.feed = "syslog:127.0.0.1:514".to_owned();
+    // Two senders, and what nobody is known to have sent.
+    run.tick(vec![line(Some("10.0.0.1:514")), line(Some("10.0.0.2:514")), line(None)]);
+    run.tick_after(2000, vec![line(Some("10.0.0.1:514"))]);
+    run.tick_after(2000, vec![]);
+    run.tick(vec![fact(&Fact::Snapshot)]);
+    let all = BTreeMap::from([(String::new(), (1, 1)), ("10.0.0.1".into(), (2, 2)), ("10.0.0.2".into(), (1, 1))]);
+    assert_eq!(counted(&run), all);
+
+    let mut old = run.snapshot.clone();
+    for (_, value) in old.get_mut("sources").expect("senders have ledgers") {
+        let share: BTreeMap<String, (Now, Reputation)> = postcard::from_bytes(value).unwrap();
+        let share: BTreeMap<_, _> =
+            share.into_iter().map(|(name, (now, worth))| (name, (before(now), worth))).collect();
+        *value = postcard::to_stdvec(&share).unwrap();
+    }
+    for (_, value) in old.get_mut("feeds").expect("feeds have ledgers") {
+        *value = postcard::to_stdvec(&before(postcard::from_bytes(value).unwrap())).unwrap();
+    }
+    let tick = Tick { epoch: run.epoch, clock_ms: run.clock_ms, live_ms: run.clock_ms };
+    let mut known = versions();
+    known.insert("sources".into(), 2);
+    known.remove("feeds");
+    let state = upgrade(old, &known, &tick).unwrap();
+    let start = Start { epoch: run.epoch, state, ..Start::default() };
+    let mut after = Run::from(1, start, run.clock_ms);
+    after.feed.clone_from(&run.feed);
+    // What was counted is said again at once, and counted on.
+    after.tick_after(1000, vec![]);
+    assert_eq!(counted(&after), all);
+    after.tick_after(2000, vec![line(Some("10.0.0.2:514")), line(None)]);
+    after.tick_after(2000, vec![]);
+    let on = BTreeMap::from([(String::new(), (2, 2)), ("10.0.0.1".into(), (2, 2)), ("10.0.0.2".into(), (2, 2))]);
+    assert_eq!(counted(&after), on);
+}
