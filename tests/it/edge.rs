@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use flate2::read::GzDecoder;
 use radarflow_proto::grpc::AgentHelloRequest;
@@ -23,15 +23,10 @@ pub(crate) fn home() -> Home {
     home
 }
 
-fn radarflow(server: &Server, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_radarflow"));
-    command.args(args).env("RADARFLOW_URL", &server.http).env("RADARFLOW_TOKEN", &server.token).output().unwrap()
-}
-
 /// What a command prints that succeeds.
 #[track_caller]
 fn said(server: &Server, args: &[&str]) -> String {
-    let output = radarflow(server, args);
+    let output = server.command(args);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
@@ -40,7 +35,7 @@ fn said(server: &Server, args: &[&str]) -> String {
 /// What a command says that fails.
 #[track_caller]
 fn refused(server: &Server, args: &[&str]) -> String {
-    let output = radarflow(server, args);
+    let output = server.command(args);
     assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -59,19 +59,9 @@ async fn until(what: &str, right: impl Fn() -> bool) {
     }
 }
 
-fn radarflow(server: &Server, args: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_radarflow"))
-        .args(args)
-        .env("RADARFLOW_URL", &server.http)
-        .env("RADARFLOW_TOKEN", &server.token)
-        .env("COLUMNS", "80")
-        .output();
-    output.unwrap()
-}
-
 #[track_caller]
 fn said(server: &Server, args: &[&str]) -> String {
-    let output = radarflow(server, args);
+    let output = server.command(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let fits = text.lines().all(|line| line.chars().count() <= 80);
@@ -111,7 +101,7 @@ async fn an_alert_is_taken_silenced_suppressed_and_explained_by_the_command_line
     assert!(said(&server, &["alerts", "list"]).contains("Interface"));
     assert!(said(&server, &["alerts", "show", &id]).contains("notification_count"));
     assert_eq!(said(&server, &["alerts", "ack", &id, "--reason", "mine"]), id);
-    let refused = radarflow(&server, &["alerts", "ack", &id]);
+    let refused = server.command(&["alerts", "ack", &id]);
     assert!(refused.status.success(), "who acknowledges twice has what they want");
     said(&server, &["alerts", "comment", &id, "--reason", "looking at the cable"]);
     let text = said(&server, &["alerts", "explain", &id]);
@@ -311,7 +301,7 @@ async fn an_alertmanagers_configuration_does_here_what_it_does_there() {
     let server = home.start();
     let ours = home.dir.path().join("ours.yml");
     std::fs::write(&ours, CONFIG.replace("BASE", &format!("{}/ours", hook.url))).unwrap();
-    let converted = radarflow(&server, &["alertmanager", "convert", ours.to_str().unwrap()]);
+    let converted = server.command(&["alertmanager", "convert", ours.to_str().unwrap()]);
     let remarks = String::from_utf8(converted.stderr).unwrap();
     assert!(remarks.contains("line 3: global: resolve_timeout has no meaning here"), "{remarks}");
     assert_eq!(remarks.lines().count(), 1, "{remarks}");

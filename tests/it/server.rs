@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use radarflow_proto::grpc::agent_gateway_service_client::AgentGatewayServiceClient;
@@ -85,6 +85,13 @@ impl Server {
     /// The next line that it prints which begins so.
     pub fn printed(&mut self, begins: &str) -> Option<String> {
         self.out.by_ref().map_while(Result::ok).find(|line| line.starts_with(begins))
+    }
+
+    /// Runs a command of the program for its administrator, on a terminal of 80 columns.
+    pub fn command(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radarflow"));
+        command.args(args).env("RADARFLOW_URL", &self.http).env("RADARFLOW_TOKEN", &self.token);
+        command.env("COLUMNS", "80").output().unwrap()
     }
 
     /// `kill -9`.
